@@ -1,0 +1,35 @@
+# Everything a newcomer needs: `make demo`, `make test`.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+# A laptop's Ray needs no token file in a home that may be read-only, nor usage reports; a cluster sets its own.
+export RAY_USAGE_STATS_ENABLED ?= 0
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: demo test lint lock hooks bench clean
+
+$(VENV)/.ready: pyproject.toml infra/requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip setuptools wheel
+	$(BIN)/pip install --quiet --constraint infra/requirements.lock torch
+	$(BIN)/pip install --quiet --constraint infra/requirements.lock --editable '.[dev]'
+	touch $@
+
+## make test: lint, types and the whole suite
+test: $(VENV)/.ready lint
+	$(BIN)/pytest
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+hooks: $(VENV)/.ready
+	$(BIN)/pre-commit install
+
+lock: $(VENV)/.ready
+	{ echo "# Exact versions of a set that is known to work together. Renew: make lock"; \
+	  $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > infra/requirements.lock
+
+clean:
+	rm -rf results

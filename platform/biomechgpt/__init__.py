@@ -1,0 +1,1 @@
+"""Ask clinical questions about how a person moves."""

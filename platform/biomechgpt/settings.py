@@ -1,0 +1,112 @@
+"""Settings: pydantic models that refuse unknown keys, read from YAML and overridden on the command line.
+
+Each room keeps its own settings beside what they configure; this module only says how they are read.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_settings import CliApp, SettingsError
+
+
+class InputError(Exception):
+    """The user's input is wrong. The message names what and where; a job prints it and exits with 2."""
+
+
+class Settings(BaseModel):
+    """Base of every settings model: unknown keys are errors, values do not change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML mapping. Raises InputError where the file is absent, no YAML, or no mapping."""
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such settings file") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a mapping of settings, found {type(content).__name__}")
+    return content
+
+
+def _include(values: Any, folder: Path) -> Any:
+    """Replace `{include: FILE, ...}` by that file's settings, the other keys laid over them."""
+    if isinstance(values, dict):
+        values = {key: _include(value, folder) for key, value in values.items()}
+        if "include" in values:
+            path = folder / str(values.pop("include"))
+            base = _include(read_yaml(path), path.parent)
+            return merge(base, values)
+    return values
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, mappings joined key by key."""
+    result = dict(base)
+    for key, value in over.items():
+        old = result.get(key)
+        result[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def validate(model: type[S], values: dict[str, Any], source: str) -> S:
+    """Build `model` from `values`. Raises InputError with every wrong key's path and what was expected."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise InputError(_explain(error, source)) from None
+
+
+def _explain(error: ValidationError, source: str) -> str:
+    lines = [f"{source}: wrong settings"]
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "(whole)"
+        if item["type"] == "extra_forbidden":
+            lines.append(f"  {key}: unknown key")
+        else:
+            lines.append(f"  {key}: {item['msg']}, found {item.get('input')!r}")
+    return "\n".join(lines)
+
+
+def load(model: type[S], path: str | Path | None, arguments: Sequence[str] = ()) -> S:
+    """Settings from a YAML file (or the defaults), command-line `arguments` (`--a.b VALUE`) laid over them.
+
+    Raises InputError that names each wrong key; an unknown option or `--help` exits as argparse does.
+    """
+    values = {} if path is None else _include(read_yaml(path), Path(path).parent)
+    source = str(path or "command line")
+    if not arguments:
+        return validate(model, values, source)
+    try:
+        # Options win over what is passed here; a pydantic-settings command line knows every nested field.
+        return CliApp.run(model, cli_args=list(arguments), **values)
+    except SettingsError as error:
+        raise InputError(f"command line: {error}") from None
+    except ValidationError as error:
+        raise InputError(_explain(error, source)) from None
+
+
+def run_job(model: type[S], main: Callable[[S], Any]) -> None:
+    """What every script in jobs/ does: read settings, run, print `artifact: URI`; bad input exits with 2."""
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--config")
+    known, rest = first.parse_known_args()
+    try:
+        result = main(load(model, known.config, rest))
+    except InputError as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    print(f"artifact: {result}")

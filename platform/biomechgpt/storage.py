@@ -1,0 +1,122 @@
+"""Files at any URI: a local folder or s3:// (through s3fs), behind the same few calls."""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow.fs
+
+
+def is_remote(uri: str) -> bool:
+    return "://" in uri and not uri.startswith("file://")
+
+
+def absolute(uri: str) -> str:
+    """A URI without a trailing slash; a local path is made absolute, so that workers elsewhere find it."""
+    if is_remote(uri):
+        return uri.rstrip("/")
+    return str(Path(uri.removeprefix("file://")).expanduser().resolve())
+
+
+def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of `uri` and the path in it. s3:// reads the usual AWS_* environment variables."""
+    if uri.startswith("s3://"):
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        # Listings are not cached: another process may have published since.
+        options = {"client_kwargs": {"endpoint_url": endpoint}} if endpoint else {}
+        return fsspec.filesystem("s3", use_listings_cache=False, **options), uri.removeprefix("s3://")
+    return fsspec.core.url_to_fs(absolute(uri))
+
+
+def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """The same for Ray and Arrow, with one set of credentials for both (Arrow's own S3 reads others)."""
+    if not is_remote(uri):
+        return pyarrow.fs.LocalFileSystem(), absolute(uri)
+    fs, path = filesystem(uri)
+    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs)), path
+
+
+def join(uri: str, *parts: str) -> str:
+    return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def exists(uri: str) -> bool:
+    fs, path = filesystem(uri)
+    return fs.exists(path)
+
+
+def read_bytes(uri: str) -> bytes:
+    fs, path = filesystem(uri)
+    return fs.cat_file(path)
+
+
+def write_bytes(uri: str, content: bytes) -> None:
+    """Write a whole file at once: locally through a temporary name and a rename, on S3 one PUT."""
+    fs, path = filesystem(uri)
+    if is_remote(uri):
+        fs.pipe_file(path, content)
+        return
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(name).chmod(0o644)
+    Path(name).replace(target)
+
+
+def read_json(uri: str) -> Any:
+    return json.loads(read_bytes(uri))
+
+
+def write_json(uri: str, content: Any) -> None:
+    write_bytes(uri, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def list_files(uri: str) -> list[str]:
+    """Names of all files under a folder, relative to it, sorted; empty where the folder is absent."""
+    fs, path = filesystem(uri)
+    if not fs.exists(path):
+        return []
+    return sorted(str(name)[len(path) :].lstrip("/") for name in fs.find(path))
+
+
+def remove(uri: str) -> None:
+    fs, path = filesystem(uri)
+    if fs.exists(path):
+        fs.rm(path, recursive=True)
+
+
+def upload(folder: str | Path, uri: str) -> None:
+    """Copy a local folder's files under `uri`."""
+    for path in sorted(Path(folder).rglob("*")):
+        if path.is_file():
+            write_bytes(join(uri, str(path.relative_to(folder))), path.read_bytes())
+
+
+def local_copy(uri: str, cache: str | Path | None = None) -> Path:
+    """A local folder with the files of `uri`: the folder itself where it is local, a download where not.
+
+    A download is kept under `cache` (default: the temporary folder) and reused: artifacts never change.
+    """
+    if not is_remote(uri):
+        return Path(absolute(uri))
+    base = Path(cache or Path(tempfile.gettempdir()) / "biomechgpt-cache")
+    target = base / uri.replace("://", "/")
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=target.parent))
+        for name in list_files(uri):
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            (partial / name).write_bytes(read_bytes(join(uri, name)))
+        try:
+            partial.rename(target)
+        except OSError:  # another process was first
+            shutil.rmtree(partial)
+    return target
