@@ -14,6 +14,7 @@ def connect() -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "1800")  # a lost worker fails, never hangs
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it prints every progress line twice
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -21,8 +22,12 @@ def connect() -> None:
         ray.init(logging_level=logging.WARNING, log_to_driver=True)
     else:
         # A small object store: blocks stream through it, a cohort never sits in it whole.
+        # With the dashboard, on loopback: without its state API, Ray Train complains once a second.
         ray.init(
-            include_dashboard=False, logging_level=logging.WARNING, object_store_memory=512 * 1024 * 1024
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            logging_level=logging.WARNING,
+            object_store_memory=512 * 1024 * 1024,
         )
     quiet()
 

@@ -75,7 +75,7 @@ def fit(
     name: what progress lines call it. Raises InputError where the cluster is too small.
     """
     import ray
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     cluster.connect()
@@ -106,6 +106,7 @@ def fit(
             storage_filesystem=fs,
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             failure_config=FailureConfig(max_failures=settings.max_failures),
+            logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
     figures = trainer.fit().return_value  # type: ignore[attr-defined]  # typed as V1's
@@ -158,6 +159,8 @@ def _loop(config: dict[str, Any]) -> dict[str, Any] | None:
     import deepspeed
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    # Its shared-memory all-reduce would be compiled on the spot, with a C++ compiler; gloo needs none.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     settings = TrainingSettings(**config["settings"])
     torch.set_num_threads(config["threads"])
     torch.manual_seed(settings.seed)

@@ -1,0 +1,171 @@
+"""How the simulated body moves: one gait cycle a person, and the movements built from it.
+
+A person's gait is a table (CYCLE, 34) of degrees over one stride, row 0 the right heel strike, beside a
+standing and a sitting posture (34,). Impairments and devices change these tables; `play` turns a timeline
+of drives (how far a stride has come, how large it is, sitting, leaning, turning) into angles. Pure functions
+of arrays: knows nothing about participants, labels or files.
+
+Curves: digitised by hand from the textbook means of self-selected walking (Perry and Burnfield, Gait
+Analysis, 2nd ed. 2010; Winter, Biomechanics and Motor Control of Human Movement, 4th ed. 2009), a few
+degrees off at most places.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.interpolate import CubicSpline
+from scipy.ndimage import gaussian_filter1d
+
+from biomechgpt.skeleton import INDEX, N_JOINTS, mirror
+
+CYCLE = 100
+"""Rows of a gait table: percent of a stride."""
+
+_RIGHT_LEG: dict[str, dict[int, float]] = {
+    "hip_flexion": {0: 30, 10: 26, 30: 6, 50: -10, 60: -5, 75: 21, 86: 33},
+    "hip_adduction": {0: 0, 15: 6, 35: 3, 55: -1, 65: -6, 85: -3},
+    "hip_rotation": {0: -2, 20: 4, 50: 1, 65: -4, 85: -3},
+    "knee_angle": {0: -4, 13: -18, 38: -5, 50: -12, 60: -36, 72: -62, 86: -28, 95: -4},
+    "ankle_angle": {0: 0, 7: -6, 30: 7, 46: 11, 55: -2, 63: -18, 76: 0, 88: 2},
+    "subtalar_angle": {0: 2, 15: -4, 40: -1, 60: 5, 80: 2},
+    "arm_flex": {0: -14, 25: -2, 50: 20, 75: 6},
+    "elbow_flex": {0: 16, 50: 36, 75: 24},
+}
+
+_STAND = {"lumbar_extension": -4, "arm_flex": 2, "arm_add": -8, "arm_rot": 4, "elbow_flex": 16, "hip_flexion": 4,
+          "knee_angle": -5, "hip_adduction": -1, "hip_rotation": -2, "ankle_angle": 2}  # fmt: skip
+_SIT = {"hip_flexion": 82, "knee_angle": -88, "ankle_angle": 4, "hip_adduction": -7, "hip_rotation": -3,
+        "lumbar_extension": -12, "arm_flex": 24, "arm_add": -9, "arm_rot": 14, "elbow_flex": 62}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Body:
+    """A person's tables, in degrees: cycle (CYCLE, 34), stand (34,), sit (34,); leg_m: hip to ground."""
+
+    cycle: np.ndarray
+    stand: np.ndarray
+    sit: np.ndarray
+    leg_m: float
+
+    def mirrored(self) -> "Body":
+        """The same person in a mirror: sides change, and the strike of the right heel is half a stride on."""
+        cycle = np.roll(mirror(self.cycle), CYCLE // 2, axis=0)
+        return Body(cycle, mirror(self.stand), mirror(self.sit), self.leg_m)
+
+
+def joint(name: str, side: str = "") -> int:
+    """Index of `knee_angle`, side "r" (or of a joint without sides)."""
+    return INDEX[f"{name}_{side}" if side else name]
+
+
+def typical(leg_m: float) -> Body:
+    """The textbook gait and postures."""
+    phase = np.arange(CYCLE)
+    cycle, stand, sit = np.zeros((CYCLE, N_JOINTS)), np.zeros(N_JOINTS), np.zeros(N_JOINTS)
+    for table, posture in ((_STAND, stand), (_SIT, sit)):
+        for name, value in table.items():
+            for i in [INDEX[name]] if name in INDEX else [joint(name, "r"), joint(name, "l")]:
+                posture[i] = value
+    cycle[:] = stand
+    for name, points in _RIGHT_LEG.items():
+        at = [*points, CYCLE]
+        curve = CubicSpline(at, [*points.values(), points[0]], bc_type="periodic")(phase)
+        cycle[:, joint(name, "r")] = curve
+        cycle[:, joint(name, "l")] = np.roll(curve, CYCLE // 2)
+    turn = 2 * np.pi * phase / CYCLE
+    cycle[:, joint("lumbar_extension")] += 1.5 * np.cos(2 * turn)
+    cycle[:, joint("lumbar_bending")] += 3.5 * np.sin(turn)
+    cycle[:, joint("lumbar_rotation")] -= 6.0 * np.cos(turn)
+    cycle[:, joint("neck_rotation")] += 4.0 * np.cos(turn)
+    return Body(cycle, stand, sit, leg_m)
+
+
+def step_lengths_m(cycle: np.ndarray, leg_m: float) -> tuple[float, float]:
+    """Right and left step length of a gait table (CYCLE, 34) in degrees: how far the striking foot is ahead.
+
+    A foot's place is thigh and shank as two rigid links (46 % and 54 % of hip height, Winter 2009, figure 4.1).
+    """
+
+    def foot(side: str) -> np.ndarray:
+        hip = np.radians(cycle[:, joint("hip_flexion", side)])
+        knee = np.radians(cycle[:, joint("knee_angle", side)])
+        return leg_m * (0.46 * np.sin(hip) + 0.54 * np.sin(hip + knee))
+
+    ahead = foot("r") - foot("l")
+    return float(ahead[0]), float(-ahead[CYCLE // 2])
+
+
+def speed_m_s(body: Body, stride_hz: float, size: float) -> float:
+    """Walking speed: both steps of a stride, strides a second; `size` scales the gait table's excursion."""
+    cycle = body.stand + size * (body.cycle - body.stand)
+    return stride_hz * sum(step_lengths_m(cycle, body.leg_m))
+
+
+@dataclass
+class Timeline:
+    """What drives the body, each (T,): the person's own time course of one trial.
+
+    strides: strides done so far (its fraction is the phase). size: of the gait, 0 is standing.
+    sit: 1 is sitting. lean, side, turn: trunk forward, steps to the right, turning to the left; 1 is full.
+    extra: (T, 34) degrees on top, what an activity asks for.
+    """
+
+    strides: np.ndarray
+    size: np.ndarray
+    sit: np.ndarray
+    lean: np.ndarray
+    side: np.ndarray
+    turn: np.ndarray
+    extra: np.ndarray
+
+    @classmethod
+    def still(cls, frames: int) -> "Timeline":
+        return cls(*(np.zeros(frames) for _ in range(6)), extra=np.zeros((frames, N_JOINTS)))
+
+
+def play(body: Body, drive: Timeline, rate_hz: float) -> np.ndarray:
+    """Angles (T, 34) in degrees of `body` driven by `drive`; drives are smoothed as limbs' inertia would."""
+    sit, size, lean, side, turn = (
+        gaussian_filter1d(x, 0.16 * rate_hz, mode="nearest")
+        for x in (drive.sit, drive.size, drive.lean, drive.side, drive.turn)
+    )
+    at = (drive.strides % 1.0) * CYCLE
+    low = at.astype(int)
+    part = (at - low)[:, None]
+    stride = body.cycle[low] * (1 - part) + body.cycle[(low + 1) % CYCLE] * part
+    angles = body.stand + size[:, None] * (stride - body.stand)
+    angles = angles + sit[:, None] * (body.sit - angles)
+    angles[:, joint("lumbar_extension")] -= 32 * lean
+    for s in "rl":
+        angles[:, joint("hip_flexion", s)] += 16 * lean
+        angles[:, joint("ankle_angle", s)] += 10 * lean
+        angles[:, joint("arm_flex", s)] += 14 * lean
+    # A side step: first the leading leg moves out, then the other follows.
+    angles[:, joint("hip_adduction", "r")] -= 16 * np.abs(side)
+    angles[:, joint("hip_adduction", "l")] -= 16 * np.abs(side)
+    for s, lifted in (("r", np.maximum(side, 0)), ("l", np.maximum(-side, 0))):
+        angles[:, joint("hip_flexion", s)] += 22 * lifted
+        angles[:, joint("knee_angle", s)] -= 38 * lifted
+    # Head, then trunk lead a turn; the inner leg turns out.
+    angles[:, joint("neck_rotation")] += 22 * turn
+    angles[:, joint("lumbar_rotation")] += 9 * turn
+    angles[:, joint("hip_rotation", "l")] -= 11 * np.maximum(turn, 0)
+    angles[:, joint("hip_rotation", "r")] -= 11 * np.maximum(-turn, 0)
+    return angles + gaussian_filter1d(drive.extra, 0.1 * rate_hz, axis=0, mode="nearest")
+
+
+def pelvis(body: Body, drive: Timeline, speed: np.ndarray, turn_rad_s: np.ndarray, rate_hz: float) -> np.ndarray:
+    """(T, 7) float32: position integrated from speed (T,) along a heading turned at turn_rad_s (T,)."""
+    heading = np.cumsum(turn_rad_s) / rate_hz
+    x, z = np.cumsum(speed * np.cos(heading)) / rate_hz, -np.cumsum(speed * np.sin(heading)) / rate_hz
+    bounce = 0.02 * drive.size * np.cos(4 * np.pi * drive.strides)
+    y = 1.05 * body.leg_m * (1 - 0.45 * gaussian_filter1d(drive.sit, 0.16 * rate_hz, mode="nearest")) + bounce
+    zero = np.zeros_like(x)
+    return np.stack([x, y, z, np.cos(heading / 2), zero, np.sin(heading / 2), zero], axis=1).astype(np.float32)
+
+
+def wander(rng: np.random.Generator, frames: int, channels: int, seconds: float, rate_hz: float) -> np.ndarray:
+    """Smooth noise (T, channels) of unit variance whose memory is about `seconds`."""
+    sigma = max(seconds * rate_hz, 1e-3)
+    noise = gaussian_filter1d(rng.standard_normal((frames, channels)), sigma, axis=0, mode="wrap")
+    return noise * np.sqrt(2 * np.sqrt(np.pi) * sigma) if sigma > 0.5 else noise

@@ -1,0 +1,37 @@
+"""Readers of recordings. A new file format is one module with SUFFIXES, `matches` and `read`, listed in READERS."""
+
+from typing import Protocol
+
+from biomechgpt import storage
+from biomechgpt.cohort.readers import mujoco, opensim
+from biomechgpt.cohort.readers.recording import ReaderSettings, Recording
+from biomechgpt.settings import InputError
+
+__all__ = ["READERS", "SUFFIXES", "ReaderSettings", "Recording", "read"]
+
+
+class Reader(Protocol):
+    """What a reader module has."""
+
+    @property
+    def SUFFIXES(self) -> tuple[str, ...]: ...  # noqa: N802
+
+    def matches(self, content: bytes, /) -> bool: ...
+
+    def read(self, name: str, content: bytes, settings: ReaderSettings, /) -> Recording: ...
+
+
+READERS: tuple[Reader, ...] = (opensim, mujoco)
+SUFFIXES: tuple[str, ...] = tuple(suffix for reader in READERS for suffix in reader.SUFFIXES)
+
+
+def read(uri: str, settings: ReaderSettings) -> Recording:
+    """The recording at a path or URI; which reader, its content decides. Raises InputError."""
+    try:
+        content = storage.read_bytes(uri)
+    except FileNotFoundError:
+        raise InputError(f"{uri}: no such recording") from None
+    for reader in READERS:
+        if reader.matches(content):
+            return reader.read(uri, content, settings)
+    raise InputError(f"{uri}: expected a recording ({', '.join(SUFFIXES)}), found content of no known format")

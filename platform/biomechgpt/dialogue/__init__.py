@@ -1,0 +1,1 @@
+"""Dialogue: questions and answers from annotations, as text and as token trees."""

@@ -1,0 +1,144 @@
+"""A dialogue as token ids: Gemma's chat template, and the question trees that training runs over.
+
+All questions about a trial share its motion. A `Tree` holds the shared prefix once and each question with its
+answer as a branch; every branch sees the prefix and itself. Its loss and gradient equal those of separate
+samples. Knows token ids, not models.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from biomechgpt.settings import InputError
+
+MOTION_START, MOTION_END = "<motion_start>", "<motion_end>"
+
+
+def motion_token(code: int) -> str:
+    return f"<motion_{code}>"
+
+
+def motion_vocabulary(codes: int) -> list[str]:
+    """Every token that motion adds to a language model's vocabulary: start, end, one a code."""
+    return [MOTION_START, MOTION_END, *(motion_token(code) for code in range(codes))]
+
+
+def prefix_text(tokens: Sequence[int]) -> str:
+    """The opening of a dialogue about a movement, up to where a question follows."""
+    motion = "".join(motion_token(code) for code in tokens)
+    return f"<bos><start_of_turn>user\n{MOTION_START}{motion}{MOTION_END}"
+
+
+TEXT_PREFIX = "<bos><start_of_turn>user\n"
+"""The opening of a dialogue without a movement."""
+
+
+def question_text(question: str) -> str:
+    return f"{question}<end_of_turn>\n<start_of_turn>model\n"
+
+
+def answer_text(answer: str) -> str:
+    return f"{answer}<end_of_turn>"
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Token ids of one trial's dialogue: the shared prefix and (question, answer) branches."""
+
+    prefix: np.ndarray
+    branches: list[tuple[np.ndarray, np.ndarray]]
+
+    def __len__(self) -> int:
+        return len(self.prefix) + sum(len(q) + len(a) for q, a in self.branches)
+
+
+class Encoder:
+    """Turns dialogues into token ids with a language model's own tokenizer."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self._known: dict[str, np.ndarray] = {}
+
+    def text(self, text: str) -> np.ndarray:
+        if text not in self._known:
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            self._known[text] = np.asarray(ids, dtype=np.int64)
+        return self._known[text]
+
+    def prefix(self, tokens: Sequence[int] | None) -> np.ndarray:
+        """Ids of the prefix; motion ids are looked up one by one, which is exact and quick."""
+        if tokens is None:
+            return self.text(TEXT_PREFIX)
+        first = self.tokenizer.convert_tokens_to_ids(motion_token(0))
+        codes = np.asarray(tokens, dtype=np.int64) + first
+        start, end = self.text(MOTION_START), self.text(MOTION_END)
+        return np.concatenate([self.text(TEXT_PREFIX), start, codes, end])
+
+    def tree(self, tokens: Sequence[int] | None, pairs: Sequence[tuple[str, str]], max_length: int) -> Tree:
+        """A trial's tree. A movement too long for `max_length` with its longest branch loses its end,
+        never an answer."""
+        branches = [(self.text(question_text(q)), self.text(answer_text(a))) for q, a in pairs]
+        room = max_length - max(len(q) + len(a) for q, a in branches)
+        prefix = self.prefix(tokens)
+        if room < 8:
+            raise InputError(f"max_length: {max_length} leaves no room for a movement before its questions")
+        if len(prefix) > room:
+            prefix = np.concatenate([prefix[: room - 1], prefix[-1:]])
+        return Tree(prefix, branches)
+
+
+def batch_trees(trees: Sequence[Tree], pad: int, weights: tuple[float, float, float]) -> dict[str, Tensor]:
+    """Trees as one padded batch.
+
+    weights: of a prefix, a question and an answer token in the loss; (1, 1, 1) is the whole sequence. A
+    prefix token counts once for every branch, as it would in separate samples.
+    Returns input_ids, position_ids, segment (0 prefix, 1.. branch, -1 padding), parent (whose state predicts
+    the token) and weight, each (B, L).
+    """
+    length = max(len(tree) for tree in trees)
+    shape = (len(trees), length)
+    batch = {
+        "input_ids": np.full(shape, pad, dtype=np.int64),
+        "position_ids": np.zeros(shape, dtype=np.int64),
+        "segment": np.full(shape, -1, dtype=np.int64),
+        "parent": np.zeros(shape, dtype=np.int64),
+        "weight": np.zeros(shape, dtype=np.float32),
+    }
+    for row, tree in enumerate(trees):
+        n = len(tree.prefix)
+        batch["input_ids"][row, :n] = tree.prefix
+        batch["position_ids"][row, :n] = np.arange(n)
+        batch["segment"][row, :n] = 0
+        batch["parent"][row, 1:n] = np.arange(n - 1)
+        batch["weight"][row, 1:n] = weights[0] * len(tree.branches)
+        at = n
+        for number, (question, answer) in enumerate(tree.branches, start=1):
+            m = len(question) + len(answer)
+            here = slice(at, at + m)
+            batch["input_ids"][row, here] = np.concatenate([question, answer])
+            batch["position_ids"][row, here] = n + np.arange(m)
+            batch["segment"][row, here] = number
+            batch["parent"][row, here] = np.concatenate([[n - 1], at + np.arange(m - 1)])
+            batch["weight"][row, at : at + len(question)] = weights[1]
+            batch["weight"][row, at + len(question) : at + m] = weights[2]
+            at += m
+    return {name: torch.from_numpy(values) for name, values in batch.items()}
+
+
+def visible(segment: Tensor, position: Tensor, window: int | None = None) -> Tensor:
+    """Which positions see which: (B, L) segments and positions -> (B, 1, L, L) bool.
+
+    A token sees the prefix and its own branch up to itself, within `window` positions where given. Padding
+    sees itself, so that no row is empty.
+    """
+    length = segment.shape[1]
+    earlier = torch.ones(length, length, dtype=torch.bool, device=segment.device).tril()
+    of, to = segment[:, :, None], segment[:, None, :]
+    seen = earlier & ((to == 0) | (to == of)) & (to >= 0) & (of >= 0)
+    if window is not None:
+        seen &= position[:, :, None] - position[:, None, :] < window
+    return (seen | torch.eye(length, dtype=torch.bool, device=segment.device))[:, None]

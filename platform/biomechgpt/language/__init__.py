@@ -1,0 +1,1 @@
+"""Language: the base and its vocabulary, fine-tuning, answering."""

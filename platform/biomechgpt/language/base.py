@@ -1,0 +1,179 @@
+"""The language base: from a pretrained Gemma 3, or the local stand-in, to one whose vocabulary has motion.
+
+Stages: text base -> vocabulary extended -> motion pre-training on unlabelled tokens of training
+participants, with questions whose answers were shuffled -> what fine-tuning starts from. No true label and no
+participant outside the training split gets in.
+"""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from biomechgpt import artifact, storage
+from biomechgpt.artifact import Artifact
+from biomechgpt.dialogue.chat import Encoder
+from biomechgpt.dialogue.questions import read_questions, read_tasks
+from biomechgpt.language import model as network
+from biomechgpt.language import stand_in
+from biomechgpt.language.samples import SampleSettings, TreeTrainee
+from biomechgpt.language.stand_in import StandInSettings
+from biomechgpt.settings import InputError, Settings
+from biomechgpt.tasks import Tasks
+from biomechgpt.tokenizer import MotionTokenizer, read_tokens
+from biomechgpt.training import TrainingSettings, fit
+
+VERSION = 1
+STAND_IN = "local stand-in (a small Gemma 3 trained here)"
+
+
+class PretrainingSettings(SampleSettings):
+    """Motion pre-training, all weights; `epochs: 0` leaves it out."""
+
+    epochs: float = Field(3.0, ge=0)
+    batch_size: int = Field(16, ge=1)
+    questions: int = Field(3, ge=1, description="random questions with shuffled answers a trial")
+    training: TrainingSettings = TrainingSettings(learning_rate=1e-3)
+
+
+class BaseSettings(Settings):
+    """name: of a pretrained Gemma 3 (a local folder, or a hub name in the local cache); without one, the
+    stand-in. rows: how motion tokens' embeddings start (the paper's is random).
+    """
+
+    name: str | None = None
+    stand_in: StandInSettings = StandInSettings()
+    text_steps: int = Field(60, ge=0, description="steps of text training of the stand-in")
+    rows: Literal["codebook", "random"] = "codebook"
+    compute: Literal["fp32", "bf16"] = "bf16"
+    motion: PretrainingSettings = PretrainingSettings()
+    seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _real_gemma_needs_no_motion_pretraining(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("name") and "motion" not in values:
+            return {**values, "motion": {"epochs": 0}}
+        return values
+
+
+def check(settings: BaseSettings) -> None:
+    """Raise InputError, before any work, where a named base has no weights on this machine."""
+    if settings.name is None:
+        return
+    from transformers import AutoConfig
+
+    try:
+        AutoConfig.from_pretrained(settings.name, local_files_only=True)
+    except (OSError, ValueError):
+        raise InputError(
+            f"language.base.name: no weights of {settings.name!r} on this machine. Accept its licence on its "
+            f"hub page, fetch it with `hf download {settings.name}` (and set HF_HOME to where it lies, or name "
+            "the folder here), or leave the name out to use the local stand-in"
+        ) from None
+
+
+class _Motion(TreeTrainee):
+    """Text and motion training of all weights, in one run: the text first."""
+
+    def __init__(self, questions: str, tokens: str, tokenizer: str, settings: dict[str, Any]) -> None:
+        self.base = BaseSettings.model_validate(settings)
+        self.settings = self.base.motion
+        self.seed = self.base.seed
+        tasks = read_tasks(questions)
+        rows = [r for r in read_questions(artifact.load(questions)) if r["split"] == "train"]
+        table = read_tokens(artifact.load(tokens)).select(["split", "tokens"]).to_pylist()
+        codebook = MotionTokenizer.load(tokenizer).codebook
+        torch.manual_seed(self.seed)
+        if self.base.name is None:
+            self.tokenizer = stand_in.train_text_tokenizer(
+                _spoken(tasks, rows), self.base.stand_in.vocabulary
+            )
+            self.network: Any = stand_in.new_model(self.tokenizer, self.base.stand_in)
+        else:
+            self.tokenizer = network.load_tokenizer(self.base.name)
+            self.network = network.load_model(self.base.name, "none", self.base.compute)
+        network.extend_vocabulary(self.network, self.tokenizer, codebook, self.base.rows, self.seed)
+
+        encoder, rng = Encoder(self.tokenizer), np.random.default_rng(self.seed)
+        asked, answered = _shuffled(rows, rng)
+        movements = [r["tokens"] for r in table if r["split"] == "train"] if self.settings.epochs else []
+
+        def some() -> list[tuple[str, str]]:
+            # Drawn whatever the trial: not even which questions apply to it may be seen.
+            at = rng.integers(len(asked), size=self.settings.questions)
+            return [(asked[i], answered[i]) for i in at]
+
+        self.trees = [encoder.tree(m, some(), self.settings.max_length) for m in movements]
+        self.text = len(self.trees)
+        n_text = self.base.text_steps * self.settings.batch_size if self.base.name is None else 0
+        self.trees += [encoder.tree(None, some(), self.settings.max_length) for _ in range(n_text)]
+
+    def model(self) -> nn.Module:
+        return network.TreeModel(self.network)
+
+    def plan(self) -> list[list[int]]:
+        size = self.settings.batch_size
+        text = [list(range(at, at + size)) for at in range(self.text, len(self.trees), size)]
+        if not self.settings.epochs:
+            return text
+        from biomechgpt.language.samples import plan_batches
+
+        lengths = [len(tree) for tree in self.trees[: self.text]]
+        return text + plan_batches(lengths, size, self.settings.epochs, self.seed)
+
+    def finish(self, model: nn.Module) -> dict[str, Any]:
+        return _save(self.network, self.tokenizer, self.uri)
+
+
+def _save(model: Any, tokenizer: Any, uri: str) -> dict[str, Any]:
+    with TemporaryDirectory() as folder:
+        stand_in.save(model, tokenizer, folder)
+        storage.upload(folder, storage.join(uri, "model"))
+    return {"parameters": sum(p.numel() for p in model.parameters()), "vocabulary": len(tokenizer)}
+
+
+def _spoken(tasks: Tasks, rows: list[dict[str, Any]]) -> list[str]:
+    return [p for task in tasks.values() for p in task.phrasings] + [row["answer"] for row in rows]
+
+
+def _shuffled(rows: list[dict[str, Any]], rng: np.random.Generator) -> tuple[list[str], list[str]]:
+    """Questions, and for each the answer to the same task of somebody else."""
+    answers = {}
+    for task in {row["task"] for row in rows}:
+        answers[task] = [row["answer"] for row in rows if row["task"] == task]
+    asked = [row["question"] for row in rows]
+    return asked, [answers[r["task"]][rng.integers(len(answers[r["task"]]))] for r in rows]
+
+
+def make_base(
+    questions: Artifact, tokens: Artifact, tokenizer: Artifact, settings: BaseSettings, root: str
+) -> Artifact:
+    """The base artifact: `model/` in Hugging Face's layout with motion in its vocabulary."""
+    check(settings)
+
+    def build(uri: str) -> dict[str, Any]:
+        arguments = {
+            "questions": questions.uri,
+            "tokens": tokens.uri,
+            "tokenizer": tokenizer.uri,
+            # Python values: a JSON dump would leave out the fields that say where a training runs.
+            "settings": settings.model_dump(),
+        }
+        if settings.name is not None and not settings.motion.epochs:
+            trainee = _Motion(**arguments)  # nothing to train: the vocabulary alone
+            return {**_save(trainee.network, trainee.tokenizer, uri), "base": settings.name}
+        figures = fit(_Motion, arguments, settings.motion.training, uri, "language base")
+        return {**figures, "base": settings.name or STAND_IN}
+
+    inputs = {"questions": questions, "tokens": tokens, "tokenizer": tokenizer}
+    return artifact.make("base", VERSION, settings, inputs, build, root)
+
+
+def folder(base: Artifact) -> Path:
+    """The base's checkpoint as a local folder."""
+    return storage.local_copy(base.path("model"))

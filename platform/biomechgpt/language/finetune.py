@@ -1,0 +1,130 @@
+"""QLoRA: a 4-bit base, low-rank adapters on every linear layer, the motion tokens' rows trained.
+
+The result is a bundle, all that serving needs: adapter, base (where it was made here), motion tokenizer, tasks.
+"""
+
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from pydantic import Field
+from torch import nn
+
+from biomechgpt import artifact, storage
+from biomechgpt.artifact import Artifact
+from biomechgpt.dialogue.chat import Encoder, motion_vocabulary
+from biomechgpt.dialogue.questions import read_questions
+from biomechgpt.language import base as base_room
+from biomechgpt.language import model as network
+from biomechgpt.language.samples import SampleSettings, TreeTrainee, read_trees
+from biomechgpt.settings import Settings
+from biomechgpt.tokenizer import read_tokens
+from biomechgpt.training import TrainingSettings, fit
+
+VERSION = 1
+
+
+class AdapterSettings(Settings):
+    """LoRA's settings, named as in PEFT; the defaults are the paper's."""
+
+    rank: int = Field(32, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+
+class FinetuneSettings(SampleSettings):
+    """Defaults are the paper's for 4B, but for `samples`, which changes speed and not the loss."""
+
+    adapter: AdapterSettings = AdapterSettings()
+    quantization: Literal["nf4", "none"] = "nf4"
+    compute: Literal["fp32", "bf16"] = "bf16"
+    gradient_checkpointing: bool = False
+    batch_size: int = Field(10, ge=1)
+    training: TrainingSettings = TrainingSettings(learning_rate=2e-4)
+
+
+class _QLoRA(TreeTrainee):
+    def __init__(self, base: str, questions: str, tokens: str, settings: dict[str, Any]) -> None:
+        self.settings: FinetuneSettings = FinetuneSettings.model_validate(settings)
+        self.seed = self.settings.training.seed
+        self.folder = base_room.folder(artifact.load(base))
+        self.tokenizer = network.load_tokenizer(self.folder)
+        self.motion = artifact.load(tokens)
+        self.codes = self.motion.read_json("tokens.json")["codes"]
+        table = read_tokens(self.motion).select(["trial", "tokens"]).to_pylist()
+        rows = [r for r in read_questions(artifact.load(questions)) if r["split"] == "train"]
+        movements = {row["trial"]: row["tokens"] for row in table}
+        self.questions = len(rows)
+        self.trees = read_trees(Encoder(self.tokenizer), movements, rows, self.settings)
+
+    def model(self) -> nn.Module:
+        settings = self.settings
+        model = network.load_model(self.folder, settings.quantization, settings.compute)
+        if settings.gradient_checkpointing:
+            model = prepare_model_for_kbit_training(model)
+        ids = self.tokenizer.convert_tokens_to_ids(motion_vocabulary(self.codes))
+        self.adapted = get_peft_model(
+            model,
+            LoraConfig(
+                r=settings.adapter.rank,
+                lora_alpha=settings.adapter.alpha,
+                lora_dropout=settings.adapter.dropout,
+                target_modules="all-linear",
+                trainable_token_indices={"embed_tokens": ids},
+                ensure_weight_tying=True,
+                task_type="CAUSAL_LM",
+            ),
+        )
+        return network.TreeModel(self.adapted)
+
+    def finish(self, model: nn.Module) -> dict[str, Any]:
+        with TemporaryDirectory() as folder:
+            # The base's own embedding lies in the base; the trained rows are in the adapter all the same.
+            self.adapted.save_pretrained(folder, save_embedding_layers=False)
+            self.tokenizer.save_pretrained(folder)
+            storage.upload(folder, storage.join(self.uri, "adapter"))
+        trained = sum(p.numel() for p in self.adapted.parameters() if p.requires_grad)
+        layers = [m for m in self.adapted.modules() if type(m).__name__ == "Linear4bit"]
+        return {
+            "questions": self.questions,
+            "trained_parameters": trained,
+            "linear_layers_4bit": len(layers),
+        }
+
+
+def make_model(
+    base: Artifact,
+    questions: Artifact,
+    tokens: Artifact,
+    tokenizer: Artifact,
+    settings: FinetuneSettings,
+    root: str,
+) -> Artifact:
+    """The bundle: `adapter/`, `base/`, `motion_tokenizer/`, `tasks.json` and `bundle.json`."""
+
+    def build(uri: str) -> dict[str, Any]:
+        arguments = {
+            "base": base.uri,
+            "questions": questions.uri,
+            "tokens": tokens.uri,
+            "settings": settings.model_dump(),
+        }
+        figures = fit(_QLoRA, arguments, settings.training, uri, "fine-tuning")
+        storage.upload(storage.local_copy(tokenizer.uri), storage.join(uri, "motion_tokenizer"))
+        storage.upload(base_room.folder(base), storage.join(uri, "base"))
+        storage.write_bytes(storage.join(uri, "tasks.json"), storage.read_bytes(questions.path("tasks.json")))
+        storage.write_json(
+            storage.join(uri, "bundle.json"),
+            {
+                "base": base.figures["base"],
+                "data": tokens.data,
+                "quantization": settings.quantization,
+                "compute": settings.compute,
+                "tokenizer": tokenizer.fingerprint,
+                "max_length": settings.max_length,
+            },
+        )
+        return {**figures, "base": base.figures["base"]}
+
+    inputs = {"base": base, "questions": questions, "tokens": tokens, "tokenizer": tokenizer}
+    return artifact.make("model", VERSION, settings, inputs, build, root)

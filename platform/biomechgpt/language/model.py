@@ -1,0 +1,122 @@
+"""The language model as a network: Gemma 3 over question trees, its vocabulary, its 4-bit form.
+
+Knows tensors and checkpoints on local disk; knows nothing about trials, tasks or artifacts.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+from biomechgpt.dialogue.chat import motion_vocabulary, visible
+from biomechgpt.training import Terms
+
+CHUNK = 2048
+"""Target tokens whose logits are in memory at once: Gemma's 262,208 entries a token are 1 MB in fp32."""
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class TreeModel(nn.Module):
+    """A causal language model whose forward is the loss over a batch of question trees."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, input_ids: Tensor, position_ids: Tensor, segment: Tensor, parent: Tensor, weight: Tensor
+    ) -> Terms:
+        """All arguments (B, L), as `dialogue.chat.batch_trees` makes them."""
+        base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        decoder = base.get_decoder()
+        masks = {
+            "full_attention": visible(segment, position_ids),
+            "sliding_attention": visible(segment, position_ids, decoder.config.sliding_window),
+        }
+        hidden = decoder(
+            input_ids=input_ids, position_ids=position_ids, attention_mask=masks, use_cache=False
+        ).last_hidden_state
+        row, column = torch.nonzero(weight > 0, as_tuple=True)
+        states = hidden[row, parent[row, column]]
+        loss = weighted_loss(
+            base.get_output_embeddings(), states, input_ids[row, column], weight[row, column]
+        )
+        return {"language": (loss, weight.sum())}
+
+
+def weighted_loss(head: nn.Module, states: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Sum of weights x cross-entropy; (N, D) states, (N,) targets. Never more than CHUNK rows of logits."""
+
+    def part(s: Tensor, t: Tensor, w: Tensor) -> Tensor:
+        return (functional.cross_entropy(head(s).float(), t, reduction="none") * w).sum()
+
+    chunks = zip(states.split(CHUNK), targets.split(CHUNK), weights.split(CHUNK), strict=True)
+    if len(targets) <= CHUNK:
+        return part(states, targets, weights)
+    return torch.stack([checkpoint(part, *chunk, use_reentrant=False) for chunk in chunks]).sum()
+
+
+def codebook_rows(codebook: np.ndarray, existing: Tensor, seed: int = 0) -> Tensor:
+    """Embedding rows for motion tokens: a fixed random projection of each code's vector, (codes, width).
+
+    Similar movements start as similar tokens; their mean and spread are those of the existing rows.
+    """
+    codes = torch.from_numpy(np.asarray(codebook, dtype=np.float32))
+    codes = (codes - codes.mean(0)) / codes.std().clamp(min=1e-8)
+    generator = torch.Generator().manual_seed(seed)
+    rows = codes @ torch.randn(codes.shape[1], existing.shape[1], generator=generator)
+    known = existing.float()
+    spread = (known - known.mean(0)).std()
+    return known.mean(0) + rows / rows.std().clamp(min=1e-8) * spread
+
+
+def extend_vocabulary(
+    model: Any, tokenizer: Any, codebook: np.ndarray, rows: Literal["codebook", "random"], seed: int = 0
+) -> list[int]:
+    """Add `<motion_start>`, `<motion_end>` and a token a code; returns their ids.
+
+    The embedding never shrinks: Gemma 3 has more rows than its tokenizer has tokens.
+    """
+    known = len(tokenizer)
+    tokenizer.add_tokens(motion_vocabulary(len(codebook)), special_tokens=True)
+    ids = list(range(known, len(tokenizer)))
+    current = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > current:
+        size = (len(tokenizer) + 63) // 64 * 64
+        model.resize_token_embeddings(size, mean_resizing=False)
+    weight = model.get_input_embeddings().weight
+    with torch.no_grad():
+        existing = weight[:known].float()
+        generator = torch.Generator().manual_seed(seed)
+        spread = (existing - existing.mean(0)).std()
+        fresh = existing.mean(0) + spread * torch.randn(len(ids), weight.shape[1], generator=generator)
+        if rows == "codebook":
+            fresh[2:] = codebook_rows(codebook, existing, seed)
+        weight[ids] = fresh.to(weight)
+    return ids
+
+
+def load_tokenizer(folder: str | Path) -> Any:
+    return AutoTokenizer.from_pretrained(str(folder))
+
+
+def load_model(
+    folder: str | Path, quantization: Literal["nf4", "none"], compute: Literal["fp32", "bf16"]
+) -> Any:
+    """A causal language model from a local folder (or a name in the local cache), 4-bit where asked for."""
+    options: dict[str, Any] = {"dtype": DTYPES[compute], "attn_implementation": "sdpa"}
+    if quantization == "nf4":
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=DTYPES[compute],
+        )
+        options["device_map"] = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
+    return AutoModelForCausalLM.from_pretrained(str(folder), **options)

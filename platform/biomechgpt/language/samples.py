@@ -1,0 +1,80 @@
+"""What the three language trainings have in common: trees of a cohort's questions, in batches of alike length.
+
+A `TreeTrainee` says which trees there are and which model reads them; see base.py and finetune.py.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+from torch import Tensor, nn
+
+from biomechgpt.dialogue.chat import Encoder, Tree, batch_trees
+from biomechgpt.settings import Settings
+from biomechgpt.training import Trainee
+
+
+class SampleSettings(Settings):
+    """samples: `tree` reads a trial's movement once for all its questions, `pairs` once a question (the
+    paper's batches); the loss is the same. weights: of prefix, question and answer tokens in the loss.
+    """
+
+    samples: Literal["tree", "pairs"] = "tree"
+    batch_size: int = Field(8, ge=1, description="trees or pairs a step, over all workers")
+    epochs: float = Field(1.2, gt=0)
+    max_length: int = Field(1024, ge=64)
+    weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+def read_trees(
+    encoder: Encoder,
+    tokens: Mapping[str, Sequence[int]],
+    questions: Sequence[Mapping[str, Any]],
+    settings: SampleSettings,
+) -> list[Tree]:
+    """Trees of question rows ({trial, question, answer}); tokens: {trial: motion tokens}."""
+    if settings.samples == "pairs":
+        return [
+            encoder.tree(tokens[q["trial"]], [(q["question"], q["answer"])], settings.max_length)
+            for q in questions
+        ]
+    by_trial = defaultdict(list)
+    for q in questions:
+        by_trial[q["trial"]].append((q["question"], q["answer"]))
+    return [encoder.tree(tokens[trial], pairs, settings.max_length) for trial, pairs in by_trial.items()]
+
+
+def plan_batches(lengths: Sequence[int], batch_size: int, epochs: float, seed: int) -> list[list[int]]:
+    """Shuffled batches over `epochs` (a fraction allowed): alike lengths together, so that little is padding."""
+    rng = np.random.default_rng(seed)
+    n = len(lengths)
+    order = np.concatenate([rng.permutation(n) for _ in range(int(np.ceil(epochs)))])[: round(epochs * n)]
+    batches: list[list[int]] = []
+    pool = batch_size * 16
+    for at in range(0, len(order), pool):
+        alike = sorted(order[at : at + pool].tolist(), key=lambda i: lengths[i])
+        cut = [alike[i : i + batch_size] for i in range(0, len(alike), batch_size)]
+        batches += [cut[i] for i in rng.permutation(len(cut))]
+    return batches
+
+
+class TreeTrainee(Trainee):
+    """Trains a model on trees; a subclass fills `trees`, `settings`, `seed` and `tokenizer` when built."""
+
+    trees: list[Tree]
+    settings: SampleSettings
+    seed: int
+    tokenizer: Any
+
+    def plan(self) -> list[list[int]]:
+        lengths = [len(tree) for tree in self.trees]
+        return plan_batches(lengths, self.settings.batch_size, self.settings.epochs, self.seed)
+
+    def collate(self, samples: list[int]) -> dict[str, Tensor]:
+        trees = [self.trees[i] for i in samples]
+        return batch_trees(trees, self.tokenizer.pad_token_id, self.settings.weights)
+
+    def parameters(self, model: nn.Module) -> list[dict[str, Any]]:
+        return [{"params": [p for p in model.parameters() if p.requires_grad]}]
