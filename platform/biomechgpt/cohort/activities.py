@@ -1,4 +1,4 @@
-"""What simulated participants are recorded doing: a timeline of drives an activity, and the times that follow.
+"""What simulated participants are recorded doing: a timeline an activity, and the times that follow.
 
 Each function returns an `Act`: the drives, and the seconds that a timed test took, read off its own timeline.
 Knows nothing about impairments: only how fast, how large and how steadily this person moves today.
@@ -29,7 +29,7 @@ class Manner:
 
 @dataclass(frozen=True)
 class Act:
-    """A played activity: drives, pelvis speed (T,) m/s and turning rate (T,) rad/s, seconds a timed test took."""
+    """A played activity: pelvis speed (T,) m/s, turning rate (T,) rad/s, seconds that a timed test took."""
 
     drive: Timeline
     speed: np.ndarray
@@ -134,10 +134,11 @@ def fsst(rng: np.random.Generator, manner: Manner, rate: float) -> Act:
     speed, pace, start = np.zeros(frames), np.zeros(frames), pause[0]
     for move, seconds in zip(moves, lasts, strict=True):
         here = (time >= start) & (time < start + seconds)
-        bump = np.sin(np.pi * (time[here] - start) / seconds)
+        part = (time[here] - start) / seconds
         way = {"forward": 1.0, "back": -1.0, "right": 0.0, "left": 0.0}[move]
         drive.size[here] = (0.8 if way > 0 else 0.6) * manner.size * abs(way)
-        drive.side[here] = {"right": 1.0, "left": -1.0}.get(move, 0.0) * np.sin(2 * np.pi * bump / 2) ** 2
+        # One foot goes to that side, then the other follows.
+        drive.side[here] = {"right": 1.0, "left": -1.0}.get(move, 0.0) * np.sin(2 * np.pi * part)
         pace[here] = way / seconds / manner.stride_hz
         speed[here] = 0.35 * way / seconds
         start += seconds

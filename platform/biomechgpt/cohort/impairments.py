@@ -1,8 +1,8 @@
 """What impairments and assistive devices do to a simulated body: published patterns, sized by severity.
 
 Each function takes and returns a `Body` for the right side being affected; the left is its mirror image.
-The patterns are those of clinical textbooks (Perry and Burnfield, Gait Analysis, 2nd ed. 2010; for stroke also
-Olney and Richards, Gait & Posture 4 (1996) 136); their sizes are ours, not fitted to any data.
+The patterns are those of clinical textbooks (Perry and Burnfield, Gait Analysis, 2nd ed. 2010; for stroke
+also Olney and Richards, Gait & Posture 4 (1996) 136); their sizes are ours, not fitted to any data.
 Knows nothing about labels being asked or predicted.
 """
 
@@ -70,7 +70,7 @@ def prosthesis(body: Body, severity: float) -> Body:
 
 
 def spinal_cord(body: Body, severity: float) -> Body:
-    """Crouched, both knees stiff, thighs together, feet dropped, trunk forward; the right side a little more."""
+    """Crouched, both knees stiff, thighs together, feet dropped, trunk forward; the right a little more."""
     body, s = _copy(body), severity
     for side, share in (("r", 1.1), ("l", 0.9)):
         k = s * share
@@ -85,7 +85,7 @@ def spinal_cord(body: Body, severity: float) -> Body:
 
 
 def brain_injury(body: Body, severity: float) -> Body:
-    """A wide base, stiff neck, arms held out and swinging less; its unsteadiness is the trial's, not the cycle's."""
+    """A wide base, stiff neck, arms held out and swinging less; unsteadiness is the trial's own."""
     body, s = _copy(body), severity
     for side in "rl":
         _shift(body, joint("hip_adduction", side), -5 * s)

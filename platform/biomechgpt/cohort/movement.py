@@ -32,8 +32,9 @@ _RIGHT_LEG: dict[str, dict[int, float]] = {
     "elbow_flex": {0: 16, 50: 36, 75: 24},
 }
 
-_STAND = {"lumbar_extension": -4, "arm_flex": 2, "arm_add": -8, "arm_rot": 4, "elbow_flex": 16, "hip_flexion": 4,
-          "knee_angle": -5, "hip_adduction": -1, "hip_rotation": -2, "ankle_angle": 2}  # fmt: skip
+_STAND = {"lumbar_extension": -4, "arm_flex": 2, "arm_add": -8, "arm_rot": 4, "elbow_flex": 16,
+          "hip_flexion": 4, "knee_angle": -5, "hip_adduction": -1, "hip_rotation": -2,
+          "ankle_angle": 2}  # fmt: skip
 _SIT = {"hip_flexion": 82, "knee_angle": -88, "ankle_angle": 4, "hip_adduction": -7, "hip_rotation": -3,
         "lumbar_extension": -12, "arm_flex": 24, "arm_add": -9, "arm_rot": 14, "elbow_flex": 62}  # fmt: skip
 
@@ -83,7 +84,7 @@ def typical(leg_m: float) -> Body:
 def step_lengths_m(cycle: np.ndarray, leg_m: float) -> tuple[float, float]:
     """Right and left step length of a gait table (CYCLE, 34) in degrees: how far the striking foot is ahead.
 
-    A foot's place is thigh and shank as two rigid links (46 % and 54 % of hip height, Winter 2009, figure 4.1).
+    A foot's place is thigh and shank as two rigid links (46 and 54 % of hip height, Winter 2009, figure 4.1).
     """
 
     def foot(side: str) -> np.ndarray:
@@ -106,7 +107,8 @@ class Timeline:
     """What drives the body, each (T,): the person's own time course of one trial.
 
     strides: strides done so far (its fraction is the phase). size: of the gait, 0 is standing.
-    sit: 1 is sitting. lean, side, turn: trunk forward, steps to the right, turning to the left; 1 is full.
+    sit: 1 is sitting. lean, turn: trunk forward, turning to the left; 1 is full.
+    side: a side step, 1 with the right foot lifted, -1 with the left.
     extra: (T, 34) degrees on top, what an activity asks for.
     """
 
@@ -120,7 +122,8 @@ class Timeline:
 
     @classmethod
     def still(cls, frames: int) -> "Timeline":
-        return cls(*(np.zeros(frames) for _ in range(6)), extra=np.zeros((frames, N_JOINTS)))
+        shapes: list[tuple[int, ...]] = [*[(frames,)] * 6, (frames, N_JOINTS)]
+        return cls(*(np.zeros(shape) for shape in shapes))
 
 
 def play(body: Body, drive: Timeline, rate_hz: float) -> np.ndarray:
@@ -140,7 +143,6 @@ def play(body: Body, drive: Timeline, rate_hz: float) -> np.ndarray:
         angles[:, joint("hip_flexion", s)] += 16 * lean
         angles[:, joint("ankle_angle", s)] += 10 * lean
         angles[:, joint("arm_flex", s)] += 14 * lean
-    # A side step: first the leading leg moves out, then the other follows.
     angles[:, joint("hip_adduction", "r")] -= 16 * np.abs(side)
     angles[:, joint("hip_adduction", "l")] -= 16 * np.abs(side)
     for s, lifted in (("r", np.maximum(side, 0)), ("l", np.maximum(-side, 0))):
@@ -154,17 +156,23 @@ def play(body: Body, drive: Timeline, rate_hz: float) -> np.ndarray:
     return angles + gaussian_filter1d(drive.extra, 0.1 * rate_hz, axis=0, mode="nearest")
 
 
-def pelvis(body: Body, drive: Timeline, speed: np.ndarray, turn_rad_s: np.ndarray, rate_hz: float) -> np.ndarray:
+def pelvis(
+    body: Body, drive: Timeline, speed: np.ndarray, turn_rad_s: np.ndarray, rate_hz: float
+) -> np.ndarray:
     """(T, 7) float32: position integrated from speed (T,) along a heading turned at turn_rad_s (T,)."""
     heading = np.cumsum(turn_rad_s) / rate_hz
     x, z = np.cumsum(speed * np.cos(heading)) / rate_hz, -np.cumsum(speed * np.sin(heading)) / rate_hz
     bounce = 0.02 * drive.size * np.cos(4 * np.pi * drive.strides)
     y = 1.05 * body.leg_m * (1 - 0.45 * gaussian_filter1d(drive.sit, 0.16 * rate_hz, mode="nearest")) + bounce
     zero = np.zeros_like(x)
-    return np.stack([x, y, z, np.cos(heading / 2), zero, np.sin(heading / 2), zero], axis=1).astype(np.float32)
+    return np.stack([x, y, z, np.cos(heading / 2), zero, np.sin(heading / 2), zero], axis=1).astype(
+        np.float32
+    )
 
 
-def wander(rng: np.random.Generator, frames: int, channels: int, seconds: float, rate_hz: float) -> np.ndarray:
+def wander(
+    rng: np.random.Generator, frames: int, channels: int, seconds: float, rate_hz: float
+) -> np.ndarray:
     """Smooth noise (T, channels) of unit variance whose memory is about `seconds`."""
     sigma = max(seconds * rate_hz, 1e-3)
     noise = gaussian_filter1d(rng.standard_normal((frames, channels)), sigma, axis=0, mode="wrap")

@@ -20,7 +20,7 @@ def resample(
     # 1e-6: 0.9999999 of a frame is a frame; times in files are rounded.
     times = start + np.arange(int((end - start) * rate_hz + 1e-6) + 1) / rate_hz
     step = float(np.median(np.diff(time_s)))
-    grid = np.linspace(start, end, max(int(round((end - start) / step)), 1) + 1)
+    grid = np.linspace(start, end, max(round((end - start) / step), 1) + 1)
     quaternion = _continuous(pelvis[:, 3:])
     values = np.concatenate([np.unwrap(angles_rad, axis=0), pelvis[:, :3], quaternion], axis=1)
     if not np.allclose(np.diff(time_s), step, rtol=0.02, atol=1e-5) or len(grid) != len(time_s):

@@ -1,8 +1,8 @@
-"""The embedded default: a simulated cohort of participants with latent traits, and what they are recorded doing.
+"""The embedded default: a simulated cohort of participants with latent traits, and what they do.
 
-Every label is a cause or a consequence of how the body moves; nothing else of a trial (its identifier, its place
-in the files, how long a walk is recorded) knows of labels. It shows that the program works: nothing learned from
-it holds for people. Knows nothing about splits or files.
+Every label is a cause or a consequence of how the body moves; nothing else of a trial (its identifier, its
+place in the files, how long a walk is recorded) knows of labels. It shows that the program works: nothing
+learned from it holds for people. Knows nothing about splits or files.
 """
 
 from dataclasses import dataclass
@@ -60,7 +60,9 @@ class SimulatorSettings(Settings):
     trials_per_participant: int = Field(10, ge=1)
     seed: int = Field(0, ge=0)
     longest_s: float = Field(30.0, ge=10, description="a recording stops here, whatever is still being done")
-    noise_deg: float = Field(1.2, ge=0, description="of markerless motion capture, standard deviation a joint")
+    noise_deg: float = Field(
+        1.2, ge=0, description="of markerless motion capture, standard deviation a joint"
+    )
 
 
 @dataclass(frozen=True)
@@ -91,13 +93,20 @@ class Participant:
             "sex": self.sex,
         }
 
+    def labels(self) -> frozenset[str]:
+        """What is known of them, to be spread over the splits."""
+        traits = {f"{k}={v}" for k, v in self.traits().items() if isinstance(v, str)}
+        return frozenset(traits | {f"kind={kind}" for kind in self.kinds})
+
 
 def participants(settings: SimulatorSettings) -> list[Participant]:
     """The cohort's people. Groups and kinds of trial have their exact shares, shuffled."""
     rng = np.random.default_rng(settings.seed)
     count = settings.participants
     groups = _shares(rng, _GROUPS, count)
-    kinds = _shares(rng, {k: share for k, (_, share) in ACTIVITIES.items()}, count * settings.trials_per_participant)
+    kinds = _shares(
+        rng, {k: share for k, (_, share) in ACTIVITIES.items()}, count * settings.trials_per_participant
+    )
     names = [f"S{code:06x}" for code in rng.choice(2**24, count, replace=False)]
     people = []
     for i in range(count):
@@ -139,7 +148,8 @@ def body_of(person: Participant, rng: np.random.Generator) -> Body:
     old = max(person.age - 55, 0) / 25
     base = typical(0.53 * float(tall))
     # Style: every joint a little larger or smaller, elsewhere in its range, and a little late.
-    gain, offset = 1 + 0.1 * rng.standard_normal(N_JOINTS), 2.4 * rng.standard_normal(N_JOINTS)
+    gain = 1 + 0.1 * np.clip(rng.standard_normal(N_JOINTS), -2, 2)
+    offset = 2.4 * rng.standard_normal(N_JOINTS)
     stand, cycle = base.stand + offset, base.stand + offset + gain * (base.cycle - base.stand)
     swing = 1 + 0.35 * rng.standard_normal()
     for side in "rl":
@@ -213,12 +223,14 @@ def _trial(
     angles[:, ~TRACKED] = 0.0
     radians = np.clip(np.radians(angles), LOW_RAD, HIGH_RAD)
     kept = slice(round(settings.longest_s * rate_hz))
+    cut = frames > round(settings.longest_s * rate_hz)
     notes: dict[str, str | float | None] = {name: None for name in COLUMNS}
     notes |= person.traits() | {"activity": "overground walking" if kind == "walkway" else kind}
     if kind == "walkway":
-        notes |= measure_walk(body, drive.strides, drive.size, rate_hz, rng)
-    elif kind in ("TUG", "FSST"):
-        notes[f"{kind.lower()}_time"] = round(float(act.test_s or 0.0), 2)
+        notes |= measure_walk(body, drive.strides[kept], drive.size[kept], rate_hz, rng)
+    elif kind in ("TUG", "FSST") and act.test_s is not None and not cut:
+        # A test whose end was not recorded has no time that its motion could tell.
+        notes[f"{kind.lower()}_time"] = round(act.test_s, 2)
     return Trial(
         trial=f"{rng.integers(2**48):012x}",
         participant=person.name,

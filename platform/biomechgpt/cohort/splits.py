@@ -1,4 +1,4 @@
-"""Who is in training, validation and test: by participant, seeded, rare labels spread as evenly as they allow.
+"""Who is in training, validation and test: by participant, seeded, rare labels spread evenly.
 
 Iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011): the rarest label still to be placed is
 placed first, each of its participants where that label is most wanted. Knows nothing about trials.
@@ -42,6 +42,8 @@ def assign(labels: Mapping[str, frozenset[Hashable]], settings: SplitSettings) -
     for name in names:
         for label in sorted(labels[name], key=str):
             holders.setdefault(label, []).append(name)
+    # What only one participant has cannot be spread.
+    holders = {label: who for label, who in holders.items() if len(who) > 1}
     wanted = {label: _wanted(len(who), fractions) for label, who in holders.items()}
     result: dict[str, str] = {}
 
@@ -51,7 +53,7 @@ def assign(labels: Mapping[str, frozenset[Hashable]], settings: SplitSettings) -
         split = max(open_splits, key=lambda s: (round(need.get(s, 0.0), 9), room[s]))
         result[name] = split
         room[split] -= 1
-        for other in labels[name]:
+        for other in labels[name] & wanted.keys():
             wanted[other][split] -= 1
 
     while True:

@@ -1,4 +1,4 @@
-"""Readers of recordings. A new file format is one module with SUFFIXES, `matches` and `read`, listed in READERS."""
+"""Readers of recordings. A new file format is one module with SUFFIXES, `matches` and `read`, in READERS."""
 
 from typing import Protocol
 
@@ -14,7 +14,7 @@ class Reader(Protocol):
     """What a reader module has."""
 
     @property
-    def SUFFIXES(self) -> tuple[str, ...]: ...  # noqa: N802
+    def SUFFIXES(self) -> tuple[str, ...]: ...
 
     def matches(self, content: bytes, /) -> bool: ...
 
@@ -25,13 +25,19 @@ READERS: tuple[Reader, ...] = (opensim, mujoco)
 SUFFIXES: tuple[str, ...] = tuple(suffix for reader in READERS for suffix in reader.SUFFIXES)
 
 
-def read(uri: str, settings: ReaderSettings) -> Recording:
-    """The recording at a path or URI; which reader, its content decides. Raises InputError."""
+def read(uri: str, settings: ReaderSettings, name: str | None = None) -> Recording:
+    """The recording at a path or URI; which reader, its content decides.
+
+    Raises InputError, which calls the file `name` (default: its URI).
+    """
+    name = name or uri
     try:
         content = storage.read_bytes(uri)
     except FileNotFoundError:
-        raise InputError(f"{uri}: no such recording") from None
+        raise InputError(f"{name}: no such recording") from None
     for reader in READERS:
         if reader.matches(content):
-            return reader.read(uri, content, settings)
-    raise InputError(f"{uri}: expected a recording ({', '.join(SUFFIXES)}), found content of no known format")
+            return reader.read(name, content, settings)
+    raise InputError(
+        f"{name}: expected a recording ({', '.join(SUFFIXES)}), found content of no known format"
+    )

@@ -7,6 +7,7 @@ The MJCF model itself is Y-up like OpenSim's, so the pelvis needs no turning.
 
 import io
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -42,8 +43,10 @@ def _arrays(name: str, content: bytes) -> dict[str, np.ndarray]:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = {k: np.atleast_1d(file[k]) for k in file.files if _wanted(k)}
         return {k: v.astype(float) for k, v in arrays.items()}
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
-        raise InputError(f"{name}: expected an .npz of numbers, found a damaged or foreign file: {error}") from None
+    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError) as error:
+        raise InputError(
+            f"{name}: expected an .npz of numbers, found a damaged or foreign file: {error}"
+        ) from None
 
 
 def _wanted(key: str) -> bool:
@@ -54,7 +57,9 @@ def _time(name: str, arrays: dict[str, np.ndarray], frames: int, settings: Reade
     """The file's own times; or from its rate; or from the setting's."""
     if "time" in arrays:
         if arrays["time"].shape != (frames,):
-            raise InputError(f"{name}: array 'time': expected shape ({frames},), found {arrays['time'].shape}")
+            raise InputError(
+                f"{name}: array 'time': expected shape ({frames},), found {arrays['time'].shape}"
+            )
         return arrays["time"]
     rate = next((float(arrays[k].flat[0]) for k in _RATES if k in arrays), settings.mujoco_rate_hz)
     if not rate > 0:

@@ -23,7 +23,9 @@ _TRANSLATIONS = ("pelvis_tx", "pelvis_ty", "pelvis_tz")
 def matches(content: bytes) -> bool:
     """Whether this is an OpenSim file: its header ends with `endheader`, or names its columns' number."""
     head = content[:65536].lower()
-    return b"\x00" not in head and any(k in head for k in (b"endheader", b"indegrees", b"ncolumns", b"datacolumns"))
+    return b"\x00" not in head and any(
+        k in head for k in (b"endheader", b"indegrees", b"ncolumns", b"datacolumns")
+    )
 
 
 def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
@@ -32,7 +34,9 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
     header = _header(name, lines)
     columns, numbers = _table(name, lines, header)
     if "time" not in columns:
-        raise InputError(f"{name}: line {header.end + 1}: expected a column 'time', found {', '.join(columns)}")
+        raise InputError(
+            f"{name}: line {header.end + 1}: expected a column 'time', found {', '.join(columns)}"
+        )
     degrees = header.degrees(name) if settings.units == "header" else settings.units == "degrees"
     angles = {k: v for k, v in columns.items() if k in _TURNS}
     if degrees:
@@ -68,7 +72,7 @@ def _header(name: str, lines: list[str]) -> _Header:
         if low.startswith("angles are in "):
             in_degrees = low.removeprefix("angles are in ").startswith("degrees")
             continue
-        key, _, value = low.partition("=") if "=" in low else low.partition(" ")
+        key, _, value = low.partition("=") if "=" in low else low.replace("\t", " ").partition(" ")
         key, value = key.strip(), value.strip()
         try:
             if key == "version":
@@ -80,14 +84,18 @@ def _header(name: str, lines: list[str]) -> _Header:
         except (ValueError, KeyError):
             wanted = "yes or no" if key == "indegrees" else "a number"
             raise InputError(f"{name}: line {i + 1}: {key}: expected {wanted}, found {value!r}") from None
-    raise InputError(f"{name}: expected a header that ends with 'endheader', found none in {len(lines)} lines")
+    raise InputError(
+        f"{name}: expected a header that ends with 'endheader', found none in {len(lines)} lines"
+    )
 
 
 def _table(name: str, lines: list[str], header: _Header) -> tuple[dict[str, np.ndarray], list[int]]:
     """Columns by name, and the line number (from 1) of each row."""
     body = [(i + 1, line) for i, line in enumerate(lines) if i >= header.end and line.strip()]
     if not body:
-        raise InputError(f"{name}: line {header.end}: expected column names after 'endheader', found the file's end")
+        raise InputError(
+            f"{name}: line {header.end}: expected column names after 'endheader', found the file's end"
+        )
     (first, title), *body = body
     labels = [_coordinate(label) for label in title.split()]
     for label in labels:
@@ -98,7 +106,8 @@ def _table(name: str, lines: list[str], header: _Header) -> tuple[dict[str, np.n
         cells = line.split()
         if len(cells) != len(labels):
             raise InputError(
-                f"{name}: line {number}: expected {len(labels)} values, found {len(cells)}: the file is cut off or damaged"
+                f"{name}: line {number}: expected {len(labels)} values, found {len(cells)}: "
+                "the file is cut off or damaged"
             )
         try:
             values[row] = cells
@@ -129,7 +138,9 @@ def _not_a_number(name: str, number: int, labels: list[str], cells: list[str]) -
 
 def _check_degrees(name: str, angles: Mapping[str, np.ndarray]) -> None:
     """Nobody keeps every joint within 3.2 degrees: such values are radians that pass for degrees."""
-    joints = {k: float(np.abs(v).max()) for k, v in angles.items() if k in INDEX and np.isfinite(v).all() and len(v)}
+    joints = {
+        k: float(np.abs(v).max()) for k, v in angles.items() if k in INDEX and np.isfinite(v).all() and len(v)
+    }
     largest = max(joints, key=lambda k: joints[k], default=None)
     if largest is not None and 0 < joints[largest] < np.pi:
         raise InputError(

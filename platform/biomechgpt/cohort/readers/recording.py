@@ -1,4 +1,4 @@
-"""What a recording is once its file is understood: joint angles in our order and signs, at the file's own times.
+"""What a recording is once its file is understood: angles in our order and signs, at the file's own times.
 
 A reader brings named columns in radians; `assemble` checks them and puts them into the skeleton's order.
 Knows nothing about file formats, frame rates or participants.
@@ -66,10 +66,12 @@ def assemble(
 
     name: the file, for messages. place: names frame i in them ("line 37").
     turn_with_knee: joints whose sign is ours only where knee flexion is negative.
-    Raises InputError for values that are not finite, time that does not increase, gaps, a recording that is too short,
-    tracked joints that are missing, or angles that can only be in another unit.
+    Raises InputError for values that are not finite, time that does not increase, gaps, a recording that is
+    too short, tracked joints that are missing, or angles that can only be in another unit.
     """
-    used = {k: np.asarray(v, dtype=float) for k, v in columns.items() if k in INDEX or k.startswith("pelvis_")}
+    used = {
+        k: np.asarray(v, dtype=float) for k, v in columns.items() if k in INDEX or k.startswith("pelvis_")
+    }
     _check_finite(name, {"time": time_s, **used}, place)
     _check_time(name, time_s, settings, place)
     present = [k for k in NAMES if k in used]
@@ -81,13 +83,16 @@ def assemble(
             "(missing_joints: neutral accepts such files, with these joints at 0 and masked)"
         )
     if not set(present) - set(missing):
-        raise InputError(f"{name}: none of the skeleton's joints is among its columns: no recording of movement")
+        raise InputError(
+            f"{name}: none of the skeleton's joints is among its columns: no recording of movement"
+        )
     for k in SWINGING:
         if k in used and np.abs(used[k]).max() > 1.1 * np.pi:
             frame = int(np.abs(used[k]).argmax())
             raise InputError(
-                f"{name}: {place(frame)}, column {k!r}: {used[k][frame]:.1f} radians is more than half a turn; "
-                "expected radians, found what look like degrees (units: degrees reads them so)"
+                f"{name}: {place(frame)}, column {k!r}: {used[k][frame]:.1f} radians is more than "
+                "half a turn; expected radians, found what look like degrees "
+                "(units: degrees reads a .mot or .sto so)"
             )
     angles = np.zeros((len(time_s), N_JOINTS))
     for k in present:
@@ -122,7 +127,8 @@ def _check_finite(name: str, columns: Mapping[str, np.ndarray], place: Callable[
         if len(bad):
             more = f" ({len(bad)} such values in this column)" if len(bad) > 1 else ""
             raise InputError(
-                f"{name}: {place(int(bad[0]))}, column {key!r}: expected a number, found {values[bad[0]]}{more}"
+                f"{name}: {place(int(bad[0]))}, column {key!r}: "
+                f"expected a number, found {values[bad[0]]}{more}"
             )
 
 
