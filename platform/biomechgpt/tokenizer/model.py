@@ -94,14 +94,14 @@ class Decoder(nn.Module):
         self.stacks = nn.ModuleList(
             _Stack(width, settings.depth, settings.dilation_growth) for _ in range(settings.halvings)
         )
-        self.double = nn.ModuleList(nn.Conv1d(width, width, 3, padding=1) for _ in range(settings.halvings))
+        self.doubling = nn.ModuleList(nn.Conv1d(width, width, 3, padding=1) for _ in range(settings.halvings))
         self.smooth = nn.Conv1d(width, width, 3, padding=1)
         self.last = nn.Conv1d(width, N_JOINTS, 3, padding=1)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, D, n), mask (B, 1, n) -> (B, 34, n * downsampling)."""
         x = functional.relu(self.first(x * mask)) * mask
-        for stack, double in zip(self.stacks, self.double, strict=True):
+        for stack, double in zip(self.stacks, self.doubling, strict=True):
             x = stack(x, mask)
             mask = mask.repeat_interleave(2, dim=-1)
             x = double(x.repeat_interleave(2, dim=-1)) * mask

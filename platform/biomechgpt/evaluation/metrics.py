@@ -1,0 +1,184 @@
+"""Scores of predictions and their intervals. Pure functions of arrays: no files, no models, no tasks' wording.
+
+An interval is the 2.5th to 97.5th percentile over bootstrap draws of whole participants: trials of one
+person are not independent, so a test set of 80 trials from 11 people knows no more than 11 people can say.
+scikit-learn and SciPy give the scores; the draws use the same formulas on sums kept a participant, so that
+a thousand draws are one matrix product.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from sklearn import metrics as sk
+
+from biomechgpt.tasks import Task
+
+UNPARSED = "(no answer)"
+"""Stands for an answer in which no label could be recognised; counts as a wrong label."""
+OTHER = "(other)"
+"""Stands for a predicted label that no trial here has; counts as a wrong label."""
+
+Scores = dict[str, Any]
+
+
+def classification(
+    true: Sequence[str],
+    predicted: Sequence[str | None],
+    participants: Sequence[str],
+    *,
+    draws: int = 500,
+    seed: int = 0,
+) -> Scores:
+    """F1 and accuracy of labels; None in `predicted` is an answer that could not be parsed.
+
+    f1_weighted: mean of the labels' F1 weighted by their support, as in the paper.
+    f1_macro: their plain mean, over the labels present in `true`.
+    *_ci: (low, high) of 95 %, None with fewer than two participants.
+    """
+    truth, guess = np.asarray(true, dtype=str), spoken(predicted)
+    people = np.asarray(participants, dtype=str)
+    counts: Scores = {
+        "n": len(truth),
+        "participants": len(set(people)),
+        "unparsed": int((guess == UNPARSED).sum()),
+    }
+    names = ("f1_weighted", "f1_macro", "accuracy")
+    if not len(truth):
+        return _with_intervals(dict.fromkeys(names), None) | counts
+    labels = np.unique(truth)
+    point = {
+        "f1_weighted": sk.f1_score(truth, guess, labels=labels, average="weighted", zero_division=0),
+        "f1_macro": sk.f1_score(truth, guess, labels=labels, average="macro", zero_division=0),
+        "accuracy": sk.accuracy_score(truth, guess),
+    }
+    who = np.unique(people, return_inverse=True)[1]
+    rows = np.searchsorted(labels, truth)
+    columns = np.searchsorted(labels, guess).clip(max=len(labels) - 1)
+    columns = np.where(labels[columns] == guess, columns, len(labels))
+    cells = np.zeros((counts["participants"], len(labels), len(labels) + 1))
+    np.add.at(cells, (who, rows, columns), 1)
+    drawn = np.tensordot(resample(counts["participants"], draws, seed), cells, axes=1)
+    return _with_intervals(point, _f1(drawn) if counts["participants"] > 1 else None) | counts
+
+
+def _f1(confusion: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores of confusion counts (draws, labels, labels + 1): rows true, last column any other answer."""
+    support = confusion.sum(axis=2)
+    size = confusion.shape[1]
+    hits = confusion[:, np.arange(size), np.arange(size)]
+    f1 = 2 * hits / np.maximum(support + confusion[:, :, :size].sum(axis=1), 1)
+    return {
+        "f1_weighted": (f1 * support).sum(axis=1) / support.sum(axis=1),
+        "f1_macro": f1.sum(axis=1, where=support > 0) / (support > 0).sum(axis=1),
+        "accuracy": hits.sum(axis=1) / support.sum(axis=1),
+    }
+
+
+def regression(
+    true: Sequence[float],
+    predicted: Sequence[float | None],
+    participants: Sequence[str],
+    *,
+    draws: int = 500,
+    seed: int = 0,
+) -> Scores:
+    """Agreement of numbers, in their unit; None or NaN in `predicted` is an answer without a number.
+
+    pearson_r, slope, intercept, p: of predicted against true, over the parsed answers; None where fewer
+    than three were parsed or one side is constant. mae, bias: mean of |error| and of error, predicted - true.
+    """
+    truth, guess = np.asarray(true, dtype=float), np.asarray(predicted, dtype=float)
+    people = np.asarray(participants, dtype=str)
+    parsed = np.isfinite(guess)
+    counts: Scores = {
+        "n": len(truth),
+        "participants": len(set(people)),
+        "unparsed": int((~parsed).sum()),
+    }
+    x, y, people = truth[parsed], guess[parsed], people[parsed]
+    point: Scores = dict.fromkeys(("pearson_r", "slope", "intercept", "p", "mae", "bias"))
+    if not len(x):
+        return _with_intervals(point, None) | counts
+    point |= {"mae": np.abs(y - x).mean(), "bias": (y - x).mean()}
+    if len(x) >= 3 and np.ptp(x) > 0 and np.ptp(y) > 0:
+        line = stats.linregress(x, y)
+        point |= {"pearson_r": line.rvalue, "slope": line.slope, "intercept": line.intercept, "p": line.pvalue}
+    who = np.unique(people, return_inverse=True)[1]
+    drawn = None
+    if len(set(people)) > 1:
+        u, v = x - x.mean(), y - y.mean()  # centred: sums of squares keep their digits
+        sums = np.stack([np.ones_like(u), u, v, u * u, v * v, u * v, np.abs(y - x), y - x], axis=1)
+        by_person = np.zeros((who.max() + 1, sums.shape[1]))
+        np.add.at(by_person, who, sums)
+        drawn = _line(resample(len(by_person), draws, seed) @ by_person)
+    return _with_intervals(point, drawn) | counts
+
+
+def _line(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores of summed (1, u, v, uu, vv, uv, |error|, error) a draw: (draws, 8); NaN where constant."""
+    n, u, v, uu, vv, uv, absolute, error = sums.T
+    xx, yy, xy = uu - u * u / n, vv - v * v / n, uv - u * v / n
+    scale_x, scale_y = 1e-12 * np.maximum(uu, 1e-300), 1e-12 * np.maximum(vv, 1e-300)
+    varied = (xx > scale_x) & (yy > scale_y) & (n >= 3)
+    xx, yy = np.where(varied, xx, np.nan), np.where(varied, yy, np.nan)
+    return {
+        "pearson_r": np.clip(xy / np.sqrt(xx * yy), -1, 1),
+        "slope": xy / xx,
+        "mae": absolute / n,
+        "bias": error / n,
+    }
+
+
+def resample(participants: int, draws: int, seed: int) -> np.ndarray:
+    """How often each participant is in each bootstrap draw: (draws, participants), rows sum to participants."""
+    share = np.full(participants, 1 / participants)
+    return np.random.default_rng(seed).multinomial(participants, share, size=draws).astype(float)
+
+
+def _with_intervals(point: Scores, drawn: dict[str, np.ndarray] | None) -> Scores:
+    """Each score followed by its `_ci`; None instead of NaN throughout. `p` and `intercept` have none."""
+    result: Scores = {}
+    for name, value in point.items():
+        known = value is not None and math.isfinite(value)
+        result[name] = float(value) if known else None
+        if name in ("p", "intercept"):
+            continue
+        result[f"{name}_ci"] = None
+        if known and drawn is not None:
+            finite = drawn[name][np.isfinite(drawn[name])]
+            # With half the draws undefined, the rest would speak for the lucky ones only.
+            if len(finite) * 2 > len(drawn[name]):
+                result[f"{name}_ci"] = [float(edge) for edge in np.percentile(finite, [2.5, 97.5])]
+    return result
+
+
+def spoken(predicted: Sequence[str | None]) -> np.ndarray:
+    """Predicted labels as an array of text, UNPARSED where there is none."""
+    return np.array([UNPARSED if pd.isna(label) else str(label) for label in predicted], dtype=str)
+
+
+def confusion(true: Sequence[str], predicted: Sequence[str | None]) -> tuple[np.ndarray, list[str], list[str]]:
+    """Counts, the true labels (rows) and the predicted ones (columns): the same, then OTHER and UNPARSED if met."""
+    truth, guess = np.asarray(true, dtype=str), spoken(predicted)
+    labels = sorted(set(truth))
+    guess = np.where(np.isin(guess, [*labels, UNPARSED]), guess, OTHER)
+    columns = labels + [extra for extra in (OTHER, UNPARSED) if extra in guess]
+    counts = np.zeros((len(labels), len(columns)), dtype=int)
+    np.add.at(counts, ([labels.index(t) for t in truth], [columns.index(g) for g in guess]), 1)
+    return counts, labels, columns
+
+
+def score(table: pd.DataFrame, task: Task, *, draws: int = 500, seed: int = 0) -> Scores:
+    """Scores of one task's rows of an answers table from one source."""
+    kind, column = (classification, "label") if task.kind == "classification" else (regression, "value")
+    return kind(
+        table[f"{column}_true"].tolist(),
+        table[f"{column}_predicted"].tolist(),
+        table["participant"].tolist(),
+        draws=draws,
+        seed=seed,
+    )

@@ -1,0 +1,6 @@
+"""The motion tokenizer: a VQ-VAE, its training, and movement to tokens and back."""
+
+from biomechgpt.tokenizer.encode import MotionTokenizer, TokensSettings, make_tokens, read_tokens
+from biomechgpt.tokenizer.train import TokenizerSettings, make_tokenizer
+
+__all__ = ["MotionTokenizer", "TokenizerSettings", "TokensSettings", "make_tokenizer", "make_tokens", "read_tokens"]
