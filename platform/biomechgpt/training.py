@@ -9,6 +9,7 @@ import math
 import os
 import tempfile
 import time
+import warnings
 from typing import Any, Literal
 
 import torch
@@ -159,6 +160,8 @@ def _loop(config: dict[str, Any]) -> dict[str, Any] | None:
     import deepspeed
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning)
     # Its shared-memory all-reduce would be compiled on the spot, with a C++ compiler; gloo needs none.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     settings = TrainingSettings(**config["settings"])

@@ -25,7 +25,7 @@ VERSION = 1
 class AnswerSettings(Settings):
     """splits: whose questions are asked; batch_size: prompts generated together."""
 
-    splits: list[str] = ["test"]
+    splits: list[str] = Field(default_factory=lambda: ["test"])
     batch_size: int = Field(64, ge=1)
     workers: int = Field(1, ge=1, exclude=True)
 
@@ -75,8 +75,9 @@ class Answerer:
 class _AnswerBatch:
     """Ray Data's actor: loads the bundle once and answers blocks of questions."""
 
-    def __init__(self, uri: str) -> None:
-        torch.set_num_threads(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
+    def __init__(self, uri: str, threads: int) -> None:
+        torch.set_num_threads(threads)
+        network.quiet()
         self.answerer = Answerer(uri)
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -99,17 +100,17 @@ def make_answers(
         asked = asked.merge(movements, on="trial", how="left")
         # Prompts of alike length together: little is padding.
         asked = asked.iloc[np.argsort(asked["tokens"].str.len(), kind="stable")]
-        count = max(1, cluster.cpus() // settings.workers)
         gpu = {"num_gpus": 1} if ray.cluster_resources().get("GPU", 0) else {}
         answered = (
             ray.data.from_arrow(pa.Table.from_pandas(asked, preserve_index=False))
             .repartition(settings.workers * 2)
             .map_batches(
                 _AnswerBatch,
-                fn_constructor_args=(model.uri,),
+                fn_constructor_args=(model.uri, max(1, cluster.cpus() // settings.workers)),
                 batch_size=settings.batch_size,
                 batch_format="pyarrow",
-                num_cpus=count,
+                # One core is asked for, so that what feeds the actors always finds room.
+                num_cpus=1,
                 compute=ray.data.ActorPoolStrategy(size=settings.workers),
                 **gpu,
             )

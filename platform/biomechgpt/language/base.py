@@ -20,7 +20,7 @@ from biomechgpt.dialogue.chat import Encoder
 from biomechgpt.dialogue.questions import read_questions, read_tasks
 from biomechgpt.language import model as network
 from biomechgpt.language import stand_in
-from biomechgpt.language.samples import SampleSettings, TreeTrainee
+from biomechgpt.language.samples import SampleSettings, TreeTrainee, plan_batches
 from biomechgpt.language.stand_in import StandInSettings
 from biomechgpt.settings import InputError, Settings
 from biomechgpt.tasks import Tasks
@@ -88,6 +88,7 @@ class _Motion(TreeTrainee):
         rows = [r for r in read_questions(artifact.load(questions)) if r["split"] == "train"]
         table = read_tokens(artifact.load(tokens)).select(["split", "tokens"]).to_pylist()
         codebook = MotionTokenizer.load(tokenizer).codebook
+        network.quiet()
         torch.manual_seed(self.seed)
         if self.base.name is None:
             self.tokenizer = stand_in.train_text_tokenizer(
@@ -121,8 +122,6 @@ class _Motion(TreeTrainee):
         text = [list(range(at, at + size)) for at in range(self.text, len(self.trees), size)]
         if not self.settings.epochs:
             return text
-        from biomechgpt.language.samples import plan_batches
-
         lengths = [len(tree) for tree in self.trees[: self.text]]
         return text + plan_batches(lengths, size, self.settings.epochs, self.seed)
 

@@ -58,6 +58,7 @@ class _QLoRA(TreeTrainee):
         self.trees = read_trees(Encoder(self.tokenizer), movements, rows, self.settings)
 
     def model(self) -> nn.Module:
+        network.quiet()
         settings = self.settings
         model = network.load_model(self.folder, settings.quantization, settings.compute)
         if settings.gradient_checkpointing:

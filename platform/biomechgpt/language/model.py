@@ -3,11 +3,14 @@
 Knows tensors and checkpoints on local disk; knows nothing about trials, tasks or artifacts.
 """
 
+import logging
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
@@ -120,3 +123,13 @@ def load_model(
         )
         options["device_map"] = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
     return AutoModelForCausalLM.from_pretrained(str(folder), **options)
+
+
+def quiet() -> None:
+    """Keep what the libraries say while loading out of a job's progress lines."""
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*ensure_weight_tying.*")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from biomechgpt.dialogue.chat import Encoder, Tree, batch_trees
 from biomechgpt.settings import Settings
@@ -47,7 +47,7 @@ def read_trees(
 
 
 def plan_batches(lengths: Sequence[int], batch_size: int, epochs: float, seed: int) -> list[list[int]]:
-    """Shuffled batches over `epochs` (a fraction allowed): alike lengths together, so that little is padding."""
+    """Shuffled batches over `epochs` (a fraction allowed), alike lengths together: little is padding."""
     rng = np.random.default_rng(seed)
     n = len(lengths)
     order = np.concatenate([rng.permutation(n) for _ in range(int(np.ceil(epochs)))])[: round(epochs * n)]
@@ -75,6 +75,3 @@ class TreeTrainee(Trainee):
     def collate(self, samples: list[int]) -> dict[str, Tensor]:
         trees = [self.trees[i] for i in samples]
         return batch_trees(trees, self.tokenizer.pad_token_id, self.settings.weights)
-
-    def parameters(self, model: nn.Module) -> list[dict[str, Any]]:
-        return [{"params": [p for p in model.parameters() if p.requires_grad]}]

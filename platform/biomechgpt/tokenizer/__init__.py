@@ -3,4 +3,11 @@
 from biomechgpt.tokenizer.encode import MotionTokenizer, TokensSettings, make_tokens, read_tokens
 from biomechgpt.tokenizer.train import TokenizerSettings, make_tokenizer
 
-__all__ = ["MotionTokenizer", "TokenizerSettings", "TokensSettings", "make_tokenizer", "make_tokens", "read_tokens"]
+__all__ = [
+    "MotionTokenizer",
+    "TokenizerSettings",
+    "TokensSettings",
+    "make_tokenizer",
+    "make_tokens",
+    "read_tokens",
+]

@@ -46,8 +46,8 @@ class MotionTokenizer:
         return self.network.settings.downsampling
 
     def encode(self, movements: Sequence[np.ndarray], batch_size: int = 32) -> list[np.ndarray]:
-        """Each (T, 34) radians at `frame_rate_hz` -> (ceil(T / downsampling),) int32; the last frame is repeated
-        to fill the last token. The eight untracked joints are ignored."""
+        """Each (T, 34) radians at `frame_rate_hz` -> (ceil(T / downsampling),) int32; the last frame
+        is repeated to fill the last token. The eight untracked joints are ignored."""
         result: list[np.ndarray] = [np.empty(0, np.int32)] * len(movements)
         step = self.downsampling
         for some in _alike([len(m) for m in movements], batch_size):
@@ -105,7 +105,9 @@ class _EncodeBatch:
         self.tokenizer = MotionTokenizer.load(uri)
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        movements = [np.asarray(row, np.float32).reshape(-1, N_JOINTS) for row in block["angles_rad"].to_pylist()]
+        movements = [
+            np.asarray(row, np.float32).reshape(-1, N_JOINTS) for row in block["angles_rad"].to_pylist()
+        ]
         tokens = pa.array(self.tokenizer.encode(movements), pa.list_(pa.int32()))
         return block.drop_columns(["angles_rad"]).append_column("tokens", tokens)
 

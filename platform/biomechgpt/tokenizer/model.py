@@ -71,7 +71,9 @@ class Encoder(nn.Module):
         super().__init__()
         width = settings.width
         self.first = nn.Conv1d(N_JOINTS, width, 3, padding=1)
-        self.halve = nn.ModuleList(nn.Conv1d(width, width, 4, stride=2, padding=1) for _ in range(settings.halvings))
+        self.halve = nn.ModuleList(
+            nn.Conv1d(width, width, 4, stride=2, padding=1) for _ in range(settings.halvings)
+        )
         self.stacks = nn.ModuleList(
             _Stack(width, settings.depth, settings.dilation_growth) for _ in range(settings.halvings)
         )
@@ -123,7 +125,9 @@ class MotionVQVAE(nn.Module):
         self.register_buffer("mean", torch.zeros(N_JOINTS))
         self.register_buffer("scale", torch.ones(N_JOINTS))
         self.encoder, self.decoder = Encoder(settings), Decoder(settings)
-        self.quantizer = Quantizer(settings.codes, settings.code_dim, settings.decay, settings.reset_below, seed)
+        self.quantizer = Quantizer(
+            settings.codes, settings.code_dim, settings.decay, settings.reset_below, seed
+        )
 
     def forward(self, angles: Tensor, joints: Tensor, frames: Tensor) -> Terms:
         """angles (B, T, 34) radians; joints (B, 34) and frames (B, T) float, 1 where they count."""

@@ -1,8 +1,8 @@
 """Trains the motion tokenizer on a cohort's training participants and measures it on held-out ones."""
 
 import json
-from tempfile import TemporaryDirectory
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,9 @@ class TokenizerSettings(Settings):
     window: int = Field(64, ge=8)
     batch_size: int = Field(256, ge=1)
     steps: int = Field(20_000, ge=1)
-    training: TrainingSettings = TrainingSettings(learning_rate=2e-4, schedule="constant", checkpoint_every=1000)
+    training: TrainingSettings = TrainingSettings(
+        learning_rate=2e-4, schedule="constant", checkpoint_every=1000
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> "TokenizerSettings":
@@ -72,10 +74,15 @@ class _Tokenizer(Trainee):
         lengths = np.diff(self.ends, prepend=0)
         # Every window once; a trial shorter than a window starts at its first frame, the rest is padding.
         starts = np.concatenate(
-            [end - n + np.arange(max(n - self.settings.window + 1, 1)) for end, n in zip(self.ends, lengths, strict=True)]
+            [
+                end - n + np.arange(max(n - self.settings.window + 1, 1))
+                for end, n in zip(self.ends, lengths, strict=True)
+            ]
         )
         rng = np.random.default_rng(self.settings.training.seed)
-        return starts[rng.integers(len(starts), size=(self.settings.steps, self.settings.batch_size))].tolist()
+        return starts[
+            rng.integers(len(starts), size=(self.settings.steps, self.settings.batch_size))
+        ].tolist()
 
     def collate(self, samples: list[int]) -> dict[str, Tensor]:
         start = np.asarray(samples)
@@ -104,7 +111,7 @@ class _Tokenizer(Trainee):
 
 
 def prepare(row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """A cohort's row as (T, 34) float32 radians, untracked joints zeroed, and (34,) float32, 1 where recorded."""
+    """A cohort's row as (T, 34) radians, untracked joints zeroed, and (34,), 1 where recorded; float32."""
     angles = np.asarray(row["angles_rad"], dtype=np.float32).reshape(row["n_frames"], N_JOINTS)
     joints = (np.asarray(row["joint_mask"], dtype=bool) & TRACKED).astype(np.float32)
     return angles * joints, joints

@@ -1,0 +1,30 @@
+"""QLoRA of a base on questions: the bundle that answers."""
+
+from pydantic import Field
+
+from biomechgpt import artifact
+from biomechgpt.language.finetune import FinetuneSettings, make_model
+from biomechgpt.settings import run_job
+
+
+class Job(FinetuneSettings):
+    base: str = Field(exclude=True, description="URI of the base artifact")
+    questions: str = Field(exclude=True, description="URI of the questions artifact")
+    tokens: str = Field(exclude=True, description="URI of the tokens artifact")
+    tokenizer: str = Field(exclude=True, description="URI of the tokenizer artifact")
+    root: str = Field("results/artifacts", exclude=True)
+
+
+def main(settings: Job) -> object:
+    return make_model(
+        artifact.load(settings.base, "base"),
+        artifact.load(settings.questions, "questions"),
+        artifact.load(settings.tokens, "tokens"),
+        artifact.load(settings.tokenizer, "tokenizer"),
+        settings,
+        settings.root,
+    )
+
+
+if __name__ == "__main__":
+    run_job(Job, main)

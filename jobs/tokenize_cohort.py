@@ -1,0 +1,26 @@
+"""A cohort and a tokenizer to motion tokens."""
+
+from pydantic import Field
+
+from biomechgpt import artifact
+from biomechgpt.settings import run_job
+from biomechgpt.tokenizer import TokensSettings, make_tokens
+
+
+class Job(TokensSettings):
+    cohort: str = Field(exclude=True, description="URI of the cohort artifact")
+    tokenizer: str = Field(exclude=True, description="URI of the tokenizer artifact")
+    root: str = Field("results/artifacts", exclude=True)
+
+
+def main(settings: Job) -> object:
+    return make_tokens(
+        artifact.load(settings.cohort, "cohort"),
+        artifact.load(settings.tokenizer, "tokenizer"),
+        settings,
+        settings.root,
+    )
+
+
+if __name__ == "__main__":
+    run_job(Job, main)

@@ -1,0 +1,28 @@
+"""A language base with motion in its vocabulary."""
+
+from pydantic import Field
+
+from biomechgpt import artifact
+from biomechgpt.language.base import BaseSettings, make_base
+from biomechgpt.settings import run_job
+
+
+class Job(BaseSettings):
+    questions: str = Field(exclude=True, description="URI of the questions artifact")
+    tokens: str = Field(exclude=True, description="URI of the tokens artifact")
+    tokenizer: str = Field(exclude=True, description="URI of the tokenizer artifact")
+    root: str = Field("results/artifacts", exclude=True)
+
+
+def main(settings: Job) -> object:
+    return make_base(
+        artifact.load(settings.questions, "questions"),
+        artifact.load(settings.tokens, "tokens"),
+        artifact.load(settings.tokenizer, "tokenizer"),
+        settings,
+        settings.root,
+    )
+
+
+if __name__ == "__main__":
+    run_job(Job, main)

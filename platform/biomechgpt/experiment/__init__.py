@@ -1,0 +1,1 @@
+"""Experiments: whole paths from recordings to a report."""
