@@ -15,6 +15,10 @@ $(VENV)/.ready: pyproject.toml infra/requirements.lock
 	$(BIN)/pip install --quiet --constraint infra/requirements.lock --editable '.[dev]'
 	touch $@
 
+## make demo: the whole path, from a cohort to results/demo/report.html; DATA=folder takes your own recordings
+demo: $(VENV)/.ready
+	$(BIN)/python jobs/pipeline.py --config configs/experiments/demo.yaml $(if $(DATA),--cohort.recordings $(DATA))
+
 ## make test: lint, types and the whole suite
 test: $(VENV)/.ready lint
 	$(BIN)/pytest

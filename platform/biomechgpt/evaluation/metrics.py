@@ -106,7 +106,12 @@ def regression(
     point |= {"mae": np.abs(y - x).mean(), "bias": (y - x).mean()}
     if len(x) >= 3 and np.ptp(x) > 0 and np.ptp(y) > 0:
         line = stats.linregress(x, y)
-        point |= {"pearson_r": line.rvalue, "slope": line.slope, "intercept": line.intercept, "p": line.pvalue}
+        point |= {
+            "pearson_r": line.rvalue,
+            "slope": line.slope,
+            "intercept": line.intercept,
+            "p": line.pvalue,
+        }
     who = np.unique(people, return_inverse=True)[1]
     drawn = None
     if len(set(people)) > 1:
@@ -161,7 +166,9 @@ def spoken(predicted: Sequence[str | None]) -> np.ndarray:
     return np.array([UNPARSED if pd.isna(label) else str(label) for label in predicted], dtype=str)
 
 
-def confusion(true: Sequence[str], predicted: Sequence[str | None]) -> tuple[np.ndarray, list[str], list[str]]:
+def confusion(
+    true: Sequence[str], predicted: Sequence[str | None]
+) -> tuple[np.ndarray, list[str], list[str]]:
     """Counts, the true labels (rows) and the predicted ones (columns): the same, then OTHER and UNPARSED if met."""
     truth, guess = np.asarray(true, dtype=str), spoken(predicted)
     labels = sorted(set(truth))

@@ -1,0 +1,73 @@
+"""The evaluation artifact: every source's predictions on the same trials, and their scores."""
+
+from typing import Any
+
+import pandas as pd
+from pydantic import Field
+
+from biomechgpt import artifact, cluster, storage
+from biomechgpt.artifact import Artifact
+from biomechgpt.dialogue.questions import read_tasks
+from biomechgpt.evaluation import baselines
+from biomechgpt.evaluation.metrics import score
+from biomechgpt.language.answer import read_answers
+from biomechgpt.settings import Settings
+from biomechgpt.tokenizer import read_tokens
+
+VERSION = 1
+SOURCES = ("model", "xgboost", "chance")
+
+
+class EvaluationSettings(Settings):
+    """draws: of the bootstrap over participants; search: settings tried for each XGBoost."""
+
+    draws: int = Field(500, ge=0)
+    search: int = Field(8, ge=0)
+    seed: int = 0
+
+
+def make_evaluation(
+    answers: Artifact,
+    questions: Artifact,
+    tokens: Artifact,
+    tokenizer: Artifact,
+    settings: EvaluationSettings,
+    root: str,
+) -> Artifact:
+    """The evaluation artifact: `predictions.parquet` and `metrics.json` (data, tokenizer, tasks)."""
+
+    def build(uri: str) -> dict[str, Any]:
+        cluster.connect()
+        tasks = read_tasks(questions.uri)
+        asked = read_answers(answers)
+        trials = read_tokens(tokens).to_pandas()
+        codes = tokens.read_json("tokens.json")["codes"]
+        others, found = baselines.run(trials, asked, tasks, codes, draws=settings.search, seed=settings.seed)
+        table = pd.concat([asked, others], ignore_index=True)
+        content = table.to_parquet(None, index=False)
+        assert isinstance(content, bytes)
+        storage.write_bytes(storage.join(uri, "predictions.parquet"), content)
+        scored: dict[str, Any] = {}
+        for name, task in tasks.items():
+            rows = table[table["task"] == name]
+            if rows.empty:
+                continue
+            scored[name] = {
+                source: score(rows[rows["source"] == source], task, draws=settings.draws, seed=settings.seed)
+                for source in SOURCES
+                if (rows["source"] == source).any()
+            }
+            if name in found and "xgboost" in scored[name]:
+                scored[name]["xgboost"] |= found[name]
+        metrics = {"data": tokens.data, "tokenizer": tokenizer.figures, "tasks": scored}
+        storage.write_json(storage.join(uri, "metrics.json"), metrics)
+        main = {"classification": "f1_weighted", "regression": "pearson_r"}
+        return {name: by["model"][main[tasks[name].kind]] for name, by in scored.items() if "model" in by}
+
+    inputs = {"answers": answers, "questions": questions, "tokens": tokens, "tokenizer": tokenizer}
+    return artifact.make("evaluation", VERSION, settings, inputs, build, root)
+
+
+def read_predictions(evaluation: Artifact) -> pd.DataFrame:
+    """The answers table of all sources."""
+    return pd.read_parquet(storage.local_copy(evaluation.path("predictions.parquet")))

@@ -1,0 +1,155 @@
+"""The report: one self-contained page, and metrics.json beside it."""
+
+import io
+from typing import Any
+
+import jinja2
+import matplotlib
+import numpy as np
+import pandas as pd
+import yaml
+
+from biomechgpt import storage
+from biomechgpt.artifact import Artifact
+from biomechgpt.evaluation.evaluate import read_predictions
+from biomechgpt.evaluation.metrics import confusion
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "biomechgpt",
+    "figure.constrained_layout.use": True,
+}
+
+
+def write_report(
+    evaluation: Artifact,
+    tokenizer: Artifact,
+    folder: str,
+    *,
+    seconds: dict[str, float],
+    settings: dict[str, Any],
+    base_name: str,
+    stand_in: bool,
+) -> str:
+    """Write `folder`/report.html and `folder`/metrics.json; returns the report's URI."""
+    metrics = {**evaluation.read_json("metrics.json"), "seconds": seconds}
+    table = read_predictions(evaluation)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("biomechgpt.evaluation", "."), autoescape=True, trim_blocks=True
+    )
+    paper = jinja2.PackageLoader("biomechgpt.evaluation", ".").get_source(environment, "paper.yaml")[0]
+    with plt.rc_context(STYLE):
+        plots = {name: _plot(name, rows) for name, rows in table.groupby("task", sort=False)}
+        joints = _joints(tokenizer.figures.get("rmse_deg_by_joint") or {})
+    page = environment.get_template("report.html.j2").render(
+        metrics=metrics,
+        plots=plots,
+        joints=joints,
+        paper=yaml.safe_load(paper),
+        conversation=_conversation(table),
+        settings=yaml.safe_dump(settings, sort_keys=False),
+        base_name=base_name,
+        stand_in=stand_in,
+        evaluation=evaluation,
+        kinds=dict(zip(table["task"], table["kind"], strict=True)),
+    )
+    storage.write_json(storage.join(folder, "metrics.json"), metrics)
+    report = storage.join(folder, "report.html")
+    storage.write_bytes(report, page.encode())
+    return report
+
+
+def summary(metrics: dict[str, Any]) -> str:
+    """The main figures as a small table of text: model beside XGBoost and chance."""
+    lines = [
+        f"data: {metrics['data']}; tokenizer: {metrics['tokenizer']['rmse_deg_tracked']} degrees RMSE over "
+        f"tracked joints, perplexity {metrics['tokenizer']['perplexity']}",
+        f"{'task':18}{'figure':13}{'model':>8}{'xgboost':>9}{'chance':>8}{'n':>7}{'people':>8}",
+    ]
+    for name, by in metrics["tasks"].items():
+        key = "f1_weighted" if "f1_weighted" in by["model"] else "pearson_r"
+        cells = [by[s][key] if s in by else None for s in ("model", "xgboost", "chance")]
+        model, trees, chance = ("-" if v is None else f"{v:.2f}" for v in cells)
+        n, people = by["model"]["n"], by["model"]["participants"]
+        lines.append(f"{name:18}{key:13}{model:>8}{trees:>9}{chance:>8}{n:>7}{people:>8}")
+    return "\n".join(lines)
+
+
+def _svg(figure: Any) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    plt.close(figure)
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _plot(task: str, rows: pd.DataFrame) -> str:
+    model = rows[rows["source"] == "model"]
+    if model["kind"].iloc[0] == "classification":
+        return _matrix(task, model)
+    return _scatter(task, model)
+
+
+def _matrix(task: str, rows: pd.DataFrame) -> str:
+    counts, labels, columns = confusion(rows["label_true"].tolist(), rows["label_predicted"].tolist())
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    figure, axes = plt.subplots(figsize=(1.8 + 0.55 * len(columns), 1.3 + 0.42 * len(labels)))
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for i in range(len(labels)):
+        for j in range(len(columns)):
+            if counts[i, j]:
+                axes.text(
+                    j,
+                    i,
+                    counts[i, j],
+                    ha="center",
+                    va="center",
+                    color="white" if share[i, j] > 0.55 else "#222",
+                )
+    axes.set_xticks(range(len(columns)), columns, rotation=35, ha="right")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set(xlabel="answered", ylabel="annotated", title=task)
+    return _svg(figure)
+
+
+def _scatter(task: str, rows: pd.DataFrame) -> str:
+    x, y = rows["value_true"].to_numpy(float), rows["value_predicted"].to_numpy(float)
+    x, y = x[np.isfinite(y)], y[np.isfinite(y)]
+    figure, axes = plt.subplots(figsize=(3.4, 3.2))
+    axes.scatter(x, y, s=12, alpha=0.6, color="#2b6cb0", linewidths=0)
+    if len(x):
+        ends = np.array([min(x.min(), y.min()), max(x.max(), y.max())])
+        axes.plot(ends, ends, color="#999", linewidth=1, linestyle="--")
+        if len(x) > 2 and np.ptp(x) > 0:
+            slope, intercept = np.polyfit(x, y, 1)
+            span = np.array([x.min(), x.max()])
+            axes.plot(span, slope * span + intercept, color="#c05621", linewidth=1.5)
+    axes.set(xlabel="measured", ylabel="answered", title=task)
+    return _svg(figure)
+
+
+def _joints(rmse: dict[str, float]) -> str:
+    if not rmse:
+        return ""
+    names = list(reversed(rmse))
+    figure, axes = plt.subplots(figsize=(6.2, 0.3 + 0.19 * len(names)))
+    axes.barh(names, [rmse[name] for name in names], color="#2b6cb0")
+    axes.set(xlabel="RMSE, degrees, held-out participants")
+    axes.tick_params(axis="y", labelsize=8)
+    return _svg(figure)
+
+
+def _conversation(table: pd.DataFrame) -> dict[str, Any]:
+    """All questions about one test trial: the first of those that were asked most."""
+    rows = table[table["source"] == "model"]
+    counts = rows["trial"].value_counts()
+    trial = min(counts[counts == counts.max()].index)
+    chosen = rows[rows["trial"] == trial]
+    columns = ["task", "question", "answer_text", "answer_true"]
+    return {"participant": chosen["participant"].iloc[0], "turns": chosen[columns].to_dict("records")}
