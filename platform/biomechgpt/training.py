@@ -107,7 +107,7 @@ def fit(
             storage_filesystem=fs,
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             failure_config=FailureConfig(max_failures=settings.max_failures),
-            logging_config=LoggingConfig(log_level="WARNING"),
+            logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]  # typed as V1's
         ),
     )
     figures = trainer.fit().return_value  # type: ignore[attr-defined]  # typed as V1's

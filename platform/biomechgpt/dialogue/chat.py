@@ -101,7 +101,7 @@ def batch_trees(trees: Sequence[Tree], pad: int, weights: tuple[float, float, fl
     """
     length = max(len(tree) for tree in trees)
     shape = (len(trees), length)
-    batch = {
+    batch: dict[str, Any] = {
         "input_ids": np.full(shape, pad, dtype=np.int64),
         "position_ids": np.zeros(shape, dtype=np.int64),
         "segment": np.full(shape, -1, dtype=np.int64),

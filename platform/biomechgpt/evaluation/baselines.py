@@ -59,7 +59,7 @@ class Trees(BaseEstimator):
         # One thread a fit: the tasks run side by side. Histograms of few tokens need few bins.
         settings |= {"tree_method": "hist", "max_bin": 32, "n_jobs": 1, "random_state": self.seed}
         if self.kind == "regression":
-            self.model_ = XGBRegressor(**settings).fit(X, y)
+            self.model_: Any = XGBRegressor(**settings).fit(X, y)
             return self
         self.labels_, codes = np.unique(y, return_inverse=True)
         self.model_ = XGBClassifier(**settings).fit(X, codes) if len(self.labels_) > 1 else None

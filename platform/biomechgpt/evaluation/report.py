@@ -17,7 +17,7 @@ from biomechgpt.evaluation.metrics import confusion
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
-STYLE = {
+STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,

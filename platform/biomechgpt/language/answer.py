@@ -100,7 +100,7 @@ def make_answers(
         asked = asked.merge(movements, on="trial", how="left")
         # Prompts of alike length together: little is padding.
         asked = asked.iloc[np.argsort(asked["tokens"].str.len(), kind="stable")]
-        gpu = {"num_gpus": 1} if ray.cluster_resources().get("GPU", 0) else {}
+        gpu: dict[str, Any] = {"num_gpus": 1} if ray.cluster_resources().get("GPU", 0) else {}
         answered = (
             ray.data.from_arrow(pa.Table.from_pandas(asked, preserve_index=False))
             .repartition(settings.workers * 2)

@@ -82,7 +82,7 @@ class _Motion(TreeTrainee):
 
     def __init__(self, questions: str, tokens: str, tokenizer: str, settings: dict[str, Any]) -> None:
         self.base = BaseSettings.model_validate(settings)
-        self.settings = self.base.motion
+        self.settings: PretrainingSettings = self.base.motion
         self.seed = self.base.seed
         tasks = read_tasks(questions)
         rows = [r for r in read_questions(artifact.load(questions)) if r["split"] == "train"]
@@ -107,7 +107,7 @@ class _Motion(TreeTrainee):
         def some() -> list[tuple[str, str]]:
             # Drawn whatever the trial: not even which questions apply to it may be seen.
             at = rng.integers(len(asked), size=self.settings.questions)
-            return [(asked[i], answered[i]) for i in at]
+            return [(asked[i], answered[i]) for i in at.tolist()]
 
         self.trees = [encoder.tree(m, some(), self.settings.max_length) for m in movements]
         self.text = len(self.trees)
@@ -156,7 +156,7 @@ def make_base(
     check(settings)
 
     def build(uri: str) -> dict[str, Any]:
-        arguments = {
+        arguments: dict[str, Any] = {
             "questions": questions.uri,
             "tokens": tokens.uri,
             "tokenizer": tokenizer.uri,

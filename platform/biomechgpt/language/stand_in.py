@@ -84,7 +84,7 @@ def new_model(tokenizer: Any, settings: StandInSettings) -> Gemma3ForCausalLM:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=[tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<end_of_turn>")],
         tie_word_embeddings=True,
-        attn_implementation="sdpa",
+        attn_implementation="sdpa",  # type: ignore[call-arg]
     )
     return Gemma3ForCausalLM(config)
 

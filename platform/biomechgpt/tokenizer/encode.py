@@ -124,7 +124,7 @@ def make_tokens(cohort: Artifact, tokenizer: Artifact, settings: TokensSettings,
         storage.remove(storage.join(uri, "tokens"))  # of a run that died half-way
         source, folder = storage.arrow_filesystem(cohort.path("trials"))
         target, path = storage.arrow_filesystem(storage.join(uri, "tokens"))
-        gpu = {"num_gpus": 1} if ray.cluster_resources().get("GPU", 0) else {}
+        gpu: dict[str, Any] = {"num_gpus": 1} if ray.cluster_resources().get("GPU", 0) else {}
         (
             ray.data.read_parquet(folder, filesystem=source, columns=columns)
             .map_batches(

@@ -1,0 +1,126 @@
+"""The whole path, on real Ray: cohort to report, then the same from a user's folder, a job and bad input."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+
+from biomechgpt import artifact, storage
+from biomechgpt.cohort import read_table
+from biomechgpt.experiment.pipeline import PipelineSettings, run_pipeline
+from biomechgpt.settings import load
+from biomechgpt.tokenizer import MotionTokenizer, read_tokens
+from biomechgpt.tokenizer.train import prepare
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.cluster
+TASKS = {path.stem for path in (ROOT / "configs/tasks").glob("*.yaml")}
+
+
+@pytest.fixture(scope="module")
+def made(ray_cluster, tmp_path_factory):
+    """A finished tiny run: (evaluation artifact, folder of artifacts, folder of the report)."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    os.chdir(ROOT)
+    arguments = ["--root", str(folder / "artifacts"), "--output", str(folder / "out")]
+    settings = load(PipelineSettings, ROOT / "configs/experiments/tiny.yaml", arguments)
+    return run_pipeline(settings), folder / "artifacts", folder / "out", settings
+
+
+def only(root: Path, kind: str) -> artifact.Artifact:
+    (folder,) = (root / kind).iterdir()
+    return artifact.load(str(folder), kind, verify=True)
+
+
+def test_report_and_metrics_have_their_shape(made):
+    _, _, out, _ = made
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["data"] == "synthetic"
+    assert {"rmse_deg_tracked", "rmse_deg_all", "perplexity"} <= set(metrics["tokenizer"])
+    assert set(metrics["tasks"]) == TASKS
+    for by in metrics["tasks"].values():
+        assert set(by) == {"model", "xgboost", "chance"}
+        for scores in by.values():
+            assert ({"f1_weighted", "f1_macro"} <= set(scores)) != ("pearson_r" in scores)
+            assert scores["n"] >= scores["participants"] > 0
+    assert {"cohort", "tokenizer", "tokens", "finetune", "answers"} <= set(metrics["seconds"])
+    page = (out / "report.html").read_text()
+    assert "synthetic" in page
+    assert "stand-in" in page
+    assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", page)
+    for name in TASKS:
+        assert name.replace("_", " ") in page
+
+
+def test_bundle_is_four_bit_and_whole(made):
+    _, root, _, _ = made
+    bundle = only(root, "model")
+    assert bundle.figures["linear_layers_4bit"] == 2 * 7  # layers x linear layers of a Gemma 3 layer
+    names = set(bundle.manifest["files"])
+    assert {"bundle.json", "tasks.json", "adapter/adapter_model.safetensors"} <= names
+    assert not [n for n in names if n.endswith((".bin", ".pt", ".pkl"))]
+    assert bundle.read_json("bundle.json")["quantization"] == "nf4"
+
+
+def test_second_run_reuses_every_artifact(made):
+    evaluation, root, _, settings = made
+    before = sorted(path.stat().st_mtime_ns for path in root.rglob("manifest.json"))
+    assert run_pipeline(settings).fingerprint == evaluation.fingerprint
+    assert sorted(path.stat().st_mtime_ns for path in root.rglob("manifest.json")) == before
+
+
+def test_tokens_are_those_of_each_trial_alone_and_nobody_crosses(made):
+    _, root, _, _ = made
+    cohort, tokens = only(root, "cohort"), only(root, "tokens")
+    table = read_tokens(tokens).to_pylist()
+    rows = {row["trial"]: row for row in read_table(cohort).to_pylist()}
+    assert len(table) == len(rows)
+    tokenizer = MotionTokenizer.load(only(root, "tokenizer").uri)
+    for row in table[:6]:
+        (alone,) = tokenizer.encode([prepare(rows[row["trial"]])[0]])
+        assert alone.tolist() == row["tokens"]
+    splits = {}
+    for row in table:
+        assert splits.setdefault(row["participant"], row["split"]) == row["split"]
+
+
+def test_platform_is_the_standard_librarys_here_and_in_a_worker(ray_cluster):
+    @ray.remote(num_cpus=0.1)
+    def system():
+        import platform
+
+        import biomechgpt
+
+        return platform.system(), Path(biomechgpt.__file__).parent.name
+
+    import platform
+
+    assert platform.system() == "Linux"
+    assert ray.get(system.remote()) == ("Linux", "biomechgpt")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["pipeline.py", "--config", "configs/experiments/absent.yaml"], "absent.yaml"),
+        (["build_cohort.py", "--recordings", "nowhere"], "nowhere"),
+        (["build_cohort.py", "--config", "configs/experiments/tiny.yaml"], "unknown key"),
+        (["tokenize_cohort.py", "--cohort", "nowhere", "--tokenizer", "nowhere"], "nowhere"),
+        (["pipeline.py", "--language.base.name", "google/gemma-3-1b-it"], "hf download google/gemma-3-1b-it"),
+    ],
+)
+def test_bad_input_exits_with_2_and_writes_nothing(tmp_path, arguments, named):
+    script, *rest = arguments
+    rest += ["--root", str(tmp_path / "artifacts")]
+    job = subprocess.run(
+        [sys.executable, f"jobs/{script}", *rest], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert job.returncode == 2, job.stderr
+    assert named in job.stderr
+    assert "Traceback" not in job.stderr
+    assert not storage.list_files(str(tmp_path / "artifacts"))
