@@ -6,6 +6,7 @@ The result is a bundle, all that serving needs: adapter, base (where it was made
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+import bitsandbytes
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from pydantic import Field
 from torch import nn
@@ -85,7 +86,7 @@ class _QLoRA(TreeTrainee):
             self.tokenizer.save_pretrained(folder)
             storage.upload(folder, storage.join(self.uri, "adapter"))
         trained = sum(p.numel() for p in self.adapted.parameters() if p.requires_grad)
-        layers = [m for m in self.adapted.modules() if type(m).__name__ == "Linear4bit"]
+        layers = [m for m in self.adapted.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
         return {
             "questions": self.questions,
             "trained_parameters": trained,
