@@ -23,7 +23,7 @@ from biomechgpt.cohort.splits import SPLITS, SplitSettings, assign
 from biomechgpt.settings import InputError, Settings
 from biomechgpt.trial import Trial
 
-_VERSION = 1
+_VERSION = 2
 _NO_ROW = f"no row in {recordings.ANNOTATIONS}"
 _FEWEST = 3
 """Participants: one to train on, one for validation, one to test."""

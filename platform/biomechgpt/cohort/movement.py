@@ -16,6 +16,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter1d
 
+from biomechgpt.figure import points_m
 from biomechgpt.skeleton import INDEX, N_JOINTS, mirror
 
 CYCLE = 100
@@ -156,18 +157,15 @@ def play(body: Body, drive: Timeline, rate_hz: float) -> np.ndarray:
     return angles + gaussian_filter1d(drive.extra, 0.1 * rate_hz, axis=0, mode="nearest")
 
 
-def pelvis(
-    body: Body, drive: Timeline, speed: np.ndarray, turn_rad_s: np.ndarray, rate_hz: float
-) -> np.ndarray:
-    """(T, 7) float32: position integrated from speed (T,) along a heading turned at turn_rad_s (T,)."""
+def pelvis(angles_rad: np.ndarray, speed: np.ndarray, turn_rad_s: np.ndarray, rate_hz: float) -> np.ndarray:
+    """(T, 7) float32: position integrated from speed (T,) along a heading turned at turn_rad_s (T,), at the
+    height that puts the lower foot of angles (T, 34) on the ground."""
     heading = np.cumsum(turn_rad_s) / rate_hz
     x, z = np.cumsum(speed * np.cos(heading)) / rate_hz, -np.cumsum(speed * np.sin(heading)) / rate_hz
-    bounce = 0.02 * drive.size * np.cos(4 * np.pi * drive.strides)
-    y = 1.05 * body.leg_m * (1 - 0.45 * gaussian_filter1d(drive.sit, 0.16 * rate_hz, mode="nearest")) + bounce
     zero = np.zeros_like(x)
-    return np.stack([x, y, z, np.cos(heading / 2), zero, np.sin(heading / 2), zero], axis=1).astype(
-        np.float32
-    )
+    placed = np.stack([x, zero, z, np.cos(heading / 2), zero, np.sin(heading / 2), zero], axis=1)
+    placed[:, 1] = -points_m(angles_rad, placed, ground="none")[:, :, 1].min(axis=1)
+    return placed.astype(np.float32)
 
 
 def wander(

@@ -235,7 +235,7 @@ def _trial(
         trial=f"{rng.integers(2**48):012x}",
         participant=person.name,
         angles_rad=radians[kept].astype(np.float32),
-        pelvis=pelvis(body, drive, act.speed, act.turning, rate_hz)[kept],
+        pelvis=pelvis(radians, act.speed, act.turning, rate_hz)[kept],
         frame_rate_hz=rate_hz,
         data="synthetic",
         annotations=notes,

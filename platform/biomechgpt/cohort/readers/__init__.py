@@ -7,7 +7,7 @@ from biomechgpt.cohort.readers import mujoco, opensim
 from biomechgpt.cohort.readers.recording import ReaderSettings, Recording
 from biomechgpt.settings import InputError
 
-__all__ = ["READERS", "SUFFIXES", "ReaderSettings", "Recording", "read"]
+__all__ = ["READERS", "SUFFIXES", "ReaderSettings", "Recording", "parse", "read"]
 
 
 class Reader(Protocol):
@@ -32,9 +32,13 @@ def read(uri: str, settings: ReaderSettings, name: str | None = None) -> Recordi
     """
     name = name or uri
     try:
-        content = storage.read_bytes(uri)
+        return parse(name, storage.read_bytes(uri), settings)
     except FileNotFoundError:
         raise InputError(f"{name}: no such recording") from None
+
+
+def parse(name: str, content: bytes, settings: ReaderSettings) -> Recording:
+    """The recording in a file's content. Raises InputError, which calls the file `name`."""
     for reader in READERS:
         if reader.matches(content):
             return reader.read(name, content, settings)

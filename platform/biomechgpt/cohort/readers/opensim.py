@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from biomechgpt.cohort.readers.recording import ReaderSettings, Recording, assemble
 from biomechgpt.settings import InputError
-from biomechgpt.skeleton import INDEX
+from biomechgpt.skeleton import INDEX, NAMES
 
 SUFFIXES = (".mot", ".sto")
 _TURNS = frozenset({*INDEX, "pelvis_tilt", "pelvis_list", "pelvis_rotation"})
@@ -45,6 +46,23 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
     # Translations are metres whatever the header says of angles.
     metres = {k: columns[k] for k in _TRANSLATIONS if k in columns}
     return assemble(name, columns["time"], {**angles, **metres}, settings, lambda i: f"line {numbers[i]}")
+
+
+def write(time_s: np.ndarray, angles_rad: np.ndarray, pelvis: np.ndarray) -> str:
+    """A .mot file's text: times (T,), angles (T, 34), pelvis (T, 7); in degrees, the skeleton's signs.
+
+    Columns as OpenSim's own tools write them: pelvis first; the neck is a column of ours, which they ignore.
+    """
+    turns = Rotation.from_quat(pelvis[:, 3:], scalar_first=True).as_euler("ZXY", degrees=True)
+    columns = ["time", "pelvis_tilt", "pelvis_list", "pelvis_rotation", *_TRANSLATIONS, *NAMES]
+    table = np.column_stack(
+        [time_s, np.unwrap(turns, axis=0, period=360), pelvis[:, :3], np.degrees(angles_rad)]
+    )
+    header = (
+        f"Coordinates\nversion=1\nnRows={len(table)}\nnColumns={len(columns)}\ninDegrees=yes\n\nendheader\n"
+    )
+    lines = ["\t".join(columns), *("\t".join(f"{value:.8f}" for value in row) for row in table)]
+    return header + "\n".join(lines) + "\n"
 
 
 @dataclass(frozen=True)
