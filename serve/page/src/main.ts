@@ -1,0 +1,129 @@
+/** Starts the page and connects its parts. */
+
+import "./style.css";
+
+import { Api, busyText, type Model, type ModelSummary, type Recording, wordsOf } from "./api";
+import { Chat } from "./chat";
+import { byId, make, onChoice, showText } from "./dom";
+import { FigureView, type ViewName } from "./figure";
+import { Keys } from "./key";
+import { Motion3D } from "./motion";
+import { type Loaded, Picker } from "./picker";
+import { Player } from "./player";
+
+const keys = new Keys();
+const api = new Api(keys);
+const banner = byId("banner");
+const stage = byId("figure");
+const stageNote = byId("stage-note");
+
+const player = new Player((frame) => view?.pose(frame));
+const view = openView();
+const chat = new Chat(api, showBanner);
+const picker = new Picker(
+  api,
+  (loading) => {
+    chat.setPaused(loading);
+    stage.setAttribute("aria-busy", String(loading));
+  },
+  (loaded) => {
+    showMotion(loaded);
+    chat.use(loaded);
+  },
+);
+
+onChoice(byId("views"), (name) => view?.setView(name as ViewName));
+byId<HTMLInputElement>("follow").addEventListener("change", (event) =>
+  view?.setFollow((event.target as HTMLInputElement).checked),
+);
+byId("retry").addEventListener("click", () => void start());
+keys.onChange(() => void start());
+void start();
+
+/** Asks the server what it is and what it offers. */
+async function start(): Promise<void> {
+  byId("retry").hidden = true;
+  const patience = { onBusy: (left: number) => showText(banner, `${busyText(left)} No clinical claim.`) };
+  const [model, examples] = await Promise.allSettled([api.model(patience), api.examples()]);
+  if (model.status === "fulfilled") introduce(model.value);
+  else showText(banner, `The model’s description is missing: ${wordsOf(model.reason)} No clinical claim, not a medical device.`);
+  if (examples.status === "fulfilled") picker.showExamples(examples.value);
+  else picker.showExamplesNote(`The examples could not be listed: ${wordsOf(examples.reason)}`);
+  byId("retry").hidden = model.status === "fulfilled" && examples.status === "fulfilled";
+}
+
+function introduce(model: Model): void {
+  showBanner(model);
+  chat.showIntro(model.notice);
+  chat.showTasks(model.tasks);
+}
+
+function showBanner(model: ModelSummary): void {
+  const parts = [`Model trained on ${model.data} data`, `language base: ${model.base}`, `model ${model.fingerprint.slice(0, 8)}`];
+  showText(banner, `${parts.join(" · ")} · no clinical claim, not a medical device`);
+  banner.title = `Model fingerprint ${model.fingerprint}`;
+}
+
+/** The figure, or a line in its place where the browser cannot draw in 3D; the questions work without it. */
+function openView(): FigureView | null {
+  try {
+    return new FigureView(stage, (seconds) => player.tick(seconds), () => chooseView(null));
+  } catch (reason) {
+    console.warn(reason);
+    showNote("This browser cannot draw in 3D. You can still ask questions.");
+    return null;
+  }
+}
+
+function showNote(text: string): void {
+  stageNote.hidden = text === "";
+  stageNote.replaceChildren(make("p", "", text));
+}
+
+/** Marks a view as the chosen one, or none after the user has turned the figure. */
+function chooseView(name: ViewName | null): void {
+  for (const input of byId("views").querySelectorAll("input")) input.checked = input.value === name;
+}
+
+function showMotion({ motion: { recording, figure } }: Loaded): void {
+  showFacts(recording);
+  if (view) {
+    const motion = new Motion3D(figure);
+    const drawable = motion.frames > 0 && motion.points.length > 0;
+    if (drawable) view.show(motion, "angled");
+    else view.clear();
+    showNote(drawable ? "" : "This recording has no figure to show.");
+    chooseView("angled");
+    byId<HTMLFieldSetElement>("views").disabled = byId<HTMLInputElement>("follow").disabled = !drawable;
+    player.load(motion.frames, motion.rate);
+    stage.tabIndex = 0;
+    stage.setAttribute("role", "application");
+    stage.setAttribute(
+      "aria-label",
+      `Stick figure of ${recording.name}. Arrow keys turn it, plus and minus zoom, space plays and pauses.`,
+    );
+  }
+  stage.closest("section")?.scrollIntoView({ block: "nearest" });
+}
+
+function showFacts(recording: Recording): void {
+  const facts: [string, string][] = [
+    ["Name", recording.name],
+    ["Duration", `${recording.duration_s.toFixed(1)} s`],
+    ["Frame rate", `${Number(recording.frame_rate_hz.toFixed(2))} Hz`],
+    ["Knee flexion in the file", `knee flexion ${recording.knee_flexion} in file`],
+  ];
+  const { used_s = recording.duration_s } = recording;
+  if (used_s < recording.duration_s - 0.05) facts.push(["Read by the model", `model reads the first ${used_s.toFixed(1)} s`]);
+  byId("facts").replaceChildren(
+    ...facts.map(([name, value]) => {
+      const row = make("div");
+      row.append(make("dt", "hidden", name), make("dd", "", value));
+      return row;
+    }),
+  );
+  const missing = recording.missing_joints;
+  byId("missing").hidden = missing.length === 0;
+  byId("missing-count").textContent = missing.length === 1 ? "1 joint is missing" : `${missing.length} joints are missing`;
+  byId("missing-names").textContent = missing.join(", ");
+}
