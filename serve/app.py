@@ -1,0 +1,448 @@
+"""The Ray Serve application: `Gateway` speaks HTTP, `Model` replicas hold a bundle and answer in batches.
+
+`build` is what a RayService's `import_path: serve.app:build` calls; `python -m serve.main` calls it on a laptop.
+"""
+
+import asyncio
+import hashlib
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import FastAPI, File, Form, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import PlainTextResponse, Response
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, Field
+from ray import serve
+from ray.serve.exceptions import BackPressureError
+from ray.serve.handle import DeploymentHandle
+from starlette.exceptions import HTTPException
+
+from biomechgpt import artifact, cluster, figure, storage
+from biomechgpt.cohort import readers
+from biomechgpt.cohort.readers import ReaderSettings
+from biomechgpt.cohort.resampling import resample
+from biomechgpt.experiment import tracking
+from biomechgpt.experiment.tracking import TrackingSettings
+from biomechgpt.settings import InputError, Settings, validate
+from biomechgpt.skeleton import NAMES
+from serve import examples, fhir
+from serve.guard import ApiError, Guard, response
+
+KEY = "BIOMECHGPT_API_KEY"
+STATIC = Path(__file__).parent / "static"
+NOTICE = "No clinical claim is made: this is research software, not a medical device."
+
+
+class ServeSettings(Settings):
+    """bundle: URI of a model artifact, or models:/NAME@ALIAS of the registry."""
+
+    bundle: str
+    tracking: TrackingSettings = TrackingSettings()
+    readers: ReaderSettings = ReaderSettings()
+    replicas: int = Field(1, ge=1)
+    gpus: float = Field(0, ge=0, description="of each replica")
+    batch_size: int = Field(16, ge=1, description="most questions answered together")
+    batch_wait_s: float = Field(0.01, ge=0)
+    max_queued: int = Field(
+        64, ge=1, description="questions waiting for a replica; more are refused with 503"
+    )
+    max_requests: int = Field(64, ge=1, description="requests at once; more are refused with 503")
+    max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024)
+    max_frames: int = Field(60_000, ge=100, description="of a recording as it comes")
+
+
+class Answer(BaseModel):
+    """task: which of the model's tasks was asked, null for a question of one's own; label or value: what the
+    answer states, both null where it states neither."""
+
+    task: str | None
+    question: str
+    text: str
+    label: str | None
+    value: float | None
+    unit: str | None
+
+
+class About(BaseModel):
+    """fingerprint: of the bundle; base: its language base; data: nature of the data it was trained on."""
+
+    fingerprint: str
+    base: str
+    data: str
+
+
+class Recorded(BaseModel):
+    """What was found in a recording. used_s: how much of it the model can read."""
+
+    name: str
+    frames: int
+    duration_s: float
+    used_s: float
+    frame_rate_hz: float
+    knee_flexion: str
+    missing_joints: list[str]
+
+
+class Answers(BaseModel):
+    answers: list[Answer]
+    model: About
+    notice: str = NOTICE
+    recording: Recorded | None = None
+
+
+class Motion(BaseModel):
+    """tokens: what /v1/chat takes; figure: a stick figure, positions in metres, a frame a row."""
+
+    recording: Recorded
+    tokens: list[int]
+    figure: dict[str, Any]
+
+
+class Turn(BaseModel):
+    role: str = Field(pattern="^(user|assistant)$")
+    content: str = Field(min_length=1, max_length=2000)
+
+
+class Chat(BaseModel):
+    """The model is single-turn: the last message is the question."""
+
+    tokens: list[int] = Field(min_length=1, max_length=20_000)
+    messages: list[Turn] = Field(min_length=1, max_length=200)
+
+
+@serve.deployment(max_ongoing_requests=256)
+class Model:
+    """A bundle in memory. Questions of different requests are answered together."""
+
+    def __init__(self, bundle: str, batch_size: int, batch_wait_s: float) -> None:
+        import torch
+
+        from biomechgpt.language import model as network
+        from biomechgpt.language.answer import Answerer
+        from biomechgpt.tokenizer import MotionTokenizer
+
+        network.quiet()
+        torch.set_num_threads(cluster.cpus_for(1))
+        made = artifact.load(bundle, "model", verify=True)
+        self.answerer = Answerer(made.uri)
+        self.motion = MotionTokenizer.load(storage.join(made.uri, "motion_tokenizer"))
+        self.about = About(fingerprint=made.fingerprint, base=made.figures["base"], data=made.data)
+        self.answer.set_max_batch_size(batch_size)  # type: ignore[attr-defined]
+        self.answer.set_batch_wait_timeout_s(batch_wait_s)  # type: ignore[attr-defined]
+        # The first question pays for loading kernels; ask it before anyone waits.
+        self.answerer.generate([[0] * 32], ["?"])
+
+    async def describe(self) -> dict[str, Any]:
+        """What the gateway needs to know: the model, its tasks, its frame rate and how much it reads."""
+        used = self.answerer.longest_movement * self.motion.downsampling / self.motion.frame_rate_hz
+        return {
+            "model": self.about,
+            "tasks": self.answerer.tasks,
+            "frame_rate_hz": self.motion.frame_rate_hz,
+            "codes": len(self.motion.codebook),
+            "longest_s": used,
+        }
+
+    async def tokenize(self, angles_rad: np.ndarray) -> list[int]:
+        """(T, 34) radians at the tokenizer's rate -> motion tokens."""
+        return (await asyncio.to_thread(self.motion.encode, [angles_rad]))[0].tolist()
+
+    @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.01)
+    async def answer(self, asked: list[tuple[list[int], str]]) -> list[str]:
+        """(motion tokens, question) -> text."""
+        tokens, questions = zip(*asked, strict=True)
+        return await asyncio.to_thread(self.answerer.generate, tokens, questions)
+
+
+def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
+    """The HTTP interface over a handle of `Model`."""
+    app = FastAPI(
+        title="BiomechGPT",
+        version="1",
+        description=f"Clinical questions about how a person moves. {NOTICE}",
+        docs_url=None,  # its page fetches scripts from elsewhere
+        redoc_url=None,
+    )
+    app.add_middleware(Guard, key=key, max_body=settings.max_body_bytes, max_requests=settings.max_requests)
+
+    @app.exception_handler(RequestValidationError)
+    async def _(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"] if part != "body")
+        return _error(request, "bad_request", f"{place}: {first['msg']}")
+
+    @app.exception_handler(HTTPException)
+    async def _(request: Request, error: HTTPException) -> Response:
+        code = "not_found" if error.status_code in (404, 405) else "bad_request"
+        return _error(request, code, str(error.detail), error.status_code)
+
+    def _error(request: Request, code: str, message: str, status: int | None = None) -> Response:
+        status, headers, body = response(request.url.path, code, message, status)
+        return Response(body, status, headers)
+
+    async def ask(handle: Any, *arguments: Any) -> Any:
+        try:
+            return await handle.remote(*arguments)
+        except BackPressureError:
+            raise ApiError("busy", "too many questions are waiting; try again later") from None
+
+    async def read(upload: UploadFile | None) -> tuple[Recorded, np.ndarray, np.ndarray, bytes]:
+        if upload is None:
+            raise ApiError("bad_request", "recording: expected a file")
+        name, content = Path(upload.filename or "recording").name, await upload.read()
+        about = await ask(model.describe)
+        try:
+            return (*await asyncio.to_thread(_load, name, content, settings, about), content)
+        except InputError as error:
+            raise ApiError("bad_recording", str(error)) from None
+
+    async def answers(tokens: list[int], asked: list[tuple[str | None, str]]) -> list[Answer]:
+        about = await ask(model.describe)
+        texts = await asyncio.gather(*(ask(model.answer, (tokens, question)) for _, question in asked))
+        return [_answer(about["tasks"], t, q, text) for (t, q), text in zip(asked, texts, strict=True)]
+
+    async def answer_recording(
+        recording: UploadFile | None, tasks: list[str], question: str | None
+    ) -> tuple[Answers, bytes]:
+        about = await ask(model.describe)
+        asked = _questions(about["tasks"], tasks, question)
+        recorded, angles, _, content = await read(recording)
+        tokens = await ask(model.tokenize, angles)
+        made = Answers(
+            answers=await answers(tokens, asked),
+            model=about["model"],
+            recording=recorded,
+            notice=_notice(about["model"]),
+        )
+        return made, content
+
+    @app.get("/v1/model")
+    async def describe() -> dict[str, Any]:
+        """The model behind the answers and what it can be asked."""
+        about = await ask(model.describe)
+        tasks = [
+            {"name": task.name, "kind": task.kind, "question": task.phrasings[0], "unit": task.unit}
+            for task in about["tasks"].values()
+        ]
+        return about["model"].model_dump() | {"notice": _notice(about["model"]), "tasks": tasks}
+
+    @app.get("/v1/examples")
+    async def list_examples() -> dict[str, Any]:
+        """Simulated recordings to try things out with."""
+        return {"examples": [{**example, "data": "synthetic"} for example in examples.listed()]}
+
+    @app.get("/v1/examples/{name}", response_class=PlainTextResponse)
+    async def example(name: str) -> str:
+        """One of them, as a .mot file."""
+        try:
+            return await asyncio.to_thread(examples.mot, name)
+        except KeyError:
+            raise ApiError("not_found", f"no example {name!r}") from None
+
+    @app.post("/v1/motions")
+    async def motion(recording: Annotated[UploadFile, File()]) -> Motion:
+        """Read a recording: its motion tokens, and a stick figure to show."""
+        recorded, angles, pelvis, _ = await read(recording)
+        tokens = await ask(model.tokenize, angles)
+        points = await asyncio.to_thread(figure.points_m, angles, pelvis, ground="frame")
+        drawn = {
+            "frame_rate_hz": recorded.frame_rate_hz,
+            "points": figure.POINTS,
+            "bones": figure.BONES,
+            "positions_m": np.round(points.astype(float), 3).tolist(),
+        }
+        return Motion(recording=recorded, tokens=tokens, figure=drawn)
+
+    @app.post("/v1/answers")
+    async def answer(
+        recording: Annotated[UploadFile, File(description="a file of any reader's format")],
+        tasks: Annotated[list[str] | None, Form(description="names of tasks, or `all`")] = None,
+        question: Annotated[str | None, Form(description="a question of your own")] = None,
+    ) -> Answers:
+        """Answers to tasks or to a question about one recording."""
+        return (await answer_recording(recording, tasks or [], question))[0]
+
+    @app.post("/v1/chat")
+    async def chat(chat: Chat) -> Answers:
+        """The answer to the last message, about a movement that /v1/motions tokenized."""
+        about = await ask(model.describe)
+        wrong = [token for token in chat.tokens if not 0 <= token < about["codes"]]
+        if wrong:
+            raise ApiError("bad_request", f"tokens: expected 0 to {about['codes'] - 1}, found {wrong[0]}")
+        if chat.messages[-1].role != "user":
+            raise ApiError("bad_request", "messages: expected the last to be the user's")
+        asked = _questions(about["tasks"], [], chat.messages[-1].content)
+        made = await answers(chat.tokens, asked)
+        return Answers(answers=made, model=about["model"], notice=_notice(about["model"]))
+
+    @app.get("/fhir/metadata")
+    async def metadata() -> Response:
+        """FHIR's CapabilityStatement."""
+        return _fhir(fhir.capability_statement("1"))
+
+    @app.post("/fhir/$answer-motion")
+    async def answer_motion(request: Request) -> Response:
+        """The same as /v1/answers, as a FHIR R4 Bundle. Takes multipart/form-data, or FHIR Parameters:
+        `recording` (valueAttachment with title and data), `task` (valueCode, repeated), `question`
+        (valueString), `subject` (valueReference)."""
+        asked = await _asked(request)
+        made, content = await answer_recording(asked["recording"], asked["tasks"], asked["question"])
+        try:
+            made_bundle = fhir.bundle(
+                made.model_dump(),
+                subject=asked["subject"],
+                recorded=datetime.now(UTC),
+                source_sha256=hashlib.sha256(content).hexdigest(),
+            )
+        except ValueError as error:
+            raise ApiError("bad_request", str(error)) from None
+        return _fhir(made_bundle)
+
+    @app.get("/healthz")
+    async def health() -> dict[str, str]:
+        """The gateway is alive."""
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def ready() -> Response:
+        """A model answers."""
+        try:
+            await asyncio.wait_for(ask(model.describe), timeout=5)
+        except Exception:
+            status, headers, body = response("/readyz", "busy", "no model is ready")
+            return Response(body, status, headers)
+        return PlainTextResponse("ready")
+
+    if STATIC.is_dir():
+        app.mount("/", _Page(directory=STATIC, html=True))
+    return app
+
+
+class _Page(StaticFiles):
+    """The web page; nothing that it shows comes from anywhere else."""
+
+    async def get_response(self, path: str, scope: Any) -> Response:
+        made = await super().get_response(path, scope)
+        made.headers["content-security-policy"] = (
+            "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'"
+        )
+        made.headers["x-content-type-options"] = "nosniff"
+        made.headers["referrer-policy"] = "no-referrer"
+        return made
+
+
+def _fhir(content: dict[str, Any]) -> Response:
+    import json
+
+    return Response(json.dumps(content), media_type=fhir.CONTENT_TYPE)
+
+
+def _load(
+    name: str, content: bytes, settings: ServeSettings, about: dict[str, Any]
+) -> tuple[Recorded, np.ndarray, np.ndarray]:
+    """What a file holds, its angles (T, 34) and pelvis (T, 7) at the tokenizer's rate."""
+    found = readers.parse(name, content, settings.readers)
+    if len(found.time_s) > settings.max_frames:
+        raise ApiError(
+            "too_large", f"{name}: expected at most {settings.max_frames} frames, found {len(found.time_s)}"
+        )
+    rate_hz = about["frame_rate_hz"]
+    angles, pelvis = resample(found.time_s, found.angles_rad, found.pelvis, rate_hz)
+    duration_s = len(angles) / rate_hz
+    recorded = Recorded(
+        name=name,
+        frames=len(angles),
+        duration_s=round(duration_s, 3),
+        used_s=round(min(duration_s, about["longest_s"]), 3),
+        frame_rate_hz=rate_hz,
+        knee_flexion=found.knee_flexion,
+        missing_joints=[joint for joint, there in zip(NAMES, found.joint_mask, strict=True) if not there],
+    )
+    return recorded, angles, pelvis
+
+
+def _questions(tasks: Any, names: list[str], question: str | None) -> list[tuple[str | None, str]]:
+    """(task or None, question) of each thing asked."""
+    names = [part.strip() for name in names for part in name.split(",") if part.strip()]
+    if "all" in names:
+        names = list(tasks)
+    unknown = [name for name in names if name not in tasks]
+    if unknown:
+        raise ApiError(
+            "bad_request", f"tasks: expected all or some of {', '.join(tasks)}, found {unknown[0]!r}"
+        )
+    asked: list[tuple[str | None, str]] = [(name, tasks[name].phrasings[0]) for name in names]
+    if question and question.strip():
+        text = question.strip()[:2000]
+        same = (name for name, task in tasks.items() if text.casefold() in map(str.casefold, task.phrasings))
+        asked.append((next(same, None), text))
+    if not asked:
+        raise ApiError("bad_request", "expected `tasks` (names, or all) or a `question`, found neither")
+    return asked
+
+
+def _answer(tasks: Any, name: str | None, question: str, text: str) -> Answer:
+    task = tasks[name] if name else None
+    stated = task.parse(text) if task else None
+    return Answer(
+        task=name,
+        question=question,
+        text=text,
+        label=stated if isinstance(stated, str) else None,
+        value=stated if isinstance(stated, float) else None,
+        unit=task.unit if task else None,
+    )
+
+
+def _notice(about: About) -> str:
+    if "synthetic" not in about.data:
+        return NOTICE
+    return f"{NOTICE} Trained on synthetic data: its answers mean nothing about a patient."
+
+
+async def _asked(request: Request) -> dict[str, Any]:
+    """The operation's input, from a form or from FHIR Parameters."""
+    if not request.headers.get("content-type", "").startswith(("application/fhir+json", "application/json")):
+        form = await request.form()
+        recording = form.get("recording")
+        if isinstance(recording, str):
+            raise ApiError("bad_request", "recording: expected a file, found text")
+        texts = {name: form.get(name) for name in ("question", "subject")}
+        return {
+            "recording": recording,
+            "tasks": [task for task in form.getlist("tasks") if isinstance(task, str)],
+            **{name: text if isinstance(text, str) else None for name, text in texts.items()},
+        }
+    try:
+        return fhir.parameters(await request.json())
+    except ValueError as error:
+        raise ApiError("bad_request", str(error)) from None
+
+
+def build(arguments: dict[str, Any]) -> serve.Application:
+    """The application, from `ServeSettings`' fields. Raises InputError where there is no such bundle."""
+    settings = validate(ServeSettings, arguments, "serve")
+    bundle = artifact.load(tracking.resolve(settings.tracking, settings.bundle), "model").uri
+    model = Model.options(  # type: ignore[attr-defined]
+        num_replicas=settings.replicas,
+        max_queued_requests=settings.max_queued,
+        ray_actor_options={"num_cpus": 1, "num_gpus": settings.gpus},
+    ).bind(bundle, settings.batch_size, settings.batch_wait_s)
+
+    def make() -> FastAPI:
+        # Built in the replica: the key comes from its own environment, never through the cluster's metadata.
+        handle = serve.get_deployment_handle("Model", serve.get_replica_context().app_name)
+        return api(settings, handle, os.environ.get(KEY, ""))
+
+    gateway = serve.deployment(
+        serve.ingress(make)(),
+        name="Gateway",
+        # The guard counts requests and refuses in our own words, before Serve would in plain text.
+        max_ongoing_requests=settings.max_requests * 4,
+        ray_actor_options={"num_cpus": 0},
+    )
+    return gateway.bind(model)  # type: ignore[attr-defined]

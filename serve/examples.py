@@ -1,0 +1,46 @@
+"""Recordings to try the page with: simulated participants, written as .mot files when asked for."""
+
+from functools import cache
+
+import numpy as np
+
+from biomechgpt.cohort import simulator
+from biomechgpt.cohort.readers import opensim
+from biomechgpt.cohort.simulator import SimulatorSettings
+from biomechgpt.trial import Trial
+
+RATE_HZ = 60.0
+SETTINGS = SimulatorSettings(participants=40, trials_per_participant=8, seed=20_240)
+"""Another seed than any cohort's: nobody here was trained on."""
+KINDS = (("walkway", 5), ("TUG", 2), ("FSST", 1), ("sitting", 1))
+
+
+@cache
+def _trials() -> dict[str, tuple[str, Trial]]:
+    """{file name: (description, trial)}: of each kind the first of as many different people, groups mixed."""
+    chosen: dict[str, tuple[str, Trial]] = {}
+    groups: set[tuple[str, str]] = set()
+    left = dict(KINDS)
+    for person in simulator.participants(SETTINGS):
+        for kind, made in zip(person.kinds, simulator.trials(SETTINGS, person, RATE_HZ), strict=True):
+            if left.get(kind, 0) > 0 and (kind, person.group) not in groups:
+                groups.add((kind, person.group))
+                left[kind] -= 1
+                title = made.annotations["activity"]
+                chosen[f"{str(title).replace(' ', '-')}-{person.name}.mot"] = (
+                    f"{title}, simulated participant",
+                    made,
+                )
+                break
+    return dict(sorted(chosen.items()))
+
+
+def listed() -> list[dict[str, str]]:
+    """Names and descriptions."""
+    return [{"name": name, "description": text} for name, (text, _) in _trials().items()]
+
+
+def mot(name: str) -> str:
+    """The file. Raises KeyError."""
+    trial = _trials()[name][1]
+    return opensim.write(np.arange(len(trial.angles_rad)) / RATE_HZ, trial.angles_rad, trial.pelvis)
