@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 export RAY_USAGE_STATS_ENABLED ?= 0
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test lint lock hooks bench clean
+.PHONY: demo serve test bench lint lock hooks page clean
 
 $(VENV)/.ready: pyproject.toml infra/requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -19,9 +19,17 @@ $(VENV)/.ready: pyproject.toml infra/requirements.lock
 demo: $(VENV)/.ready
 	$(BIN)/python jobs/pipeline.py --config configs/experiments/demo.yaml $(if $(DATA),--cohort.recordings $(DATA))
 
+## make serve: the API and the page on 127.0.0.1:8000 (PORT=), with the registry's champion or the demo's model
+serve: $(VENV)/.ready
+	$(BIN)/python -m serve.main $(if $(PORT),--port $(PORT)) $(if $(BUNDLE),--bundle $(BUNDLE))
+
 ## make test: lint, types and the whole suite
 test: $(VENV)/.ready lint
 	$(BIN)/pytest
+
+## make bench: every benchmark, ratios against the alternative in one run
+bench: $(VENV)/.ready
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -34,6 +42,10 @@ hooks: $(VENV)/.ready
 lock: $(VENV)/.ready
 	{ echo "# Exact versions of a set that is known to work together. Renew: make lock"; \
 	  $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > infra/requirements.lock
+
+## make page: builds serve/static from serve/page (Node 20); the built page is part of the repository
+page:
+	cd serve/page && npm ci && npm run build
 
 clean:
 	rm -rf results

@@ -1,14 +1,20 @@
 """Fixtures shared by the suite."""
 
 import os
+import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Ray's workers import what a test defines.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+ROOT = Path(__file__).parents[1]
 REAL = Path(__file__).parents[2] / "shared" / "data"
+# Appended: platform/ must not come before the standard library's module of that name.
+sys.path.append(str(ROOT))
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +27,33 @@ def ray_cluster():
     cluster.connect()
     yield
     ray.shutdown()
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A finished tiny run: its evaluation, the folders of its artifacts and report, its settings."""
+
+    evaluation: Any
+    root: Path
+    out: Path
+    settings: Any
+
+    def only(self, kind: str) -> Any:
+        """The one artifact of a kind, its checksums verified."""
+        from biomechgpt import artifact
+
+        (folder,) = (self.root / kind).iterdir()
+        return artifact.load(str(folder), kind, verify=True)
+
+
+@pytest.fixture(scope="session")
+def tiny(ray_cluster, tmp_path_factory):
+    """The whole path on the tiny settings, once for all tests that need something trained."""
+    from biomechgpt.experiment.pipeline import PipelineSettings, run_pipeline
+    from biomechgpt.settings import load
+
+    folder = tmp_path_factory.mktemp("tiny")
+    os.chdir(ROOT)
+    arguments = ["--root", str(folder / "artifacts"), "--output", str(folder / "out")]
+    settings = load(PipelineSettings, ROOT / "configs/experiments/tiny.yaml", arguments)
+    return Tiny(run_pipeline(settings), folder / "artifacts", folder / "out", settings)

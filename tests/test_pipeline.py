@@ -1,7 +1,6 @@
 """The whole path, on real Ray: cohort to report, then the same from a user's folder, a job and bad input."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -10,36 +9,19 @@ from pathlib import Path
 import pytest
 import ray
 
-from biomechgpt import artifact, storage
+from biomechgpt import storage
 from biomechgpt.cohort import read_table
-from biomechgpt.experiment.pipeline import PipelineSettings, run_pipeline
-from biomechgpt.settings import load
+from biomechgpt.experiment.pipeline import run_pipeline
 from biomechgpt.tokenizer import MotionTokenizer, read_tokens
 from biomechgpt.tokenizer.train import prepare
+from conftest import ROOT
 
-ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.cluster
 TASKS = {path.stem for path in (ROOT / "configs/tasks").glob("*.yaml")}
 
 
-@pytest.fixture(scope="module")
-def made(ray_cluster, tmp_path_factory):
-    """A finished tiny run: (evaluation artifact, folder of artifacts, folder of the report)."""
-    folder = tmp_path_factory.mktemp("pipeline")
-    os.chdir(ROOT)
-    arguments = ["--root", str(folder / "artifacts"), "--output", str(folder / "out")]
-    settings = load(PipelineSettings, ROOT / "configs/experiments/tiny.yaml", arguments)
-    return run_pipeline(settings), folder / "artifacts", folder / "out", settings
-
-
-def only(root: Path, kind: str) -> artifact.Artifact:
-    (folder,) = (root / kind).iterdir()
-    return artifact.load(str(folder), kind, verify=True)
-
-
-def test_report_and_metrics_have_their_shape(made):
-    _, _, out, _ = made
-    metrics = json.loads((out / "metrics.json").read_text())
+def test_report_and_metrics_have_their_shape(tiny):
+    metrics = json.loads((tiny.out / "metrics.json").read_text())
     assert metrics["data"] == "synthetic"
     assert {"rmse_deg_tracked", "rmse_deg_all", "perplexity"} <= set(metrics["tokenizer"])
     assert set(metrics["tasks"]) == TASKS
@@ -49,7 +31,7 @@ def test_report_and_metrics_have_their_shape(made):
             assert ({"f1_weighted", "f1_macro"} <= set(scores)) != ("pearson_r" in scores)
             assert scores["n"] >= scores["participants"] > 0
     assert {"cohort", "tokenizer", "tokens", "finetune", "answers"} <= set(metrics["seconds"])
-    page = (out / "report.html").read_text()
+    page = (tiny.out / "report.html").read_text()
     assert "synthetic" in page
     assert "stand-in" in page
     assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", page)
@@ -57,9 +39,8 @@ def test_report_and_metrics_have_their_shape(made):
         assert name.replace("_", " ") in page
 
 
-def test_bundle_is_four_bit_and_whole(made):
-    _, root, _, _ = made
-    bundle = only(root, "model")
+def test_bundle_is_four_bit_and_whole(tiny):
+    bundle = tiny.only("model")
     assert bundle.figures["linear_layers_4bit"] == 2 * 7  # layers x linear layers of a Gemma 3 layer
     names = set(bundle.manifest["files"])
     assert {"bundle.json", "tasks.json", "adapter/adapter_model.safetensors"} <= names
@@ -67,20 +48,18 @@ def test_bundle_is_four_bit_and_whole(made):
     assert bundle.read_json("bundle.json")["quantization"] == "nf4"
 
 
-def test_second_run_reuses_every_artifact(made):
-    evaluation, root, _, settings = made
-    before = sorted(path.stat().st_mtime_ns for path in root.rglob("manifest.json"))
-    assert run_pipeline(settings).fingerprint == evaluation.fingerprint
-    assert sorted(path.stat().st_mtime_ns for path in root.rglob("manifest.json")) == before
+def test_second_run_reuses_every_artifact(tiny):
+    before = {path: path.stat().st_mtime_ns for path in tiny.root.rglob("manifest.json")}
+    assert run_pipeline(tiny.settings).fingerprint == tiny.evaluation.fingerprint
+    assert {path: path.stat().st_mtime_ns for path in tiny.root.rglob("manifest.json")} == before
 
 
-def test_tokens_are_those_of_each_trial_alone_and_nobody_crosses(made):
-    _, root, _, _ = made
-    cohort, tokens = only(root, "cohort"), only(root, "tokens")
+def test_tokens_are_those_of_each_trial_alone_and_nobody_crosses(tiny):
+    cohort, tokens = tiny.only("cohort"), tiny.only("tokens")
     table = read_tokens(tokens).to_pylist()
     rows = {row["trial"]: row for row in read_table(cohort).to_pylist()}
     assert len(table) == len(rows)
-    tokenizer = MotionTokenizer.load(only(root, "tokenizer").uri)
+    tokenizer = MotionTokenizer.load(tiny.only("tokenizer").uri)
     for row in table[:6]:
         (alone,) = tokenizer.encode([prepare(rows[row["trial"]])[0]])
         assert alone.tolist() == row["tokens"]

@@ -48,7 +48,9 @@ def test_codebook_finds_the_centres_of_its_data():
         quantizer(z.transpose(1, 2), torch.ones(8, 1, 16))
     distance = torch.cdist(centres, quantizer.codebook)
     assert distance.min(dim=1).values.max() < 0.2
-    assert len(set(distance.argmin(dim=1).tolist())) == 4  # more codes than centres: k-means alone may miss one
+    assert (
+        len(set(distance.argmin(dim=1).tolist())) == 4
+    )  # more codes than centres: k-means alone may miss one
 
 
 def test_perplexity_counts_the_codes_in_even_use():

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from biomechgpt import storage
+from biomechgpt import cluster, storage
 from biomechgpt.settings import InputError, Settings
 
 MANIFEST = "manifest.json"
@@ -42,6 +42,12 @@ class Artifact:
     def data(self) -> str:
         """The nature of the data it came from: `synthetic`, `recorded` or `synthetic and recorded`."""
         return self.manifest["data"]
+
+    def input(self, name: str) -> "Artifact":
+        """The artifact that this one was made from, under the same root. InputError where it is not there."""
+        made_from = self.manifest["inputs"][name]
+        root = self.uri.rsplit("/", 2)[0]
+        return load(storage.join(root, made_from["kind"], made_from["fingerprint"]), made_from["kind"])
 
     def path(self, name: str) -> str:
         return storage.join(self.uri, name)
@@ -85,9 +91,31 @@ def make(
     plain = settings.model_dump(mode="json") if isinstance(settings, Settings) else dict(settings)
     mark = fingerprint(kind, version, plain, inputs)
     uri = storage.join(storage.absolute(root), kind, mark)
-    if storage.exists(storage.join(uri, MANIFEST)):
-        print(f"{kind} {mark}: found, reused", flush=True)
-        return load(uri)
+    if found := _found(uri):
+        return found
+    with cluster.alone(uri):
+        # Whoever had the lock before may have built it.
+        return _found(uri) or _build(uri, kind, mark, version, plain, inputs, build, data)
+
+
+def _found(uri: str) -> Artifact | None:
+    if not storage.exists(storage.join(uri, MANIFEST)):
+        return None
+    found = load(uri)
+    print(f"{found.kind} {found.fingerprint}: found, reused", flush=True)
+    return found
+
+
+def _build(
+    uri: str,
+    kind: str,
+    mark: str,
+    version: int,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, Artifact],
+    build: Callable[[str], dict[str, Any]],
+    data: str | None,
+) -> Artifact:
     print(f"{kind} {mark}: building", flush=True)
     started = time.time()
     figures = dict(build(uri))
@@ -97,7 +125,7 @@ def make(
         "fingerprint": mark,
         "version": version,
         "data": nature,
-        "settings": plain,
+        "settings": settings,
         "inputs": {name: {"kind": a.kind, "fingerprint": a.fingerprint} for name, a in inputs.items()},
         "figures": figures,
         "files": _checksums(uri),

@@ -5,13 +5,13 @@ Each room keeps its own settings beside what they configure; this module only sa
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_settings import CliApp, SettingsError
+from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
 
 class InputError(Exception):
@@ -62,6 +62,21 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+def plain(settings: Settings) -> dict[str, Any]:
+    """Every field as Python values, those too that `model_dump` leaves out (where and how fast to run)."""
+    return {name: plain(value) if isinstance(value, Settings) else value for name, value in settings}
+
+
+def override(settings: S, values: Mapping[str, Any], source: str) -> S:
+    """`settings` with `{"a.b": value}` laid over them. Raises InputError for a path or value that is none."""
+    result = plain(settings)
+    for path, value in values.items():
+        for key in reversed(path.split(".")):
+            value = {key: value}
+        result = merge(result, value)
+    return validate(type(settings), result, source)
+
+
 def validate(model: type[S], values: dict[str, Any], source: str) -> S:
     """Build `model` from `values`. Raises InputError with every wrong key's path and what was expected."""
     try:
@@ -92,11 +107,33 @@ def load(model: type[S], path: str | Path | None, arguments: Sequence[str] = ())
         return validate(model, values, source)
     try:
         # Options win over what is passed here; a pydantic-settings command line knows every nested field.
-        return CliApp.run(model, cli_args=list(arguments), **values)
+        return validate(
+            model, plain(CliApp.run(_command_line(model), cli_args=list(arguments), **values)), source
+        )
     except SettingsError as error:
         raise InputError(f"command line: {error}") from None
     except ValidationError as error:
         raise InputError(_explain(error, source)) from None
+
+
+def _command_line(model: type[S]) -> Any:
+    """The model with a command line: options are spelt as keys are, and what YAML gave is not asked for again."""
+
+    class CommandLine(BaseSettings, model):  # type: ignore[misc, valid-type]
+        __doc__ = model.__doc__
+        model_config = SettingsConfigDict(
+            nested_model_default_partial_update=True,
+            case_sensitive=True,
+            cli_hide_none_type=True,
+            cli_avoid_json=True,
+            cli_implicit_flags=True,
+        )
+
+        @classmethod
+        def settings_customise_sources(cls, settings_cls: Any, init_settings: Any, *_: Any, **__: Any) -> Any:
+            return (init_settings,)  # nothing from the environment
+
+    return CommandLine
 
 
 def run_job(model: type[S], main: Callable[[S], Any]) -> None:

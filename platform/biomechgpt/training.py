@@ -81,7 +81,7 @@ def fit(
 
     cluster.connect()
     gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
-    cpus_each = max(1, cluster.cpus() // settings.workers) if not gpus else 1
+    cpus_each = 1 if gpus else cluster.cpus_for(settings.workers)
     cluster.require(settings.workers, cpus_each, gpus)
     fs, path = storage.arrow_filesystem(storage.join(uri, "run"))
     trainer = TorchTrainer(

@@ -78,16 +78,19 @@ class Encoder:
         start, end = self.text(MOTION_START), self.text(MOTION_END)
         return np.concatenate([self.text(TEXT_PREFIX), start, codes, end])
 
-    def tree(self, tokens: Sequence[int] | None, pairs: Sequence[tuple[str, str]], max_length: int) -> Tree:
-        """A trial's tree. A movement too long for `max_length` with its longest branch loses its end,
-        never an answer."""
-        branches = [(self.text(question_text(q)), self.text(answer_text(a))) for q, a in pairs]
-        room = max_length - max(len(q) + len(a) for q, a in branches)
-        prefix = self.prefix(tokens)
+    def fit(self, prefix: np.ndarray, room: int) -> np.ndarray:
+        """The prefix in at most `room` ids: a movement's end is left out, `<motion_end>` is kept."""
         if room < 8:
-            raise InputError(f"max_length: {max_length} leaves no room for a movement before its questions")
-        if len(prefix) > room:
-            prefix = np.concatenate([prefix[: room - 1], prefix[-1:]])
+            raise InputError(
+                f"max_length: its questions and answers leave {room} tokens for a movement, expected at least 8"
+            )
+        return prefix if len(prefix) <= room else np.concatenate([prefix[: room - 1], prefix[-1:]])
+
+    def tree(self, tokens: Sequence[int] | None, pairs: Sequence[tuple[str, str]], max_length: int) -> Tree:
+        """A trial's tree. A movement too long for `max_length` with its longest branch loses its end (see
+        `fit`), never a question or an answer."""
+        branches = [(self.text(question_text(q)), self.text(answer_text(a))) for q, a in pairs]
+        prefix = self.fit(self.prefix(tokens), max_length - max(len(q) + len(a) for q, a in branches))
         return Tree(prefix, branches)
 
 

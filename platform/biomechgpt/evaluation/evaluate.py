@@ -19,8 +19,10 @@ SOURCES = ("model", "xgboost", "chance")
 
 
 class EvaluationSettings(Settings):
-    """draws: of the bootstrap over participants; search: settings tried for each XGBoost."""
+    """draws: of the bootstrap over participants; search: settings tried for each XGBoost; baselines: whether
+    XGBoost and chance are measured too."""
 
+    baselines: bool = True
     draws: int = Field(500, ge=0)
     search: int = Field(8, ge=0)
     seed: int = 0
@@ -42,8 +44,13 @@ def make_evaluation(
         asked = read_answers(answers)
         trials = read_tokens(tokens).to_pandas()
         codes = tokens.read_json("tokens.json")["codes"]
-        others, found = baselines.run(trials, asked, tasks, codes, draws=settings.search, seed=settings.seed)
-        table = pd.concat([asked, others], ignore_index=True)
+        table: pd.DataFrame = asked
+        found: dict[str, Any] = {}
+        if settings.baselines:
+            others, found = baselines.run(
+                trials, asked, tasks, codes, draws=settings.search, seed=settings.seed
+            )
+            table = pd.concat([asked, others], ignore_index=True)
         content = table.to_parquet(None, index=False)
         assert isinstance(content, bytes)
         storage.write_bytes(storage.join(uri, "predictions.parquet"), content)

@@ -1,6 +1,7 @@
 """The report: one self-contained page, and metrics.json beside it."""
 
 import io
+from importlib import resources
 from typing import Any
 
 import jinja2
@@ -30,20 +31,20 @@ STYLE: Any = {
 def write_report(
     evaluation: Artifact,
     tokenizer: Artifact,
+    model: Artifact,
     folder: str,
     *,
     seconds: dict[str, float],
     settings: dict[str, Any],
-    base_name: str,
     stand_in: bool,
 ) -> str:
     """Write `folder`/report.html and `folder`/metrics.json; returns the report's URI."""
-    metrics = {**evaluation.read_json("metrics.json"), "seconds": seconds}
+    made = {"uri": model.uri, "fingerprint": model.fingerprint, "base": model.figures["base"]}
+    metrics = {**evaluation.read_json("metrics.json"), "model": made, "seconds": seconds}
     table = read_predictions(evaluation)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("biomechgpt.evaluation", "."), autoescape=True, trim_blocks=True
     )
-    paper = jinja2.PackageLoader("biomechgpt.evaluation", ".").get_source(environment, "paper.yaml")[0]
     with plt.rc_context(STYLE):
         plots = {name: _plot(name, rows) for name, rows in table.groupby("task", sort=False)}
         joints = _joints(tokenizer.figures.get("rmse_deg_by_joint") or {})
@@ -51,10 +52,10 @@ def write_report(
         metrics=metrics,
         plots=plots,
         joints=joints,
-        paper=yaml.safe_load(paper),
+        paper=paper(),
         conversation=_conversation(table),
         settings=yaml.safe_dump(settings, sort_keys=False),
-        base_name=base_name,
+        base_name=model.figures["base"],
         stand_in=stand_in,
         evaluation=evaluation,
         kinds=dict(zip(table["task"], table["kind"], strict=True)),
@@ -63,6 +64,12 @@ def write_report(
     report = storage.join(folder, "report.html")
     storage.write_bytes(report, page.encode())
     return report
+
+
+def paper() -> dict[str, dict[str, list[float]]]:
+    """The paper's results: {row of its tables: {task: [mean, std of three runs]}}; both its tables."""
+    text = resources.files("biomechgpt.evaluation").joinpath("paper.yaml").read_text()
+    return yaml.safe_load(text)["rows"]
 
 
 def summary(metrics: dict[str, Any]) -> str:

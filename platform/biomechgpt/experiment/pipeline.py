@@ -1,10 +1,12 @@
 """The whole path: cohort, tokenizer, tokens, questions, base, fine-tuning, answers, evaluation, report.
 
-Each step asks for an artifact, so a step that was done before is not done again.
+Each step asks for an artifact, so a step that was done before, by this run or by another variant's, is not
+done again. Sweeps and comparisons call the same functions with other settings.
 """
 
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from pydantic import Field
 
@@ -13,10 +15,11 @@ from biomechgpt.artifact import Artifact
 from biomechgpt.cohort import CohortSettings, make_cohort
 from biomechgpt.dialogue.questions import QuestionsSettings, make_questions
 from biomechgpt.evaluation import EvaluationSettings, make_evaluation, summary, write_report
+from biomechgpt.language import base as base_room
 from biomechgpt.language.answer import AnswerSettings, make_answers
-from biomechgpt.language.base import BaseSettings, check, make_base
+from biomechgpt.language.base import BaseSettings, make_base
 from biomechgpt.language.finetune import FinetuneSettings, make_model
-from biomechgpt.settings import Settings
+from biomechgpt.settings import Settings, override
 from biomechgpt.tasks import load_tasks
 from biomechgpt.tokenizer import TokenizerSettings, TokensSettings, make_tokenizer, make_tokens
 
@@ -42,41 +45,86 @@ class PipelineSettings(Settings):
     output: str = Field("results/demo", exclude=True)
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A model and what it was made from."""
+
+    cohort: Artifact
+    tokenizer: Artifact
+    tokens: Artifact
+    questions: Artifact
+    base: Artifact
+    model: Artifact
+
+    def seconds(self) -> dict[str, float]:
+        """How long each step took to build; a reused artifact tells what it cost when it was made."""
+        return {name: made.manifest["seconds"] for name, made in vars(self).items()}
+
+
+def check(settings: PipelineSettings) -> None:
+    """Refuse what can be refused before an hour of work. Raises InputError."""
+    base_room.check(settings.language.base)
+    load_tasks(settings.questions.tasks, settings.questions.names)
+
+
+def train(settings: PipelineSettings) -> Trained:
+    """Everything up to the bundle."""
+    check(settings)
+    root, language = settings.root, settings.language
+    cohort = make_cohort(settings.cohort, root)
+    tokenizer = make_tokenizer(cohort, settings.tokenizer, root)
+    tokens = make_tokens(cohort, tokenizer, settings.tokens, root)
+    questions = make_questions(tokens, settings.questions, root)
+    # One base for all seeds and all choices of tasks: it learns from no answer, so it needs only their words.
+    words = make_questions(tokens, QuestionsSettings(tasks=settings.questions.tasks), root)
+    base = make_base(words, tokens, tokenizer, language.base, root)
+    model = make_model(base, questions, tokens, tokenizer, language.finetune, root)
+    return Trained(cohort, tokenizer, tokens, questions, base, model)
+
+
+def measure(model: Artifact, answers: AnswerSettings, evaluation: EvaluationSettings, root: str) -> Artifact:
+    """The evaluation of a model's answers to its own cohort's questions of `answers.splits`."""
+    questions, tokens, tokenizer = (model.input(name) for name in ("questions", "tokens", "tokenizer"))
+    answered = make_answers(model, questions, tokens, answers, root)
+    return make_evaluation(answered, questions, tokens, tokenizer, evaluation, root)
+
+
+def validate(model: Artifact, root: str) -> dict[str, Any]:
+    """A model's figures on validation participants, never on those of the test split.
+
+    Returns {"score", "tasks", "model", "data"}; score: mean over tasks of weighted F1 or Pearson r, where an
+    undefined or negative r counts as 0.
+    """
+    figures = measure(
+        model, AnswerSettings(splits=["validation"]), EvaluationSettings(baselines=False), root
+    ).figures
+    score = sum(max(value or 0.0, 0.0) for value in figures.values()) / len(figures)
+    return {"score": score, "tasks": figures, "model": model.uri, "data": model.data}
+
+
+def with_seed(settings: PipelineSettings, seed: int) -> PipelineSettings:
+    """Another run of the same: phrasings, order and adapters drawn anew over the same motion tokens."""
+    return override(settings, {"questions.seed": seed, "language.finetune.training.seed": seed}, "seed")
+
+
 def run_pipeline(settings: PipelineSettings) -> Artifact:
     """Make everything up to the report; returns the evaluation."""
-    # What can be refused is refused before an hour of work.
-    check(settings.language.base)
-    load_tasks(settings.questions.tasks, settings.questions.names)
-    root, seconds = settings.root, {}
     began = time.time()
-
-    def timed(name: str, make: Callable[[], Artifact]) -> Artifact:
-        made = make()
-        # A reused artifact tells how long it took to build.
-        seconds[name] = made.manifest["seconds"]
-        return made
-
-    cohort = timed("cohort", lambda: make_cohort(settings.cohort, root))
-    tokenizer = timed("tokenizer", lambda: make_tokenizer(cohort, settings.tokenizer, root))
-    tokens = timed("tokens", lambda: make_tokens(cohort, tokenizer, settings.tokens, root))
-    questions = timed("questions", lambda: make_questions(tokens, settings.questions, root))
-    language = settings.language
-    base = timed("base", lambda: make_base(questions, tokens, tokenizer, language.base, root))
-    model = timed("finetune", lambda: make_model(base, questions, tokens, tokenizer, language.finetune, root))
-    answers = timed("answers", lambda: make_answers(model, questions, tokens, settings.answers, root))
-    evaluation = timed(
-        "evaluation",
-        lambda: make_evaluation(answers, questions, tokens, tokenizer, settings.evaluation, root),
-    )
-    seconds["this run"] = round(time.time() - began, 1)
+    made = train(settings)
+    evaluation = measure(made.model, settings.answers, settings.evaluation, settings.root)
+    seconds = made.seconds() | {
+        "answers": evaluation.input("answers").manifest["seconds"],
+        "evaluation": evaluation.manifest["seconds"],
+        "this run": round(time.time() - began, 1),
+    }
     report = write_report(
         evaluation,
-        tokenizer,
+        made.tokenizer,
+        made.model,
         settings.output,
         seconds=seconds,
         settings=settings.model_dump(mode="json"),
-        base_name=model.figures["base"],
-        stand_in=language.base.name is None,
+        stand_in=settings.language.base.name is None,
     )
     print(f"\n{summary(storage.read_json(storage.join(settings.output, 'metrics.json')))}\n")
     print(f"report: {report}  ({seconds['this run']:.0f} s in this run)")

@@ -1,5 +1,6 @@
 """Answers: a bundle asked questions about movements, one batch at a time or a whole cohort through Ray Data."""
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,13 +48,25 @@ class Answerer:
         ]  # numbers and open labels are short phrases
         self.max_new_tokens = max([16, *(len(self.encoder.text(answer_text(text))) for text in longest)])
 
+    @property
+    def longest_movement(self) -> int:
+        """Motion tokens of a movement that is read whole, whichever task is asked about it."""
+        asked = max(
+            len(self.encoder.text(question_text(p))) for t in self.tasks.values() for p in t.phrasings
+        )
+        return self.bundle["max_length"] - asked - self.max_new_tokens - len(self.encoder.prefix([]))
+
     @torch.inference_mode()
     def generate(self, movements: Sequence[Sequence[int]], questions: Sequence[str]) -> list[str]:
-        """One answer a question, about the movement (motion tokens) beside it."""
-        prompts = [
-            np.concatenate([self.encoder.prefix(m), self.encoder.text(question_text(q))])
-            for m, q in zip(movements, questions, strict=True)
-        ]
+        """One answer a question, about the movement (motion tokens) beside it.
+
+        A movement longer than fine-tuning ever saw loses its end, as it would have there.
+        """
+        prompts = []
+        for tokens, question in zip(movements, questions, strict=True):
+            asked = self.encoder.text(question_text(question))
+            room = self.bundle["max_length"] - len(asked) - self.max_new_tokens
+            prompts.append(np.concatenate([self.encoder.fit(self.encoder.prefix(tokens), room), asked]))
         length = max(len(p) for p in prompts)
         ids = np.full((len(prompts), length), self.tokenizer.pad_token_id, dtype=np.int64)
         for row, prompt in enumerate(prompts):
@@ -101,12 +114,12 @@ def make_answers(
         # Prompts of alike length together: little is padding.
         asked = asked.iloc[np.argsort(asked["tokens"].str.len(), kind="stable")]
         gpu: dict[str, Any] = {"num_gpus": 1} if ray.cluster_resources().get("GPU", 0) else {}
-        answered = (
+        answering = (
             ray.data.from_arrow(pa.Table.from_pandas(asked, preserve_index=False))
-            .repartition(settings.workers * 2)
+            .repartition(-(-len(asked) // settings.batch_size))
             .map_batches(
                 _AnswerBatch,
-                fn_constructor_args=(model.uri, max(1, cluster.cpus() // settings.workers)),
+                fn_constructor_args=(model.uri, cluster.cpus_for(settings.workers)),
                 batch_size=settings.batch_size,
                 batch_format="pyarrow",
                 # One core is asked for, so that what feeds the actors always finds room.
@@ -114,8 +127,16 @@ def make_answers(
                 compute=ray.data.ActorPoolStrategy(size=settings.workers),
                 **gpu,
             )
-            .to_pandas()
+            .iter_batches(batch_size=None, batch_format="pandas")
         )
+        parts: list[pd.DataFrame] = []
+        said = time.time()
+        for part in answering:
+            parts.append(part)
+            if time.time() - said > 10:
+                said = time.time()
+                print(f"answers: {sum(map(len, parts))} of {len(asked)} questions", flush=True)
+        answered = pd.concat(parts, ignore_index=True)
         tasks = read_tasks(questions.uri)
         answers = with_parsed(answered, tasks)
         local = answers.to_parquet(None, index=False)

@@ -1,5 +1,6 @@
 """Movement to motion tokens and back, one trial or a whole cohort through Ray Data."""
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -103,12 +104,17 @@ class _EncodeBatch:
 
         torch.set_num_threads(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
         self.tokenizer = MotionTokenizer.load(uri)
+        self.done, self.said = 0, time.time()
 
     def __call__(self, block: pa.Table) -> pa.Table:
         movements = [
             np.asarray(row, np.float32).reshape(-1, N_JOINTS) for row in block["angles_rad"].to_pylist()
         ]
         tokens = pa.array(self.tokenizer.encode(movements), pa.list_(pa.int32()))
+        self.done += len(movements)
+        if time.time() - self.said > 10:
+            self.said = time.time()
+            print(f"tokens: {self.done} trials by this worker", flush=True)
         return block.drop_columns(["angles_rad"]).append_column("tokens", tokens)
 
 

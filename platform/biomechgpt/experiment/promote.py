@@ -1,0 +1,85 @@
+"""Promotion: the best model of a sweep or a comparison becomes the registry's champion, which serving asks for.
+
+The rule: among candidates that answer the same tasks (all that any of them answers), the one with the highest
+score on validation participants, meaned over its seeds; of its seeds, the best. Test participants have no say.
+"""
+
+from typing import Any
+
+from pydantic import Field
+
+from biomechgpt import artifact
+from biomechgpt.artifact import Artifact
+from biomechgpt.experiment import tracking
+from biomechgpt.experiment.pipeline import validate
+from biomechgpt.experiment.tracking import TrackingSettings
+from biomechgpt.settings import InputError, Settings
+
+RULE = (
+    "highest mean over seeds of the validation score (mean over tasks of weighted F1 or Pearson r); "
+    "of its seeds, the best"
+)
+
+Candidates = dict[str, list[dict[str, Any]]]
+"""{name: a run a seed, as `pipeline.validate` returns it}."""
+
+
+class PromoteSettings(Settings):
+    """candidates: URI of a sweep, a comparison or a single model; alias: what the registry calls the winner."""
+
+    candidates: str
+    alias: str = Field("champion", pattern=r"^[a-z][a-z0-9-]*$")
+    tracking: TrackingSettings = TrackingSettings()
+
+
+def run_promote(settings: PromoteSettings) -> Artifact:
+    """Register the winner; returns its bundle. Raises InputError where there is nobody to promote."""
+    candidates = _candidates(artifact.load(settings.candidates))
+    name, run = winner(candidates)
+    model = artifact.load(run["model"], "model", verify=True)
+    scored = {f"validation.{task}": value for task, value in run["tasks"].items()}
+    number = tracking.record(
+        settings.tracking,
+        f"promote {model.fingerprint}",
+        params={"candidates": settings.candidates, "winner": name},
+        metrics=scored | {"validation.score": run["score"]},
+        tags={"model": model.uri, "data": model.data, "rule": RULE},
+    )
+    version = tracking.register(
+        settings.tracking, model, number, settings.alias, {"rule": RULE, "candidate": name}
+    )
+    print(
+        f"{settings.alias}: {name}, model {model.fingerprint}, validation score {run['score']:.3f} "
+        f"of {len(candidates)} candidates; version {version} in {settings.tracking.uri}"
+    )
+    return model
+
+
+def winner(candidates: Candidates) -> tuple[str, dict[str, Any]]:
+    """The rule: the winning candidate's name and its best run. Candidates with fewer tasks do not take part."""
+    tasks = {task for runs in candidates.values() for run in runs for task in run["tasks"]}
+    whole = {
+        n: runs for n, runs in candidates.items() if runs and all(set(r["tasks"]) == tasks for r in runs)
+    }
+    if not whole:
+        raise InputError(f"promotion: no candidate answers all of {sorted(tasks)}")
+    name = max(whole, key=lambda n: sum(run["score"] for run in whole[n]) / len(whole[n]))
+    return name, max(whole[name], key=lambda run: run["score"])
+
+
+def _candidates(source: Artifact) -> Candidates:
+    root = source.uri.rsplit("/", 2)[0]
+    if source.kind == "model":
+        return {"the only one": [validate(source, root)]}
+    if source.kind == "sweep":
+        trials = source.read_json("trials.json")
+        return {str(t["settings"]): t["runs"] for t in trials if t["score"] is not None}
+    if source.kind == "comparison":
+        candidates: Candidates = {}
+        seen: set[str] = set()
+        for run in source.read_json("comparison.json")["runs"]:
+            if run["model"] not in seen:  # a variant may only measure another one elsewhere
+                seen.add(run["model"])
+                candidates.setdefault(run["variant"], []).append(validate(artifact.load(run["model"]), root))
+        return candidates
+    raise InputError(f"{source.uri}: expected a sweep, a comparison or a model, found a {source.kind}")

@@ -1,0 +1,206 @@
+"""A sweep: Ray Tune with Optuna over settings, each setting measured over seeds on validation participants.
+
+A Tune trial is a small driver that asks for artifacts, so what trials share is made once. The study lies beside
+the artifact that it becomes: a killed sweep goes on where it was. Test participants are never looked at.
+"""
+
+from typing import Any
+
+from pydantic import Field, model_validator
+from ray import tune
+
+from biomechgpt import artifact, cluster, storage
+from biomechgpt.artifact import Artifact
+from biomechgpt.experiment import tracking
+from biomechgpt.experiment.pipeline import PipelineSettings, check, train, validate, with_seed
+from biomechgpt.experiment.tracking import TrackingSettings
+from biomechgpt.settings import InputError, Settings, override, plain
+
+VERSION = 1
+STUDY = "study"
+
+
+class Range(Settings):
+    """What one setting is drawn from: exactly one of these."""
+
+    choice: list[Any] | None = Field(None, min_length=1)
+    uniform: tuple[float, float] | None = None
+    log_uniform: tuple[float, float] | None = None
+    integer: tuple[int, int] | None = Field(None, description="both ends included")
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "Range":
+        given = [name for name, value in self if value is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"expected one of choice, uniform, log_uniform, integer, found {given or 'none'}"
+            )
+        for ends in (self.uniform, self.log_uniform, self.integer):
+            if ends and not ends[0] < ends[1]:
+                raise ValueError(f"expected a lower and a higher end, found {list(ends)}")
+        return self
+
+    def ends(self) -> list[Any]:
+        """Values whose being valid makes every draw valid."""
+        return list(self.choice or self.uniform or self.log_uniform or self.integer or [])
+
+    def domain(self) -> Any:
+        """The same for Ray Tune."""
+        if self.choice is not None:
+            return tune.choice(self.choice)
+        if self.integer is not None:
+            return tune.randint(self.integer[0], self.integer[1] + 1)
+        if self.log_uniform is not None:
+            return tune.loguniform(*self.log_uniform)
+        assert self.uniform is not None
+        return tune.uniform(*self.uniform)
+
+
+class SweepSettings(Settings):
+    """space: {path of a setting, as in `--language.finetune.adapter.rank`: what it is drawn from}."""
+
+    experiment: PipelineSettings = PipelineSettings()
+    space: dict[str, Range] = Field(min_length=1)
+    trials: int = Field(20, ge=1)
+    seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)
+    search_seed: int = 0
+    concurrent: int = Field(1, ge=1, exclude=True, description="trials at a time")
+    tracking: TrackingSettings = Field(TrackingSettings(), exclude=True)
+    root: str = Field("results/artifacts", exclude=True)
+
+
+def run_sweep(settings: SweepSettings) -> Artifact:
+    """The sweep artifact: `trials.json`, best first. Raises InputError for a path or value that is none."""
+    for path, drawn in settings.space.items():
+        for value in drawn.ends():
+            override(settings.experiment, {path: value}, f"space.{path}")
+    check(settings.experiment)
+
+    def build(uri: str) -> dict[str, Any]:
+        trials = _study(settings, uri)
+        done = [t for t in trials if t["score"] is not None]
+        if not done:
+            raise InputError(f"sweep: none of {len(trials)} trials finished: {trials[0]['error']}")
+        storage.write_json(storage.join(uri, "trials.json"), trials)
+        return {
+            "trials": len(trials),
+            "failed": len(trials) - len(done),
+            "best_score": done[0]["score"],
+            "best": done[0]["settings"],
+            "data": done[0]["data"],
+        }
+
+    made = artifact.make("sweep", VERSION, settings, {}, build, settings.root)
+    print(_table(made.read_json("trials.json")))
+    return made
+
+
+def _study(settings: SweepSettings, uri: str) -> list[dict[str, Any]]:
+    """Run or resume the study; trials as plain rows, best first, failed ones last."""
+    from ray.tune.search.optuna import OptunaSearch
+
+    cluster.connect()
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    fs, path = storage.arrow_filesystem(storage.join(uri, "run"))
+    folder = f"{path}/{STUDY}"
+    trainable = tune.with_resources(
+        tune.with_parameters(
+            _trial, experiment=plain(settings.experiment), seeds=settings.seeds, root=settings.root
+        ),
+        # Room for any number of drivers, and no core taken from the trainings that they wait for.
+        tune.PlacementGroupFactory([{"CPU": 0, "memory": 1}]),
+    )
+    if tune.Tuner.can_restore(folder, storage_filesystem=fs):
+        print("sweep: going on with the study that was begun", flush=True)
+        tuner = tune.Tuner.restore(
+            folder, trainable, resume_unfinished=True, restart_errored=True, storage_filesystem=fs
+        )
+    else:
+        tuner = tune.Tuner(
+            trainable,
+            param_space={path: drawn.domain() for path, drawn in settings.space.items()},
+            tune_config=tune.TuneConfig(
+                search_alg=OptunaSearch(
+                    metric="score", mode="max", sampler=optuna.samplers.TPESampler(seed=settings.search_seed)
+                ),
+                metric="score",
+                mode="max",
+                num_samples=settings.trials,
+                max_concurrent_trials=settings.concurrent,
+            ),
+            run_config=tune.RunConfig(
+                name=STUDY,
+                storage_path=path,
+                storage_filesystem=fs,
+                verbose=0,
+                callbacks=[_Tracked(settings.tracking, uri)],
+                failure_config=tune.FailureConfig(max_failures=1),
+            ),
+        )
+    rows = []
+    grid = tuner.fit()
+    for result in (grid[i] for i in range(len(grid))):
+        metrics = result.metrics or {}
+        done = result.error is None and metrics.get("seeds") == len(settings.seeds)
+        rows.append(
+            {
+                "score": metrics["score"] if done else None,
+                "settings": result.config,
+                "runs": metrics.get("runs", []),
+                "data": metrics.get("data"),
+                "error": None if result.error is None else str(result.error).strip().splitlines()[-1],
+            }
+        )
+    return sorted(rows, key=lambda row: -1.0 if row["score"] is None else row["score"], reverse=True)
+
+
+def _trial(config: dict[str, Any], experiment: dict[str, Any], seeds: list[int], root: str) -> None:
+    """One Tune trial: the settings drawn, trained and measured with every seed."""
+    cluster.connect()
+    runs: list[dict[str, Any]] = []
+    for seed in seeds:
+        settings = override(PipelineSettings.model_validate(experiment | {"root": root}), config, "sweep")
+        runs.append(validate(train(with_seed(settings, seed)).model, root) | {"seed": seed})
+        score = sum(run["score"] for run in runs) / len(runs)
+        tune.report({"score": score, "seeds": len(runs), "runs": runs, "data": runs[0]["data"]})
+
+
+class _Tracked(tune.Callback):
+    """Records every finished trial in MLflow, from the driver."""
+
+    def __init__(self, settings: TrackingSettings, sweep: str) -> None:
+        self.settings, self.sweep = settings, sweep
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        found = trial.last_result
+        tracking.record(
+            self.settings,
+            f"sweep {self.sweep.rsplit('/', 1)[-1]} {trial.trial_id}",
+            params=trial.config,
+            metrics=_figures(found["runs"]) | {"score": found["score"]},
+            tags={
+                "sweep": self.sweep,
+                "data": found["data"],
+                "models": " ".join(r["model"] for r in found["runs"]),
+            },
+        )
+        done = sum(t.status == "TERMINATED" for t in trials)
+        print(f"sweep: trial {done}: score {found['score']:.3f}  {trial.config}", flush=True)
+
+
+def _figures(runs: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Mean over seeds of each task's figure; None where a seed has none."""
+    by_task = {task: [run["tasks"].get(task) for run in runs] for task in runs[0]["tasks"]}
+    return {task: None if None in seen else sum(seen) / len(seen) for task, seen in by_task.items()}
+
+
+def _table(trials: list[dict[str, Any]]) -> str:
+    lines = [f"{'score':>7}  settings (score: mean over tasks on validation participants)"]
+    for trial in trials:
+        score = "failed" if trial["score"] is None else f"{trial['score']:.3f}"
+        lines.append(
+            f"{score:>7}  " + "  ".join(f"{k.split('.')[-1]}={v}" for k, v in trial["settings"].items())
+        )
+    return "\n".join(lines)

@@ -1,0 +1,264 @@
+"""Dialogue: Gemma's chat template, trees of questions, who sees whom, and questions drawn from annotations."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from biomechgpt.dialogue.chat import (
+    MOTION_END,
+    MOTION_START,
+    Encoder,
+    Tree,
+    answer_text,
+    batch_trees,
+    motion_token,
+    motion_vocabulary,
+    prefix_text,
+    question_text,
+    visible,
+)
+from biomechgpt.dialogue.questions import ask, draw
+from biomechgpt.language.stand_in import CHAT_TEMPLATE, train_text_tokenizer
+from biomechgpt.settings import InputError
+from biomechgpt.tasks import load_tasks
+
+TASKS = load_tasks(Path(__file__).parents[1] / "configs" / "tasks")
+PHRASINGS = [text for task in TASKS.values() for text in task.phrasings]
+CODES = 48
+FEW = hypothesis_settings(max_examples=50, deadline=None)
+
+
+def make_encoder() -> Encoder:
+    tokenizer = train_text_tokenizer(PHRASINGS, 400)
+    tokenizer.add_tokens(motion_vocabulary(CODES), special_tokens=True)
+    return Encoder(tokenizer)
+
+
+ENCODER = make_encoder()
+PREFIX = ENCODER.text("<bos><start_of_turn>user\n" + MOTION_START).tolist()
+codes = st.lists(st.integers(0, CODES - 1), max_size=80)
+spoken = st.sampled_from(PHRASINGS) | st.text(st.characters(codec="utf-8"), max_size=20).map(str.strip)
+
+
+@FEW
+@given(codes, spoken, spoken)
+def test_a_dialogue_is_what_the_chat_template_writes(tokens, question, answer):
+    motion = "".join(motion_token(code) for code in tokens)
+    asked = [{"role": "user", "content": f"{MOTION_START}{motion}{MOTION_END}{question}"}]
+    whole = [*asked, {"role": "assistant", "content": answer}]
+    apply, prompt = ENCODER.tokenizer.apply_chat_template, prefix_text(tokens) + question_text(question)
+    assert ENCODER.tokenizer.chat_template == CHAT_TEMPLATE
+    assert prompt == apply(asked, tokenize=False, add_generation_prompt=True)
+    assert prompt + answer_text(answer) + "\n" == apply(whole, tokenize=False)
+    tree = ENCODER.tree(tokens, [(question, answer)], 4096)
+    ids = np.concatenate([tree.prefix, *tree.branches[0]]).tolist()
+    newline = ENCODER.text("\n").tolist()
+    assert ids + newline == apply(whole, tokenize=True, return_dict=False)
+
+
+@FEW
+@given(st.text(st.characters(codec="utf-8", categories=["L", "Zs"]), max_size=9))
+def test_a_question_without_a_movement_follows_the_template_too(question):
+    asked = [{"role": "user", "content": question}]
+    template = ENCODER.tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    assert ENCODER.tokenizer.decode(ENCODER.prefix(None)) + question_text(question.strip()) == template
+
+
+def test_motion_has_a_token_a_code_in_order():
+    vocabulary = motion_vocabulary(CODES)
+    assert len(set(vocabulary)) == CODES + 2
+    ids = [ENCODER.text(token).tolist() for token in vocabulary]
+    assert [len(some) for some in ids] == [1] * len(ids)
+    prefix = ENCODER.prefix([3, 0, CODES - 1]).tolist()
+    assert prefix == ENCODER.text(prefix_text([3, 0, CODES - 1])).tolist()
+    assert prefix[-4:] == [ids[2 + 3][0], ids[2][0], ids[-1][0], ids[1][0]]
+
+
+pairs = st.lists(st.tuples(spoken, spoken), min_size=1, max_size=4)
+
+
+@FEW
+@given(st.integers(0, 200), pairs, st.integers(8, 80))
+def test_cutting_takes_the_end_of_a_movement_and_never_a_word(length, pairs, spare):
+    tokens = [n % CODES for n in range(length)]
+    longest = max(len(ENCODER.text(question_text(q))) + len(ENCODER.text(answer_text(a))) for q, a in pairs)
+    max_length = longest + len(PREFIX) + 1 + spare
+    tree, whole = ENCODER.tree(tokens, pairs, max_length), ENCODER.prefix(tokens)
+    for (question, answer), (q, a) in zip(pairs, tree.branches, strict=True):
+        assert q.tolist() == ENCODER.text(question_text(question)).tolist()
+        assert a.tolist() == ENCODER.text(answer_text(answer)).tolist()
+        assert len(tree.prefix) + len(q) + len(a) <= max_length
+    assert len(tree.prefix) == min(len(whole), len(PREFIX) + 1 + spare)
+    assert tree.prefix[:-1].tolist() == whole[: len(tree.prefix) - 1].tolist()
+    assert tree.prefix[-1] == whole[-1]
+    assert len(tree) == len(tree.prefix) + sum(len(q) + len(a) for q, a in tree.branches)
+
+
+def test_no_room_for_a_movement_is_refused():
+    longest = len(ENCODER.text(question_text("Why?"))) + len(ENCODER.text(answer_text("x")))
+    with pytest.raises(InputError, match=r"max_length: .* for a movement"):
+        ENCODER.tree([1, 2, 3], [("Why?", "x")], longest + 7)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="Encoder.fit lets 8 ids do, of which the turn's opening takes 8: no code"
+)
+def test_what_is_not_refused_has_some_movement_in_it():
+    longest = len(ENCODER.text(question_text("Why?"))) + len(ENCODER.text(answer_text("x")))
+    for room in range(1, 40):
+        try:
+            tree = ENCODER.tree([5] * 40, [("Why?", "x")], longest + room)
+        except InputError:
+            continue
+        assert tree.prefix[: len(PREFIX)].tolist() == PREFIX
+        assert len(tree.prefix) > len(PREFIX) + 1
+
+
+lengths = st.tuples(
+    st.integers(1, 9), st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=3)
+)
+forests = st.lists(lengths, min_size=1, max_size=3)
+
+
+def grow(shapes) -> list[Tree]:
+    """Trees with these lengths of prefix and (question, answer), every token another number."""
+    fresh = iter(range(1, 10_000))
+    take = lambda n: np.array([next(fresh) for _ in range(n)])  # noqa: E731
+    return [Tree(take(n), [(take(q), take(a)) for q, a in branches]) for n, branches in shapes]
+
+
+@FEW
+@given(forests, st.tuples(*[st.sampled_from([0.0, 0.5, 1.0])] * 3))
+def test_a_batch_holds_for_each_token_what_its_separate_samples_would(shapes, weights):
+    trees = grow(shapes)
+    batch = {name: values.numpy() for name, values in batch_trees(trees, 0, weights).items()}
+    expected: dict[int, list] = {}
+    for tree in trees:
+        for question, answer in tree.branches:
+            sample = np.concatenate([tree.prefix, question, answer])
+            kinds = np.repeat(weights, [len(tree.prefix), len(question), len(answer)])
+            for at, token in enumerate(sample):
+                before = sample[at - 1] if at else None
+                seen = expected.setdefault(token, [at, before, 0.0])
+                assert seen[:2] == [at, before]
+                seen[2] += kinds[at] if at else 0.0
+    held = {}
+    for ids, position, segment, parent, weight in zip(*batch.values(), strict=True):
+        for at in np.flatnonzero(segment >= 0):
+            before = ids[parent[at]] if position[at] else None
+            held[ids[at]] = [position[at], before, weight[at]]
+        assert not ids[segment < 0].any()
+        assert not weight[segment < 0].any()
+    assert held == expected
+
+
+@FEW
+@given(forests, st.none() | st.integers(1, 6))
+def test_a_token_sees_its_own_sample_up_to_itself_within_the_window(shapes, window):
+    trees = grow(shapes)
+    batch = batch_trees(trees, 0, (1, 1, 1))
+    seen = visible(batch["segment"], batch["position_ids"], window)
+    assert seen.shape == (len(trees), 1, max(map(len, trees)), max(map(len, trees)))
+    for row, tree in enumerate(trees):
+        ids = batch["input_ids"][row].tolist()
+        sees = {a: {b for b, yes in zip(ids, line, strict=True) if yes}
+                for a, line in zip(ids, seen[row, 0].tolist(), strict=True) if a}  # fmt: skip
+        for question, answer in tree.branches:
+            sample = [*tree.prefix, *question, *answer]
+            for at, token in enumerate(sample):
+                first = 0 if window is None else max(0, at + 1 - window)
+                assert sees[token] == set(sample[first : at + 1])
+
+
+@FEW
+@given(forests)
+def test_padding_sees_itself_and_nobody_sees_it(shapes):
+    batch = batch_trees(grow(shapes), 0, (1, 1, 1))
+    padding = batch["segment"] < 0
+    seen = visible(batch["segment"], batch["position_ids"])[:, 0]
+    itself = torch.eye(seen.shape[1], dtype=torch.bool).expand_as(seen)
+    assert torch.equal(seen[padding], itself[padding])
+    assert torch.equal(seen.mT[padding], itself[padding])
+
+
+NOTHING = dict.fromkeys(task.annotation for task in TASKS.values())
+
+
+def row(number: int, **annotations) -> dict:
+    return {
+        "trial": f"t{number}",
+        "participant": f"p{number // 2}",
+        "split": "train",
+        **NOTHING,
+        **annotations,
+    }
+
+
+ROWS = [
+    row(0, activity="FSST", impaired="no", assistive_device="none", fsst_time=7.93),
+    row(
+        1, activity="overground walking", impaired="yes", diagnosis="LLPU", falls_history="yes", cadence=101.0
+    ),
+    row(2, activity="TUG", impaired="yes", diagnosis="stroke", falls_history="yes", tug_time=20.0),
+    row(3, activity="sitting"),
+    *(row(n, activity="overground walking", impaired="no", diagnosis="TBI") for n in range(4, 24)),
+]
+
+
+def sort(asked: list[dict]) -> list[dict]:
+    return sorted(asked, key=lambda q: (q["trial"], q["task"]))
+
+
+def test_questions_are_asked_where_they_apply_with_the_annotated_answer():
+    asked = {(q["trial"], q["task"]): q for q in ask(ROWS, TASKS, 0)}
+    by_trial = {n: {task for trial, task in asked if trial == f"t{n}"} for n in range(5)}
+    assert by_trial[0] == {"activity", "impaired", "assistive_device", "fsst_time"}
+    assert by_trial[1] == {"activity", "impaired", "diagnosis", "falls_history", "cadence"}
+    assert by_trial[2] == {"activity", "impaired", "diagnosis", "tug_time"}
+    assert by_trial[3] == {"activity"}
+    assert by_trial[4] == {"activity", "impaired"}
+    answers = {key: (q["answer"], q["label"], q["value"]) for key, q in asked.items()}
+    assert answers["t0", "assistive_device"] == ("no device", "none", None)
+    assert answers["t0", "fsst_time"] == ("7.9 s", None, 7.93)
+    assert answers["t1", "diagnosis"] == ("lower-limb prosthesis user", "LLPU", None)
+    for (trial, task), question in asked.items():
+        assert question["question"] == draw(TASKS[task], trial, 0)
+        assert question["question"] in TASKS[task].phrasings
+        assert question["participant"] == f"p{int(trial[1:]) // 2}"
+
+
+@FEW
+@given(st.permutations(ROWS), st.permutations(list(TASKS)))
+def test_the_order_of_trials_and_tasks_changes_no_question(rows, names):
+    assert sort(ask(rows, {name: TASKS[name] for name in names}, 3)) == sort(ask(ROWS, TASKS, 3))
+
+
+def test_fewer_trials_or_tasks_change_no_other_question():
+    few = ask(ROWS[::2], {"activity": TASKS["activity"]}, 3)
+    assert len(few) == len(ROWS[::2])
+    assert all(question in ask(ROWS, TASKS, 3) for question in few)
+
+
+def test_another_seed_asks_the_same_in_other_words_and_order():
+    one, two = ask(ROWS, TASKS, 0), ask(ROWS, TASKS, 1)
+    assert one == ask(ROWS, TASKS, 0)
+    words = [q.pop("question") != r.pop("question") for q, r in zip(sort(one), sort(two), strict=True)]
+    assert np.mean(words) > 0.7
+    assert one != two
+    assert sort(one) == sort(two)
+
+
+def test_phrasings_are_drawn_evenly_and_tasks_interleave():
+    task = TASKS["activity"]
+    drawn = [task.phrasings.index(draw(task, f"trial {n}", 0)) for n in range(1800)]
+    counts = np.bincount(drawn, minlength=len(task.phrasings))
+    assert counts.min() > 150
+    assert counts.max() < 250
+    order = [q["task"] for q in ask(ROWS, TASKS, 0)]
+    assert sum(a != b for a, b in pairwise(order)) > len(order) / 4
