@@ -3,8 +3,8 @@
 from pydantic import Field
 
 from biomechgpt import artifact
+from biomechgpt.job import run_job
 from biomechgpt.language.answer import AnswerSettings, make_answers
-from biomechgpt.settings import run_job
 
 
 class Job(AnswerSettings):

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from biomechgpt.cohort import CohortSettings, make_cohort
-from biomechgpt.settings import run_job
+from biomechgpt.job import run_job
 
 
 class Job(CohortSettings):

@@ -4,7 +4,7 @@ from pydantic import Field
 
 from biomechgpt import artifact
 from biomechgpt.dialogue.questions import QuestionsSettings, make_questions
-from biomechgpt.settings import run_job
+from biomechgpt.job import run_job
 
 
 class Job(QuestionsSettings):

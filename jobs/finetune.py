@@ -3,8 +3,8 @@
 from pydantic import Field
 
 from biomechgpt import artifact
+from biomechgpt.job import run_job
 from biomechgpt.language.finetune import FinetuneSettings, make_model
-from biomechgpt.settings import run_job
 
 
 class Job(FinetuneSettings):

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from biomechgpt import artifact
-from biomechgpt.settings import run_job
+from biomechgpt.job import run_job
 from biomechgpt.tokenizer import TokensSettings, make_tokens
 
 

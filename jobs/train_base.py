@@ -3,8 +3,8 @@
 from pydantic import Field
 
 from biomechgpt import artifact
+from biomechgpt.job import run_job
 from biomechgpt.language.base import BaseSettings, make_base
-from biomechgpt.settings import run_job
 
 
 class Job(BaseSettings):

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# What the served application asks for: its replicas get it with their environment.
+os.environ.setdefault("BIOMECHGPT_API_KEY", "the-key-of-the-tests")
 # Ray's workers import what a test defines.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
 ROOT = Path(__file__).parents[1]

@@ -106,9 +106,6 @@ def test_no_room_for_a_movement_is_refused():
         ENCODER.tree([1, 2, 3], [("Why?", "x")], longest + 7)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Encoder.fit lets 8 ids do, of which the turn's opening takes 8: no code"
-)
 def test_what_is_not_refused_has_some_movement_in_it():
     longest = len(ENCODER.text(question_text("Why?"))) + len(ENCODER.text(answer_text("x")))
     for room in range(1, 40):

@@ -47,18 +47,6 @@ SIZE = stand_in.StandInSettings(
     vocabulary=320, hidden_size=64, intermediate_size=64, layers=6, heads=2, key_value_heads=1, head_dim=32,
     sliding_window=WINDOW,
 )  # fmt: skip
-CLI = pytest.mark.xfail(
-    strict=True, reason="an option lets the command line fill in every nested default first"
-)
-TWICE = pytest.mark.xfail(
-    strict=True, reason="extend_vocabulary fills rows that were not added: shapes differ"
-)
-UNQUANTIZED = pytest.mark.xfail(
-    strict=True, reason="prepare_model_for_kbit_training checkpoints only 4-bit models"
-)
-TOWER = pytest.mark.xfail(
-    strict=True, reason="finetune: target_modules='all-linear' means the vision tower's too"
-)
 PAIRS = [
     ("What is the walking speed?", "1.25 m/s"),
     ("Which assistive device is being used?", "cane"),
@@ -252,7 +240,7 @@ def test_motion_rows_keep_the_distances_of_their_codes_and_the_spread_of_words(c
     assert abs(np.corrcoef(distances, pdist(made["random"][2:].numpy()))[0, 1]) < 0.3
 
 
-@pytest.mark.parametrize("rows", [pytest.param("codebook", marks=TWICE), "random"])
+@pytest.mark.parametrize("rows", ["codebook", "random"])
 def test_a_base_that_has_motion_already_is_left_as_it_is(extended, codebook, rows):
     model, tokenizer = copy.deepcopy(extended)
     before = model.get_input_embeddings().weight.detach().clone()
@@ -412,7 +400,7 @@ def test_adapters_go_into_every_linear_layer_of_the_language_model(base, room):
     assert rows.shape == (CODES + 2, SIZE.hidden_size)
 
 
-@pytest.mark.parametrize("base", ["text", pytest.param("image", marks=TOWER)], indirect=True, scope="module")
+@pytest.mark.parametrize("base", ["text", "image"], indirect=True, scope="module")
 def test_no_adapter_goes_into_a_vision_tower(base, room):
     trainee = trainee_of(base[1], room)
     trained = [n for n, p in trainee.model().named_parameters() if p.requires_grad]
@@ -435,7 +423,7 @@ def test_fresh_adapters_change_nothing_and_motion_rows_learn_as_in_the_whole_mod
     assert relative(rows, plain.get_input_embeddings().weight.grad[ids]) < 1e-5
 
 
-@pytest.mark.parametrize("quantization", ["nf4", pytest.param("none", marks=UNQUANTIZED)])
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
 def test_gradient_checkpointing_recomputes_and_changes_nothing(base, room, quantization):
     results = []
     for checkpointing in (False, True):
@@ -494,9 +482,6 @@ def test_a_batch_is_answered_as_each_question_alone_word_for_word(bundle):
     assert len(set(together)) > 1
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Answerer gives an answer without `labels` 16 tokens, whatever was trained"
-)
 def test_there_is_room_for_every_answer_that_was_trained(bundle, room):
     answerer = Answerer(bundle[1].uri)
     answers = set(read_questions(room[1]["questions"])["answer"])
@@ -536,26 +521,20 @@ def test_a_named_gemma_gets_no_motion_pretraining_unless_asked(name, tmp_path):
     assert BaseSettings().motion.epochs > 0
 
 
-@CLI
 @pytest.mark.parametrize("option", ["--base.name=x", "--base.seed=1", "--base.motion.questions=4"])
 def test_nor_when_an_option_is_given(option):
     assert language(CONFIGS / "language" / "gemma_1b.yaml", [option]).base.motion.epochs == 0
 
 
-@CLI
 def test_a_file_means_the_same_with_an_option_beside_it(tmp_path):
     file = write(tmp_path, base={"motion": {"training": {"seed": 1}}})
     assert language(file, ["--base.seed", "0"]) == language(file)
 
 
-@pytest.mark.xfail(strict=True, reason="override lays values over every default: the stand-in's epochs stay")
 def test_nor_when_a_variant_of_an_experiment_names_it():
     assert override(LanguageSettings(), {"base.name": "x"}, "variant").base.motion.epochs == 0
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a part given replaces the field's default by its class's: 2e-4 for 1e-3"
-)
 def test_a_part_that_is_given_leaves_the_rest_as_it_was():
     given = BaseSettings(motion={"training": {"seed": 1}}).motion.training
     assert given.model_copy(update={"seed": 0}) == BaseSettings().motion.training

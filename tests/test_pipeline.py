@@ -1,18 +1,26 @@
 """The whole path, on real Ray: cohort to report, then the same from a user's folder, a job and bad input."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import ray
+from safetensors.numpy import load_file
 
 from biomechgpt import storage
 from biomechgpt.cohort import read_table
-from biomechgpt.experiment.pipeline import run_pipeline
-from biomechgpt.tokenizer import MotionTokenizer, read_tokens
+from biomechgpt.cohort.readers import opensim
+from biomechgpt.cohort.simulator import SimulatorSettings
+from biomechgpt.cohort.simulator import participants as participants_of
+from biomechgpt.cohort.simulator import trials as trials_of
+from biomechgpt.experiment.pipeline import PipelineSettings, run_pipeline
+from biomechgpt.settings import load, override
+from biomechgpt.tokenizer import MotionTokenizer, make_tokenizer, read_tokens
 from biomechgpt.tokenizer.train import prepare
 from conftest import ROOT
 
@@ -103,3 +111,92 @@ def test_bad_input_exits_with_2_and_writes_nothing(tmp_path, arguments, named):
     assert named in job.stderr
     assert "Traceback" not in job.stderr
     assert not storage.list_files(str(tmp_path / "artifacts"))
+
+
+def recordings(folder: Path, participants: int) -> Path:
+    """A folder of .mot files of simulated walks and chairs, with their annotations, as a lab would bring them."""
+    people = participants_of(SimulatorSettings(participants=participants, trials_per_participant=4, seed=5))
+    lines = ["path,participant,activity,impaired,site"]
+    for person in people:
+        for number, made in enumerate(trials_of(SimulatorSettings(seed=5), person, 50.0)):
+            path = folder / person.name / f"{number}.mot"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(opensim.write(np.arange(len(made.angles_rad)) / 50, made.angles_rad, made.pelvis))
+            known = made.annotations
+            lines.append(
+                f"{person.name}/{number}.mot,{person.name},{known['activity']},{known['impaired']},ward"
+            )
+    (folder / "annotations.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_a_folder_of_recordings_takes_the_same_path(ray_cluster, tmp_path):
+    folder = recordings(tmp_path / "in", 12)
+    broken = folder / "broken.mot"
+    broken.write_text("endheader\n")
+    arguments = [
+        "--cohort.recordings",
+        str(folder),
+        "--root",
+        str(tmp_path / "a"),
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    os.chdir(ROOT)
+    run_pipeline(load(PipelineSettings, ROOT / "configs/experiments/tiny.yaml", arguments))
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert metrics["data"] == "recorded"
+    assert set(metrics["tasks"]) == {"activity", "impaired"}
+    page = (tmp_path / "out/report.html").read_text()
+    assert "Data: recorded" in page
+    assert "simulated" not in page
+
+
+def test_two_workers_learn_the_codebook_of_one(tiny, tmp_path):
+    cohort = tiny.only("cohort")
+    base = override(tiny.settings.tokenizer, {"steps": 8, "batch_size": 16}, "test")
+    made = []
+    for workers in (1, 2):
+        settings = override(base, {"training.workers": workers, "training.zero_stage": workers}, "test")
+        made.append(make_tokenizer(cohort, settings, str(tmp_path / str(workers))))
+    one, two = (load_file(artifact.path("model.safetensors")) for artifact in made)
+    assert made[0].fingerprint == made[1].fingerprint
+    for name, value in one.items():
+        np.testing.assert_allclose(two[name], value, rtol=2e-3, atol=2e-4, err_msg=name)
+    assert made[0].figures["loss"] == pytest.approx(made[1].figures["loss"], rel=1e-3)
+
+
+def test_every_bad_recording_is_named_and_nothing_is_written(tmp_path):
+    folder = recordings(tmp_path / "in", 3)
+    files = sorted(folder.rglob("*.mot"))
+    lines = files[0].read_text().splitlines()
+    cells = lines[40].split("\t")
+    spoilt = {
+        "expected a number, found nan": [
+            *lines[:40],
+            "\t".join([*cells[:9], "nan", *cells[10:]]),
+            *lines[41:],
+        ],
+        "expected time to increase": [*lines[:40], "\t".join(["0.1", *cells[1:]]), *lines[41:]],
+        "the file is cut off": lines[:-20],
+        "look like degrees": [line.replace("inDegrees=yes", "inDegrees=no") for line in lines],
+        "missing hip_flexion_r": [line.replace("hip_flexion_r", "thigh") for line in lines],
+    }
+    for file, text in zip(files, spoilt.values(), strict=False):
+        file.write_text("\n".join(text) + "\n")
+    root = tmp_path / "artifacts"
+    command = [
+        sys.executable,
+        "jobs/build_cohort.py",
+        "--recordings",
+        str(folder),
+        "--strict",
+        "--root",
+        str(root),
+    ]
+    job = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert job.returncode == 2, job.stderr
+    for file, message in zip(files, spoilt, strict=False):
+        (line,) = [line for line in job.stderr.splitlines() if str(file.relative_to(folder)) in line]
+        assert message in line
+    assert not storage.list_files(str(root))

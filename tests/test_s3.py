@@ -46,6 +46,7 @@ def test_artifact_is_published_reused_and_checked(bucket, tmp_path):
     assert len(built) == 1
     assert again.manifest == first.manifest
     assert (storage.local_copy(first.uri, tmp_path) / "part/a.txt").read_bytes() == b"angles"
+    assert storage.local_copy(first.path("part/a.txt"), tmp_path / "one").read_bytes() == b"angles"
     storage.write_bytes(first.path("part/a.txt"), b"altered")
     with pytest.raises(InputError, match=r"part/a.txt.*altered"):
         artifact.load(first.uri, verify=True)

@@ -3,15 +3,13 @@
 Each room keeps its own settings beside what they configure; this module only says how they are read.
 """
 
-import argparse
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
 
 class InputError(Exception):
@@ -63,8 +61,12 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def plain(settings: Settings) -> dict[str, Any]:
-    """Every field as Python values, those too that `model_dump` leaves out (where and how fast to run)."""
-    return {name: plain(value) if isinstance(value, Settings) else value for name, value in settings}
+    """What was set, as Python values, fields too that `model_dump` leaves out (where and how fast to run)."""
+    return {
+        name: plain(value) if isinstance(value, Settings) else value
+        for name, value in settings
+        if name in settings.model_fields_set
+    }
 
 
 def override(settings: S, values: Mapping[str, Any], source: str) -> S:
@@ -106,44 +108,21 @@ def load(model: type[S], path: str | Path | None, arguments: Sequence[str] = ())
     if not arguments:
         return validate(model, values, source)
     try:
-        # Options win over what is passed here; a pydantic-settings command line knows every nested field.
-        return validate(
-            model, plain(CliApp.run(_command_line(model), cli_args=list(arguments), **values)), source
-        )
+        return validate(model, merge(values, _options(model, arguments)), source)
     except SettingsError as error:
         raise InputError(f"command line: {error}") from None
-    except ValidationError as error:
-        raise InputError(_explain(error, source)) from None
 
 
-def _command_line(model: type[S]) -> Any:
-    """The model with a command line: options are spelt as keys are, and what YAML gave is not asked for again."""
+def _options(model: type[S], arguments: Sequence[str]) -> dict[str, Any]:
+    """What the options set and nothing else: a default among it would look like somebody's wish."""
 
     class CommandLine(BaseSettings, model):  # type: ignore[misc, valid-type]
         __doc__ = model.__doc__
-        model_config = SettingsConfigDict(
-            nested_model_default_partial_update=True,
-            case_sensitive=True,
-            cli_hide_none_type=True,
-            cli_avoid_json=True,
-            cli_implicit_flags=True,
-        )
 
-        @classmethod
-        def settings_customise_sources(cls, settings_cls: Any, init_settings: Any, *_: Any, **__: Any) -> Any:
-            return (init_settings,)  # nothing from the environment
-
-    return CommandLine
-
-
-def run_job(model: type[S], main: Callable[[S], Any]) -> None:
-    """What every script in jobs/ does: read settings, run, print `artifact: URI`; bad input exits with 2."""
-    first = argparse.ArgumentParser(add_help=False)
-    first.add_argument("--config")
-    known, rest = first.parse_known_args()
-    try:
-        result = main(load(model, known.config, rest))
-    except InputError as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    print(f"artifact: {result}")
+    return CliSettingsSource(
+        CommandLine,
+        cli_parse_args=list(arguments),
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+        cli_implicit_flags=True,
+    )()

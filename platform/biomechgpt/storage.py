@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def upload(folder: str | Path, uri: str) -> None:
 
 
 def local_copy(uri: str, cache: str | Path | None = None) -> Path:
-    """A local folder with the files of `uri`: the folder itself where it is local, a download where not.
+    """A local folder with the files of `uri`, or a file: itself where it is local, a download where not.
 
     A download is kept under `cache` (default: the temporary folder) and reused: artifacts never change.
     """
@@ -109,14 +110,17 @@ def local_copy(uri: str, cache: str | Path | None = None) -> Path:
         return Path(absolute(uri))
     base = Path(cache or Path(tempfile.gettempdir()) / "biomechgpt-cache")
     target = base / uri.replace("://", "/")
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=target.parent))
-        for name in list_files(uri):
-            (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            (partial / name).write_bytes(read_bytes(join(uri, name)))
-        try:
-            partial.rename(target)
-        except OSError:  # another process was first
-            shutil.rmtree(partial)
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=target.parent))
+    names = list_files(uri)
+    single = names == [""]  # a file lists as itself, without a name
+    for name in names:
+        path = partial / (name or target.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(read_bytes(uri if single else join(uri, name)))
+    with suppress(OSError):  # another process was first
+        (partial / target.name if single else partial).rename(target)
+    shutil.rmtree(partial, ignore_errors=True)
     return target

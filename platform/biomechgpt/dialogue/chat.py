@@ -80,7 +80,7 @@ class Encoder:
 
     def fit(self, prefix: np.ndarray, room: int) -> np.ndarray:
         """The prefix in at most `room` ids: a movement's end is left out, `<motion_end>` is kept."""
-        if room < 8:
+        if room < len(self.prefix([])) + 8:
             raise InputError(
                 f"max_length: its questions and answers leave {room} tokens for a movement, expected at least 8"
             )

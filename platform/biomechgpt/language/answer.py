@@ -46,7 +46,13 @@ class Answerer:
         longest = [
             task.answer(label) for task in self.tasks.values() for label in (task.labels or [])
         ]  # numbers and open labels are short phrases
-        self.max_new_tokens = max([16, *(len(self.encoder.text(answer_text(text))) for text in longest)])
+        self.max_new_tokens = max(
+            [
+                16,
+                self.bundle["longest_answer"],
+                *(len(self.encoder.text(answer_text(text))) for text in longest),
+            ]
+        )
 
     @property
     def longest_movement(self) -> int:

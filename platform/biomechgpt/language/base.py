@@ -31,13 +31,19 @@ VERSION = 1
 STAND_IN = "local stand-in (a small Gemma 3 trained here)"
 
 
+class PretrainingSteps(TrainingSettings):
+    """All weights of a model that knows nothing yet: faster than fine-tuning."""
+
+    learning_rate: float = Field(1e-3, gt=0)
+
+
 class PretrainingSettings(SampleSettings):
     """Motion pre-training, all weights; `epochs: 0` leaves it out."""
 
     epochs: float = Field(3.0, ge=0)
     batch_size: int = Field(16, ge=1)
     questions: int = Field(3, ge=1, description="random questions with shuffled answers a trial")
-    training: TrainingSettings = TrainingSettings(learning_rate=1e-3)
+    training: PretrainingSteps = PretrainingSteps()
 
 
 class BaseSettings(Settings):
@@ -56,9 +62,10 @@ class BaseSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _real_gemma_needs_no_motion_pretraining(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("name") and "motion" not in values:
-            return {**values, "motion": {"epochs": 0}}
-        return values
+        if not isinstance(values, dict) or not values.get("name"):
+            return values
+        motion = values.get("motion", {})
+        return {**values, "motion": {"epochs": 0, **motion}} if isinstance(motion, dict) else values
 
 
 def check(settings: BaseSettings) -> None:

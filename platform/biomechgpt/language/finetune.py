@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import bitsandbytes
-from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from peft import LoraConfig, get_peft_model
 from pydantic import Field
 from torch import nn
 
@@ -23,6 +23,8 @@ from biomechgpt.tokenizer import read_tokens
 from biomechgpt.training import TrainingSettings, fit
 
 VERSION = 1
+# Every linear layer of the language model; not those of the vision tower that Gemma 3 4B brings along.
+LAYERS = r"(?!.*(?:vision_tower|multi_modal_projector)).*\.(?:[qkvo]|gate|up|down)_proj"
 
 
 class AdapterSettings(Settings):
@@ -63,7 +65,7 @@ class _QLoRA(TreeTrainee):
         settings = self.settings
         model = network.load_model(self.folder, settings.quantization, settings.compute)
         if settings.gradient_checkpointing:
-            model = prepare_model_for_kbit_training(model)
+            model.gradient_checkpointing_enable({"use_reentrant": False})
         ids = self.tokenizer.convert_tokens_to_ids(motion_vocabulary(self.codes))
         self.adapted = get_peft_model(
             model,
@@ -71,7 +73,7 @@ class _QLoRA(TreeTrainee):
                 r=settings.adapter.rank,
                 lora_alpha=settings.adapter.alpha,
                 lora_dropout=settings.adapter.dropout,
-                target_modules="all-linear",
+                target_modules=LAYERS,
                 trainable_token_indices={"embed_tokens": ids},
                 ensure_weight_tying=True,
                 task_type="CAUSAL_LM",
@@ -91,6 +93,7 @@ class _QLoRA(TreeTrainee):
             "questions": self.questions,
             "trained_parameters": trained,
             "linear_layers_4bit": len(layers),
+            "longest_answer": max(len(answer) for tree in self.trees for _, answer in tree.branches),
         }
 
 
@@ -124,6 +127,7 @@ def make_model(
                 "compute": settings.compute,
                 "tokenizer": tokenizer.fingerprint,
                 "max_length": settings.max_length,
+                "longest_answer": figures["longest_answer"],
             },
         )
         return {**figures, "base": base.figures["base"]}

@@ -86,6 +86,9 @@ def extend_vocabulary(
 
     The embedding never shrinks: Gemma 3 has more rows than its tokenizer has tokens.
     """
+    vocabulary = motion_vocabulary(len(codebook))
+    if not set(vocabulary) - set(tokenizer.get_vocab()):
+        return tokenizer.convert_tokens_to_ids(vocabulary)
     known = len(tokenizer)
     tokenizer.add_tokens(motion_vocabulary(len(codebook)), special_tokens=True)
     ids = list(range(known, len(tokenizer)))

@@ -3,6 +3,7 @@
 Knows how an annotation becomes a spoken answer and back; knows nothing about tokens or models.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,6 +14,16 @@ from pydantic import Field, model_validator
 from biomechgpt.settings import InputError, Settings, read_yaml, validate
 
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+
+
+def _plain(value: Any) -> Any:
+    """A whole number as a table of text would have it: 1.0 is `1`."""
+    return f"{value:g}" if isinstance(value, float) and value.is_integer() else value
+
+
+def _heard(text: str) -> str:
+    """Text without case, final stop and the space around."""
+    return text.strip().rstrip(".").strip().casefold()
 
 
 class Task(Settings):
@@ -40,7 +51,7 @@ class Task(Settings):
             raise ValueError("a regression task needs `unit` and `plausible`")
         if len(set(self.phrasings)) != len(self.phrasings):
             raise ValueError("phrasings repeat one another")
-        if self.labels and len(set(self.labels.values())) != len(self.labels):
+        if self.labels and len({_heard(said) for said in self.labels.values()}) != len(self.labels):
             raise ValueError("two labels have the same spoken answer")
         return self
 
@@ -48,11 +59,11 @@ class Task(Settings):
         """Whether the question makes sense for a trial and its answer was collected."""
         if annotations.get(self.annotation) is None:
             return False
-        return all(annotations.get(column) in values for column, values in self.applies_when.items())
+        return all(_plain(annotations.get(column)) in values for column, values in self.applies_when.items())
 
     def truth(self, annotations: Mapping[str, Any]) -> str | float:
         """The annotated label or number. Raises InputError where it is no label, or not plausible."""
-        value = annotations[self.annotation]
+        value = _plain(annotations[self.annotation])
         where = f"trial {annotations.get('trial', '?')}, column {self.annotation!r}"
         if self.kind == "classification":
             if self.labels is not None and value not in self.labels:
@@ -60,9 +71,13 @@ class Task(Settings):
             return str(value)
         assert self.plausible is not None
         low, high = self.plausible
-        if not low <= float(value) <= high:
-            raise InputError(f"{where}: expected {low:g} to {high:g} {self.unit}, found {float(value):g}")
-        return float(value)
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not low <= number <= high:
+            raise InputError(f"{where}: expected {low:g} to {high:g} {self.unit}, found {value}")
+        return number
 
     def answer(self, truth: str | float) -> str:
         """What a label or number is spoken as: `stroke`, `1.25 m/s`."""
@@ -83,8 +98,7 @@ class Task(Settings):
             return None
         if self.labels is None:
             return text
-        spoken = {phrase.casefold(): label for label, phrase in self.labels.items()}
-        return spoken.get(text.casefold())
+        return {_heard(phrase): label for label, phrase in self.labels.items()}.get(_heard(text))
 
 
 Tasks = dict[str, Task]
@@ -105,6 +119,7 @@ def load_tasks(folder: str | Path, names: Iterable[str] | None = None) -> Tasks:
         raise InputError(f"{folder}: no task files (*.yaml) here")
     if names is None:
         return tasks
+    names = list(names)
     unknown = [name for name in names if name not in tasks]
     if unknown:
         raise InputError(f"tasks: unknown {unknown}; {folder} has {sorted(tasks)}")

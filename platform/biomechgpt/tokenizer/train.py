@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,13 @@ VERSION = 1
 COLUMNS = ["split", "n_frames", "angles_rad", "joint_mask"]
 
 
+class TokenizerSteps(TrainingSettings):
+    """T2M-GPT's: a constant rate."""
+
+    schedule: Literal["constant", "cosine"] = "constant"
+    checkpoint_every: int = Field(1000, ge=1, exclude=True)
+
+
 class TokenizerSettings(Settings):
     """batch_size: windows a step over all workers; window: frames of each."""
 
@@ -32,9 +39,7 @@ class TokenizerSettings(Settings):
     window: int = Field(64, ge=8)
     batch_size: int = Field(256, ge=1)
     steps: int = Field(20_000, ge=1)
-    training: TrainingSettings = TrainingSettings(
-        learning_rate=2e-4, schedule="constant", checkpoint_every=1000
-    )
+    training: TokenizerSteps = TokenizerSteps()
 
     @model_validator(mode="after")
     def _fits(self) -> "TokenizerSettings":

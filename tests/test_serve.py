@@ -1,0 +1,310 @@
+"""The server: real Ray Serve over the tiny run's bundle, asked as hospital systems, scripts and browsers ask."""
+
+import asyncio
+import base64
+import json
+import os
+import shutil
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from conftest import REAL
+from serve import app as application
+from serve import examples
+from serve.guard import Guard
+
+KEY = os.environ[application.KEY]
+HEADERS = {"Authorization": f"Bearer {KEY}"}
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def url(tiny):
+    from ray import serve
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    bundle = tiny.only("model").uri
+    serve.run(
+        application.build({"bundle": bundle, "max_body_bytes": 2_000_000}), name="test", route_prefix="/"
+    )
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()
+
+
+@pytest.fixture(scope="module")
+def client(url):
+    with httpx.Client(base_url=url, headers=HEADERS, timeout=120) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def walk():
+    """(name, content) of a simulated walk."""
+    name = next(e["name"] for e in examples.listed() if "walking" in e["name"])
+    return name, examples.mot(name).encode()
+
+
+def upload(walk):
+    return {"recording": walk}
+
+
+pytestmark = pytest.mark.cluster
+
+
+def test_the_page_and_probes_need_no_key_and_everything_else_does(url):
+    with httpx.Client(base_url=url, timeout=60) as nobody:
+        page = nobody.get("/")
+        assert page.status_code == 200
+        assert "default-src 'self'" in page.headers["content-security-policy"]
+        assert nobody.get("/healthz").json() == {"status": "ok"}
+        assert nobody.get("/readyz").status_code == 200
+        paths = nobody.get("/openapi.json").json()["paths"]
+        assert {"/v1/answers", "/v1/chat", "/healthz", "/readyz", "/fhir/$answer-motion"} <= set(paths)
+        for path in ("/v1/model", "/v1/examples", "/fhir/metadata", "/v1/nowhere"):
+            assert nobody.get(path).status_code == 401
+        for wrong in ("Bearer wrong", "Bearer ", KEY, b"Bearer \xff\xfe"):
+            refused = nobody.get("/v1/model", headers={"Authorization": wrong})
+            assert refused.status_code == 401
+            assert refused.json()["error"]["code"] == "unauthorized"
+            assert refused.headers["www-authenticate"] == "Bearer"
+
+
+def test_answers_to_all_tasks_say_what_they_come_from(client, tiny, walk):
+    made = client.post("/v1/answers", files=upload(walk), data={"tasks": "all"})
+    assert made.status_code == 200, made.text
+    body = made.json()
+    assert len(body["answers"]) == 9
+    bundle = tiny.only("model")
+    assert body["model"] == {
+        "fingerprint": bundle.fingerprint,
+        "base": bundle.figures["base"],
+        "data": "synthetic",
+    }
+    assert "synthetic data" in body["notice"]
+    assert "No clinical claim" in body["notice"]
+    assert body["recording"]["frames"] == round(30 * body["recording"]["duration_s"])
+    units = {a["task"]: a["unit"] for a in body["answers"]}
+    assert units["walking_speed"] == "m/s"
+    assert units["activity"] is None
+    assert all(a["text"] or (a["label"], a["value"]) == (None, None) for a in body["answers"])
+
+
+def test_a_question_of_ones_own_and_chat_get_the_same_answer(client, walk):
+    question = "What is the cadence?"
+    asked = client.post("/v1/answers", files=upload(walk), data={"question": question}).json()["answers"]
+    assert [a["task"] for a in asked] == ["cadence"]
+    motion = client.post("/v1/motions", files=upload(walk)).json()
+    messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello"}]
+    messages.append({"role": "user", "content": question})
+    chatted = client.post("/v1/chat", json={"tokens": motion["tokens"], "messages": messages}).json()
+    assert chatted["answers"] == asked
+    own = client.post("/v1/answers", files=upload(walk), data={"question": "Who won?"}).json()["answers"]
+    assert own[0]["task"] is None
+
+
+def test_the_figure_walks_forward_on_the_ground(client, walk):
+    figure = client.post("/v1/motions", files=upload(walk)).json()["figure"]
+    feet = [i for i, name in enumerate(figure["points"]) if name.startswith(("heel", "toe"))]
+    positions = figure["positions_m"]
+    assert all(min(frame[i][1] for i in feet) < 0.02 for frame in positions)
+    assert positions[-1][0][0] - positions[0][0][0] > 1
+    assert {i for bone in figure["bones"] for i in bone} == set(range(len(figure["points"])))
+
+
+def test_requests_at_once_get_the_answers_they_get_alone(client, url, walk):
+    tokens = client.post("/v1/motions", files=upload(walk)).json()["tokens"]
+    questions = [task["question"] for task in client.get("/v1/model").json()["tasks"]]
+
+    def ask(question):
+        body = {"tokens": tokens, "messages": [{"role": "user", "content": question}]}
+        return httpx.post(f"{url}/v1/chat", json=body, headers=HEADERS, timeout=120).json()["answers"][0][
+            "text"
+        ]
+
+    alone = [ask(question) for question in questions]
+    with ThreadPoolExecutor(len(questions)) as pool:
+        assert list(pool.map(ask, questions)) == alone
+
+
+@pytest.mark.skipif(not REAL.exists(), reason=f"no real recordings: {REAL} is absent")
+def test_real_recordings_of_every_format(client):
+    for path in (
+        "opensim/opencap-processing/walking1_videoAndMocap.mot",
+        "mujoco/02-constspeed_reduced_humanoid.npz",
+    ):
+        file = REAL / path
+        made = client.post("/v1/motions", files={"recording": (file.name, file.read_bytes())})
+        assert made.status_code == 200, made.text
+    bare = REAL / "opensim/opensim-core/std_subject01_walk1_ik.mot"
+    refused = client.post("/v1/motions", files={"recording": (bare.name, bare.read_bytes())})
+    assert refused.status_code == 422
+    assert "missing arm_flex_r" in refused.json()["error"]["message"]
+
+
+def bad(walk, **more):
+    return {"files": upload(walk), "data": {"tasks": "all"}} | more
+
+
+BAD = {
+    "no file": (lambda w: {"data": {"tasks": "all"}}, 422, "bad_request", "recording"),
+    "nothing asked": (lambda w: {"files": upload(w)}, 422, "bad_request", "found neither"),
+    "unknown task": (lambda w: bad(w, data={"tasks": "mood"}), 422, "bad_request", "found 'mood'"),
+    "another format": (
+        lambda w: bad((*upload(("a.txt", b"hello")).values(),)[0]),
+        422,
+        "bad_recording",
+        "a.txt",
+    ),
+    "cut off": (lambda w: bad((w[0], w[1][:-300])), 422, "bad_recording", "the file is cut off"),
+    "a path for a name": (lambda w: bad(("../../etc/a.mot", b"x")), 422, "bad_recording", "a.mot: expected"),
+    "too large": (lambda w: bad(("a.mot", b"x" * 2_100_000)), 413, "too_large", "2000000 bytes"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_requests_are_told_what_and_where(client, walk, case):
+    arguments, status, code, message = BAD[case]
+    for path in ("/v1/answers", "/fhir/$answer-motion"):
+        refused = client.post(path, **arguments(walk))
+        assert refused.status_code == status, refused.text
+        if path.startswith("/fhir"):
+            outcome = refused.json()
+            assert outcome["resourceType"] == "OperationOutcome"
+            assert message in json.dumps(outcome)
+        else:
+            assert refused.json()["error"]["code"] == code
+            assert message in refused.json()["error"]["message"]
+
+
+def test_a_body_without_a_length_is_counted_as_it_comes(client):
+    def endless():
+        for _ in range(100):
+            yield b"x" * 100_000
+
+    refused = client.post(
+        "/v1/answers", content=endless(), headers={"content-type": "multipart/form-data; boundary=b"}
+    )
+    assert refused.status_code == 413
+
+
+def test_wrong_chats_and_paths(client):
+    ask = [{"role": "user", "content": "What is the cadence?"}]
+    for body, message in (
+        ({"tokens": [99999], "messages": ask}, "tokens: expected 0 to 63"),
+        ({"tokens": [], "messages": ask}, "tokens"),
+        ({"tokens": [1], "messages": [{"role": "assistant", "content": "x"}]}, "the last to be the user's"),
+        ({"tokens": [1]}, "messages"),
+    ):
+        refused = client.post("/v1/chat", json=body)
+        assert refused.status_code == 422
+        assert message in refused.json()["error"]["message"]
+    for path in ("/v1/nowhere", "/v1/examples/../../secret.mot"):
+        assert client.get(path).json()["error"]["code"] == "not_found"
+
+
+def test_fhir_by_form_and_by_parameters(client, walk):
+    form = client.post(
+        "/fhir/$answer-motion", files=upload(walk), data={"tasks": "all", "subject": "Patient/7"}
+    )
+    assert form.headers["content-type"] == "application/fhir+json"
+    bundle = form.json()
+    kinds = [entry["resource"]["resourceType"] for entry in bundle["entry"]]
+    assert kinds.count("Observation") == 9
+    assert {"DiagnosticReport", "Provenance", "Device"} < set(kinds)
+    attachment = {"title": walk[0], "data": base64.b64encode(walk[1]).decode()}
+    parameters = {
+        "resourceType": "Parameters",
+        "parameter": [
+            {"name": "recording", "valueAttachment": attachment},
+            {"name": "task", "valueCode": "all"},
+            {"name": "subject", "valueReference": {"reference": "Patient/7"}},
+        ],
+    }
+    headers = {"content-type": "application/fhir+json"}
+    same = client.post("/fhir/$answer-motion", content=json.dumps(parameters), headers=headers).json()
+    assert [e["fullUrl"] for e in same["entry"]] == [e["fullUrl"] for e in bundle["entry"]]
+    assert client.get("/fhir/metadata").json()["resourceType"] == "CapabilityStatement"
+    wrong = client.post("/fhir/$answer-motion", files=upload(walk), data={"tasks": "all", "subject": "me"})
+    assert wrong.json()["issue"][0]["code"] == "invalid"
+
+
+def test_more_requests_than_the_limit_are_refused_with_a_time_to_come_back():
+    async def run():
+        inside, release, sent = asyncio.Event(), asyncio.Event(), []
+
+        async def slow(scope, receive, send):
+            inside.set()
+            await release.wait()
+
+        async def nothing():
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message):
+            sent.append(message)
+
+        guard = Guard(slow, key="k", max_body=10, max_requests=1)
+        scope = {
+            "type": "http",
+            "path": "/v1/answers",
+            "method": "POST",
+            "headers": [(b"authorization", b"Bearer k")],
+        }
+        first = asyncio.create_task(guard(scope, nothing, send))
+        await inside.wait()
+        await guard(scope, nothing, send)
+        release.set()
+        await first
+        await guard(scope, nothing, send)  # there is room again
+        return sent
+
+    start, body = asyncio.run(run())
+    assert start["status"] == 503
+    assert dict(start["headers"])[b"retry-after"] == b"2"
+    assert json.loads(body["body"])["error"]["code"] == "busy"
+
+
+def test_an_empty_key_is_refused():
+    with pytest.raises(ValueError, match="BIOMECHGPT_API_KEY"):
+        Guard(None, key=" ", max_body=1, max_requests=1)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_the_page_in_a_browser(url):
+    from playwright.sync_api import expect, sync_playwright
+
+    flags = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    flags += ["--disable-component-update", "--disable-sync", "--use-gl=angle", "--use-angle=swiftshader"]
+    flags += ["--enable-unsafe-swiftshader"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        errors, asked = [], []
+        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda e: errors.append(str(e)))
+        page.on("request", lambda r: asked.append(r.url))
+        page.goto(f"{url}/#key={KEY}")
+        expect(page.locator("#banner")).to_contain_text("synthetic", ignore_case=True, timeout=30_000)
+        assert KEY not in page.url
+        page.locator("#examples button").first.click()
+        figure = page.locator("#figure")
+        expect(figure).to_have_attribute("data-state", "playing", timeout=60_000)
+        before = figure.get_attribute("data-frame")
+        expect(figure).not_to_have_attribute("data-frame", before or "", timeout=30_000)
+        page.locator("#ask").fill("What activity is being performed?")
+        page.locator("#send").click()
+        expect(page.locator("#messages .message.answer")).to_have_count(1, timeout=60_000)
+        page.locator("#file").set_input_files(
+            {"name": "a.mot", "mimeType": "text/plain", "buffer": b"nothing"}
+        )
+        expect(page.locator("#load-error")).to_contain_text("a.mot", timeout=30_000)
+        if folder := os.environ.get("BIOMECHGPT_SCREENSHOTS"):
+            page.screenshot(path=f"{folder}/page.png")
+        browser.close()
+    assert [e for e in errors if "422" not in e] == []
+    assert {address.split("/")[2] for address in asked if address.startswith("http")} == {url.split("/")[2]}
