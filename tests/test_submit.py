@@ -22,9 +22,9 @@ from biomechgpt import artifact
 pytestmark = pytest.mark.cluster
 
 # What is submitted, and the kind of artifact that it makes.
-JOB = ["jobs/build_cohort.py", "--config", "configs/cohort/tiny.yaml"]
-KIND = "cohort"
-JOB_SECONDS = 400
+JOB = ["jobs/sweep.py", "--config", "configs/experiments/sweep_tiny.yaml", "--trials", "1"]
+KIND = "sweep"
+JOB_SECONDS = 900
 LARGEST_UPLOAD = 10_000_000
 
 ROOT = Path(__file__).parents[1]
@@ -217,6 +217,7 @@ def cluster(bucket):
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.timeout(1200)
 def test_submitted_job_leaves_its_artifact_on_s3(cluster, bucket, monkeypatch):
     import fsspec
 
@@ -229,7 +230,9 @@ def test_submitted_job_leaves_its_artifact_on_s3(cluster, bucket, monkeypatch):
     for name, value in bucket.items():
         monkeypatch.setenv(name, value)
     made = artifact.load(uri, KIND, verify=True)
-    assert made.manifest["files"]
+    (trial,) = made.read_json("trials.json")
+    assert trial["error"] is None
+    assert artifact.load(trial["runs"][0]["model"], "model", verify=True).data == "synthetic"
     fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 

@@ -5,7 +5,7 @@ answer as a branch; every branch sees the prefix and itself. Its loss and gradie
 samples. Knows token ids, not models.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,10 +27,14 @@ def motion_vocabulary(codes: int) -> list[str]:
     return [MOTION_START, MOTION_END, *(motion_token(code) for code in range(codes))]
 
 
+def motion_text(tokens: Iterable[int]) -> str:
+    """A movement as a language model's tokenizer reads it."""
+    return "".join(motion_token(code) for code in tokens)
+
+
 def prefix_text(tokens: Sequence[int]) -> str:
     """The opening of a dialogue about a movement, up to where a question follows."""
-    motion = "".join(motion_token(code) for code in tokens)
-    return f"<bos><start_of_turn>user\n{MOTION_START}{motion}{MOTION_END}"
+    return f"<bos><start_of_turn>user\n{MOTION_START}{motion_text(tokens)}{MOTION_END}"
 
 
 TEXT_PREFIX = "<bos><start_of_turn>user\n"

@@ -1,8 +1,10 @@
 """The language base: from a pretrained Gemma 3, or the local stand-in, to one whose vocabulary has motion.
 
 Stages: text base -> vocabulary extended -> motion pre-training on unlabelled tokens of training
-participants, with questions whose answers were shuffled -> what fine-tuning starts from. No true label and no
-participant outside the training split gets in.
+participants -> what fine-tuning starts from. After a movement come random questions, some with somebody else's
+answer, some with the gist of the movement: a few of its own tokens, drawn at random. A gist can only be told by
+gathering the whole movement where an answer begins, which is what answering needs; next tokens alone teach a model
+to look a few tokens back. No true label and no participant outside the training split gets in.
 """
 
 from pathlib import Path
@@ -16,7 +18,7 @@ from torch import nn
 
 from biomechgpt import artifact, storage
 from biomechgpt.artifact import Artifact
-from biomechgpt.dialogue.chat import Encoder
+from biomechgpt.dialogue.chat import Encoder, motion_text
 from biomechgpt.dialogue.questions import read_questions, read_tasks
 from biomechgpt.language import model as network
 from biomechgpt.language import stand_in
@@ -42,7 +44,13 @@ class PretrainingSettings(SampleSettings):
 
     epochs: float = Field(3.0, ge=0)
     batch_size: int = Field(16, ge=1)
-    questions: int = Field(3, ge=1, description="random questions with shuffled answers a trial")
+    questions: int = Field(
+        1, ge=0, description="random questions a trial, answered by somebody else's answers"
+    )
+    gists: int = Field(
+        2, ge=0, description="random questions a trial, answered by tokens drawn from its motion"
+    )
+    gist_tokens: int = Field(8, ge=1)
     training: PretrainingSteps = PretrainingSteps()
 
 
@@ -111,15 +119,20 @@ class _Motion(TreeTrainee):
         asked, answered = _shuffled(rows, rng)
         movements = [r["tokens"] for r in table if r["split"] == "train"] if self.settings.epochs else []
 
-        def some() -> list[tuple[str, str]]:
+        def some(movement: list[int] | None) -> list[tuple[str, str]]:
             # Drawn whatever the trial: not even which questions apply to it may be seen.
-            at = rng.integers(len(asked), size=self.settings.questions)
-            return [(asked[i], answered[i]) for i in at.tolist()]
+            gists = self.settings.gists if movement is not None else 0
+            at = rng.integers(len(asked), size=self.settings.questions + gists).tolist()
+            said = [answered[i] for i in at]
+            for i in range(gists):
+                said[i] = motion_text(rng.choice(np.asarray(movement), self.settings.gist_tokens))
+            return [(asked[i], answer) for i, answer in zip(at, said, strict=True)]
 
-        self.trees = [encoder.tree(m, some(), self.settings.max_length) for m in movements]
+        length = self.settings.max_length
+        self.trees = [encoder.tree(m, some(m), length) for m in movements]
         self.text = len(self.trees)
         n_text = self.base.text_steps * self.settings.batch_size if self.base.name is None else 0
-        self.trees += [encoder.tree(None, some(), self.settings.max_length) for _ in range(n_text)]
+        self.trees += [encoder.tree(None, some(None), length) for _ in range(n_text)]
 
     def model(self) -> nn.Module:
         return network.TreeModel(self.network)

@@ -42,6 +42,7 @@ class FinetuneSettings(SampleSettings):
     quantization: Literal["nf4", "none"] = "nf4"
     compute: Literal["fp32", "bf16"] = "bf16"
     gradient_checkpointing: bool = False
+    rows_rate: float = Field(1.0, gt=0, description="learning rate of motion tokens' rows over the adapters'")
     batch_size: int = Field(10, ge=1)
     training: TrainingSettings = TrainingSettings(learning_rate=2e-4)
 
@@ -80,6 +81,14 @@ class _QLoRA(TreeTrainee):
             ),
         )
         return network.TreeModel(self.adapted)
+
+    def parameters(self, model: nn.Module) -> list[dict[str, Any]]:
+        rows: list[nn.Parameter] = []
+        adapters: list[nn.Parameter] = []
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                (rows if "trainable_tokens" in name else adapters).append(parameter)
+        return [{"params": adapters}, {"params": rows, "lr_scale": self.settings.rows_rate}]
 
     def finish(self, model: nn.Module) -> dict[str, Any]:
         with TemporaryDirectory() as folder:

@@ -79,6 +79,11 @@ def new_model(tokenizer: Any, settings: StandInSettings) -> Gemma3ForCausalLM:
         head_dim=settings.head_dim,
         query_pre_attn_scalar=settings.head_dim,
         sliding_window=settings.sliding_window,
+        # As in Gemma's pattern of six the last sees everything, however few there are.
+        layer_types=[
+            "full_attention" if (layer + 1) % 6 == 0 or layer + 1 == settings.layers else "sliding_attention"
+            for layer in range(settings.layers)
+        ],
         max_position_embeddings=8192,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
