@@ -114,7 +114,11 @@ class Chat(BaseModel):
     messages: list[Turn] = Field(min_length=1, max_length=200)
 
 
-@serve.deployment(max_ongoing_requests=256)
+# Who asked what is nobody's business: no request is logged.
+QUIET = {"log_level": "WARNING", "enable_access_log": False}
+
+
+@serve.deployment(max_ongoing_requests=256, logging_config=QUIET)
 class Model:
     """A bundle in memory. Questions of different requests are answered together."""
 
@@ -444,5 +448,6 @@ def build(arguments: dict[str, Any]) -> serve.Application:
         # The guard counts requests and refuses in our own words, before Serve would in plain text.
         max_ongoing_requests=settings.max_requests * 4,
         ray_actor_options={"num_cpus": 0},
+        logging_config=QUIET,
     )
     return gateway.bind(model)  # type: ignore[attr-defined]

@@ -47,7 +47,7 @@ def main(settings: Local) -> None:
     given = os.environ.get(app.KEY)
     key = os.environ.setdefault(app.KEY, secrets.token_urlsafe(24))
     cluster.connect()
-    serve.start(http_options={"host": settings.host, "port": settings.port})
+    serve.start(http_options={"host": settings.host, "port": settings.port}, logging_config=app.QUIET)
     serve.run(app.build({"bundle": bundle}), name="biomechgpt", route_prefix="/")
     link = f"http://{settings.host}:{settings.port}/"
     print(f"serving {bundle}")

@@ -48,7 +48,7 @@ def test_report_and_metrics_have_their_shape(tiny):
 
 
 def test_bundle_is_four_bit_and_whole(tiny):
-    bundle = tiny.only("model")
+    bundle = tiny.made("model")
     assert bundle.figures["linear_layers_4bit"] == 2 * 7  # layers x linear layers of a Gemma 3 layer
     names = set(bundle.manifest["files"])
     assert {"bundle.json", "tasks.json", "adapter/adapter_model.safetensors"} <= names
@@ -63,11 +63,11 @@ def test_second_run_reuses_every_artifact(tiny):
 
 
 def test_tokens_are_those_of_each_trial_alone_and_nobody_crosses(tiny):
-    cohort, tokens = tiny.only("cohort"), tiny.only("tokens")
+    cohort, tokens = tiny.made("cohort"), tiny.made("tokens")
     table = read_tokens(tokens).to_pylist()
     rows = {row["trial"]: row for row in read_table(cohort).to_pylist()}
     assert len(table) == len(rows)
-    tokenizer = MotionTokenizer.load(tiny.only("tokenizer").uri)
+    tokenizer = MotionTokenizer.load(tiny.made("tokenizer").uri)
     for row in table[:6]:
         (alone,) = tokenizer.encode([prepare(rows[row["trial"]])[0]])
         assert alone.tolist() == row["tokens"]
@@ -153,7 +153,7 @@ def test_a_folder_of_recordings_takes_the_same_path(ray_cluster, tmp_path):
 
 
 def test_two_workers_learn_the_codebook_of_one(tiny, tmp_path):
-    cohort = tiny.only("cohort")
+    cohort = tiny.made("cohort")
     base = override(tiny.settings.tokenizer, {"steps": 8, "batch_size": 16}, "test")
     made = []
     for workers in (1, 2):
@@ -167,7 +167,7 @@ def test_two_workers_learn_the_codebook_of_one(tiny, tmp_path):
 
 
 def test_every_bad_recording_is_named_and_nothing_is_written(tmp_path):
-    folder = recordings(tmp_path / "in", 3)
+    folder = recordings(tmp_path / "in", 8)
     files = sorted(folder.rglob("*.mot"))
     lines = files[0].read_text().splitlines()
     cells = lines[40].split("\t")

@@ -58,7 +58,8 @@ class Trained:
 
     def seconds(self) -> dict[str, float]:
         """How long each step took to build; a reused artifact tells what it cost when it was made."""
-        return {name: made.manifest["seconds"] for name, made in vars(self).items()}
+        steps = {("finetune" if name == "model" else name): made for name, made in vars(self).items()}
+        return {name: made.manifest["seconds"] for name, made in steps.items()}
 
 
 def check(settings: PipelineSettings) -> None:
