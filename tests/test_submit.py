@@ -207,6 +207,7 @@ def cluster(bucket):
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
     }
     cluster = Cluster(folder, environment)
     try:
