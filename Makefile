@@ -23,12 +23,15 @@ demo: $(VENV)/.ready
 serve: $(VENV)/.ready
 	$(BIN)/python -m serve.main $(if $(PORT),--port $(PORT)) $(if $(BUNDLE),--bundle $(BUNDLE))
 
+results/demo/metrics.json:
+	$(MAKE) demo
+
 ## make test: lint, types and the whole suite
 test: $(VENV)/.ready lint
 	$(BIN)/pytest
 
 ## make bench: every benchmark, ratios against the alternative in one run
-bench: $(VENV)/.ready
+bench: $(VENV)/.ready results/demo/metrics.json
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 lint: $(VENV)/.ready

@@ -14,7 +14,7 @@ import pytest
 from conftest import REAL
 from serve import app as application
 from serve import examples
-from serve.guard import Guard
+from serve.guard import ApiError, Guard
 
 KEY = os.environ[application.KEY]
 HEADERS = {"Authorization": f"Bearer {KEY}"}
@@ -267,6 +267,13 @@ def test_more_requests_than_the_limit_are_refused_with_a_time_to_come_back():
     assert start["status"] == 503
     assert dict(start["headers"])[b"retry-after"] == b"2"
     assert json.loads(body["body"])["error"]["code"] == "busy"
+
+
+def test_a_recording_of_too_many_frames_is_refused(walk):
+    few = application.ServeSettings(bundle="any", max_frames=100)
+    with pytest.raises(ApiError, match="at most 100 frames, found") as refused:
+        application._load(*walk, few, {"frame_rate_hz": 30.0, "longest_s": 9.0})
+    assert refused.value.code == "too_large"
 
 
 def test_an_empty_key_is_refused():
