@@ -1,5 +1,6 @@
 """The ground floor: skeleton, settings, storage, artifacts, trials."""
 
+import ast
 import platform
 import subprocess
 import sys
@@ -92,3 +93,26 @@ def test_trial_survives_parquet_types():
     back = from_row(rows[0])
     np.testing.assert_array_equal(back.angles_rad, trial.angles_rad)
     assert back.annotations == {"activity": "FSST", "fsst_time": 9.5, "diagnosis": None}
+
+
+def test_imports_point_down():
+    level = {
+        "experiment": 7,
+        "evaluation": 6,
+        "language": 5,
+        "dialogue": 4,
+        "tokenizer": 3,
+        "tasks": 3,
+        "cohort": 2,
+    }
+    package = Path(__file__).parent.parent / "platform" / "biomechgpt"
+    for path in package.rglob("*.py"):
+        here = path.relative_to(package).parts[0]
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom) or (node.module or "").split(".")[0] != "biomechgpt":
+                continue
+            below = (node.module or "").split(".")[1:2] or [alias.name for alias in node.names]
+            for room in below:
+                assert room == here or level.get(room, 1) < max(level.get(here, 1), 2), (
+                    f"{path}: imports {room}"
+                )
