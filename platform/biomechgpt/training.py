@@ -10,6 +10,7 @@ import os
 import tempfile
 import time
 import warnings
+from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 import torch
@@ -40,31 +41,31 @@ class TrainingSettings(Settings):
     max_failures: int = Field(2, ge=0, description="restarts after a lost worker", exclude=True)
 
 
-class Trainee:
+class Trainee(ABC):
     """What is trained. Subclasses are built inside each worker from the keyword arguments given to `fit`."""
 
     uri: str
     """Where `finish` writes the result."""
 
+    @abstractmethod
     def model(self) -> nn.Module:
         """The model; its `forward(**batch)` returns `Terms`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def plan(self) -> list[list[int]]:
         """All global batches in order, as sample numbers; a function of the settings alone."""
-        raise NotImplementedError
 
+    @abstractmethod
     def collate(self, samples: list[int]) -> dict[str, Tensor]:
         """The model's arguments for these samples."""
-        raise NotImplementedError
 
     def parameters(self, model: nn.Module) -> list[dict[str, Any]]:
         """Optimizer groups; all trainable parameters by default."""
         return [{"params": [p for p in model.parameters() if p.requires_grad]}]
 
+    @abstractmethod
     def finish(self, model: nn.Module) -> dict[str, Any]:
         """Write the trained model's files into `self.uri` (first worker only) and return figures."""
-        raise NotImplementedError
 
 
 def fit(

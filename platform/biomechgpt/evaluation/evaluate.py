@@ -9,7 +9,7 @@ from biomechgpt import artifact, cluster, storage
 from biomechgpt.artifact import Artifact
 from biomechgpt.dialogue.questions import read_tasks
 from biomechgpt.evaluation import baselines
-from biomechgpt.evaluation.metrics import score
+from biomechgpt.evaluation.metrics import main_figure, score
 from biomechgpt.language.answer import read_answers
 from biomechgpt.settings import Settings
 from biomechgpt.tokenizer import read_tokens
@@ -68,8 +68,7 @@ def make_evaluation(
                 scored[name]["xgboost"] |= found[name]
         metrics = {"data": tokens.data, "tokenizer": tokenizer.figures, "tasks": scored}
         storage.write_json(storage.join(uri, "metrics.json"), metrics)
-        main = {"classification": "f1_weighted", "regression": "pearson_r"}
-        return {name: by["model"][main[tasks[name].kind]] for name, by in scored.items() if "model" in by}
+        return {name: main_figure(by["model"])[1] for name, by in scored.items() if "model" in by}
 
     inputs = {"answers": answers, "questions": questions, "tokens": tokens, "tokenizer": tokenizer}
     return artifact.make("evaluation", VERSION, settings, inputs, build, root)

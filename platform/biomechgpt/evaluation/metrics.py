@@ -189,3 +189,9 @@ def score(table: pd.DataFrame, task: Task, *, draws: int = 500, seed: int = 0) -
         draws=draws,
         seed=seed,
     )
+
+
+def main_figure(scores: Scores) -> tuple[str, float | None]:
+    """Name and value of the figure that a task is judged by: weighted F1, or Pearson r."""
+    name = "f1_weighted" if "f1_weighted" in scores else "pearson_r"
+    return name, scores[name]

@@ -13,7 +13,7 @@ import yaml
 from biomechgpt import storage
 from biomechgpt.artifact import Artifact
 from biomechgpt.evaluation.evaluate import read_predictions
-from biomechgpt.evaluation.metrics import confusion
+from biomechgpt.evaluation.metrics import confusion, main_figure
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
@@ -80,7 +80,7 @@ def summary(metrics: dict[str, Any]) -> str:
         f"{'task':18}{'figure':13}{'model':>8}{'xgboost':>9}{'chance':>8}{'n':>7}{'people':>8}",
     ]
     for name, by in metrics["tasks"].items():
-        key = "f1_weighted" if "f1_weighted" in by["model"] else "pearson_r"
+        key, _ = main_figure(by["model"])
         cells = [by[s][key] if s in by else None for s in ("model", "xgboost", "chance")]
         model, trees, chance = ("-" if v is None else f"{v:.2f}" for v in cells)
         n, people = by["model"]["n"], by["model"]["participants"]

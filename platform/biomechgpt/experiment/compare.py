@@ -14,6 +14,7 @@ from pydantic import Field
 from biomechgpt import artifact, cluster, storage
 from biomechgpt.artifact import Artifact
 from biomechgpt.evaluation import paper
+from biomechgpt.evaluation.metrics import main_figure
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.pipeline import PipelineSettings, check, measure, train, with_seed
 from biomechgpt.experiment.tracking import TrackingSettings
@@ -123,14 +124,9 @@ def _track(settings: CompareSettings, run: dict[str, Any]) -> None:
         settings.tracking,
         f"{run['variant']} seed {run['seed']} {run['evaluation'].rsplit('/', 1)[-1]}",
         params=settings.variants[run["variant"]].settings | {"seed": run["seed"]},
-        metrics={task: main_figure(by["model"]) for task, by in run["tasks"].items()},
+        metrics={task: main_figure(by["model"])[1] for task, by in run["tasks"].items()},
         tags={key: run[key] for key in ("model", "evaluation", "base", "data")},
     )
-
-
-def main_figure(scores: Mapping[str, Any]) -> float | None:
-    """Weighted F1 of a classification task, Pearson r of a regression task."""
-    return scores["f1_weighted"] if "f1_weighted" in scores else scores["pearson_r"]
 
 
 def _rows(settings: CompareSettings, runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -147,7 +143,7 @@ def _rows(settings: CompareSettings, runs: list[dict[str, Any]]) -> dict[str, di
         for run in [r for r in runs if r["variant"] == variant_name]:
             for task, by in run["tasks"].items():
                 if source in by:
-                    figures.setdefault(task, []).append(main_figure(by[source]))
+                    figures.setdefault(task, []).append(main_figure(by[source])[1])
         rows[title] = {"paper": beside, "tasks": figures}
     return rows
 
