@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import secrets
+import signal
 import socket
 import statistics
 import subprocess
@@ -73,20 +74,17 @@ def main() -> None:
             began = time.perf_counter()
             together = list(pool.map(ask, range(options.questions)))
             together_s = time.perf_counter() - began
-        print(
-            json.dumps(
-                {
-                    "first_answer_s": round(first_s, 1),
-                    "p50_s_one_client": round(statistics.median(alone), 3),
-                    "p50_s_one_client_with_upload": round(statistics.median(uploads), 3),
-                    f"p50_s_{options.clients}_clients": round(statistics.median(together), 3),
-                    "gain_of_batching": round(alone_s / together_s, 2),
-                }
-            )
-        )
+        figures = {
+            "first_answer_s": round(first_s, 1),
+            "p50_s_one_client": round(statistics.median(alone), 3),
+            "p50_s_one_client_with_upload": round(statistics.median(uploads), 3),
+            f"p50_s_{options.clients}_clients": round(statistics.median(together), 3),
+            "gain_of_batching": round(alone_s / together_s, 2),
+        }
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT)
         server.wait(timeout=60)
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

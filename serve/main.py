@@ -2,8 +2,9 @@
 
 import os
 import secrets
+import signal
 import sys
-import time
+from threading import Event
 
 from pydantic import Field
 
@@ -52,11 +53,11 @@ def main(settings: Local) -> None:
     link = f"http://{settings.host}:{settings.port}/"
     print(f"serving {bundle}")
     print(f"page: {link}" + (f" (key: {app.KEY})" if given else f"#key={key}"), flush=True)
-    try:
-        while True:
-            time.sleep(3600)
-    except KeyboardInterrupt:
-        serve.shutdown()
+    stopped = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    stopped.wait()
+    serve.shutdown()
 
 
 if __name__ == "__main__":
