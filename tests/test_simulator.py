@@ -138,7 +138,7 @@ def test_length_of_a_walk_and_size_of_noise_tell_nothing(cohort):
 
 def test_names_tell_nothing_and_are_unique(cohort):
     names = [t.trial for _, t in cohort]
-    assert len(set(names)) == len(names) == 1500
+    assert len(set(names)) == len(names) == 250 * 12
     people = {p.name: p for p, _ in cohort}
     order = np.argsort(list(people))
     impaired = np.array([p.group != "none" for p in people.values()])[order]
