@@ -134,7 +134,14 @@ class Model:
         made = artifact.load(bundle, "model", verify=True)
         self.answerer = Answerer(made.uri)
         self.motion = MotionTokenizer.load(storage.join(made.uri, "motion_tokenizer"))
-        self.about = About(fingerprint=made.fingerprint, base=made.figures["base"], data=made.data)
+        used = self.answerer.longest_movement * self.motion.downsampling / self.motion.frame_rate_hz
+        self.about = {
+            "model": About(fingerprint=made.fingerprint, base=made.figures["base"], data=made.data),
+            "tasks": self.answerer.tasks,
+            "frame_rate_hz": self.motion.frame_rate_hz,
+            "codes": len(self.motion.codebook),
+            "longest_s": used,
+        }
         self.answer.set_max_batch_size(batch_size)  # type: ignore[attr-defined]
         self.answer.set_batch_wait_timeout_s(batch_wait_s)  # type: ignore[attr-defined]
         # The first question pays for loading kernels; ask it before anyone waits.
@@ -142,14 +149,7 @@ class Model:
 
     async def describe(self) -> dict[str, Any]:
         """What the gateway needs to know: the model, its tasks, its frame rate and how much it reads."""
-        used = self.answerer.longest_movement * self.motion.downsampling / self.motion.frame_rate_hz
-        return {
-            "model": self.about,
-            "tasks": self.answerer.tasks,
-            "frame_rate_hz": self.motion.frame_rate_hz,
-            "codes": len(self.motion.codebook),
-            "longest_s": used,
-        }
+        return self.about
 
     async def tokenize(self, angles_rad: np.ndarray) -> list[int]:
         """(T, 34) radians at the tokenizer's rate -> motion tokens."""
@@ -194,18 +194,20 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
         except BackPressureError:
             raise ApiError("busy", "too many questions are waiting; try again later") from None
 
-    async def read(upload: UploadFile | None) -> tuple[Recorded, np.ndarray, np.ndarray, bytes]:
+    async def read(
+        about: dict[str, Any], upload: UploadFile | None
+    ) -> tuple[Recorded, np.ndarray, np.ndarray, bytes]:
         if upload is None:
             raise ApiError("bad_request", "recording: expected a file")
         name, content = Path(upload.filename or "recording").name, await upload.read()
-        about = await ask(model.describe)
         try:
             return (*await asyncio.to_thread(_load, name, content, settings, about), content)
         except InputError as error:
             raise ApiError("bad_recording", str(error)) from None
 
-    async def answers(tokens: list[int], asked: list[tuple[str | None, str]]) -> list[Answer]:
-        about = await ask(model.describe)
+    async def answers(
+        about: dict[str, Any], tokens: list[int], asked: list[tuple[str | None, str]]
+    ) -> list[Answer]:
         texts = await asyncio.gather(*(ask(model.answer, (tokens, question)) for _, question in asked))
         return [_answer(about["tasks"], t, q, text) for (t, q), text in zip(asked, texts, strict=True)]
 
@@ -214,10 +216,10 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
     ) -> tuple[Answers, bytes]:
         about = await ask(model.describe)
         asked = _questions(about["tasks"], tasks, question)
-        recorded, angles, _, content = await read(recording)
+        recorded, angles, _, content = await read(about, recording)
         tokens = await ask(model.tokenize, angles)
         made = Answers(
-            answers=await answers(tokens, asked),
+            answers=await answers(about, tokens, asked),
             model=about["model"],
             recording=recorded,
             notice=_notice(about["model"]),
@@ -250,7 +252,7 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
     @app.post("/v1/motions")
     async def motion(recording: Annotated[UploadFile, File()]) -> Motion:
         """Read a recording: its motion tokens, and a stick figure to show."""
-        recorded, angles, pelvis, _ = await read(recording)
+        recorded, angles, pelvis, _ = await read(await ask(model.describe), recording)
         tokens = await ask(model.tokenize, angles)
         points = await asyncio.to_thread(figure.points_m, angles, pelvis, ground="frame")
         drawn = {
@@ -280,7 +282,7 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
         if chat.messages[-1].role != "user":
             raise ApiError("bad_request", "messages: expected the last to be the user's")
         asked = _questions(about["tasks"], [], chat.messages[-1].content)
-        made = await answers(chat.tokens, asked)
+        made = await answers(about, chat.tokens, asked)
         return Answers(answers=made, model=about["model"], notice=_notice(about["model"]))
 
     @app.get("/fhir/metadata")
