@@ -16,8 +16,9 @@ from pydantic import Field
 from biomechgpt import artifact, cluster, storage, trial
 from biomechgpt.artifact import Artifact
 from biomechgpt.cohort import recordings, simulator
+from biomechgpt.cohort.annotations import Row
 from biomechgpt.cohort.readers import ReaderSettings
-from biomechgpt.cohort.recordings import Folder, Row
+from biomechgpt.cohort.recordings import Folder
 from biomechgpt.cohort.simulator import SimulatorSettings
 from biomechgpt.cohort.splits import SPLITS, SplitSettings, assign
 from biomechgpt.settings import InputError, Settings

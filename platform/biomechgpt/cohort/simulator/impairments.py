@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from biomechgpt.cohort.movement import CYCLE, Body, joint
+from biomechgpt.cohort.simulator.movement import CYCLE, Body, joint
 
 _PHASE = 2 * np.pi * np.arange(CYCLE) / CYCLE
 

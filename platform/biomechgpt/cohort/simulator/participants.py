@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field
 
-from biomechgpt.cohort.activities import ACTIVITIES, Manner
-from biomechgpt.cohort.impairments import DEVICES, IMPAIRMENTS
-from biomechgpt.cohort.movement import (
+from biomechgpt.cohort.annotations import KINDS
+from biomechgpt.cohort.simulator.activities import ACTIVITIES, Manner
+from biomechgpt.cohort.simulator.impairments import DEVICES, IMPAIRMENTS
+from biomechgpt.cohort.simulator.movement import (
     Body,
     joint,
     pelvis,
@@ -26,19 +27,7 @@ from biomechgpt.settings import Settings
 from biomechgpt.skeleton import HIGH_RAD, LOW_RAD, N_JOINTS, TRACKED
 from biomechgpt.trial import Trial
 
-COLUMNS: dict[str, str] = {
-    "activity": "text",
-    "impaired": "text",
-    "diagnosis": "text",
-    "assistive_device": "text",
-    "falls_history": "text",
-    "walking_speed": "number",
-    "cadence": "number",
-    "tug_time": "number",
-    "fsst_time": "number",
-    "age": "number",
-    "sex": "text",
-}
+COLUMNS = KINDS
 """Annotations of a simulated trial."""
 
 _GROUPS = {"none": 0.46, "LLPU": 0.16, "stroke": 0.15, "SCI": 0.11, "TBI": 0.12}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from biomechgpt.cohort.movement import Timeline, joint, wander
+from biomechgpt.cohort.simulator.movement import Timeline, joint, wander
 
 Segment = tuple[str, float, float]
 """(what, seconds, amount): sit, rise, walk, turn (amount: half turns to the left), lower, stand."""
