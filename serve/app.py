@@ -22,9 +22,9 @@ from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 
 from biomechgpt import artifact, cluster, figure, storage
-from biomechgpt.cohort import readers
+from biomechgpt.cohort import readers, recordings
+from biomechgpt.cohort.quality import QualitySettings
 from biomechgpt.cohort.readers import ReaderSettings
-from biomechgpt.cohort.resampling import resample
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.tracking import TrackingSettings
 from biomechgpt.settings import InputError, Settings, validate
@@ -43,6 +43,7 @@ class ServeSettings(Settings):
     bundle: str
     tracking: TrackingSettings = TrackingSettings()
     readers: ReaderSettings = ReaderSettings()
+    quality: QualitySettings = QualitySettings()
     replicas: int = Field(1, ge=1)
     gpus: float = Field(0, ge=0, description="of each replica")
     batch_size: int = Field(16, ge=1, description="most questions answered together")
@@ -76,7 +77,7 @@ class About(BaseModel):
 
 
 class Recorded(BaseModel):
-    """What was found in a recording. used_s: how much of it the model can read."""
+    """What was found in a recording. used_s: how much of it the model can read; repaired: gaps filled in it."""
 
     name: str
     frames: int
@@ -85,6 +86,7 @@ class Recorded(BaseModel):
     frame_rate_hz: float
     knee_flexion: str
     missing_joints: list[str]
+    repaired: str | None
 
 
 class Answers(BaseModel):
@@ -357,7 +359,7 @@ def _load(
             "too_large", f"{name}: expected at most {settings.max_frames} frames, found {len(found.time_s)}"
         )
     rate_hz = about["frame_rate_hz"]
-    angles, pelvis = resample(found.time_s, found.angles_rad, found.pelvis, rate_hz)
+    angles, pelvis, repaired = recordings.prepare(name, found, settings.quality, rate_hz)
     duration_s = len(angles) / rate_hz
     recorded = Recorded(
         name=name,
@@ -367,6 +369,7 @@ def _load(
         frame_rate_hz=rate_hz,
         knee_flexion=found.knee_flexion,
         missing_joints=[joint for joint, there in zip(NAMES, found.joint_mask, strict=True) if not there],
+        repaired=repaired,
     )
     return recorded, angles, pelvis
 

@@ -9,14 +9,15 @@ HEADER = "Coordinates\nversion=1\nnRows={rows}\nnColumns={columns}\ninDegrees=ye
 
 
 def walk(seconds: float = 2.0, rate_hz: float = 100.0) -> dict[str, np.ndarray]:
-    """Columns in degrees and metres, the skeleton's signs: knees bend to -62 degrees once a second."""
+    """Columns in degrees and metres, the skeleton's signs: knees bend to -62 degrees once a second, and the arms
+    swing against the legs."""
     time = np.arange(round(seconds * rate_hz)) / rate_hz
     swing = np.sin(2 * np.pi * time)
     columns = {"time": time}
     for i, name in enumerate(PELVIS):
         columns[name] = {"pelvis_tx": 1.2 * time, "pelvis_ty": 0.95 + 0 * time}.get(name, 0.1 * i * swing)
     for i, name in enumerate(name for name in NAMES if name not in NECK):
-        phase = np.pi if name.endswith("_l") else 0.0
+        phase = np.pi if name.endswith("_l") != name.startswith("arm_flex") else 0.0
         columns[name] = 5 + (10 + i % 7) * np.sin(2 * np.pi * time + phase)
         if name.startswith("knee_angle"):
             columns[name] = -32 + 30 * np.sin(2 * np.pi * time + phase)

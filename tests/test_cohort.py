@@ -194,8 +194,8 @@ BAD_TABLES = {
     ),
     "a short row": (HEAD + "p0/a.mot,x\n", r"line 2: expected 4 cells, found 2"),
     "reserved": (
-        "path,participant,split\np0/a.mot,x,test\n",
-        r"column 'split' is a name that a cohort itself",
+        "path,participant,n_frames\np0/a.mot,x,90\n",
+        r"column 'n_frames' is a name that a cohort itself",
     ),
     "a column twice": (
         "path,participant,path\np0/a.mot,x,p0/a.mot\n",

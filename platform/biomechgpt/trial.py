@@ -25,6 +25,8 @@ FIXED = pa.schema(
         pa.field("angles_rad", pa.list_(pa.float32()), nullable=False),
         pa.field("pelvis", pa.list_(pa.float32()), nullable=False),
         pa.field("joint_mask", pa.list_(pa.bool_()), nullable=False),
+        pa.field("reading", pa.string()),
+        pa.field("repaired", pa.string()),
     ]
 )
 """Columns every cohort has. `split` is train, validation or test; `data` is synthetic or recorded."""
@@ -37,6 +39,8 @@ class Trial:
     angles_rad: (T, 34) float32, order and signs of `skeleton`.
     pelvis: (T, 7) float32: position in metres (X forward, Y up, Z right), unit quaternion (w, x, y, z).
     joint_mask: (34,) bool, True where the joint was recorded.
+    reading: how its file was understood (format, units, knee sign, rate); None where there was no file.
+    repaired: what was filled in before it was stored ("2 gaps interpolated, longest 0.10 s"), None: nothing.
     annotations: what is known of it, text or numbers; a missing key or None was not collected.
     """
 
@@ -49,6 +53,8 @@ class Trial:
     source: str | None = None
     split: str = "train"
     joint_mask: np.ndarray = field(default_factory=lambda: np.ones(N_JOINTS, dtype=bool))
+    reading: str | None = None
+    repaired: str | None = None
     annotations: dict[str, str | float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -76,6 +82,8 @@ class Trial:
             "angles_rad": np.asarray(self.angles_rad, dtype=np.float32).ravel(),
             "pelvis": np.asarray(self.pelvis, dtype=np.float32).ravel(),
             "joint_mask": np.asarray(self.joint_mask, dtype=bool),
+            "reading": self.reading,
+            "repaired": self.repaired,
             **self.annotations,
         }
 
@@ -93,6 +101,8 @@ def from_row(row: Mapping[str, Any]) -> Trial:
         source=row["source"],
         split=row["split"],
         joint_mask=np.asarray(row["joint_mask"], dtype=bool),
+        reading=row["reading"],
+        repaired=row["repaired"],
         annotations={k: v for k, v in row.items() if k not in FIXED.names},
     )
 

@@ -1,74 +1,115 @@
-"""Makes the cohort artifact: people or files, through Ray Data, into Parquet shards.
+"""Makes the cohort artifact: people, files or other cohorts, through Ray Data, into Parquet shards.
 
 A Ray task makes one shard and writes it whole under the shard's own name, so that order and content never
-depend on how many workers there are, and a task that Ray repeats writes the same file again.
+depend on how many workers there are, and a task that Ray repeats writes the same file again. What a task needs
+comes with its item: the driver keeps a small row a trial, a worker one shard, whatever the cohort's size.
 """
 
+import hashlib
 import io
+import pickle
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from biomechgpt import artifact, cluster, storage, trial
 from biomechgpt.artifact import Artifact
-from biomechgpt.cohort import recordings, simulator
-from biomechgpt.cohort.annotations import Row
+from biomechgpt.cohort import annotations, recordings, simulator
+from biomechgpt.cohort.annotations import AnnotationMap, Row
+from biomechgpt.cohort.quality import QualitySettings, content_hash, find_duplicates
 from biomechgpt.cohort.readers import ReaderSettings
 from biomechgpt.cohort.recordings import Folder
 from biomechgpt.cohort.simulator import SimulatorSettings
 from biomechgpt.cohort.splits import SPLITS, SplitSettings, assign
-from biomechgpt.settings import InputError, Settings
-from biomechgpt.trial import Trial
+from biomechgpt.settings import InputError, Settings, load
+from biomechgpt.skeleton import N_JOINTS
 
-_VERSION = 2
-_NO_ROW = f"no row in {recordings.ANNOTATIONS}"
+_VERSION = 3
+_NO_ROW = "no row in "
 _FEWEST = 3
 """Participants: one to train on, one for validation, one to test."""
 
 
 class CohortSettings(Settings):
-    """What a cohort is made of."""
+    """What a cohort is made of: recordings, or other cohorts, or, without either, simulated people."""
 
-    frame_rate_hz: float = Field(30.0, ge=10, description="of the cohort; recordings are resampled to it")
+    frame_rate_hz: float = Field(
+        30.0, ge=10, description="recordings are resampled to it; merged cohorts keep theirs"
+    )
     recordings: str | None = Field(
-        None, description="folder (path or URI) of recordings with annotations.csv; without one, simulate"
+        None, description="folder (path or URI) of recordings with annotations.csv"
+    )
+    annotations: str | None = Field(
+        None, description="YAML file that maps other tables of the folder (REDCap's export) to annotations"
+    )
+    cohorts: list[str] = Field(default_factory=list, description="URIs of cohort artifacts to merge into one")
+    prefix: dict[str, str] = Field(
+        default_factory=dict,
+        description="{URI of a cohort: put before its participants}; without, one name is one person",
     )
     simulator: SimulatorSettings = SimulatorSettings()
     readers: ReaderSettings = ReaderSettings()
+    quality: QualitySettings = QualitySettings()
+    plausible: dict[str, tuple[float, float]] = Field(
+        default_factory=dict, description="{measure: [low, high]} where people can be beyond the usual range"
+    )
     splits: SplitSettings = SplitSettings()
     strict: bool = Field(False, description="a recording that cannot be used is an error, not quarantined")
     shard_trials: int = Field(256, ge=1, description="most trials a shard, unless one participant has more")
+    shard_mb: int = Field(64, ge=1, description="most megabytes a shard, unless one participant has more")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "CohortSettings":
+        if self.recordings is not None and self.cohorts:
+            raise ValueError("expected recordings or cohorts, found both")
+        if self.annotations is not None and self.recordings is None:
+            raise ValueError("annotations map the tables of a folder: expected recordings as well")
+        if unknown := sorted(self.prefix.keys() - set(self.cohorts)):
+            raise ValueError(f"prefix: {unknown[0]!r} is none of the cohorts")
+        return self
 
 
-TrialsOf = Callable[[str], list[Trial]]
-"""A participant's trials, made or read by whoever needs them."""
+TableOf = Callable[[str, Any], pa.Table]
+"""A participant's trials as rows of the cohort's schema, from their name and whatever makes them."""
 
 
 def make_cohort(settings: CohortSettings, root: str) -> Artifact:
-    """The cohort artifact under `root`: trials/part-*.parquet and cohort.json.
+    """The cohort artifact under `root`: trials/part-*.parquet, cohort.json and splits.json.
 
     A recording that cannot be used is quarantined with its reason, in cohort.json, and the rest go on.
-    Raises InputError for a folder or table that is wrong, too few participants, more than half of the
-    recordings unusable, or, where `strict`, any of them.
+    Raises InputError for a folder or table that is wrong, annotations that contradict one another, too few
+    participants, more than half of the recordings unusable, or, where `strict`, any of them.
     """
+    if settings.cohorts:
+        return _make_merged(settings, root)
+    shape = {"frame_rate_hz", "splits", "shard_trials", "shard_mb"}
     if settings.recordings is None:
-        plain = settings.model_dump(
-            mode="json", include={"frame_rate_hz", "simulator", "splits", "shard_trials"}
-        )
+        plain = settings.model_dump(mode="json", include={*shape, "simulator"})
         return artifact.make(
             "cohort", _VERSION, plain, {}, lambda uri: _simulate(settings, uri), root, data="synthetic"
         )
-    folder = recordings.open_folder(settings.recordings)
-    # The files' contents decide, not where the folder is.
-    plain = settings.model_dump(mode="json", exclude={"simulator"}) | {
-        "recordings": f"sha256:{folder.checksum}"
+    mapped = None if settings.annotations is None else load(AnnotationMap, settings.annotations)
+    folder = recordings.open_folder(settings.recordings, mapped)
+    annotations.refuse(annotations.contradictions(folder.rows, settings.plausible))
+    # The files' contents decide, not where they are.
+    plain = settings.model_dump(mode="json", include={*shape, "readers", "quality", "strict"}) | {
+        "recordings": f"sha256:{folder.checksum}",
+        "annotations": mapped and mapped.model_dump(mode="json"),
     }
     return artifact.make(
-        "cohort", _VERSION, plain, {}, lambda uri: _record(settings, folder, uri), root, data="recorded"
+        "cohort",
+        _VERSION,
+        plain,
+        {},
+        lambda uri: _record(settings, folder, mapped, uri),
+        root,
+        data="recorded",
     )
 
 
@@ -82,32 +123,68 @@ def read_table(cohort: Artifact, columns: list[str] | None = None) -> pa.Table:
 
 def _simulate(settings: CohortSettings, uri: str) -> dict[str, Any]:
     people = {person.name: person for person in simulator.participants(settings.simulator)}
-    rate_hz, how = settings.frame_rate_hz, settings.simulator
+    rate_hz, how, columns = settings.frame_rate_hz, settings.simulator, simulator.COLUMNS
 
-    def trials_of(name: str) -> list[Trial]:
-        return simulator.trials(how, people[name], rate_hz)
+    def table_of(_: str, person: simulator.Participant) -> pa.Table:
+        return trial.table(simulator.trials(how, person, rate_hz), columns)
 
-    labels = {name: person.labels() for name, person in people.items()}
+    column = settings.splits.site_column
+    split = assign(
+        {name: person.labels() for name, person in people.items()},
+        settings.splits,
+        designated={name: getattr(person, "split", None) for name, person in people.items()},
+        sites={
+            name: frozenset([str(v)] if (v := p.traits().get(column)) else []) for name, p in people.items()
+        },
+    )
     sizes = {name: len(person.kinds) for name, person in people.items()}
-    return _write(settings, uri, trials_of, sizes, labels, simulator.COLUMNS, [])
+    return _write(settings, uri, table_of, people, sizes, split, columns, rate_hz, [])
 
 
-def _record(settings: CohortSettings, folder: Folder, uri: str) -> dict[str, Any]:
+def _record(
+    settings: CohortSettings, folder: Folder, mapped: AnnotationMap | None, uri: str
+) -> dict[str, Any]:
     bad = _check(settings, folder)
+    tables = [recordings.ANNOTATIONS] if mapped is None else mapped.tables
     good = [row for row in folder.rows if row.path not in bad]
-    reasons = bad | {path: _NO_ROW for path in folder.unannotated}
+    reasons = bad | {path: _NO_ROW + " or ".join(tables) for path in folder.unannotated}
     quarantined = [{"path": path, "reason": reasons[path]} for path in sorted(reasons)]
-    _judge(settings, folder, good, bad, quarantined)
-    rows: dict[str, list[Row]] = {}
-    for row in good:
-        rows.setdefault(row.participant, []).append(row)
-    how, rate_hz, where = settings.readers, settings.frame_rate_hz, folder.uri
+    _judge(settings, folder.uri, good, len(bad), quarantined)
+    how, judged_by, rate_hz = settings.readers, settings.quality, settings.frame_rate_hz
+    where, columns = folder.uri, folder.columns
 
-    def trials_of(name: str) -> list[Trial]:
-        return [recordings.load(where, row, how, rate_hz) for row in rows[name]]
+    def table_of(_: str, rows: list[Row]) -> pa.Table:
+        files = ((storage.read_bytes(storage.join(where, row.path)), row) for row in rows)
+        return trial.table(
+            (recordings.load(content, row, how, judged_by, rate_hz) for content, row in files), columns
+        )
 
+    rows = _by_participant(good)
     sizes = {name: len(mine) for name, mine in rows.items()}
-    return _write(settings, uri, trials_of, sizes, recordings.labels(good), folder.columns, quarantined)
+    split = _split(good, settings.splits)
+    return _write(settings, uri, table_of, rows, sizes, split, columns, rate_hz, quarantined)
+
+
+def _by_participant(rows: list[Row]) -> dict[str, list[Row]]:
+    result: dict[str, list[Row]] = {}
+    for row in rows:
+        result.setdefault(row.participant, []).append(row)
+    return result
+
+
+def _split(rows: list[Row], settings: SplitSettings) -> dict[str, str]:
+    """Each participant's split, from what is annotated of them."""
+    sites: dict[str, set[str]] = {}
+    for row in rows:
+        site = row.annotations.get(settings.site_column)
+        if site is not None:
+            sites.setdefault(row.participant, set()).add(f"{site:g}" if isinstance(site, float) else site)
+    return assign(
+        recordings.labels(rows),
+        settings,
+        designated={row.participant: row.split for row in rows if row.split},
+        sites={name: frozenset(at) for name, at in sites.items()},
+    )
 
 
 def _check(settings: CohortSettings, folder: Folder) -> dict[str, str]:
@@ -116,41 +193,53 @@ def _check(settings: CohortSettings, folder: Folder) -> dict[str, str]:
     Reads every file once before any is written: who is left decides the splits, and a cohort that did not
     fit into memory could not be kept until then.
     """
-    rows = {row.path: row for row in folder.rows}
-    where, how, rate_hz = folder.uri, settings.readers, settings.frame_rate_hz
+    where, how, judged_by, rate_hz = folder.uri, settings.readers, settings.quality, settings.frame_rate_hz
 
     def check(item: dict[str, Any]) -> dict[str, Any]:
-        path = item["path"]
+        row: Row = pickle.loads(item["row"])
         try:
-            recordings.load(where, rows[path], how, rate_hz)
+            content = storage.read_bytes(storage.join(where, row.path))
+            made = recordings.load(content, row, how, judged_by, rate_hz)
         except InputError as error:
-            return {"path": path, "reason": str(error)}
-        return {"path": path, "reason": ""}
+            return {"reason": str(error), "file": "", "angles": ""}
+        except Exception as error:  # whatever one file in a thousand holds, the others go on
+            reason = f"{row.path}: cannot be read: {type(error).__name__}: {error}"
+            return {"reason": reason, "file": "", "angles": ""}
+        file = hashlib.sha256(content).hexdigest()[:16]
+        return {"reason": "", "file": file, "angles": content_hash(made.angles_rad)}
 
-    checked = _each([{"path": path} for path in sorted(rows)], check)
-    return {item["path"]: item["reason"] for item in checked if item["reason"]}
+    rows = sorted(folder.rows, key=lambda row: row.path)
+    checked = list(_each(({"row": pickle.dumps(row)} for row in rows), check))
+    contents = [
+        (row.path, _known(row), (item["file"], item["angles"]))
+        for row, item in zip(rows, checked, strict=True)
+        if not item["reason"]
+    ]
+    bad = {row.path: item["reason"] for row, item in zip(rows, checked, strict=True) if item["reason"]}
+    return bad | find_duplicates(contents)
+
+
+def _known(row: Row) -> tuple[Any, ...]:
+    """All that is known of a recording but its name."""
+    return (row.participant, *sorted(row.annotations.items()))
 
 
 def _judge(
-    settings: CohortSettings,
-    folder: Folder,
-    good: list[Row],
-    bad: Mapping[str, str],
-    quarantined: list[dict[str, str]],
+    settings: CohortSettings, where: str, good: list[Row], bad: int, quarantined: list[dict[str, str]]
 ) -> None:
-    """Raise InputError where too much is wrong to go on."""
+    """Raise InputError where too much is wrong to go on; bad: how many of the annotated ones."""
     if settings.strict and quarantined:
-        raise InputError(f"{folder.uri}: {len(quarantined)} recordings cannot be used{_first(quarantined)}")
-    if 2 * len(bad) > len(folder.rows):
-        unusable = [item for item in quarantined if item["path"] in bad]
+        raise InputError(f"{where}: {len(quarantined)} recordings cannot be used{_first(quarantined)}")
+    if bad > len(good):
+        unusable = [item for item in quarantined if not item["reason"].startswith(_NO_ROW)]
         raise InputError(
-            f"{folder.uri}: expected most recordings to be usable, "
-            f"{len(bad)} of {len(folder.rows)} are not{_first(unusable)}"
+            f"{where}: expected most recordings to be usable, "
+            f"{bad} of {bad + len(good)} are not{_first(unusable)}"
         )
     people = sorted({row.participant for row in good})
     if len(people) < _FEWEST:
         raise InputError(
-            f"{folder.uri}: expected usable recordings of at least {_FEWEST} participants (to train, "
+            f"{where}: expected usable recordings of at least {_FEWEST} participants (to train, "
             f"validate and test on different people), found {len(people)}: {', '.join(people)}"
             f"{_first(quarantined)}"
         )
@@ -164,44 +253,162 @@ def _first(quarantined: list[dict[str, str]], most: int = 5) -> str:
     return "".join([*lines[:most], *more])
 
 
+def _make_merged(settings: CohortSettings, root: str) -> Artifact:
+    """One cohort of several. Their natures add up; who is trained on is decided anew over all of them."""
+    parts = {uri: artifact.load(uri, "cohort") for uri in settings.cohorts}
+    plain = settings.model_dump(
+        mode="json", include={"splits", "shard_trials", "shard_mb", "strict", "plausible"}
+    ) | {"prefix": [settings.prefix.get(uri, "") for uri in parts]}
+    inputs = {f"cohort_{i}": part for i, part in enumerate(parts.values())}
+    return artifact.make("cohort", _VERSION, plain, inputs, lambda uri: _merge(settings, parts, uri), root)
+
+
+def _merge(settings: CohortSettings, parts: Mapping[str, Artifact], uri: str) -> dict[str, Any]:
+    cards = {where: part.read_json("cohort.json") for where, part in parts.items()}
+    rate_hz, columns = _agreed(cards)
+    shards = [
+        {"cohort": where, "shard": part.path(f"trials/{name}"), "prefix": settings.prefix.get(where, "")}
+        for where, part in parts.items()
+        for name in storage.list_files(part.path("trials"))
+    ]
+    found = [pair for item in _each(shards, _listed) for pair in pickle.loads(item["rows"])]
+    rows = [row for row, _, _ in found]
+    annotations.refuse(annotations.contradictions(rows, settings.plausible))
+    reasons = find_duplicates((str(row), _known(row), (mark,)) for row, _, mark in found)
+    kept: dict[str, str] = {}
+    for row in rows:
+        if str(row) not in reasons and kept.setdefault(row.path, row.table) != row.table:
+            raise InputError(
+                f"{row.table}: trial {row.path!r} is another one in {kept[row.path]}: set `prefix` for one of them"
+            )
+    quarantined = [{"path": name, "reason": reasons[name]} for name in sorted(reasons)]
+    good = [row for row in rows if str(row) not in reasons]
+    _judge(settings, " and ".join(parts), good, len(reasons), quarantined)
+    # By participant: which shards their trials lie in, and which trials of them.
+    places: dict[str, dict[tuple[str, str], list[str]]] = {}
+    for row, shard, _ in found:
+        if str(row) not in reasons:
+            place = (shard, settings.prefix.get(row.table, ""))
+            places.setdefault(row.participant, {}).setdefault(place, []).append(row.path)
+
+    def table_of(name: str, mine: dict[tuple[str, str], list[str]]) -> pa.Table:
+        return pa.concat_tables(
+            _renamed(shard, prefix, trials, columns) for (shard, prefix), trials in mine.items()
+        )
+
+    sizes = {name: sum(map(len, mine.values())) for name, mine in places.items()}
+    split = _split(good, settings.splits)
+    return _write(settings, uri, table_of, places, sizes, split, columns, rate_hz, quarantined)
+
+
+def _agreed(cards: Mapping[str, dict[str, Any]]) -> tuple[float, dict[str, str]]:
+    """The frame rate and the annotations of cohorts that are to be one."""
+    rates = {where: card["frame_rate_hz"] for where, card in cards.items()}
+    if len(set(rates.values())) > 1:
+        found = ", ".join(f"{rate:g} Hz in {where}" for where, rate in rates.items())
+        raise InputError(f"cohorts: expected one frame rate, found {found}")
+    columns: dict[str, str] = {}
+    for where, card in cards.items():
+        for name, kind in card["annotations"].items():
+            if columns.setdefault(name, kind) != kind:
+                raise InputError(
+                    f"{where}: column {name!r}: expected {columns[name]} as in the cohorts before, found {kind}"
+                )
+    return next(iter(rates.values())), columns
+
+
+def _listed(item: dict[str, Any]) -> dict[str, Any]:
+    """(row, shard, hash of the angles) of each trial of a shard, under the names that it will have."""
+    table = _shard(item["shard"])
+    angles = table["angles_rad"].combine_chunks()
+    rest = table.drop_columns(["angles_rad", "pelvis", "joint_mask"]).to_pylist()
+    found = []
+    for i, known in enumerate(rest):
+        row = Row(
+            line=0,
+            path=item["prefix"] + known["trial"],
+            participant=item["prefix"] + known["participant"],
+            source=known["source"],
+            annotations={k: v for k, v in known.items() if k not in trial.FIXED.names},
+            table=item["cohort"],
+            split=known["split"],
+        )
+        mark = content_hash(angles[i].values.to_numpy().reshape(-1, N_JOINTS))
+        found.append((row, item["shard"], mark))
+    return {"rows": pickle.dumps(found)}
+
+
+@lru_cache(maxsize=1)
+def _shard(uri: str) -> pa.Table:
+    """A shard, kept while a task takes one participant after another from it."""
+    fs, path = storage.arrow_filesystem(uri)
+    return pq.read_table(path, filesystem=fs)
+
+
+def _renamed(shard: str, prefix: str, trials: list[str], columns: Mapping[str, str]) -> pa.Table:
+    """These trials of a shard in another cohort's schema; what that shard did not have is null."""
+    table = _shard(shard)
+    for name in ("trial", "participant"):
+        renamed = pc.binary_join_element_wise(prefix, table[name], "")
+        table = table.set_column(table.column_names.index(name), name, renamed)
+    table = table.filter(pc.is_in(table["trial"], pa.array(trials)))
+    wanted = trial.schema(columns)
+    for column in wanted:
+        if column.name not in table.column_names:
+            table = table.append_column(column, pa.nulls(len(table), column.type))
+    return table.select(wanted.names).cast(wanted)
+
+
 def _write(
     settings: CohortSettings,
     uri: str,
-    trials_of: TrialsOf,
+    table_of: TableOf,
+    people: Mapping[str, Any],
     sizes: Mapping[str, int],
-    labels: Mapping[str, frozenset[str]],
+    split: Mapping[str, str],
     columns: Mapping[str, str],
+    rate_hz: float,
     quarantined: list[dict[str, str]],
 ) -> dict[str, Any]:
-    """Write shards and cohort.json; sizes: trials a participant. Returns the manifest's figures."""
-    split = assign(labels, settings.splits)
+    """Write shards, splits.json and cohort.json; sizes: trials a participant. Returns the manifest's figures."""
+    most_bytes = settings.shard_mb * 1_000_000
 
     def write(item: dict[str, Any]) -> dict[str, Any]:
-        made = [t for name in item["participants"] for t in trials_of(name)]
-        for t in made:
-            t.split = split[t.participant]
-        buffer = io.BytesIO()
-        pq.write_table(trial.table(made, columns), buffer)
-        storage.write_bytes(
-            storage.join(uri, "trials", f"part-{item['shard']:05d}.parquet"), buffer.getvalue()
+        tables = (
+            _in_split(table_of(name, person), split) for name, split, person in pickle.loads(item["people"])
         )
-        return {"trials": len(made), "frames": sum(len(t.angles_rad) for t in made)}
+        result = {"trials": 0, "frames": 0, "shards": 0}
+        for k, part in enumerate(_parts(tables, most_bytes)):
+            buffer = io.BytesIO()
+            pq.write_table(part, buffer)
+            name = f"part-{item['shard']:05d}-{k:02d}.parquet"
+            storage.write_bytes(storage.join(uri, "trials", name), buffer.getvalue())
+            result["trials"] += len(part)
+            result["frames"] += pc.sum(part["n_frames"]).as_py()
+            result["shards"] += 1
+        return result
 
-    shards = pack(sizes, settings.shard_trials)
-    written = _each([{"shard": i, "participants": names} for i, names in enumerate(shards)], write)
+    items = (
+        {"shard": i, "people": pickle.dumps([(name, split[name], people[name]) for name in names])}
+        for i, names in enumerate(pack(sizes, settings.shard_trials))
+    )
+    total: Counter[str] = Counter()
+    for written in _each(items, write):
+        total.update(written)
     count = Counter(split.values())
-    hours = sum(item["frames"] for item in written) / settings.frame_rate_hz / 3600
     card = {
         "annotations": dict(columns),
-        "frame_rate_hz": settings.frame_rate_hz,
+        "frame_rate_hz": rate_hz,
         "participants": {name: count[name] for name in SPLITS},
-        "trials": sum(item["trials"] for item in written),
-        "hours": round(hours, 4),
+        "trials": total["trials"],
+        "hours": round(total["frames"] / rate_hz / 3600, 4),
         "quarantined": quarantined,
     }
+    how = settings.splits.model_dump(mode="json")
+    storage.write_json(storage.join(uri, "splits.json"), {**how, "participants": dict(sorted(split.items()))})
     storage.write_json(storage.join(uri, "cohort.json"), card)
     keep = ("participants", "trials", "hours")
-    return {**{k: card[k] for k in keep}, "shards": len(shards), "quarantined": len(quarantined)}
+    return {**{k: card[k] for k in keep}, "shards": total["shards"], "quarantined": len(quarantined)}
 
 
 def pack(sizes: Mapping[str, int], most: int) -> list[list[str]]:
@@ -217,11 +424,28 @@ def pack(sizes: Mapping[str, int], most: int) -> list[list[str]]:
     return shards
 
 
+def _in_split(table: pa.Table, split: str) -> pa.Table:
+    i = table.column_names.index("split")
+    return table.set_column(i, table.schema.field(i), pa.array([split] * len(table), pa.string()))
+
+
+def _parts(tables: Iterator[pa.Table], most_bytes: int) -> Iterator[pa.Table]:
+    """Participants' tables joined up to `most_bytes`; one that is larger is alone."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        if waiting and sum(t.nbytes for t in waiting) + table.nbytes > most_bytes:
+            yield pa.concat_tables(waiting)
+            waiting = []
+        waiting.append(table)
+    yield pa.concat_tables(waiting)
+
+
 def _each(
-    items: list[dict[str, Any]], do: Callable[[dict[str, Any]], dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """`do` of every item, a Ray task an item or some, in order."""
+    items: Iterator[dict[str, Any]] | list[dict[str, Any]], do: Callable[[dict[str, Any]], dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """`do` of every item, a Ray task an item or some, in order, as they come."""
     import ray
 
     cluster.connect()
-    return ray.data.from_items(items, override_num_blocks=min(len(items), 1000)).map(do).take_all()
+    ready = list(items)
+    yield from ray.data.from_items(ready, override_num_blocks=min(len(ready), 1000)).map(do).iter_rows()

@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
+
 from biomechgpt import storage
-from biomechgpt.cohort import readers
-from biomechgpt.cohort.annotations import Row, read_annotations
+from biomechgpt.cohort import quality, readers
+from biomechgpt.cohort.annotations import AnnotationMap, Row, read_annotations, read_mapped
+from biomechgpt.cohort.quality import QualitySettings
 from biomechgpt.cohort.resampling import resample
 from biomechgpt.settings import InputError
 from biomechgpt.trial import Trial
@@ -33,28 +36,36 @@ class Folder:
     checksum: str
 
 
-def open_folder(uri: str) -> Folder:
-    """Read and check the table, hash every recording. Raises InputError naming line and column."""
+def open_folder(uri: str, mapped: AnnotationMap | None = None) -> Folder:
+    """Read and check the table, hash every recording. Raises InputError naming line and column.
+
+    mapped: how another table than annotations.csv says the same.
+    """
     uri = storage.absolute(uri)
     if not storage.exists(uri):
         raise InputError(f"{uri}: no such folder of recordings")
     files = [name for name in storage.list_files(uri) if name]
     if not files:
         raise InputError(f"{uri}: expected recordings and {ANNOTATIONS}, found an empty folder or a file")
-    if ANNOTATIONS not in files:
-        raise InputError(f"{uri}: expected {ANNOTATIONS} beside the recordings, found none")
-    rows, columns = read_annotations(storage.join(uri, ANNOTATIONS), storage.read_bytes)
+    tables = [ANNOTATIONS] if mapped is None else mapped.tables
+    for table in tables:
+        if table not in files:
+            raise InputError(f"{uri}: expected {table} beside the recordings, found none")
+    if mapped is None:
+        rows, columns = read_annotations(storage.join(uri, ANNOTATIONS), storage.read_bytes)
+    else:
+        rows, columns = read_mapped(uri, mapped, storage.read_bytes)
     present = set(files)
     for row in rows:
         if row.path not in present:
             raise InputError(
-                f"{storage.join(uri, ANNOTATIONS)}: line {row.line}: participant {row.participant!r}: "
+                f"{row.table}: line {row.line}: participant {row.participant!r}: "
                 f"expected a recording at {row.path!r}, found no such file in {uri}"
             )
     annotated = {row.path for row in rows}
     found = {name for name in files if name.lower().endswith(readers.SUFFIXES)}
     recordings = sorted(found | annotated)
-    return Folder(uri, rows, columns, sorted(found - annotated), _checksum(uri, [ANNOTATIONS, *recordings]))
+    return Folder(uri, rows, columns, sorted(found - annotated), _checksum(uri, [*tables, *recordings]))
 
 
 def _checksum(uri: str, names: list[str]) -> str:
@@ -66,10 +77,28 @@ def _checksum(uri: str, names: list[str]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def load(uri: str, row: Row, settings: readers.ReaderSettings, rate_hz: float) -> Trial:
-    """The trial of one row, at `rate_hz`. Raises InputError that names the file as the table does."""
-    recording = readers.read(storage.join(uri, row.path), settings, name=row.path)
-    angles_rad, pelvis = resample(recording.time_s, recording.angles_rad, recording.pelvis, rate_hz)
+def prepare(
+    name: str,
+    recording: readers.Recording,
+    settings: QualitySettings,
+    rate_hz: float,
+    declared_rate_hz: float | None = None,
+) -> tuple[np.ndarray, np.ndarray, str | None]:
+    """A recording that was judged, at `rate_hz`: angles (T, 34), pelvis (T, 7), and what was repaired.
+
+    What a cohort takes and what a server takes: raises InputError with every problem of the recording.
+    """
+    whole, repaired = quality.accept(name, recording, settings, declared_rate_hz)
+    angles_rad, pelvis = resample(whole.time_s, whole.angles_rad, whole.pelvis, rate_hz)
+    return angles_rad, pelvis, repaired
+
+
+def load(
+    content: bytes, row: Row, settings: readers.ReaderSettings, judged_by: QualitySettings, rate_hz: float
+) -> Trial:
+    """The trial of one row from its file's content, at `rate_hz`. InputError names the file as the table does."""
+    recording = readers.parse(row.path, content, settings)
+    angles_rad, pelvis, repaired = prepare(row.path, recording, judged_by, rate_hz, row.frame_rate_hz)
     return Trial(
         trial=row.path,
         participant=row.participant,
@@ -79,6 +108,8 @@ def load(uri: str, row: Row, settings: readers.ReaderSettings, rate_hz: float) -
         data="recorded",
         source=row.source,
         joint_mask=recording.joint_mask,
+        reading=getattr(recording, "reading", None),
+        repaired=repaired,
         annotations=dict(row.annotations),
     )
 
