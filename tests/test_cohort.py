@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from biomechgpt import artifact, settings, storage
 from biomechgpt.cohort import CohortSettings, make_cohort, read_table
-from biomechgpt.cohort.build import pack
+from biomechgpt.cohort.build import _parts, pack
 from biomechgpt.cohort.recordings import open_folder
 from biomechgpt.cohort.resampling import resample
 from biomechgpt.cohort.splits import SPLITS, SplitSettings, assign
@@ -81,17 +82,19 @@ def test_reading_some_columns(tiny):
         read_table(tiny, ["nonsense"])
 
 
-def folder_of(path: Path, participants: int = 4, trials: int = 2) -> Path:
-    """A folder of recordings p0/a.mot, ... with annotations.csv."""
+def folder_of(path: Path, participants: int = 4, trials: int = 2, at: str = "p") -> Path:
+    """A folder of recordings p0/a.mot, ... with annotations.csv; of the same people in another place, `at`."""
     lines = ["path,participant,activity,walking_speed,site"]
     for p in range(participants):
         for t in range(trials):
-            file = path / f"p{p}" / f"{'ab'[t]}.mot"
+            file = path / f"{at}{p}" / f"{'ab'[t]}.mot"
             file.parent.mkdir(parents=True, exist_ok=True)
             columns = walk()
-            columns["hip_flexion_r"] = columns["hip_flexion_r"] + p + 0.1 * t
+            columns["hip_flexion_r"] = columns["hip_flexion_r"] + p + 0.1 * t + 0.01 * len(at)
             file.write_text(mot(columns))
-            lines.append(f"p{p}/{'ab'[t]}.mot,person {p},overground walking,{'' if t else 1 + p / 10},ward")
+            lines.append(
+                f"{at}{p}/{'ab'[t]}.mot,person {p},overground walking,{'' if t else 1 + p / 10},ward"
+            )
     (path / "annotations.csv").write_text("\n".join(lines) + "\n")
     return path
 
@@ -166,6 +169,200 @@ def test_real_recordings_become_a_cohort(ray_cluster, tmp_path):
     assert (card["trials"], len(card["quarantined"])) == (19, 2)
     assert card["annotations"] == {"activity": "text"}
     assert all("missing arm_flex_r" in item["reason"] for item in card["quarantined"])
+
+
+def text_of(**edits) -> str:
+    """A .mot file whose columns were edited: name=function of the column."""
+    return mot({name: edits[name](c.copy()) if name in edits else c for name, c in walk().items()})
+
+
+def filled(slice_, value):
+    def edit(column):
+        column[slice_] = value
+        return column
+
+    return edit
+
+
+FAULTS = {
+    "spike.mot": (text_of(knee_angle_r=filled(77, 15.0)), "spike: knee_angle_r leaves its course"),
+    "range.mot": (text_of(ankle_angle_l=lambda c: c + 75), "impossible angle: ankle_angle_l is"),
+    "frozen.mot": (text_of(hip_adduction_r=filled(slice(60, 180), 3.0)), "frozen: hip_adduction_r keeps"),
+    "short.mot": (mot(walk(0.4)), "too short: expected at least 0.5 s"),
+    "jump.mot": (mot({k: np.delete(c, slice(50, 62)) for k, c in walk().items()}), "gap: every joint has no"),
+    "sides.mot": (
+        text_of(arm_flex_r=lambda c: 10 - c, arm_flex_l=lambda c: 10 - c),
+        "mislabelled side: arms",
+    ),
+    "rate.mot": (mot(walk()), "rate mismatch: the annotation declares 60 Hz"),
+}
+
+
+@pytest.fixture
+def faulty(tmp_path):
+    """A folder of four people's good recordings and one bad one of each kind."""
+    folder = folder_of(tmp_path / "in")
+    table = folder / "annotations.csv"
+    rows = [f"{line},{'frame_rate_hz' * (i == 0)}" for i, line in enumerate(table.read_text().splitlines())]
+    for name, (text, _) in FAULTS.items():
+        (folder / name).write_text(text)
+        rows.append(f"{name},person 1,overground walking,,ward,{'60' * (name == 'rate.mot')}")
+    table.write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.mark.cluster
+def test_each_fault_is_quarantined_with_its_reason(ray_cluster, faulty, tmp_path):
+    card = made_from(faulty, tmp_path).read_json("cohort.json")
+    assert card["trials"] == 8
+    reasons = {item["path"]: item["reason"] for item in card["quarantined"]}
+    assert reasons.keys() == FAULTS.keys()
+    for name, (_, reason) in FAULTS.items():
+        assert reasons[name].startswith(f"{name}: {reason}")
+    with pytest.raises(
+        InputError, match=r"7 recordings cannot be used\n  frozen.mot: frozen: hip_adduction_r"
+    ):
+        made_from(faulty, tmp_path, strict=True)
+
+
+@pytest.mark.cluster
+def test_gaps_are_interpolated_where_asked_and_the_row_says_so(ray_cluster, faulty, tmp_path):
+    table = read_table(made_from(faulty, tmp_path, quality={"interpolate_gaps_s": 0.15}))
+    said = dict(zip(table["trial"].to_pylist(), table["repaired"].to_pylist(), strict=True))
+    assert len(said) == 9
+    assert said.pop("jump.mot") == "1 gap interpolated, longest 0.12 s"
+    assert set(said.values()) == {None}
+
+
+@pytest.mark.cluster
+def test_duplicates_are_named_both(ray_cluster, tmp_path):
+    folder = folder_of(tmp_path / "in")
+    (folder / "p0" / "b.mot").write_text((folder / "p1" / "b.mot").read_text())
+    text = (folder / "p2" / "b.mot").read_text()
+    (folder / "p2" / "c.mot").write_text(text.replace("version=1", "version=1\nname=copy"))
+    table = folder / "annotations.csv"
+    table.write_text(table.read_text() + "p2/c.mot,person 2,overground walking,,ward\n")
+    card = made_from(folder, tmp_path).read_json("cohort.json")
+    assert {item["path"]: item["reason"] for item in card["quarantined"]} == {
+        "p0/b.mot": "duplicate: the same content as p1/b.mot, annotated otherwise",
+        "p1/b.mot": "duplicate: the same content as p0/b.mot, annotated otherwise",
+        "p2/c.mot": "duplicate: the same content as p2/b.mot",
+    }
+
+
+@pytest.mark.cluster
+def test_the_split_is_stored_and_can_be_designated(ray_cluster, tmp_path):
+    folder = folder_of(tmp_path / "in", trials=1)
+    table = folder / "annotations.csv"
+    where = ["split", "train", "test", "train", "train"]
+    lines = zip(table.read_text().splitlines(), where, strict=True)
+    table.write_text("\n".join(f"{line},{split}" for line, split in lines) + "\n")
+    cohort = made_from(folder, tmp_path, splits={"method": "designated"})
+    stored = cohort.read_json("splits.json")
+    assert stored["method"] == "designated"
+    assert stored["participants"]["person 1"] == "test"
+    assert sorted(stored["participants"].values()) == ["test", "train", "train", "validation"]
+    assert cohort.read_json("cohort.json")["annotations"].keys() == {"activity", "walking_speed", "site"}
+    rows = read_table(cohort, ["participant", "split"]).to_pylist()
+    assert {row["participant"]: row["split"] for row in rows} == stored["participants"]
+
+
+@pytest.mark.cluster
+def test_shards_are_bounded_in_bytes(tiny, tmp_path):
+    """What is simulated in one task for its trials' number is written in several files for their bytes."""
+    tables = [tiny_table(tiny, name) for name in sorted(set(read_table(tiny)["participant"].to_pylist()))]
+    most = 3 * max(table.nbytes for table in tables)
+    parts = list(_parts(iter(tables), most))
+    assert len(parts) > 5
+    assert all(part.nbytes <= most for part in parts)
+    assert sum(map(len, parts)) == 24 * 5
+    assert len(list(_parts(iter(tables), 1))) == 24
+
+
+def tiny_table(cohort: artifact.Artifact, participant: str) -> pa.Table:
+    table = read_table(cohort)
+    return pa.concat_tables([table.filter(pc.equal(table["participant"], participant))]).combine_chunks()
+
+
+@pytest.fixture(scope="module")
+def pair(ray_cluster, tmp_path_factory):
+    """Two cohorts of the same four people: two sites, other recordings, another annotation."""
+    root = tmp_path_factory.mktemp("pair")
+    first = folder_of(root / "first", trials=1)
+    second = folder_of(root / "second", at="home")
+    table = second / "annotations.csv"
+    table.write_text(table.read_text().replace("ward", "home").replace("walking_speed", "score"))
+    return [make_cohort(CohortSettings(recordings=str(f)), str(root / "out")) for f in (first, second)]
+
+
+@pytest.mark.cluster
+@hypothesis_settings(max_examples=4, deadline=None)
+@given(st.integers(0, 9), st.booleans(), st.sampled_from([{}, {"method": "kfold", "folds": 3, "fold": 2}]))
+def test_nobody_crosses_when_cohorts_are_merged(pair, tmp_path_factory, seed, apart, how):
+    uris = [part.uri for part in pair]
+    merged = make_cohort(
+        CohortSettings(
+            cohorts=uris,
+            prefix={uris[1]: "B "} if apart else {},
+            splits={"seed": seed, **how},
+            shard_trials=3,
+        ),
+        str(tmp_path_factory.mktemp("merged")),
+    )
+    assert (merged.data, merged.figures["trials"]) == ("recorded", 12)
+    homes: dict[str, set] = {}
+    for name in storage.list_files(merged.path("trials")):
+        for row in pq.read_table(merged.path(f"trials/{name}")).to_pylist():
+            homes.setdefault(row["participant"], set()).add((name, row["split"]))
+    assert len(homes) == (8 if apart else 4)
+    assert all(len(places) == 1 for places in homes.values())
+    stored = merged.read_json("splits.json")["participants"]
+    assert {who: split for who, places in homes.items() for _, split in places} == stored
+
+
+@pytest.mark.cluster
+def test_a_merged_cohort_has_every_trial_as_it_was(pair, tmp_path):
+    merged = make_cohort(CohortSettings(cohorts=[part.uri for part in pair]), str(tmp_path))
+    known = merged.read_json("cohort.json")["annotations"]
+    assert known == {"activity": "text", "walking_speed": "number", "site": "text", "score": "number"}
+    rows = {row["trial"]: row for row in read_table(merged).to_pylist()}
+    for part in pair:
+        for row in read_table(part).to_pylist():
+            mine = rows[row["trial"]]
+            assert {k: v for k, v in mine.items() if k in row and k != "split"} == {
+                k: v for k, v in row.items() if k != "split"
+            }
+    assert rows["p1/a.mot"]["score"] is None
+    assert [part["fingerprint"] for part in merged.manifest["inputs"].values()] == [
+        p.fingerprint for p in pair
+    ]
+
+
+@pytest.mark.cluster
+def test_cohorts_that_do_not_go_together(pair, tiny, tmp_path):
+    uris = [part.uri for part in pair]
+    # One cohort beside itself under another name: everything of it is there twice.
+    copy = storage.join(str(tmp_path), "cohort", "copy")
+    storage.upload(uris[0], copy)
+    with pytest.raises(InputError, match=r"8 of 8 are not\n(.|\n)*the same content as .*annotated otherwise"):
+        make_cohort(CohortSettings(cohorts=[uris[0], copy], prefix={copy: "B "}), str(tmp_path))
+    slow = made_from(folder_of(tmp_path / "slow", at="slow"), tmp_path, frame_rate_hz=20)
+    with pytest.raises(InputError, match=r"expected one frame rate, found 30 Hz in .*, 20 Hz in "):
+        make_cohort(CohortSettings(cohorts=[uris[0], slow.uri]), str(tmp_path))
+    folder = folder_of(tmp_path / "other", at="other")
+    table = folder / "annotations.csv"
+    table.write_text(table.read_text().replace("walking_speed", "score").replace(",1", ",v1"))
+    with pytest.raises(
+        InputError, match=r"column 'score': expected number as in the cohorts before, found text"
+    ):
+        make_cohort(CohortSettings(cohorts=[uris[1], made_from(folder, tmp_path).uri]), str(tmp_path))
+    table.write_text(table.read_text().replace("score", "diagnosis"))
+    both = [made_from(folder, tmp_path).uri, tiny.uri]
+    mixed = make_cohort(CohortSettings(cohorts=both), str(tmp_path))
+    assert mixed.data == "synthetic and recorded"
+    assert set(read_table(mixed, ["data"])["data"].to_pylist()) == {"synthetic", "recorded"}
+    with pytest.raises(InputError, match="is none of the cohorts"):
+        settings.validate(CohortSettings, {"cohorts": uris, "prefix": {"elsewhere": "x"}}, "here")
 
 
 ROW = "p0/a.mot,x,walk,1.1\n"

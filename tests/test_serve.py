@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from biomechgpt.settings import InputError
 from conftest import REAL
 from serve import app as application
 from serve import examples
@@ -274,6 +275,15 @@ def test_a_recording_of_too_many_frames_is_refused(walk):
     with pytest.raises(ApiError, match="at most 100 frames, found") as refused:
         application._load(*walk, few, {"frame_rate_hz": 30.0, "longest_s": 9.0})
     assert refused.value.code == "too_large"
+
+
+def test_an_upload_is_judged_as_a_cohort_s_recordings_are(walk):
+    about = {"frame_rate_hz": 30.0, "longest_s": 9.0}
+    recorded, *_ = application._load(*walk, application.ServeSettings(bundle="any"), about)
+    assert recorded.repaired is None
+    strict = application.ServeSettings(bundle="any", quality={"max_speed_deg_s": 10})
+    with pytest.raises(InputError, match="impossible speed: hip_flexion_r turns at"):
+        application._load(*walk, strict, about)
 
 
 def test_an_empty_key_is_refused():

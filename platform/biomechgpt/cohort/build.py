@@ -57,7 +57,8 @@ class CohortSettings(Settings):
     readers: ReaderSettings = ReaderSettings()
     quality: QualitySettings = QualitySettings()
     plausible: dict[str, tuple[float, float]] = Field(
-        default_factory=dict, description="{measure: [low, high]} where people can be beyond the usual range"
+        default_factory=dict,
+        description="{measure: [low, high]} where yours go beyond annotations.MEASURES (its task then says so too)",
     )
     splits: SplitSettings = SplitSettings()
     strict: bool = Field(False, description="a recording that cannot be used is an error, not quarantined")

@@ -22,7 +22,8 @@ from biomechgpt.skeleton import HIGH_RAD, INDEX, LOW_RAD, NAMES, TRACKED
 
 _SHOULDERS = {"r": ("arm_flex_r", "arm_add_r", "arm_rot_r"), "l": ("arm_flex_l", "arm_add_l", "arm_rot_l")}
 _SHOULDER = np.isin(NAMES, sum(_SHOULDERS.values(), ()))
-_ARM = _SHOULDER | np.isin(NAMES, ("elbow_flex_r", "elbow_flex_l"))
+_SPEED_S = 1 / 30
+"""Over which a speed is taken, so that a frame's noise at a high rate is none."""
 _UNEVEN = 1.5
 """Of the usual step: a longer one has lost a frame; shorter ones are a clock's or a text's rounding."""
 
@@ -43,7 +44,10 @@ class QualitySettings(Settings):
         90.0, gt=0, description="smallest spike of shoulder or elbow; markerless ones are often rough"
     )
     range_margin_deg: float = Field(20.0, ge=0, description="beyond the range of the skeleton's joints")
-    max_speed_deg_s: float = Field(2500.0, gt=0, description="of a joint; kicking knees reach about 1700")
+    max_speed_deg_s: float = Field(
+        2000.0, gt=0, description="of a leg's, the trunk's or neck's joint; walking knees reach 450"
+    )
+    max_arm_speed_deg_s: float = Field(3000.0, gt=0, description="of shoulder or elbow")
     frozen_s: float = Field(1.0, gt=0, description="longest that a moving joint may keep exactly one value")
     max_side_correlation: float = Field(
         0.85, ge=0, le=1, description="of leg and arm of one side in a walk whose arms swing; 1: any"
@@ -94,11 +98,13 @@ def find_problems(
     if len(recording.time_s) < 3:
         return problems
     known, _ = fill_gaps(recording)
+    spikes = list(_spikes(known, settings))
+    spiked = {problem.joint for problem in spikes}
     return [
         *problems,
         *_ranges(known, settings.range_margin_deg),
-        *_spikes(known, settings),
-        *_speeds(known, settings),
+        *spikes,
+        *(problem for problem in _speeds(known, settings) if problem.joint not in spiked),
         *_frozen(known, settings.frozen_s),
         *_sides(known, settings.max_side_correlation),
     ]
@@ -121,8 +127,9 @@ def fill_gaps(recording: Recording) -> tuple[Recording, str | None]:
                 values[there[0], j] if len(there) else float(j == recording.angles_rad.shape[1] + 3)
             )
             continue
-        time_s = np.clip(recording.time_s, recording.time_s[there[0]], recording.time_s[there[-1]])
-        values[:, j] = pchip_interpolate(recording.time_s[there], values[there, j], time_s)
+        absent = np.isnan(values[:, j])
+        time_s = np.clip(recording.time_s[absent], recording.time_s[there[0]], recording.time_s[there[-1]])
+        values[absent, j] = pchip_interpolate(recording.time_s[there], values[there, j], time_s)
     longest = max(end - start for start, end in gaps)
     text = f"{len(gaps)} gap{'s' * (len(gaps) > 1)} interpolated, longest {longest:.2f} s"
     joints = recording.angles_rad.shape[1]
@@ -278,6 +285,10 @@ def _turns(recording: Recording) -> Iterator[tuple[str, Rotation]]:
             )
 
 
+def _is_arm(name: str) -> bool:
+    return name.startswith(("arm", "elbow"))
+
+
 def _spikes(recording: Recording, settings: QualitySettings) -> Iterator[Problem]:
     """Frames that leave a joint's course and come back: away from the running median by more than is possible."""
     frames = max(1, round(settings.spike_s / _step_s(recording.time_s)))
@@ -296,14 +307,14 @@ def _spikes(recording: Recording, settings: QualitySettings) -> Iterator[Problem
         chord = np.linalg.norm(matrix - course(matrix), axis=1) / np.sqrt(8)
         away[name] = np.degrees(2 * np.arcsin(np.minimum(chord, 1)))
     for name, size in away.items():
-        arm = name not in INDEX or _ARM[INDEX[name]]
-        limit = settings.arm_spike_deg if arm else settings.spike_deg
+        key = "arm_spike_deg" if _is_arm(name) else "spike_deg"
+        limit = getattr(settings, key)
         if size.max() > limit:
             i = int(size.argmax())
             yield Problem(
                 "spike",
                 f"{name} leaves its course by {size[i]:.0f} degrees at {recording.time_s[i]:.2f} s"
-                f"{_more(len(_runs(size > limit)))} ({'arm_' * arm}spike_deg is {limit:g})",
+                f"{_more(len(_runs(size > limit)))} ({key} is {limit:g})",
                 name,
                 float(recording.time_s[i]),
                 float(size[i]),
@@ -311,9 +322,8 @@ def _spikes(recording: Recording, settings: QualitySettings) -> Iterator[Problem
 
 
 def _speeds(recording: Recording, settings: QualitySettings) -> Iterator[Problem]:
-    """Over spike_s, so that a frame's noise at a high rate is no speed."""
     time_s = recording.time_s
-    frames = max(1, round(settings.spike_s / _step_s(time_s)))
+    frames = max(1, round(_SPEED_S / _step_s(time_s)))
     if len(time_s) <= frames:
         return
     over_s = time_s[frames:] - time_s[:-frames]
@@ -323,12 +333,13 @@ def _speeds(recording: Recording, settings: QualitySettings) -> Iterator[Problem
     for name, turn in _turns(recording):
         speeds[name] = np.degrees((turn[:-frames].inv() * turn[frames:]).magnitude()) / over_s
     for name, speed in speeds.items():
-        if speed.max() > settings.max_speed_deg_s:
+        key = "max_arm_speed_deg_s" if _is_arm(name) else "max_speed_deg_s"
+        if speed.max() > getattr(settings, key):
             i = int(speed.argmax())
             yield Problem(
                 "impossible speed",
                 f"{name} turns at {speed[i]:.0f} degrees a second at {time_s[i]:.2f} s "
-                f"(max_speed_deg_s is {settings.max_speed_deg_s:g})",
+                f"({key} is {getattr(settings, key):g})",
                 name,
                 float(time_s[i]),
                 float(speed[i]),

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from biomechgpt.cohort.annotations import MEASURES
 from biomechgpt.settings import InputError, Settings, read_yaml, validate
 
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
@@ -32,7 +33,8 @@ class Task(Settings):
     annotation: the cohort's column that holds the truth.
     labels: annotation value -> the spoken answer; left out, every annotated value is its own answer.
     applies_when: {column: values}: asked only where all of these hold.
-    plausible: (low, high) of a measure in `unit`; annotations outside it are errors.
+    plausible: (low, high) of a measure in `unit`; annotations outside it are errors. Of a measure that cohorts
+    know by name (`annotations.MEASURES`) it is theirs, where it is left out.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
@@ -44,6 +46,14 @@ class Task(Settings):
     plausible: tuple[float, float] | None = None
     applies_when: dict[str, list[str]] = Field(default_factory=dict)
     phrasings: list[str] = Field(min_length=8)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, values: Any) -> Any:
+        known = MEASURES.get(str(values.get("annotation"))) if isinstance(values, dict) else None
+        if known is None or values.get("plausible") is not None:
+            return values
+        return values | {"plausible": (known.low, known.high)}
 
     @model_validator(mode="after")
     def _complete(self) -> "Task":
