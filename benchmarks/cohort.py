@@ -1,0 +1,93 @@
+"""Building cohorts of 1x, 4x and 16x trials: peak memory must not grow with them, and how fast it goes.
+
+python benchmarks/cohort.py [--participants 52] [--trials 10]
+
+Peak memory is private: the driver's and all Ray workers' together, sampled; a fresh Ray for each size.
+"""
+
+import argparse
+import json
+import tempfile
+import threading
+import time
+from contextlib import suppress
+
+import psutil
+import ray
+
+from biomechgpt.cohort import CohortSettings, make_cohort
+
+
+class Peak:
+    """The most private memory, in MB, that this process and its Ray workers had at once while in here."""
+
+    def __enter__(self) -> "Peak":
+        self.mb = 0.0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        me = psutil.Process()
+        while not self._done.wait(0.1):
+            total = me.memory_full_info().uss
+            for child in me.children(recursive=True):
+                with suppress(psutil.Error):
+                    # A worker's title is its task (ray::Map...), between tasks ray::IDLE.
+                    if child.cmdline()[:1] and child.cmdline()[0].startswith("ray::"):
+                        total += child.memory_full_info().uss
+            self.mb = max(self.mb, total / 1e6)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for name, value in (("participants", 52), ("trials", 10)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    options = parser.parse_args()
+    peaks, factors, bytes_a_trial = {}, {}, 0.0
+    print(
+        f"{'size':>4} {'trials':>7} {'hours':>6} {'shards':>6} {'seconds':>8} {'x real time':>11} {'peak MB':>8}"
+    )
+    for size in (1, 4, 16):
+        how = CohortSettings(
+            simulator={"participants": size * options.participants, "trials_per_participant": options.trials}
+        )
+        with tempfile.TemporaryDirectory() as root, Peak() as peak:
+            started = time.perf_counter()
+            made = make_cohort(how, root)
+            seconds = time.perf_counter() - started
+            bytes_a_trial = _bytes(made.path("trials")) / made.figures["trials"]
+            ray.shutdown()
+        peaks[f"{size}x"] = round(peak.mb)
+        factors[size] = made.figures["hours"] * 3600 / seconds
+        print(
+            f"{size:>3}x {made.figures['trials']:>7} {made.figures['hours']:>6.2f} {made.figures['shards']:>6} "
+            f"{seconds:>8.1f} {factors[size]:>11.0f} {peak.mb:>8.0f}",
+            flush=True,
+        )
+    print(
+        json.dumps(
+            {
+                "peak_mb": peaks,
+                "realtime_factor": round(factors[16]),
+                "bytes_a_trial": round(bytes_a_trial),
+                "cpus": psutil.cpu_count(),
+            }
+        )
+    )
+
+
+def _bytes(folder: str) -> int:
+    from biomechgpt import storage
+
+    fs, path = storage.filesystem(folder)
+    return fs.du(path)
+
+
+if __name__ == "__main__":
+    main()
