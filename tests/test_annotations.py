@@ -89,6 +89,10 @@ def test_events_and_several_tables():
 
 
 BAD_EXPORTS = {
+    "a recording's row against its person's": (
+        EXPORT.replace("2,north,,,,,,,,0", "2,north,,0,1,0,0,,,0"),
+        r"line 4: expected one diagnosis for the participant, found 'SCI' \(redcap_export.csv: line 4\) and",
+    ),
     "two ticks": (
         EXPORT.replace("north,1,1,0", "north,1,1,1"),
         r"redcap_export.csv: line 2: expected one diagnosis, found 'stroke' and 'SCI' ticked",

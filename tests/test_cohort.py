@@ -292,7 +292,10 @@ def pair(ray_cluster, tmp_path_factory):
     second = folder_of(root / "second", at="home")
     table = second / "annotations.csv"
     table.write_text(table.read_text().replace("ward", "home").replace("walking_speed", "score"))
-    return [make_cohort(CohortSettings(recordings=str(f)), str(root / "out")) for f in (first, second)]
+    made = [made_from(first, root), made_from(second, root, splits={"seed": 1})]
+    splits = [part.read_json("splits.json")["participants"] for part in made]
+    assert splits[0] != splits[1]  # so that merging could let somebody cross
+    return made
 
 
 @pytest.mark.cluster

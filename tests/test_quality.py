@@ -27,12 +27,43 @@ def changed(edit, recording: Recording = CLEAN) -> Recording:
     return replace(recording, angles_rad=angles)
 
 
+def only(frames) -> Recording:
+    """Some frames of the clean recording."""
+    known = CLEAN.time_s[frames], CLEAN.angles_rad[frames], CLEAN.pelvis[frames]
+    return replace(CLEAN, **dict(zip(("time_s", "angles_rad", "pelvis"), known, strict=True)))
+
+
 def kinds(recording: Recording, how: QualitySettings = DEFAULTS, **more) -> list[str]:
     return [problem.kind for problem in find_problems(recording, how, **more)]
 
 
-def test_a_clean_movement_has_no_problem():
-    assert find_problems(CLEAN, DEFAULTS) == []
+@settings(max_examples=15, deadline=None)
+@given(st.floats(30, 240), st.floats(0.5, 1.8), st.floats(0.2, 1.3), st.integers(0, 9))
+def test_a_clean_movement_has_no_problem(rate_hz, stride_hz, size, seed):
+    """At any rate, cadence and size of movement, with a camera's noise."""
+    columns = walk(4.0, rate_hz)
+    angles = readers.parse("walk.mot", mot(columns).encode(), ReaderSettings()).angles_rad
+    noise = np.radians(1.5) * np.random.default_rng(seed).standard_normal(angles.shape)
+    time_s = columns["time"] / stride_hz
+    recording = replace(
+        CLEAN,
+        time_s=time_s,
+        angles_rad=size * angles + noise,
+        pelvis=np.tile(CLEAN.pelvis[:1], (len(time_s), 1)),
+    )
+    assert find_problems(recording, DEFAULTS) == []
+
+
+def test_a_joint_that_was_not_recorded_is_not_judged():
+    mask = CLEAN.joint_mask.copy()
+    mask[INDEX["arm_rot_l"]] = False
+    unseen = changed(
+        lambda a: a.__setitem__((..., INDEX["arm_rot_l"]), np.nan), replace(CLEAN, joint_mask=mask)
+    )
+    assert find_problems(unseen, DEFAULTS) == []
+    filled, said = quality.accept("a.mot", unseen, DEFAULTS)
+    assert said is None
+    assert np.isfinite(filled.angles_rad).all()
 
 
 @settings(max_examples=25, deadline=None)
@@ -90,9 +121,7 @@ def test_what_is_missing_at_an_end_or_throughout_is_never_filled():
 
 def test_a_jump_in_time_is_a_gap_too():
     keep = np.r_[0:150, 158:400]
-    jump = Recording(
-        CLEAN.time_s[keep], CLEAN.angles_rad[keep], CLEAN.pelvis[keep], CLEAN.joint_mask, "negative"
-    )
+    jump = only(keep)
     (gap,) = find_problems(jump, DEFAULTS)
     assert "every joint has no values from 1.50 to 1.58 s" in str(gap)
     angles, _, said = recordings.prepare("a.mot", jump, QualitySettings(interpolate_gaps_s=0.1), 30.0)
@@ -157,9 +186,7 @@ def test_an_arm_that_passes_its_singularity_is_no_spike():
 
 
 def test_too_short():
-    short = Recording(
-        CLEAN.time_s[:30], CLEAN.angles_rad[:30], CLEAN.pelvis[:30], CLEAN.joint_mask, "negative"
-    )
+    short = only(slice(30))
     (problem,) = find_problems(short, DEFAULTS)
     assert "expected at least 0.5 s (min_duration_s), found 30 frames over 0.29 s" in str(problem)
     assert find_problems(short, QualitySettings(min_duration_s=0.3)) == []
@@ -193,7 +220,7 @@ def test_simulated_movements_are_clean():
     for person in simulator.participants(how):
         for trial in simulator.trials(how, person, 30.0):
             time_s = np.arange(len(trial.angles_rad)) / 30
-            recording = Recording(time_s, trial.angles_rad, trial.pelvis, trial.joint_mask, "negative")
+            recording = replace(CLEAN, time_s=time_s, angles_rad=trial.angles_rad, pelvis=trial.pelvis)
             assert find_problems(recording, DEFAULTS) == [], (person.group, trial.annotations["activity"])
 
 

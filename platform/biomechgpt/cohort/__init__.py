@@ -1,11 +1,14 @@
 """The cohort: who was recorded doing what, as one artifact that every later stage reads.
 
-It comes from a user's folder of recordings with an `annotations.csv`, or from the embedded simulator; both
-take the same path. A cohort is Parquet shards of `trial.schema`, participants kept together, and a
-`cohort.json` that says what is in it and what was kept out. Knows nothing about tokens, questions or models.
+It comes from a user's folder of recordings with an `annotations.csv`, from cohorts made before, or from the
+embedded simulator; all take the same path. A cohort is Parquet shards of `trial.schema`, participants kept
+together, a `splits.json`, and a `cohort.json` that says what is in it and what was kept out. Knows nothing about
+tokens, questions or models.
 
 recordings    a folder of files and what is annotated of them
+annotations   tables of what is known of recordings, and what in them cannot be true
 readers/      what each file format says, in the skeleton's order and signs
+quality       whether a recording can be believed
 resampling    any frame rate to the cohort's
 simulator     the embedded default: synthetic people (movement, activities, impairments)
 splits        which participants are trained on, and which are held out

@@ -367,7 +367,7 @@ def _joined(
 ) -> str:
     """A recording's own value, or what its participant's rows agree on: its event's, or else all of them."""
     mine = read[id(record)][name]
-    for others in about:
+    for others in filter(None, about):
         said = {read[id(r)][name]: r for r in reversed(others) if read[id(r)][name]}
         if mine and name in _OF_A_PERSON:
             said[mine] = record

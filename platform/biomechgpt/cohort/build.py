@@ -267,8 +267,14 @@ def _make_merged(settings: CohortSettings, root: str) -> Artifact:
 def _merge(settings: CohortSettings, parts: Mapping[str, Artifact], uri: str) -> dict[str, Any]:
     cards = {where: part.read_json("cohort.json") for where, part in parts.items()}
     rate_hz, columns = _agreed(cards)
+    designated = settings.splits.method == "designated"
     shards = [
-        {"cohort": where, "shard": part.path(f"trials/{name}"), "prefix": settings.prefix.get(where, "")}
+        {
+            "designated": designated,
+            "cohort": where,
+            "shard": part.path(f"trials/{name}"),
+            "prefix": settings.prefix.get(where, ""),
+        }
         for where, part in parts.items()
         for name in storage.list_files(part.path("trials"))
     ]
@@ -332,7 +338,8 @@ def _listed(item: dict[str, Any]) -> dict[str, Any]:
             source=known["source"],
             annotations={k: v for k, v in known.items() if k not in trial.FIXED.names},
             table=item["cohort"],
-            split=known["split"],
+            # Where it is decided anew, that two cohorts had a person in different splits is no contradiction.
+            split=known["split"] if item["designated"] else None,
         )
         mark = content_hash(angles[i].values.to_numpy().reshape(-1, N_JOINTS))
         found.append((row, item["shard"], mark))

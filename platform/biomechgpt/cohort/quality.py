@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from biomechgpt.cohort.readers import Recording
 from biomechgpt.settings import InputError, Settings
-from biomechgpt.skeleton import HIGH_RAD, INDEX, LOW_RAD, NAMES, TRACKED
+from biomechgpt.skeleton import HIGH_RAD, INDEX, LOW_RAD, N_JOINTS, NAMES, TRACKED
 
 _SHOULDERS = {"r": ("arm_flex_r", "arm_add_r", "arm_rot_r"), "l": ("arm_flex_l", "arm_add_l", "arm_rot_l")}
 _SHOULDER = np.isin(NAMES, sum(_SHOULDERS.values(), ()))
@@ -114,26 +114,23 @@ def fill_gaps(recording: Recording) -> tuple[Recording, str | None]:
     """Missing angles and pelvis from monotone cubics (PCHIP) through the frames around; and how many gaps.
 
     Frames that a jump in time lost are counted too: resampling interpolates over them. A gap at an end holds
-    the nearest value; a joint without any value is 0.
+    the nearest value; a joint without any value is 0, a pelvis upright in the origin.
     """
-    gaps = {(start, end) for _, start, end in _missing(recording)} | set(_jumps(recording.time_s))
-    if not gaps:
-        return recording, None
     values = np.concatenate([recording.angles_rad, recording.pelvis], axis=1)
     for j in np.flatnonzero(np.isnan(values).any(axis=0)):
         there = np.flatnonzero(~np.isnan(values[:, j]))
         if len(there) < 2:
-            values[:, j] = (
-                values[there[0], j] if len(there) else float(j == recording.angles_rad.shape[1] + 3)
-            )
+            values[:, j] = values[there[0], j] if len(there) else float(j == N_JOINTS + 3)
             continue
         absent = np.isnan(values[:, j])
         time_s = np.clip(recording.time_s[absent], recording.time_s[there[0]], recording.time_s[there[-1]])
         values[absent, j] = pchip_interpolate(recording.time_s[there], values[there, j], time_s)
+    filled = replace(recording, angles_rad=values[:, :N_JOINTS], pelvis=values[:, N_JOINTS:])
+    gaps = {(start, end) for _, start, end in _missing(recording)} | set(_jumps(recording.time_s))
+    if not gaps:
+        return filled, None
     longest = max(end - start for start, end in gaps)
-    text = f"{len(gaps)} gap{'s' * (len(gaps) > 1)} interpolated, longest {longest:.2f} s"
-    joints = recording.angles_rad.shape[1]
-    return replace(recording, angles_rad=values[:, :joints], pelvis=values[:, joints:]), text
+    return filled, f"{len(gaps)} gap{'s' * (len(gaps) > 1)} interpolated, longest {longest:.2f} s"
 
 
 def content_hash(angles_rad: np.ndarray) -> str:
