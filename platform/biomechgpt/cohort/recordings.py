@@ -69,6 +69,7 @@ def _checksum(uri: str, names: list[str]) -> str:
 def load(uri: str, row: Row, settings: readers.ReaderSettings, rate_hz: float) -> Trial:
     """The trial of one row, at `rate_hz`. Raises InputError that names the file as the table does."""
     recording = readers.read(storage.join(uri, row.path), settings, name=row.path)
+    readers.require_complete(row.path, recording)
     angles_rad, pelvis = resample(recording.time_s, recording.angles_rad, recording.pelvis, rate_hz)
     return Trial(
         trial=row.path,
