@@ -50,9 +50,10 @@ def exists(uri: str) -> bool:
     return fs.exists(path)
 
 
-def read_bytes(uri: str) -> bytes:
+def read_bytes(uri: str, most: int | None = None) -> bytes:
+    """A file's content, or its first `most` bytes."""
     fs, path = filesystem(uri)
-    return fs.cat_file(path)
+    return fs.cat_file(path, end=most)
 
 
 def write_bytes(uri: str, content: bytes) -> None:

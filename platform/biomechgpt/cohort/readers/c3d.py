@@ -1,13 +1,14 @@
 """Reads C3D files that carry angles: points whose three coordinates are a joint's angles, as Plug-in Gait writes.
 
 Columns are `<point>.x`, `.y` and `.z`, without a subject's prefix; a joint map says which joint each of them is
-(configs/skeletons/plug_in_gait.yaml). Which points are angles, and in what unit, the parameters POINT:ANGLES
-and POINT:ANGLE_UNITS say; without the first, the points that a joint map names are. Markers are not read: angles come of them by a model. Binary parsing is ezc3d's.
+(configs/skeletons/plug_in_gait.yaml). Which points are angles the parameter POINT:ANGLES says, or without it the
+joint map; in what unit, POINT:ANGLE_UNITS or the map. Markers are not read: angles come of them by a model.
+Binary parsing is ezc3d's.
 """
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ezc3d
 import numpy as np
@@ -50,8 +51,7 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
                 f"{name}: point {labels[i]!r}: expected one subject, found {labels.count(labels[i])}"
             )
     points, rate_hz = file["data"]["points"], float(parameters["RATE"]["value"][0])
-    header = file["header"]["points"]
-    promised = header["last_frame"] - header["first_frame"] + 1
+    first, promised = _frames(content)
     if points.shape[2] < promised:
         raise InputError(
             f"{name}: the header promises {promised} frames, found {points.shape[2]}: "
@@ -60,17 +60,24 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
     if not rate_hz > 0:
         raise InputError(f"{name}: POINT:RATE: expected a frame rate above 0, found {rate_hz:g}")
     stated = [unit.lower() for unit in _texts(parameters, "ANGLE_UNITS")]
-    first = int(header["first_frame"])
     read_as = Columns(
         format="C3D",
         # An occluded point is NaN, by ezc3d.
         values={f"{labels[i]}.{axis}": points[k, i] for i in chosen for k, axis in enumerate("xyz")},
         units=_UNITS.get(stated[0]) if stated else None,
-        place=lambda i: f"frame {first + i + 1}",
-        time_s=(first + np.arange(points.shape[2])) / rate_hz,
-        declared_rate_hz=float(header["frame_rate"]),
+        place=lambda i: f"frame {first + i}",
+        time_s=(first - 1 + np.arange(points.shape[2])) / rate_hz,
+        declared_rate_hz=float(file["header"]["points"]["frame_rate"]),
     )
     return assemble(name, read_as, settings)
+
+
+def _frames(content: bytes) -> tuple[int, int]:
+    """Number (from 1) of the first frame, and how many the header promises: ezc3d says how many there are."""
+    processor = content[512 * (content[0] - 1) + 3 :][:1]
+    order: Literal["big", "little"] = "big" if processor == b"\x56" else "little"  # 86: SGI's
+    first, last = (int.from_bytes(content[i : i + 2], order) for i in (6, 8))
+    return first, last - first + 1
 
 
 def _open(name: str, content: bytes) -> Any:

@@ -1,6 +1,6 @@
 """A lab's own column names, as a small YAML file says which of our joints each of them is.
 
-    units: degrees            # of the columns, unless one says otherwise; without it, what the file itself says
+    units: degrees            # of angles, where the file itself does not say
     time: t                   # the column of time, or rate_hz for files without one
     joints:
       hip_flexion_r: Hip R Flex                     # a column, a C3D point's axis (RHipAngles.x) ...
@@ -33,7 +33,7 @@ class Column(Settings):
     column: str | tuple[str, ...] = Field(description="the file's name of it; of several, their sum")
     sign: Literal[1, -1] = Field(1, description="-1 where the file's positive is our negative")
     offset: float = Field(0.0, description="added after the sign, in the column's unit")
-    units: AngleUnits | Literal["m", "mm"] | None = Field(None, description="default: the map's; metres")
+    units: AngleUnits | Literal["m", "mm"] | None = Field(None, description="default: the file's; metres")
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -48,7 +48,7 @@ class JointMap(Settings):
     """Which of our joints a lab's columns are."""
 
     name: str = Field(description="what messages call it")
-    units: AngleUnits | None = Field(None, description="of angles; without it, what the file says")
+    units: AngleUnits | None = Field(None, description="of angles, where the file does not say")
     time: str = Field("time", description="column of time")
     time_units: Literal["s", "ms"] = "s"
     rate_hz: float | None = Field(None, gt=0, description="of files without a column of time")

@@ -100,8 +100,9 @@ class Recording:
 
     @property
     def rate_hz(self) -> float:
-        """Frames a second, by the usual step of the file's times."""
-        return 1 / float(np.median(np.diff(self.time_s)))
+        """Frames a second by the file's times: the mean over steps that are no gaps, since times are rounded."""
+        steps = np.diff(self.time_s)
+        return 1 / float(steps[steps < 1.5 * np.median(steps)].mean())
 
     @property
     def reading(self) -> str:
@@ -181,15 +182,16 @@ class _Item:
 def _find(file: Columns, joint_map: JointMap | None) -> dict[str, _Item]:
     """{joint or coordinate of the pelvis: its column}; a column without any value was not recorded."""
     items: dict[str, _Item] = {}
+    joints = joint_map.joints if joint_map else {}
     mapped = joint_map.present(file.values) if joint_map else []
+    angles = file.units or (joint_map.units if joint_map else None)
     for joint in (*NAMES, *TURNS, *PLACES):
-        own = "m" if joint in PLACES else file.units
-        if joint_map and joint in mapped:
-            column = joint_map.joints[joint]
-            units = column.units or ("m" if joint in PLACES else joint_map.units or own)
-            items[joint] = _Item(" + ".join(column.parts), column.values(file.values), units)
-        elif joint in file.values and not (joint_map and joint in joint_map.joints):
-            items[joint] = _Item(joint, np.asarray(file.values[joint], dtype=float), own)
+        units = "m" if joint in PLACES else angles
+        if joint in mapped:
+            column = joints[joint]
+            items[joint] = _Item(" + ".join(column.parts), column.values(file.values), column.units or units)
+        elif joint in file.values and joint not in joints:
+            items[joint] = _Item(joint, np.asarray(file.values[joint], dtype=float), units)
     return {joint: item for joint, item in items.items() if np.isfinite(item.values).any()}
 
 
