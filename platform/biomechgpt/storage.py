@@ -50,10 +50,16 @@ def exists(uri: str) -> bool:
     return fs.exists(path)
 
 
-def read_bytes(uri: str, most: int | None = None) -> bytes:
-    """A file's content, or its first `most` bytes."""
+def read_bytes(uri: str) -> bytes:
     fs, path = filesystem(uri)
-    return fs.cat_file(path, end=most)
+    return fs.cat_file(path)
+
+
+def read_head(uri: str, most: int) -> bytes:
+    """A file's first `most` bytes, fewer where it is shorter; no more than these are transferred."""
+    fs, path = filesystem(uri)
+    with fs.open(path, "rb", cache_type="none") as file:
+        return file.read(most)
 
 
 def write_bytes(uri: str, content: bytes) -> None:

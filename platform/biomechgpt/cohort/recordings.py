@@ -77,7 +77,7 @@ def _recognized(uri: str, names: list[str]) -> list[str]:
     """Those of the files that begin as a recording does, whatever they are called."""
 
     def one(name: str) -> bool:
-        return readers.recognizes(storage.read_bytes(storage.join(uri, name), readers.HEAD_BYTES))
+        return readers.recognizes(storage.read_head(storage.join(uri, name), readers.HEAD_BYTES))
 
     with ThreadPoolExecutor() as pool:
         return sorted(name for name, is_one in zip(names, pool.map(one, names), strict=True) if is_one)
