@@ -1,6 +1,7 @@
 """Export: what a cohort's own readers, and OpenSim's parser, make of the files that it is written to."""
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from biomechgpt.cohort import CohortSettings, make_cohort, read_table
@@ -74,8 +75,6 @@ def test_a_cohort_of_the_export_is_the_same_cohort(ray_cluster, tmp_path):
 def test_two_trials_never_share_a_file(ray_cluster, tmp_path):
     cohort = make_cohort(CohortSettings(recordings=str(people(tmp_path / "in"))), str(tmp_path))
     (shard,) = (tmp_path / "cohort").rglob("part-*.parquet")
-    import pyarrow.parquet as pq
-
     table = pq.read_table(shard)
     names = table["trial"].to_pylist()
     names[0] = names[1].removesuffix(".mot")

@@ -6,6 +6,7 @@ Knows nothing about signs: the skeleton's are OpenSim's, but for the knee's, whi
 header does not say it, as `write` does.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -18,15 +19,14 @@ from biomechgpt.settings import InputError
 from biomechgpt.skeleton import INDEX, NAMES
 
 SUFFIXES = (".mot", ".sto")
+_HEADER_LINE = re.compile(rb"^\s*(endheader|(ncolumns|datacolumns|indegrees)[\t =])", re.I | re.M)
 _KNEE_LINE = "knee flexion is "
 
 
 def matches(content: bytes) -> bool:
-    """Whether this is an OpenSim file: its header ends with `endheader`, or names its columns' number."""
-    head = content[:65536].lower()
-    return b"\x00" not in head and any(
-        k in head for k in (b"endheader", b"indegrees", b"ncolumns", b"datacolumns")
-    )
+    """Whether this is an OpenSim file: it has lines of a header, `endheader` or a number of columns, say."""
+    head = content[:65536]
+    return b"\x00" not in head and _HEADER_LINE.search(head) is not None
 
 
 def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
