@@ -170,8 +170,8 @@ def test_bad_toml(tmp_path):
 
 
 def test_recordings_are_found_by_content(tmp_path):
-    files = {"a.txt": WALK, "people.csv": "id,sex\nP01,f\n", "b.mot": "notes", "empty.mot": ""}
-    write(tmp_path, files | {"c.mot": WALK, "annotations.csv": "path,participant\nc.mot,P01\n"})
+    files = {"a.txt": WALK, "people.csv": "id,age,time\n1,61,2\n2,70,3\n", "b.mot": "notes", "empty.mot": ""}
+    write(tmp_path, files | {"c.mot": WALK, "annotations.csv": "path,participant,age,tug\nc.mot,1,61,9\n"})
     assert open_folder(str(tmp_path)).unannotated == ["a.txt"]
 
 

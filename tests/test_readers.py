@@ -269,6 +269,8 @@ def test_bad_npz(tmp_path):
     refused(r"expected radians, found what look like degrees")
     np.savez(path, q_hip_flexion_r=np.array([{}], dtype=object))
     refused(r"found a damaged or foreign file")
+    np.savez(path, **arrays(frequency=0))
+    refused(r"expected a frame rate above 0, found 0")
     np.savez_compressed(path, **arrays())
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -419,6 +421,8 @@ def test_a_damaged_parquet_file():
 )
 def test_what_is_no_recording(content):
     assert not readers.recognizes(content)
+    with pytest.raises(InputError, match="a: .*found content of no known format"):
+        readers.parse("a", content, STRICT)
 
 
 MAPS = ROOT / "configs" / "skeletons"
@@ -563,6 +567,16 @@ def test_qpos(root, names, tmp_path):
     said = {"sliding": "sliding root", "free, Y up": "free joint, Y up"}.get(root, "free joint, Z up")
     assert recording.reading == f"MuJoCo .npz, qpos with {said}, radians, knee flexion negative, 100 Hz"
     assert recording.declared_rate_hz == 100
+
+
+def test_a_frame_of_qpos_without_values_is_missing(tmp_path):
+    whole = qpos("free, Z up", NAMES)
+    whole[40] = np.nan
+    np.savez(tmp_path / "a.npz", qpos=whole, frequency=100)
+    recording = readers.read(str(tmp_path / "a.npz"), STRICT)
+    for values in (recording.angles_rad, recording.pelvis):
+        assert np.isnan(values[40]).all()
+        assert np.isfinite(np.delete(values, 40, axis=0)).all()
 
 
 def test_bad_qpos(tmp_path):

@@ -58,8 +58,8 @@ def open_folder(uri: str) -> Folder:
                 f"{table}: line {row.line}: participant {row.participant!r}: "
                 f"expected a recording at {row.path!r}, found no such file in {uri}"
             )
-    merged = layouts.merge(table, rows, columns, sessions)
-    known = {row.path for row in merged.rows}
+    rows, columns = layouts.merge(table, rows, columns, sessions)
+    known = {row.path for row in rows}
     inside = {session.folder for session in sessions}
     others = [
         name
@@ -70,7 +70,7 @@ def open_folder(uri: str) -> Folder:
     said = sorted({name for session in sessions for name in session.metadata})
     tables = [ANNOTATIONS] if ANNOTATIONS in files else []
     checksum = _checksum(uri, [*tables, *said, *sorted({*known, *strays})])
-    return Folder(uri, merged.rows, merged.columns, strays, checksum)
+    return Folder(uri, rows, columns, strays, checksum)
 
 
 def _recognized(uri: str, names: list[str]) -> list[str]:

@@ -7,7 +7,7 @@ Knows which files of a folder are whose and what their metadata say; knows nothi
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import isclose
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from biomechgpt.cohort.layouts import opencap, pose2sim
 from biomechgpt.cohort.layouts.session import COLUMNS, Session
 from biomechgpt.settings import InputError
 
-__all__ = ["LAYOUTS", "Merged", "Session", "find", "merge"]
+__all__ = ["LAYOUTS", "Session", "find", "merge"]
 
 Read = Callable[[str], bytes]
 """A file's content, by its name in the folder."""
@@ -36,18 +36,13 @@ def find(files: Sequence[str], read: Read) -> list[Session]:
     return [session for layout in LAYOUTS for session in layout.sessions(files, read)]
 
 
-@dataclass(frozen=True)
-class Merged:
-    """Rows by participant and path; columns: {annotation: "text" | "number"}."""
-
-    rows: list[Row]
-    columns: dict[str, str]
-
-
-def merge(table: str, rows: list[Row], columns: dict[str, str], sessions: Sequence[Session]) -> Merged:
+def merge(
+    table: str, rows: list[Row], columns: dict[str, str], sessions: Sequence[Session]
+) -> tuple[list[Row], dict[str, str]]:
     """The table's rows, completed by the sessions' annotations, and a row each for their other recordings.
 
-    table: what messages call the table. Where the metadata do not name the participant, the table does, also
+    table: what messages call the table; columns: what each of its annotations holds. Rows come by participant
+    and path, as from the table. Where the metadata do not name the participant, the table does, also
     for the session's recordings without a row. Raises InputError, by line, where table and metadata contradict
     each other.
     """
@@ -81,7 +76,7 @@ def merge(table: str, rows: list[Row], columns: dict[str, str], sessions: Sequen
         replace(row, annotations={key: row.annotations.get(key) for key in columns})
         for row in by_path.values()
     ]
-    return Merged(sorted(complete, key=lambda row: (row.participant, row.path)), columns)
+    return sorted(complete, key=lambda row: (row.participant, row.path)), columns
 
 
 def _agree(

@@ -20,15 +20,17 @@ _SEX = {"m": "male", "f": "female", "male": "male", "female": "female", "man": "
 
 def sessions(files: Sequence[str], read: Callable[[str], bytes]) -> list[Session]:
     """A session for each folder with metadata and kinematics. Raises InputError naming file and key."""
+    kinematics: dict[PurePosixPath, list[str]] = {}
+    for name in files:
+        path = PurePosixPath(name)
+        if path.suffix.lower() == ".mot":
+            kinematics.setdefault(path.parent, []).append(name)
     found = []
     for name in files:
         path = PurePosixPath(name)
-        inside = path.parent / _KINEMATICS
-        recordings = tuple(
-            f for f in files if PurePosixPath(f).parent == inside and f.lower().endswith(".mot")
-        )
+        recordings = kinematics.get(path.parent / _KINEMATICS)
         if path.name in _METADATA and recordings:
-            found.append(_session(name, read(name), path, recordings))
+            found.append(_session(name, read(name), path, tuple(recordings)))
     return found
 
 

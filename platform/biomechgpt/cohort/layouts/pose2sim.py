@@ -22,14 +22,19 @@ _KEYS = {"height_m": "participant_height", "mass_kg": "participant_mass"}
 def sessions(files: Sequence[str], read: Callable[[str], bytes]) -> list[Session]:
     """A session for each person of each trial with kinematics. Raises InputError naming file and key."""
     configs = {PurePosixPath(f).parent: f for f in files if PurePosixPath(f).name == _CONFIG}
-    parsed = {folder: _project(name, read(name)) for folder, name in configs.items()}
-    people: dict[tuple[PurePosixPath, int | None], list[str]] = {}
+    trials: dict[PurePosixPath, list[str]] = {}
     for f in files:
         path = PurePosixPath(f)
         trial = path.parent.parent
         if path.parent.name == _KINEMATICS and trial in configs and path.suffix.lower() == ".mot":
-            several = _several(parsed, trial)
-            match = _PERSON.search(path.name) if several else None
+            trials.setdefault(trial, []).append(f)
+    levels = {folder for trial in trials for folder in (trial, *trial.parents) if folder in configs}
+    parsed = {folder: _project(configs[folder], read(configs[folder])) for folder in levels}
+    people: dict[tuple[PurePosixPath, int | None], list[str]] = {}
+    for trial, names in trials.items():
+        several = _inherited(parsed, trial, "multi_person")[1] is True
+        for f in names:
+            match = _PERSON.search(PurePosixPath(f).name) if several else None
             people.setdefault((trial, int(match[1]) if match else None), []).append(f)
     return [
         _session(configs, parsed, trial, person, tuple(names)) for (trial, person), names in people.items()
@@ -72,10 +77,6 @@ def _inherited(
         if key in parsed.get(folder, {}):
             return folder, parsed[folder][key]
     return None, None
-
-
-def _several(parsed: dict[PurePosixPath, dict[str, Any]], trial: PurePosixPath) -> bool:
-    return _inherited(parsed, trial, "multi_person")[1] is True
 
 
 def _project(name: str, content: bytes) -> dict[str, Any]:

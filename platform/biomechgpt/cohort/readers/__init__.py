@@ -51,8 +51,11 @@ HEAD_BYTES = 65536
 
 
 def recognizes(head: bytes) -> bool:
-    """Whether a file that begins with these (HEAD_BYTES) bytes may be a recording."""
-    return any(reader.matches(head) for reader in READERS)
+    """Whether a file that begins with these (HEAD_BYTES) bytes is of a format for recordings alone.
+
+    A table is not: it may hold anything, and is a recording where annotations say so.
+    """
+    return any(reader.matches(head) for reader in READERS if reader is not table)
 
 
 def read(uri: str, settings: ReaderSettings, name: str | None = None) -> Recording:

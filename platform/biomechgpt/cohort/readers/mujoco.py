@@ -28,7 +28,7 @@ _RATES = ("frequency", "frame_rate", "frame_rate_hz", "fps")
 _JOINT_NAMES = ("joint_names", "jnt_names")
 _SLIDING_ROOT = ("pelvis_tx", "pelvis_tz", "pelvis_ty", *TURNS)
 _HEIGHT_M = (0.2, 1.5)
-"""Of a pelvis, from sitting on the floor's edge of a mat to standing tall."""
+"""Of a pelvis, from a low seat to standing tall."""
 _TO_Y_UP = Rotation.from_euler("x", -90, degrees=True)
 
 
@@ -59,7 +59,7 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
         values=joints,
         units="radians",
         place=lambda i: f"frame {i}",
-        time_s=_time(name, arrays, frames, rate_hz or settings.mujoco_rate_hz),
+        time_s=_time(name, arrays, frames, settings.mujoco_rate_hz if rate_hz is None else rate_hz),
         declared_rate_hz=rate_hz,
         turn_with_knee=("hip_adduction_l", "hip_rotation_l"),
     )
@@ -103,7 +103,8 @@ def _columns(
         raise InputError(
             f"{name}: array 'qpos': expected frames of a root and hinges, found shape {qpos.shape}"
         )
-    free = bool(np.allclose(np.linalg.norm(qpos[:, 3:7], axis=1), 1, atol=1e-3))
+    lengths = np.linalg.norm(qpos[:, 3:7], axis=1)
+    free = bool(np.allclose(lengths[np.isfinite(lengths)], 1, atol=1e-3))
     root = 7 if free else len(_SLIDING_ROOT)
     hinges = _hinges(name, arrays, qpos.shape[1], root, free)
     columns = dict(zip(hinges, qpos[:, root:].T, strict=True))
