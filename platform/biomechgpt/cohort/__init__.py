@@ -6,10 +6,12 @@ take the same path. A cohort is Parquet shards of `trial.schema`, participants k
 
 recordings    a folder of files and what is annotated of them
 readers/      what each file format says, in the skeleton's order and signs
+layouts/      whose recordings they are, where folders say it
 resampling    any frame rate to the cohort's
 simulator     the embedded default: synthetic people (movement, activities, impairments)
 splits        which participants are trained on, and which are held out
 build         all of it through Ray Data into shards
+export        a cohort back to OpenSim files
 """
 
 from biomechgpt.cohort.build import CohortSettings, make_cohort, read_table
