@@ -67,7 +67,7 @@ class Gait:
     speed_m_s: by the pelvis where it travelled, else by the legs. speed_pelvis_m_s, speed_legs_m_s: each.
     step_length_m, stance_share: right and left; how far its heel lands ahead of the other's, and the part of
     a stride that the foot is down. step_time_symmetry: shorter over longer mean step time, 1 is symmetric.
-    travels: whether the pelvis was seen to travel; not so on a treadmill.
+    travels: whether the pelvis was seen to travel; not so on a treadmill. events: what it was measured from.
     """
 
     cadence_steps_min: float
@@ -77,8 +77,12 @@ class Gait:
     step_length_m: tuple[float, float]
     stance_share: tuple[float, float]
     step_time_symmetry: float
-    steps: int
     travels: bool
+    events: Events
+
+    @property
+    def steps(self) -> int:
+        return len(self.events.steps())
 
 
 def events(angles_rad: np.ndarray, pelvis: np.ndarray, rate_hz: float) -> Events:
@@ -86,7 +90,10 @@ def events(angles_rad: np.ndarray, pelvis: np.ndarray, rate_hz: float) -> Events
 
     None where nobody steps: feet that swing in step with each other, as in a squat, do not.
     """
-    ahead = _ahead(angles_rad, pelvis, rate_hz)
+    return _events(_ahead(angles_rad, pelvis, rate_hz), rate_hz)
+
+
+def _events(ahead: Mapping[str, np.ndarray], rate_hz: float) -> Events:
     each = _swing(ahead["heel_r"]), _swing(ahead["heel_l"])
     if _swing(ahead["heel_r"] - ahead["heel_l"]) < max(_APART * max(each), _LEAST_M):
         none = dict.fromkeys(SIDES, np.empty(0))
@@ -117,39 +124,40 @@ def measure(
     """The measures of a walk: angles (T, 34) radians, pelvis (T, 7) as in `Trial`.
 
     Speed is over whole strides, or over the recording where it holds none. By the legs it follows
-    `figure.travel_m`: it goes with height_m, and too low for runners, who fly. Cadence is 60 over
+    `figure.travel_m`: it goes with height_m, and is too low for runners, who fly. Cadence is 60 over
     the mean time of a step, from strike to strike; in recordings with one step or none also from one passing
     of the feet to the next.
     """
-    seen = events(angles_rad, pelvis, rate_hz)
-    steps = seen.steps()
-    times = {side: [(end - start) / rate_hz for s, start, end in steps if s == side] for side in SIDES}
+    ahead = _ahead(angles_rad, pelvis, rate_hz)
+    seen = _events(ahead, rate_hz)
+    times = {side: [(end - start) / rate_hz for s, start, end in seen.steps() if s == side] for side in SIDES}
     every = times["r"] + times["l"]
     both = [float(np.mean(times[side])) for side in SIDES if times[side]]
     walked = pelvis[:, [0, 2]].astype(float)
-    stepped = travel_m(angles_rad, pelvis[:, 3:], load(angles_rad, pelvis, rate_hz), height_m=height_m)[
-        :, [0, 2]
-    ]
+    stepped = travel_m(angles_rad, pelvis[:, 3:], _load(ahead), height_m=height_m)[:, [0, 2]]
     by_pelvis, by_legs = (_speed(place.astype(float), seen, rate_hz) for place in (walked, stepped))
     travels = bool(by_pelvis > _STILL * by_legs)
-    paced = every if len(every) > 1 else [*every, *_between_passings(angles_rad, pelvis, rate_hz)]
+    paced = every if len(every) > 1 else [*every, *_between_passings(ahead, rate_hz)]
     return Gait(
         cadence_steps_min=60 / float(np.mean(paced)) if paced else np.nan,
         speed_m_s=by_pelvis if travels else by_legs,
         speed_pelvis_m_s=by_pelvis,
         speed_legs_m_s=by_legs,
-        step_length_m=_step_lengths(_ahead(angles_rad, pelvis, rate_hz), seen, height_m),
+        step_length_m=_step_lengths(ahead, seen, height_m),
         stance_share=(_stance(seen, "r"), _stance(seen, "l")),
         step_time_symmetry=min(both) / max(both) if len(both) == 2 else np.nan,
-        steps=len(steps),
         travels=travels,
+        events=seen,
     )
 
 
 def load(angles_rad: np.ndarray, pelvis: np.ndarray, rate_hz: float) -> np.ndarray:
     """The share of the body's weight on the right and the left foot (T, 2), guessed from how a walk goes:
     the foot that moves back against the pelvis bears it, both where both do."""
-    ahead = _ahead(angles_rad, pelvis, rate_hz)
+    return _load(_ahead(angles_rad, pelvis, rate_hz))
+
+
+def _load(ahead: Mapping[str, np.ndarray]) -> np.ndarray:
     feet = np.stack([ahead[f"heel_{side}"] + ahead[f"toe_{side}"] for side in SIDES], axis=1) / 2
     forward = np.gradient(feet, axis=0) if len(feet) > 1 else np.zeros_like(feet)
     unit = max(_SHARE * forward.std(), 1e-9)
@@ -183,9 +191,8 @@ def _peaks(ahead: np.ndarray, rate_hz: float) -> np.ndarray:
     return at + 0.5 * (before - after) / np.minimum(before - 2 * here + after, -1e-12)
 
 
-def _between_passings(angles_rad: np.ndarray, pelvis: np.ndarray, rate_hz: float) -> list[float]:
+def _between_passings(ahead: Mapping[str, np.ndarray], rate_hz: float) -> list[float]:
     """Seconds between the moments at which one foot swings past the other."""
-    ahead = _ahead(angles_rad, pelvis, rate_hz)
     apart = ahead["heel_r"] - ahead["heel_l"]
     if _swing(apart) < 2 * _LEAST_M:
         return []
