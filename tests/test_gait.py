@@ -49,11 +49,23 @@ def test_a_strike_is_where_the_published_cycle_begins():
     at = (0.3 + 0.9 * strikes / RATE + 0.5) % 1 - 0.5
     assert np.abs(at).max() < 0.06
     assert gait.measure(angles, pelvis, RATE).stance_share == pytest.approx((0.62, 0.62), abs=0.05)
-    curves = gait.own_cycles(angles, gait.events(angles, pelvis, RATE))
+    curves = gait.own_cycles(angles, gait.measure(angles, pelvis, RATE))
     for name in ("hip_flexion_r", "knee_angle_l", "ankle_angle_l"):
         mean, sd = norms.gait_band(name)
         assert curves[name].shape[1:] == mean.shape
         assert np.sqrt(np.mean((np.degrees(curves[name].mean(0)) - mean) ** 2)) < sd.mean()
+
+
+def test_a_recording_shorter_than_a_stride_gives_the_cycle_that_its_pieces_make():
+    angles, pelvis = walk(seconds=1.45)
+    found = gait.measure(angles, pelvis, RATE)
+    assert not any(found.events.strides(side) for side in gait.SIDES)
+    assert found.cadence_steps_min == pytest.approx(108, rel=0.05)
+    curves = np.degrees(gait.own_cycles(angles, found)["knee_angle_l"])
+    assert curves.shape == (1, 101)
+    assert np.abs(curves[0] - norms.gait_band("knee_angle_l")[0]).mean() < 5
+    half = gait.measure(angles[:20], pelvis[:20], RATE)
+    assert gait.own_cycles(angles[:20], half)["knee_angle_l"].shape == (0, 101)
 
 
 def test_the_mirrored_walk_has_the_other_sides_measures():

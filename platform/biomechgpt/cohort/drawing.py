@@ -5,9 +5,8 @@ Draws arrays with matplotlib; knows nothing about files or cohorts.
 
 import io
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any
 
 import matplotlib
@@ -37,6 +36,8 @@ _PANELS = (
 )
 _FIGURES = 14
 """Stick figures a row."""
+_LEAST_DEG = 10.0
+"""No panel shows fewer degrees than these: a joint at rest looks at rest."""
 
 
 @contextmanager
@@ -141,8 +142,9 @@ def _curves(
 ) -> None:
     sides = {name: TRUNK} if name in INDEX else {f"{name}_r": RIGHT, f"{name}_l": LEFT}
     joint = JOINTS[INDEX[next(iter(sides))]]
-    axes.set_title(f"{name.replace('_', ' ')}, degrees (+ {joint.positive.split(';')[0]})", loc="left")
-    walks = np.isfinite(found.cadence_steps_min) and any(len(at) for at in found.events.strikes.values())
+    axes.set_title(f"{name.replace('_', ' ')}, ° (+ {joint.positive.split(';')[0]})", loc="left")
+    pieces = {side: gait.pieces(found, len(angles_rad), side) for side in gait.SIDES}
+    walks = bool(pieces["r"])
     if walks:
         band(axes, next(iter(sides)))
     for full, colour in sides.items():
@@ -151,24 +153,11 @@ def _curves(
             continue
         degrees = np.degrees(angles_rad[:, INDEX[full]])
         if walks:
-            for x, y in _over_cycles(degrees, rate_hz, found, "l" if full.endswith("_l") else "r"):
-                axes.plot(x, y, color=colour, linewidth=1.2, alpha=0.8)
+            for frames, percent in pieces["l" if full.endswith("_l") else "r"]:
+                axes.plot(percent, degrees[frames], color=colour, linewidth=1.2, alpha=0.8)
         else:
             axes.plot(np.arange(len(degrees)) / rate_hz, degrees, color=colour, linewidth=1.2)
     axes.set_xlabel("% of the gait cycle" if walks else "s")
-
-
-def _over_cycles(
-    degrees: np.ndarray, rate_hz: float, found: gait.Gait, side: gait.Side
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """A curve's pieces over its side's cycle in percent: whole strides, and what is before and after them at
-    the trial's cadence."""
-    strikes: Mapping[gait.Side, np.ndarray] = found.events.strikes
-    other: gait.Side = "l" if side == "r" else "r"
-    usual = 120 * rate_hz / found.cadence_steps_min
-    at = strikes[side] if len(strikes[side]) else strikes[other] - usual / 2
-    edges = np.concatenate([[at[0] - usual], at, [at[-1] + usual]])
-    frames = np.arange(len(degrees))
-    for start, end in pairwise(edges):
-        inside = (frames >= start) & (frames <= end)
-        yield 100 * (frames[inside] - start) / (end - start), degrees[inside]
+    low, high = axes.get_ylim()
+    if high - low < _LEAST_DEG:
+        axes.set_ylim((low + high - _LEAST_DEG) / 2, (low + high + _LEAST_DEG) / 2)

@@ -28,6 +28,9 @@ CYCLE = np.arange(101)
 _SMOOTH_S = 0.04
 _LEAST_M = 0.06
 """A foot that swings less than this against the pelvis makes no step."""
+_OTHER: dict[Side, Side] = {"r": "l", "l": "r"}
+_GAP_PERCENT = 10.0
+"""Pieces of a cycle that leave more than this between them do not make a cycle."""
 _APART = 0.6
 """Who steps swings the feet apart by at least this part of what a foot swings against the pelvis."""
 _SHARE = 0.15
@@ -51,7 +54,7 @@ class Events:
 
     def strides(self, side: Side) -> list[tuple[float, float]]:
         """(from, to): from strike to strike of one foot where the other strikes once in between."""
-        mine, other = self.strikes[side], self.strikes["l" if side == "r" else "r"]
+        mine, other = self.strikes[side], self.strikes[_OTHER[side]]
         pairs = pairwise(mine)
         return [
             (float(start), float(end))
@@ -67,7 +70,8 @@ class Gait:
     speed_m_s: by the pelvis where it travelled, else by the legs. speed_pelvis_m_s, speed_legs_m_s: each.
     step_length_m, stance_share: right and left; how far its heel lands ahead of the other's, and the part of
     a stride that the foot is down. step_time_symmetry: shorter over longer mean step time, 1 is symmetric.
-    travels: whether the pelvis was seen to travel; not so on a treadmill. events: what it was measured from.
+    stride_frames: of the usual stride. travels: whether the pelvis was seen to travel; not so on a treadmill.
+    events: what it was measured from.
     """
 
     cadence_steps_min: float
@@ -77,6 +81,7 @@ class Gait:
     step_length_m: tuple[float, float]
     stance_share: tuple[float, float]
     step_time_symmetry: float
+    stride_frames: float
     travels: bool
     events: Events
 
@@ -104,17 +109,42 @@ def _events(ahead: Mapping[str, np.ndarray], rate_hz: float) -> Events:
     )
 
 
-def cycles(angles_rad: np.ndarray, strides: list[tuple[float, float]]) -> np.ndarray:
-    """Every stride's angles at `CYCLE`: (T, 34) and n strides -> (n, 101, 34), in the angles' unit."""
-    frames = np.arange(len(angles_rad))
-    at = np.array([np.linspace(start, end, len(CYCLE)) for start, end in strides]).reshape(-1, len(CYCLE))
-    curves = [np.interp(at, frames, column) for column in angles_rad.T]
-    return np.stack(curves, axis=-1)
+def pieces(found: "Gait", frames: int, side: Side) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(frames, percent of the cycle of `side`) for each of its strides, and for what a recording of `frames`
+    holds before the first strike and after the last one, at the walk's cadence. None where nobody walks."""
+    strikes = found.events.strikes
+    if not len(strikes["r"]) + len(strikes["l"]) or not np.isfinite(found.stride_frames):
+        return []
+    at = strikes[side] if len(strikes[side]) else strikes[_OTHER[side]] - found.stride_frames / 2
+    edges = [at[0] - found.stride_frames, *at, at[-1] + found.stride_frames]
+    every = np.arange(frames)
+    inside = [(every[(every >= start) & (every <= end)], start, end) for start, end in pairwise(edges)]
+    return [(here, 100 * (here - start) / (end - start)) for here, start, end in inside if len(here)]
 
 
-def own_cycles(angles_rad: np.ndarray, seen: Events) -> dict[str, np.ndarray]:
-    """{joint: (n, 101)}: each joint over the cycles of its own side, joints of the trunk over the right's."""
-    by_side = {side: cycles(angles_rad, seen.strides(side)) for side in SIDES}
+def cycles(angles: np.ndarray, found: "Gait", side: Side) -> np.ndarray:
+    """The cycles of one side's leg, at `CYCLE`: angles (T, J) of any unit -> (n, 101, J).
+
+    Each whole stride; in a recording without one the cycle that its pieces make together, if they do.
+    """
+    strides = found.events.strides(side)
+    if strides:
+        at = np.array([np.linspace(start, end, len(CYCLE)) for start, end in strides])
+        return np.stack([np.interp(at, np.arange(len(angles)), column) for column in angles.T], axis=-1)
+    parts = pieces(found, len(angles), side)
+    frames = np.concatenate([here for here, _ in parts]) if parts else np.empty(0, dtype=int)
+    percent = np.concatenate([part for _, part in parts]) if parts else np.empty(0)
+    order = np.argsort(percent)
+    frames, percent = frames[order], percent[order]
+    if not len(percent) or np.diff([*percent, percent[0] + 100]).max() > _GAP_PERCENT:
+        return np.empty((0, len(CYCLE), angles.shape[1]))
+    curves = [np.interp(CYCLE, percent, column[frames], period=100) for column in angles.T]
+    return np.stack(curves, axis=-1)[None]
+
+
+def own_cycles(angles: np.ndarray, found: "Gait") -> dict[str, np.ndarray]:
+    """{joint: (n, 101)} of angles (T, 34): each joint over its own side's cycles, the trunk's over the right's."""
+    by_side = {side: cycles(angles, found, side) for side in SIDES}
     return {name: by_side["l" if name.endswith("_l") else "r"][..., i] for i, name in enumerate(NAMES)}
 
 
@@ -138,14 +168,16 @@ def measure(
     by_pelvis, by_legs = (_speed(place.astype(float), seen, rate_hz) for place in (walked, stepped))
     travels = bool(by_pelvis > _STILL * by_legs)
     paced = every if len(every) > 1 else [*every, *_between_passings(ahead, rate_hz)]
+    step_s = float(np.mean(paced)) if paced else np.nan
     return Gait(
-        cadence_steps_min=60 / float(np.mean(paced)) if paced else np.nan,
+        cadence_steps_min=60 / step_s,
         speed_m_s=by_pelvis if travels else by_legs,
         speed_pelvis_m_s=by_pelvis,
         speed_legs_m_s=by_legs,
         step_length_m=_step_lengths(ahead, seen, height_m),
         stance_share=(_stance(seen, "r"), _stance(seen, "l")),
         step_time_symmetry=min(both) / max(both) if len(both) == 2 else np.nan,
+        stride_frames=2 * step_s * rate_hz,
         travels=travels,
         events=seen,
     )
