@@ -213,7 +213,7 @@ def _count_walk(counts: Tally, t: Trial) -> None:
 def _group(t: Trial) -> str:
     if t.annotations.get("diagnosis"):
         return str(t.annotations["diagnosis"])
-    return {"no": "unimpaired", "yes": "impaired"}.get(str(t.annotations.get("impaired")), "all")
+    return {"no": "unimpaired", "yes": "impaired"}.get(str(t.annotations.get("impaired")), "not stated")
 
 
 def summarize(
