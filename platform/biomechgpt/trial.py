@@ -38,6 +38,7 @@ class Trial:
     pelvis: (T, 7) float32: position in metres (X forward, Y up, Z right), unit quaternion (w, x, y, z).
     joint_mask: (34,) bool, True where the joint was recorded.
     annotations: what is known of it, text or numbers; a missing key or None was not collected.
+    latent: of a simulated trial, what is true of it; kept in a table apart, never in the cohort's rows.
     """
 
     trial: str
@@ -50,6 +51,7 @@ class Trial:
     split: str = "train"
     joint_mask: np.ndarray = field(default_factory=lambda: np.ones(N_JOINTS, dtype=bool))
     annotations: dict[str, str | float | None] = field(default_factory=dict)
+    latent: dict[str, str | float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         frames = len(self.angles_rad)

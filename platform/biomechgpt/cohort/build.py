@@ -86,7 +86,7 @@ def _simulate(settings: CohortSettings, uri: str) -> dict[str, Any]:
     rate_hz, how = settings.frame_rate_hz, settings.simulator
 
     def trials_of(name: str) -> list[Trial]:
-        return simulator.trials(how, people[name], rate_hz)
+        return list(simulator.trials(how, people[name], rate_hz))
 
     labels = {name: person.labels() for name, person in people.items()}
     sizes = {name: len(person.kinds) for name, person in people.items()}
