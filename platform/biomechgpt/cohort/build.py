@@ -17,6 +17,7 @@ from biomechgpt import artifact, cluster, storage, trial
 from biomechgpt.artifact import Artifact
 from biomechgpt.cohort import recordings, simulator
 from biomechgpt.cohort.annotations import Row
+from biomechgpt.cohort.card import write as write_card
 from biomechgpt.cohort.readers import ReaderSettings
 from biomechgpt.cohort.recordings import Folder
 from biomechgpt.cohort.simulator import SimulatorSettings
@@ -24,7 +25,7 @@ from biomechgpt.cohort.splits import SPLITS, SplitSettings, assign
 from biomechgpt.settings import InputError, Settings
 from biomechgpt.trial import Trial
 
-_VERSION = 2
+_VERSION = 3
 _NO_ROW = f"no row in {recordings.ANNOTATIONS}"
 _FEWEST = 3
 """Participants: one to train on, one for validation, one to test."""
@@ -200,6 +201,8 @@ def _write(
         "quarantined": quarantined,
     }
     storage.write_json(storage.join(uri, "cohort.json"), card)
+    nature = "synthetic" if settings.recordings is None else "recorded"
+    write_card(uri, columns, quarantined, nature, settings.frame_rate_hz)
     keep = ("participants", "trials", "hours")
     return {**{k: card[k] for k in keep}, "shards": len(shards), "quarantined": len(quarantined)}
 
