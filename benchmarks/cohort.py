@@ -1,6 +1,6 @@
 """Building cohorts of 1x, 4x and 16x trials: peak memory must not grow with them, and how fast it goes.
 
-python benchmarks/cohort.py [--participants 52] [--trials 10]
+python benchmarks/cohort.py [--scale 0.03]
 
 Peak memory is private: the driver's and all Ray workers' together, sampled; a fresh Ray for each size.
 """
@@ -46,17 +46,14 @@ class Peak:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name, value in (("participants", 52), ("trials", 10)):
-        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--scale", type=float, default=0.03, help="of the paper's cohort: 1x")
     options = parser.parse_args()
     peaks, factors, bytes_a_trial = {}, {}, 0.0
     print(
         f"{'size':>4} {'trials':>7} {'hours':>6} {'shards':>6} {'seconds':>8} {'x real time':>11} {'peak MB':>8}"
     )
     for size in (1, 4, 16):
-        how = CohortSettings(
-            simulator={"participants": size * options.participants, "trials_per_participant": options.trials}
-        )
+        how = CohortSettings(simulator={"scale": size * options.scale})
         with tempfile.TemporaryDirectory() as root, Peak() as peak:
             started = time.perf_counter()
             made = make_cohort(how, root)

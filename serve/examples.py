@@ -10,7 +10,7 @@ from biomechgpt.cohort.simulator import SimulatorSettings
 from biomechgpt.trial import Trial
 
 RATE_HZ = 60.0
-SETTINGS = SimulatorSettings(participants=40, trials_per_participant=8, seed=20_240)
+SETTINGS = SimulatorSettings(scale=0.1, seed=20_240, lasts_s=(5, 13))
 """Another seed than any cohort's: nobody here was trained on."""
 KINDS = (("walkway", 5), ("TUG", 2), ("FSST", 1), ("sitting", 1))
 
@@ -23,10 +23,10 @@ def _trials() -> dict[str, tuple[str, Trial]]:
     left = dict(KINDS)
     for person in simulator.participants(SETTINGS):
         for kind, made in zip(person.kinds, simulator.trials(SETTINGS, person, RATE_HZ), strict=True):
-            if left.get(kind, 0) > 0 and (kind, person.group) not in groups:
-                groups.add((kind, person.group))
+            if left.get(kind, 0) > 0 and (kind, person.condition) not in groups:
+                groups.add((kind, person.condition))
                 left[kind] -= 1
-                title = made.annotations["activity"]
+                title = made.annotations["activity"] or kind
                 chosen[f"{str(title).replace(' ', '-')}-{person.name}.mot"] = (
                     f"{title}, simulated participant",
                     made,

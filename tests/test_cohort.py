@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -257,7 +256,7 @@ def test_the_split_is_stored_and_can_be_designated(ray_cluster, tmp_path):
     where = ["split", "train", "test", "train", "train"]
     lines = zip(table.read_text().splitlines(), where, strict=True)
     table.write_text("\n".join(f"{line},{split}" for line, split in lines) + "\n")
-    cohort = made_from(folder, tmp_path, splits={"method": "designated"})
+    cohort = made_from(folder, tmp_path)
     stored = cohort.read_json("splits.json")
     assert stored["method"] == "designated"
     assert stored["participants"]["person 1"] == "test"
@@ -267,21 +266,15 @@ def test_the_split_is_stored_and_can_be_designated(ray_cluster, tmp_path):
     assert {row["participant"]: row["split"] for row in rows} == stored["participants"]
 
 
-@pytest.mark.cluster
-def test_shards_are_bounded_in_bytes(tiny, tmp_path):
-    """What is simulated in one task for its trials' number is written in several files for their bytes."""
-    tables = [tiny_table(tiny, name) for name in sorted(set(read_table(tiny)["participant"].to_pylist()))]
-    most = 3 * max(table.nbytes for table in tables)
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=40), st.integers(100, 2000))
+def test_shards_are_bounded_in_bytes(sizes, most):
+    """Participants' tables, of so many bytes each, in order; one that is larger than a shard is alone."""
+    tables = [pa.table({"name": pa.array([i] * size, pa.int8())}) for i, size in enumerate(sizes)]
     parts = list(_parts(iter(tables), most))
-    assert len(parts) > 5
-    assert all(part.nbytes <= most for part in parts)
-    assert sum(map(len, parts)) == 24 * 5
-    assert len(list(_parts(iter(tables), 1))) == 24
-
-
-def tiny_table(cohort: artifact.Artifact, participant: str) -> pa.Table:
-    table = read_table(cohort)
-    return pa.concat_tables([table.filter(pc.equal(table["participant"], participant))]).combine_chunks()
+    assert pa.concat_tables(parts).equals(pa.concat_tables(tables))
+    homes = [set(part["name"].to_pylist()) for part in parts]
+    assert sum(map(len, homes)) == len(sizes)
+    assert all(part.nbytes <= most or len(home) == 1 for part, home in zip(parts, homes, strict=True))
 
 
 @pytest.fixture(scope="module")

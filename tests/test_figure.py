@@ -261,12 +261,12 @@ def test_real_people_walk_on_the_ground(path):
 
 
 def test_simulated_people_walk_on_the_ground():
-    cohort = SimulatorSettings(participants=8, trials_per_participant=3)
+    cohort = SimulatorSettings(scale=0.05)
     walk = next(
         trial
         for person in participants(cohort)
         for trial in trials(cohort, person, RATE)
-        if trial.annotations["activity"] == "overground walking" and person.group == "none"
+        if trial.annotations["activity"] == "overground walking" and person.condition == "none"
     )
     walks_on_the_ground(points_m(walk.angles_rad, walk.pelvis))
     by_frame = points_m(walk.angles_rad, walk.pelvis, ground="frame")

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -115,10 +116,11 @@ def test_bad_input_exits_with_2_and_writes_nothing(tmp_path, arguments, named):
 
 def recordings(folder: Path, participants: int) -> Path:
     """A folder of .mot files of simulated walks and chairs, with their annotations, as a lab would bring them."""
-    people = participants_of(SimulatorSettings(participants=participants, trials_per_participant=4, seed=5))
+    how = SimulatorSettings(scale=0.1, lasts_s=(5, 9), seed=5)
+    people = [p for p in participants_of(how) if p.enrolment.impaired != "unknown" and len(p.kinds) >= 4]
     lines = ["path,participant,activity,impaired,site"]
-    for person in people:
-        for number, made in enumerate(trials_of(SimulatorSettings(seed=5), person, 50.0)):
+    for person in people[:participants]:
+        for number, made in enumerate(islice(trials_of(how, person, 50.0), 4)):
             path = folder / person.name / f"{number}.mot"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(opensim.write(np.arange(len(made.angles_rad)) / 50, made.angles_rad, made.pelvis))

@@ -71,6 +71,14 @@ def test_a_designated_split_is_kept(labels, data):
     assert bool(of(split, "validation")) == (left > 1 or "validation" in given_splits.values())
 
 
+def test_auto_keeps_a_design_where_there_is_one():
+    design = dict(zip(PEOPLE, ["test", *["train"] * 5], strict=True))
+    assert of(assign(PEOPLE, SplitSettings(), designated=design), "test") == {"p0"}
+    assert assign(PEOPLE, SplitSettings()) == assign(PEOPLE, SplitSettings(method="stratified"))
+    with pytest.raises(InputError, match="found none for p1, p2, p3, p4, p5"):
+        assign(PEOPLE, SplitSettings(), designated={"p0": "test"})
+
+
 PEOPLE = {f"p{i}": frozenset() for i in range(6)}
 HALVES = {name: frozenset(["north" if i % 2 else "south"]) for i, name in enumerate(PEOPLE)}
 

@@ -148,3 +148,32 @@ def _placement(pelvis: np.ndarray) -> tuple[np.ndarray, Rotation]:
         usable = np.isfinite(quaternion).all(axis=1) & (np.linalg.norm(quaternion, axis=1) > 1e-6)
     quaternion = np.where(usable[:, None], quaternion, [1.0, 0.0, 0.0, 0.0])
     return position, Rotation.from_quat(quaternion, scalar_first=True)
+
+
+_FEET = [[POINTS.index(f"{part}_{side}") for part in ("heel", "ball", "toe")] for side in "rl"]
+_ROLL_M = 0.01
+"""A point of a foot this far above its lowest one bears 1/e of its load."""
+
+
+def travel_m(
+    angles_rad: np.ndarray, orientation: np.ndarray, load: np.ndarray, *, height_m: float = HEIGHT_M
+) -> np.ndarray:
+    """Where the pelvis goes while the feet on the ground stay where they are: (T, 3) float32 metres.
+
+    angles (T, 34) radians; orientation (T, 4), the pelvis' unit quaternion; load (T, 2), the share of the
+    body's weight on the right and the left foot. Starts over X = Z = 0; at every frame as high as puts the
+    lowest point of the feet at Y = 0. It tells of walking on level ground what a treadmill, or a recording
+    without the pelvis' position, does not. Raises ValueError as `points_m`.
+    """
+    still = np.concatenate([np.zeros((len(angles_rad), 3)), orientation], axis=1)
+    points = points_m(angles_rad, still, height_m=height_m, ground="none").astype(float)
+    feet = points[:, _FEET]  # (T, 2, 3, 3): side, part, axis
+    above = feet[..., 1] - feet[..., 1].min(axis=2, keepdims=True)
+    rolled = np.exp(-above / _ROLL_M)
+    share = load[:, :, None] * rolled / rolled.sum(axis=2, keepdims=True)
+    share = share[1:] + share[:-1]
+    share /= share.sum(axis=(1, 2), keepdims=True)
+    steps = -(share[..., None] * np.diff(feet, axis=0)).sum(axis=(1, 2))
+    place = np.concatenate([np.zeros((min(len(feet), 1), 3)), np.cumsum(steps, axis=0)])
+    place[:, 1] = -feet[..., 1].min(axis=(1, 2))
+    return place.astype(np.float32)

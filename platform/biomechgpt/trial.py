@@ -42,6 +42,7 @@ class Trial:
     reading: how its file was understood (format, units, knee sign, rate); None where there was no file.
     repaired: what was filled in before it was stored ("2 gaps interpolated, longest 0.10 s"), None: nothing.
     annotations: what is known of it, text or numbers; a missing key or None was not collected.
+    latent: of a simulated trial, what is true of it; kept in a table apart, never in the cohort's rows.
     """
 
     trial: str
@@ -56,6 +57,7 @@ class Trial:
     reading: str | None = None
     repaired: str | None = None
     annotations: dict[str, str | float | None] = field(default_factory=dict)
+    latent: dict[str, str | float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         frames = len(self.angles_rad)

@@ -8,11 +8,13 @@ tokens, questions or models.
 recordings    a folder of files and what is annotated of them
 annotations   tables of what is known of recordings, and what in them cannot be true
 readers/      what each file format says, in the skeleton's order and signs
+layouts/      whose recordings they are, where folders say it
 quality       whether a recording can be believed
 resampling    any frame rate to the cohort's
 simulator     the embedded default: synthetic people (movement, activities, impairments)
 splits        which participants are trained on, and which are held out
 build         all of it through Ray Data into shards
+export        a cohort back to OpenSim files
 """
 
 from biomechgpt.cohort.build import CohortSettings, make_cohort, read_table

@@ -22,6 +22,7 @@ from biomechgpt import artifact, cluster, storage, trial
 from biomechgpt.artifact import Artifact
 from biomechgpt.cohort import annotations, recordings, simulator
 from biomechgpt.cohort.annotations import AnnotationMap, Row
+from biomechgpt.cohort.card import write as write_card
 from biomechgpt.cohort.quality import QualitySettings, content_hash, find_duplicates
 from biomechgpt.cohort.readers import ReaderSettings
 from biomechgpt.cohort.recordings import Folder
@@ -130,16 +131,19 @@ def _simulate(settings: CohortSettings, uri: str) -> dict[str, Any]:
         return trial.table(simulator.trials(how, person, rate_hz), columns)
 
     column = settings.splits.site_column
+    designated = {name: person.split for name, person in people.items()}
     split = assign(
         {name: person.labels() for name, person in people.items()},
         settings.splits,
-        designated={name: getattr(person, "split", None) for name, person in people.items()},
+        designated=designated,
         sites={
             name: frozenset([str(v)] if (v := p.traits().get(column)) else []) for name, p in people.items()
         },
     )
     sizes = {name: len(person.kinds) for name, person in people.items()}
-    return _write(settings, uri, table_of, people, sizes, split, columns, rate_hz, [])
+    return _write(
+        settings, uri, table_of, people, sizes, designated, split, columns, rate_hz, "synthetic", []
+    )
 
 
 def _record(
@@ -163,7 +167,19 @@ def _record(
     rows = _by_participant(good)
     sizes = {name: len(mine) for name, mine in rows.items()}
     split = _split(good, settings.splits)
-    return _write(settings, uri, table_of, rows, sizes, split, columns, rate_hz, quarantined)
+    return _write(
+        settings,
+        uri,
+        table_of,
+        rows,
+        sizes,
+        _designated(good),
+        split,
+        columns,
+        rate_hz,
+        "recorded",
+        quarantined,
+    )
 
 
 def _by_participant(rows: list[Row]) -> dict[str, list[Row]]:
@@ -171,6 +187,10 @@ def _by_participant(rows: list[Row]) -> dict[str, list[Row]]:
     for row in rows:
         result.setdefault(row.participant, []).append(row)
     return result
+
+
+def _designated(rows: list[Row]) -> dict[str, str | None]:
+    return {row.participant: row.split for row in rows if row.split}
 
 
 def _split(rows: list[Row], settings: SplitSettings) -> dict[str, str]:
@@ -183,7 +203,7 @@ def _split(rows: list[Row], settings: SplitSettings) -> dict[str, str]:
     return assign(
         recordings.labels(rows),
         settings,
-        designated={row.participant: row.split for row in rows if row.split},
+        designated=_designated(rows),
         sites={name: frozenset(at) for name, at in sites.items()},
     )
 
@@ -305,7 +325,20 @@ def _merge(settings: CohortSettings, parts: Mapping[str, Artifact], uri: str) ->
 
     sizes = {name: sum(map(len, mine.values())) for name, mine in places.items()}
     split = _split(good, settings.splits)
-    return _write(settings, uri, table_of, places, sizes, split, columns, rate_hz, quarantined)
+    nature = " and ".join(sorted({n for p in parts.values() for n in p.data.split(" and ")}, reverse=True))
+    return _write(
+        settings,
+        uri,
+        table_of,
+        places,
+        sizes,
+        _designated(good),
+        split,
+        columns,
+        rate_hz,
+        nature,
+        quarantined,
+    )
 
 
 def _agreed(cards: Mapping[str, dict[str, Any]]) -> tuple[float, dict[str, str]]:
@@ -373,12 +406,17 @@ def _write(
     table_of: TableOf,
     people: Mapping[str, Any],
     sizes: Mapping[str, int],
+    designated: Mapping[str, str | None],
     split: Mapping[str, str],
     columns: Mapping[str, str],
     rate_hz: float,
+    data: str,
     quarantined: list[dict[str, str]],
 ) -> dict[str, Any]:
-    """Write shards, splits.json and cohort.json; sizes: trials a participant. Returns the manifest's figures."""
+    """Write shards, splits.json, cohort.json and the data card; returns the manifest's figures.
+
+    sizes: trials a participant. designated: the split that the data names. data: `synthetic`, `recorded` or both.
+    """
     most_bytes = settings.shard_mb * 1_000_000
 
     def write(item: dict[str, Any]) -> dict[str, Any]:
@@ -412,9 +450,10 @@ def _write(
         "hours": round(total["frames"] / rate_hz / 3600, 4),
         "quarantined": quarantined,
     }
-    how = settings.splits.model_dump(mode="json")
+    how = settings.splits.decided(designated).model_dump(mode="json")
     storage.write_json(storage.join(uri, "splits.json"), {**how, "participants": dict(sorted(split.items()))})
     storage.write_json(storage.join(uri, "cohort.json"), card)
+    write_card(uri, columns, quarantined, data, rate_hz)
     keep = ("participants", "trials", "hours")
     return {**{k: card[k] for k in keep}, "shards": total["shards"], "quarantined": len(quarantined)}
 

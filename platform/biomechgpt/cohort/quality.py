@@ -237,7 +237,7 @@ def _rate(recording: Recording, annotated: float | None, tolerance: float) -> It
         return
     # Of the whole where every frame is there; the usual step's where some are lost.
     measured = ((len(time_s) - 1) / float(time_s[-1] - time_s[0]), 1 / _step_s(time_s))
-    declared = {"the file": getattr(recording, "declared_rate_hz", None), "the annotation": annotated}
+    declared = {"the file": recording.declared_rate_hz, "the annotation": annotated}
     for who, rate in declared.items():
         if rate is not None and all(abs(rate / m - 1) > tolerance for m in measured):
             yield Problem(

@@ -1,4 +1,4 @@
-"""A user's folder of recordings: files that some reader understands, and a table, `annotations.csv`.
+"""A user's folder of recordings: files that some reader understands, and a table, `annotations.csv`, or a layout.
 
 Knows where each recording is and what is annotated of it; knows nothing about splits or shards.
 """
@@ -7,11 +7,12 @@ import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import numpy as np
 
 from biomechgpt import storage
-from biomechgpt.cohort import quality, readers
+from biomechgpt.cohort import layouts, quality, readers
 from biomechgpt.cohort.annotations import AnnotationMap, Row, read_annotations, read_mapped
 from biomechgpt.cohort.quality import QualitySettings
 from biomechgpt.cohort.resampling import resample
@@ -25,8 +26,9 @@ ANNOTATIONS = "annotations.csv"
 class Folder:
     """A checked folder: every row has its recording.
 
-    columns: {annotation: "text" | "number"}. unannotated: recordings without a row.
-    checksum: over the names and contents of all recordings and of the table.
+    rows: of the table and of layouts. columns: {annotation: "text" | "number"}.
+    unannotated: recordings without a row.
+    checksum: over the names and contents of all recordings, of the table and of layouts' metadata.
     """
 
     uri: str
@@ -37,9 +39,9 @@ class Folder:
 
 
 def open_folder(uri: str, mapped: AnnotationMap | None = None) -> Folder:
-    """Read and check the table, hash every recording. Raises InputError naming line and column.
+    """Read and check tables and metadata, hash every recording. Raises InputError naming line and column.
 
-    mapped: how another table than annotations.csv says the same.
+    mapped: how other tables than annotations.csv say the same.
     """
     uri = storage.absolute(uri)
     if not storage.exists(uri):
@@ -47,25 +49,53 @@ def open_folder(uri: str, mapped: AnnotationMap | None = None) -> Folder:
     files = [name for name in storage.list_files(uri) if name]
     if not files:
         raise InputError(f"{uri}: expected recordings and {ANNOTATIONS}, found an empty folder or a file")
+    sessions = layouts.find(files, lambda name: storage.read_bytes(storage.join(uri, name)))
     tables = [ANNOTATIONS] if mapped is None else mapped.tables
-    for table in tables:
-        if table not in files:
-            raise InputError(f"{uri}: expected {table} beside the recordings, found none")
-    if mapped is None:
-        rows, columns = read_annotations(storage.join(uri, ANNOTATIONS), storage.read_bytes)
-    else:
+    missing = [name for name in tables if name not in files]
+    if missing and mapped is not None:
+        raise InputError(f"{uri}: expected {missing[0]} beside the recordings, as the map says, found none")
+    if missing and not sessions:
+        raise InputError(
+            f"{uri}: expected {ANNOTATIONS} beside the recordings, found none, nor a folder of a known layout "
+            "(an OpenCap session, a Pose2Sim project)"
+        )
+    table = " or ".join(storage.join(uri, name) for name in tables)
+    if mapped is not None:
         rows, columns = read_mapped(uri, mapped, storage.read_bytes)
+    else:
+        rows, columns = ([], {}) if missing else read_annotations(table, storage.read_bytes)
     present = set(files)
     for row in rows:
         if row.path not in present:
             raise InputError(
-                f"{row.table}: line {row.line}: participant {row.participant!r}: "
+                f"{row}: participant {row.participant!r}: "
                 f"expected a recording at {row.path!r}, found no such file in {uri}"
             )
-    annotated = {row.path for row in rows}
-    found = {name for name in files if name.lower().endswith(readers.SUFFIXES)}
-    recordings = sorted(found | annotated)
-    return Folder(uri, rows, columns, sorted(found - annotated), _checksum(uri, [*tables, *recordings]))
+    rows, columns = layouts.merge(table, rows, columns, sessions)
+    known = {row.path for row in rows}
+    inside = {session.folder for session in sessions}
+    others = [
+        name
+        for name in files
+        if name not in known.union(tables)
+        and inside.isdisjoint(str(parent) for parent in PurePosixPath(name).parents)
+    ]
+    strays = _recognized(uri, others)
+    said = sorted({name for session in sessions for name in session.metadata})
+    checksum = _checksum(
+        uri, [*(name for name in tables if name in files), *said, *sorted({*known, *strays})]
+    )
+    return Folder(uri, rows, columns, strays, checksum)
+
+
+def _recognized(uri: str, names: list[str]) -> list[str]:
+    """Those of the files that begin as a recording does, whatever they are called."""
+
+    def one(name: str) -> bool:
+        return readers.recognizes(storage.read_head(storage.join(uri, name), readers.HEAD_BYTES))
+
+    with ThreadPoolExecutor() as pool:
+        return sorted(name for name, is_one in zip(names, pool.map(one, names), strict=True) if is_one)
 
 
 def _checksum(uri: str, names: list[str]) -> str:
@@ -108,7 +138,7 @@ def load(
         data="recorded",
         source=row.source,
         joint_mask=recording.joint_mask,
-        reading=getattr(recording, "reading", None),
+        reading=recording.reading,
         repaired=repaired,
         annotations=dict(row.annotations),
     )

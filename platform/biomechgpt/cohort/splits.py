@@ -20,11 +20,12 @@ class SplitSettings(Settings):
     """Fractions of participants, and what decides who is tested.
 
     stratified: a fraction, rare labels spread. designated: who the data itself names (a `split` column, or the
-    simulator's design); without anybody for validation, that is taken from training. kfold: one of `folds`,
-    over all of which everybody is tested once. leave_one_site_out: all of `held_out`.
+    simulator's protocol); without anybody for validation, that is taken from training. kfold: one of `folds`,
+    over all of which everybody is tested once. leave_one_site_out: all of `held_out`. auto: designated where the
+    data names any, or else stratified.
     """
 
-    method: Literal["stratified", "designated", "kfold", "leave_one_site_out"] = "stratified"
+    method: Literal["auto", "stratified", "designated", "kfold", "leave_one_site_out"] = "auto"
     test: float = Field(0.1, gt=0, lt=1, description="of stratified")
     validation: float = Field(0.1, ge=0, lt=1)
     seed: int = Field(0, ge=0)
@@ -35,7 +36,7 @@ class SplitSettings(Settings):
 
     @model_validator(mode="after")
     def _leaves_some(self) -> "SplitSettings":
-        tested = {"stratified": self.test, "kfold": 1 / self.folds}.get(self.method, 0.0)
+        tested = {"auto": self.test, "stratified": self.test, "kfold": 1 / self.folds}.get(self.method, 0.0)
         if tested + self.validation >= 1:
             raise ValueError("test and validation together must leave something to train on")
         if self.fold >= self.folds:
@@ -45,6 +46,13 @@ class SplitSettings(Settings):
         if self.method == "leave_one_site_out" and self.held_out is None:
             raise ValueError("leave_one_site_out needs held_out, a site")
         return self
+
+    def decided(self, designated: Mapping[str, str | None]) -> "SplitSettings":
+        """These settings with the method that auto is for such data."""
+        if self.method != "auto":
+            return self
+        named = any(split is not None for split in designated.values())
+        return self.model_copy(update={"method": "designated" if named else "stratified"})
 
 
 def assign(
@@ -61,6 +69,7 @@ def assign(
     (where its fraction is not 0). The order of `labels` does not matter.
     Raises InputError where a participant has no designated split, or no site, or two.
     """
+    settings = settings.decided(designated or {})
     names = sorted(labels)
     names = [names[i] for i in np.random.default_rng(settings.seed).permutation(len(names))]
     if settings.method == "stratified":

@@ -16,11 +16,13 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter1d
 
-from biomechgpt.figure import points_m
+from biomechgpt.figure import travel_m
 from biomechgpt.skeleton import INDEX, N_JOINTS, mirror
 
 CYCLE = 100
 """Rows of a gait table: percent of a stride."""
+HIP_HEIGHT = 0.53
+"""Hip to ground, of height (Winter 2009, figure 4.1)."""
 
 _RIGHT_LEG: dict[str, dict[int, float]] = {
     "hip_flexion": {0: 30, 10: 26, 30: 6, 50: -10, 60: -5, 75: 21, 86: 33},
@@ -29,30 +31,45 @@ _RIGHT_LEG: dict[str, dict[int, float]] = {
     "knee_angle": {0: -4, 13: -18, 38: -5, 50: -12, 60: -36, 72: -62, 86: -28, 95: -4},
     "ankle_angle": {0: 0, 7: -6, 30: 7, 46: 11, 55: -2, 63: -18, 76: 0, 88: 2},
     "subtalar_angle": {0: 2, 15: -4, 40: -1, 60: 5, 80: 2},
+    "mtp_angle": {0: 8, 12: 0, 40: 4, 58: 28, 72: 6, 90: 10},
     "arm_flex": {0: -14, 25: -2, 50: 20, 75: 6},
     "elbow_flex": {0: 16, 50: 36, 75: 24},
 }
 
 _STAND = {"lumbar_extension": -4, "arm_flex": 2, "arm_add": -8, "arm_rot": 4, "elbow_flex": 16,
           "hip_flexion": 4, "knee_angle": -5, "hip_adduction": -1, "hip_rotation": -2,
-          "ankle_angle": 2}  # fmt: skip
+          "ankle_angle": 2, "pro_sup": 40, "wrist_flex": 6, "wrist_dev": 2}  # fmt: skip
 _SIT = {"hip_flexion": 82, "knee_angle": -88, "ankle_angle": 4, "hip_adduction": -7, "hip_rotation": -3,
-        "lumbar_extension": -12, "arm_flex": 24, "arm_add": -9, "arm_rot": 14, "elbow_flex": 62}  # fmt: skip
+        "lumbar_extension": -12, "arm_flex": 24, "arm_add": -9, "arm_rot": 14, "elbow_flex": 62,
+        "pro_sup": 60, "wrist_flex": 10, "wrist_dev": 0}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Body:
-    """A person's tables, in degrees: cycle (CYCLE, 34), stand (34,), sit (34,); leg_m: hip to ground."""
+    """A person's tables, in degrees: cycle (CYCLE, 34), stand (34,), sit (34,); leg_m: hip to ground.
+
+    rhythm: above 0 the right foot stands shorter than the left, 0.2 by about 5 % of the stride each.
+    """
 
     cycle: np.ndarray
     stand: np.ndarray
     sit: np.ndarray
     leg_m: float
+    rhythm: float = 0.0
+
+    def position(self, strides: np.ndarray) -> np.ndarray:
+        """Rows of the cycle (T,), with fractions, that are played at `strides` (T,) done so far."""
+        rows = np.arange(CYCLE + 1) / CYCLE
+        load = stance(rows)
+        # The time that each row takes: less while the foot that is favoured stands alone.
+        takes = 1 + self.rhythm * (load[:, 1] - load[:, 0])
+        ends = np.concatenate([[0.0], np.cumsum(takes[:-1])])
+        return np.interp(strides % 1.0, ends / ends[-1], rows) * CYCLE % CYCLE
 
     def mirrored(self) -> "Body":
         """The same person in a mirror: sides change, and the strike of the right heel is half a stride on."""
         cycle = np.roll(mirror(self.cycle), CYCLE // 2, axis=0)
-        return Body(cycle, mirror(self.stand), mirror(self.sit), self.leg_m)
+        return Body(cycle, mirror(self.stand), mirror(self.sit), self.leg_m, -self.rhythm)
 
 
 def joint(name: str, side: str = "") -> int:
@@ -82,25 +99,30 @@ def typical(leg_m: float) -> Body:
     return Body(cycle, stand, sit, leg_m)
 
 
-def step_lengths_m(cycle: np.ndarray, leg_m: float) -> tuple[float, float]:
-    """Right and left step length of a gait table (CYCLE, 34) in degrees: how far the striking foot is ahead.
+def stance(phase: np.ndarray) -> np.ndarray:
+    """Load (T, 2) on the right and left foot at `phase` (T,), in strides since a right heel strike.
 
-    A foot's place is thigh and shank as two rigid links (46 and 54 % of hip height, Winter 2009, figure 4.1).
+    Stance is 62 % of the stride, 12 % of it shared with the other foot at either end (Perry and Burnfield).
     """
 
-    def foot(side: str) -> np.ndarray:
-        hip = np.radians(cycle[:, joint("hip_flexion", side)])
-        knee = np.radians(cycle[:, joint("knee_angle", side)])
-        return leg_m * (0.46 * np.sin(hip) + 0.54 * np.sin(hip + knee))
+    def foot(since: np.ndarray) -> np.ndarray:
+        since = since % 1.0
+        return np.clip(np.minimum(since, 0.62 - since) / 0.12, 0, 1)
 
-    ahead = foot("r") - foot("l")
-    return float(ahead[0]), float(-ahead[CYCLE // 2])
+    return np.stack([foot(phase), foot(phase + 0.5)], axis=1) + 1e-3
 
 
-def speed_m_s(body: Body, stride_hz: float, size: float) -> float:
-    """Walking speed: both steps of a stride, strides a second; `size` scales the gait table's excursion."""
-    cycle = body.stand + size * (body.cycle - body.stand)
-    return stride_hz * sum(step_lengths_m(cycle, body.leg_m))
+def stride_m(body: Body, sizes: np.ndarray) -> np.ndarray:
+    """Stride lengths (N,) of walking at `sizes` (N,), which scale the gait table's excursion."""
+    phase = np.arange(CYCLE + 1)
+    level = np.tile([1.0, 0.0, 0.0, 0.0], (CYCLE + 1, 1))
+    load = stance(phase / CYCLE)
+    lengths = []
+    for size in sizes:
+        angles = body.stand + size * (body.cycle[phase % CYCLE] - body.stand)
+        place = travel_m(np.radians(angles), level, load, height_m=body.leg_m / HIP_HEIGHT)
+        lengths.append(place[-1, 0])
+    return np.array(lengths)
 
 
 @dataclass
@@ -110,7 +132,7 @@ class Timeline:
     strides: strides done so far (its fraction is the phase). size: of the gait, 0 is standing.
     sit: 1 is sitting. lean, turn: trunk forward, turning to the left; 1 is full.
     side: a side step, 1 with the right foot lifted, -1 with the left.
-    extra: (T, 34) degrees on top, what an activity asks for.
+    climb: metres up so far. extra: (T, 34) degrees on top, what an activity asks for.
     """
 
     strides: np.ndarray
@@ -119,11 +141,12 @@ class Timeline:
     lean: np.ndarray
     side: np.ndarray
     turn: np.ndarray
+    climb: np.ndarray
     extra: np.ndarray
 
     @classmethod
     def still(cls, frames: int) -> "Timeline":
-        shapes: list[tuple[int, ...]] = [*[(frames,)] * 6, (frames, N_JOINTS)]
+        shapes: list[tuple[int, ...]] = [*[(frames,)] * 7, (frames, N_JOINTS)]
         return cls(*(np.zeros(shape) for shape in shapes))
 
 
@@ -133,8 +156,8 @@ def play(body: Body, drive: Timeline, rate_hz: float) -> np.ndarray:
         gaussian_filter1d(x, 0.16 * rate_hz, mode="nearest")
         for x in (drive.sit, drive.size, drive.lean, drive.side, drive.turn)
     )
-    at = (drive.strides % 1.0) * CYCLE
-    low = at.astype(int)
+    at = body.position(drive.strides)
+    low = at.astype(int) % CYCLE
     part = (at - low)[:, None]
     stride = body.cycle[low] * (1 - part) + body.cycle[(low + 1) % CYCLE] * part
     angles = body.stand + size[:, None] * (stride - body.stand)
@@ -157,15 +180,20 @@ def play(body: Body, drive: Timeline, rate_hz: float) -> np.ndarray:
     return angles + gaussian_filter1d(drive.extra, 0.1 * rate_hz, axis=0, mode="nearest")
 
 
-def pelvis(angles_rad: np.ndarray, speed: np.ndarray, turn_rad_s: np.ndarray, rate_hz: float) -> np.ndarray:
-    """(T, 7) float32: position integrated from speed (T,) along a heading turned at turn_rad_s (T,), at the
-    height that puts the lower foot of angles (T, 34) on the ground."""
+def pelvis(
+    body: Body, angles_deg: np.ndarray, drive: Timeline, turn_rad_s: np.ndarray, rate_hz: float
+) -> np.ndarray:
+    """(T, 7) float32: where the pelvis goes because the standing foot stays, heading turned at turn_rad_s (T,)."""
     heading = np.cumsum(turn_rad_s) / rate_hz
-    x, z = np.cumsum(speed * np.cos(heading)) / rate_hz, -np.cumsum(speed * np.sin(heading)) / rate_hz
-    zero = np.zeros_like(x)
-    placed = np.stack([x, zero, z, np.cos(heading / 2), zero, np.sin(heading / 2), zero], axis=1)
-    placed[:, 1] = -points_m(angles_rad, placed, ground="none")[:, :, 1].min(axis=1)
-    return placed.astype(np.float32)
+    zero = np.zeros_like(heading)
+    turned = np.stack([np.cos(heading / 2), zero, np.sin(heading / 2), zero], axis=1)
+    going = np.clip(drive.size / 0.1, 0, 1)[:, None]
+    load = going * stance(body.position(drive.strides) / CYCLE) + (1 - going) * 0.5
+    lifted = np.clip(np.stack([drive.side, -drive.side], axis=1), 0, 1)
+    load = np.maximum(load * (1 - lifted), 1e-3)
+    place = travel_m(np.radians(angles_deg), turned, load, height_m=body.leg_m / HIP_HEIGHT)
+    place[:, 1] += drive.climb
+    return np.concatenate([place, turned], axis=1).astype(np.float32)
 
 
 def wander(

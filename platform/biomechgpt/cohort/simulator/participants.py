@@ -5,50 +5,67 @@ place in the files, how long a walk is recorded) knows of labels. It shows that 
 learned from it holds for people. Knows nothing about splits or files.
 """
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pydantic import Field
 
+from biomechgpt.cohort import norms
 from biomechgpt.cohort.annotations import KINDS
-from biomechgpt.cohort.simulator.activities import ACTIVITIES, Manner
-from biomechgpt.cohort.simulator.impairments import DEVICES, IMPAIRMENTS
+from biomechgpt.cohort.simulator.activities import ACTIVITIES, OTHERS, Manner
+from biomechgpt.cohort.simulator.impairments import DEVICES, IMPAIRMENTS, cautious
 from biomechgpt.cohort.simulator.movement import (
+    HIP_HEIGHT,
     Body,
     joint,
     pelvis,
     play,
-    speed_m_s,
-    step_lengths_m,
+    stride_m,
     typical,
     wander,
 )
+from biomechgpt.cohort.simulator.protocol import Enrolment, ProtocolSettings, enrol
 from biomechgpt.settings import Settings
-from biomechgpt.skeleton import HIGH_RAD, LOW_RAD, N_JOINTS, TRACKED
+from biomechgpt.skeleton import HIGH_RAD, LOW_RAD, N_JOINTS
 from biomechgpt.trial import Trial
 
 COLUMNS = KINDS
 """Annotations of a simulated trial."""
 
-_GROUPS = {"none": 0.46, "LLPU": 0.16, "stroke": 0.15, "SCI": 0.11, "TBI": 0.12}
-_DEVICES = {  # none, cane, walker, crutches, orthosis; mild and severe
-    "none": ((0.95, 0.05, 0.0, 0.0, 0.0), (0.95, 0.05, 0.0, 0.0, 0.0)),
-    "LLPU": ((0.85, 0.13, 0.0, 0.02, 0.0), (0.45, 0.30, 0.10, 0.15, 0.0)),
-    "stroke": ((0.55, 0.25, 0.0, 0.0, 0.20), (0.15, 0.35, 0.20, 0.0, 0.30)),
-    "SCI": ((0.35, 0.15, 0.10, 0.20, 0.20), (0.05, 0.10, 0.40, 0.30, 0.15)),
-    "TBI": ((0.80, 0.12, 0.08, 0.0, 0.0), (0.40, 0.25, 0.30, 0.05, 0.0)),
+_CONDITIONS = {
+    "LLPU transtibial": 0.24,
+    "LLPU transfemoral": 0.18,
+    "stroke": 0.30,
+    "SCI": 0.17,
+    "TBI": 0.11,
 }
-_SLOWING = {"none": 0.0, "LLPU": 0.16, "stroke": 0.34, "SCI": 0.36, "TBI": 0.2}
-_DEVICE_PACE = {"none": 1.0, "cane": 0.93, "walker": 0.82, "crutches": 0.88, "orthosis": 0.97}
+"""Shares of those who are impaired; the first word is the diagnosis."""
+_AGES = {"none": (45, 20), "LLPU": (55, 13), "stroke": (61, 12), "SCI": (46, 14), "TBI": (40, 14)}
+"""Mean and standard deviation; of the unimpaired, every other is drawn from 65 to 90 years instead."""
+_DEVICES = {  # none, cane, walker, crutches, orthosis; mild and severe
+    "none": ((0.95, 0.04, 0.01, 0.0, 0.0), (0.45, 0.35, 0.20, 0.0, 0.0)),
+    "LLPU": ((0.72, 0.22, 0.02, 0.04, 0.0), (0.35, 0.35, 0.12, 0.18, 0.0)),
+    "stroke": ((0.35, 0.35, 0.04, 0.0, 0.26), (0.15, 0.35, 0.20, 0.0, 0.30)),
+    "SCI": ((0.30, 0.20, 0.12, 0.20, 0.18), (0.05, 0.10, 0.40, 0.30, 0.15)),
+    "TBI": ((0.70, 0.18, 0.12, 0.0, 0.0), (0.30, 0.25, 0.40, 0.05, 0.0)),
+}
+_SITES = ("A", "B", "C")
+_TYPICAL = 0.625
+"""Mean severity: whose walking speed is the published mean of the condition."""
 
 
 class SimulatorSettings(Settings):
-    """How large a cohort is simulated."""
+    """Who is simulated, and how well they are recorded."""
 
-    participants: int = Field(150, ge=8)
-    trials_per_participant: int = Field(10, ge=1)
+    protocol: ProtocolSettings = ProtocolSettings()
+    scale: float = Field(1.0, gt=0, description="of the protocol: a tenth has a tenth of its participants")
     seed: int = Field(0, ge=0)
-    longest_s: float = Field(30.0, ge=10, description="a recording stops here, whatever is still being done")
+    longest_s: float = Field(120.0, ge=10, description="a recording stops here, whatever is still being done")
+    lasts_s: tuple[float, float] = Field(
+        (8.0, 27.0), description="shortest and longest recording of what has no end of its own, as a walk"
+    )
     noise_deg: float = Field(
         1.2, ge=0, description="of markerless motion capture, standard deviation a joint"
     )
@@ -56,28 +73,41 @@ class SimulatorSettings(Settings):
 
 @dataclass(frozen=True)
 class Participant:
-    """Who somebody is, and the kinds of trial they do. group is a diagnosis or "none"."""
+    """Who somebody is, and what is collected of them.
+
+    condition: "none" or a key of IMPAIRMENTS. severity: 0 to 1. frail: 0, but for some of the old, up to 1.
+    side: the affected one, or of the cane. fell: within a year. unsteady: 0 to about 1.
+    """
 
     name: str
     number: int
-    group: str
+    condition: str
     severity: float
+    frail: float
     side: str
     device: str
     age: float
     sex: str
-    falls: str | None
+    site: str
+    fell: bool
     unsteady: float
+    enrolment: Enrolment
     kinds: tuple[str, ...]
+
+    @property
+    def split(self) -> str:
+        """The side of the split that the protocol gives them: train or test."""
+        return self.enrolment.split
 
     def traits(self) -> dict[str, str | float | None]:
         """The annotations that hold for all of a participant's trials."""
-        impaired = self.group != "none"
+        asked = self.enrolment
         return {
-            "impaired": "yes" if impaired else "no",
-            "diagnosis": self.group if impaired else None,
-            "assistive_device": self.device,
-            "falls_history": self.falls,
+            "impaired": None if asked.impaired == "unknown" else asked.impaired,
+            "diagnosis": self.condition.split()[0] if asked.impaired == "yes" else None,
+            "assistive_device": self.device if asked.device else None,
+            "falls_history": ("yes" if self.fell else "no") if asked.falls else None,
+            "site": self.site,
             "age": self.age,
             "sex": self.sex,
         }
@@ -87,41 +117,107 @@ class Participant:
         traits = {f"{k}={v}" for k, v in self.traits().items() if isinstance(v, str)}
         return frozenset(traits | {f"kind={kind}" for kind in self.kinds})
 
+    def latent(self) -> dict[str, str | float | None]:
+        """What is true of them, whether or not it was collected."""
+        return {
+            "condition": self.condition,
+            "severity": self.severity,
+            "frail": self.frail,
+            "affected_side": self.side,
+            "device": self.device,
+            "unsteady": self.unsteady,
+            "fell": "yes" if self.fell else "no",
+        }
+
 
 def participants(settings: SimulatorSettings) -> list[Participant]:
-    """The cohort's people. Groups and kinds of trial have their exact shares, shuffled."""
+    """The study's people, those to test on included, in an order that tells nothing."""
     rng = np.random.default_rng(settings.seed)
-    count = settings.participants
-    groups = _shares(rng, _GROUPS, count)
-    kinds = _shares(
-        rng, {k: share for k, (_, share) in ACTIVITIES.items()}, count * settings.trials_per_participant
-    )
-    names = [f"S{code:06x}" for code in rng.choice(2**24, count, replace=False)]
+    enrolled = enrol(settings.protocol.scaled(settings.scale), rng)
+    conditions = _shares(rng, _CONDITIONS, sum(e.impaired == "yes" for e in enrolled))
+    # Falls are asked of prosthesis users: these come first, where there are enough.
+    conditions.sort(key=lambda condition: condition.startswith("LLPU"))
+    prosthesis = conditions[len(conditions) - sum(e.falls for e in enrolled) :]
+    rest = iter(rng.permutation(conditions[: len(conditions) - len(prosthesis)]).tolist())
+    names = [f"S{code:06x}" for code in rng.choice(2**24, len(enrolled), replace=False)]
     people = []
-    for i in range(count):
-        severity = float(0.25 + 0.75 * rng.beta(2.0, 2.0)) if groups[i] != "none" else 0.0
-        mild, severe = (np.array(p) for p in _DEVICES[groups[i]])
-        device = str(rng.choice(list(DEVICES), p=(1 - severity) * mild + severity * severe))
-        unsteady = 0.12 + 0.3 * severity * (groups[i] != "TBI") + 0.85 * severity * (groups[i] == "TBI")
-        unsteady += 0.25 * rng.beta(1.5, 4)
-        fell = rng.random() < 1 / (1 + np.exp(-14 * (severity + 0.5 * unsteady - 0.84)))
-        own = kinds[i * settings.trials_per_participant : (i + 1) * settings.trials_per_participant]
-        people.append(
-            Participant(
-                name=names[i],
-                number=i,
-                group=groups[i],
-                severity=severity,
-                side="r" if rng.random() < 0.5 else "l",
-                device=device,
-                age=float(round(rng.uniform(20, 82))),
-                sex="female" if rng.random() < 0.5 else "male",
-                falls=("yes" if fell else "no") if groups[i] == "LLPU" else None,
-                unsteady=float(unsteady),
-                kinds=tuple(own),
-            )
-        )
-    return people
+    for number, e in enumerate(enrolled):
+        condition = "none"
+        if e.falls:
+            condition = prosthesis.pop()
+        elif e.impaired == "yes":
+            condition = next(rest)
+        elif e.impaired == "unknown" and rng.random() < 0.5:
+            condition = str(rng.choice(list(_CONDITIONS), p=list(_CONDITIONS.values())))
+        people.append(_draw(rng, names[number], number, condition, e))
+    _cover(people)
+    return [people[k] for k in rng.permutation(len(people))]
+
+
+def _cover(people: list[Participant]) -> None:
+    """See that every device, and falls as well as none, is tested on, where enough have it: who has it then
+    takes the place in the study of somebody tested whose label is a common one."""
+    for label in ("assistive_device", "falls_history"):
+        asked = [k for k, p in enumerate(people) if p.traits()[label] is not None]
+        for value in sorted({str(people[k].traits()[label]) for k in asked}):
+            have = [k for k in asked if people[k].traits()[label] == value]
+            if len(have) < 3 or any(people[k].split == "test" for k in have):
+                continue
+            tested = Counter(str(people[k].traits()[label]) for k in asked if people[k].split == "test")
+            swaps = [
+                (tested[str(people[t].traits()[label])], -n, n, t)
+                for n in have
+                for t in asked
+                if people[t].split == "test" and people[n].enrolment.alike(people[t].enrolment)
+            ]
+            if swaps:
+                *_, n, t = max(swaps)
+                one, other = people[n], people[t]
+                people[n] = replace(one, enrolment=other.enrolment, kinds=other.kinds)
+                people[t] = replace(other, enrolment=one.enrolment, kinds=one.kinds)
+
+
+def _draw(
+    rng: np.random.Generator, name: str, number: int, condition: str, enrolment: Enrolment
+) -> Participant:
+    group = condition.split()[0]
+    mean, sd = _AGES[group]
+    old = group == "none" and rng.random() < 0.5
+    age = rng.uniform(65, 90) if old else np.clip(rng.normal(mean, sd), 18, 90)
+    frail = float(rng.beta(2, 2)) if old and rng.random() < 0.45 else 0.0
+    severity = float(0.25 + 0.75 * rng.beta(2.0, 2.0)) if condition != "none" else 0.0
+    if enrolment.trials["FSST"]:
+        severity *= 0.8  # whoever can do no such steps is not tested
+    mild, severe = (np.array(p) for p in _DEVICES[group])
+    needs = max(severity, frail)
+    device = str(rng.choice(list(DEVICES), p=(1 - needs) * mild + needs * severe))
+    unsteady = 0.12 + (0.85 if condition == "TBI" else 0.3) * severity + 0.2 * frail
+    unsteady += 0.25 * rng.beta(1.5, 4)
+    fell = rng.random() < 1 / (1 + np.exp(-14 * (severity + 0.5 * unsteady - 0.88)))
+    return Participant(
+        name=name,
+        number=number,
+        condition=condition,
+        severity=severity,
+        frail=frail,
+        side="r" if rng.random() < 0.5 else "l",
+        device=device,
+        age=float(round(age)),
+        sex="female" if rng.random() < 0.5 else "male",
+        site=str(rng.choice(_SITES)),
+        fell=bool(fell),
+        unsteady=float(unsteady),
+        enrolment=enrolment,
+        kinds=_kinds(rng, enrolment),
+    )
+
+
+def _kinds(rng: np.random.Generator, enrolment: Enrolment) -> tuple[str, ...]:
+    """Each trial's kind, shuffled. What else somebody is recorded doing is much of one and little of another."""
+    share = np.array(list(OTHERS.values())) * np.exp(0.6 * rng.standard_normal(len(OTHERS)))
+    others = rng.choice(list(OTHERS), enrolment.trials["others"], p=share / share.sum())
+    kinds = [kind for kind, n in enrolment.trials.items() if kind != "others" for _ in range(n)]
+    return tuple(str(kind) for kind in rng.permutation([*kinds, *others]))
 
 
 def _shares(rng: np.random.Generator, shares: dict[str, float], count: int) -> list[str]:
@@ -134,26 +230,28 @@ def _shares(rng: np.random.Generator, shares: dict[str, float], count: int) -> l
 def body_of(person: Participant, rng: np.random.Generator) -> Body:
     """A person's tables: the textbook's, made theirs by style, age, impairment and device."""
     tall = rng.normal(1.63 if person.sex == "female" else 1.76, 0.06)
-    old = max(person.age - 55, 0) / 25
-    base = typical(0.53 * float(tall))
+    old = max(person.age - 55, 0) / 25 + 0.6 * person.frail
+    base = typical(HIP_HEIGHT * float(tall))
     # Style: every joint a little larger or smaller, elsewhere in its range, and a little late.
-    gain = 1 + 0.1 * np.clip(rng.standard_normal(N_JOINTS), -2, 2)
-    offset = 2.4 * rng.standard_normal(N_JOINTS)
+    gain = 1 + 0.08 * np.clip(rng.standard_normal(N_JOINTS), -2, 2)
+    offset = 1.6 * rng.standard_normal(N_JOINTS)
     stand, cycle = base.stand + offset, base.stand + offset + gain * (base.cycle - base.stand)
-    swing = 1 + 0.35 * rng.standard_normal()
+    swing = 1 + 0.3 * rng.standard_normal()
     for side in "rl":
         i = joint("arm_flex", side)
         cycle[:, i] = stand[i] + max(swing, 0.15) * (1 - 0.2 * old) * (cycle[:, i] - stand[i])
-    sit = base.sit + 1.5 * offset + 4 * rng.standard_normal(N_JOINTS)
+    sit = base.sit + 1.5 * offset + 2.5 * rng.standard_normal(N_JOINTS)
     bent = -6 * old
     for posture in (stand, sit, cycle):
         posture[..., joint("lumbar_extension")] += bent
         posture[..., joint("neck_extension")] -= bent / 2
+        for side in "rl":
+            posture[..., joint("knee_angle", side)] -= 3 * person.frail
     body = Body(cycle, stand, sit, base.leg_m)
     if person.side == "l":
         body = body.mirrored()
-    if person.group != "none":
-        body = IMPAIRMENTS[person.group](body, person.severity)
+    if person.condition != "none":
+        body = cautious(IMPAIRMENTS[person.condition](body, 0.78 * person.severity), person.severity)
     body = DEVICES[person.device](body)
     if person.side == "l":
         body = body.mirrored()
@@ -166,27 +264,40 @@ def body_of(person: Participant, rng: np.random.Generator) -> Body:
     return body
 
 
-def trials(settings: SimulatorSettings, person: Participant, rate_hz: float) -> list[Trial]:
-    """All of a person's trials, the same however many others there are and wherever they are made."""
+def _pace(person: Participant) -> float:
+    """Walking speed as a share of the norm: the condition's published mean at typical severity."""
+    lost = 0.3 * person.frail
+    if person.condition != "none":
+        published = norms.GROUPS[person.condition]["walking_speed"].mean
+        lost += (1 - published / norms.walking_speed_m_s(50, person.sex).mean) * person.severity / _TYPICAL
+    return max(1 - lost, 0.15)
+
+
+def trials(settings: SimulatorSettings, person: Participant, rate_hz: float) -> Iterator[Trial]:
+    """A person's trials, the same however many others there are and wherever they are made."""
     rng = np.random.default_rng([settings.seed, 1, person.number])
     body = body_of(person, rng)
-    old = max(person.age - 55, 0) / 25
-    slowed = (1 - _SLOWING[person.group] * person.severity) * (1 - 0.1 * old) * _DEVICE_PACE[person.device]
-    usual_hz = float(rng.normal(0.96 if person.sex == "female" else 0.9, 0.07)) * slowed**0.6
-    usual_size = float(rng.normal(1.0, 0.08)) * slowed**0.5
-    result = []
+    speed, cadence = (
+        norm(person.age, person.sex) for norm in (norms.walking_speed_m_s, norms.cadence_steps_min)
+    )
+    pace = _pace(person)
+    usual_m_s = max(speed.mean + speed.sd * float(rng.normal()), 0.5 * speed.mean) * pace
+    usual_hz = cadence.mean / 120 * (usual_m_s / speed.mean) ** 0.55 * float(rng.normal(1, 0.035))
+    sizes = np.array([0.1, 0.4, 0.7, 1.0, 1.4])
+    lengths = np.maximum.accumulate(stride_m(body, sizes))
+    slow = (1 + 0.2 * max(person.age - 55, 0) / 25) / pace**0.7
     for kind in person.kinds:
-        size = usual_size * float(rng.normal(1, 0.07))
-        stride_hz = usual_hz * float(rng.normal(1, 0.06))
+        stride_hz = usual_hz * float(rng.normal(1, 0.03))
+        size = float(np.interp(usual_m_s / usual_hz * rng.normal(1, 0.03), lengths, sizes))
         manner = Manner(
             stride_hz=stride_hz,
             size=size,
-            speed_m_s=max(speed_m_s(body, stride_hz, size), 0.25),
+            speed_m_s=stride_hz * float(np.interp(size, sizes, lengths)),
             unsteady=person.unsteady,
-            slow=float(rng.normal(1, 0.06)) * (1 + 0.25 * old) / slowed,
+            slow=float(rng.normal(1, 0.06)) * slow,
+            lasts_s=settings.lasts_s,
         )
-        result.append(_trial(rng, settings, person, body, manner, kind, rate_hz))
-    return result
+        yield _trial(rng, settings, person, body, manner, kind, rate_hz)
 
 
 def _trial(
@@ -198,8 +309,9 @@ def _trial(
     kind: str,
     rate_hz: float,
 ) -> Trial:
-    act = ACTIVITIES[kind][0](rng, manner, rate_hz)
-    drive, frames = act.drive, len(act.speed)
+    activity, annotated = ACTIVITIES[kind]
+    act = activity(rng, manner, rate_hz)
+    drive, frames = act.drive, len(act.turning)
     # Unsteadiness: strides differ in size, trunk and arms sway.
     drive.size[:] *= 1 + 0.25 * manner.unsteady * wander(rng, frames, 1, 0.5, rate_hz)[:, 0]
     angles = play(body, drive, rate_hz)
@@ -207,36 +319,38 @@ def _trial(
     for k, name in enumerate(("lumbar_extension", "lumbar_bending", "lumbar_rotation", "neck_bending",
                               "neck_rotation", "arm_add_r", "arm_add_l")):  # fmt: skip
         angles[:, joint(name)] += 4.0 * sway[:, k]
-    angles += settings.noise_deg * rng.standard_normal(N_JOINTS)  # a session's calibration
-    angles += settings.noise_deg * wander(rng, frames, N_JOINTS, 0.06, rate_hz)
-    angles[:, ~TRACKED] = 0.0
-    radians = np.clip(np.radians(angles), LOW_RAD, HIGH_RAD)
     kept = slice(round(settings.longest_s * rate_hz))
-    cut = frames > round(settings.longest_s * rate_hz)
+    place = pelvis(body, angles, drive, act.turning, rate_hz)[kept]
+    angles += 0.5 * settings.noise_deg * rng.standard_normal(N_JOINTS)  # a session's calibration
+    angles += settings.noise_deg * wander(rng, frames, N_JOINTS, 0.06, rate_hz)
+    radians = np.clip(np.radians(angles[kept]), LOW_RAD, HIGH_RAD)
     notes: dict[str, str | float | None] = {name: None for name in COLUMNS}
-    notes |= person.traits() | {"activity": "overground walking" if kind == "walkway" else kind}
+    notes |= person.traits() | {"activity": annotated if person.enrolment.activity else None}
+    measures = {"stride_hz": manner.stride_hz, "size": manner.size, "speed_m_s": manner.speed_m_s,
+                "slow": manner.slow, "test_s": act.test_s}  # fmt: skip
     if kind == "walkway":
-        notes |= measure_walk(body, drive.strides[kept], drive.size[kept], rate_hz, rng)
-    elif kind in ("TUG", "FSST") and act.test_s is not None and not cut:
+        notes |= measure_walk(drive.strides[kept], place, rate_hz, rng)
+    elif kind in ("TUG", "FSST") and act.test_s is not None and frames <= len(radians):
         # A test whose end was not recorded has no time that its motion could tell.
         notes[f"{kind.lower()}_time"] = round(act.test_s, 2)
     return Trial(
         trial=f"{rng.integers(2**48):012x}",
         participant=person.name,
-        angles_rad=radians[kept].astype(np.float32),
-        pelvis=pelvis(radians, act.speed, act.turning, rate_hz)[kept],
+        angles_rad=radians.astype(np.float32),
+        pelvis=place,
         frame_rate_hz=rate_hz,
         data="synthetic",
         annotations=notes,
+        latent=person.latent() | measures | {"kind": kind, "item": act.item},
     )
 
 
 def measure_walk(
-    body: Body, strides: np.ndarray, size: np.ndarray, rate_hz: float, rng: np.random.Generator
+    strides: np.ndarray, place: np.ndarray, rate_hz: float, rng: np.random.Generator
 ) -> dict[str, str | float | None]:
     """What an instrumented walkway reads: steps a minute and metres a second as played, within 1 %."""
-    stride_hz = float(strides[-1] - strides[0]) * rate_hz / (len(strides) - 1)
-    played = body.stand + float(size.mean()) * (body.cycle - body.stand)
-    speed = stride_hz * sum(step_lengths_m(played, body.leg_m))
+    seconds = (len(strides) - 1) / rate_hz
+    cadence = 120 * float(strides[-1] - strides[0]) / seconds
+    speed = float(np.hypot(*(place[-1, [0, 2]] - place[0, [0, 2]]))) / seconds
     error = 1 + 0.01 * rng.standard_normal(2)
-    return {"cadence": round(120 * stride_hz * error[0], 1), "walking_speed": round(speed * error[1], 3)}
+    return {"cadence": round(cadence * error[0], 1), "walking_speed": round(speed * error[1], 3)}

@@ -1,0 +1,63 @@
+"""One trial, of a cohort or straight from a file, as a picture that shows whether it was read correctly."""
+
+import pyarrow.dataset
+from pydantic import Field
+
+from biomechgpt import artifact, storage
+from biomechgpt.cohort import drawing, readers
+from biomechgpt.cohort.readers import ReaderSettings
+from biomechgpt.cohort.resampling import resample
+from biomechgpt.job import run_job
+from biomechgpt.settings import InputError, Settings
+from biomechgpt.trial import from_row
+
+
+class Job(Settings):
+    recording: str | None = Field(None, description="path or URI of a recording's file")
+    cohort: str | None = Field(None, description="URI of a cohort artifact, with `trial`")
+    trial: str | None = Field(None, description="name of one of the cohort's trials")
+    output: str = Field("results/trial.png", description="path or URI of the PNG to write")
+    frame_rate_hz: float = Field(30.0, ge=10, description="that a file's recording is resampled to")
+    readers: ReaderSettings = ReaderSettings(missing_joints="neutral")
+
+
+def main(settings: Job) -> str:
+    picture = _of_cohort(settings) if settings.recording is None else _of_file(settings, settings.recording)
+    storage.write_bytes(settings.output, picture)
+    return settings.output
+
+
+def _of_file(settings: Job, uri: str) -> bytes:
+    recording = readers.read(uri, settings.readers)
+    angles_rad, pelvis = resample(
+        recording.time_s, recording.angles_rad, recording.pelvis, settings.frame_rate_hz
+    )
+    how = f"read with knee flexion {recording.knee_flexion} in the file, {len(recording.time_s)} frames"
+    return drawing.trial_png(
+        angles_rad, pelvis, settings.frame_rate_hz, title=uri, how=how, joint_mask=recording.joint_mask
+    )
+
+
+def _of_cohort(settings: Job) -> bytes:
+    if settings.cohort is None or settings.trial is None:
+        raise InputError("show_trial: expected `recording`, or `cohort` with `trial`, found neither")
+    cohort = artifact.load(settings.cohort, "cohort")
+    fs, path = storage.arrow_filesystem(cohort.path("trials"))
+    shards = pyarrow.dataset.dataset(path, filesystem=fs, format="parquet")
+    rows = shards.to_table(filter=pyarrow.dataset.field("trial") == settings.trial).to_pylist()
+    if not rows:
+        raise InputError(f"{settings.cohort}: expected a trial {settings.trial!r}, found none of that name")
+    t = from_row(rows[0])
+    known = [f"{name} {value}" for name, value in t.annotations.items() if value is not None]
+    return drawing.trial_png(
+        t.angles_rad,
+        t.pelvis,
+        t.frame_rate_hz,
+        title=f"{t.trial} ({t.data}), participant {t.participant}",
+        how=", ".join(known),
+        joint_mask=t.joint_mask,
+    )
+
+
+if __name__ == "__main__":
+    run_job(Job, main)

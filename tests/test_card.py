@@ -1,0 +1,143 @@
+"""The data card: what it counts is what the cohort holds, however its shards are cut; its page is whole."""
+
+import json
+import re
+import xml.dom.minidom
+
+import numpy as np
+import pytest
+
+from biomechgpt import storage
+from biomechgpt.cohort import CohortSettings, card, drawing, make_cohort, read_table, simulator
+from biomechgpt.cohort.simulator import SimulatorSettings
+from biomechgpt.skeleton import INDEX, NAMES
+from biomechgpt.trial import from_row
+
+RATE = 30.0
+SOME = SimulatorSettings(participants=12, trials_per_participant=4)
+
+
+@pytest.fixture(scope="module")
+def trials():
+    made = [t for person in simulator.participants(SOME) for t in simulator.trials(SOME, person, RATE)]
+    names = sorted({t.participant for t in made})
+    for t in made:
+        t.split = {0: "test", 1: "validation"}.get(names.index(t.participant), "train")
+    return made
+
+
+def summary(total):
+    return card.summarize(total, simulator.COLUMNS, [], "synthetic", RATE)
+
+
+def test_shards_add_up_to_the_whole(trials):
+    people = sorted({t.participant for t in trials})
+    whole = card.tally(trials, simulator.COLUMNS)
+    total = card.Tally()
+    for some in (people[:1], people[1:7], people[7:]):
+        total.add(card.tally([t for t in trials if t.participant in some], simulator.COLUMNS))
+    assert summary(total) == summary(whole)
+    assert total.walking.keys() == whole.walking.keys()
+    for group, cycles in total.walking.items():
+        np.testing.assert_allclose(cycles.total, whole.walking[group].total)
+
+
+def test_what_is_counted_is_what_is_there(trials):
+    found = summary(card.tally(trials, simulator.COLUMNS))
+    assert found["participants"] == len({t.participant for t in trials}) == 12
+    assert found["hours"] == pytest.approx(sum(t.duration_s for t in trials) / 3600, abs=1e-4)
+    for name, task in found["tasks"].items():
+        for split in ("train", "validation", "test"):
+            here = [t for t in trials if t.split == split and t.annotations.get(name) is not None]
+            expected = {"participants": len({t.participant for t in here}), "samples": len(here)}
+            assert task[split] == expected, (name, split)
+        known = [t.annotations.get(name) for t in trials if t.annotations.get(name) is not None]
+        if task["kind"] == "classification":
+            assert {value: n["samples"] for value, n in task["classes"].items()} == {
+                value: known.count(value) for value in set(known)
+            }
+        else:
+            median = np.quantile(known, 0.5, method="inverted_cdf")
+            assert task["quantiles"]["0.5"] == pytest.approx(median, rel=0.005)
+        assert found["missing"]["annotations"][name] == len(trials) - len(known)
+    assert not {"age", "sex", "site"} & found["tasks"].keys()
+    knee = np.degrees(np.concatenate([t.angles_rad[:, INDEX["knee_angle_l"]] for t in trials]))
+    for q in ("0.05", "0.5", "0.95"):
+        assert found["joints"]["knee_angle_l"]["quantiles"][q] == pytest.approx(
+            np.quantile(knee, float(q)), abs=1.6
+        )
+    assert max(found["walking"]["off_norm_sd"]["unimpaired"].values()) < 2
+
+
+def test_joints_that_were_not_recorded_are_missing_and_odd_ones_are_outside(trials):
+    odd = from_row(trials[0].row())
+    odd.joint_mask = np.array([name != "arm_flex_r" for name in NAMES])
+    odd.angles_rad[:, INDEX["elbow_flex_l"]] = np.radians(200)
+    found = summary(card.tally([odd], simulator.COLUMNS))
+    assert found["missing"]["joints"] == {"arm_flex_r": 1}
+    assert "arm_flex_r" not in found["joints"]
+    assert found["joints"]["elbow_flex_l"]["outside"] == 1
+    assert found["joints"]["elbow_flex_r"]["outside"] == 0
+
+
+def test_reasons_are_grouped_by_what_is_wrong_not_by_where():
+    items = [
+        {"path": "a.mot", "reason": "a.mot: line 7: expected 38 values, found 12: the file is cut off"},
+        {"path": "b/c.mot", "reason": "b/c.mot: line 90: expected 24 values, found 3: the file is cut off"},
+        {"path": "d.mot", "reason": "no row in annotations.csv"},
+        {"path": "e.mot", "reason": "e.mot: line 3, column 'knee_angle_r': expected a number, found 'x'"},
+    ]
+    groups = card.reasons(items)
+    assert [[item["path"] for item in group] for group in groups.values()] == [
+        ["a.mot", "b/c.mot"],
+        ["d.mot"],
+        ["e.mot"],
+    ]
+    assert sum(map(len, groups.values())) == len(items)
+
+
+def test_the_page_needs_nothing_else_and_hides_nothing(trials):
+    total = card.tally(trials, simulator.COLUMNS)
+    quarantined = [{"path": "<b>.mot", "reason": "<b>.mot: expected a number, found '<script>'"}]
+    found = card.summarize(total, simulator.COLUMNS, quarantined, "synthetic", RATE)
+    page = card.page(found, total)
+    assert page == card.page(found, total)
+    assert "<strong>Synthetic.</strong>" in page
+    assert "Synthetic" not in card.page(card.summarize(total, {}, [], "recorded", RATE), total)
+    assert "&lt;b&gt;.mot" in page
+    assert "<script" not in page
+    assert not re.search(r'(src|href)="(?!#)', page)
+    pictures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(pictures) == 4
+    for picture in pictures:
+        xml.dom.minidom.parseString(picture)
+    for name in ("diagnosis", "walking speed", "stroke"):
+        assert name in page
+
+
+def test_an_empty_cohort_has_a_card():
+    empty = card.Tally()
+    found = card.summarize(empty, simulator.COLUMNS, [], "recorded", RATE)
+    assert found["participants"] == found["hours"] == 0
+    assert "Nothing was quarantined" in card.page(found, empty)
+
+
+@pytest.mark.cluster
+def test_a_cohort_has_its_card(ray_cluster, tmp_path):
+    cohort = make_cohort(CohortSettings(simulator=SOME, shard_trials=8), str(tmp_path))
+    assert len(storage.list_files(cohort.path("trials"))) == 6
+    found = cohort.read_json(card.JSON)
+    rows = read_table(cohort).to_pylist()
+    names = {row["participant"]: row["split"] for row in rows}
+    columns = cohort.read_json("cohort.json")["annotations"]
+    assert found == json.loads(json.dumps(summary(card.tally(map(from_row, rows), columns))))
+    assert found["participants"] == len(names)
+    assert found["tasks"]["activity"]["test"]["participants"] == list(names.values()).count("test")
+    assert storage.read_bytes(cohort.path(card.HTML)).startswith(b"<!doctype html>")
+
+
+@pytest.mark.parametrize("walks", [True, False])
+def test_a_trial_is_drawn(trials, walks):
+    t = next(t for t in trials if ("walking" in t.annotations["activity"]) == walks)
+    picture = drawing.trial_png(t.angles_rad, t.pelvis, RATE, title="a", how="b", joint_mask=t.joint_mask)
+    assert picture.startswith(b"\x89PNG")
