@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from biomechgpt.cohort import CohortSettings, readers
+from biomechgpt.cohort import CohortSettings, make_cohort, read_table, readers
 from biomechgpt.cohort.readers import ReaderSettings
 from biomechgpt.cohort.readers.joint_map import PLACES, load_maps
 from biomechgpt.settings import InputError, load
 from biomechgpt.skeleton import INDEX, NAMES, NECK, TRACKED
+from biomechgpt.trial import from_row
 from conftest import REAL, ROOT
 from opensim_files import HEADER, PELVIS, in_radians, mot, walk
 
@@ -421,7 +422,7 @@ def test_a_damaged_parquet_file():
 )
 def test_what_is_no_recording(content):
     assert not readers.recognizes(content)
-    with pytest.raises(InputError, match="a: .*found content of no known format"):
+    with pytest.raises(InputError, match=r"a: .*found content of no known format"):
         readers.parse("a", content, STRICT)
 
 
@@ -662,3 +663,35 @@ def test_bad_c3d(tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             readers.parse("a", content, how)
+
+
+@pytest.mark.cluster
+def test_every_format_in_one_cohort(ray_cluster, tmp_path):
+    """The same walk in each format, by each lab's names: one table, one set of maps, the same angles."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    np.savez(folder / "q.npz", **arrays(frequency=100))
+    np.savez(folder / "qpos.npz", qpos=qpos("free, Z up", NAMES), frequency=100)
+    written = {
+        "a.mot": mot(walk()).encode(),
+        "a.parquet": parquet_bytes(walk()),
+        "lab.csv": csv_text(as_lab(SHIPPED["clinical_csv.yaml"], walk())).encode(),
+        "vicon.c3d": c3d_bytes(tmp_path),
+    }
+    for name, content in written.items():
+        (folder / name).write_bytes(content)
+    names = sorted([*written, "q.npz", "qpos.npz"])
+    (folder / "annotations.csv").write_text(
+        "\n".join(["path,participant", *(f"{k},{k}" for k in names)]) + "\n"
+    )
+    how = {"missing_joints": "neutral", "skeleton": str(MAPS)}
+    cohort = make_cohort(CohortSettings(recordings=str(folder), readers=how), str(tmp_path / "out"))
+    assert cohort.read_json("cohort.json")["quarantined"] == []
+    trials = {row["trial"]: from_row(row) for row in read_table(cohort).to_pylist()}
+    assert sorted(trials) == names
+    for trial in trials.values():
+        np.testing.assert_allclose(
+            trial.angles_rad[:, trial.joint_mask & TRACKED],
+            trials["a.mot"].angles_rad[:, trial.joint_mask & TRACKED],
+            atol=1e-4,
+        )
