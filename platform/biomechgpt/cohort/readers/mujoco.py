@@ -71,7 +71,15 @@ def _arrays(name: str, content: bytes) -> dict[str, np.ndarray]:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = {k: np.atleast_1d(file[k]) for k in file.files if _wanted(k)}
         return {k: v.astype(str if k in _JOINT_NAMES else float) for k, v in arrays.items()}
-    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        ValueError,
+        OSError,
+        EOFError,
+        RuntimeError,
+        MemoryError,
+    ) as error:
         raise InputError(
             f"{name}: expected an .npz of numbers, found a damaged or foreign file: {error}"
         ) from None
