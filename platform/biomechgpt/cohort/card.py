@@ -34,6 +34,7 @@ _BINS = 120
 _DURATIONS_S = (0.0, 2, 5, 10, 15, 20, 30, 60, 120, 300, 3600)
 _VALUES = 200
 """Different values of a column that are counted apart; a free-text column has no end of them."""
+_GROUPS = 12
 _WALKS = 60
 """Walks that are listed one by one."""
 _QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
@@ -80,8 +81,13 @@ class Tally:
         for name in ("durations", "unrecorded", "angles", "outside"):
             getattr(self, name).__iadd__(getattr(other, name))
         for group, cycles in other.walking.items():
-            self.walking.setdefault(group, Cycles()).add(cycles)
+            self.cycles(group).add(cycles)
         self.walks = (self.walks + other.walks)[:_WALKS]
+
+    def cycles(self, group: str) -> "Cycles":
+        """A group's sums; those of one group more than are kept apart go to `others`."""
+        full = len(self.walking) >= _GROUPS and group not in self.walking
+        return self.walking.setdefault("others" if full else group, Cycles())
 
 
 @dataclass
@@ -184,7 +190,8 @@ def _count_angles(counts: Tally, t: Trial) -> None:
 
 
 def _count_walk(counts: Tally, t: Trial) -> None:
-    activity = str(t.annotations.get("activity") or "walk").lower()
+    # Where nobody says what is done, whoever steps walks.
+    activity = str(t.annotations.get("activity", "walking")).lower()
     if "walk" not in activity or "backward" in activity:
         return
     found = gait.measure(t.angles_rad, t.pelvis, t.frame_rate_hz)
@@ -202,7 +209,7 @@ def _count_walk(counts: Tally, t: Trial) -> None:
                 "travels": found.travels,
             }
         )
-    sums = counts.walking.setdefault(_group(t), Cycles())
+    sums = counts.cycles(_group(t))
     for joint, curves in enumerate(gait.own_cycles(np.degrees(t.angles_rad), found).values()):
         if t.joint_mask[joint]:
             sums.count[joint] += len(curves)
