@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import xml.dom.minidom
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import pytest
 
 from biomechgpt import settings, storage
 from biomechgpt.cohort import CohortSettings, card, drawing, make_cohort, read_table, simulator
+from biomechgpt.settings import InputError
 from biomechgpt.skeleton import INDEX, NAMES
 from biomechgpt.trial import from_row
+from opensim_files import mot, walk
 
 RATE = 30.0
-SOME = settings.load(
-    CohortSettings, Path(__file__).parent.parent / "configs" / "cohort" / "tiny.yaml"
-).simulator
+ROOT = Path(__file__).parent.parent
+SOME = settings.load(CohortSettings, ROOT / "configs" / "cohort" / "tiny.yaml").simulator
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +136,27 @@ def test_a_cohort_has_its_card(ray_cluster, tmp_path):
     columns = cohort.read_json("cohort.json")["annotations"]
     assert found == json.loads(json.dumps(summary(card.tally(map(from_row, rows), columns))))
     assert found["participants"] == len(names)
+    of_cohort = show_trial(cohort=cohort.uri, trial=rows[5]["trial"], output=str(tmp_path / "trial.png"))
+    assert Path(of_cohort).read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(InputError, match="expected a trial 'nobody', found none of that name"):
+        show_trial(cohort=cohort.uri, trial="nobody")
     assert found["tasks"]["activity"]["test"]["participants"] == list(names.values()).count("test")
     assert storage.read_bytes(cohort.path(card.HTML)).startswith(b"<!doctype html>")
+
+
+def show_trial(**arguments):
+    """What jobs/show_trial.py does with these settings."""
+    job = runpy.run_path(str(ROOT / "jobs" / "show_trial.py"))
+    return job["main"](settings.validate(job["Job"], arguments, "here"))
+
+
+def test_a_file_is_drawn_by_the_job(tmp_path):
+    file = tmp_path / "walk.mot"
+    file.write_text(mot(walk()))
+    picture = show_trial(recording=str(file), output=str(tmp_path / "out" / "walk.png"))
+    assert Path(picture).read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(InputError, match="expected `recording`, or `cohort` with `trial`"):
+        show_trial(cohort="somewhere")
 
 
 @pytest.mark.parametrize("walks", [True, False])

@@ -1,8 +1,9 @@
 """The cohort: who was recorded doing what, as one artifact that every later stage reads.
 
 It comes from a user's folder of recordings with an `annotations.csv`, or from the embedded simulator; both
-take the same path. A cohort is Parquet shards of `trial.schema`, participants kept together, and a
-`cohort.json` that says what is in it and what was kept out, with a data card for people. Knows nothing about tokens, questions or models.
+take the same path. A cohort is Parquet shards of `trial.schema`, participants kept together, a `cohort.json`
+that says what is in it and what was kept out, and a data card that shows it. Knows nothing about tokens,
+questions or models.
 
 recordings    a folder of files and what is annotated of them
 readers/      what each file format says, in the skeleton's order and signs

@@ -35,6 +35,7 @@ _DURATIONS_S = (0.0, 2, 5, 10, 15, 20, 30, 60, 120, 300, 3600)
 _VALUES = 200
 """Different values of a column that are counted apart; a free-text column has no end of them."""
 _GROUPS = 12
+"""Groups of people whose walking is kept apart."""
 _WALKS = 60
 """Walks that are listed one by one."""
 _QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
