@@ -351,7 +351,7 @@ def _load(
     name: str, content: bytes, settings: ServeSettings, about: dict[str, Any]
 ) -> tuple[Recorded, np.ndarray, np.ndarray]:
     """What a file holds, its angles (T, 34) and pelvis (T, 7) at the tokenizer's rate."""
-    found = readers.parse(name, content, settings.readers)
+    found = readers.require_complete(name, readers.parse(name, content, settings.readers))
     if len(found.time_s) > settings.max_frames:
         raise ApiError(
             "too_large", f"{name}: expected at most {settings.max_frames} frames, found {len(found.time_s)}"

@@ -63,3 +63,10 @@ def test_half_built_artifact_does_not_exist(bucket):
     uri = storage.join(bucket, name.rsplit("/", 1)[0])
     with pytest.raises(InputError, match="no finished artifact"):
         artifact.load(uri)
+
+
+def test_a_files_beginning(bucket):
+    for name, content in (("long", b"0123456789"), ("short", b"01"), ("empty", b"")):
+        uri = storage.join(bucket, name)
+        storage.write_bytes(uri, content)
+        assert storage.read_head(uri, 4) == content[:4]

@@ -55,6 +55,13 @@ def read_bytes(uri: str) -> bytes:
     return fs.cat_file(path)
 
 
+def read_head(uri: str, most: int) -> bytes:
+    """A file's first `most` bytes, fewer where it is shorter; no more than these are transferred."""
+    fs, path = filesystem(uri)
+    with fs.open(path, "rb", cache_type="none") as file:
+        return file.read(most)
+
+
 def write_bytes(uri: str, content: bytes) -> None:
     """Write a whole file at once: locally through a temporary name and a rename, on S3 one PUT."""
     fs, path = filesystem(uri)

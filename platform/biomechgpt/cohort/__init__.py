@@ -7,6 +7,7 @@ questions or models.
 
 recordings    a folder of files and what is annotated of them
 readers/      what each file format says, in the skeleton's order and signs
+layouts/      whose recordings they are, where folders say it
 resampling    any frame rate to the cohort's
 simulator     the embedded default: synthetic people (movement, activities, impairments)
 splits        which participants are trained on, and which are held out
@@ -15,6 +16,7 @@ gait          heel strikes, cycles, cadence, speed and steps of a walk
 drawing       a trial as stick figures and joint curves beside norms
 card          what is in a cohort, for people and for programs
 build         all of it through Ray Data into shards
+export        a cohort back to OpenSim files
 """
 
 from biomechgpt.cohort.build import CohortSettings, make_cohort, read_table

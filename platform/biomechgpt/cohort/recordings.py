@@ -1,4 +1,4 @@
-"""A user's folder of recordings: files that some reader understands, and a table, `annotations.csv`.
+"""A user's folder of recordings: files that some reader understands, and a table, `annotations.csv`, or a layout.
 
 Knows where each recording is and what is annotated of it; knows nothing about splits or shards.
 """
@@ -7,9 +7,10 @@ import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from biomechgpt import storage
-from biomechgpt.cohort import readers
+from biomechgpt.cohort import layouts, readers
 from biomechgpt.cohort.annotations import Row, read_annotations
 from biomechgpt.cohort.resampling import resample
 from biomechgpt.settings import InputError
@@ -22,8 +23,9 @@ ANNOTATIONS = "annotations.csv"
 class Folder:
     """A checked folder: every row has its recording.
 
-    columns: {annotation: "text" | "number"}. unannotated: recordings without a row.
-    checksum: over the names and contents of all recordings and of the table.
+    rows: of the table and of layouts. columns: {annotation: "text" | "number"}.
+    unannotated: recordings without a row.
+    checksum: over the names and contents of all recordings, of the table and of layouts' metadata.
     """
 
     uri: str
@@ -34,27 +36,51 @@ class Folder:
 
 
 def open_folder(uri: str) -> Folder:
-    """Read and check the table, hash every recording. Raises InputError naming line and column."""
+    """Read and check table and metadata, hash every recording. Raises InputError naming line and column."""
     uri = storage.absolute(uri)
     if not storage.exists(uri):
         raise InputError(f"{uri}: no such folder of recordings")
     files = [name for name in storage.list_files(uri) if name]
     if not files:
         raise InputError(f"{uri}: expected recordings and {ANNOTATIONS}, found an empty folder or a file")
-    if ANNOTATIONS not in files:
-        raise InputError(f"{uri}: expected {ANNOTATIONS} beside the recordings, found none")
-    rows, columns = read_annotations(storage.join(uri, ANNOTATIONS), storage.read_bytes)
+    sessions = layouts.find(files, lambda name: storage.read_bytes(storage.join(uri, name)))
+    table = storage.join(uri, ANNOTATIONS)
+    if ANNOTATIONS not in files and not sessions:
+        raise InputError(
+            f"{uri}: expected {ANNOTATIONS} beside the recordings, found none, nor a folder of a known layout "
+            "(an OpenCap session, a Pose2Sim project)"
+        )
+    rows, columns = read_annotations(table, storage.read_bytes) if ANNOTATIONS in files else ([], {})
     present = set(files)
     for row in rows:
         if row.path not in present:
             raise InputError(
-                f"{storage.join(uri, ANNOTATIONS)}: line {row.line}: participant {row.participant!r}: "
+                f"{table}: line {row.line}: participant {row.participant!r}: "
                 f"expected a recording at {row.path!r}, found no such file in {uri}"
             )
-    annotated = {row.path for row in rows}
-    found = {name for name in files if name.lower().endswith(readers.SUFFIXES)}
-    recordings = sorted(found | annotated)
-    return Folder(uri, rows, columns, sorted(found - annotated), _checksum(uri, [ANNOTATIONS, *recordings]))
+    rows, columns = layouts.merge(table, rows, columns, sessions)
+    known = {row.path for row in rows}
+    inside = {session.folder for session in sessions}
+    others = [
+        name
+        for name in files
+        if name not in known and inside.isdisjoint(str(parent) for parent in PurePosixPath(name).parents)
+    ]
+    strays = _recognized(uri, others)
+    said = sorted({name for session in sessions for name in session.metadata})
+    tables = [ANNOTATIONS] if ANNOTATIONS in files else []
+    checksum = _checksum(uri, [*tables, *said, *sorted({*known, *strays})])
+    return Folder(uri, rows, columns, strays, checksum)
+
+
+def _recognized(uri: str, names: list[str]) -> list[str]:
+    """Those of the files that begin as a recording does, whatever they are called."""
+
+    def one(name: str) -> bool:
+        return readers.recognizes(storage.read_head(storage.join(uri, name), readers.HEAD_BYTES))
+
+    with ThreadPoolExecutor() as pool:
+        return sorted(name for name, is_one in zip(names, pool.map(one, names), strict=True) if is_one)
 
 
 def _checksum(uri: str, names: list[str]) -> str:
@@ -69,6 +95,7 @@ def _checksum(uri: str, names: list[str]) -> str:
 def load(uri: str, row: Row, settings: readers.ReaderSettings, rate_hz: float) -> Trial:
     """The trial of one row, at `rate_hz`. Raises InputError that names the file as the table does."""
     recording = readers.read(storage.join(uri, row.path), settings, name=row.path)
+    readers.require_complete(row.path, recording)
     angles_rad, pelvis = resample(recording.time_s, recording.angles_rad, recording.pelvis, rate_hz)
     return Trial(
         trial=row.path,

@@ -1,13 +1,32 @@
-"""Readers of recordings. A new file format is one module with SUFFIXES, `matches` and `read`, in READERS."""
+"""Readers of recordings. A new file format is one module with SUFFIXES, `matches` and `read`, in READERS.
+
+opensim      .mot and .sto
+mujoco       .npz of q_ arrays or qpos
+c3d          angles among a C3D's points
+table        CSV and Parquet
+joint_map    a lab's own column names, from a YAML file
+recording    what all of them give: angles in the skeleton's order and signs
+"""
 
 from typing import Protocol
 
 from biomechgpt import storage
-from biomechgpt.cohort.readers import mujoco, opensim
-from biomechgpt.cohort.readers.recording import ReaderSettings, Recording
+from biomechgpt.cohort.readers import c3d, mujoco, opensim, table
+from biomechgpt.cohort.readers.joint_map import JointMap
+from biomechgpt.cohort.readers.recording import ReaderSettings, Recording, require_complete
 from biomechgpt.settings import InputError
 
-__all__ = ["READERS", "SUFFIXES", "ReaderSettings", "Recording", "parse", "read"]
+__all__ = [
+    "READERS",
+    "SUFFIXES",
+    "JointMap",
+    "ReaderSettings",
+    "Recording",
+    "parse",
+    "read",
+    "recognizes",
+    "require_complete",
+]
 
 
 class Reader(Protocol):
@@ -21,8 +40,22 @@ class Reader(Protocol):
     def read(self, name: str, content: bytes, settings: ReaderSettings, /) -> Recording: ...
 
 
-READERS: tuple[Reader, ...] = (opensim, mujoco)
+READERS: tuple[Reader, ...] = (opensim, mujoco, c3d, table)
+"""The first that matches reads: `table` last, since much is a table."""
+
 SUFFIXES: tuple[str, ...] = tuple(suffix for reader in READERS for suffix in reader.SUFFIXES)
+"""What files of known formats are usually called; what they are, their content says."""
+
+HEAD_BYTES = 65536
+"""Enough of a file's beginning to recognize its format."""
+
+
+def recognizes(head: bytes) -> bool:
+    """Whether a file that begins with these (HEAD_BYTES) bytes is of a format for recordings alone.
+
+    A table is not: it may hold anything, and is a recording where annotations say so.
+    """
+    return any(reader.matches(head) for reader in READERS if reader is not table)
 
 
 def read(uri: str, settings: ReaderSettings, name: str | None = None) -> Recording:

@@ -2,31 +2,31 @@
 
 The header's rules are those of OpenSim's own parser (OpenSim/Common/Storage.cpp): keys as `key=value` or
 `key value`, and without a word on units an old .mot (version below 1) is in degrees, all else in radians.
-Knows nothing about signs: the skeleton's are OpenSim's, but for the knee's, which `recording` finds.
+Knows nothing about signs: the skeleton's are OpenSim's, but for the knee's, which `recording` finds where the
+header does not say it, as `write` does.
 """
 
-from collections.abc import Mapping
+import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from biomechgpt.cohort.readers.recording import ReaderSettings, Recording, assemble
+from biomechgpt.cohort.readers.joint_map import PLACES, TURNS
+from biomechgpt.cohort.readers.recording import Columns, ReaderSettings, Recording, Sign, assemble
 from biomechgpt.settings import InputError
 from biomechgpt.skeleton import INDEX, NAMES
 
 SUFFIXES = (".mot", ".sto")
-_TURNS = frozenset({*INDEX, "pelvis_tilt", "pelvis_list", "pelvis_rotation"})
-_TRANSLATIONS = ("pelvis_tx", "pelvis_ty", "pelvis_tz")
+_HEADER_LINE = re.compile(rb"^\s*(endheader|(ncolumns|datacolumns|indegrees)[\t =])", re.I | re.M)
+_KNEE_LINE = "knee flexion is "
 
 
 def matches(content: bytes) -> bool:
-    """Whether this is an OpenSim file: its header ends with `endheader`, or names its columns' number."""
-    head = content[:65536].lower()
-    return b"\x00" not in head and any(
-        k in head for k in (b"endheader", b"indegrees", b"ncolumns", b"datacolumns")
-    )
+    """Whether this is an OpenSim file: it has lines of a header, `endheader` or a number of columns, say."""
+    head = content[:65536]
+    return b"\x00" not in head and _HEADER_LINE.search(head) is not None
 
 
 def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
@@ -39,30 +39,43 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
             f"{name}: line {header.end + 1}: expected a column 'time', found {', '.join(columns)}"
         )
     degrees = header.degrees(name) if settings.units == "header" else settings.units == "degrees"
-    angles = {k: v for k, v in columns.items() if k in _TURNS}
-    if degrees:
-        _check_degrees(name, angles)
-        angles = {k: np.radians(v) for k, v in angles.items()}
-    # Translations are metres whatever the header says of angles.
-    metres = {k: columns[k] for k in _TRANSLATIONS if k in columns}
-    return assemble(name, columns["time"], {**angles, **metres}, settings, lambda i: f"line {numbers[i]}")
+    file = Columns(
+        format=f"OpenSim {_suffix(name) or SUFFIXES[0]}",
+        values={k: v for k, v in columns.items() if k != "time"},
+        units="degrees" if degrees else "radians",
+        place=lambda i: f"line {numbers[i]}",
+        time_s=columns["time"],
+        declared_rate_hz=header.rate_hz,
+        knee_flexion=header.knee_flexion,
+    )
+    return assemble(name, file, settings)
 
 
-def write(time_s: np.ndarray, angles_rad: np.ndarray, pelvis: np.ndarray) -> str:
+def write(
+    time_s: np.ndarray, angles_rad: np.ndarray, pelvis: np.ndarray, joint_mask: np.ndarray | None = None
+) -> str:
     """A .mot file's text: times (T,), angles (T, 34), pelvis (T, 7); in degrees, the skeleton's signs.
 
-    Columns as OpenSim's own tools write them: pelvis first; the neck is a column of ours, which they ignore.
+    Columns as OpenSim's own tools write them, pelvis first, without joints that `joint_mask` (34,) says were
+    not recorded. Of OpenSim's models hardly one has the neck, and then its tools ignore these columns; the
+    header's line about the knee is one of those that OpenSim passes over.
     """
+    recorded = np.ones(len(NAMES), dtype=bool) if joint_mask is None else np.asarray(joint_mask, dtype=bool)
     turns = Rotation.from_quat(pelvis[:, 3:], scalar_first=True).as_euler("ZXY", degrees=True)
-    columns = ["time", "pelvis_tilt", "pelvis_list", "pelvis_rotation", *_TRANSLATIONS, *NAMES]
+    columns = ["time", *TURNS, *PLACES, *np.array(NAMES)[recorded]]
     table = np.column_stack(
-        [time_s, np.unwrap(turns, axis=0, period=360), pelvis[:, :3], np.degrees(angles_rad)]
+        [time_s, np.unwrap(turns, axis=0, period=360), pelvis[:, :3], np.degrees(angles_rad[:, recorded])]
     )
     header = (
-        f"Coordinates\nversion=1\nnRows={len(table)}\nnColumns={len(columns)}\ninDegrees=yes\n\nendheader\n"
+        f"Coordinates\nversion=1\nnRows={len(table)}\nnColumns={len(columns)}\ninDegrees=yes\n\n"
+        f"{_KNEE_LINE.capitalize()}negative.\n\nendheader\n"
     )
     lines = ["\t".join(columns), *("\t".join(f"{value:.8f}" for value in row) for row in table)]
     return header + "\n".join(lines) + "\n"
+
+
+def _suffix(name: str) -> str:
+    return PurePosixPath(name.lower()).suffix
 
 
 @dataclass(frozen=True)
@@ -73,22 +86,35 @@ class _Header:
     version: float
     in_degrees: bool | None
     rows: int | None
+    range_s: tuple[float, float] | None
+    knee_flexion: Sign | None
 
     def degrees(self, name: str) -> bool:
         if self.in_degrees is not None:
             return self.in_degrees
-        return self.version < 1 and PurePosixPath(name.lower()).suffix == ".mot"
+        return self.version < 1 and _suffix(name) == ".mot"
+
+    @property
+    def rate_hz(self) -> float | None:
+        """What an old header's number of rows and range of time come to."""
+        if self.range_s is None or not self.rows or self.range_s[1] <= self.range_s[0]:
+            return None
+        return (self.rows - 1) / (self.range_s[1] - self.range_s[0])
 
 
 def _header(name: str, lines: list[str]) -> _Header:
-    version, in_degrees, rows = 0.0, None, None
+    version, in_degrees, rows, range_s = 0.0, None, None, None
+    knee_flexion: Sign | None = None
     for i, line in enumerate(lines):
         text = line.strip()
         low = text.lower()
         if low.startswith("endheader"):
-            return _Header(i + 1, version, in_degrees, rows)
+            return _Header(i + 1, version, in_degrees, rows, range_s, knee_flexion)
         if low.startswith("angles are in "):
             in_degrees = low.removeprefix("angles are in ").startswith("degrees")
+            continue
+        if low.startswith(_KNEE_LINE):
+            knee_flexion = "negative" if low.removeprefix(_KNEE_LINE).startswith("negative") else "positive"
             continue
         key, _, value = low.partition("=") if "=" in low else low.replace("\t", " ").partition(" ")
         key, value = key.strip(), value.strip()
@@ -99,8 +125,11 @@ def _header(name: str, lines: list[str]) -> _Header:
                 rows = int(value)
             elif key == "indegrees":
                 in_degrees = {"yes": True, "no": False}[value]
+            elif key == "range":
+                start, end = (float(part) for part in value.split())
+                range_s = start, end
         except (ValueError, KeyError):
-            wanted = "yes or no" if key == "indegrees" else "a number"
+            wanted = {"indegrees": "yes or no", "range": "two numbers"}.get(key, "a number")
             raise InputError(f"{name}: line {i + 1}: {key}: expected {wanted}, found {value!r}") from None
     raise InputError(
         f"{name}: expected a header that ends with 'endheader', found none in {len(lines)} lines"
@@ -117,7 +146,7 @@ def _table(name: str, lines: list[str], header: _Header) -> tuple[dict[str, np.n
     (first, title), *body = body
     labels = [_coordinate(label) for label in title.split()]
     for label in labels:
-        if label in (*_TURNS, *_TRANSLATIONS, "time") and labels.count(label) > 1:
+        if label in (*INDEX, *TURNS, *PLACES, "time") and labels.count(label) > 1:
             raise InputError(f"{name}: line {first}: column {label!r} appears {labels.count(label)} times")
     values = np.empty((len(body), len(labels)))
     for row, (number, line) in enumerate(body):
@@ -152,16 +181,3 @@ def _not_a_number(name: str, number: int, labels: list[str], cells: list[str]) -
         except ValueError:
             return f"{name}: line {number}, column {label!r}: expected a number, found {cell!r}"
     return f"{name}: line {number}: expected numbers"
-
-
-def _check_degrees(name: str, angles: Mapping[str, np.ndarray]) -> None:
-    """Nobody keeps every joint within 3.2 degrees: such values are radians that pass for degrees."""
-    joints = {
-        k: float(np.abs(v).max()) for k, v in angles.items() if k in INDEX and np.isfinite(v).all() and len(v)
-    }
-    largest = max(joints, key=lambda k: joints[k], default=None)
-    if largest is not None and 0 < joints[largest] < np.pi:
-        raise InputError(
-            f"{name}: column {largest!r} has the largest angle, {joints[largest]:.2f}; "
-            "expected degrees, found what look like radians (units: radians reads them so)"
-        )

@@ -41,10 +41,10 @@ def cautious(body: Body, severity: float) -> Body:
     """What all who are unsure of their legs do: less swing of arms and trunk, a wider base, bent a little."""
     body, s = _copy(body), severity
     for side in "rl":
-        _scale(body, joint("arm_flex", side), 1 - 0.3 * s)
-        _shift(body, joint("arm_add", side), -3 * s)
-        _shift(body, joint("hip_adduction", side), -1.5 * s)
-        _shift(body, joint("knee_angle", side), -2.5 * s)
+        _scale(body, joint("arm_flex", side), 1 - 0.35 * s)
+        _shift(body, joint("arm_add", side), -4 * s)
+        _shift(body, joint("hip_adduction", side), -2 * s)
+        _shift(body, joint("knee_angle", side), -3.5 * s)
     _scale(body, joint("lumbar_rotation"), 1 - 0.4 * s)
     _shift(body, joint("lumbar_extension"), -3 * s)
     return body

@@ -251,7 +251,7 @@ def body_of(person: Participant, rng: np.random.Generator) -> Body:
     if person.side == "l":
         body = body.mirrored()
     if person.condition != "none":
-        body = cautious(IMPAIRMENTS[person.condition](body, person.severity), person.severity)
+        body = cautious(IMPAIRMENTS[person.condition](body, 0.78 * person.severity), person.severity)
     body = DEVICES[person.device](body)
     if person.side == "l":
         body = body.mirrored()
@@ -321,7 +321,7 @@ def _trial(
         angles[:, joint(name)] += 4.0 * sway[:, k]
     kept = slice(round(settings.longest_s * rate_hz))
     place = pelvis(body, angles, drive, act.turning, rate_hz)[kept]
-    angles += 0.7 * settings.noise_deg * rng.standard_normal(N_JOINTS)  # a session's calibration
+    angles += 0.5 * settings.noise_deg * rng.standard_normal(N_JOINTS)  # a session's calibration
     angles += settings.noise_deg * wander(rng, frames, N_JOINTS, 0.06, rate_hz)
     radians = np.clip(np.radians(angles[kept]), LOW_RAD, HIGH_RAD)
     notes: dict[str, str | float | None] = {name: None for name in COLUMNS}
