@@ -93,24 +93,18 @@ class Tally:
 
 @dataclass
 class Cycles:
-    """Sums over gait cycles, each joint's of its own side: number (34,), degrees and their squares (34, 101)."""
+    """Gait cycles, each joint's of its own side: their number (34,), their sum in degrees (34, 101)."""
 
     count: np.ndarray = field(default_factory=lambda: np.zeros(N_JOINTS, dtype=int))
     total: np.ndarray = field(default_factory=lambda: np.zeros((N_JOINTS, len(gait.CYCLE))))
-    squares: np.ndarray = field(default_factory=lambda: np.zeros((N_JOINTS, len(gait.CYCLE))))
 
     def add(self, other: "Cycles") -> None:
         self.count += other.count
         self.total += other.total
-        self.squares += other.squares
 
-    def curve(self, joint: int) -> tuple[np.ndarray, np.ndarray] | None:
-        """Mean and SD (101,) in degrees; None without a cycle."""
-        count = self.count[joint]
-        if not count:
-            return None
-        mean = self.total[joint] / count
-        return mean, np.sqrt(np.maximum(self.squares[joint] / count - mean**2, 0))
+    def mean(self, joint: int) -> np.ndarray | None:
+        """A joint's mean curve (101,) in degrees; None without a cycle."""
+        return self.total[joint] / self.count[joint] if self.count[joint] else None
 
 
 def write(
@@ -215,7 +209,6 @@ def _count_walk(counts: Tally, t: Trial) -> None:
         if t.joint_mask[joint]:
             sums.count[joint] += len(curves)
             sums.total[joint] += curves.sum(axis=0)
-            sums.squares[joint] += (curves**2).sum(axis=0)
 
 
 def _group(t: Trial) -> str:
@@ -311,9 +304,9 @@ def _off_norm(cycles: Cycles) -> dict[str, float]:
     """Root mean square distance of the mean curve from the norm's, in the norm's SDs, by joint."""
     found = {}
     for joint, name in enumerate(NAMES):
-        norm, curve = norms.gait_band(name), cycles.curve(joint)
-        if norm is not None and curve is not None:
-            found[name] = round(float(np.sqrt(np.mean(((curve[0] - norm[0]) / norm[1]) ** 2))), 2)
+        norm, mean = norms.gait_band(name), cycles.mean(joint)
+        if norm is not None and mean is not None:
+            found[name] = round(float(np.sqrt(np.mean(((mean - norm[0]) / norm[1]) ** 2))), 2)
     return found
 
 
@@ -367,9 +360,9 @@ def _walking_picture(walking: Mapping[str, Cycles]) -> str:
         for name, axes in zip(names, line, strict=True):
             drawing.band(axes, name)
             for group, colour in zip(groups, _COLOURS, strict=False):
-                curve = walking[group].curve(NAMES.index(name))
-                if curve is not None:
-                    axes.plot(gait.CYCLE, curve[0], color=colour, linewidth=1.5, label=group)
+                mean = walking[group].mean(NAMES.index(name))
+                if mean is not None:
+                    axes.plot(gait.CYCLE, mean, color=colour, linewidth=1.5, label=group)
             axes.set_title(name.replace("_", " "), loc="left")
     for axes in grid[-1]:
         axes.set_xlabel("% of the gait cycle")
