@@ -1,5 +1,7 @@
 """One trial, of a cohort or straight from a file, as a picture that shows whether it was read correctly."""
 
+import numpy as np
+import pandas as pd
 import pyarrow.dataset
 from pydantic import Field
 
@@ -29,12 +31,16 @@ def main(settings: Job) -> str:
 
 def _of_file(settings: Job, uri: str) -> bytes:
     recording = readers.read(uri, settings.readers)
-    angles_rad, pelvis = resample(
-        recording.time_s, recording.angles_rad, recording.pelvis, settings.frame_rate_hz
-    )
-    how = f"read with knee flexion {recording.knee_flexion} in the file, {len(recording.time_s)} frames"
+    missing = int(np.isnan(recording.angles_rad).sum())
+    whole = pd.DataFrame(recording.angles_rad).interpolate(limit_direction="both").fillna(0).to_numpy()
+    angles_rad, pelvis = resample(recording.time_s, whole, recording.pelvis, settings.frame_rate_hz)
     return drawing.trial_png(
-        angles_rad, pelvis, settings.frame_rate_hz, title=uri, how=how, joint_mask=recording.joint_mask
+        angles_rad,
+        pelvis,
+        settings.frame_rate_hz,
+        title=uri,
+        how=recording.reading + (f"; {missing} missing values drawn through" if missing else ""),
+        joint_mask=recording.joint_mask,
     )
 
 

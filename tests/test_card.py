@@ -2,19 +2,23 @@
 
 import json
 import re
+import runpy
 import xml.dom.minidom
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from biomechgpt import storage
+from biomechgpt import settings, storage
 from biomechgpt.cohort import CohortSettings, card, drawing, make_cohort, read_table, simulator
-from biomechgpt.cohort.simulator import SimulatorSettings
+from biomechgpt.settings import InputError
 from biomechgpt.skeleton import INDEX, NAMES
 from biomechgpt.trial import from_row
+from opensim_files import mot, walk
 
 RATE = 30.0
-SOME = SimulatorSettings(participants=12, trials_per_participant=4)
+ROOT = Path(__file__).parent.parent
+SOME = settings.load(CohortSettings, ROOT / "configs" / "cohort" / "tiny.yaml").simulator
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +38,7 @@ def test_shards_add_up_to_the_whole(trials):
     people = sorted({t.participant for t in trials})
     whole = card.tally(trials, simulator.COLUMNS)
     total = card.Tally()
-    for some in (people[:1], people[1:7], people[7:]):
+    for some in (people[:1], people[1:9], people[9:]):
         total.add(card.tally([t for t in trials if t.participant in some], simulator.COLUMNS))
     assert summary(total) == summary(whole)
     assert total.walking.keys() == whole.walking.keys()
@@ -44,7 +48,7 @@ def test_shards_add_up_to_the_whole(trials):
 
 def test_what_is_counted_is_what_is_there(trials):
     found = summary(card.tally(trials, simulator.COLUMNS))
-    assert found["participants"] == len({t.participant for t in trials}) == 12
+    assert found["participants"] == len({t.participant for t in trials}) > 20
     assert found["hours"] == pytest.approx(sum(t.duration_s for t in trials) / 3600, abs=1e-4)
     for name, task in found["tasks"].items():
         for split in ("train", "validation", "test"):
@@ -124,16 +128,35 @@ def test_an_empty_cohort_has_a_card():
 
 @pytest.mark.cluster
 def test_a_cohort_has_its_card(ray_cluster, tmp_path):
-    cohort = make_cohort(CohortSettings(simulator=SOME, shard_trials=8), str(tmp_path))
-    assert len(storage.list_files(cohort.path("trials"))) == 6
+    cohort = make_cohort(CohortSettings(simulator=SOME, shard_trials=20), str(tmp_path))
+    assert len(storage.list_files(cohort.path("trials"))) > 3
     found = cohort.read_json(card.JSON)
     rows = read_table(cohort).to_pylist()
     names = {row["participant"]: row["split"] for row in rows}
     columns = cohort.read_json("cohort.json")["annotations"]
     assert found == json.loads(json.dumps(summary(card.tally(map(from_row, rows), columns))))
     assert found["participants"] == len(names)
+    of_cohort = show_trial(cohort=cohort.uri, trial=rows[5]["trial"], output=str(tmp_path / "trial.png"))
+    assert Path(of_cohort).read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(InputError, match="expected a trial 'nobody', found none of that name"):
+        show_trial(cohort=cohort.uri, trial="nobody")
     assert found["tasks"]["activity"]["test"]["participants"] == list(names.values()).count("test")
     assert storage.read_bytes(cohort.path(card.HTML)).startswith(b"<!doctype html>")
+
+
+def show_trial(**arguments):
+    """What jobs/show_trial.py does with these settings."""
+    job = runpy.run_path(str(ROOT / "jobs" / "show_trial.py"))
+    return job["main"](settings.validate(job["Job"], arguments, "here"))
+
+
+def test_a_file_is_drawn_by_the_job(tmp_path):
+    file = tmp_path / "walk.mot"
+    file.write_text(mot(walk()))
+    picture = show_trial(recording=str(file), output=str(tmp_path / "out" / "walk.png"))
+    assert Path(picture).read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(InputError, match="expected `recording`, or `cohort` with `trial`"):
+        show_trial(cohort="somewhere")
 
 
 @pytest.mark.parametrize("walks", [True, False])

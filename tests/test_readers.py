@@ -2,6 +2,7 @@
 
 import csv
 import io
+from contextlib import suppress
 
 import ezc3d
 import numpy as np
@@ -12,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from biomechgpt.cohort import CohortSettings, readers
-from biomechgpt.cohort.readers import ReaderSettings
+from biomechgpt.cohort import CohortSettings, build, make_cohort, read_table, readers
+from biomechgpt.cohort.readers import ReaderSettings, c3d
 from biomechgpt.cohort.readers.joint_map import PLACES, load_maps
 from biomechgpt.settings import InputError, load
 from biomechgpt.skeleton import INDEX, NAMES, NECK, TRACKED
+from biomechgpt.trial import from_row
 from conftest import REAL, ROOT
 from opensim_files import HEADER, PELVIS, in_radians, mot, walk
 
@@ -160,7 +162,7 @@ def without(*names):
 BAD = {
     "no time at some line": (changed("time", 40, np.nan), r"a.mot: line 49, column 'time': .*found nan"),
     "time decreases": (changed("time", 40, 0.2), r"line 49, column 'time': .*found 0\.2 after 0\.39"),
-    "one frame": (mot(walk(0.01)), r"expected a movement, found 1 frames"),
+    "one frame": (mot(walk(0.01)), r"a.mot: expected a movement, found 1 frames"),
     "cut in a line": (mot(walk())[:-200], r"line 208: expected 38 values, found \d+: the file is cut off"),
     "cut between lines": (
         mot(walk()).rsplit("\n", 20)[0] + "\n",
@@ -651,3 +653,80 @@ def test_bad_c3d(tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             readers.parse("a", content, how)
+
+
+def test_a_c3d_that_brings_its_parser_down_is_one_bad_file(tmp_path, monkeypatch):
+    for crash, message in (
+        ("import os; os.kill(os.getpid(), 11)", r"a: expected a C3D file, .*its parser ended with -11"),
+        ("while True: pass", r"a: expected a C3D file, found one that takes 1 s to read"),
+    ):
+        monkeypatch.setattr(c3d, "_SCRIPT", crash)
+        monkeypatch.setattr(c3d, "_SECONDS", 1)
+        with pytest.raises(InputError, match=message):
+            readers.parse("a", c3d_bytes(tmp_path), PIG)
+
+
+def damaged(content, changes):
+    content = bytearray(content)
+    for place, byte in changes:
+        content[place % len(content)] = byte
+    return bytes(content)
+
+
+NPZ = io.BytesIO()
+np.savez(NPZ, qpos=np.tile(np.eye(1, 41, 3), (9, 1)), frequency=100.0)
+WHOLE = {"mot": mot(walk(0.1)).encode(), "csv": csv_text(walk(0.1)).encode(), "npz": NPZ.getvalue()}
+WHOLE["parquet"] = parquet_bytes(walk(0.1))
+CHANGES = st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=20)
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+@given(changes=CHANGES, end=st.integers(1, 10**6))
+def test_damage_is_refused_or_read_and_never_more(kind, changes, end):
+    """Nothing that a disk or a network does to a file ends in another error than InputError."""
+    content = damaged(WHOLE[kind], changes)
+    for part in (content, content[: end % len(content)]):
+        with suppress(InputError):
+            recording = readers.parse("a", part, NEUTRAL)
+            assert recording.angles_rad.shape == (len(recording.time_s), 34)
+
+
+@pytest.mark.cluster
+def test_every_format_in_one_cohort(ray_cluster, tmp_path, monkeypatch):
+    """The same walk in each format, by each lab's names: one table, one set of maps, the same angles.
+
+    So much the same that they are duplicates, whatever their format, unless nobody looks.
+    """
+    folder = tmp_path / "in"
+    folder.mkdir()
+    np.savez(folder / "q.npz", **arrays(frequency=100))
+    np.savez(folder / "qpos.npz", qpos=qpos("free, Z up", NAMES), frequency=100)
+    written = {
+        "a.mot": mot(walk()).encode(),
+        "a.parquet": parquet_bytes(walk()),
+        "lab.csv": csv_text(as_lab(SHIPPED["clinical_csv.yaml"], walk())).encode(),
+        "vicon.c3d": c3d_bytes(tmp_path),
+    }
+    for name, content in written.items():
+        (folder / name).write_bytes(content)
+    names = sorted([*written, "q.npz", "qpos.npz"])
+    (folder / "annotations.csv").write_text(
+        "\n".join(["path,participant", *(f"{k},{k}" for k in names)]) + "\n"
+    )
+    how = {"missing_joints": "neutral", "skeleton": str(MAPS)}
+    asked = CohortSettings(recordings=str(folder), readers=how)
+    with pytest.raises(
+        InputError, match=r"a\.mot: duplicate: the same content as a\.parquet, lab\.csv, q\.npz"
+    ):
+        make_cohort(asked, str(tmp_path / "out"))
+    monkeypatch.setattr(build, "find_duplicates", lambda contents: {})
+    cohort = make_cohort(asked, str(tmp_path / "out"))
+    assert cohort.read_json("cohort.json")["quarantined"] == []
+    trials = {row["trial"]: from_row(row) for row in read_table(cohort).to_pylist()}
+    assert sorted(trials) == names
+    for trial in trials.values():
+        np.testing.assert_allclose(
+            trial.angles_rad[:, trial.joint_mask & TRACKED],
+            trials["a.mot"].angles_rad[:, trial.joint_mask & TRACKED],
+            atol=1e-4,
+        )

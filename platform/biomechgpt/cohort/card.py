@@ -34,6 +34,8 @@ _BINS = 120
 _DURATIONS_S = (0.0, 2, 5, 10, 15, 20, 30, 60, 120, 300, 3600)
 _VALUES = 200
 """Different values of a column that are counted apart; a free-text column has no end of them."""
+_GROUPS = 12
+"""Groups of people whose walking is kept apart."""
 _WALKS = 60
 """Walks that are listed one by one."""
 _QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
@@ -80,30 +82,29 @@ class Tally:
         for name in ("durations", "unrecorded", "angles", "outside"):
             getattr(self, name).__iadd__(getattr(other, name))
         for group, cycles in other.walking.items():
-            self.walking.setdefault(group, Cycles()).add(cycles)
+            self.cycles(group).add(cycles)
         self.walks = (self.walks + other.walks)[:_WALKS]
+
+    def cycles(self, group: str) -> "Cycles":
+        """A group's sums; those of one group more than are kept apart go to `others`."""
+        full = len(self.walking) >= _GROUPS and group not in self.walking
+        return self.walking.setdefault("others" if full else group, Cycles())
 
 
 @dataclass
 class Cycles:
-    """Sums over gait cycles, each joint's of its own side: number (34,), degrees and their squares (34, 101)."""
+    """Gait cycles, each joint's of its own side: their number (34,), their sum in degrees (34, 101)."""
 
     count: np.ndarray = field(default_factory=lambda: np.zeros(N_JOINTS, dtype=int))
     total: np.ndarray = field(default_factory=lambda: np.zeros((N_JOINTS, len(gait.CYCLE))))
-    squares: np.ndarray = field(default_factory=lambda: np.zeros((N_JOINTS, len(gait.CYCLE))))
 
     def add(self, other: "Cycles") -> None:
         self.count += other.count
         self.total += other.total
-        self.squares += other.squares
 
-    def curve(self, joint: int) -> tuple[np.ndarray, np.ndarray] | None:
-        """Mean and SD (101,) in degrees; None without a cycle."""
-        count = self.count[joint]
-        if not count:
-            return None
-        mean = self.total[joint] / count
-        return mean, np.sqrt(np.maximum(self.squares[joint] / count - mean**2, 0))
+    def mean(self, joint: int) -> np.ndarray | None:
+        """A joint's mean curve (101,) in degrees; None without a cycle."""
+        return self.total[joint] / self.count[joint] if self.count[joint] else None
 
 
 def write(
@@ -184,7 +185,8 @@ def _count_angles(counts: Tally, t: Trial) -> None:
 
 
 def _count_walk(counts: Tally, t: Trial) -> None:
-    activity = str(t.annotations.get("activity") or "walk").lower()
+    # Where nobody says what is done, whoever steps walks.
+    activity = str(t.annotations.get("activity", "walking")).lower()
     if "walk" not in activity or "backward" in activity:
         return
     found = gait.measure(t.angles_rad, t.pelvis, t.frame_rate_hz)
@@ -202,12 +204,11 @@ def _count_walk(counts: Tally, t: Trial) -> None:
                 "travels": found.travels,
             }
         )
-    sums = counts.walking.setdefault(_group(t), Cycles())
+    sums = counts.cycles(_group(t))
     for joint, curves in enumerate(gait.own_cycles(np.degrees(t.angles_rad), found).values()):
         if t.joint_mask[joint]:
             sums.count[joint] += len(curves)
             sums.total[joint] += curves.sum(axis=0)
-            sums.squares[joint] += (curves**2).sum(axis=0)
 
 
 def _group(t: Trial) -> str:
@@ -303,9 +304,9 @@ def _off_norm(cycles: Cycles) -> dict[str, float]:
     """Root mean square distance of the mean curve from the norm's, in the norm's SDs, by joint."""
     found = {}
     for joint, name in enumerate(NAMES):
-        norm, curve = norms.gait_band(name), cycles.curve(joint)
-        if norm is not None and curve is not None:
-            found[name] = round(float(np.sqrt(np.mean(((curve[0] - norm[0]) / norm[1]) ** 2))), 2)
+        norm, mean = norms.gait_band(name), cycles.mean(joint)
+        if norm is not None and mean is not None:
+            found[name] = round(float(np.sqrt(np.mean(((mean - norm[0]) / norm[1]) ** 2))), 2)
     return found
 
 
@@ -359,9 +360,9 @@ def _walking_picture(walking: Mapping[str, Cycles]) -> str:
         for name, axes in zip(names, line, strict=True):
             drawing.band(axes, name)
             for group, colour in zip(groups, _COLOURS, strict=False):
-                curve = walking[group].curve(NAMES.index(name))
-                if curve is not None:
-                    axes.plot(gait.CYCLE, curve[0], color=colour, linewidth=1.5, label=group)
+                mean = walking[group].mean(NAMES.index(name))
+                if mean is not None:
+                    axes.plot(gait.CYCLE, mean, color=colour, linewidth=1.5, label=group)
             axes.set_title(name.replace("_", " "), loc="left")
     for axes in grid[-1]:
         axes.set_xlabel("% of the gait cycle")

@@ -183,13 +183,9 @@ def measure(
     )
 
 
-def load(angles_rad: np.ndarray, pelvis: np.ndarray, rate_hz: float) -> np.ndarray:
+def _load(ahead: Mapping[str, np.ndarray]) -> np.ndarray:
     """The share of the body's weight on the right and the left foot (T, 2), guessed from how a walk goes:
     the foot that moves back against the pelvis bears it, both where both do."""
-    return _load(_ahead(angles_rad, pelvis, rate_hz))
-
-
-def _load(ahead: Mapping[str, np.ndarray]) -> np.ndarray:
     feet = np.stack([ahead[f"heel_{side}"] + ahead[f"toe_{side}"] for side in SIDES], axis=1) / 2
     forward = np.gradient(feet, axis=0) if len(feet) > 1 else np.zeros_like(feet)
     unit = max(_SHARE * forward.std(), 1e-9)

@@ -71,7 +71,15 @@ def _arrays(name: str, content: bytes) -> dict[str, np.ndarray]:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = {k: np.atleast_1d(file[k]) for k in file.files if _wanted(k)}
         return {k: v.astype(str if k in _JOINT_NAMES else float) for k, v in arrays.items()}
-    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        ValueError,
+        OSError,
+        EOFError,
+        RuntimeError,
+        MemoryError,
+    ) as error:
         raise InputError(
             f"{name}: expected an .npz of numbers, found a damaged or foreign file: {error}"
         ) from None
@@ -157,12 +165,12 @@ def _pelvis(root: np.ndarray, up: str) -> dict[str, np.ndarray]:
     of its axes is mostly upright says which.
     """
     known = np.isfinite(root[:, 3:]).all(axis=1)
-    turn = Rotation.from_quat(np.where(known[:, None], root[:, 3:], [1, 0, 0, 0]), scalar_first=True)
-    place = root[:, :3]
+    place, turn = root[:, :3], Rotation.from_quat(root[known, 3:], scalar_first=True)
     if up == "z":
-        upright = turn.as_matrix()[known, 2].mean(axis=0)  # the world's z in the pelvis' frame
+        upright = turn.as_matrix()[:, 2].mean(axis=0)  # the world's z in the pelvis' frame
         place, turn = _TO_Y_UP.apply(place), _TO_Y_UP * turn
         if upright[2] > upright[1]:
             turn = turn * _TO_Y_UP.inv()
-    angles = np.where(known[:, None], turn.as_euler("ZXY"), np.nan)
+    angles = np.full_like(place, np.nan)
+    angles[known] = turn.as_euler("ZXY")
     return dict(zip((*PLACES, *TURNS), np.column_stack([place, angles]).T, strict=True))

@@ -80,8 +80,8 @@ class Recording:
     time_s: (T,) strictly increasing. angles_rad: (T, 34), NaN where a value is missing.
     joint_mask: (34,) bool, recorded or not.
     pelvis: (T, 7), position in metres, quaternion (w, x, y, z); at rest in the origin where not recorded.
-    format, units: what the file is and what its angles are in.
     knee_flexion: the sign that the file uses for it ("positive" was turned round).
+    format, units: what the file is and what its angles are in.
     declared_rate_hz: the frame rate that the file states, if it does.
     joint_map: the map whose columns it has, if any.
     """
@@ -90,9 +90,9 @@ class Recording:
     angles_rad: np.ndarray
     pelvis: np.ndarray
     joint_mask: np.ndarray
-    format: str
-    units: AngleUnits
     knee_flexion: Sign
+    format: str = "arrays"
+    units: AngleUnits = "radians"
     declared_rate_hz: float | None = None
     joint_map: str | None = None
 
@@ -112,8 +112,8 @@ class Recording:
 def assemble(name: str, file: Columns, settings: ReaderSettings) -> Recording:
     """A recording from a file's columns; name: the file, in messages.
 
-    Raises InputError for time that is missing or does not increase, fewer than two frames, tracked
-    joints that are missing, units that cannot be told, or angles that can only be in another.
+    Raises InputError for time that is missing or does not increase, fewer than two frames, tracked joints that
+    are missing, units that cannot be told, or angles that can only be in another.
     """
     joint_map = choose(name, settings.skeleton, file.values)
     found = _find(file, joint_map)
@@ -147,9 +147,9 @@ def assemble(name: str, file: Columns, settings: ReaderSettings) -> Recording:
         angles_rad=angles,
         pelvis=_pelvis(used, len(time_s)),
         joint_mask=np.isin(NAMES, [*present, *NECK, *(j.name for j in JOINTS if not j.tracked)]),
+        knee_flexion=sign,
         format=file.format,
         units=_stated(found[present[0]], units),
-        knee_flexion=sign,
         declared_rate_hz=file.declared_rate_hz or rate_hz,
         joint_map=joint_map.name if joint_map else None,
     )
@@ -214,10 +214,9 @@ def _units(name: str, found: Mapping[str, _Item]) -> AngleUnits:
     Nobody keeps every joint within 3.2 degrees, and no leg turns by more than half a circle.
     """
     silent = {k: np.nanmax(np.abs(v.values)) for k, v in found.items() if v.units is None and k in INDEX}
-    largest = max((v for k, v in silent.items()), default=0.0)
     if max((v for k, v in silent.items() if k in SWINGING), default=0.0) > 1.1 * np.pi:
         return "degrees"
-    if largest < np.pi:
+    if (largest := max(silent.values(), default=0.0)) < np.pi:
         return "radians"
     raise InputError(
         f"{name}: expected units of angles, found none, and the largest angle, {largest:.2f}, "

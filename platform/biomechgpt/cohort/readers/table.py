@@ -52,14 +52,14 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
 def _parquet(name: str, content: bytes) -> dict[str, np.ndarray]:
     try:
         table = pq.read_table(pa.BufferReader(content))
-    except (pa.ArrowInvalid, OSError) as error:
+        numbers = [
+            f.name for f in table.schema if pa.types.is_floating(f.type) or pa.types.is_integer(f.type)
+        ]
+        return {key: table[key].cast(pa.float64()).to_numpy() for key in numbers}
+    except KeyError as error:
+        raise InputError(f"{name}: a column appears twice: {error}") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{name}: expected Parquet, found a damaged file: {error}") from None
-    numeric = {
-        field.name: table[field.name]
-        for field in table.schema
-        if pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
-    }
-    return {k: v.cast(pa.float64()).to_numpy() for k, v in numeric.items()}
 
 
 def _csv(name: str, content: bytes) -> dict[str, np.ndarray]:
@@ -69,7 +69,10 @@ def _csv(name: str, content: bytes) -> dict[str, np.ndarray]:
     except UnicodeDecodeError as error:
         raise InputError(f"{name}: byte {error.start}: expected UTF-8 text, found something else") from None
     delimiter = _delimiter(text.partition("\n")[0])
-    names, *rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        names, *rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    except csv.Error as error:
+        raise InputError(f"{name}: not a table of separated values: {error}") from None
     names = [k.strip() for k in names]
     while rows and not any(rows[-1]):
         rows.pop()

@@ -193,7 +193,7 @@ def _draw(
     device = str(rng.choice(list(DEVICES), p=(1 - needs) * mild + needs * severe))
     unsteady = 0.12 + (0.85 if condition == "TBI" else 0.3) * severity + 0.2 * frail
     unsteady += 0.25 * rng.beta(1.5, 4)
-    fell = rng.random() < 1 / (1 + np.exp(-14 * (severity + 0.5 * unsteady - 0.88)))
+    fell = rng.random() < 1 / (1 + np.exp(-20 * (severity + 0.5 * unsteady - 0.88)))
     return Participant(
         name=name,
         number=number,
@@ -251,7 +251,7 @@ def body_of(person: Participant, rng: np.random.Generator) -> Body:
     if person.side == "l":
         body = body.mirrored()
     if person.condition != "none":
-        body = cautious(IMPAIRMENTS[person.condition](body, 0.78 * person.severity), person.severity)
+        body = cautious(IMPAIRMENTS[person.condition](body, 0.7 * person.severity), person.severity)
     body = DEVICES[person.device](body)
     if person.side == "l":
         body = body.mirrored()

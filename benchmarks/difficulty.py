@@ -1,0 +1,63 @@
+"""How hard the simulated cohort is: XGBoost on its token histograms beside the paper's on real people.
+
+    python benchmarks/difficulty.py [--cohort configs/cohort/paper.yaml] [--search 8]
+
+Scores are of the held-out participants: weighted F1, or Pearson r where the paper gives none for XGBoost.
+"""
+
+import argparse
+import json
+
+from biomechgpt import cluster, settings
+from biomechgpt.cohort import CohortSettings, make_cohort
+from biomechgpt.dialogue.questions import QuestionsSettings, make_questions, read_questions, read_tasks
+from biomechgpt.evaluation import baselines
+from biomechgpt.evaluation.metrics import main_figure, score
+from biomechgpt.language.answer import with_parsed
+from biomechgpt.tokenizer import TokenizerSettings, TokensSettings, make_tokenizer, make_tokens, read_tokens
+
+PAPER = {
+    "activity": 0.91,
+    "impaired": 0.86,
+    "diagnosis": 0.68,
+    "assistive_device": 0.69,
+    "falls_history": 0.69,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cohort", default="configs/cohort/paper.yaml")
+    parser.add_argument("--tokenizer", default="configs/tokenizer/demo.yaml")
+    parser.add_argument("--search", type=int, default=8)
+    parser.add_argument("--root", default="results/artifacts")
+    options = parser.parse_args()
+    cluster.connect()
+    cohort = make_cohort(settings.load(CohortSettings, options.cohort), options.root)
+    tokenizer = make_tokenizer(cohort, settings.load(TokenizerSettings, options.tokenizer), options.root)
+    tokens = make_tokens(cohort, tokenizer, TokensSettings(), options.root)
+    questions = make_questions(tokens, QuestionsSettings(), options.root)
+    tasks = read_tasks(questions.uri)
+    rows = read_questions(questions).to_pandas()
+    rows = rows[rows["split"] == "test"].reset_index(drop=True)
+    asked = with_parsed(rows.assign(answer_text=""), tasks)
+    codes = tokens.read_json("tokens.json")["codes"]
+    trials = read_tokens(tokens).to_pandas()
+    table, _ = baselines.run(trials, asked, tasks, codes, draws=options.search, seed=0)
+    found = {}
+    for name, task in tasks.items():
+        mine = table[(table["task"] == name) & (table["source"] == "xgboost")]
+        scores = score(mine, task, draws=0, seed=0)
+        measure, found[name] = main_figure(scores)
+        paper = f"{PAPER[name]:.2f} in the paper" if name in PAPER else ""
+        print(
+            f"{name:18s} {measure} {found[name]:.3f} over {scores['participants']} participants, "
+            f"{scores['n']} trials  {paper}"
+        )
+    largest = max(abs(found[name] - value) for name, value in PAPER.items())
+    rmse = tokenizer.figures["rmse_deg_tracked"]
+    print(json.dumps({"xgboost": found, "largest_difference": round(largest, 3), "rmse_deg": rmse}))
+
+
+if __name__ == "__main__":
+    main()
