@@ -53,6 +53,14 @@ def test_a_simulated_cohort(tiny):
 
 
 @pytest.mark.cluster
+def test_latent_traits_lie_beside_the_cohort_not_in_it(tiny):
+    latent, table = pq.read_table(tiny.path("latent.parquet")), read_table(tiny)
+    assert set(latent["participant"].to_pylist()) == set(table["participant"].to_pylist())
+    assert {"severity", "unsteady", "fell"} <= set(latent.column_names)
+    assert set(latent.column_names) & set(table.column_names) == {"participant"}
+
+
+@pytest.mark.cluster
 def test_nobody_is_in_two_splits_or_two_shards(tiny):
     homes: dict[str, set] = {}
     for name in storage.list_files(tiny.path("trials")):

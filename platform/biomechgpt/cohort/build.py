@@ -82,8 +82,9 @@ TableOf = Callable[[str, Any], pa.Table]
 
 
 def make_cohort(settings: CohortSettings, root: str) -> Artifact:
-    """The cohort artifact under `root`: trials/part-*.parquet, cohort.json and splits.json.
+    """The cohort artifact under `root`: trials/part-*.parquet, cohort.json, splits.json and the data card.
 
+    A simulated one has latent.parquet as well, what is true of each participant; no later stage reads it.
     A recording that cannot be used is quarantined with its reason, in cohort.json, and the rest go on.
     Raises InputError for a folder or table that is wrong, annotations that contradict one another, too few
     participants, more than half of the recordings unusable, or, where `strict`, any of them.
@@ -140,6 +141,10 @@ def _simulate(settings: CohortSettings, uri: str) -> dict[str, Any]:
             name: frozenset([str(v)] if (v := p.traits().get(column)) else []) for name, p in people.items()
         },
     )
+    buffer = io.BytesIO()
+    truth = [{"participant": name, **person.latent()} for name, person in people.items()]
+    pq.write_table(pa.Table.from_pylist(truth), buffer)
+    storage.write_bytes(storage.join(uri, "latent.parquet"), buffer.getvalue())
     sizes = {name: len(person.kinds) for name, person in people.items()}
     return _write(
         settings, uri, table_of, people, sizes, designated, split, columns, rate_hz, "synthetic", []
