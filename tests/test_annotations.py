@@ -153,7 +153,7 @@ def test_a_yes_that_yaml_took_for_true_is_a_yes():
 
 def row(line: int, participant: str = "P1", **known) -> Row:
     return Row(line, f"{line}.mot", participant, None, {k: v for k, v in known.items() if k != "split"}, "t.csv",
-               known.get("split"))  # fmt: skip
+               split=known.get("split"))  # fmt: skip
 
 
 CONTRADICTIONS = {

@@ -57,11 +57,13 @@ def test_a_cohort_of_the_export_is_the_same_cohort(ray_cluster, tmp_path):
     assert before.keys() == after.keys()
     for name, one in before.items():
         two = after[name]
-        assert (two.participant, two.source, two.annotations) == (
+        assert (two.participant, two.source, two.data, two.split) == (
             one.participant,
             one.source,
-            one.annotations,
+            one.data,
+            one.split,
         )
+        assert two.annotations == one.annotations
         assert two.frame_rate_hz == one.frame_rate_hz
         np.testing.assert_allclose(np.degrees(two.angles_rad), np.degrees(one.angles_rad), rtol=0, atol=1e-4)
         np.testing.assert_allclose(two.pelvis[:, :3], one.pelvis[:, :3], atol=1e-6)
@@ -69,6 +71,15 @@ def test_a_cohort_of_the_export_is_the_same_cohort(ray_cluster, tmp_path):
         np.testing.assert_allclose(turned, 1, atol=1e-6)
         np.testing.assert_array_equal(two.joint_mask, one.joint_mask)
     assert not before["p0/1.mot"].joint_mask[INDEX["arm_flex_l"]]
+
+
+@pytest.mark.cluster
+def test_a_synthetic_cohort_stays_synthetic(ray_cluster, tmp_path):
+    how = CohortSettings(simulator={"scale": 0.02, "lasts_s": (3, 5)})
+    export = export_mot(make_cohort(how, str(tmp_path)), str(tmp_path))
+    again = make_cohort(CohortSettings(recordings=export.uri), str(tmp_path))
+    assert (export.data, again.data) == ("synthetic", "synthetic")
+    assert set(read_table(again)["data"].to_pylist()) == {"synthetic"}
 
 
 @pytest.mark.cluster

@@ -1,10 +1,11 @@
 """What is known of recordings: a table with a row a recording, checked line by line.
 
-Columns `path` (relative to the folder) and `participant`, optionally `source`, `split` (train, validation or
-test, for `splits.method: designated`) and `frame_rate_hz` (what the recording was made at, which its times must
-agree with), then any annotations, text or numbers; an empty cell was not collected. An `AnnotationMap` says how
-another table, REDCap's export above all, holds the same. Knows what is wrong with a table and where, and which
-annotations contradict one another; knows nothing about files of movement or who is trained on.
+Columns `path` (relative to the folder) and `participant`, optionally `source`, `data` (recorded, if not synthetic),
+`split` (train, validation or test, for `splits.method: designated`) and `frame_rate_hz` (what the recording was
+made at, which its times must agree with), then any annotations, text or numbers; an empty cell was not collected.
+An `AnnotationMap` says how another table, REDCap's export above all, holds the same. Knows what is wrong with a
+table and where, and which annotations contradict one another; knows nothing about files of movement or who is
+trained on.
 """
 
 import csv
@@ -75,7 +76,7 @@ _LONGEST_STEP_M = 1.2
 _SLOWEST_UNIMPAIRED = 70.0
 """Steps a minute; half of ordinary cadence (100 to 120) is below it."""
 
-_OWN = ("path", "participant", "source", "split", "frame_rate_hz")
+_OWN = ("path", "participant", "source", "data", "split", "frame_rate_hz")
 """Columns of a table that are no annotations."""
 _RESERVED = frozenset(FIXED.names) - set(_OWN)
 
@@ -85,7 +86,8 @@ class Row:
     """What is known of one recording.
 
     table, line: where it says so; line 0 where what says so is no table. source: where the recording comes
-    from, as the user calls it. split: who designed the cohort wants it there. frame_rate_hz: as declared.
+    from, as the user calls it. data: recorded or synthetic. split: who designed the cohort wants it there.
+    frame_rate_hz: as declared.
     """
 
     line: int
@@ -94,6 +96,7 @@ class Row:
     source: str | None
     annotations: dict[str, str | float | None]
     table: str = "annotations.csv"
+    data: str = "recorded"
     split: str | None = None
     frame_rate_hz: float | None = None
 
@@ -132,9 +135,10 @@ def _rows(
         if path in first:
             raise InputError(f"{place}: {path!r} has a row already, line {first[path]}")
         first[path] = line
-    for place, cell in zip(where, cells.get("split", ()), strict=False):
-        if cell and cell not in SPLITS:
-            raise InputError(f"{place}, column 'split': expected {', '.join(SPLITS)}, found {cell!r}")
+    for column, known in (("split", SPLITS), ("data", ("recorded", "synthetic"))):
+        for place, cell in zip(where, cells.get(column, ()), strict=False):
+            if cell and cell not in known:
+                raise InputError(f"{place}, column {column!r}: expected {', '.join(known)}, found {cell!r}")
     if "frame_rate_hz" in cells:
         _kind(uri, "frame_rate_hz", places, cells["frame_rate_hz"], "number")
     names = [name for name in cells if name not in _OWN]
@@ -155,6 +159,7 @@ def _rows(
                 source=own("source", i),
                 annotations={name: values[name][i] for name in names},
                 table=table,
+                data=own("data", i) or "recorded",
                 split=own("split", i),
                 frame_rate_hz=None if rate is None else float(rate),
             )

@@ -9,7 +9,7 @@ import hashlib
 import io
 import pickle
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -112,8 +112,13 @@ def make_cohort(settings: CohortSettings, root: str) -> Artifact:
         {},
         lambda uri: _record(settings, folder, mapped, uri),
         root,
-        data="recorded",
+        data=_nature(row.data for row in folder.rows),
     )
+
+
+def _nature(natures: Iterable[str]) -> str:
+    """`recorded`, `synthetic`, or `synthetic and recorded`."""
+    return " and ".join(sorted(set(natures), reverse=True))
 
 
 def read_table(cohort: Artifact, columns: list[str] | None = None) -> pa.Table:
@@ -182,7 +187,7 @@ def _record(
         split,
         columns,
         rate_hz,
-        "recorded",
+        _nature(row.data for row in good),
         quarantined,
     )
 
@@ -330,7 +335,7 @@ def _merge(settings: CohortSettings, parts: Mapping[str, Artifact], uri: str) ->
 
     sizes = {name: sum(map(len, mine.values())) for name, mine in places.items()}
     split = _split(good, settings.splits)
-    nature = " and ".join(sorted({n for p in parts.values() for n in p.data.split(" and ")}, reverse=True))
+    nature = _nature(n for part in parts.values() for n in part.data.split(" and "))
     return _write(
         settings,
         uri,

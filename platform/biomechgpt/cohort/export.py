@@ -1,8 +1,8 @@
 """Writes a cohort as files that other software opens: an OpenSim .mot a trial, and annotations.csv.
 
-The folder is what the cohort's own readers take: a cohort made of it has the same participants and annotations,
-and at the same frame rate the same angles to 1e-4 degrees. A Ray task a shard, so that no more than some shards
-are in memory.
+The folder is what the cohort's own readers take: a cohort made of it has the same participants, annotations and
+splits, what was synthetic is so again, and at the same frame rate its angles are the same to 1e-4 degrees. A Ray
+task a shard, so that no more than some shards are in memory.
 """
 
 import csv
@@ -55,7 +55,7 @@ def _write(cohort: Artifact, uri: str) -> dict[str, Any]:
         row["lines"]
         for row in ray.data.from_items(items, override_num_blocks=len(items)).map(write).take_all()
     ]
-    header = _line(["path", "participant", "source", *columns])
+    header = _line(["path", "participant", "source", "data", "split", *columns])
     storage.write_bytes(storage.join(uri, ANNOTATIONS), (header + "".join(lines)).encode())
     return {"trials": len(names)}
 
@@ -79,7 +79,7 @@ def _shard(cohort: Artifact, shard: str, uri: str, columns: list[str]) -> str:
         )
         storage.write_bytes(storage.join(uri, _path(made.trial)), text.encode())
         cells = [made.annotations.get(column) for column in columns]
-        lines.append(_line([_path(made.trial), made.participant, made.source, *cells]))
+        lines.append(_line([_path(made.trial), made.participant, made.source, made.data, made.split, *cells]))
     return "".join(lines)
 
 

@@ -135,7 +135,7 @@ def load(
         angles_rad=angles_rad,
         pelvis=pelvis,
         frame_rate_hz=rate_hz,
-        data="recorded",
+        data=row.data,
         source=row.source,
         joint_mask=recording.joint_mask,
         reading=recording.reading,
