@@ -31,7 +31,7 @@ from biomechgpt.cohort.splits import SPLITS, SplitSettings, assign
 from biomechgpt.settings import InputError, Settings, load
 from biomechgpt.skeleton import N_JOINTS
 
-_VERSION = 3
+_VERSION = 4
 _NO_ROW = "no row in "
 _FEWEST = 3
 """Participants: one to train on, one for validation, one to test."""
