@@ -51,6 +51,8 @@ _DEVICES = {  # none, cane, walker, crutches, orthosis; mild and severe
     "SCI": ((0.30, 0.20, 0.12, 0.20, 0.18), (0.05, 0.10, 0.40, 0.30, 0.15)),
     "TBI": ((0.70, 0.18, 0.12, 0.0, 0.0), (0.30, 0.25, 0.40, 0.05, 0.0)),
 }
+_SLOWER = {"stroke": 0.45, "SCI": 0.25, "TBI": 0.5}
+"""How much longer rising, turning and sitting down take at typical severity, beside walking more slowly."""
 _SITES = ("A", "B", "C")
 _TYPICAL = 0.625
 """Mean severity: whose walking speed is the published mean of the condition."""
@@ -286,6 +288,7 @@ def trials(settings: SimulatorSettings, person: Participant, rate_hz: float) -> 
     sizes = np.array([0.1, 0.4, 0.7, 1.0, 1.4])
     lengths = np.maximum.accumulate(stride_m(body, sizes))
     slow = (1 + 0.2 * max(person.age - 55, 0) / 25) / pace**0.7
+    slow *= 1 + _SLOWER.get(person.condition, 0) * person.severity / _TYPICAL
     for kind in person.kinds:
         stride_hz = usual_hz * float(rng.normal(1, 0.03))
         size = float(np.interp(usual_m_s / usual_hz * rng.normal(1, 0.03), lengths, sizes))
