@@ -152,31 +152,40 @@ def participants(settings: SimulatorSettings) -> list[Participant]:
         elif e.impaired == "unknown" and rng.random() < 0.5:
             condition = str(rng.choice(list(_CONDITIONS), p=list(_CONDITIONS.values())))
         people.append(_draw(rng, names[number], number, condition, e))
-    _cover(people)
+    _stratify(people)
     return [people[k] for k in rng.permutation(len(people))]
 
 
-def _cover(people: list[Participant]) -> None:
-    """See that every device, and falls as well as none, is tested on, where enough have it: who has it then
-    takes the place in the study of somebody tested whose label is a common one."""
-    for label in ("assistive_device", "falls_history"):
-        asked = [k for k, p in enumerate(people) if p.traits()[label] is not None]
-        for value in sorted({str(people[k].traits()[label]) for k in asked}):
-            have = [k for k in asked if people[k].traits()[label] == value]
-            if len(have) < 3 or any(people[k].split == "test" for k in have):
-                continue
-            tested = Counter(str(people[k].traits()[label]) for k in asked if people[k].split == "test")
-            swaps = [
-                (tested[str(people[t].traits()[label])], -n, n, t)
-                for n in have
-                for t in asked
-                if people[t].split == "test" and people[n].enrolment.alike(people[t].enrolment)
-            ]
-            if swaps:
-                *_, n, t = max(swaps)
-                one, other = people[n], people[t]
-                people[n] = replace(one, enrolment=other.enrolment, kinds=other.kinds)
-                people[t] = replace(other, enrolment=one.enrolment, kinds=one.kinds)
+def _stratify(people: list[Participant]) -> None:
+    """See that those tested are not all alike: falls and none, of every severity; every device somebody has."""
+    asked = [k for k, p in enumerate(people) if p.enrolment.falls]
+    tested = [k for k in asked if people[k].split == "test"]
+    order = sorted(asked, key=lambda k: (people[k].fell, people[k].severity))
+    wanted = {order[int((i + 0.5) / len(tested) * len(order))] for i in range(len(tested))}
+    for k, other in zip(sorted(wanted - set(tested)), sorted(set(tested) - wanted), strict=True):
+        _exchange(people, k, other)
+    for device in DEVICES:
+        have = [k for k, p in enumerate(people) if p.enrolment.device and p.device == device]
+        if len(have) < 3 or any(people[k].split == "test" for k in have):
+            continue
+        tested = [k for k, p in enumerate(people) if p.enrolment.device and p.split == "test"]
+        common = Counter(people[k].device for k in tested)
+        swaps = [
+            (common[people[other].device], -k, k, other)
+            for k in have
+            for other in tested
+            if people[k].enrolment.alike(people[other].enrolment) and not people[k].enrolment.falls
+        ]
+        if swaps:
+            *_, k, other = max(swaps)
+            _exchange(people, k, other)
+
+
+def _exchange(people: list[Participant], k: int, other: int) -> None:
+    """Two participants take one another's place in the study."""
+    one, two = people[k], people[other]
+    people[k] = replace(one, enrolment=two.enrolment, kinds=two.kinds)
+    people[other] = replace(two, enrolment=one.enrolment, kinds=one.kinds)
 
 
 def _draw(
