@@ -1,0 +1,79 @@
+"""Every answer that a question can have, as a tree of tokens, so that a model can weigh them all at once.
+
+A label is its whole answer with the end of the turn, so that none is the beginning of another. A number is its
+digits: with fixed decimals these end by themselves; a whole number ends with what follows it in the answer.
+Knows tasks and token ids; knows nothing about models.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from biomechgpt.dialogue.chat import Encoder, answer_text
+from biomechgpt.settings import InputError
+from biomechgpt.tasks import Task
+
+
+@dataclass(frozen=True)
+class Choices:
+    """A tree of N tokens over a question's answers.
+
+    token, parent: (N,); a parent stands before its children, -1 is the question's end. leaf: (A,), the token
+    that completes each answer. answers: labels, or numbers in rising order.
+    """
+
+    token: np.ndarray
+    parent: np.ndarray
+    leaf: np.ndarray
+    answers: list[str] | list[float]
+
+    @cached_property
+    def inner(self) -> np.ndarray:
+        """Tokens that others follow, (M,) in order: what a model has to read."""
+        return np.unique(self.parent[self.parent >= 0])
+
+    def totals(self, log_probability: np.ndarray) -> np.ndarray:
+        """Log probability of each answer (A,) from those of the tokens after what is before them (N,)."""
+        total = log_probability.astype(float).copy()
+        for i in np.flatnonzero(self.parent >= 0):
+            total[i] += total[self.parent[i]]
+        return total[self.leaf]
+
+
+def choices(encoder: Encoder, task: Task, labels: Sequence[str] = ()) -> Choices:
+    """What `task` can be answered with; labels: of a task without its own. InputError where there are none."""
+    if task.kind == "regression":
+        assert task.plausible is not None
+        step = 10.0**-task.decimals
+        low, high = (round(edge / step) for edge in task.plausible)
+        numbers = [round(k * step, task.decimals) for k in range(low, high + 1)]
+        return _tree([_number(encoder, task, number) for number in numbers], numbers)
+    known = list(task.labels or labels)
+    if not known:
+        raise InputError(f"task {task.name!r}: expected labels to choose from, found none")
+    return _tree([encoder.text(answer_text(task.answer(label))) for label in known], known)
+
+
+def _number(encoder: Encoder, task: Task, number: float) -> np.ndarray:
+    whole = encoder.text(answer_text(task.answer(number)))
+    digits = len(encoder.text(f"{number:.{task.decimals}f}"))
+    return whole[: digits + (task.decimals == 0)]
+
+
+def _tree(sequences: list[np.ndarray], answers: list[str] | list[float]) -> Choices:
+    places: dict[tuple[int, ...], int] = {(): -1}
+    token: list[int] = []
+    parent: list[int] = []
+    for sequence in sequences:
+        for n in range(1, len(sequence) + 1):
+            path = tuple(sequence[:n].tolist())
+            if path not in places:
+                places[path] = len(token)
+                token.append(path[-1])
+                parent.append(places[path[:-1]])
+    leaf = np.array([places[tuple(sequence.tolist())] for sequence in sequences])
+    if len(set(leaf.tolist())) != len(leaf):
+        raise InputError(f"expected a different answer each, found the same tokens twice: {answers}")
+    return Choices(np.array(token), np.array(parent), leaf, answers)

@@ -1,0 +1,239 @@
+"""Weighs every answer that a question can have: a movement and its questions are read once, answers after them.
+
+A trial is one sequence: its movement, each question after it, tokens of answers after that; a token sees what it
+follows and nothing else, and stands where it would stand alone, so probabilities are those of separate passes.
+Answers of many tokens (numbers) are followed only where the model goes with any likelihood, a token deeper a
+pass. Knows tokens and models; nothing about files or tasks' wording.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import DynamicCache
+
+from biomechgpt.dialogue.choices import Choices
+from biomechgpt.language.model import CHUNK
+
+Asked = tuple[np.ndarray, Choices]
+"""A question's token ids and what it can be answered with."""
+
+_AT_ONCE = 16
+"""A tree of answers with at most so many tokens to read is read with the question; larger ones by and by."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """probability: (A,) of each answer given that it is one of them, sums to 1. mass: of all of them together,
+    in the model's own view: little where it would rather say something else."""
+
+    probability: np.ndarray
+    mass: float
+
+
+@dataclass
+class _Open:
+    """A question being weighed. total: (N,) log probability of its choices' tokens with all before them.
+    place: (N,) where in the trial's sequence a token was read, -1 not yet; `end` is the question's last."""
+
+    tree: Choices
+    start: int
+    end: int
+    total: np.ndarray
+    place: np.ndarray
+    depth: np.ndarray
+    inner: np.ndarray
+
+    def path(self, node: int) -> list[int]:
+        """Places of the tokens of answers before a node."""
+        found = []
+        while (node := int(self.tree.parent[node])) >= 0:
+            found.append(int(self.place[node]))
+        return found
+
+    def next(self, least: float) -> np.ndarray:
+        """Tokens to read next: those that others follow, whose own likelihood is known and enough; the
+        likeliest in any case, as long as no answer is complete."""
+        unread = self.inner[(self.place[self.inner] < 0) & np.isfinite(self.total[self.inner])]
+        if not len(unread) or least == 0:
+            return unread
+        known = self.total[unread]
+        likely = known > np.logaddexp.reduce(self.total[self.tree.parent < 0]) + np.log(least)
+        if not likely.any() and not np.isfinite(self.total[self.tree.leaf]).any():
+            likely[known.argmax()] = True
+        return unread[likely]
+
+
+@dataclass
+class _Trial:
+    prefix: int
+    questions: list[_Open] = field(default_factory=list)
+
+
+@torch.inference_mode()
+def score(
+    model: Any,
+    prefixes: Sequence[np.ndarray],
+    asked: Sequence[Sequence[Asked]],
+    least: float = 1e-4,
+) -> list[list[Scores]]:
+    """Scores of each question's answers, for trials (their prefixes' ids) with their questions, as one batch.
+
+    least: beginnings of an answer less likely than this, of all answers together, are not followed: whatever
+    lies behind one has probability 0. 0 follows all.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    reader = _Reader(base)
+    trials, tokens, parents = [], [], []
+    for prefix, questions in zip(prefixes, asked, strict=True):
+        trial, token, parent = _first(prefix, questions)
+        trials.append(trial)
+        tokens.append(token)
+        parents.append(parent)
+    seen = [_seen(parent) for parent in parents]
+    reader.read(tokens, [s.sum(axis=1) - 1 for s in seen], seen)
+    for row, trial in enumerate(trials):
+        for q in trial.questions:
+            reader.wanted(row, q, np.concatenate([[-1], np.flatnonzero(q.place >= 0)]))
+    reader.weigh()
+    while True:
+        tokens, seen, positions = [], [], []
+        for row, trial in enumerate(trials):
+            ids: list[int] = []
+            position: list[int] = []
+            rows: list[np.ndarray] = []
+            for q in trial.questions:
+                nodes = q.next(least)
+                for node in nodes:
+                    mine = np.zeros(reader.length, dtype=bool)
+                    mine[: trial.prefix] = True
+                    mine[q.start : q.end + 1] = True
+                    mine[q.path(int(node))] = True
+                    q.place[node] = reader.length + len(ids)
+                    ids.append(int(q.tree.token[node]))
+                    position.append(trial.prefix + q.end - q.start + 1 + int(q.depth[node]))
+                    rows.append(mine)
+                reader.wanted(row, q, nodes)
+            tokens.append(np.array(ids, dtype=np.int64))
+            positions.append(np.array(position, dtype=np.int64))
+            old = np.array(rows, dtype=bool).reshape(len(rows), reader.length)
+            seen.append(np.concatenate([old, np.eye(len(rows), dtype=bool)], axis=1))
+        if not any(map(len, tokens)):
+            return [[_scores(q) for q in trial.questions] for trial in trials]
+        reader.read(tokens, positions, seen)
+        reader.weigh()
+
+
+def quantile(numbers: np.ndarray, probability: np.ndarray, share: float) -> float:
+    """The smallest of rising numbers (A,) up to which at least `share` of the probability (A,) lies."""
+    return float(numbers[int(np.argmax(np.cumsum(probability) >= share - 1e-9))])
+
+
+def _first(prefix: np.ndarray, questions: Sequence[Asked]) -> tuple[_Trial, np.ndarray, np.ndarray]:
+    """A trial's prefix, questions and small trees in one sequence: tokens (L,) and parents (L,), -1 none."""
+    trial, tokens, parents = _Trial(len(prefix)), [prefix], [np.arange(len(prefix)) - 1]
+    at = len(prefix)
+    for question, tree in questions:
+        end = at + len(question) - 1
+        inner = tree.inner
+        place = np.full(len(tree.token) + 1, -1)
+        tokens.append(question)
+        parents.append(np.concatenate([[len(prefix) - 1], np.arange(at, end)]))
+        if len(inner) <= _AT_ONCE:
+            place[inner] = end + 1 + np.arange(len(inner))
+            place[-1] = end
+            tokens.append(tree.token[inner])
+            parents.append(place[tree.parent[inner]])
+        depth = np.zeros(len(tree.token), dtype=np.int64)
+        for node in np.flatnonzero(tree.parent >= 0):
+            depth[node] = depth[tree.parent[node]] + 1
+        total = np.full(len(tree.token), -np.inf)
+        trial.questions.append(_Open(tree, at, end, total, place[:-1], depth, inner))
+        at = end + 1 + (len(inner) if len(inner) <= _AT_ONCE else 0)
+    return trial, np.concatenate(tokens), np.concatenate(parents)
+
+
+def _seen(parent: np.ndarray) -> np.ndarray:
+    """(L, L) bool: whether each token sees each, from parents that stand before their children."""
+    seen = np.eye(len(parent), dtype=bool)
+    for i, above in enumerate(parent):
+        if above >= 0:
+            seen[i] |= seen[above]
+    return seen
+
+
+def _scores(q: _Open) -> Scores:
+    total = q.total[q.tree.leaf]
+    mass = np.logaddexp.reduce(total)
+    return Scores(np.exp(total - mass), float(np.exp(mass)))
+
+
+class _Reader:
+    """The model with what it has read: a row a trial, all rows as long as the longest."""
+
+    def __init__(self, base: Any) -> None:
+        self.decoder, self.head = base.get_decoder(), base.get_output_embeddings()
+        # Whatever a layer's window: which tokens it sees, the masks say.
+        self.cache = DynamicCache()
+        self.length, self.device = 0, self.head.weight.device
+        self._at: torch.Tensor | None = None
+        self._want: list[tuple[int, _Open, np.ndarray]] = []
+
+    def read(
+        self, tokens: Sequence[np.ndarray], positions: Sequence[np.ndarray], seen: Sequence[np.ndarray]
+    ) -> None:
+        """Read on: tokens (n,), positions (n,) and what they see (n, length + n) of each row."""
+        new = max(map(len, tokens))
+        ids, where = (np.zeros((len(tokens), new), dtype=np.int64) for _ in range(2))
+        mask = np.zeros((len(tokens), new, self.length + new), dtype=bool)
+        mask[:, np.arange(new), self.length + np.arange(new)] = True  # padding sees itself
+        for row, token in enumerate(tokens):
+            n = len(token)
+            ids[row, :n], where[row, :n] = token, positions[row]
+            mask[row, :n, : self.length + n] = seen[row]
+        at = torch.from_numpy(where).to(self.device)
+        self._at = at if self._at is None else torch.cat([self._at, at], dim=1)
+        full = torch.from_numpy(mask).to(self.device)[:, None]
+        near = at[:, None, :, None] - self._at[:, None, None, :] < self.decoder.config.sliding_window
+        self._states = self.decoder(
+            input_ids=torch.from_numpy(ids).to(self.device),
+            position_ids=at,
+            attention_mask={"full_attention": full, "sliding_attention": full & near},
+            past_key_values=self.cache,
+            use_cache=True,
+        ).last_hidden_state
+        self._begin, self.length = self.length, self.length + new
+
+    def wanted(self, row: int, q: _Open, nodes: np.ndarray) -> None:
+        """Ask for the tokens after these nodes of a question (-1: after the question itself)."""
+        self._want.append((row, q, nodes))
+
+    def weigh(self) -> None:
+        """Fill in `total` of the tokens after those asked for, from the states just read."""
+        rows, columns, states, children, at = [], [], [], [], 0
+        for row, q, nodes in self._want:
+            rows.append(np.full(len(nodes), row))
+            columns.append(np.where(nodes < 0, q.end, q.place[nodes]) - self._begin)
+            child = np.flatnonzero(np.isin(q.tree.parent, nodes))
+            states.append(at + np.searchsorted(nodes, q.tree.parent[child]))  # nodes rise
+            children.append(child)
+            at += len(nodes)
+        read = self._states[torch.from_numpy(np.concatenate(rows)), torch.from_numpy(np.concatenate(columns))]
+        state = np.concatenate(states)
+        token = np.concatenate([q.tree.token[c] for (_, q, _), c in zip(self._want, children, strict=True)])
+        found = np.empty(len(token))
+        for begin in range(0, len(read), CHUNK):
+            log_p = self.head(read[begin : begin + CHUNK]).float().log_softmax(dim=-1)
+            here = np.flatnonzero((state >= begin) & (state < begin + CHUNK))
+            found[here] = (
+                log_p[torch.from_numpy(state[here] - begin), torch.from_numpy(token[here])].cpu().numpy()
+            )
+        at = 0
+        for (_, q, _), child in zip(self._want, children, strict=True):
+            for node, value in zip(child, found[at : at + len(child)], strict=True):
+                above = q.tree.parent[node]
+                q.total[node] = value + (q.total[above] if above >= 0 else 0.0)  # parents come first
+            at += len(child)
+        self._want = []

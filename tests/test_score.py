@@ -1,0 +1,139 @@
+"""Weighing answers: the probabilities of separate passes, over any questions, whatever a sliding window hides."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from biomechgpt.dialogue.chat import Encoder, answer_text, question_text
+from biomechgpt.dialogue.choices import Choices, choices
+from biomechgpt.language import stand_in
+from biomechgpt.language.model import extend_vocabulary
+from biomechgpt.language.score import quantile, score
+from biomechgpt.settings import InputError
+from biomechgpt.tasks import load_tasks
+from conftest import ROOT
+
+TASKS = load_tasks(ROOT / "configs/tasks")
+ACTIVITIES = ("TUG", "overground walking", "sitting", "sit to stand")
+
+
+@pytest.fixture(scope="module")
+def made():
+    """A small Gemma 3 with random weights and a window shorter than its prompts, and its encoder."""
+    texts = [p for t in TASKS.values() for p in t.phrasings] + [*ACTIVITIES, "12.3 s", "101 steps/min"]
+    tokenizer = stand_in.train_text_tokenizer(texts, 400)
+    torch.manual_seed(0)
+    size = stand_in.StandInSettings(
+        hidden_size=32,
+        intermediate_size=48,
+        layers=3,
+        heads=2,
+        key_value_heads=1,
+        head_dim=16,
+        sliding_window=12,
+    )
+    model = stand_in.new_model(tokenizer, size).eval()
+    with torch.no_grad():  # as unlike as a trained model's
+        for p in model.parameters():
+            p.mul_(3.0)
+    extend_vocabulary(model, tokenizer, np.random.default_rng(0).normal(size=(16, 4)), "random")
+    return model, Encoder(tokenizer)
+
+
+def question(encoder, name, number=0):
+    task = TASKS[name]
+    return encoder.text(question_text(task.phrasings[number])), choices(encoder, task, ACTIVITIES)
+
+
+def alone(model, prefix, asked, tree, answer):
+    """Log probability of an answer by a pass of its own."""
+    node, path = int(tree.leaf[answer]), []
+    while node >= 0:
+        path.insert(0, int(tree.token[node]))
+        node = int(tree.parent[node])
+    ids = torch.from_numpy(np.concatenate([prefix, asked, path])).long()[None]
+    with torch.inference_mode():
+        log_p = model(input_ids=ids).logits[0].float().log_softmax(dim=-1)
+    at = len(prefix) + len(asked) - 1
+    return sum(float(log_p[at + k, token]) for k, token in enumerate(path))
+
+
+@pytest.mark.parametrize("names", [["activity", "impaired", "cadence"], ["walking_speed", "diagnosis"]])
+def test_scores_are_those_of_separate_passes(made, names):
+    model, encoder = made
+    rng = np.random.default_rng(1)
+    prefixes = [encoder.prefix(rng.integers(16, size=n)) for n in (5, 40)]
+    asked = [
+        [question(encoder, name) for name in names],
+        [question(encoder, name, 1) for name in names[::-1]],
+    ]
+    for prefix, questions, found in zip(prefixes, asked, score(model, prefixes, asked, least=0), strict=True):
+        for (text, tree), scores in zip(questions, found, strict=True):
+            assert scores.probability.sum() == pytest.approx(1)
+            for answer in rng.choice(len(tree.leaf), min(len(tree.leaf), 12), replace=False):
+                mine = np.log(scores.probability[answer]) + np.log(scores.mass)
+                assert mine == pytest.approx(alone(model, prefix, text, tree, answer), abs=1e-4)
+
+
+def test_what_is_not_followed_is_little(made):
+    model, encoder = made
+    prefix = encoder.prefix([1, 2, 3, 4])
+    asked = [question(encoder, "tug_time"), question(encoder, "cadence")]
+    ((exact_tug, exact_cadence),) = score(model, [prefix], [asked], least=0)
+    ((tug, cadence),) = score(model, [prefix], [asked])
+    for found, exact in ((tug, exact_tug), (cadence, exact_cadence)):
+        assert np.abs(found.probability - exact.probability).sum() < 0.1  # of a model that knows nothing
+        assert found.mass <= exact.mass + 1e-6
+
+
+def test_a_trial_is_weighed_alike_alone_and_among_others(made):
+    model, encoder = made
+    prefixes = [encoder.prefix(range(n)) for n in (2, 9, 16)]
+    asked = [[question(encoder, name)] for name in ("fsst_time", "activity", "walking_speed")]
+    together = score(model, prefixes, asked)
+    for prefix, questions, found in zip(prefixes, asked, together, strict=True):
+        assert found[0].probability.sum() == pytest.approx(1)
+        ((single,),) = score(model, [prefix], [questions])
+        np.testing.assert_allclose(found[0].probability, single.probability, atol=1e-5)
+
+
+def test_every_plausible_number_and_every_label_can_be_chosen(made):
+    _, encoder = made
+    for task in TASKS.values():
+        tree = choices(encoder, task, ACTIVITIES)
+        texts = []
+        for leaf in tree.leaf:
+            node, path = int(leaf), []
+            while node >= 0:
+                path.insert(0, int(tree.token[node]))
+                node = int(tree.parent[node])
+            texts.append(encoder.tokenizer.decode(path))
+        spoken = [answer_text(task.answer(answer)) for answer in tree.answers]
+        assert all(whole.startswith(text) for whole, text in zip(spoken, texts, strict=True))
+        assert len(set(texts)) == len(texts)
+        if task.kind == "regression":
+            assert (tree.answers[0], tree.answers[-1]) == pytest.approx(task.plausible)
+
+
+def test_a_task_without_labels_needs_some(made):
+    with pytest.raises(InputError, match="task 'activity': expected labels"):
+        choices(made[1], TASKS["activity"])
+
+
+@given(st.lists(st.floats(0.01, 1), min_size=1, max_size=30), st.floats(0.01, 0.99))
+@hypothesis_settings(max_examples=50, deadline=None)
+def test_a_quantile_has_its_share_below(weights, share):
+    probability = np.array(weights) / sum(weights)
+    numbers = np.arange(len(weights)) / 10
+    at = quantile(numbers, probability, share)
+    assert probability[numbers <= at].sum() >= share - 1e-6
+    assert probability[numbers < at].sum() <= share + 1e-6
+
+
+def test_totals_add_up_along_a_path():
+    tree = Choices(np.array([5, 6, 7]), np.array([-1, 0, 0]), np.array([1, 2]), ["a", "b"])
+    np.testing.assert_allclose(tree.totals(np.array([-1.0, -2.0, -0.5])), [-3.0, -1.5])
+    assert tree.inner.tolist() == [0]
