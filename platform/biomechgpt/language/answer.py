@@ -14,7 +14,7 @@ from pydantic import Field
 
 from biomechgpt import artifact, cluster, storage
 from biomechgpt.artifact import Artifact
-from biomechgpt.dialogue.chat import Encoder, answer_text, question_text
+from biomechgpt.dialogue.chat import SHORTEST, Encoder
 from biomechgpt.dialogue.questions import read_questions, read_tasks
 from biomechgpt.language import model as network
 from biomechgpt.settings import InputError, Settings
@@ -50,27 +50,36 @@ class Answerer:
             [
                 16,
                 self.bundle["longest_answer"],
-                *(len(self.encoder.text(answer_text(text))) for text in longest),
+                *(len(self.encoder.answer(text)) for text in longest),
             ]
         )
 
     @property
     def longest_movement(self) -> int:
         """Motion tokens of a movement that is read whole, whichever task is asked about it."""
-        asked = max(
-            len(self.encoder.text(question_text(p))) for t in self.tasks.values() for p in t.phrasings
-        )
-        return self.bundle["max_length"] - asked - self.max_new_tokens - len(self.encoder.prefix([]))
+        asked = max(len(self.encoder.question(p)) for t in self.tasks.values() for p in t.phrasings)
+        return self._room - asked
+
+    @property
+    def longest_question(self) -> int:
+        """Tokens (`encoder.question`'s) of a question that leaves room for a movement; `generate` refuses more."""
+        return self._room - SHORTEST
+
+    @property
+    def _room(self) -> int:
+        """Tokens for a movement and a question."""
+        return self.bundle["max_length"] - self.max_new_tokens - len(self.encoder.prefix([]))
 
     @torch.inference_mode()
     def generate(self, movements: Sequence[Sequence[int]], questions: Sequence[str]) -> list[str]:
         """One answer a question, about the movement (motion tokens) beside it.
 
-        A movement longer than fine-tuning ever saw loses its end, as it would have there.
+        A movement longer than fine-tuning ever saw loses its end, as it would have there. Raises InputError for
+        a question longer than `longest_question`.
         """
         prompts = []
         for tokens, question in zip(movements, questions, strict=True):
-            asked = self.encoder.text(question_text(question))
+            asked = self.encoder.question(question)
             room = self.bundle["max_length"] - len(asked) - self.max_new_tokens
             prompts.append(np.concatenate([self.encoder.fit(self.encoder.prefix(tokens), room), asked]))
         length = max(len(p) for p in prompts)
