@@ -34,6 +34,8 @@ from serve.guard import ApiError, Guard, response
 
 KEY = "BIOMECHGPT_API_KEY"
 STATIC = Path(__file__).parent / "static"
+LONGEST = 2000
+"""Characters of a question."""
 NOTICE = "No clinical claim is made: this is research software, not a medical device."
 
 
@@ -106,7 +108,7 @@ class Motion(BaseModel):
 
 class Turn(BaseModel):
     role: str = Field(pattern="^(user|assistant)$")
-    content: str = Field(min_length=1, max_length=2000)
+    content: str = Field(min_length=1, max_length=LONGEST)
 
 
 class Chat(BaseModel):
@@ -140,6 +142,7 @@ class Model:
         self.about = {
             "model": About(fingerprint=made.fingerprint, base=made.figures["base"], data=made.data),
             "tasks": self.answerer.tasks,
+            "longest_question": self.answerer.longest_question,
             "frame_rate_hz": self.motion.frame_rate_hz,
             "codes": len(self.motion.codebook),
             "longest_s": used,
@@ -162,6 +165,10 @@ class Model:
         """(motion tokens, question) -> text."""
         tokens, questions = zip(*asked, strict=True)
         return await asyncio.to_thread(self.answerer.generate, tokens, questions)
+
+    async def lengths(self, questions: list[str]) -> list[int]:
+        """Tokens of each question, as the language model reads it."""
+        return [len(self.answerer.encoder.question(question)) for question in questions]
 
 
 def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
@@ -207,6 +214,17 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
         except InputError as error:
             raise ApiError("bad_recording", str(error)) from None
 
+    async def questions(
+        about: dict[str, Any], tasks: list[str], question: str | None
+    ) -> list[tuple[str | None, str]]:
+        """What is asked. One too long is refused here: in a batch it would fail the others' too."""
+        asked = _questions(about["tasks"], tasks, question)
+        longest, most = max(await ask(model.lengths, [q for _, q in asked])), about["longest_question"]
+        if longest > most:
+            message = f"question: expected at most {most} tokens of the language model's, found {longest}"
+            raise ApiError("bad_request", message)
+        return asked
+
     async def answers(
         about: dict[str, Any], tokens: list[int], asked: list[tuple[str | None, str]]
     ) -> list[Answer]:
@@ -217,7 +235,7 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
         recording: UploadFile | None, tasks: list[str], question: str | None
     ) -> tuple[Answers, bytes]:
         about = await ask(model.describe)
-        asked = _questions(about["tasks"], tasks, question)
+        asked = await questions(about, tasks, question)
         recorded, angles, _, content = await read(about, recording)
         tokens = await ask(model.tokenize, angles)
         made = Answers(
@@ -283,7 +301,7 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
             raise ApiError("bad_request", f"tokens: expected 0 to {about['codes'] - 1}, found {wrong[0]}")
         if chat.messages[-1].role != "user":
             raise ApiError("bad_request", "messages: expected the last to be the user's")
-        asked = _questions(about["tasks"], [], chat.messages[-1].content)
+        asked = await questions(about, [], chat.messages[-1].content)
         made = await answers(about, chat.tokens, asked)
         return Answers(answers=made, model=about["model"], notice=_notice(about["model"]))
 
@@ -386,7 +404,11 @@ def _questions(tasks: Any, names: list[str], question: str | None) -> list[tuple
         )
     asked: list[tuple[str | None, str]] = [(name, tasks[name].phrasings[0]) for name in names]
     if question and question.strip():
-        text = question.strip()[:2000]
+        text = question.strip()
+        if len(text) > LONGEST:
+            raise ApiError(
+                "bad_request", f"question: expected at most {LONGEST} characters, found {len(text)}"
+            )
         same = (name for name, task in tasks.items() if text.casefold() in map(str.casefold, task.phrasings))
         asked.append((next(same, None), text))
     if not asked:

@@ -100,7 +100,8 @@ def bundle(
     result: what the API returns (recording, answers, model, notice). subject: who was recorded, as a
     reference `Patient/ID` to where the Bundle goes. recorded: when the answers were made, with a time zone;
     when the movement was made, nobody said. source_sha256: of the recording's file, 64 hex digits.
-    Resources are identified by recording, model and question: asking again makes the same ones.
+    Resources are identified by subject, recording, model and question: asking again makes the same ones, and
+    asking again about a corrected subject makes others.
     Raises ValueError for a subject, time or checksum of another form.
     """
     if subject is not None and not _PATIENT.fullmatch(subject):
@@ -111,8 +112,9 @@ def bundle(
         raise ValueError(f"source_sha256: expected 64 hex digits, found {source_sha256!r}")
     model, notice = result["model"], _text(result["notice"])
     time = recorded.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    keys = _keys(source_sha256, model["fingerprint"], result["answers"])
-    whole = _digest(*keys, source_sha256, model["fingerprint"])
+    about_what = (subject or "", source_sha256, model["fingerprint"])
+    keys = _keys(about_what, result["answers"])
+    whole = _digest(*keys, *about_what)
     tags = _tags(model["data"])
     about = {"subject": _new(FHIRReference, reference=subject) if subject else None}
 
@@ -187,13 +189,13 @@ def bundle(
     return made.as_json()
 
 
-def _keys(source_sha256: str, fingerprint: str, answers: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What identifies each answer: recording, model, and its task or else its question."""
+def _keys(about_what: Sequence[str], answers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What identifies each answer: what it is about, and its task or else its question."""
     keys: list[str] = []
     for answer in answers:
         asked = ["task", answer["task"]] if answer["task"] else ["question", answer["question"]]
         again = 0
-        while (key := _digest(source_sha256, fingerprint, *asked, str(again))) in keys:
+        while (key := _digest(*about_what, *asked, str(again))) in keys:
             again += 1  # asked twice: two answers, which may differ in words
         keys.append(key)
     return keys

@@ -11,8 +11,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from biomechgpt.dialogue.chat import (
+    ANSWER_END,
     MOTION_END,
     MOTION_START,
+    QUESTION_END,
     Encoder,
     Tree,
     answer_text,
@@ -24,7 +26,7 @@ from biomechgpt.dialogue.chat import (
     visible,
 )
 from biomechgpt.dialogue.questions import ask, draw
-from biomechgpt.language.stand_in import CHAT_TEMPLATE, train_text_tokenizer
+from biomechgpt.language.stand_in import CHAT_TEMPLATE, SPECIALS, train_text_tokenizer
 from biomechgpt.settings import InputError
 from biomechgpt.tasks import load_tasks
 
@@ -68,6 +70,23 @@ def test_a_question_without_a_movement_follows_the_template_too(question):
     asked = [{"role": "user", "content": question}]
     template = ENCODER.tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
     assert ENCODER.tokenizer.decode(ENCODER.prefix(None)) + question_text(question.strip()) == template
+
+
+control = st.sampled_from([*SPECIALS, *motion_vocabulary(3)])
+
+
+@FEW
+@given(st.lists(control | spoken, max_size=6).map("".join))
+def test_control_tokens_that_somebody_types_are_letters(typed):
+    ids = [ENCODER.tokenizer.convert_tokens_to_ids(token) for token in (*SPECIALS, *motion_vocabulary(CODES))]
+    for read, text, end in (
+        (ENCODER.question, question_text, QUESTION_END),
+        (ENCODER.answer, answer_text, ANSWER_END),
+    ):
+        made, closing = read(typed).tolist(), ENCODER.text(end).tolist()
+        assert made[-len(closing) :] == closing
+        assert not set(made[: -len(closing)]) & set(ids)
+        assert ENCODER.tokenizer.decode(made) == text(typed)
 
 
 def test_motion_has_a_token_a_code_in_order():

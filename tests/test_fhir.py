@@ -224,12 +224,16 @@ def ids(bundle: dict[str, Any]) -> set[str]:
 
 def test_the_same_input_has_the_same_ids_whenever_it_is_asked():
     assert made() == made()
-    assert ids(made()) == ids(made(recorded=NOW + timedelta(days=1), subject=None))
+    assert ids(made()) == ids(made(recorded=NOW + timedelta(days=1)))
     assert ids(made()) & ids(made(with_model(fingerprint="b" * 64))) == {SHA}
-    assert ids(made()) & ids(made(source_sha256="f" * 64)) == {
-        "a" * 64,  # the model, which is the same
+    model = {
+        "a" * 64,
         next(e["fullUrl"] for e in made()["entry"] if e["resource"]["resourceType"] == "Device"),
     }
+    assert ids(made()) & ids(made(source_sha256="f" * 64)) == model
+    # Sent again for the right patient, it replaces nothing of the wrong one's.
+    for subject in ("Patient/124", None):
+        assert ids(made()) & ids(made(subject=subject)) == model | {SHA}
 
 
 def test_an_answers_id_does_not_depend_on_the_others_asked():

@@ -21,7 +21,6 @@ from biomechgpt import artifact, storage
 from biomechgpt.dialogue.chat import (
     MOTION_END,
     Encoder,
-    answer_text,
     batch_trees,
     motion_vocabulary,
     prefix_text,
@@ -485,7 +484,7 @@ def test_a_batch_is_answered_as_each_question_alone_word_for_word(bundle):
 def test_there_is_room_for_every_answer_that_was_trained(bundle, room):
     answerer = Answerer(bundle[1].uri)
     answers = set(read_questions(room[1]["questions"])["answer"])
-    longest = max(len(answerer.encoder.text(answer_text(answer))) for answer in answers)
+    longest = max(len(answerer.encoder.answer(answer)) for answer in answers)
     assert longest <= answerer.max_new_tokens
 
 
@@ -512,6 +511,16 @@ def test_the_longest_movement_read_whole_is_so_whatever_is_asked(bundle):
         room - len(encoder.prefix([0] * longest)) - len(encoder.text(question_text(q))) for q in phrasings
     ]
     assert min(spare) == 0
+
+
+def test_the_longest_question_is_answered_and_a_longer_one_refused(bundle):
+    answerer = Answerer(bundle[1].uri)
+    spare = answerer.longest_question - len(answerer.encoder.question("?"))
+    question = "?" * (spare + 1)
+    assert len(answerer.encoder.question(question)) == answerer.longest_question
+    assert len(answerer.generate([[7] * 50], [question])) == 1
+    with pytest.raises(InputError, match="for a movement"):
+        answerer.generate([[7] * 50], [question + "?"])
 
 
 @pytest.mark.parametrize("name", ["gemma_1b", "gemma_4b"])

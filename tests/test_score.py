@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from biomechgpt.dialogue.chat import Encoder, answer_text, question_text
+from biomechgpt.dialogue.chat import Encoder, answer_text
 from biomechgpt.dialogue.choices import Choices, choices
 from biomechgpt.language import stand_in
 from biomechgpt.language.model import extend_vocabulary
@@ -45,7 +45,7 @@ def made():
 
 def question(encoder, name, number=0):
     task = TASKS[name]
-    return encoder.text(question_text(task.phrasings[number])), choices(encoder, task, ACTIVITIES)
+    return encoder.question(task.phrasings[number]), choices(encoder, task, ACTIVITIES)
 
 
 def alone(model, prefix, asked, tree, answer):

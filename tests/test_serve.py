@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 import shutil
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from biomechgpt.cohort.readers import SUFFIXES
 from biomechgpt.settings import InputError
-from conftest import REAL
+from conftest import REAL, ROOT
 from serve import app as application
 from serve import examples
 from serve.guard import ApiError, Guard
@@ -156,6 +158,18 @@ BAD = {
     "no file": (lambda w: {"data": {"tasks": "all"}}, 422, "bad_request", "recording"),
     "nothing asked": (lambda w: {"files": upload(w)}, 422, "bad_request", "found neither"),
     "unknown task": (lambda w: bad(w, data={"tasks": "mood"}), 422, "bad_request", "found 'mood'"),
+    "too long a question": (
+        lambda w: bad(w, data={"question": "☃" * 1000}),
+        422,
+        "bad_request",
+        "model's, found",
+    ),
+    "too many letters": (
+        lambda w: bad(w, data={"question": "a" * 2001}),
+        422,
+        "bad_request",
+        "2000 characters, found 2001",
+    ),
     "another format": (
         lambda w: bad((*upload(("a.txt", b"hello")).values(),)[0]),
         422,
@@ -284,6 +298,12 @@ def test_an_upload_is_judged_as_a_cohort_s_recordings_are(walk):
     strict = application.ServeSettings(bundle="any", quality={"max_speed_deg_s": 10})
     with pytest.raises(InputError, match="impossible speed: hip_flexion_r turns at"):
         application._load(*walk, strict, about)
+
+
+def test_the_page_offers_files_of_every_suffix_that_is_read():
+    page = (ROOT / "serve/static/index.html").read_text()
+    (accepted,) = re.findall(r'accept="([^"]*)"', page)
+    assert accepted.split(",") == list(SUFFIXES)
 
 
 def test_an_empty_key_is_refused():

@@ -41,12 +41,18 @@ TEXT_PREFIX = "<bos><start_of_turn>user\n"
 """The opening of a dialogue without a movement."""
 
 
+QUESTION_END, ANSWER_END = "<end_of_turn>\n<start_of_turn>model\n", "<end_of_turn>"
+
+SHORTEST = 8
+"""Motion tokens that there must be room for, whatever is asked."""
+
+
 def question_text(question: str) -> str:
-    return f"{question}<end_of_turn>\n<start_of_turn>model\n"
+    return question + QUESTION_END
 
 
 def answer_text(answer: str) -> str:
-    return f"{answer}<end_of_turn>"
+    return answer + ANSWER_END
 
 
 @dataclass(frozen=True)
@@ -68,10 +74,24 @@ class Encoder:
         self._known: dict[str, np.ndarray] = {}
 
     def text(self, text: str) -> np.ndarray:
+        """Ids of a text of this module's; control tokens in it are control tokens."""
         if text not in self._known:
             ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
             self._known[text] = np.asarray(ids, dtype=np.int64)
         return self._known[text]
+
+    def question(self, question: str) -> np.ndarray:
+        """Ids of `question_text`; a control or motion token that somebody typed is read as its letters."""
+        return np.concatenate([self._words(question), self.text(QUESTION_END)])
+
+    def answer(self, answer: str) -> np.ndarray:
+        """Ids of `answer_text`, its words read as a question's."""
+        return np.concatenate([self._words(answer), self.text(ANSWER_END)])
+
+    def _words(self, words: str) -> np.ndarray:
+        # Not kept: a server would keep whatever it is asked.
+        ids = self.tokenizer(words, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return np.asarray(ids, dtype=np.int64)
 
     def prefix(self, tokens: Sequence[int] | None) -> np.ndarray:
         """Ids of the prefix; motion ids are looked up one by one, which is exact and quick."""
@@ -84,16 +104,17 @@ class Encoder:
 
     def fit(self, prefix: np.ndarray, room: int) -> np.ndarray:
         """The prefix in at most `room` ids: a movement's end is left out, `<motion_end>` is kept."""
-        if room < len(self.prefix([])) + 8:
+        if room < len(self.prefix([])) + SHORTEST:
             raise InputError(
-                f"max_length: its questions and answers leave {room} tokens for a movement, expected at least 8"
+                f"max_length: its questions and answers leave {room} tokens for a movement, "
+                f"expected at least {SHORTEST}"
             )
         return prefix if len(prefix) <= room else np.concatenate([prefix[: room - 1], prefix[-1:]])
 
     def tree(self, tokens: Sequence[int] | None, pairs: Sequence[tuple[str, str]], max_length: int) -> Tree:
         """A trial's tree. A movement too long for `max_length` with its longest branch loses its end (see
         `fit`), never a question or an answer."""
-        branches = [(self.text(question_text(q)), self.text(answer_text(a))) for q, a in pairs]
+        branches = [(self.question(q), self.answer(a)) for q, a in pairs]
         prefix = self.fit(self.prefix(tokens), max_length - max(len(q) + len(a) for q, a in branches))
         return Tree(prefix, branches)
 

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from biomechgpt.dialogue.chat import Encoder, answer_text
+from biomechgpt.dialogue.chat import Encoder
 from biomechgpt.settings import InputError
 from biomechgpt.tasks import Task
 
@@ -53,11 +53,11 @@ def choices(encoder: Encoder, task: Task, labels: Sequence[str] = ()) -> Choices
     known = list(task.labels or labels)
     if not known:
         raise InputError(f"task {task.name!r}: expected labels to choose from, found none")
-    return _tree([encoder.text(answer_text(task.answer(label))) for label in known], known)
+    return _tree([encoder.answer(task.answer(label)) for label in known], known)
 
 
 def _number(encoder: Encoder, task: Task, number: float) -> np.ndarray:
-    whole = encoder.text(answer_text(task.answer(number)))
+    whole = encoder.answer(task.answer(number))
     digits = len(encoder.text(f"{number:.{task.decimals}f}"))
     return whole[: digits + (task.decimals == 0)]
 

@@ -10,7 +10,7 @@ from biomechgpt.artifact import Artifact
 from biomechgpt.dialogue.questions import read_tasks
 from biomechgpt.evaluation import baselines
 from biomechgpt.evaluation.metrics import main_figure, score
-from biomechgpt.language.answer import read_answers
+from biomechgpt.language.answer import WEIGHED, read_answers
 from biomechgpt.settings import Settings
 from biomechgpt.tokenizer import read_tokens
 
@@ -47,8 +47,9 @@ def make_evaluation(
         table: pd.DataFrame = asked
         found: dict[str, Any] = {}
         if settings.baselines:
+            plain = asked.drop(columns=list(WEIGHED), errors="ignore")
             others, found = baselines.run(
-                trials, asked, tasks, codes, draws=settings.search, seed=settings.seed
+                trials, plain, tasks, codes, draws=settings.search, seed=settings.seed
             )
             table = pd.concat([asked, others], ignore_index=True)
         content = table.to_parquet(None, index=False)

@@ -1,8 +1,13 @@
-"""Answers: a bundle asked questions about movements, one batch at a time or a whole cohort through Ray Data."""
+"""Answers: a bundle asked questions about movements, one batch at a time or a whole cohort through Ray Data.
+
+A task's question is answered by weighing every answer that it can have; any other by free generation.
+"""
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,25 +19,46 @@ from pydantic import Field
 
 from biomechgpt import artifact, cluster, storage
 from biomechgpt.artifact import Artifact
-from biomechgpt.dialogue.chat import Encoder, answer_text, question_text
+from biomechgpt.dialogue.chat import SHORTEST, Encoder
+from biomechgpt.dialogue.choices import Choices, choices
 from biomechgpt.dialogue.questions import read_questions, read_tasks
 from biomechgpt.language import model as network
+from biomechgpt.language.score import Scores, quantile, score
 from biomechgpt.settings import InputError, Settings
 from biomechgpt.tokenizer import read_tokens
 
-VERSION = 1
+VERSION = 2
 
 
 class AnswerSettings(Settings):
-    """splits: whose questions are asked; batch_size: prompts generated together."""
+    """splits: whose questions are asked; method: every answer weighed, or the likeliest token after token as
+    in the paper; batch_size: trials, or prompts, read together."""
 
     splits: list[str] = Field(default_factory=lambda: ["test"])
-    batch_size: int = Field(64, ge=1)
+    method: Literal["weigh", "generate"] = "weigh"
+    batch_size: int = Field(16, ge=1)
     workers: int = Field(1, ge=1, exclude=True)
 
 
+@dataclass(frozen=True)
+class Weighed:
+    """An answer that was chosen among all that its task can have.
+
+    choices, probability: labels from the likeliest, with their probabilities (sum 1); empty for a number, which
+    is the median of its distribution, with the 5th and 95th percentile (low, high). mass: probability that the
+    model gives to all of them together; little where it would rather say something else.
+    """
+
+    text: str
+    choices: list[str]
+    probability: list[float]
+    low: float | None
+    high: float | None
+    mass: float
+
+
 class Answerer:
-    """A loaded bundle. Answers by greedy generation; the same prompt always gets the same answer."""
+    """A loaded bundle; the same movement and question always get the same answer."""
 
     def __init__(self, uri: str) -> None:
         folder = storage.local_copy(uri)
@@ -53,27 +79,77 @@ class Answerer:
             [
                 16,
                 self.bundle["longest_answer"],
-                *(len(self.encoder.text(answer_text(text))) for text in longest),
+                *(len(self.encoder.answer(text)) for text in longest),
             ]
+        )
+
+    @cached_property
+    def choices(self) -> dict[str, Choices]:
+        """{task: every answer that it can have}; labels of a task without its own are those of training."""
+        return {
+            name: choices(self.encoder, task, self.bundle["labels"].get(name, ()))
+            for name, task in self.tasks.items()
+        }
+
+    def weigh(
+        self, movements: Sequence[Sequence[int]], asked: Sequence[Sequence[tuple[str, str]]]
+    ) -> list[list[Weighed]]:
+        """Answers to the (task, question) pairs asked of each movement (motion tokens), as one batch.
+
+        A movement longer than fine-tuning ever saw loses its end, as it would have there.
+        """
+        prefixes, questions = [], []
+        for tokens, pairs in zip(movements, asked, strict=True):
+            texts = [self.encoder.question(question) for _, question in pairs]
+            room = self.bundle["max_length"] - max(map(len, texts)) - self.max_new_tokens
+            prefixes.append(self.encoder.fit(self.encoder.prefix(tokens), room))
+            questions.append(
+                [(text, self.choices[task]) for text, (task, _) in zip(texts, pairs, strict=True)]
+            )
+        scores = score(self.model, prefixes, questions)
+        return [
+            [self._weighed(task, found) for (task, _), found in zip(pairs, row, strict=True)]
+            for pairs, row in zip(asked, scores, strict=True)
+        ]
+
+    def _weighed(self, name: str, scores: Scores) -> Weighed:
+        task, tree = self.tasks[name], self.choices[name]
+        if task.kind == "regression":
+            numbers = np.asarray(tree.answers)
+            low, middle, high = (quantile(numbers, scores.probability, q) for q in (0.05, 0.5, 0.95))
+            return Weighed(task.answer(middle), [], [], low, high, scores.mass)
+        order = np.argsort(-scores.probability, kind="stable")
+        labels = [str(tree.answers[i]) for i in order]
+        return Weighed(
+            task.answer(labels[0]), labels, scores.probability[order].tolist(), None, None, scores.mass
         )
 
     @property
     def longest_movement(self) -> int:
         """Motion tokens of a movement that is read whole, whichever task is asked about it."""
-        asked = max(
-            len(self.encoder.text(question_text(p))) for t in self.tasks.values() for p in t.phrasings
-        )
-        return self.bundle["max_length"] - asked - self.max_new_tokens - len(self.encoder.prefix([]))
+        asked = max(len(self.encoder.question(p)) for t in self.tasks.values() for p in t.phrasings)
+        return self._room - asked
+
+    @property
+    def longest_question(self) -> int:
+        """Tokens (`encoder.question`'s) of a question that leaves room for a movement; `generate` refuses more."""
+        return self._room - SHORTEST
+
+    @property
+    def _room(self) -> int:
+        """Tokens for a movement and a question."""
+        return self.bundle["max_length"] - self.max_new_tokens - len(self.encoder.prefix([]))
 
     @torch.inference_mode()
     def generate(self, movements: Sequence[Sequence[int]], questions: Sequence[str]) -> list[str]:
         """One answer a question, about the movement (motion tokens) beside it.
 
-        A movement longer than fine-tuning ever saw loses its end, as it would have there.
+        A movement longer than fine-tuning ever saw loses its end, as it would have there. Raises InputError for
+        a question longer than `longest_question`.
         """
         prompts = []
         for tokens, question in zip(movements, questions, strict=True):
-            asked = self.encoder.text(question_text(question))
+            asked = self.encoder.question(question)
             room = self.bundle["max_length"] - len(asked) - self.max_new_tokens
             prompts.append(np.concatenate([self.encoder.fit(self.encoder.prefix(tokens), room), asked]))
         length = max(len(p) for p in prompts)
@@ -95,16 +171,38 @@ class Answerer:
 
 
 class _AnswerBatch:
-    """Ray Data's actor: loads the bundle once and answers blocks of questions."""
+    """Ray Data's actor: loads the bundle once and answers blocks of trials with their questions."""
 
-    def __init__(self, uri: str, threads: int) -> None:
+    def __init__(self, uri: str, method: str, threads: int) -> None:
         torch.set_num_threads(threads)
         network.quiet()
-        self.answerer = Answerer(uri)
+        self.answerer, self.method = Answerer(uri), method
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        answers = self.answerer.generate(block["tokens"].to_pylist(), block["question"].to_pylist())
-        return block.drop_columns(["tokens"]).append_column("answer_text", pa.array(answers, pa.string()))
+        rows = block.to_pylist()
+        pairs = [list(zip(row["task"], row["question"], strict=True)) for row in rows]
+        if self.method == "weigh":
+            made = self.answerer.weigh([row["tokens"] for row in rows], pairs)
+            answers = [asdict(answer) for of_trial in made for answer in of_trial]
+        else:
+            movements = [row["tokens"] for row in rows for _ in row["task"]]
+            texts = self.answerer.generate(movements, [q for asked in pairs for _, q in asked])
+            answers = [{"text": text} for text in texts]
+        asked = [number for row in rows for number in row["number"]]
+        schema = pa.schema([("number", pa.int64()), *_ANSWERED])
+        return pa.Table.from_pylist(
+            [{"number": number, **answer} for number, answer in zip(asked, answers, strict=True)], schema
+        )
+
+
+_ANSWERED = [
+    ("text", pa.string()),
+    ("choices", pa.list_(pa.string())),
+    ("probability", pa.list_(pa.float64())),
+    ("low", pa.float64()),
+    ("high", pa.float64()),
+    ("mass", pa.float64()),
+]
 
 
 def make_answers(
@@ -118,17 +216,19 @@ def make_answers(
         asked = asked[asked["split"].isin(settings.splits)]
         if asked.empty:
             raise InputError(f"{questions.uri}: no questions in splits {settings.splits}")
+        asked = asked.assign(number=np.arange(len(asked)))
+        together = asked.groupby("trial", sort=False)[["task", "question", "number"]].agg(list).reset_index()
         movements = read_tokens(tokens).select(["trial", "tokens"]).to_pandas()
-        asked = asked.merge(movements, on="trial", how="left")
-        # Prompts of alike length together: little is padding.
-        asked = asked.iloc[np.argsort(asked["tokens"].str.len(), kind="stable")]
+        together = together.merge(movements, on="trial", how="left")
+        # Movements of alike length together: little is padding.
+        together = together.iloc[np.argsort(together["tokens"].str.len(), kind="stable")]
         gpu: dict[str, Any] = {"num_gpus": 1} if ray.cluster_resources().get("GPU", 0) else {}
         answering = (
-            ray.data.from_arrow(pa.Table.from_pandas(asked, preserve_index=False))
-            .repartition(-(-len(asked) // settings.batch_size))
+            ray.data.from_arrow(pa.Table.from_pandas(together, preserve_index=False))
+            .repartition(-(-len(together) // settings.batch_size))
             .map_batches(
                 _AnswerBatch,
-                fn_constructor_args=(model.uri, cluster.cpus_for(settings.workers)),
+                fn_constructor_args=(model.uri, settings.method, cluster.cpus_for(settings.workers)),
                 batch_size=settings.batch_size,
                 batch_format="pyarrow",
                 # One core is asked for, so that what feeds the actors always finds room.
@@ -145,7 +245,8 @@ def make_answers(
             if time.time() - said > 10:
                 said = time.time()
                 print(f"answers: {sum(map(len, parts))} of {len(asked)} questions", flush=True)
-        answered = pd.concat(parts, ignore_index=True)
+        answered = asked.merge(pd.concat(parts, ignore_index=True), on="number").drop(columns="number")
+        answered = answered.rename(columns={"text": "answer_text"})
         tasks = read_tasks(questions.uri)
         answers = with_parsed(answered, tasks)
         local = answers.to_parquet(None, index=False)
@@ -176,8 +277,13 @@ def with_parsed(answered: pd.DataFrame, tasks: Any) -> pd.DataFrame:
             "value_true": answered["value"].astype(float),
             "value_predicted": [s if isinstance(s, float) else np.nan for s in stated],
             "source": "model",
+            **{name: answered[name] for name in WEIGHED if name in answered},
         }
     )
+
+
+WEIGHED = ("choices", "probability", "low", "high", "mass")
+"""What only a model's weighed answers have in the answers table; see `Weighed`."""
 
 
 def read_answers(answers: Artifact) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from torch import nn
 from biomechgpt import artifact, storage
 from biomechgpt.artifact import Artifact
 from biomechgpt.dialogue.chat import Encoder, motion_vocabulary
-from biomechgpt.dialogue.questions import read_questions
+from biomechgpt.dialogue.questions import read_questions, read_tasks
 from biomechgpt.language import base as base_room
 from biomechgpt.language import model as network
 from biomechgpt.language.samples import SampleSettings, TreeTrainee, read_trees
@@ -22,7 +22,7 @@ from biomechgpt.settings import Settings
 from biomechgpt.tokenizer import read_tokens
 from biomechgpt.training import TrainingSettings, fit
 
-VERSION = 1
+VERSION = 2
 # Every linear layer of the language model; not those of the vision tower that Gemma 3 4B brings along.
 LAYERS = r"(?!.*(?:vision_tower|multi_modal_projector)).*\.(?:[qkvo]|gate|up|down)_proj"
 
@@ -106,6 +106,17 @@ class _QLoRA(TreeTrainee):
         }
 
 
+def _labels(questions: Artifact) -> dict[str, list[str]]:
+    """{task: the labels that training participants have}, of tasks without labels of their own."""
+    found: dict[str, set[str]] = {}
+    tasks = read_tasks(questions.uri)
+    for row in read_questions(questions):
+        task = tasks[row["task"]]
+        if row["split"] == "train" and task.kind == "classification" and not task.labels:
+            found.setdefault(task.name, set()).add(row["label"])
+    return {name: sorted(labels) for name, labels in found.items()}
+
+
 def make_model(
     base: Artifact,
     questions: Artifact,
@@ -137,6 +148,7 @@ def make_model(
                 "tokenizer": tokenizer.fingerprint,
                 "max_length": settings.max_length,
                 "longest_answer": figures["longest_answer"],
+                "labels": _labels(questions),
             },
         )
         return {**figures, "base": base.figures["base"]}

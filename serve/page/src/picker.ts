@@ -3,8 +3,6 @@
 import { type Api, busyText, type Example, type Motion, wordsOf } from "./api";
 import { announce, byId, make, showText } from "./dom";
 
-const READABLE = /\.(mot|sto|npz)$/i;
-
 export interface Loaded {
   file: File;
   motion: Motion;
@@ -15,6 +13,7 @@ export class Picker {
   private readonly status = byId("load-status");
   private readonly error = byId("load-error");
   private readonly toggle = byId("picker-toggle");
+  private readonly suffixes: string[];
   private loading: AbortController | null = null;
 
   /** `onLoading` tells that another recording was asked for, before `onLoaded` or a shown error. */
@@ -24,6 +23,7 @@ export class Picker {
     private readonly onLoaded: (loaded: Loaded) => void,
   ) {
     const field = byId<HTMLInputElement>("file");
+    this.suffixes = field.accept.split(",");
     field.addEventListener("change", () => {
       const file = field.files?.[0];
       field.value = ""; // the same file can be chosen again after it was mended
@@ -60,9 +60,9 @@ export class Picker {
   private async load(name: string, open: (patience: { signal: AbortSignal }) => Promise<File>): Promise<void> {
     this.loading?.abort();
     showText(this.error, "");
-    if (!READABLE.test(name)) {
+    if (!this.suffixes.some((suffix) => name.toLowerCase().endsWith(suffix))) {
       this.loading = null;
-      this.finish(`${name}: not a recording this page can read. Choose a .mot, .sto or .npz file.`);
+      this.finish(`${name}: not a recording this page can read. Choose a file of ${this.suffixes.join(", ")}.`);
       return;
     }
     const loading = (this.loading = new AbortController());
