@@ -2,11 +2,14 @@
 
     python benchmarks/difficulty.py [--cohort configs/cohort/paper.yaml] [--search 8]
 
-Scores are of the held-out participants: weighted F1, or Pearson r where the paper gives none for XGBoost.
+Scores are weighted F1, or Pearson r where the paper gives none for XGBoost: of the held-out participants, and
+cross-validated over those trained on (r squared for numbers). Two participants are tested on falls: that figure
+says nothing, the cross-validated one does.
 """
 
 import argparse
 import json
+import math
 
 from biomechgpt import cluster, settings
 from biomechgpt.cohort import CohortSettings, make_cohort
@@ -43,20 +46,20 @@ def main() -> None:
     asked = with_parsed(rows.assign(answer_text=""), tasks)
     codes = tokens.read_json("tokens.json")["codes"]
     trials = read_tokens(tokens).to_pandas()
-    table, _ = baselines.run(trials, asked, tasks, codes, draws=options.search, seed=0)
-    found = {}
+    table, searched = baselines.run(trials, asked, tasks, codes, draws=options.search, seed=0)
+    found, validated = {}, {}
     for name, task in tasks.items():
         mine = table[(table["task"] == name) & (table["source"] == "xgboost")]
         scores = score(mine, task, draws=0, seed=0)
         measure, found[name] = main_figure(scores)
+        validated[name] = searched[name].get("cross_validated", math.nan)
         paper = f"{PAPER[name]:.2f} in the paper" if name in PAPER else ""
         print(
             f"{name:18s} {measure} {found[name]:.3f} over {scores['participants']} participants, "
-            f"{scores['n']} trials  {paper}"
+            f"{scores['n']} trials, cross-validated {validated[name]:.3f}  {paper}"
         )
-    largest = max(abs(found[name] - value) for name, value in PAPER.items())
     rmse = tokenizer.figures["rmse_deg_tracked"]
-    print(json.dumps({"xgboost": found, "largest_difference": round(largest, 3), "rmse_deg": rmse}))
+    print(json.dumps({"xgboost": found, "cross_validated": validated, "rmse_deg": rmse}))
 
 
 if __name__ == "__main__":

@@ -107,7 +107,12 @@ def search(
         refit=False,
         error_score="raise",
     ).fit(X, y, groups=np.asarray(groups))
-    return {"parameters": found.best_params_, "searched": True, "note": None}
+    return {
+        "parameters": found.best_params_,
+        "searched": True,
+        "note": None,
+        "cross_validated": round(float(found.best_score_), 4),
+    }
 
 
 def predict(

@@ -204,7 +204,7 @@ def _draw(
     device = str(rng.choice(list(DEVICES), p=(1 - needs) * mild + needs * severe))
     unsteady = 0.12 + (0.85 if condition == "TBI" else 0.3) * severity + 0.2 * frail
     unsteady += 0.25 * rng.beta(1.5, 4)
-    fell = rng.random() < 1 / (1 + np.exp(-20 * (severity + 0.5 * unsteady - 0.88)))
+    fell = rng.random() < 1 / (1 + np.exp(-10 * (severity + 0.5 * unsteady - 0.88)))
     return Participant(
         name=name,
         number=number,
