@@ -66,7 +66,8 @@ class Answerer:
         self.tasks = read_tasks(str(folder))
         self.tokenizer = network.load_tokenizer(folder / "adapter")
         base = network.load_model(folder / "base", self.bundle["quantization"], self.bundle["compute"])
-        # Unpacked from 4 bits once, the adapter added: the same model, but for rounding, at twice the pace.
+        # Unpacked from 4 bits once, the adapter added: the same model but for rounding (packed weights are
+        # multiplied in 16 bits), quicker, and the same whatever else is in a batch.
         if self.bundle["quantization"] != "none":
             base = base.dequantize()
         self.model = PeftModel.from_pretrained(base, str(folder / "adapter")).merge_and_unload().eval()
