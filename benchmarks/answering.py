@@ -1,0 +1,122 @@
+"""Weighing every answer of every question of a trial against generating them, with the same model, in one run.
+
+    python benchmarks/answering.py [--bundle URI] [--trials 64] [--rounds 3]
+
+Without --bundle it takes what `make serve` would. Answers a second of `Answerer.weigh` over those of `generate`
+prompt by prompt, and in batches of alike length; and how far its log probabilities are from separate passes'.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from biomechgpt import artifact, cluster
+from biomechgpt.dialogue.questions import read_questions
+from biomechgpt.language import model as network
+from biomechgpt.language.answer import Answerer
+from biomechgpt.language.score import score
+from biomechgpt.tokenizer import read_tokens
+from serve.main import Local, choose
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bundle")
+    parser.add_argument("--trials", type=int, default=64)
+    parser.add_argument("--alone", type=int, default=40, help="questions generated one by one")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(cluster.cpus_for(1))
+    network.quiet()
+    bundle = artifact.load(choose(Local(bundle=options.bundle)), "model")
+    answerer = Answerer(bundle.uri)
+    trials = _trials(bundle, options.trials)
+    asked = sum(len(pairs) for _, pairs in trials)
+    prompts = [(tokens, question) for tokens, pairs in trials for _, question in pairs]
+
+    def weigh() -> float:
+        started = time.perf_counter()
+        for at in range(0, len(trials), 16):
+            movements, pairs = zip(*trials[at : at + 16], strict=True)
+            answerer.weigh(movements, pairs)
+        return asked / (time.perf_counter() - started)
+
+    def generate(some: list[Any], size: int) -> float:
+        started = time.perf_counter()
+        for at in range(0, len(some), size):
+            answerer.generate(*zip(*some[at : at + size], strict=True))
+        return len(some) / (time.perf_counter() - started)
+
+    weigh()
+    alone, batched = [], []
+    for number in range(options.rounds):
+        mine = weigh()
+        one, many = generate(prompts[number :: max(asked // options.alone, 1)], 1), generate(prompts, 64)
+        alone.append(mine / one)
+        batched.append(mine / many)
+        print(
+            f"answers a second: weighed {mine:.1f}, generated in batches {many:.1f}, alone {one:.1f}",
+            flush=True,
+        )
+    print(
+        json.dumps(
+            {
+                "ratio_vs_generate": round(statistics.median(alone), 2),
+                "ratio_vs_batched_generate": round(statistics.median(batched), 2),
+                "max_score_error": _error(answerer, trials[:6]),
+                "questions": asked,
+                "data": bundle.data,
+            }
+        )
+    )
+
+
+def _trials(bundle: artifact.Artifact, count: int) -> list[tuple[list[int], list[tuple[str, str]]]]:
+    """Held-out trials, of alike length side by side: motion tokens and (task, question) pairs."""
+    rows = read_questions(bundle.input("questions")).to_pandas()
+    rows = rows[rows["split"] == "test"]
+    tokens: pd.Series = read_tokens(bundle.input("tokens")).to_pandas().set_index("trial")["tokens"]
+    names = sorted(rows["trial"].unique())[:count]
+    groups = rows[rows["trial"].isin(names)].groupby("trial")
+    made = [
+        (tokens[trial].tolist(), list(zip(mine["task"], mine["question"], strict=True)))
+        for trial, mine in groups
+    ]
+    return sorted(made, key=lambda item: len(item[0]))
+
+
+@torch.inference_mode()
+def _error(answerer: Answerer, trials: list[tuple[list[int], list[tuple[str, str]]]]) -> float:
+    """Largest difference of log probability between all at once and a full pass for each answer."""
+    prefixes = [answerer.encoder.prefix(tokens) for tokens, _ in trials]
+    asked = [
+        [(answerer.encoder.question(q), answerer.choices[task]) for task, q in pairs] for _, pairs in trials
+    ]
+    worst = 0.0
+    for prefix, questions, scores in zip(
+        prefixes, asked, score(answerer.model, prefixes, asked), strict=True
+    ):
+        for (question, tree), found in zip(questions, scores, strict=True):
+            for answer in np.argsort(-found.probability)[:4]:
+                if found.probability[answer] == 0:
+                    continue
+                node, path = int(tree.leaf[answer]), []
+                while node >= 0:
+                    path.insert(0, int(tree.token[node]))
+                    node = int(tree.parent[node])
+                ids = torch.from_numpy(np.concatenate([prefix, question, path])).long()[None]
+                log_p = answerer.model(input_ids=ids).logits[0].float().log_softmax(dim=-1)
+                at = len(prefix) + len(question) - 1
+                alone = sum(float(log_p[at + k, token]) for k, token in enumerate(path))
+                worst = max(worst, abs(alone - float(np.log(found.probability[answer] * found.mass))))
+    return worst
+
+
+if __name__ == "__main__":
+    main()
