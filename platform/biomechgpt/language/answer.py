@@ -18,7 +18,7 @@ from biomechgpt.dialogue.chat import Encoder, answer_text, question_text
 from biomechgpt.dialogue.questions import read_questions, read_tasks
 from biomechgpt.language import model as network
 from biomechgpt.settings import InputError, Settings
-from biomechgpt.tokenizer import read_tokens
+from biomechgpt.tokenizer import read_tokens, require_same_tokenizer
 
 VERSION = 1
 
@@ -107,7 +107,11 @@ class _AnswerBatch:
 def make_answers(
     model: Artifact, questions: Artifact, tokens: Artifact, settings: AnswerSettings, root: str
 ) -> Artifact:
-    """The answers artifact: `answers.parquet`, a row a question asked of the settings' splits."""
+    """The answers artifact: `answers.parquet`, a row a question asked of the settings' splits.
+
+    Raises InputError for tokens of another tokenizer than the model's.
+    """
+    require_same_tokenizer(model, tokens)
 
     def build(uri: str) -> dict[str, Any]:
         cluster.connect()
