@@ -56,7 +56,7 @@ def test_a_sequence_gets_the_codes_and_angles_it_gets_alone(kind):
 @given(
     st.sampled_from(list(QUANTIZERS)),
     st.lists(st.integers(1, 700), min_size=1, max_size=3),
-    st.integers(1, 60),
+    st.integers(1, 240),
     st.sampled_from([(1, 3, 2), (2, 2, 3), (3, 1, 3), (0, 1, 1)]),
 )
 def test_windows_give_the_tokens_and_angles_of_the_whole(kind, lengths, window, shape):
@@ -75,7 +75,7 @@ def test_what_the_network_sees_at_once_is_bounded_by_the_window():
     network = small(halvings=2, depth=1)
     seen, encode = [], network.encode
     network.encode = lambda angles, *rest: seen.append(angles.shape) or encode(angles, *rest)
-    tokenizer = MotionTokenizer(network, 30.0, window=64)
+    tokenizer = MotionTokenizer(network, 30.0, window=256)
     (tokens,) = tokenizer.encode(movements_of([20_000]), batch_size=4)
     assert len(tokens) == 5000
     assert max(shape[0] for shape in seen) == 4

@@ -28,11 +28,12 @@ class MotionTokenizer:
     """A trained tokenizer. Sequences are batched by length; each gets the tokens it would get alone.
 
     A step of `downsampling` frames is `tokens_per_step` tokens, one after another; each token names a row of
-    `codebook`. window: steps that go through the network at once. fingerprint: of the tokenizer's artifact.
+    `codebook`. fingerprint: of the tokenizer's artifact. window: frames that go through the network at once, beside
+    their context.
     """
 
     def __init__(
-        self, network: MotionVQVAE, frame_rate_hz: float, fingerprint: str = "", window: int = 512
+        self, network: MotionVQVAE, frame_rate_hz: float, fingerprint: str = "", window: int = 2048
     ) -> None:
         self.network, self.frame_rate_hz = network.eval(), frame_rate_hz
         self.fingerprint, self.window = fingerprint, window
@@ -98,7 +99,7 @@ class MotionTokenizer:
         steps = [-(-len(movement) // down) for movement in movements]
         result = [np.empty(n * per_step, np.int32) for n in steps]
         for some in self._batches(steps, batch_size):
-            longest = max(p.stop - p.start for _, _, p in some) * down
+            longest = max(seen.stop - seen.start for _, _, seen in some) * down
             angles = np.zeros((len(some), longest, N_JOINTS), np.float32)
             frames = np.zeros(angles.shape[:2], np.float32)
             joints = np.ones((len(some), N_JOINTS), np.float32)
@@ -135,10 +136,9 @@ class MotionTokenizer:
             codes = np.zeros((len(some), longest * per_step), np.int64)
             valid = np.zeros((len(some), longest), np.float32)
             for row, (i, _, seen) in enumerate(some):
-                codes[row, : (seen.stop - seen.start) * per_step] = tokens[i][
-                    seen.start * per_step : seen.stop * per_step
-                ]
-                valid[row, : seen.stop - seen.start] = 1
+                n = seen.stop - seen.start
+                codes[row, : n * per_step] = tokens[i][seen.start * per_step : seen.stop * per_step]
+                valid[row, :n] = 1
             angles = self.network.decode(self._tensor(codes), self._tensor(valid)).cpu().numpy()
             for row, (i, own, seen) in enumerate(some):
                 at = (own.start - seen.start) * down
@@ -148,15 +148,11 @@ class MotionTokenizer:
 
     def _batches(self, steps: Sequence[int], batch_size: int) -> list[list[tuple[int, slice, slice]]]:
         """(sequence, its steps of a window, these with their context) in batches of alike length."""
-        context = self.network.settings.context
+        context, size = self.network.settings.context, max(self.window // self.downsampling, 1)
         windows = [
-            (
-                i,
-                slice(at, min(at + self.window, n)),
-                slice(max(at - context, 0), min(at + self.window + context, n)),
-            )
+            (i, slice(at, min(at + size, n)), slice(max(at - context, 0), min(at + size + context, n)))
             for i, n in enumerate(steps)
-            for at in range(0, n, self.window)
+            for at in range(0, n, size)
         ]
         windows.sort(key=lambda window: window[2].stop - window[2].start)
         return [windows[at : at + batch_size] for at in range(0, len(windows), batch_size)]

@@ -94,10 +94,14 @@ class _Tokenizer(Trainee):
         settings = self.settings
         self.network = MotionVQVAE(settings.network, settings.loss, settings.training.seed)
         lengths = torch.from_numpy(np.diff(self.ends, prepend=0))
-        recorded = self.joints.repeat_interleave(lengths, dim=0)
-        count = recorded.sum(0).clamp(min=1)
-        mean = (self.angles * recorded).sum(0) / count
-        spread = ((self.angles - mean).square() * recorded).sum(0).div(count).sqrt()
+        count = (self.joints.double() * lengths[:, None]).sum(0).clamp(min=1)
+
+        def mean_of(power: int) -> Tensor:
+            sums = torch.stack([x.double().pow(power).sum(0) for x in self.angles.split(lengths.tolist())])
+            return (sums * self.joints).sum(0) / count
+
+        mean = mean_of(1)
+        spread = (mean_of(2) - mean.square()).clamp(min=0).sqrt()
         self.network.mean.copy_(mean)
         # Joints that hardly move keep their size: noise is not to be blown up to a whole movement.
         self.network.scale.copy_(spread.clamp(min=np.radians(1.0)))
