@@ -2,20 +2,24 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 from torch import multiprocessing
 
-from biomechgpt import artifact
+from biomechgpt import artifact, storage
 from biomechgpt.settings import InputError, validate
 from biomechgpt.skeleton import N_JOINTS, PARTS, TRACKED
 from biomechgpt.tokenizer import MotionTokenizer, TokenizerSettings, require_same_tokenizer
 from biomechgpt.tokenizer.model import LossSettings, MotionVQVAE, NetworkSettings, perplexity
 from biomechgpt.tokenizer.quantizer import QUANTIZERS, Ema, QuantizerSettings
+from biomechgpt.tokenizer.train import _Tokenizer, held_out
+from biomechgpt.trial import Trial, table
 
 QUANTIZER = {kind: {"kind": kind, "codes": 32} for kind in QUANTIZERS} | {
     "residual": {"kind": "residual", "codes": 32, "levels": 3},
@@ -138,6 +142,52 @@ def test_missing_joints_count_neither_in_the_loss_nor_in_the_codes():
     one, other = (small().train()(x, joints, frames) for x in (angles, changed))
     assert one == other
     assert one["reconstruction"][1] == 2 * 64 * (12 + 6)
+
+
+def cohort_of(root, movements, masks, split: str):
+    """A cohort artifact of trials that are all of one split, half of them walks."""
+
+    def build(uri):
+        trials = [
+            Trial(str(n), f"p{n}", movement, np.zeros((len(movement), 7)), 30.0, split=split, joint_mask=mask,
+                  annotations={"activity": ["walking", "sitting"][n % 2]})
+            for n, (movement, mask) in enumerate(zip(movements, masks, strict=True))
+        ]  # fmt: skip
+        Path(uri, "trials").mkdir(parents=True)
+        parquet.write_table(table(trials, {"activity": "text"}), f"{uri}/trials/part-0.parquet")
+        storage.write_json(f"{uri}/cohort.json", {"annotations": {"activity": "text"}, "frame_rate_hz": 30.0})
+        return {}
+
+    return artifact.make("cohort", 1, {}, {}, build, str(root), data="synthetic")
+
+
+def test_what_is_not_recorded_counts_nowhere_and_what_is_zeroed_counts_whole(tmp_path):
+    movements, legs = movements_of([90, 50]), np.isin(np.arange(N_JOINTS), PARTS["legs"])
+    masks = [np.ones(N_JOINTS, bool), legs]
+    filled = [movements[0], np.where(legs, movements[1], 9.0).astype(np.float32)]
+    one, other = (
+        held_out(MotionTokenizer(small(), 30.0), cohort_of(tmp_path / str(n), found, masks, "test"))
+        for n, found in enumerate((movements, filled))
+    )
+    assert one == other
+    assert set(one["rmse_deg_by_activity"]) == {"walking", "sitting"}
+    toes = np.concatenate(movements)[:, (~TRACKED) & legs]
+    wrists = movements[0][:, (~TRACKED) & ~legs]
+    lost = sum(np.degrees(np.sqrt((x**2).mean(0))).sum() for x in (toes, wrists))
+    assert 34 * one["rmse_deg_all"] == pytest.approx(26 * one["rmse_deg_tracked"] + lost, abs=0.05)
+
+
+def test_a_share_of_windows_is_seen_without_some_joints_and_the_legs_stay(tmp_path):
+    cohort = cohort_of(tmp_path, movements_of([90, 40]), [np.ones(N_JOINTS, bool)] * 2, "train")
+    sizes = {"window": 64, "batch_size": 50, "steps": 20}
+    plain, hiding = (_Tokenizer(cohort.uri, {**sizes, "hide_joints": share}) for share in (0, 0.4))
+    whole, some = (it.collate([s for step in it.plan() for s in step]) for it in (plain, hiding))
+    assert torch.equal(whole["angles"], some["angles"])  # the same windows
+    assert whole["joints"].all()
+    hidden = (1 - some["joints"]).sum(1)
+    assert 0.3 < (hidden > 0).float().mean() < 0.5
+    assert not (1 - some["joints"])[hidden > 1][:, PARTS["legs"]].any()
+    assert set(hidden.int().tolist()) == {0, 1, 6, 7, 14, 20}
 
 
 def test_codebook_finds_the_centres_of_its_data():
