@@ -31,7 +31,7 @@ def main() -> None:
 
     def timed(batch_size: int) -> tuple[float, list[np.ndarray]]:
         started = time.perf_counter()
-        tokens = tokenizer.encode(trials, batch_size)
+        tokens = tokenizer.encode(trials, batch_size=batch_size)
         return time.perf_counter() - started, tokens
 
     timed(32)

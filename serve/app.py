@@ -90,6 +90,9 @@ class Recorded(BaseModel):
     missing_joints: list[str]
     repaired: str | None
 
+    def joint_mask(self) -> np.ndarray:
+        return ~np.isin(NAMES, self.missing_joints)
+
 
 class Answers(BaseModel):
     answers: list[Answer]
@@ -99,10 +102,12 @@ class Answers(BaseModel):
 
 
 class Motion(BaseModel):
-    """tokens: what /v1/chat takes; figure: a stick figure, positions in metres, a frame a row."""
+    """tokens and tokenizer (its fingerprint): what /v1/chat takes; figure: a stick figure, positions in metres, a
+    frame a row."""
 
     recording: Recorded
     tokens: list[int]
+    tokenizer: str
     figure: dict[str, Any]
 
 
@@ -112,9 +117,11 @@ class Turn(BaseModel):
 
 
 class Chat(BaseModel):
-    """The model is single-turn: the last message is the question."""
+    """The model is single-turn: the last message is the question. tokenizer: that made the tokens; another one
+    than the model's is refused."""
 
     tokens: list[int] = Field(min_length=1, max_length=20_000)
+    tokenizer: str | None = None
     messages: list[Turn] = Field(min_length=1, max_length=200)
 
 
@@ -131,21 +138,23 @@ class Model:
 
         from biomechgpt.language import model as network
         from biomechgpt.language.answer import Answerer
-        from biomechgpt.tokenizer import MotionTokenizer
+        from biomechgpt.tokenizer import MotionTokenizer, require_same_tokenizer
 
         network.quiet()
         torch.set_num_threads(cluster.cpus_for(1))
         made = artifact.load(bundle, "model", verify=True)
         self.answerer = Answerer(made.uri)
-        self.motion = MotionTokenizer.load(storage.join(made.uri, "motion_tokenizer"))
-        used = self.answerer.longest_movement * self.motion.downsampling / self.motion.frame_rate_hz
+        motion = storage.join(made.uri, "motion_tokenizer")
+        require_same_tokenizer(made, artifact.load(motion, "tokenizer"))
+        self.motion = MotionTokenizer.load(motion)
         self.about = {
             "model": About(fingerprint=made.fingerprint, base=made.figures["base"], data=made.data),
             "tasks": self.answerer.tasks,
             "longest_question": self.answerer.longest_question,
             "frame_rate_hz": self.motion.frame_rate_hz,
             "codes": len(self.motion.codebook),
-            "longest_s": used,
+            "tokenizer": self.motion.fingerprint,
+            "longest_s": self.answerer.longest_movement / self.motion.tokens_per_s,
         }
         self.answer.set_max_batch_size(batch_size)  # type: ignore[attr-defined]
         self.answer.set_batch_wait_timeout_s(batch_wait_s)  # type: ignore[attr-defined]
@@ -156,9 +165,9 @@ class Model:
         """What the gateway needs to know: the model, its tasks, its frame rate and how much it reads."""
         return self.about
 
-    async def tokenize(self, angles_rad: np.ndarray) -> list[int]:
-        """(T, 34) radians at the tokenizer's rate -> motion tokens."""
-        return (await asyncio.to_thread(self.motion.encode, [angles_rad]))[0].tolist()
+    async def tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> list[int]:
+        """(T, 34) radians at the tokenizer's rate, and which joints were recorded -> motion tokens."""
+        return (await asyncio.to_thread(self.motion.encode, [angles_rad], [joint_mask]))[0].tolist()
 
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.01)
     async def answer(self, asked: list[tuple[list[int], str]]) -> list[str]:
@@ -237,7 +246,7 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
         about = await ask(model.describe)
         asked = await questions(about, tasks, question)
         recorded, angles, _, content = await read(about, recording)
-        tokens = await ask(model.tokenize, angles)
+        tokens = await ask(model.tokenize, angles, recorded.joint_mask())
         made = Answers(
             answers=await answers(about, tokens, asked),
             model=about["model"],
@@ -272,8 +281,9 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
     @app.post("/v1/motions")
     async def motion(recording: Annotated[UploadFile, File()]) -> Motion:
         """Read a recording: its motion tokens, and a stick figure to show."""
-        recorded, angles, pelvis, _ = await read(await ask(model.describe), recording)
-        tokens = await ask(model.tokenize, angles)
+        about = await ask(model.describe)
+        recorded, angles, pelvis, _ = await read(about, recording)
+        tokens = await ask(model.tokenize, angles, recorded.joint_mask())
         points = await asyncio.to_thread(figure.points_m, angles, pelvis, ground="frame")
         drawn = {
             "frame_rate_hz": recorded.frame_rate_hz,
@@ -281,7 +291,7 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
             "bones": figure.BONES,
             "positions_m": np.round(points.astype(float), 3).tolist(),
         }
-        return Motion(recording=recorded, tokens=tokens, figure=drawn)
+        return Motion(recording=recorded, tokens=tokens, tokenizer=about["tokenizer"], figure=drawn)
 
     @app.post("/v1/answers")
     async def answer(
@@ -299,6 +309,9 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
         wrong = [token for token in chat.tokens if not 0 <= token < about["codes"]]
         if wrong:
             raise ApiError("bad_request", f"tokens: expected 0 to {about['codes'] - 1}, found {wrong[0]}")
+        if chat.tokenizer not in (None, about["tokenizer"]):
+            expected = f"tokenizer: expected the model's, {about['tokenizer']}"
+            raise ApiError("bad_request", f"{expected}, found tokens of {chat.tokenizer}")
         if chat.messages[-1].role != "user":
             raise ApiError("bad_request", "messages: expected the last to be the user's")
         asked = await questions(about, [], chat.messages[-1].content)

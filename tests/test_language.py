@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import save_file
 from scipy.spatial.distance import pdist
 from torch.nn import functional
 from transformers import Gemma3Config, Gemma3ForCausalLM, Gemma3ForConditionalGeneration
@@ -35,6 +34,7 @@ from biomechgpt.language.base import BaseSettings, check, make_base
 from biomechgpt.language.samples import plan_batches
 from biomechgpt.settings import InputError, load, override
 from biomechgpt.tasks import load_tasks
+from biomechgpt.tokenizer import MotionTokenizer
 from biomechgpt.tokenizer.model import LossSettings, MotionVQVAE, NetworkSettings
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -287,21 +287,19 @@ def room(tmp_path_factory, codebook):
         return {}
 
     def write_tokenizer(uri):
-        settings = NetworkSettings(codes=CODES, code_dim=codebook.shape[1], width=8)
+        settings = NetworkSettings(quantizer={"codes": CODES}, code_dim=codebook.shape[1], width=8)
         vqvae = MotionVQVAE(settings, LossSettings())
         vqvae.quantizer.codebook.copy_(torch.from_numpy(codebook))
-        Path(uri).mkdir(parents=True)
-        save_file({k: v.contiguous() for k, v in vqvae.state_dict().items()}, f"{uri}/model.safetensors")
-        info = {"network": settings.model_dump(mode="json"), "frame_rate_hz": 30.0}
-        storage.write_json(f"{uri}/tokenizer.json", info)
+        MotionTokenizer(vqvae, 30.0).save(uri)
         return {}
 
-    tokens = made("tokens", root, write_tokens)
+    tokenizer = made("tokenizer", root, write_tokenizer)
+    tokens = made("tokens", root, write_tokens, {"tokenizer": tokenizer})
     questions = make_questions(tokens, QuestionsSettings(tasks=str(CONFIGS / "tasks")), str(root))
     return root, {
         "questions": questions,
         "tokens": tokens,
-        "tokenizer": made("tokenizer", root, write_tokenizer),
+        "tokenizer": tokenizer,
     }
 
 

@@ -22,7 +22,7 @@ from biomechgpt.cohort.simulator import trials as trials_of
 from biomechgpt.experiment.pipeline import PipelineSettings, run_pipeline
 from biomechgpt.settings import load, override
 from biomechgpt.tokenizer import MotionTokenizer, make_tokenizer, read_tokens
-from biomechgpt.tokenizer.train import prepare
+from biomechgpt.trial import from_row
 from conftest import ROOT
 
 pytestmark = pytest.mark.cluster
@@ -70,7 +70,8 @@ def test_tokens_are_those_of_each_trial_alone_and_nobody_crosses(tiny):
     assert len(table) == len(rows)
     tokenizer = MotionTokenizer.load(tiny.made("tokenizer").uri)
     for row in table[:6]:
-        (alone,) = tokenizer.encode([prepare(rows[row["trial"]])[0]])
+        trial = from_row(rows[row["trial"]])
+        (alone,) = tokenizer.encode([trial.angles_rad], [trial.joint_mask])
         assert alone.tolist() == row["tokens"]
     splits = {}
     for row in table:

@@ -105,7 +105,8 @@ def test_a_question_of_ones_own_and_chat_get_the_same_answer(client, walk):
     motion = client.post("/v1/motions", files=upload(walk)).json()
     messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello"}]
     messages.append({"role": "user", "content": question})
-    chatted = client.post("/v1/chat", json={"tokens": motion["tokens"], "messages": messages}).json()
+    moved = {key: motion[key] for key in ("tokens", "tokenizer")}
+    chatted = client.post("/v1/chat", json={**moved, "messages": messages}).json()
     assert chatted["answers"] == asked
     own = client.post("/v1/answers", files=upload(walk), data={"question": "Who won?"}).json()["answers"]
     assert own[0]["task"] is None
@@ -215,6 +216,7 @@ def test_wrong_chats_and_paths(client):
         ({"tokens": [], "messages": ask}, "tokens"),
         ({"tokens": [1], "messages": [{"role": "assistant", "content": "x"}]}, "the last to be the user's"),
         ({"tokens": [1]}, "messages"),
+        ({"tokens": [1], "tokenizer": "0123", "messages": ask}, "found tokens of 0123"),
     ):
         refused = client.post("/v1/chat", json=body)
         assert refused.status_code == 422

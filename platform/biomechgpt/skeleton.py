@@ -67,6 +67,13 @@ TRACKED: np.ndarray = np.array([joint.tracked for joint in JOINTS])
 LOW_RAD: np.ndarray = np.radians([joint.low_deg for joint in JOINTS])
 HIGH_RAD: np.ndarray = np.radians([joint.high_deg for joint in JOINTS])
 
+PARTS: dict[str, np.ndarray] = {
+    "legs": np.arange(14),
+    "trunk": np.arange(14, 20),
+    "arms": np.arange(20, 34),
+}
+"""Which joints make up a part of the body, by their numbers; the trunk has the neck."""
+
 NECK = ("neck_extension", "neck_bending", "neck_rotation")
 """Absent from most OpenSim models: a file without them is complete, and its neck is held at zero."""
 

@@ -25,7 +25,7 @@ from biomechgpt.dialogue.questions import read_questions, read_tasks
 from biomechgpt.language import model as network
 from biomechgpt.language.score import Scores, quantile, score
 from biomechgpt.settings import InputError, Settings
-from biomechgpt.tokenizer import read_tokens
+from biomechgpt.tokenizer import read_tokens, require_same_tokenizer
 
 VERSION = 2
 
@@ -209,7 +209,11 @@ _ANSWERED = [
 def make_answers(
     model: Artifact, questions: Artifact, tokens: Artifact, settings: AnswerSettings, root: str
 ) -> Artifact:
-    """The answers artifact: `answers.parquet`, a row a question asked of the settings' splits."""
+    """The answers artifact: `answers.parquet`, a row a question asked of the settings' splits.
+
+    Raises InputError for tokens of another tokenizer than the model's.
+    """
+    require_same_tokenizer(model, tokens)
 
     def build(uri: str) -> dict[str, Any]:
         cluster.connect()

@@ -26,7 +26,7 @@ from biomechgpt.language.samples import SampleSettings, TreeTrainee, plan_batche
 from biomechgpt.language.stand_in import StandInSettings
 from biomechgpt.settings import InputError, Settings
 from biomechgpt.tasks import Tasks
-from biomechgpt.tokenizer import MotionTokenizer, read_tokens
+from biomechgpt.tokenizer import MotionTokenizer, read_tokens, require_same_tokenizer
 from biomechgpt.training import TrainingSettings, fit
 
 VERSION = 1
@@ -172,8 +172,12 @@ def _shuffled(rows: list[dict[str, Any]], rng: np.random.Generator) -> tuple[lis
 def make_base(
     questions: Artifact, tokens: Artifact, tokenizer: Artifact, settings: BaseSettings, root: str
 ) -> Artifact:
-    """The base artifact: `model/` in Hugging Face's layout with motion in its vocabulary."""
+    """The base artifact: `model/` in Hugging Face's layout with motion in its vocabulary.
+
+    Raises InputError for tokens of another tokenizer.
+    """
     check(settings)
+    require_same_tokenizer(tokens, tokenizer)
 
     def build(uri: str) -> dict[str, Any]:
         arguments: dict[str, Any] = {

@@ -19,7 +19,7 @@ from biomechgpt.language import base as base_room
 from biomechgpt.language import model as network
 from biomechgpt.language.samples import SampleSettings, TreeTrainee, read_trees
 from biomechgpt.settings import Settings
-from biomechgpt.tokenizer import read_tokens
+from biomechgpt.tokenizer import read_tokens, require_same_tokenizer
 from biomechgpt.training import TrainingSettings, fit
 
 VERSION = 2
@@ -125,7 +125,11 @@ def make_model(
     settings: FinetuneSettings,
     root: str,
 ) -> Artifact:
-    """The bundle: `adapter/`, `base/`, `motion_tokenizer/`, `tasks.json` and `bundle.json`."""
+    """The bundle: `adapter/`, `base/`, `motion_tokenizer/`, `tasks.json` and `bundle.json`.
+
+    Raises InputError for a base or tokens of another tokenizer.
+    """
+    require_same_tokenizer(base, tokens, tokenizer)
 
     def build(uri: str) -> dict[str, Any]:
         arguments = {

@@ -1,6 +1,12 @@
 """The motion tokenizer: a VQ-VAE, its training, and movement to tokens and back."""
 
-from biomechgpt.tokenizer.encode import MotionTokenizer, TokensSettings, make_tokens, read_tokens
+from biomechgpt.tokenizer.encode import (
+    MotionTokenizer,
+    TokensSettings,
+    make_tokens,
+    read_tokens,
+    require_same_tokenizer,
+)
 from biomechgpt.tokenizer.train import TokenizerSettings, make_tokenizer
 
 __all__ = [
@@ -10,4 +16,5 @@ __all__ = [
     "make_tokenizer",
     "make_tokens",
     "read_tokens",
+    "require_same_tokenizer",
 ]

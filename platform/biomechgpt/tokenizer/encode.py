@@ -1,4 +1,8 @@
-"""Movement to motion tokens and back, one trial or a whole cohort through Ray Data."""
+"""Movement to motion tokens and back, one trial or a whole cohort through Ray Data.
+
+Long sequences go through the network in windows, each with as much around it as the network looks at: memory is
+bounded, and the tokens are those of the whole.
+"""
 
 import time
 from collections.abc import Sequence
@@ -9,84 +13,168 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from pydantic import Field
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from biomechgpt import artifact, cluster, storage
 from biomechgpt.artifact import Artifact
-from biomechgpt.settings import Settings
-from biomechgpt.skeleton import N_JOINTS, TRACKED
+from biomechgpt.settings import InputError, Settings, validate
+from biomechgpt.skeleton import N_JOINTS, NAMES
 from biomechgpt.tokenizer.model import LossSettings, MotionVQVAE, NetworkSettings
 
-VERSION = 1
+VERSION = 2
 
 
 class MotionTokenizer:
-    """A trained tokenizer. Sequences are batched by length; each gets the codes it would get alone."""
+    """A trained tokenizer. Sequences are batched by length; each gets the tokens it would get alone.
 
-    def __init__(self, network: MotionVQVAE, frame_rate_hz: float) -> None:
+    A step of `downsampling` frames is `tokens_per_step` tokens, one after another; each token names a row of
+    `codebook`. fingerprint: of the tokenizer's artifact. window: frames that go through the network at once, beside
+    their context.
+    """
+
+    def __init__(
+        self, network: MotionVQVAE, frame_rate_hz: float, fingerprint: str = "", window: int = 2048
+    ) -> None:
         self.network, self.frame_rate_hz = network.eval(), frame_rate_hz
+        self.fingerprint, self.window = fingerprint, window
         self.device = network.mean.device
 
     @classmethod
     def load(cls, uri: str) -> "MotionTokenizer":
-        """From a tokenizer artifact, or a bundle's copy of one."""
+        """From a tokenizer artifact, or a bundle's copy of one. InputError for one of another skeleton or form."""
         folder = storage.local_copy(uri)
         info = storage.read_json(str(folder / "tokenizer.json"))
-        network = MotionVQVAE(NetworkSettings(**info["network"]), LossSettings())
+        if info["joints"] != list(NAMES):
+            raise InputError(f"{uri}: tokenizer.json: joints: expected {list(NAMES)}, found {info['joints']}")
+        settings = validate(NetworkSettings, info["network"], f"{uri}/tokenizer.json: network")
+        network = MotionVQVAE(settings, LossSettings())
         network.load_state_dict(load_file(str(folder / "model.safetensors")))
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(network.to(device), info["frame_rate_hz"])
+        return cls(network.to(device), info["frame_rate_hz"], artifact.load(str(folder)).fingerprint)
+
+    def save(self, uri: str) -> None:
+        """Its weights (safetensors) and what else `load` needs (JSON), into an artifact's folder."""
+        info = {
+            "network": self.network.settings.model_dump(mode="json"),
+            "joints": list(NAMES),
+            "frame_rate_hz": self.frame_rate_hz,
+        }
+        weights = {name: value.contiguous().cpu() for name, value in self.network.state_dict().items()}
+        storage.write_bytes(storage.join(uri, "model.safetensors"), save(weights))
+        storage.write_json(storage.join(uri, "tokenizer.json"), info)
 
     @property
     def codebook(self) -> np.ndarray:
-        """(codes, code_dim) float32."""
-        return self.network.quantizer.codebook.cpu().numpy()
+        """(vocabulary, code_dim) float32, a row a token; what a step stands for is the sum of its rows."""
+        return self.network.quantizer.codebook.detach().cpu().numpy()
 
     @property
     def downsampling(self) -> int:
         return self.network.settings.downsampling
 
-    def encode(self, movements: Sequence[np.ndarray], batch_size: int = 32) -> list[np.ndarray]:
-        """Each (T, 34) radians at `frame_rate_hz` -> (ceil(T / downsampling),) int32; the last frame
-        is repeated to fill the last token. The eight untracked joints are ignored."""
-        result: list[np.ndarray] = [np.empty(0, np.int32)] * len(movements)
-        step = self.downsampling
-        for some in _alike([len(m) for m in movements], batch_size):
-            lengths = [-(-len(movements[i]) // step) * step for i in some]
-            x = np.zeros((len(some), max(lengths), N_JOINTS), np.float32)
-            frames = np.zeros(x.shape[:2], np.float32)
-            for row, (i, length) in enumerate(zip(some, lengths, strict=True)):
-                n = len(movements[i])
-                x[row, :n] = movements[i] * TRACKED
-                x[row, n:length] = x[row, n - 1]
-                frames[row, :length] = 1
-            codes = self.network.encode(self._tensor(x), self._tensor(frames)).cpu().numpy()
-            for row, (i, length) in enumerate(zip(some, lengths, strict=True)):
-                result[i] = codes[row, : length // step].astype(np.int32)
+    @property
+    def tokens_per_step(self) -> int:
+        return self.network.tokens_per_step
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.frame_rate_hz / self.downsampling * self.tokens_per_step
+
+    @property
+    def bits_per_s(self) -> float:
+        return self.frame_rate_hz / self.downsampling * float(np.log2(self.network.quantizer.sizes).sum())
+
+    def encode(
+        self,
+        movements: Sequence[np.ndarray],
+        masks: Sequence[np.ndarray] | np.ndarray | None = None,
+        batch_size: int = 32,
+    ) -> list[np.ndarray]:
+        """Each (T, 34) radians at `frame_rate_hz` -> (ceil(T / downsampling) * tokens_per_step,) int32; the last
+        frame is repeated to fill the last step.
+
+        masks: (34,) bool each, True where a joint was recorded; by default all were.
+        """
+        down, per_step = self.downsampling, self.tokens_per_step
+        steps = [-(-len(movement) // down) for movement in movements]
+        result = [np.empty(n * per_step, np.int32) for n in steps]
+        for some in self._batches(steps, batch_size):
+            longest = max(seen.stop - seen.start for _, _, seen in some) * down
+            angles = np.zeros((len(some), longest, N_JOINTS), np.float32)
+            frames = np.zeros(angles.shape[:2], np.float32)
+            joints = np.ones((len(some), N_JOINTS), np.float32)
+            for row, (i, _, seen) in enumerate(some):
+                at = np.minimum(np.arange(seen.start * down, seen.stop * down), len(movements[i]) - 1)
+                angles[row, : len(at)] = movements[i][at]
+                frames[row, : len(at)] = 1
+                if masks is not None:
+                    joints[row] = masks[i]
+            tokens = self.network.encode(*map(self._tensor, (angles, frames, joints))).cpu().numpy()
+            for row, (i, own, seen) in enumerate(some):
+                at = (own.start - seen.start) * per_step
+                here = slice(own.start * per_step, own.stop * per_step)
+                result[i][here] = tokens[row, at : at + len(result[i][here])]
         return result
 
     def decode(self, tokens: Sequence[np.ndarray], batch_size: int = 32) -> list[np.ndarray]:
-        """Each (n,) codes -> (n * downsampling, 34) float32 radians."""
-        result: list[np.ndarray] = [np.empty((0, N_JOINTS), np.float32)] * len(tokens)
-        for some in _alike([len(t) for t in tokens], batch_size):
-            length = max(len(tokens[i]) for i in some)
-            codes, valid = np.zeros((len(some), length), np.int64), np.zeros((len(some), length), np.float32)
-            for row, i in enumerate(some):
-                codes[row, : len(tokens[i])] = tokens[i]
-                valid[row, : len(tokens[i])] = 1
-            angles = self.network.decode(self._tensor(codes), self._tensor(valid)).cpu().numpy() * TRACKED
-            for row, i in enumerate(some):
-                result[i] = angles[row, : len(tokens[i]) * self.downsampling].astype(np.float32)
+        """Each (n * tokens_per_step,) tokens -> (n * downsampling, 34) float32 radians.
+
+        Raises InputError for a number that is no token, and for a part of a step.
+        """
+        down, per_step, size = self.downsampling, self.tokens_per_step, sum(self.network.quantizer.sizes)
+        tokens = [np.asarray(movement) for movement in tokens]
+        for movement in tokens:
+            wrong = movement[(movement < 0) | (movement >= size)]
+            if len(wrong):
+                raise InputError(f"tokens: expected 0 to {size - 1}, found {wrong[0]}")
+            if len(movement) % per_step:
+                raise InputError(f"tokens: expected a multiple of {per_step}, found {len(movement)}")
+        steps = [len(movement) // per_step for movement in tokens]
+        result = [np.empty((n * down, N_JOINTS), np.float32) for n in steps]
+        for some in self._batches(steps, batch_size):
+            longest = max(seen.stop - seen.start for _, _, seen in some)
+            codes = np.zeros((len(some), longest * per_step), np.int64)
+            valid = np.zeros((len(some), longest), np.float32)
+            for row, (i, _, seen) in enumerate(some):
+                n = seen.stop - seen.start
+                codes[row, : n * per_step] = tokens[i][seen.start * per_step : seen.stop * per_step]
+                valid[row, :n] = 1
+            angles = self.network.decode(self._tensor(codes), self._tensor(valid)).cpu().numpy()
+            for row, (i, own, seen) in enumerate(some):
+                at = (own.start - seen.start) * down
+                here = slice(own.start * down, own.stop * down)
+                result[i][here] = angles[row, at : at + len(result[i][here])]
         return result
+
+    def _batches(self, steps: Sequence[int], batch_size: int) -> list[list[tuple[int, slice, slice]]]:
+        """(sequence, its steps of a window, these with their context) in batches of alike length."""
+        context, size = self.network.settings.context, max(self.window // self.downsampling, 1)
+        windows = [
+            (i, slice(at, min(at + size, n)), slice(max(at - context, 0), min(at + size + context, n)))
+            for i, n in enumerate(steps)
+            for at in range(0, n, size)
+        ]
+        windows.sort(key=lambda window: window[2].stop - window[2].start)
+        return [windows[at : at + batch_size] for at in range(0, len(windows), batch_size)]
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(self.device)
 
 
-def _alike(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Numbers of sequences in batches of alike length; empty sequences are left out."""
-    order = [i for i in np.argsort(lengths, kind="stable").tolist() if lengths[i] > 0]
-    return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+def require_same_tokenizer(*made: Artifact) -> None:
+    """Raise InputError, which names both fingerprints, where tokens meet a model of another tokenizer.
+
+    made: tokenizers, tokens, language bases and bundles.
+    """
+    marks = {
+        one.uri: one.fingerprint
+        if one.kind == "tokenizer"
+        else one.manifest["inputs"]["tokenizer"]["fingerprint"]
+        for one in made
+    }
+    if len(set(marks.values())) > 1:
+        found = "".join(f"\n  {uri}: tokenizer {mark}" for uri, mark in marks.items())
+        raise InputError(f"tokens and models: expected one tokenizer, found{found}")
 
 
 class TokensSettings(Settings):
@@ -94,6 +182,10 @@ class TokensSettings(Settings):
 
     batch_size: int = Field(64, ge=1, exclude=True)
     workers: int = Field(1, ge=1, exclude=True)
+
+
+MOVEMENT = ("angles_rad", "joint_mask")
+"""Columns that a trial's tokens take the place of."""
 
 
 class _EncodeBatch:
@@ -107,15 +199,14 @@ class _EncodeBatch:
         self.done, self.said = 0, time.time()
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        movements = [
-            np.asarray(row, np.float32).reshape(-1, N_JOINTS) for row in block["angles_rad"].to_pylist()
-        ]
-        tokens = pa.array(self.tokenizer.encode(movements), pa.list_(pa.int32()))
+        movements = [row.values.to_numpy().reshape(-1, N_JOINTS) for row in block["angles_rad"]]
+        masks = block["joint_mask"].to_pylist()
+        tokens = pa.array(self.tokenizer.encode(movements, masks), pa.list_(pa.int32()))
         self.done += len(movements)
         if time.time() - self.said > 10:
             self.said = time.time()
             print(f"tokens: {self.done} trials by this worker", flush=True)
-        return block.drop_columns(["angles_rad"]).append_column("tokens", tokens)
+        return block.drop_columns(list(MOVEMENT)).append_column("tokens", tokens)
 
 
 def make_tokens(cohort: Artifact, tokenizer: Artifact, settings: TokensSettings, root: str) -> Artifact:
@@ -126,7 +217,7 @@ def make_tokens(cohort: Artifact, tokenizer: Artifact, settings: TokensSettings,
 
         cluster.connect()
         info = cohort.read_json("cohort.json")
-        columns = ["trial", "participant", "split", "data", "n_frames", "angles_rad", *info["annotations"]]
+        columns = ["trial", "participant", "split", "data", "n_frames", *MOVEMENT, *info["annotations"]]
         storage.remove(storage.join(uri, "tokens"))  # of a run that died half-way
         source, folder = storage.arrow_filesystem(cohort.path("trials"))
         target, path = storage.arrow_filesystem(storage.join(uri, "tokens"))
@@ -151,8 +242,9 @@ def make_tokens(cohort: Artifact, tokenizer: Artifact, settings: TokensSettings,
             {
                 "tokenizer": tokenizer.fingerprint,
                 "codes": len(loaded.codebook),
+                "tokens_per_step": loaded.tokens_per_step,
+                "tokens_per_s": loaded.tokens_per_s,
                 "annotations": info["annotations"],
-                "tokens_per_s": loaded.frame_rate_hz / loaded.downsampling,
             },
         )
         lengths = pa.compute.list_value_length(table["tokens"])

@@ -5,16 +5,17 @@ Zhang et al., "T2M-GPT: Generating Human Motion from Textual Descriptions with D
 sequence's end, so that a sequence in a padded batch gets the codes it gets alone. Knows tensors only.
 """
 
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from biomechgpt.settings import Settings
-from biomechgpt.skeleton import N_JOINTS
-from biomechgpt.tokenizer.quantizer import Quantizer
+from biomechgpt.skeleton import N_JOINTS, PARTS, TRACKED
+from biomechgpt.tokenizer.quantizer import QUANTIZERS, Grouped, QuantizerSettings
 from biomechgpt.training import Terms
 
 DEGREES = 180 / torch.pi
@@ -23,18 +24,38 @@ DEGREES = 180 / torch.pi
 class NetworkSettings(Settings):
     """The defaults are the paper's; `downsampling` is a power of two."""
 
-    codes: int = Field(512, ge=2)
-    code_dim: int = Field(512, ge=1)
+    joints: Literal["tracked", "all"] = Field(
+        "tracked", description="tracked: forearm rotation, wrists and toes are zeroed, as in the paper"
+    )
+    quantizer: QuantizerSettings = QuantizerSettings()
+    code_dim: int = Field(512, ge=len(PARTS))
     width: int = Field(512, ge=8)
     depth: int = Field(3, ge=1, description="residual convolutions at each scale")
     dilation_growth: int = Field(3, ge=1)
-    halvings: int = Field(2, ge=0, le=5, description="2: one token for 4 frames")
-    decay: float = Field(0.99, gt=0, lt=1, description="of the codebook's moving averages")
-    reset_below: float = Field(1.0, ge=0, description="codes used less than this, on average, are replaced")
+    halvings: int = Field(2, ge=0, le=5, description="2: one step of tokens for 4 frames")
 
     @property
     def downsampling(self) -> int:
+        """Frames a step of the code."""
         return 2**self.halvings
+
+    @property
+    def seen(self) -> np.ndarray:
+        """(34,) bool: joints that the network sees; it makes zeros of the others."""
+        return TRACKED if self.joints == "tracked" else np.ones(N_JOINTS, dtype=bool)
+
+    @property
+    def context(self) -> int:
+        """Steps on either side that decide a step's code, and, of the decoder, its angles."""
+        reach = sum(self.dilation_growth**i for i in range(self.depth))
+        # From a step back to the frames that it was made from, and from its frames back to steps.
+        low, high = -1, 1
+        first, last = -2, self.downsampling + 1
+        for _ in range(self.halvings):
+            low, high = 2 * (low - reach) - 1, 2 * (high + reach) + 2
+            first, last = (first - 1) // 2 - reach, (last + 1) // 2 + reach
+        encoder = max(1 - low, high + 2 - self.downsampling)  # frames beyond the step's own
+        return max(-(-encoder // self.downsampling), 1 - first, last + 1)
 
 
 class LossSettings(Settings):
@@ -67,25 +88,39 @@ class _Stack(nn.ModuleList):
 
 
 class Encoder(nn.Module):
-    def __init__(self, settings: NetworkSettings) -> None:
+    """joints, width, dim: of what comes in, inside and out."""
+
+    def __init__(self, settings: NetworkSettings, joints: int, width: int, dim: int) -> None:
         super().__init__()
-        width = settings.width
-        self.first = nn.Conv1d(N_JOINTS, width, 3, padding=1)
+        self.first = nn.Conv1d(joints, width, 3, padding=1)
         self.halve = nn.ModuleList(
             nn.Conv1d(width, width, 4, stride=2, padding=1) for _ in range(settings.halvings)
         )
         self.stacks = nn.ModuleList(
             _Stack(width, settings.depth, settings.dilation_growth) for _ in range(settings.halvings)
         )
-        self.last = nn.Conv1d(width, settings.code_dim, 3, padding=1)
+        self.last = nn.Conv1d(width, dim, 3, padding=1)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 34, T), mask (B, 1, T) -> (B, D, T / downsampling) and its mask."""
+        """(B, joints, T), mask (B, 1, T) -> (B, dim, T / downsampling) and its mask."""
         x = functional.relu(self.first(x * mask)) * mask
         for halve, stack in zip(self.halve, self.stacks, strict=True):
             mask = mask[..., ::2]
             x = stack(halve(x) * mask, mask)
         return self.last(x) * mask, mask
+
+
+class PartEncoders(nn.ModuleList):
+    """An encoder of half the width for each of `skeleton.PARTS`: a part's codes depend on its joints alone."""
+
+    def __init__(self, settings: NetworkSettings, dims: list[int]) -> None:
+        parts = zip(PARTS.values(), dims, strict=True)
+        super().__init__(Encoder(settings, len(part), settings.width // 2, dim) for part, dim in parts)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 34, T), mask (B, 1, T) -> (B, D, T / downsampling) and its mask."""
+        made = [encoder(x[:, part], mask) for encoder, part in zip(self, PARTS.values(), strict=True)]
+        return torch.cat([z for z, _ in made], 1), made[0][1]
 
 
 class Decoder(nn.Module):
@@ -111,52 +146,72 @@ class Decoder(nn.Module):
 
 
 class MotionVQVAE(nn.Module):
-    """Angles in radians in, codes and angles out; its forward is the training loss.
+    """Angles in radians in, tokens and angles out; its forward is the training loss.
 
-    The angles are standardised by `mean` and `scale` (34,), stored with the weights.
+    The angles are standardised by `mean` and `scale` (34,), stored with the weights. A joint that is missing, or
+    that the settings leave out, is held at its mean.
     """
 
     mean: Tensor
     scale: Tensor
+    seen: Tensor
 
     def __init__(self, settings: NetworkSettings, loss: LossSettings, seed: int = 0) -> None:
         super().__init__()
         self.settings, self.loss = settings, loss
         self.register_buffer("mean", torch.zeros(N_JOINTS))
         self.register_buffer("scale", torch.ones(N_JOINTS))
-        self.encoder, self.decoder = Encoder(settings), Decoder(settings)
-        self.quantizer = Quantizer(
-            settings.codes, settings.code_dim, settings.decay, settings.reset_below, seed
-        )
+        self.register_buffer("seen", torch.from_numpy(settings.seen).float(), persistent=False)
+        self.quantizer: Any = QUANTIZERS[settings.quantizer.kind](settings.quantizer, settings.code_dim, seed)
+        self.encoder: nn.Module
+        if isinstance(self.quantizer, Grouped):
+            self.encoder = PartEncoders(settings, self.quantizer.dims)
+        else:
+            self.encoder = Encoder(settings, N_JOINTS, settings.width, settings.code_dim)
+        self.decoder = Decoder(settings)
 
     def forward(self, angles: Tensor, joints: Tensor, frames: Tensor) -> Terms:
         """angles (B, T, 34) radians; joints (B, 34) and frames (B, T) float, 1 where they count."""
-        x = ((angles - self.mean) / self.scale * joints[:, None]).transpose(1, 2)
-        mask = frames[:, None]
+        x, mask = self._standard(angles, joints), frames[:, None]
         z, short = self.encoder(x, mask)
-        quantized, commitment = self.quantizer(z, short)
+        quantized, _, (distance, count) = self.quantizer(z, short)
         y = self.decoder(quantized, short)
-        weight = joints[:, :, None] * mask
+        weight = (joints * self.seen)[:, :, None] * mask
         still = weight[..., 1:] * mask[..., :-1]
         error = functional.smooth_l1_loss(y, x, reduction="none") * weight
         rate = functional.smooth_l1_loss(y.diff(), x.diff(), reduction="none") * still
         return {
             "reconstruction": (error.sum(), weight.sum()),
             "velocity": (self.loss.velocity * rate.sum(), still.sum()),
-            "commitment": (self.loss.commitment * commitment, short.sum() * z.shape[1]),
+            "commitment": (self.loss.commitment * distance, count),
         }
 
-    @torch.inference_mode()
-    def encode(self, angles: Tensor, frames: Tensor) -> Tensor:
-        """Codes (B, T / downsampling) of angles (B, T, 34) in radians; frames (B, T), 1 where they count."""
-        x = ((angles - self.mean) / self.scale).transpose(1, 2)
-        return self.quantizer.nearest(self.encoder(x, frames[:, None])[0])
+    @property
+    def tokens_per_step(self) -> int:
+        return len(self.quantizer.sizes)
 
     @torch.inference_mode()
-    def decode(self, codes: Tensor, valid: Tensor) -> Tensor:
-        """Angles (B, n * downsampling, 34) in radians of codes (B, n); valid (B, n), 1 where they count."""
-        x = self.decoder(self.quantizer.vectors(codes), valid[:, None])
-        return x.transpose(1, 2) * self.scale + self.mean
+    def encode(self, angles: Tensor, frames: Tensor, joints: Tensor | None = None) -> Tensor:
+        """Tokens (B, T / downsampling * tokens_per_step) of angles (B, T, 34) in radians.
+
+        frames (B, T) and joints (B, 34; by default all): float, 1 where they count.
+        """
+        x = self._standard(angles, torch.ones_like(angles[:, 0]) if joints is None else joints)
+        return self.quantizer(*self.encoder(x, frames[:, None]))[1].flatten(1)
+
+    @torch.inference_mode()
+    def decode(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        """Angles (B, n * downsampling, 34) in radians of tokens (B, n * tokens_per_step).
+
+        valid (B, n): 1 where a step counts.
+        """
+        vectors = self.quantizer.codebook[tokens.unflatten(1, (-1, self.tokens_per_step))].sum(2)
+        x = self.decoder(vectors.transpose(1, 2), valid[:, None])
+        return (x.transpose(1, 2) * self.scale + self.mean) * self.seen
+
+    def _standard(self, angles: Tensor, joints: Tensor) -> Tensor:
+        x = (angles - self.mean) / self.scale * (joints * self.seen)[:, None]
+        return x.transpose(1, 2)
 
 
 def perplexity(codes: Any, size: int) -> float:

@@ -1,27 +1,48 @@
 """Trains the motion tokenizer on a cohort's training participants and measures it on held-out ones."""
 
-import json
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from pydantic import Field, model_validator
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from biomechgpt import artifact, storage
+from biomechgpt import artifact
 from biomechgpt.artifact import Artifact
 from biomechgpt.cohort import read_table
 from biomechgpt.settings import InputError, Settings
-from biomechgpt.skeleton import N_JOINTS, NAMES, TRACKED
+from biomechgpt.skeleton import N_JOINTS, NAMES, PARTS, TRACKED
 from biomechgpt.tokenizer.encode import MotionTokenizer
 from biomechgpt.tokenizer.model import LossSettings, MotionVQVAE, NetworkSettings, perplexity
 from biomechgpt.training import Trainee, TrainingSettings, fit
 
-VERSION = 1
-COLUMNS = ["split", "n_frames", "angles_rad", "joint_mask"]
+VERSION = 2
+LEGS = np.isin(np.arange(N_JOINTS), PARTS["legs"])
+BY = ("activity", "diagnosis")
+"""Annotations by whose values the error is told, where the cohort has them."""
+
+
+def _hideable() -> np.ndarray:
+    """(sets, 34) bool: nothing; all but the legs; arms; trunk; right arm; left arm; each joint by itself."""
+    right, left = (np.array([name.endswith(side) for name in NAMES]) for side in ("_r", "_l"))
+    arms, trunk = (np.isin(np.arange(N_JOINTS), PARTS[part]) for part in ("arms", "trunk"))
+    return np.stack(
+        [
+            np.zeros(N_JOINTS, dtype=bool),
+            ~LEGS,
+            arms,
+            trunk,
+            arms & right,
+            arms & left,
+            *np.eye(N_JOINTS, dtype=bool),
+        ]
+    )
+
+
+HIDEABLE = _hideable()
+SINGLE = len(HIDEABLE) - N_JOINTS
+"""Where in `HIDEABLE` the single joints begin."""
 
 
 class TokenizerSteps(TrainingSettings):
@@ -32,12 +53,17 @@ class TokenizerSteps(TrainingSettings):
 
 
 class TokenizerSettings(Settings):
-    """batch_size: windows a step over all workers; window: frames of each."""
+    """batch_size: windows a step over all workers; window: frames of each.
+
+    hide_joints: share of windows that are seen without some joints, so that recordings of another skeleton, the
+    legs alone for example, get tokens of the same vocabulary.
+    """
 
     network: NetworkSettings = NetworkSettings()
     loss: LossSettings = LossSettings()
     window: int = Field(64, ge=8)
     batch_size: int = Field(256, ge=1)
+    hide_joints: float = Field(0.0, ge=0, le=1)
     steps: int = Field(20_000, ge=1)
     training: TokenizerSteps = TokenizerSteps()
 
@@ -45,34 +71,40 @@ class TokenizerSettings(Settings):
     def _fits(self) -> "TokenizerSettings":
         if self.window % self.network.downsampling:
             raise ValueError(f"window: expected a multiple of the downsampling, {self.network.downsampling}")
-        if self.batch_size % self.training.workers:
-            raise ValueError("batch_size: expected a multiple of training.workers")
+        if self.batch_size < self.training.workers:
+            raise ValueError("batch_size: expected at least training.workers")
         if self.training.precision != "fp32":
             raise ValueError("training.precision: the codebook's moving averages need fp32")
         return self
 
 
 class _Tokenizer(Trainee):
-    """Samples are the frames that a window may start at, counted over all training trials."""
+    """Samples are the frames that a window may start at, counted over all training trials, times what may be
+    hidden in it: which joints are is part of the plan, so it depends on neither workers nor interruptions."""
 
     def __init__(self, cohort: str, settings: dict[str, Any]) -> None:
         self.settings = TokenizerSettings.model_validate(settings)
         self.cohort = artifact.load(cohort)
-        rows = [row for row in read_table(self.cohort, COLUMNS).to_pylist() if row["split"] == "train"]
-        if not rows:
-            raise InputError(f"{cohort}: no training trials")
-        trials = [prepare(row) for row in rows]
-        self.angles = torch.from_numpy(np.concatenate([angles for angles, _ in trials]))
-        self.joints = torch.from_numpy(np.stack([joints for _, joints in trials]))
-        self.ends = np.cumsum([len(angles) for angles, _ in trials])
+        movements, masks, _ = read_trials(self.cohort, "train")
+        self.angles = torch.from_numpy(np.concatenate(movements))
+        self.joints = torch.from_numpy(masks)
+        self.ends = np.cumsum([len(angles) for angles in movements])
 
     def model(self) -> nn.Module:
         settings = self.settings
         self.network = MotionVQVAE(settings.network, settings.loss, settings.training.seed)
+        lengths = torch.from_numpy(np.diff(self.ends, prepend=0))
+        count = (self.joints.double() * lengths[:, None]).sum(0).clamp(min=1)
+
+        def mean_of(power: int) -> Tensor:
+            sums = torch.stack([x.double().pow(power).sum(0) for x in self.angles.split(lengths.tolist())])
+            return (sums * self.joints).sum(0) / count
+
+        mean = mean_of(1)
+        spread = (mean_of(2) - mean.square()).clamp(min=0).sqrt()
+        self.network.mean.copy_(mean)
         # Joints that hardly move keep their size: noise is not to be blown up to a whole movement.
-        spread = self.angles.std(0).clamp(min=np.radians(1.0))
-        self.network.mean.copy_(self.angles.mean(0))
-        self.network.scale.copy_(torch.where(torch.from_numpy(TRACKED), spread, torch.ones(N_JOINTS)))
+        self.network.scale.copy_(spread.clamp(min=np.radians(1.0)))
         return self.network
 
     def plan(self) -> list[list[int]]:
@@ -85,69 +117,98 @@ class _Tokenizer(Trainee):
             ]
         )
         rng = np.random.default_rng(self.settings.training.seed)
-        return starts[
-            rng.integers(len(starts), size=(self.settings.steps, self.settings.batch_size))
-        ].tolist()
+        shape = (self.settings.steps, self.settings.batch_size)
+        chosen = starts[rng.integers(len(starts), size=shape)]
+        # A set of joints, or as often as each of those, a joint by itself.
+        hidden = rng.integers(1, SINGLE + 1, size=shape)
+        hidden = np.where(hidden < SINGLE, hidden, rng.integers(SINGLE, len(HIDEABLE), size=shape))
+        hidden[rng.random(shape) >= self.settings.hide_joints] = 0
+        return (chosen * len(HIDEABLE) + hidden).tolist()
 
     def collate(self, samples: list[int]) -> dict[str, Tensor]:
-        start = np.asarray(samples)
+        start, hidden = np.divmod(samples, len(HIDEABLE))
         trial = np.searchsorted(self.ends, start, side="right")
         frames = start[:, None] + np.arange(self.settings.window)
         inside = frames < self.ends[trial][:, None]
         frames = np.minimum(frames, self.ends[trial][:, None] - 1)
         return {
             "angles": self.angles[torch.from_numpy(frames)],
-            "joints": self.joints[torch.from_numpy(trial)],
+            "joints": self.joints[torch.from_numpy(trial)] * torch.from_numpy(~HIDEABLE[hidden]),
             "frames": torch.from_numpy(inside.astype(np.float32)),
         }
 
     def finish(self, model: nn.Module) -> dict[str, Any]:
-        info = {
-            "network": self.settings.network.model_dump(mode="json"),
-            "joints": list(NAMES),
-            "frame_rate_hz": self.cohort.read_json("cohort.json")["frame_rate_hz"],
-        }
-        with TemporaryDirectory() as folder:
-            weights = {k: v.detach().contiguous().cpu() for k, v in self.network.state_dict().items()}
-            save_file(weights, str(Path(folder) / "model.safetensors"))
-            (Path(folder) / "tokenizer.json").write_text(json.dumps(info, indent=2))
-            storage.upload(folder, self.uri)
-        return held_out(MotionTokenizer(self.network, info["frame_rate_hz"]), self.cohort)
+        tokenizer = MotionTokenizer(self.network, self.cohort.read_json("cohort.json")["frame_rate_hz"])
+        tokenizer.save(self.uri)
+        return held_out(tokenizer, self.cohort)
 
 
-def prepare(row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """A cohort's row as (T, 34) radians, untracked joints zeroed, and (34,), 1 where recorded; float32."""
-    angles = np.asarray(row["angles_rad"], dtype=np.float32).reshape(row["n_frames"], N_JOINTS)
-    joints = (np.asarray(row["joint_mask"], dtype=bool) & TRACKED).astype(np.float32)
-    return angles * joints, joints
+def read_trials(cohort: Artifact, split: str) -> tuple[list[np.ndarray], np.ndarray, dict[str, list[Any]]]:
+    """Movements (T, 34) radians, masks (trials, 34), 1 where a joint was recorded, both float32, and the values of
+    `BY`. Raises InputError where a split has no trials."""
+    by = [name for name in BY if name in cohort.read_json("cohort.json")["annotations"]]
+    table = read_table(cohort, ["split", "angles_rad", "joint_mask", *by])
+    table = table.filter(pc.equal(table["split"], split))
+    if not table.num_rows:
+        raise InputError(f"{cohort.uri}: no {split} trials")
+    movements = [row.values.to_numpy().reshape(-1, N_JOINTS) for row in table["angles_rad"]]
+    masks = np.array(table["joint_mask"].to_pylist(), dtype=np.float32)
+    return movements, masks, {name: table[name].to_pylist() for name in by}
 
 
 def held_out(tokenizer: MotionTokenizer, cohort: Artifact) -> dict[str, Any]:
-    """Figures over the test participants' whole trials: RMSE in degrees (mean over joints, and by joint),
-    perplexity, codes used. The eight untracked joints are zero in and compared with zero."""
-    trials = [prepare(row) for row in read_table(cohort, COLUMNS).to_pylist() if row["split"] == "test"]
-    if not trials:
-        raise InputError(f"{cohort.uri}: no test trials to measure a tokenizer on")
-    codes = tokenizer.encode([angles for angles, _ in trials])
-    made = tokenizer.decode(codes)
-    squared, frames = np.zeros(N_JOINTS), np.zeros(N_JOINTS)
-    for (angles, joints), out in zip(trials, made, strict=True):
-        counted = np.where(TRACKED, joints, 1.0)
-        squared += ((out[: len(angles)] - angles) ** 2).sum(0) * counted
-        frames += len(angles) * counted
-    rmse = np.degrees(np.sqrt(squared / np.maximum(frames, 1)))
-    seen = TRACKED & (frames > 0)
-    every = np.concatenate(codes)
-    size = tokenizer.network.settings.codes
+    """Figures over the test participants' whole trials: RMSE in degrees (mean over the 26 tracked joints, over all
+    34, by joint, by activity and diagnosis), perplexity, codes used, tokens and bits a second.
+
+    A joint that the tokenizer does not see has all its movement for error. `rmse_deg_legs` is the tracked joints of
+    the legs, `rmse_deg_legs_alone` the same where nothing but the legs is given.
+    """
+    movements, masks, labels = read_trials(cohort, "test")
+    tokens = tokenizer.encode(movements, masks)
+    squared = _squared(tokenizer, movements, tokens)
+    alone = _squared(tokenizer, movements, tokenizer.encode(movements, masks * LEGS))
+    frames = np.array([len(movement) for movement in movements])[:, None] * masks
+
+    def rmse(error: np.ndarray, rows: Any = slice(None)) -> np.ndarray:
+        """(34,) degrees, NaN where nobody has the joint."""
+        total = frames[rows].sum(0)
+        mean = np.full(N_JOINTS, np.nan)
+        np.divide((error[rows] * masks[rows]).sum(0), total, out=mean, where=total > 0)
+        return np.degrees(np.sqrt(mean))
+
+    def figure(by_joint: np.ndarray, joints: np.ndarray) -> float | None:
+        there = by_joint[joints & ~np.isnan(by_joint)]
+        return round(float(there.mean()), 3) if len(there) else None
+
+    def by(values: list[Any]) -> dict[str, float | None]:
+        groups = {
+            value: [v == value for v in values] for value in sorted({v for v in values if v is not None})
+        }
+        return {value: figure(rmse(squared, rows), TRACKED) for value, rows in groups.items()}
+
+    whole = rmse(squared)
+    told = tokenizer.network.settings.seen & ~np.isnan(whole)
+    every, size = np.concatenate(tokens), len(tokenizer.codebook)
     return {
-        "rmse_deg_tracked": round(float(rmse[seen].mean()), 3),
-        "rmse_deg_all": round(float(rmse.mean()), 3),
+        "rmse_deg_tracked": figure(whole, TRACKED),
+        "rmse_deg_all": figure(whole, np.ones(N_JOINTS, dtype=bool)),
+        "rmse_deg_legs": figure(whole, TRACKED & LEGS),
+        "rmse_deg_legs_alone": figure(rmse(alone), TRACKED & LEGS),
         "perplexity": round(perplexity(every, size), 1),
         "codes": size,
         "codes_used": len(np.unique(every)),
-        "held_out_trials": len(trials),
-        "rmse_deg_by_joint": {name: round(float(rmse[i]), 3) for i, name in enumerate(NAMES) if seen[i]},
+        "tokens_per_s": round(tokenizer.tokens_per_s, 3),
+        "bits_per_s": round(tokenizer.bits_per_s, 2),
+        "held_out_trials": len(movements),
+        "rmse_deg_by_joint": {name: round(float(whole[i]), 3) for i, name in enumerate(NAMES) if told[i]},
+        **{f"rmse_deg_by_{name}": by(values) for name, values in labels.items()},
     }
+
+
+def _squared(tokenizer: MotionTokenizer, movements: list[np.ndarray], tokens: list[np.ndarray]) -> np.ndarray:
+    """Each trial's squared error, summed over its frames: (trials, 34) radians squared."""
+    made = tokenizer.decode(tokens)
+    return np.stack([((out[: len(m)] - m) ** 2).sum(0) for m, out in zip(movements, made, strict=True)])
 
 
 def make_tokenizer(cohort: Artifact, settings: TokenizerSettings, root: str) -> Artifact:

@@ -1,0 +1,116 @@
+"""Tokenizers side by side: each file of configs/tokenizer/variants trained for as long on one cohort.
+
+Errors are of held-out participants, in degrees; F1 is support-weighted, XGBoost's on histograms of tokens, without
+a search: what a tokenizer keeps of a question, quickly told. --write puts the tables into a document.
+
+python benchmarks/variants.py --cohort configs/cohort/paper.yaml --steps 800 --write docs/tokenizer.md
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import f1_score
+
+from biomechgpt.artifact import Artifact
+from biomechgpt.cohort import CohortSettings, make_cohort
+from biomechgpt.evaluation.baselines import Trees, histograms
+from biomechgpt.settings import load, override
+from biomechgpt.tasks import Tasks, load_tasks
+from biomechgpt.tokenizer import TokenizerSettings, TokensSettings, make_tokenizer, make_tokens, read_tokens
+
+TASKS = ["activity", "impaired", "diagnosis", "assistive_device"]
+
+
+def f1(tokens: Artifact, tasks: Tasks) -> dict[str, float]:
+    """XGBoost's weighted F1 on the test participants, by task."""
+    table = read_tokens(tokens)
+    rows = table.drop_columns(["tokens"]).to_pylist()
+    X = histograms(table["tokens"].to_pylist(), tokens.read_json("tokens.json")["codes"])
+    made = {}
+    for name, task in tasks.items():
+        train, test = (
+            [i for i, row in enumerate(rows) if row["split"] == split and task.applies(row)]
+            for split in ("train", "test")
+        )
+        truth = np.array([task.truth(row) if task.applies(row) else "" for row in rows])
+        predicted = Trees().fit(X[train], truth[train]).predict(X[test])
+        made[name] = round(f1_score(truth[test], predicted, average="weighted", zero_division=0), 3)
+    return made
+
+
+def row(figures: dict[str, Any], scores: dict[str, float]) -> dict[str, Any]:
+    by_joint = figures["rmse_deg_by_joint"]
+    weakest = max(by_joint, key=by_joint.get)
+    return {
+        "bits/s": figures["bits_per_s"],
+        "tokens/s": figures["tokens_per_s"],
+        "26 tracked": figures["rmse_deg_tracked"],
+        "weakest joint": f"{by_joint[weakest]} ({weakest})",
+        "34 all": figures["rmse_deg_all"],
+        "legs": figures["rmse_deg_legs"],
+        "legs, given alone": figures["rmse_deg_legs_alone"],
+        "perplexity": f"{figures['perplexity']} of {figures['codes']}",
+        **{f"F1 {name}": score for name, score in scores.items()},
+    }
+
+
+def markdown(corner: str, rows: dict[str, dict[str, Any]]) -> str:
+    """A table of {row: {column: value}}."""
+    columns = list(dict.fromkeys(column for values in rows.values() for column in values))
+    lines = [[corner, *columns], ["---", *("---:" for _ in columns)]]
+    lines += [[name, *(str(values.get(column, "-")) for column in columns)] for name, values in rows.items()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def by(figures: dict[str, dict[str, Any]], name: str) -> str:
+    """A figure that has values by joint, activity or diagnosis: a row each, a column a variant."""
+    found = {variant: made.get(f"rmse_deg_by_{name}", {}) for variant, made in figures.items()}
+    rows = dict.fromkeys(value for values in found.values() for value in values)
+    cells = {value: {variant: values.get(value, "-") for variant, values in found.items()} for value in rows}
+    return markdown(name, cells)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cohort", default="configs/cohort/tiny.yaml")
+    parser.add_argument("--variants", default="configs/tokenizer/variants", help="a folder of settings")
+    parser.add_argument("--only", nargs="*", help="names of some of them")
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--root", default="results/artifacts")
+    parser.add_argument("--write", help="a Markdown file")
+    options = parser.parse_args()
+    cohort = make_cohort(load(CohortSettings, options.cohort), options.root)
+    tasks = load_tasks("configs/tasks", TASKS)
+    figures, rows = {}, {}
+    for path in sorted(Path(options.variants).glob("*.yaml")):
+        if options.only and path.stem not in options.only:
+            continue
+        settings = override(load(TokenizerSettings, path), {"steps": options.steps}, str(path))
+        tokenizer = make_tokenizer(cohort, settings, options.root)
+        tokens = make_tokens(cohort, tokenizer, TokensSettings(), options.root)
+        figures[path.stem] = tokenizer.figures
+        rows[path.stem] = row(tokenizer.figures, f1(tokens, tasks))
+    text = "\n\n".join(
+        [
+            "# Tokenizers compared",
+            f"`python {' '.join(sys.argv)}`, on {os.cpu_count()} cores. Cohort: {cohort.data}, "
+            f"{cohort.figures['participants']['test']} held-out participants. Errors are RMSE in degrees; the 8 "
+            "joints that a variant zeroes count with all their movement in `34 all`. F1 is weighted by support, of "
+            "XGBoost on histograms of tokens without a search, on the held-out participants.",
+            markdown("variant", rows),
+            *(by(figures, name) for name in ("joint", "activity", "diagnosis")),
+        ]
+    )
+    print(text)
+    if options.write:
+        Path(options.write).write_text(text + "\n")
+    print(json.dumps({name: made["rmse_deg_tracked"] for name, made in figures.items()}))
+
+
+if __name__ == "__main__":
+    main()
