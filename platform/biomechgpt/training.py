@@ -41,7 +41,9 @@ class TrainingSettings(Settings):
     weight_decay: float = Field(0.0, ge=0)
     betas: tuple[float, float] = (0.9, 0.99)
     gradient_clip: float = Field(1.0, ge=0, description="largest norm of a gradient; 0: no limit")
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "mixed", "bf16"] = Field(
+        "fp32", description="mixed: products in bf16, weights in fp32; bf16: weights too, with a copy in fp32"
+    )
     seed: int = 0
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints", exclude=True)
     workers: Workers | tuple[Workers, Workers] = Field(
@@ -56,7 +58,7 @@ class TrainingSettings(Settings):
         if fewest > most:
             raise ValueError(f"workers: expected [fewest, most], found {list((fewest, most))}")
         if fewest < most and not self.portable:
-            raise ValueError("workers: a range needs zero_stage 0 and precision fp32")
+            raise ValueError("workers: a range needs zero_stage 0, and precision fp32 or mixed")
         return self
 
     @property
@@ -67,7 +69,7 @@ class TrainingSettings(Settings):
     @property
     def portable(self) -> bool:
         """Whether any number of workers can go on from a checkpoint: none holds a part of the optimizer only."""
-        return self.zero_stage == 0 and self.precision == "fp32"
+        return self.zero_stage == 0 and self.precision != "bf16"
 
 
 class Trainee(ABC):
@@ -190,15 +192,6 @@ def _deepspeed_config(settings: TrainingSettings, world: int) -> dict[str, Any]:
         "zero_optimization": {"stage": settings.zero_stage},
         "bf16": {"enabled": settings.precision == "bf16"},
         "zero_allow_untested_optimizer": True,
-        "optimizer": {
-            "type": "AdamW",
-            "params": {
-                "lr": settings.learning_rate,
-                "betas": list(settings.betas),
-                "weight_decay": settings.weight_decay,
-                "torch_adam": True,
-            },
-        },
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }
@@ -229,7 +222,7 @@ def _load(folder: str, engine: Any, settings: TrainingSettings) -> dict[str, Any
         raise InputError(
             f"training: expected a checkpoint of zero_stage {settings.zero_stage}, precision "
             f"{settings.precision} and workers {expected} to go on from, found its optimizer "
-            + (f"in {parts} parts" if parts else "whole (zero_stage 0, precision fp32)")
+            + (f"in {parts} parts" if parts else "whole (zero_stage 0, precision fp32 or mixed)")
         )
     if not settings.portable:
         return engine.load_checkpoint(folder, tag="state", load_module_strict=False)[1]
@@ -265,7 +258,13 @@ def _loop(config: dict[str, Any]) -> dict[str, Any] | None:
         raise InputError(f"{config['name']}: nothing to train on")
     engine, optimizer, _, _ = deepspeed.initialize(
         model=model,
-        model_parameters=trainee.parameters(model),
+        optimizer=torch.optim.AdamW(
+            trainee.parameters(model),
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        ),
         config=_deepspeed_config(settings, world),
         dist_init_required=False,
     )
@@ -282,7 +281,8 @@ def _loop(config: dict[str, Any]) -> dict[str, Any] | None:
         mine = plan[step][rank::world]
         batch = trainee.collate(mine or plan[step][:1])
         batch = {key: value.to(engine.device) for key, value in batch.items()}
-        terms: Terms = engine(**batch)
+        with torch.autocast(engine.device.type, torch.bfloat16, enabled=settings.precision == "mixed"):
+            terms: Terms = engine(**batch)
         share = 1.0 if mine else 0.0
         counts = torch.stack([count.float() for _, count in terms.values()]) * share
         dist.all_reduce(counts)

@@ -48,8 +48,8 @@ class TokenizerSettings(Settings):
         fewest, most = self.training.workers_range
         if any(self.batch_size % workers for workers in range(fewest, most + 1)):
             raise ValueError("batch_size: expected a multiple of each number that training.workers may be")
-        if self.training.precision != "fp32":
-            raise ValueError("training.precision: the codebook's moving averages need fp32")
+        if self.training.precision == "bf16":
+            raise ValueError("training.precision: the codebook's moving averages need fp32, or mixed")
         return self
 
 
