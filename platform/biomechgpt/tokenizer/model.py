@@ -174,8 +174,9 @@ class MotionVQVAE(nn.Module):
         """angles (B, T, 34) radians; joints (B, 34) and frames (B, T) float, 1 where they count."""
         x, mask = self._standard(angles, joints), frames[:, None]
         z, short = self.encoder(x, mask)
-        quantized, _, (distance, count) = self.quantizer(z, short)
-        y = self.decoder(quantized, short)
+        with torch.autocast(z.device.type, enabled=False):  # which code is nearest shows in fp32 only
+            quantized, _, (distance, count) = self.quantizer(z.float(), short)
+        y = self.decoder(quantized, short).float()
         weight = (joints * self.seen)[:, :, None] * mask
         still = weight[..., 1:] * mask[..., :-1]
         error = functional.smooth_l1_loss(y, x, reduction="none") * weight

@@ -71,10 +71,10 @@ class TokenizerSettings(Settings):
     def _fits(self) -> "TokenizerSettings":
         if self.window % self.network.downsampling:
             raise ValueError(f"window: expected a multiple of the downsampling, {self.network.downsampling}")
-        if self.batch_size < self.training.workers:
+        if self.batch_size < self.training.workers_range[1]:
             raise ValueError("batch_size: expected at least training.workers")
-        if self.training.precision != "fp32":
-            raise ValueError("training.precision: the codebook's moving averages need fp32")
+        if self.training.precision == "bf16":
+            raise ValueError("training.precision: the codebook's moving averages need fp32, or mixed")
         return self
 
 
