@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.dataset
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from biomechgpt import storage
 from biomechgpt.artifact import Artifact
@@ -39,6 +40,8 @@ _LEAST_DEG = 10.0
 """No curve is shown over fewer degrees."""
 _CURVES = ("hip_flexion", "knee_angle", "ankle_angle", "lumbar_extension", "arm_flex", "elbow_flex")
 _SIDES = {"_r": "right", "_l": "left"}
+_NAMES = tuple(dict.fromkeys(name[:-2] if name[-2:] in _SIDES else name for name in NAMES))
+"""Joints without their sides."""
 
 Lift = dict[str, tuple[np.ndarray, float]]
 """By value of an annotation: the share of each code's occurrences that are there (codes,), and of all tokens'. The
@@ -118,14 +121,19 @@ def lift(tokens: Sequence[np.ndarray], labels: Sequence[Any], codes: int) -> Lif
 
 
 def pick(count: np.ndarray, by: Lift) -> dict[int, str]:
-    """Which codes to show, and why: the most frequent ones, then of every value the ones that lift it most. The
-    latter are sought among codes with at least half the share that each would have in even use."""
+    """Which codes to show, and why: the most frequent ones, then some that are lifted more by one value than by
+    any other. The latter are sought among codes with at least half the share that each would have in even use."""
     order = np.argsort(-count, kind="stable")
     chosen = {code: "frequent" for code in order[:_FREQUENT].tolist() if count[code]}
-    common = order[count[order] >= count.sum() / len(count) / 2]
-    for value, (share, _) in by.items():
-        typical = common[np.argsort(-share[common], kind="stable")][:_TYPICAL]
-        chosen |= {code: f"typical of {value}" for code in typical.tolist() if code not in chosen}
+    if by:
+        lifts = np.nan_to_num([share / whole for share, whole in by.values()])
+        lifts[:, count < count.sum() / len(count) / 2] = 0
+        for row, value in enumerate(by):
+            ranked = np.argsort(-lifts[row], kind="stable").tolist()
+            mine = [
+                code for code in ranked if code not in chosen and lifts[row, code] == lifts[:, code].max() > 0
+            ]
+            chosen |= dict.fromkeys(mine[:_TYPICAL], f"typical of {value}")
     return chosen
 
 
@@ -137,13 +145,14 @@ def around(angles: np.ndarray, first: int, length: int, context: int) -> np.ndar
     return np.where(inside[:, None], angles[np.clip(frames, 0, len(angles) - 1)], np.nan)
 
 
-def choose(errors: Sequence[float], kinds: Sequence[str | None]) -> dict[int, list[str]]:
-    """Which trials to show, and why: the best, the median and the worst, and the median of every kind."""
+def choose(errors: Sequence[float], kinds: Sequence[Any]) -> dict[int, list[str]]:
+    """Which trials to show, and why: the best, the median and the worst, and the median of every kind
+    that has a name."""
     order = np.argsort(errors, kind="stable")
     chosen: dict[int, list[str]] = {}
     for why, at in (("best", 0), ("median", len(order) // 2), ("worst", -1)):
         chosen.setdefault(int(order[at]), []).append(why)
-    for kind in sorted({kind for kind in kinds if kind is not None}):
+    for kind in sorted({kind for kind in kinds if isinstance(kind, str)}):
         mine = [int(i) for i in order if kinds[i] == kind]
         chosen.setdefault(mine[len(mine) // 2], []).append(f"median of {kind}")
     return chosen
@@ -233,8 +242,11 @@ def _cards(
 
 def _most(code: int, of: Lift, most: int = 3) -> list[dict[str, Any]]:
     """The values among which a code is most over its share; those with next to nothing of it are left out."""
-    rows = [{"value": value, "share": float(s[code]), "all": whole} for value, (s, whole) in of.items()]
-    rows = [row | {"lift": row["share"] / row["all"]} for row in rows if row["share"] >= 0.02]
+    rows = [
+        {"value": value, "share": share[code], "lift": share[code] / whole}
+        for value, (share, whole) in of.items()
+        if share[code] >= 0.02
+    ]
     return sorted(rows, key=lambda row: -row["lift"])[:most]
 
 
@@ -265,7 +277,9 @@ def _trials(table: pd.DataFrame, overlays: list[_Overlay]) -> list[dict[str, Any
     for at in sorted(chosen, key=lambda i: overlays[i].error):
         overlay, row = overlays[at], rows[overlays[at].trial]
         joints = []
-        for j in np.flatnonzero(TRACKED & ~np.isnan(overlay.rmse)):
+        for j in (j for name in _NAMES for j in _sides(name).values()):
+            if not TRACKED[j] or np.isnan(overlay.rmse[j]):
+                continue
             low, high = _range(np.stack([overlay.measured[:, j], overlay.made[:, j]]))
             lines = [
                 ("measured", _line(overlay.measured[:, j], low, high)),
@@ -331,6 +345,9 @@ def _ranks(count: np.ndarray) -> str:
         axes.plot(np.arange(1, len(share) + 1), 100 * share, color=drawing.RIGHT, linewidth=1.5)
         axes.axhline(100 / len(count), color="#999", linewidth=1, linestyle="--")
         axes.set(xlabel="code, by its rank", ylabel="% of tokens", yscale="log", xlim=(1, len(count)))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
         return drawing.svg(figure)
 
 
