@@ -46,6 +46,11 @@ def test_report_and_metrics_have_their_shape(tiny):
     assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", page)
     for name in TASKS:
         assert name.replace("_", " ") in page
+    assert 'href="codebook.html"' in page
+    codebook = (tiny.out / "codebook.html").read_text()
+    assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", codebook)
+    assert "typical of" in codebook
+    assert "from tokens" in codebook
 
 
 def test_bundle_is_four_bit_and_whole(tiny):

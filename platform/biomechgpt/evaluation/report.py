@@ -1,6 +1,5 @@
 """The report: one self-contained page, and metrics.json beside it."""
 
-import io
 from importlib import resources
 from typing import Any
 
@@ -12,20 +11,12 @@ import yaml
 
 from biomechgpt import storage
 from biomechgpt.artifact import Artifact
+from biomechgpt.cohort import drawing
 from biomechgpt.evaluation.evaluate import read_predictions
 from biomechgpt.evaluation.metrics import confusion, main_figure
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
-
-STYLE: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "biomechgpt",
-    "figure.constrained_layout.use": True,
-}
 
 
 def write_report(
@@ -37,18 +28,20 @@ def write_report(
     seconds: dict[str, float],
     settings: dict[str, Any],
     stand_in: bool,
+    codebook: str | None = None,
 ) -> str:
-    """Write `folder`/report.html and `folder`/metrics.json; returns the report's URI."""
+    """Write `folder`/report.html and `folder`/metrics.json; returns the report's URI.
+
+    codebook: where the codebook page is, as a link in `folder`.
+    """
     made = {"uri": model.uri, "fingerprint": model.fingerprint, "base": model.figures["base"]}
     metrics = {**evaluation.read_json("metrics.json"), "model": made, "seconds": seconds}
     table = read_predictions(evaluation)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("biomechgpt.evaluation", "."), autoescape=True, trim_blocks=True
-    )
-    with plt.rc_context(STYLE):
+    with drawing.style():
         plots = {name: _plot(name, rows) for name, rows in table.groupby("task", sort=False)}
         joints = _joints(tokenizer.figures.get("rmse_deg_by_joint") or {})
-    page = environment.get_template("report.html.j2").render(
+    page = render(
+        "report.html.j2",
         metrics=metrics,
         plots=plots,
         joints=joints,
@@ -57,6 +50,7 @@ def write_report(
         settings=yaml.safe_dump(settings, sort_keys=False),
         base_name=model.figures["base"],
         stand_in=stand_in,
+        codebook=codebook,
         evaluation=evaluation,
         kinds=dict(zip(table["task"], table["kind"], strict=True)),
     )
@@ -64,6 +58,14 @@ def write_report(
     report = storage.join(folder, "report.html")
     storage.write_bytes(report, page.encode())
     return report
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from one of this room's templates."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("biomechgpt.evaluation", "."), autoescape=True, trim_blocks=True
+    )
+    return environment.get_template(template).render(**values)
 
 
 def paper() -> dict[str, dict[str, list[float]]]:
@@ -89,11 +91,9 @@ def summary(metrics: dict[str, Any]) -> str:
 
 
 def _svg(figure: Any) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    text = drawing.svg(figure)
     plt.close(figure)
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return text
 
 
 def _plot(task: str, rows: pd.DataFrame) -> str:

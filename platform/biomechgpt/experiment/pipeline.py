@@ -14,7 +14,7 @@ from biomechgpt import storage
 from biomechgpt.artifact import Artifact
 from biomechgpt.cohort import CohortSettings, make_cohort
 from biomechgpt.dialogue.questions import QuestionsSettings, make_questions
-from biomechgpt.evaluation import EvaluationSettings, make_evaluation, summary, write_report
+from biomechgpt.evaluation import EvaluationSettings, make_evaluation, summary, write_codebook, write_report
 from biomechgpt.language import base as base_room
 from biomechgpt.language.answer import AnswerSettings, make_answers
 from biomechgpt.language.base import BaseSettings, make_base
@@ -118,6 +118,7 @@ def run_pipeline(settings: PipelineSettings) -> Artifact:
         "evaluation": evaluation.manifest["seconds"],
         "this run": round(time.time() - began, 1),
     }
+    codebook = write_codebook(made.tokens, settings.output)
     report = write_report(
         evaluation,
         made.tokenizer,
@@ -126,6 +127,7 @@ def run_pipeline(settings: PipelineSettings) -> Artifact:
         seconds=seconds,
         settings=settings.model_dump(mode="json"),
         stand_in=settings.language.base.name is None,
+        codebook=codebook.rsplit("/", 1)[-1],
     )
     print(f"\n{summary(storage.read_json(storage.join(settings.output, 'metrics.json')))}\n")
     print(f"report: {report}  ({seconds['this run']:.0f} s in this run)")
