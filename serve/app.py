@@ -60,7 +60,9 @@ class ServeSettings(Settings):
 
 class Answer(BaseModel):
     """task: which of the model's tasks was asked, null for a question of one's own; label or value: what the
-    answer states, both null where it states neither."""
+    answer states, both null where it states neither. probabilities: of each label, the model's own, not
+    calibrated; low, high: between which the value lies with 90 % of its probability. A question of one's own
+    has none of them."""
 
     task: str | None
     question: str
@@ -68,6 +70,9 @@ class Answer(BaseModel):
     label: str | None
     value: float | None
     unit: str | None
+    probabilities: dict[str, float]
+    low: float | None
+    high: float | None
 
 
 class About(BaseModel):
@@ -159,7 +164,7 @@ class Model:
         self.answer.set_max_batch_size(batch_size)  # type: ignore[attr-defined]
         self.answer.set_batch_wait_timeout_s(batch_wait_s)  # type: ignore[attr-defined]
         # The first question pays for loading kernels; ask it before anyone waits.
-        self.answerer.generate([[0] * 32], ["?"])
+        self.answerer.answer([([0] * 32, name, "?") for name in (None, *self.answerer.tasks)])
 
     async def describe(self) -> dict[str, Any]:
         """What the gateway needs to know: the model, its tasks, its frame rate and how much it reads."""
@@ -170,10 +175,9 @@ class Model:
         return (await asyncio.to_thread(self.motion.encode, [angles_rad], [joint_mask]))[0].tolist()
 
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.01)
-    async def answer(self, asked: list[tuple[list[int], str]]) -> list[str]:
-        """(motion tokens, question) -> text."""
-        tokens, questions = zip(*asked, strict=True)
-        return await asyncio.to_thread(self.answerer.generate, tokens, questions)
+    async def answer(self, asked: list[tuple[list[int], str | None, str]]) -> list[Any]:
+        """(motion tokens, task or None, question) -> `language.answer.Weighed`."""
+        return await asyncio.to_thread(self.answerer.answer, asked)
 
     async def lengths(self, questions: list[str]) -> list[int]:
         """Tokens of each question, as the language model reads it."""
@@ -237,8 +241,10 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
     async def answers(
         about: dict[str, Any], tokens: list[int], asked: list[tuple[str | None, str]]
     ) -> list[Answer]:
-        texts = await asyncio.gather(*(ask(model.answer, (tokens, question)) for _, question in asked))
-        return [_answer(about["tasks"], t, q, text) for (t, q), text in zip(asked, texts, strict=True)]
+        made = await asyncio.gather(
+            *(ask(model.answer, (tokens, task, question)) for task, question in asked)
+        )
+        return [_answer(about["tasks"], t, q, weighed) for (t, q), weighed in zip(asked, made, strict=True)]
 
     async def answer_recording(
         recording: UploadFile | None, tasks: list[str], question: str | None
@@ -429,16 +435,19 @@ def _questions(tasks: Any, names: list[str], question: str | None) -> list[tuple
     return asked
 
 
-def _answer(tasks: Any, name: str | None, question: str, text: str) -> Answer:
+def _answer(tasks: Any, name: str | None, question: str, weighed: Any) -> Answer:
     task = tasks[name] if name else None
-    stated = task.parse(text) if task else None
+    stated = task.parse(weighed.text) if task else None
     return Answer(
         task=name,
         question=question,
-        text=text,
+        text=weighed.text,
         label=stated if isinstance(stated, str) else None,
         value=stated if isinstance(stated, float) else None,
         unit=task.unit if task else None,
+        probabilities=dict(zip(weighed.choices, weighed.probability, strict=True)),
+        low=weighed.low,
+        high=weighed.high,
     )
 
 

@@ -498,6 +498,22 @@ def test_a_weighed_answer_is_what_generation_says_and_has_its_probability(bundle
                     assert answer.text == text
 
 
+def test_a_mixed_batch_is_answered_in_order_and_as_each_alone(bundle):
+    answerer = Answerer(bundle[1].uri)
+    tasks = list(answerer.tasks.values())
+    asked = [
+        ([1, 2, 3], tasks[0].name, tasks[0].phrasings[0]),
+        ([4] * 9, None, "Is this a walk?"),
+        ([1, 2, 3], tasks[1].name, tasks[1].phrasings[1]),
+        ([5, 6], tasks[0].name, tasks[0].phrasings[0]),
+    ]
+    together = answerer.answer(asked)
+    for one, answer in zip(asked, together, strict=True):
+        (alone,) = answerer.answer([one])
+        assert (alone.text, alone.choices) == (answer.text, answer.choices)
+        np.testing.assert_allclose(alone.probability, answer.probability, atol=1e-4)
+
+
 def test_there_is_room_for_every_answer_that_was_trained(bundle, room):
     answerer = Answerer(bundle[1].uri)
     answers = set(read_questions(room[1]["questions"])["answer"])

@@ -46,7 +46,8 @@ class Weighed:
 
     choices, probability: labels from the likeliest, with their probabilities (sum 1); empty for a number, which
     is the median of its distribution, with the 5th and 95th percentile (low, high). mass: probability that the
-    model gives to all of them together; little where it would rather say something else.
+    model gives to all of them together; little where it would rather say something else. An answer that was
+    generated has its text alone.
     """
 
     text: str
@@ -54,7 +55,7 @@ class Weighed:
     probability: list[float]
     low: float | None
     high: float | None
-    mass: float
+    mass: float | None
 
 
 class Answerer:
@@ -91,6 +92,23 @@ class Answerer:
             name: choices(self.encoder, task, self.bundle["labels"].get(name, ()))
             for name, task in self.tasks.items()
         }
+
+    def answer(self, asked: Sequence[tuple[Sequence[int], str | None, str]]) -> list[Weighed]:
+        """Answers to (motion tokens, task, question), as one batch: weighed for a task, else generated."""
+        found: dict[int, Weighed] = {}
+        together: dict[tuple[int, ...], list[int]] = {}
+        for i, (tokens, task, _) in enumerate(asked):
+            if task is not None:
+                together.setdefault(tuple(tokens), []).append(i)
+        if together:
+            pairs = [[(str(asked[i][1]), asked[i][2]) for i in mine] for mine in together.values()]
+            for mine, answers in zip(together.values(), self.weigh(list(together), pairs), strict=True):
+                found |= dict(zip(mine, answers, strict=True))
+        free = [i for i in range(len(asked)) if i not in found]
+        if free:
+            texts = self.generate([asked[i][0] for i in free], [asked[i][2] for i in free])
+            found |= {i: Weighed(text, [], [], None, None, None) for i, text in zip(free, texts, strict=True)}
+        return [found[i] for i in range(len(asked))]
 
     def weigh(
         self, movements: Sequence[Sequence[int]], asked: Sequence[Sequence[tuple[str, str]]]

@@ -57,6 +57,10 @@ export interface Answer {
   label: string | null;
   value: number | null;
   unit: string | null;
+  /** Of each label, likeliest first; empty for a number or a question of one's own. */
+  probabilities: Record<string, number>;
+  low: number | null;
+  high: number | null;
 }
 
 export interface Answers {

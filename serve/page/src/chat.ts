@@ -207,7 +207,20 @@ function bubble(answer: Answer, asked: string, data: string): HTMLElement {
   const node = make("div", "message answer");
   if (answer.question && answer.question !== asked) node.append(make("p", "asked", answer.question));
   node.append(make("p", "answer-text", answer.text || "(no words)"));
+  const sure = certainty(answer);
+  if (sure) node.append(make("p", "small", sure));
   const task = answer.task ? taskTitle(answer.task) : "Free question";
   node.append(make("p", "small", `${task} · ${data} data`));
   return node;
+}
+
+/** The model's own probabilities in words: the three likeliest labels, or where nine tenths of a number's lie. */
+function certainty(answer: Answer): string {
+  if (answer.low !== null && answer.high !== null) {
+    return `90 % between ${answer.low} and ${answer.high} ${answer.unit ?? ""}`.trim();
+  }
+  return Object.entries(answer.probabilities)
+    .slice(0, 3)
+    .map(([label, share]) => `${label} ${Math.round(100 * share)} %`)
+    .join(" · ");
 }
