@@ -259,16 +259,16 @@ def make_answers(
                 compute=ray.data.ActorPoolStrategy(size=settings.workers),
                 **gpu,
             )
-            .iter_batches(batch_size=None, batch_format="pandas")
+            .iter_batches(batch_size=None, batch_format="pyarrow")
         )
-        parts: list[pd.DataFrame] = []
+        parts: list[pa.Table] = []
         said = time.time()
         for part in answering:
             parts.append(part)
             if time.time() - said > 10:
                 said = time.time()
                 print(f"answers: {sum(map(len, parts))} of {len(asked)} questions", flush=True)
-        answered = asked.merge(pd.concat(parts, ignore_index=True), on="number").drop(columns="number")
+        answered = asked.merge(pa.concat_tables(parts).to_pandas(), on="number").drop(columns="number")
         answered = answered.rename(columns={"text": "answer_text"})
         tasks = read_tasks(questions.uri)
         answers = with_parsed(answered, tasks)
