@@ -1,7 +1,8 @@
 """The codebook page: what motion tokens look like, where they occur, and what they lose of a movement.
 
 One self-contained file, made from tokens and the cohort and tokenizer that they came from. What it shows is
-sampled and the cohort is read in passing, so memory does not grow with it. Knows nothing about language models.
+sampled and the cohort is read in passing: no more than a few trials' movements are in memory at a time. Knows
+nothing about language models.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -73,12 +74,14 @@ def write_codebook(tokens: Artifact, folder: str) -> str:
     where = {name: lift(table["tokens"], table[name], len(count)) for name in BY if name in table}
     chosen = pick(count, where.get("activity", {}))
     loaded = MotionTokenizer.load(tokenizer.uri)
-    found, overlays = _look(cohort, loaded, table, list(chosen), info.get("tokens_per_step", 1))
+    tokens_per_step = info.get("tokens_per_step", 1)
+    found, overlays = _look(cohort, loaded, table, list(chosen), tokens_per_step)
     page = render(
         "codebook.html.j2",
         tokens=tokens,
         tokenizer=tokenizer,
         tokens_per_s=info["tokens_per_s"],
+        tokens_per_step=tokens_per_step,
         codes=info["codes"],
         used=int((count > 0).sum()),
         ranks=_ranks(count),
@@ -194,7 +197,7 @@ def _movements(cohort: Artifact, trials: set[str]) -> Iterator[tuple[str, np.nda
     batches = pyarrow.dataset.dataset(path, filesystem=fs, format="parquet").to_batches(
         columns=["trial", "angles_rad", "joint_mask"],
         filter=pyarrow.dataset.field("trial").isin(sorted(trials)),
-        batch_size=64,
+        batch_size=8,
         batch_readahead=1,
         fragment_readahead=1,
     )
@@ -265,7 +268,8 @@ def _curve(name: str, mean: np.ndarray, sd: np.ndarray, edges: np.ndarray) -> di
         (side, f"{_line((mean - sd)[:, j], low, high)} {_line((mean + sd)[:, j], low, high, back=True)}")
         for side, j in joints.items()
     ]
-    return {"name": name, "low": low, "high": high, "lines": lines, "bands": bands, "about": _about(joints)}
+    about = JOINTS[max(joints.values())].positive
+    return {"name": name, "low": low, "high": high, "lines": lines, "bands": bands, "about": about}
 
 
 def _trials(table: pd.DataFrame, overlays: list[_Overlay]) -> list[dict[str, Any]]:
@@ -315,10 +319,6 @@ def _sides(name: str) -> dict[str, int]:
     return (
         {"trunk": INDEX[name]} if name in INDEX else {side: INDEX[name + end] for end, side in _SIDES.items()}
     )
-
-
-def _about(joints: Mapping[str, int]) -> str:
-    return JOINTS[next(iter(joints.values()))].positive
 
 
 def _range(degrees: np.ndarray) -> tuple[float, float]:
