@@ -1,6 +1,6 @@
 """The tokenizer's speed: a training step against T2M-GPT's, tokenizing a cohort against the bare encoder.
 
-python benchmarks/tokenizer.py [--rounds 20] [--most 64] [--chart docs/tokenizer_speed.png]
+python benchmarks/tokenizer.py [--rounds 20] [--most 64] [--pairs 2] [--chart docs/tokenizer_speed.png]
 
 Training: the network of configs/tokenizer/demo.yaml on batches of its windows, a whole step with optimizer,
 against the same network as T2M-GPT writes it, in turns. On a GPU the network is that of paper.yaml.
@@ -198,7 +198,7 @@ def write_cohort(movements: list[np.ndarray], times: int, root: str) -> Artifact
     return artifact.make("cohort", 1, {"times": times}, {}, build, root, data="synthetic")
 
 
-def tokenizing(most: int, chart: str | None) -> dict[str, Any]:
+def tokenizing(most: int, pairs: int, chart: str | None) -> dict[str, Any]:
     """Ratios of `make_tokens` to the bare encoder and to one trial at a time; two workers to one."""
     cluster.connect()
     rng = np.random.default_rng(0)
@@ -218,6 +218,10 @@ def tokenizing(most: int, chart: str | None) -> dict[str, Any]:
                 make_tokens(cohorts[times], made, how, folder)
                 return time.perf_counter() - started
 
+        def more(few: int, many: int, workers: int) -> float:
+            less = tokenize(few, workers)
+            return tokenize(many, workers) - less
+
         def bare() -> float:
             """Seconds of a shard, by the network alone."""
             return _bare(tokenizer, movements)
@@ -229,17 +233,16 @@ def tokenizing(most: int, chart: str | None) -> dict[str, Any]:
             one[times] = tokenize(times, 1)
             shard_s.append(bare())
         few, many = sizes[-3], sizes[-1]
-        two = {times: tokenize(times, 2) for times in (few, many)}
+        # Of neighbouring runs: what a shard more takes of one worker, and of two.
+        efficiency = [more(few, many, 1) / more(few, many, 2) / 2 for _ in range(pairs)]
         alone_s = _alone(tokenizer, movements)
     slope, start = np.polyfit(sizes, [one[times] for times in sizes], 1)
-    slope_of_two = (two[many] - two[few]) / (many - few)
-    slope_of_one = (one[many] - one[few]) / (many - few)
     encoder_s = statistics.median(shard_s)
     growth = [one[b] / one[a] for a, b in pairwise(sizes)]
     fitted = np.polyval((slope, start), sizes)
     measured = np.array([one[times] for times in sizes])
     r2 = 1 - ((measured - fitted) ** 2).sum() / ((measured - measured.mean()) ** 2).sum()
-    print(f"seconds for 1, 2, 4, ... x {SHARD} trials: {[round(s, 1) for s in measured]}", flush=True)
+    print(f"seconds for 1, 2, 4, ... x {SHARD} trials: {measured.round(1).tolist()}", flush=True)
     print(
         f"a shard more: {slope:.3f} s, the encoder alone {encoder_s:.3f} s, one by one {alone_s:.3f} s",
         flush=True,
@@ -250,7 +253,7 @@ def tokenizing(most: int, chart: str | None) -> dict[str, Any]:
     return {
         "tokenize_ratio_vs_encoder": round(encoder_s / slope, 3),
         "tokenize_ratio_vs_one_at_a_time": round(alone_s / slope, 2),
-        "workers_2_efficiency": round(slope_of_one / slope_of_two / 2, 3),
+        "workers_2_efficiency": round(statistics.median(efficiency), 3),
         "linear_r2": round(float(r2), 4),
         "start_s": round(float(start), 2),
         "trials_per_s": round(SHARD / slope, 1),
@@ -310,11 +313,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=20, help="training steps of each kind")
     parser.add_argument("--most", type=int, default=64, help="times 64 trials, a power of two of at least 4")
+    parser.add_argument("--pairs", type=int, default=2, help="comparisons of two workers with one")
     parser.add_argument("--chart", help="where to draw how time grows with trials")
     options = parser.parse_args()
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    figures = {**training(device, options.rounds), **tokenizing(options.most, options.chart)}
+    figures = {**training(device, options.rounds), **tokenizing(options.most, options.pairs, options.chart)}
     ray.shutdown()
     print(json.dumps(figures))
 

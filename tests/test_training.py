@@ -8,7 +8,7 @@ from ray.train import TrainingFailedError
 from torch import nn
 
 from biomechgpt import storage, training
-from biomechgpt.settings import InputError, validate
+from biomechgpt.settings import InputError, load, validate
 
 
 class Line(nn.Module):
@@ -100,6 +100,11 @@ def test_a_workers_input_error_comes_out_as_it_is_and_at_once(ray_cluster, tmp_p
     # Tried again it would find the flag, and succeed.
     with pytest.raises(InputError, match=r"^trials.csv: line 3: expected a number, found 'x'$"):
         run(tmp_path, "wrong", fails, workers=2, max_failures=5)
+
+
+@pytest.mark.parametrize(("said", "workers"), [("2", 2), ("[1,4]", (1, 4))])
+def test_workers_on_the_command_line(said, workers):
+    assert load(training.TrainingSettings, None, ["--workers", said]).workers == workers
 
 
 @pytest.mark.parametrize(

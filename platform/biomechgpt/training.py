@@ -15,11 +15,11 @@ import time
 import warnings
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from biomechgpt import cluster, storage
@@ -27,9 +27,6 @@ from biomechgpt.settings import InputError, Settings
 
 Terms = dict[str, tuple[Tensor, Tensor]]
 """A batch's loss: {name: (sum over elements, number of elements)}, weights already in the sums."""
-
-
-Workers = Annotated[int, Field(ge=1)]
 
 
 class TrainingSettings(Settings):
@@ -46,17 +43,23 @@ class TrainingSettings(Settings):
     )
     seed: int = 0
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints", exclude=True)
-    workers: Workers | tuple[Workers, Workers] = Field(
+    workers: int | tuple[int, int] = Field(
         1, description="how many, or [fewest, most]: as many as the cluster has room for", exclude=True
     )
     zero_stage: Literal[0, 1, 2] = Field(0, description="DeepSpeed ZeRO stage", exclude=True)
     max_failures: int = Field(2, ge=0, description="restarts after a lost worker", exclude=True)
 
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _one_number(cls, workers: Any) -> Any:
+        """Where a list is possible, the command line makes a list of one number too."""
+        return workers[0] if isinstance(workers, list) and len(workers) == 1 else workers
+
     @model_validator(mode="after")
     def _workers_fit(self) -> "TrainingSettings":
         fewest, most = self.workers_range
-        if fewest > most:
-            raise ValueError(f"workers: expected [fewest, most], found {list((fewest, most))}")
+        if not 1 <= fewest <= most:
+            raise ValueError(f"workers: expected 1 or more, or [fewest, most], found {self.workers}")
         if fewest < most and not self.portable:
             raise ValueError("workers: a range needs zero_stage 0, and precision fp32 or mixed")
         return self

@@ -188,17 +188,29 @@ MOVEMENT = ("angles_rad", "joint_mask")
 """Columns that a trial's tokens take the place of."""
 
 
-class _EncodeBatch:
-    """Ray Data's actor: loads the tokenizer once and tokenizes blocks of trials."""
+class _EncodeShard:
+    """Ray Data's actor: loads the tokenizer once, and writes the tokens of a cohort's shard under its name."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, tokenizer: str, source: str, target: str, columns: list[str], batch_size: int) -> None:
         import ray
 
         torch.set_num_threads(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
-        self.tokenizer = MotionTokenizer.load(uri)
+        self.tokenizer = MotionTokenizer.load(tokenizer)
+        self.source, self.target, self.columns, self.batch_size = source, target, columns, batch_size
         self.done, self.said = 0, time.time()
 
-    def __call__(self, block: pa.Table) -> pa.Table:
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        fs, path = storage.arrow_filesystem(storage.join(self.source, item["shard"]))
+        with fs.open_input_file(path) as file:
+            blocks = pq.ParquetFile(file).iter_batches(self.batch_size, columns=self.columns)
+            table = pa.concat_tables([self._tokens(pa.Table.from_batches([block])) for block in blocks])
+        buffer = pa.BufferOutputStream()
+        pq.write_table(table, buffer)
+        storage.write_bytes(storage.join(self.target, item["shard"]), buffer.getvalue().to_pybytes())
+        lengths = pa.compute.list_value_length(table["tokens"])
+        return {"trials": table.num_rows, "tokens": pa.compute.sum(lengths).as_py()}
+
+    def _tokens(self, block: pa.Table) -> pa.Table:
         movements = [row.values.to_numpy().reshape(-1, N_JOINTS) for row in block["angles_rad"]]
         masks = block["joint_mask"].to_pylist()
         tokens = pa.array(self.tokenizer.encode(movements, masks), pa.list_(pa.int32()))
@@ -210,7 +222,7 @@ class _EncodeBatch:
 
 
 def make_tokens(cohort: Artifact, tokenizer: Artifact, settings: TokensSettings, root: str) -> Artifact:
-    """The tokens artifact: `tokens/*.parquet`, a row a trial, and `tokens.json`."""
+    """The tokens artifact: `tokens/*.parquet`, a row a trial in the cohort's shards, and `tokens.json`."""
 
     def build(uri: str) -> dict[str, Any]:
         import ray
@@ -218,25 +230,22 @@ def make_tokens(cohort: Artifact, tokenizer: Artifact, settings: TokensSettings,
         cluster.connect()
         info = cohort.read_json("cohort.json")
         columns = ["trial", "participant", "split", "data", "n_frames", *MOVEMENT, *info["annotations"]]
-        storage.remove(storage.join(uri, "tokens"))  # of a run that died half-way
-        source, folder = storage.arrow_filesystem(cohort.path("trials"))
-        target, path = storage.arrow_filesystem(storage.join(uri, "tokens"))
+        source, target = cohort.path("trials"), storage.join(uri, "tokens")
+        shards = [{"shard": name} for name in storage.list_files(source)]
         gpu: dict[str, Any] = {"num_gpus": 1} if ray.cluster_resources().get("GPU", 0) else {}
-        (
-            ray.data.read_parquet(folder, filesystem=source, columns=columns)
-            .map_batches(
-                _EncodeBatch,
-                fn_constructor_args=(tokenizer.uri,),
-                batch_size=settings.batch_size,
-                batch_format="pyarrow",
+        # Actors read and write themselves: tasks for that would wait for a core that the actors hold.
+        written = (
+            ray.data.from_items(shards, override_num_blocks=min(len(shards), 1000))
+            .map(
+                _EncodeShard,  # type: ignore[arg-type]  # typed as for functions
+                fn_constructor_args=(tokenizer.uri, source, target, columns, settings.batch_size),
                 num_cpus=1,
-                compute=ray.data.ActorPoolStrategy(size=settings.workers),
+                compute=ray.data.ActorPoolStrategy(size=min(settings.workers, len(shards))),
                 **gpu,
             )
-            .write_parquet(path, filesystem=target)
+            .take_all()
         )
         loaded = MotionTokenizer.load(tokenizer.uri)
-        table = _read(uri)
         storage.write_json(
             storage.join(uri, "tokens.json"),
             {
@@ -247,18 +256,12 @@ def make_tokens(cohort: Artifact, tokenizer: Artifact, settings: TokensSettings,
                 "annotations": info["annotations"],
             },
         )
-        lengths = pa.compute.list_value_length(table["tokens"])
-        return {"trials": table.num_rows, "tokens": pa.compute.sum(lengths).as_py()}
+        return {name: sum(shard[name] for shard in written) for name in ("trials", "tokens")}
 
     return artifact.make("tokens", VERSION, settings, {"cohort": cohort, "tokenizer": tokenizer}, build, root)
 
 
-def _read(uri: str) -> pa.Table:
-    fs, path = storage.arrow_filesystem(storage.join(uri, "tokens"))
-    # By trial: which shard a trial went to depends on how many workers there were.
-    return pq.read_table(path, filesystem=fs, partitioning=None).sort_by("trial")
-
-
 def read_tokens(tokens: Artifact) -> pa.Table:
     """All trials' tokens and annotations, ordered by trial."""
-    return _read(tokens.uri)
+    fs, path = storage.arrow_filesystem(tokens.path("tokens"))
+    return pq.read_table(path, filesystem=fs, partitioning=None).sort_by("trial")

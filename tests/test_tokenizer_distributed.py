@@ -1,4 +1,4 @@
-"""The tokenizer's training: the codebook does not depend on how many workers there are, or which are killed."""
+"""The tokenizer over workers: neither codebook nor tokens depend on how many there are, or which are killed."""
 
 import os
 import signal
@@ -10,10 +10,11 @@ import torch.distributed as dist
 from ray.train import TrainingFailedError
 from safetensors.numpy import load_file
 
-from biomechgpt import storage
-from biomechgpt.cohort import CohortSettings, make_cohort
+from biomechgpt import artifact, storage
+from biomechgpt.cohort import CohortSettings, make_cohort, read_table
 from biomechgpt.settings import load, validate
-from biomechgpt.tokenizer import TokenizerSettings
+from biomechgpt.skeleton import N_JOINTS
+from biomechgpt.tokenizer import MotionTokenizer, TokenizerSettings, TokensSettings, make_tokens, read_tokens
 from biomechgpt.tokenizer.train import _Tokenizer
 from biomechgpt.training import fit
 from conftest import ROOT
@@ -48,11 +49,19 @@ class Watched(_Tokenizer):
 
 
 @pytest.fixture(scope="module")
-def train(ray_cluster, tmp_path_factory):
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("tokenizers")
+
+
+@pytest.fixture(scope="module")
+def cohort(ray_cluster, root):
+    few = ["--simulator.scale", "0.3", "--shard_trials", "8"]
+    return make_cohort(load(CohortSettings, ROOT / "configs/cohort/tiny.yaml", few), str(root))
+
+
+@pytest.fixture(scope="module")
+def train(cohort, root):
     """Trains a tokenizer and returns its figures and weights; `die_at` 0: undisturbed."""
-    root = tmp_path_factory.mktemp("tokenizers")
-    few = ["--simulator.scale", "0.3"]
-    cohort = make_cohort(load(CohortSettings, ROOT / "configs/cohort/tiny.yaml", few), str(root))
 
     def run(name, die_at=0, **training):
         settings = load(TokenizerSettings, ROOT / "configs/tokenizer/tiny.yaml").model_dump()
@@ -107,3 +116,28 @@ def test_a_training_that_one_worker_began_is_ended_by_two(train, one):
     made = train("elastic", die_at=8, workers=(1, 2))
     assert made[0]["workers"] == 2
     equal(made, one)
+
+
+def test_tokens_are_the_encoders_whatever_the_workers(cohort, one, root, tmp_path):
+    """Two workers are all cores of a small machine: nothing may wait for a third."""
+
+    def copy(uri):
+        storage.upload(root / "one", uri)
+        return {}
+
+    tokenizer = artifact.make("tokenizer", 1, {}, {"cohort": cohort}, copy, str(tmp_path))
+    made = [
+        make_tokens(
+            cohort, tokenizer, TokensSettings(workers=workers, batch_size=5), str(tmp_path / str(workers))
+        )
+        for workers in (1, 2)
+    ]
+    assert read_tokens(made[0]).equals(read_tokens(made[1]))
+    assert made[0].figures == made[1].figures
+    encoder = MotionTokenizer.load(tokenizer.uri)
+    tokens = {row["trial"]: row["tokens"] for row in read_tokens(made[0]).to_pylist()}
+    trials = read_table(cohort).to_pylist()
+    assert made[0].figures["trials"] == len(trials) == len(tokens)
+    for row in trials:
+        angles = np.asarray(row["angles_rad"], np.float32).reshape(-1, N_JOINTS)
+        np.testing.assert_array_equal(tokens[row["trial"]], encoder.encode([angles])[0])
