@@ -1,13 +1,14 @@
-"""The training loop: exact over workers and over interruptions."""
+"""The training loop: exact over workers, their number and interruptions; bad input is not tried again."""
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from ray.train import TrainingFailedError
 from torch import nn
 
 from biomechgpt import storage, training
-
-pytestmark = pytest.mark.cluster
+from biomechgpt.settings import InputError, validate
 
 
 class Line(nn.Module):
@@ -21,15 +22,17 @@ class Line(nn.Module):
 
 
 class FitLine(training.Trainee):
-    """Fits a line; dies once at `die_at` where a flag file says it has not died yet."""
+    """Fits a line; fails once at `die_at` where a flag file says it has not failed yet."""
 
-    def __init__(self, die_at: int | None = None, flag: str = "") -> None:
+    def __init__(
+        self, die_at: int | None = None, flag: str = "", error: type[BaseException] = SystemError
+    ) -> None:
         rng = np.random.default_rng(0)
         self.x = torch.tensor(rng.normal(size=(40, 3)), dtype=torch.float32)
         self.y = self.x @ torch.tensor([1.0, -2.0, 0.5])
         # Samples count unequally, so an average of averages would differ from the average.
         self.valid = torch.tensor(rng.integers(1, 4, size=40), dtype=torch.float32)
-        self.die_at, self.flag, self.calls = die_at, flag, 0
+        self.die_at, self.flag, self.error, self.calls = die_at, flag, error, 0
 
     def model(self):
         return Line()
@@ -41,11 +44,11 @@ class FitLine(training.Trainee):
         self.calls += 1
         if self.calls == self.die_at and not storage.exists(self.flag):
             storage.write_bytes(self.flag, b"died")
-            raise SystemError("killed")
+            raise self.error("trials.csv: line 3: expected a number, found 'x'")
         return {"x": self.x[samples], "y": self.y[samples], "valid": self.valid[samples]}
 
     def finish(self, model):
-        return {"weight": model.weight.detach().tolist()}
+        return {"weight": model.weight.detach().tolist(), "workers": dist.get_world_size()}
 
 
 def run(tmp_path, name, arguments=None, **settings):
@@ -53,13 +56,55 @@ def run(tmp_path, name, arguments=None, **settings):
     return training.fit(FitLine, arguments or {}, settings, str(tmp_path / name), name)
 
 
-def test_two_workers_and_a_killed_run_give_the_result_of_one(ray_cluster, tmp_path):
-    one = run(tmp_path, "one")
+@pytest.fixture(scope="module")
+def one(ray_cluster, tmp_path_factory):
+    """What one worker makes of it, undisturbed."""
+    return run(tmp_path_factory.mktemp("one"), "one")
+
+
+@pytest.mark.cluster
+def test_two_workers_and_a_killed_run_give_the_result_of_one(one, tmp_path):
     assert one["steps"] == 30
     assert one["loss"] < 6
     two = run(tmp_path, "two", workers=2, zero_stage=2)
     np.testing.assert_allclose(two["weight"], one["weight"], rtol=1e-5)
     killed = run(tmp_path, "killed", {"die_at": 25, "flag": str(tmp_path / "flag")})
     assert (tmp_path / "flag").exists()
-    np.testing.assert_array_equal(killed["weight"], one["weight"])
-    assert not (tmp_path / "one" / "run").exists()
+    assert (killed["weight"], killed["loss"]) == (one["weight"], one["loss"])
+    assert not (tmp_path / "killed" / "run").exists()
+
+
+@pytest.mark.cluster
+def test_a_run_that_one_worker_began_is_ended_by_two(one, tmp_path):
+    dies = {"die_at": 25, "flag": str(tmp_path / "flag")}
+    with pytest.raises(TrainingFailedError):
+        run(tmp_path, "elastic", dies, max_failures=0)
+    two = run(tmp_path, "elastic", dies, workers=(1, 2))
+    assert (one["workers"], two["workers"]) == (1, 2)
+    np.testing.assert_allclose(two["weight"], one["weight"], rtol=1e-5)
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+
+
+@pytest.mark.cluster
+def test_a_checkpoint_in_parts_is_for_as_many_workers(ray_cluster, tmp_path):
+    dies = {"die_at": 15, "flag": str(tmp_path / "flag")}
+    with pytest.raises(TrainingFailedError):
+        run(tmp_path, "parts", dies, workers=2, zero_stage=2, max_failures=0)
+    with pytest.raises(InputError, match=r"workers 1 .* in 2 parts"):
+        run(tmp_path, "parts", dies, zero_stage=2)
+
+
+@pytest.mark.cluster
+def test_a_workers_input_error_comes_out_as_it_is_and_at_once(ray_cluster, tmp_path):
+    fails = {"die_at": 12, "flag": str(tmp_path / "flag"), "error": InputError}
+    # Tried again it would find the flag, and succeed.
+    with pytest.raises(InputError, match=r"^trials.csv: line 3: expected a number, found 'x'$"):
+        run(tmp_path, "wrong", fails, workers=2, max_failures=5)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"workers": 0}, {"workers": [0, 2]}, {"workers": [4, 1]}, {"workers": [1, 4], "zero_stage": 2}]
+)
+def test_workers_that_cannot_be_are_refused(wrong):
+    with pytest.raises(InputError, match="workers"):
+        validate(training.TrainingSettings, wrong, "test")

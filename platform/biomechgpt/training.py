@@ -2,19 +2,24 @@
 
 What is trained is a `Trainee`; this module knows nothing about movement or language. The same batches in the
 same order whatever the number of workers: a loss is a sum of terms (sum, count), divided by the count over
-*all* workers, so two workers with half a batch each take the step of one worker with the whole batch.
+*all* workers, so two workers with half a batch each take the step of one worker with the whole batch. The
+number may change in mid-training (`workers: [1, 4]`) and the result stays the same to rounding, as long as the
+model itself draws no random numbers: those are each worker's own.
 """
 
+import logging
 import math
 import os
 import tempfile
 import time
 import warnings
 from abc import ABC, abstractmethod
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+import torch.distributed as dist
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from biomechgpt import cluster, storage
@@ -22,6 +27,9 @@ from biomechgpt.settings import InputError, Settings
 
 Terms = dict[str, tuple[Tensor, Tensor]]
 """A batch's loss: {name: (sum over elements, number of elements)}, weights already in the sums."""
+
+
+Workers = Annotated[int, Field(ge=1)]
 
 
 class TrainingSettings(Settings):
@@ -33,12 +41,35 @@ class TrainingSettings(Settings):
     weight_decay: float = Field(0.0, ge=0)
     betas: tuple[float, float] = (0.9, 0.99)
     gradient_clip: float = Field(1.0, ge=0, description="largest norm of a gradient; 0: no limit")
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "mixed", "bf16"] = Field(
+        "fp32", description="mixed: products in bf16, weights in fp32; bf16: weights too, with a copy in fp32"
+    )
     seed: int = 0
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints", exclude=True)
-    workers: int = Field(1, ge=1, exclude=True)
+    workers: Workers | tuple[Workers, Workers] = Field(
+        1, description="how many, or [fewest, most]: as many as the cluster has room for", exclude=True
+    )
     zero_stage: Literal[0, 1, 2] = Field(0, description="DeepSpeed ZeRO stage", exclude=True)
     max_failures: int = Field(2, ge=0, description="restarts after a lost worker", exclude=True)
+
+    @model_validator(mode="after")
+    def _workers_fit(self) -> "TrainingSettings":
+        fewest, most = self.workers_range
+        if fewest > most:
+            raise ValueError(f"workers: expected [fewest, most], found {list((fewest, most))}")
+        if fewest < most and not self.portable:
+            raise ValueError("workers: a range needs zero_stage 0, and precision fp32 or mixed")
+        return self
+
+    @property
+    def workers_range(self) -> tuple[int, int]:
+        """The fewest and the most workers."""
+        return (self.workers, self.workers) if isinstance(self.workers, int) else self.workers
+
+    @property
+    def portable(self) -> bool:
+        """Whether any number of workers can go on from a checkpoint: none holds a part of the optimizer only."""
+        return self.zero_stage == 0 and self.precision != "bf16"
 
 
 class Trainee(ABC):
@@ -74,16 +105,35 @@ def fit(
     """Train under Ray Train and return the figures of `finish`, with `steps`, `loss`, `seconds_training`.
 
     uri: the artifact's folder; checkpoints live in `uri`/run until the end, and a later call resumes there.
-    name: what progress lines call it. Raises InputError where the cluster is too small.
+    name: what progress lines call it. Raises InputError where the cluster is too small, and a worker's own, at
+    once: nothing that fails by its input is tried again.
     """
     import ray
-    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train import (
+        CheckpointConfig,
+        ControllerError,
+        FailureConfig,
+        LoggingConfig,
+        RunConfig,
+        ScalingConfig,
+        UserCallback,
+    )
     from ray.train.torch import TorchConfig, TorchTrainer
+
+    class _StopAtBadInput(UserCallback):
+        """An error raised in here ends a run, whatever `max_failures` allows."""
+
+        def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+            for error in worker_exceptions.values():
+                if isinstance(error, InputError):
+                    logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # the job says it, in one line
+                    raise error
 
     cluster.connect()
     gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
-    cpus_each = 1 if gpus else cluster.cpus_for(settings.workers)
-    cluster.require(settings.workers, cpus_each, gpus)
+    fewest, most = settings.workers_range
+    cpus_each = 1 if gpus else cluster.cpus_for(most)
+    cluster.require(fewest, cpus_each, gpus)
     fs, path = storage.arrow_filesystem(storage.join(uri, "run"))
     trainer = TorchTrainer(
         _loop,  # type: ignore[arg-type]  # Train V2 hands the first worker's result on
@@ -98,7 +148,7 @@ def fit(
         },
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=settings.workers,
+            num_workers=settings.workers,  # type: ignore[arg-type]  # typed as V1's
             use_gpu=bool(gpus),
             resources_per_worker={"CPU": cpus_each, **({"GPU": gpus} if gpus else {})},
         ),
@@ -109,9 +159,15 @@ def fit(
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             failure_config=FailureConfig(max_failures=settings.max_failures),
             logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]  # typed as V1's
+            callbacks=[_StopAtBadInput()],  # type: ignore[list-item]  # typed as V1's
         ),
     )
-    figures = trainer.fit().return_value  # type: ignore[attr-defined]  # typed as V1's
+    try:
+        figures = trainer.fit().return_value  # type: ignore[attr-defined]  # typed as V1's
+    except ControllerError as error:
+        if isinstance(error.controller_failure, InputError):
+            raise error.controller_failure from None
+        raise
     storage.remove(storage.join(uri, "run"))
     return figures
 
@@ -136,25 +192,49 @@ def _deepspeed_config(settings: TrainingSettings, world: int) -> dict[str, Any]:
         "zero_optimization": {"stage": settings.zero_stage},
         "bf16": {"enabled": settings.precision == "bf16"},
         "zero_allow_untested_optimizer": True,
-        "optimizer": {
-            "type": "AdamW",
-            "params": {
-                "lr": settings.learning_rate,
-                "betas": list(settings.betas),
-                "weight_decay": settings.weight_decay,
-                "torch_adam": True,
-            },
-        },
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }
 
 
-def _loop(config: dict[str, Any]) -> dict[str, Any] | None:
-    import logging
+def _learned(model: nn.Module) -> dict[str, Tensor]:
+    """What training changes in a model, by name; a frozen base is not among it."""
+    return {
+        **{name: p.detach() for name, p in model.named_parameters() if p.requires_grad},
+        **dict(model.named_buffers()),
+    }
 
+
+def _save(folder: str, engine: Any, settings: TrainingSettings, progress: dict[str, Any]) -> bool:
+    """Write a checkpoint; whether this worker has a part of it. All workers call it."""
+    if not settings.portable:
+        engine.save_checkpoint(folder, tag="state", client_state=progress, exclude_frozen_parameters=True)
+    elif dist.get_rank() == 0:
+        state = {"model": _learned(engine.module), "optimizer": engine.optimizer.state_dict(), **progress}
+        torch.save(state, Path(folder) / "state.pt")
+    return not settings.portable or dist.get_rank() == 0
+
+
+def _load(folder: str, engine: Any, settings: TrainingSettings) -> dict[str, Any]:
+    """Put a checkpoint's state in place; returns its progress. InputError where it is for other workers."""
+    parts, expected = len(list(Path(folder).glob("state/*_optim_states.pt"))), dist.get_world_size()
+    if parts != (0 if settings.portable else expected):
+        raise InputError(
+            f"training: expected a checkpoint of zero_stage {settings.zero_stage}, precision "
+            f"{settings.precision} and workers {expected} to go on from, found its optimizer "
+            + (f"in {parts} parts" if parts else "whole (zero_stage 0, precision fp32 or mixed)")
+        )
+    if not settings.portable:
+        return engine.load_checkpoint(folder, tag="state", load_module_strict=False)[1]
+    state = torch.load(Path(folder) / "state.pt", map_location="cpu", weights_only=True)
+    for name, tensor in _learned(engine.module).items():
+        tensor.copy_(state["model"][name])
+    engine.optimizer.load_state_dict(state["optimizer"])
+    return state
+
+
+def _loop(config: dict[str, Any]) -> dict[str, Any] | None:
     import ray.train
-    import torch.distributed as dist
 
     if not torch.cuda.is_available():
         os.environ["DS_ACCELERATOR"] = "cpu"
@@ -178,25 +258,31 @@ def _loop(config: dict[str, Any]) -> dict[str, Any] | None:
         raise InputError(f"{config['name']}: nothing to train on")
     engine, optimizer, _, _ = deepspeed.initialize(
         model=model,
-        model_parameters=trainee.parameters(model),
+        optimizer=torch.optim.AdamW(
+            trainee.parameters(model),
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        ),
         config=_deepspeed_config(settings, world),
         dist_init_required=False,
     )
-    start = 0
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint:
+    start, losses = 0, list[float]()
+    if checkpoint := ray.train.get_checkpoint():
         with checkpoint.as_directory() as folder:
-            _, state = engine.load_checkpoint(folder, tag="state", load_module_strict=False)
-            start = state["step"]
+            progress = _load(folder, engine, settings)
+        start, losses = progress["step"], progress["losses"]
 
-    steps, began, said, losses = len(plan), time.time(), 0.0, []
+    steps, began, said = len(plan), time.time(), 0.0
     for step in range(start, steps):
         # Random numbers depend on the step alone, so a resumed run draws what an uninterrupted one draws.
         torch.manual_seed((settings.seed * 1_000_003 + step) * world + rank)
         mine = plan[step][rank::world]
         batch = trainee.collate(mine or plan[step][:1])
         batch = {key: value.to(engine.device) for key, value in batch.items()}
-        terms: Terms = engine(**batch)
+        with torch.autocast(engine.device.type, torch.bfloat16, enabled=settings.precision == "mixed"):
+            terms: Terms = engine(**batch)
         share = 1.0 if mine else 0.0
         counts = torch.stack([count.float() for _, count in terms.values()]) * share
         dist.all_reduce(counts)
@@ -229,12 +315,10 @@ def _loop(config: dict[str, Any]) -> dict[str, Any] | None:
             )
         if done % settings.checkpoint_every == 0 and not last:
             with tempfile.TemporaryDirectory() as folder:
-                engine.save_checkpoint(
-                    folder, tag="state", client_state={"step": done}, exclude_frozen_parameters=True
-                )
+                has_part = _save(folder, engine, settings, {"step": done, "losses": losses[-50:]})
                 ray.train.report(
                     {"step": done, "loss": losses[-1]},
-                    checkpoint=ray.train.Checkpoint.from_directory(folder),
+                    checkpoint=ray.train.Checkpoint.from_directory(folder) if has_part else None,
                 )
     if rank != 0:
         return None

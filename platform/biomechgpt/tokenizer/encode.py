@@ -107,9 +107,7 @@ class _EncodeBatch:
         self.done, self.said = 0, time.time()
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        movements = [
-            np.asarray(row, np.float32).reshape(-1, N_JOINTS) for row in block["angles_rad"].to_pylist()
-        ]
+        movements = [row.values.to_numpy().reshape(-1, N_JOINTS) for row in block["angles_rad"]]
         tokens = pa.array(self.tokenizer.encode(movements), pa.list_(pa.int32()))
         self.done += len(movements)
         if time.time() - self.said > 10:

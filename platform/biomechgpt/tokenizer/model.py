@@ -134,8 +134,9 @@ class MotionVQVAE(nn.Module):
         x = ((angles - self.mean) / self.scale * joints[:, None]).transpose(1, 2)
         mask = frames[:, None]
         z, short = self.encoder(x, mask)
-        quantized, commitment = self.quantizer(z, short)
-        y = self.decoder(quantized, short)
+        with torch.autocast(z.device.type, enabled=False):  # which code is nearest shows in fp32 only
+            quantized, commitment = self.quantizer(z.float(), short)
+        y = self.decoder(quantized, short).float()
         weight = joints[:, :, None] * mask
         still = weight[..., 1:] * mask[..., :-1]
         error = functional.smooth_l1_loss(y, x, reduction="none") * weight

@@ -45,10 +45,11 @@ class TokenizerSettings(Settings):
     def _fits(self) -> "TokenizerSettings":
         if self.window % self.network.downsampling:
             raise ValueError(f"window: expected a multiple of the downsampling, {self.network.downsampling}")
-        if self.batch_size % self.training.workers:
-            raise ValueError("batch_size: expected a multiple of training.workers")
-        if self.training.precision != "fp32":
-            raise ValueError("training.precision: the codebook's moving averages need fp32")
+        fewest, most = self.training.workers_range
+        if any(self.batch_size % workers for workers in range(fewest, most + 1)):
+            raise ValueError("batch_size: expected a multiple of each number that training.workers may be")
+        if self.training.precision == "bf16":
+            raise ValueError("training.precision: the codebook's moving averages need fp32, or mixed")
         return self
 
 

@@ -1,0 +1,109 @@
+"""The tokenizer's training: the codebook does not depend on how many workers there are, or which are killed."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from ray.train import TrainingFailedError
+from safetensors.numpy import load_file
+
+from biomechgpt import storage
+from biomechgpt.cohort import CohortSettings, make_cohort
+from biomechgpt.settings import load, validate
+from biomechgpt.tokenizer import TokenizerSettings
+from biomechgpt.tokenizer.train import _Tokenizer
+from biomechgpt.training import fit
+from conftest import ROOT
+
+pytestmark = pytest.mark.cluster
+STEPS = 12
+
+
+class Watched(_Tokenizer):
+    """Looks before each step that all workers have one codebook, to the last bit; the last worker is killed once
+    before its step `die_at`, where a flag file says that it has not been yet."""
+
+    def __init__(self, die_at: int, flag: str, **arguments) -> None:
+        super().__init__(**arguments)
+        self.die_at, self.flag = die_at, flag
+
+    def collate(self, samples):
+        quantizer = self.network.quantizer
+        here = torch.cat([quantizer.codebook, quantizer.total, quantizer.count[:, None]], dim=1)
+        workers = [torch.empty_like(here) for _ in range(dist.get_world_size())]
+        dist.all_gather(workers, here)
+        assert all(torch.equal(here, other) for other in workers)
+        last = dist.get_rank() == dist.get_world_size() - 1
+        if last and quantizer.steps == self.die_at and not storage.exists(self.flag):
+            storage.write_bytes(self.flag, b"killed")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().collate(samples)
+
+    def finish(self, model):
+        restarted = int((self.network.quantizer.count == 1).sum())
+        return {**super().finish(model), "workers": dist.get_world_size(), "restarted": restarted}
+
+
+@pytest.fixture(scope="module")
+def train(ray_cluster, tmp_path_factory):
+    """Trains a tokenizer and returns its figures and weights; `die_at` 0: undisturbed."""
+    root = tmp_path_factory.mktemp("tokenizers")
+    few = ["--simulator.scale", "0.3"]
+    cohort = make_cohort(load(CohortSettings, ROOT / "configs/cohort/tiny.yaml", few), str(root))
+
+    def run(name, die_at=0, **training):
+        settings = load(TokenizerSettings, ROOT / "configs/tokenizer/tiny.yaml").model_dump()
+        training = {**settings["training"], "checkpoint_every": 5, **training}
+        settings = {**settings, "steps": STEPS, "batch_size": 16, "training": training}
+        settings = validate(TokenizerSettings, settings, "test")
+        flag = str(root / f"{name}.killed")
+        if not die_at:
+            storage.write_bytes(flag, b"never")
+        arguments = {"die_at": die_at, "flag": flag, "cohort": cohort.uri, "settings": settings.model_dump()}
+        figures = fit(Watched, arguments, settings.training, str(root / name), name)
+        return figures, load_file(root / name / "model.safetensors")
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def one(train):
+    """Made by one worker, undisturbed."""
+    return train("one")
+
+
+@pytest.fixture(scope="module")
+def two(train):
+    """The same by two workers with half of each batch."""
+    return train("two", workers=2)
+
+
+def equal(made, expected):
+    for name, value in expected[1].items():
+        np.testing.assert_allclose(made[1][name], value, rtol=1e-3, atol=1e-4, err_msg=name)
+    assert made[0]["loss"] == pytest.approx(expected[0]["loss"], rel=1e-4)
+
+
+def test_two_workers_learn_the_codebook_of_one(one, two):
+    assert (one[0]["workers"], two[0]["workers"]) == (1, 2)
+    assert one[0]["restarted"] > 0
+    equal(two, one)
+
+
+def test_a_run_with_a_killed_worker_ends_as_if_none_had_been(train, two):
+    """Killed between two checkpoints; the run goes on from the first."""
+    made = train("killed", die_at=8, workers=2)
+    assert made[0]["loss"] == two[0]["loss"]
+    for name, value in two[1].items():
+        np.testing.assert_array_equal(made[1][name], value, err_msg=name)
+
+
+def test_a_training_that_one_worker_began_is_ended_by_two(train, one):
+    with pytest.raises(TrainingFailedError):
+        train("elastic", die_at=8, max_failures=0)
+    made = train("elastic", die_at=8, workers=(1, 2))
+    assert made[0]["workers"] == 2
+    equal(made, one)
