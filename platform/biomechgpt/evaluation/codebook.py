@@ -82,7 +82,7 @@ def write_codebook(tokens: Artifact, folder: str) -> str:
         codes=info["codes"],
         used=int((count > 0).sum()),
         ranks=_ranks(count),
-        training=_training(tokenizer.figures.get("utilisation") or []),
+        training=_training(tokenizer.figures.get("history") or []),
         cards=_cards(table, count, chosen, where, found, round(_CONTEXT_S * loaded.frame_rate_hz)),
         context_s=_CONTEXT_S,
         trials=_trials(table, overlays),
@@ -351,17 +351,17 @@ def _ranks(count: np.ndarray) -> str:
         return drawing.svg(figure)
 
 
-def _training(utilisation: Sequence[Mapping[str, float]]) -> str:
+def _training(history: Sequence[Mapping[str, float]]) -> str:
     """Perplexity and used codes over training steps; nothing where none was recorded."""
-    if not utilisation:
+    if not history:
         return ""
-    steps = [row["step"] for row in utilisation]
+    steps = [row["step"] for row in history]
     with drawing.style():
         figure = Figure(figsize=(5.4, 2.6))
         axes = figure.add_subplot()
         for name, colour in (("codes_used", drawing.TRUNK), ("perplexity", drawing.RIGHT)):
             label = name.replace("_", " ")
-            axes.plot(steps, [row[name] for row in utilisation], color=colour, linewidth=1.5, label=label)
+            axes.plot(steps, [row[name] for row in history], color=colour, linewidth=1.5, label=label)
         axes.set(xlabel="training step", ylim=(0, None))
         axes.legend(frameon=False)
         return drawing.svg(figure)
