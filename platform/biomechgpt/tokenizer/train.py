@@ -104,16 +104,15 @@ class _Tokenizer(Trainee):
 
     def watch(self) -> dict[str, float]:
         """How evenly codes are in use, by their moving averages; a quantizer without them has nothing to tell."""
-        counts = [
-            m.count for m in self.network.quantizer.modules() if isinstance(getattr(m, "count", None), Tensor)
-        ]
+        counts = [values for name, values in self.network.named_buffers() if name.split(".")[-1] == "count"]
         if not counts:
             return {}
         count = torch.cat(counts).double()
         share = count / count.sum()
         # A code that fell out of use starts again as if it had been seen once a step.
         used = int((count > 1).sum())
-        return {"perplexity": float(torch.special.entr(share).sum().exp()), "codes_used": used}
+        perplexity = float(torch.special.entr(share).sum().exp())
+        return {"perplexity": round(perplexity, 1), "codes_used": used}
 
     def finish(self, model: nn.Module) -> dict[str, Any]:
         info = {
