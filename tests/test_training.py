@@ -35,7 +35,8 @@ class FitLine(training.Trainee):
         self.die_at, self.flag, self.error, self.calls = die_at, flag, error, 0
 
     def model(self):
-        return Line()
+        self.line = Line()
+        return self.line
 
     def plan(self):
         return [[(step * 5 + i) % 40 for i in range(5)] for step in range(30)]
@@ -46,6 +47,9 @@ class FitLine(training.Trainee):
             storage.write_bytes(self.flag, b"died")
             raise self.error("trials.csv: line 3: expected a number, found 'x'")
         return {"x": self.x[samples], "y": self.y[samples], "valid": self.valid[samples]}
+
+    def watch(self):
+        return {"weight": float(self.line.weight.sum())}
 
     def finish(self, model):
         return {"weight": model.weight.detach().tolist(), "workers": dist.get_world_size()}
@@ -71,6 +75,8 @@ def test_two_workers_and_a_killed_run_give_the_result_of_one(one, tmp_path):
     killed = run(tmp_path, "killed", {"die_at": 25, "flag": str(tmp_path / "flag")})
     assert (tmp_path / "flag").exists()
     assert (killed["weight"], killed["loss"]) == (one["weight"], one["loss"])
+    assert [row["step"] for row in one["history"]] == list(range(1, 31))
+    assert killed["history"] == one["history"]
     assert not (tmp_path / "killed" / "run").exists()
 
 

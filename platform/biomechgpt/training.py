@@ -75,6 +75,10 @@ class TrainingSettings(Settings):
         return self.zero_stage == 0 and self.precision != "bf16"
 
 
+WATCHES = 50
+"""Rows of a training's history, about."""
+
+
 class Trainee(ABC):
     """What is trained. Subclasses are built inside each worker from the keyword arguments given to `fit`."""
 
@@ -96,6 +100,10 @@ class Trainee(ABC):
     def parameters(self, model: nn.Module) -> list[dict[str, Any]]:
         """Optimizer groups; all trainable parameters by default."""
         return [{"params": [p for p in model.parameters() if p.requires_grad]}]
+
+    def watch(self) -> dict[str, float]:
+        """Figures of the model in training, alike on every worker; some `WATCHES` times they become `history`."""
+        return {}
 
     @abstractmethod
     def finish(self, model: nn.Module) -> dict[str, Any]:
@@ -271,11 +279,11 @@ def _loop(config: dict[str, Any]) -> dict[str, Any] | None:
         config=_deepspeed_config(settings, world),
         dist_init_required=False,
     )
-    start, losses = 0, list[float]()
+    start, losses, history = 0, list[float](), list[dict[str, float]]()
     if checkpoint := ray.train.get_checkpoint():
         with checkpoint.as_directory() as folder:
             progress = _load(folder, engine, settings)
-        start, losses = progress["step"], progress["losses"]
+        start, losses, history = progress["step"], progress["losses"], progress["history"]
 
     steps, began, said = len(plan), time.time(), 0.0
     for step in range(start, steps):
@@ -306,6 +314,8 @@ def _loop(config: dict[str, Any]) -> dict[str, Any] | None:
             raise RuntimeError(f"{config['name']}: loss is {losses[-1]} at step {step}")
 
         done, last = step + 1, step + 1 == steps
+        if (last or done % max(1, steps // WATCHES) == 0) and (watched := trainee.watch()):
+            history.append({"step": done, **watched})
         if rank == 0 and (last or time.time() - said > 10):
             said = time.time()
             left = (said - began) / (done - start) * (steps - done)
@@ -318,7 +328,8 @@ def _loop(config: dict[str, Any]) -> dict[str, Any] | None:
             )
         if done % settings.checkpoint_every == 0 and not last:
             with tempfile.TemporaryDirectory() as folder:
-                has_part = _save(folder, engine, settings, {"step": done, "losses": losses[-50:]})
+                progress = {"step": done, "losses": losses[-50:], "history": history}
+                has_part = _save(folder, engine, settings, progress)
                 ray.train.report(
                     {"step": done, "loss": losses[-1]},
                     checkpoint=ray.train.Checkpoint.from_directory(folder) if has_part else None,
@@ -330,6 +341,7 @@ def _loop(config: dict[str, Any]) -> dict[str, Any] | None:
     recent = losses[-50:] or [math.nan]
     return {
         **figures,
+        **({"history": history} if history else {}),
         "steps": steps,
         "loss": round(sum(recent) / len(recent), 5),
         "seconds_training": round(time.time() - began, 2),

@@ -137,6 +137,18 @@ class _Tokenizer(Trainee):
             "frames": torch.from_numpy(inside.astype(np.float32)),
         }
 
+    def watch(self) -> dict[str, float]:
+        """How evenly codes are in use, by their moving averages; a quantizer without them has nothing to tell."""
+        counts = [values for name, values in self.network.named_buffers() if name.split(".")[-1] == "count"]
+        if not counts:
+            return {}
+        count = torch.cat(counts).double()
+        share = count / count.sum()
+        # A code that fell out of use starts again as if it had been seen once a step.
+        used = int((count > 1).sum())
+        perplexity = float(torch.special.entr(share).sum().exp())
+        return {"perplexity": round(perplexity, 1), "codes_used": used}
+
     def finish(self, model: nn.Module) -> dict[str, Any]:
         tokenizer = MotionTokenizer(self.network, self.cohort.read_json("cohort.json")["frame_rate_hz"])
         tokenizer.save(self.uri)
