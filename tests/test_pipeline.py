@@ -22,7 +22,6 @@ from biomechgpt.experiment.pipeline import PipelineSettings, run_pipeline
 from biomechgpt.settings import load
 from biomechgpt.tokenizer import MotionTokenizer, read_tokens
 from biomechgpt.trial import from_row
-from biomechgpt.tokenizer.train import prepare
 from conftest import ROOT
 
 pytestmark = pytest.mark.cluster
