@@ -2,7 +2,7 @@
 
     python benchmarks/answering.py [--bundle URI] [--trials 64] [--rounds 3]
 
-Without --bundle it takes what `make serve` would. Answers a second of `Answerer.weigh` over those of `generate`
+Without --bundle it takes the demo's. Answers a second of `Answerer.weigh` over those of `generate`
 prompt by prompt, and in batches of alike length; and how far its log probabilities are from separate passes'.
 """
 
@@ -16,13 +16,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from biomechgpt import artifact, cluster
+from biomechgpt import artifact, storage
 from biomechgpt.dialogue.questions import read_questions
 from biomechgpt.language import model as network
 from biomechgpt.language.answer import Answerer
 from biomechgpt.language.score import score
 from biomechgpt.tokenizer import read_tokens
-from serve.main import Local, choose
 
 
 def main() -> None:
@@ -32,9 +31,9 @@ def main() -> None:
     parser.add_argument("--alone", type=int, default=40, help="questions generated one by one")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    torch.set_num_threads(cluster.cpus_for(1))
     network.quiet()
-    bundle = artifact.load(choose(Local(bundle=options.bundle)), "model")
+    uri = options.bundle or storage.read_json("results/demo/metrics.json")["model"]["uri"]
+    bundle = artifact.load(uri, "model")
     answerer = Answerer(bundle.uri)
     trials = _trials(bundle, options.trials)
     asked = sum(len(pairs) for _, pairs in trials)
