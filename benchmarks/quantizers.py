@@ -105,7 +105,7 @@ def main() -> None:
         multiprocessing.spawn(half, (folder, *few), nprocs=2)
         for made in (Ours, Theirs):
             one = learn(made, *few, 0, 1)["codebook"]
-            two = torch.load(f"{folder}/{made.__name__}0")
+            two = torch.load(f"{folder}/{made.__name__}0", weights_only=True)
             found[made.__name__.lower()]["largest_difference_of_2_workers"] = float((one - two).abs().max())
     for values in found.values():
         values.pop("codebook")

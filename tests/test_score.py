@@ -8,7 +8,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from biomechgpt.dialogue.chat import Encoder, answer_text
-from biomechgpt.dialogue.choices import Choices, choices
+from biomechgpt.dialogue.choices import choices
 from biomechgpt.language import stand_in
 from biomechgpt.language.model import extend_vocabulary
 from biomechgpt.language.score import quantile, score
@@ -131,9 +131,3 @@ def test_a_quantile_has_its_share_below(weights, share):
     at = quantile(numbers, probability, share)
     assert probability[numbers <= at].sum() >= share - 1e-6
     assert probability[numbers < at].sum() <= share + 1e-6
-
-
-def test_totals_add_up_along_a_path():
-    tree = Choices(np.array([5, 6, 7]), np.array([-1, 0, 0]), np.array([1, 2]), ["a", "b"])
-    np.testing.assert_allclose(tree.totals(np.array([-1.0, -2.0, -0.5])), [-3.0, -1.5])
-    assert tree.inner.tolist() == [0]

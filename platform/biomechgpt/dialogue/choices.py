@@ -34,13 +34,6 @@ class Choices:
         """Tokens that others follow, (M,) in order: what a model has to read."""
         return np.unique(self.parent[self.parent >= 0])
 
-    def totals(self, log_probability: np.ndarray) -> np.ndarray:
-        """Log probability of each answer (A,) from those of the tokens after what is before them (N,)."""
-        total = log_probability.astype(float).copy()
-        for i in np.flatnonzero(self.parent >= 0):
-            total[i] += total[self.parent[i]]
-        return total[self.leaf]
-
 
 def choices(encoder: Encoder, task: Task, labels: Sequence[str] = ()) -> Choices:
     """What `task` can be answered with; labels: of a task without its own. InputError where there are none."""
