@@ -34,6 +34,14 @@ class Choices:
         """Tokens that others follow, (M,) in order: what a model has to read."""
         return np.unique(self.parent[self.parent >= 0])
 
+    @cached_property
+    def depth(self) -> np.ndarray:
+        """How many tokens of the answer stand before each, (N,)."""
+        depth = np.zeros(len(self.token), dtype=np.int64)
+        for node in np.flatnonzero(self.parent >= 0):
+            depth[node] = depth[self.parent[node]] + 1
+        return depth
+
 
 def choices(encoder: Encoder, task: Task, labels: Sequence[str] = ()) -> Choices:
     """What `task` can be answered with; labels: of a task without its own. InputError where there are none."""

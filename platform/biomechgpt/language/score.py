@@ -43,8 +43,6 @@ class _Open:
     end: int
     total: np.ndarray
     place: np.ndarray
-    depth: np.ndarray
-    inner: np.ndarray
 
     def path(self, node: int) -> list[int]:
         """Places of the tokens of answers before a node."""
@@ -56,7 +54,8 @@ class _Open:
     def next(self, least: float) -> np.ndarray:
         """Tokens to read next: those that others follow, whose own likelihood is known and enough; the
         likeliest in any case, as long as no answer is complete."""
-        unread = self.inner[(self.place[self.inner] < 0) & np.isfinite(self.total[self.inner])]
+        inner = self.tree.inner
+        unread = inner[(self.place[inner] < 0) & np.isfinite(self.total[inner])]
         if not len(unread) or least == 0:
             return unread
         known = self.total[unread]
@@ -113,7 +112,7 @@ def score(
                     mine[q.path(int(node))] = True
                     q.place[node] = reader.length + len(ids)
                     ids.append(int(q.tree.token[node]))
-                    position.append(trial.prefix + q.end - q.start + 1 + int(q.depth[node]))
+                    position.append(trial.prefix + q.end - q.start + 1 + int(q.tree.depth[node]))
                     rows.append(mine)
                 reader.wanted(row, q, nodes)
             tokens.append(np.array(ids, dtype=np.int64))
@@ -146,11 +145,8 @@ def _first(prefix: np.ndarray, questions: Sequence[Asked]) -> tuple[_Trial, np.n
             place[-1] = end
             tokens.append(tree.token[inner])
             parents.append(place[tree.parent[inner]])
-        depth = np.zeros(len(tree.token), dtype=np.int64)
-        for node in np.flatnonzero(tree.parent >= 0):
-            depth[node] = depth[tree.parent[node]] + 1
         total = np.full(len(tree.token), -np.inf)
-        trial.questions.append(_Open(tree, at, end, total, place[:-1], depth, inner))
+        trial.questions.append(_Open(tree, at, end, total, place[:-1]))
         at = end + 1 + (len(inner) if len(inner) <= _AT_ONCE else 0)
     return trial, np.concatenate(tokens), np.concatenate(parents)
 
