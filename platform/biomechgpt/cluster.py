@@ -4,8 +4,9 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 
@@ -112,3 +113,12 @@ def require(workers: int, cpus_each: int, gpus_each: int) -> None:
                 f"cluster: {workers} workers of {each} {kind} need {workers * each}, "
                 f"the cluster has {have.get(kind, 0):g}"
             )
+
+
+def each(
+    items: Iterable[dict[str, Any]], do: Callable[[dict[str, Any]], dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """`do` of every item, a Ray task an item or some, in order, as they come."""
+    connect()
+    ready = list(items)
+    yield from ray.data.from_items(ready, override_num_blocks=min(len(ready), 1000)).map(do).iter_rows()

@@ -240,7 +240,7 @@ def _check(settings: CohortSettings, folder: Folder) -> dict[str, str]:
         return {"reason": "", "file": file, "angles": content_hash(made.angles_rad)}
 
     rows = sorted(folder.rows, key=lambda row: row.path)
-    checked = list(_each(({"row": pickle.dumps(row)} for row in rows), check))
+    checked = list(cluster.each(({"row": pickle.dumps(row)} for row in rows), check))
     contents = [
         (row.path, _known(row), (item["file"], item["angles"]))
         for row, item in zip(rows, checked, strict=True)
@@ -308,7 +308,7 @@ def _merge(settings: CohortSettings, parts: Mapping[str, Artifact], uri: str) ->
         for where, part in parts.items()
         for name in storage.list_files(part.path("trials"))
     ]
-    found = [pair for item in _each(shards, _listed) for pair in pickle.loads(item["rows"])]
+    found = [pair for item in cluster.each(shards, _listed) for pair in pickle.loads(item["rows"])]
     rows = [row for row, _, _ in found]
     annotations.refuse(annotations.contradictions(rows, settings.plausible))
     reasons = find_duplicates((str(row), _known(row), (mark,)) for row, _, mark in found)
@@ -449,7 +449,7 @@ def _write(
         for i, names in enumerate(pack(sizes, settings.shard_trials))
     )
     total: Counter[str] = Counter()
-    for written in _each(items, write):
+    for written in cluster.each(items, write):
         total.update(written)
     count = Counter(split.values())
     card = {
@@ -495,14 +495,3 @@ def _parts(tables: Iterator[pa.Table], most_bytes: int) -> Iterator[pa.Table]:
             waiting = []
         waiting.append(table)
     yield pa.concat_tables(waiting)
-
-
-def _each(
-    items: Iterator[dict[str, Any]] | list[dict[str, Any]], do: Callable[[dict[str, Any]], dict[str, Any]]
-) -> Iterator[dict[str, Any]]:
-    """`do` of every item, a Ray task an item or some, in order, as they come."""
-    import ray
-
-    cluster.connect()
-    ready = list(items)
-    yield from ray.data.from_items(ready, override_num_blocks=min(len(ready), 1000)).map(do).iter_rows()

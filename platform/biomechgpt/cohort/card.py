@@ -130,7 +130,6 @@ def write(
 
 def _tallies(folder: str, columns: dict[str, str]) -> Iterable[Tally]:
     """A tally a shard, each made by a Ray task."""
-    import ray
 
     def of_shard(item: dict[str, Any]) -> dict[str, Any]:
         fs, path = storage.arrow_filesystem(folder)
@@ -138,10 +137,7 @@ def _tallies(folder: str, columns: dict[str, str]) -> Iterable[Tally]:
         rows = (row for batch in table.to_batches(max_chunksize=8) for row in batch.to_pylist())
         return {"tally": pickle.dumps(tally((from_row(row) for row in rows), columns))}
 
-    cluster.connect()
-    shards = [{"shard": name} for name in storage.list_files(folder)]
-    blocks = min(len(shards), 1000)
-    for row in ray.data.from_items(shards, override_num_blocks=blocks).map(of_shard).iter_rows():
+    for row in cluster.each(({"shard": name} for name in storage.list_files(folder)), of_shard):
         yield pickle.loads(row["tally"])
 
 

@@ -34,8 +34,6 @@ def export_mot(cohort: Artifact, root: str) -> Artifact:
 
 
 def _write(cohort: Artifact, uri: str) -> dict[str, Any]:
-    import ray
-
     shards = storage.list_files(cohort.path("trials"))
     # Before anything is written, and without the angles: names alone.
     names = [name for shard in shards for name in _read(cohort, shard, ["trial"])["trial"].to_pylist()]
@@ -49,12 +47,7 @@ def _write(cohort: Artifact, uri: str) -> dict[str, Any]:
     def write(item: dict[str, Any]) -> dict[str, Any]:
         return {"lines": _shard(cohort, item["shard"], uri, columns)}
 
-    cluster.connect()
-    items = [{"shard": shard} for shard in shards]
-    lines = [
-        row["lines"]
-        for row in ray.data.from_items(items, override_num_blocks=len(items)).map(write).take_all()
-    ]
+    lines = [row["lines"] for row in cluster.each(({"shard": shard} for shard in shards), write)]
     header = _line(["path", "participant", "source", "data", "split", *columns])
     storage.write_bytes(storage.join(uri, ANNOTATIONS), (header + "".join(lines)).encode())
     return {"trials": len(names)}
