@@ -1,6 +1,6 @@
 """The tokenizer's speed: a training step against T2M-GPT's, tokenizing a cohort against the bare encoder.
 
-python benchmarks/tokenizer.py [--rounds 20] [--most 64] [--pairs 2] [--chart docs/tokenizer_speed.png]
+python benchmarks/tokenizer.py [--rounds 20] [--most 64] [--pairs 3] [--chart docs/tokenizer_speed.png]
 
 Training: the network of configs/tokenizer/demo.yaml on batches of its windows, a whole step with optimizer,
 against the same network as T2M-GPT writes it, in turns. On a GPU the network is that of paper.yaml.
@@ -41,8 +41,10 @@ from biomechgpt.tokenizer import (
 from biomechgpt.tokenizer.model import MotionVQVAE
 
 CONFIGS = Path(__file__).parents[1] / "configs/tokenizer"
-SHARD = 64
-"""Trials of a shard; a cohort has one or more of these."""
+TRIALS = 64
+"""Of the smallest cohort; the others are so many times as large."""
+SHARD = 256
+"""Trials of a shard, as of cohorts by default."""
 RATE_HZ = 30.0
 
 
@@ -169,31 +171,31 @@ def training(device: torch.device, rounds: int) -> dict[str, Any]:
 
 
 def write_cohort(movements: list[np.ndarray], times: int, root: str) -> Artifact:
-    """A cohort that has these movements `times` times, a shard each."""
+    """A cohort that has these movements `times` times."""
+
+    def one(copy: int, i: int) -> trial.Trial:
+        return trial.Trial(
+            trial=f"{copy:05d}-{i:03d}",
+            participant=f"P{i:03d}",
+            split="test" if i < 4 else "train",
+            angles_rad=movements[i],
+            pelvis=np.zeros((len(movements[i]), 7), np.float32),
+            frame_rate_hz=RATE_HZ,
+            data="synthetic",
+            source="benchmark",
+            joint_mask=np.ones(N_JOINTS, bool),
+            annotations={},
+        )
 
     def build(uri: str) -> dict[str, Any]:
-        for shard in range(times):
-            name = f"part-{shard:05d}.parquet"
-            trials = [
-                trial.Trial(
-                    trial=f"{shard:05d}-{i:03d}",
-                    participant=f"P{i:03d}",
-                    split="test" if i < 4 else "train",
-                    angles_rad=movement,
-                    pelvis=np.zeros((len(movement), 7), np.float32),
-                    frame_rate_hz=RATE_HZ,
-                    data="synthetic",
-                    source=name,
-                    joint_mask=np.ones(N_JOINTS, bool),
-                    annotations={},
-                )
-                for i, movement in enumerate(movements)
-            ]
-            path = Path(storage.join(uri, "trials", name))
+        every = [(copy, i) for copy in range(times) for i in range(len(movements))]
+        for at in range(0, len(every), SHARD):
+            trials = [one(*which) for which in every[at : at + SHARD]]
+            path = Path(storage.join(uri, "trials", f"part-{at // SHARD:05d}.parquet"))
             path.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(trial.table(trials, {}), path)
         storage.write_json(storage.join(uri, "cohort.json"), {"annotations": {}, "frame_rate_hz": RATE_HZ})
-        return {"trials": times * len(movements)}
+        return {"trials": len(every)}
 
     return artifact.make("cohort", 1, {"times": times}, {}, build, root, data="synthetic")
 
@@ -202,7 +204,7 @@ def tokenizing(most: int, pairs: int, chart: str | None) -> dict[str, Any]:
     """Ratios of `make_tokens` to the bare encoder and to one trial at a time; two workers to one."""
     cluster.connect()
     rng = np.random.default_rng(0)
-    lengths = rng.integers(90, 900, size=SHARD)
+    lengths = rng.integers(90, 900, size=TRIALS)
     movements = [(0.02 * rng.normal(size=(n, N_JOINTS)).cumsum(0)).astype(np.float32) for n in lengths]
     sizes = [2**i for i in range(most.bit_length())]
     with TemporaryDirectory() as root:
@@ -211,52 +213,51 @@ def tokenizing(most: int, pairs: int, chart: str | None) -> dict[str, Any]:
         made = make_tokenizer(cohorts[1], settings, root)
         tokenizer = MotionTokenizer.load(made.uri)
 
-        def tokenize(times: int, workers: int) -> float:
+        def tokenize(times: int, workers: int) -> tuple[float, float]:
+            """Seconds of it all, and shards a second once every worker is at work, before the first runs out."""
             how = TokensSettings(workers=workers)
             with TemporaryDirectory() as folder:
                 started = time.perf_counter()
-                make_tokens(cohorts[times], made, how, folder)
-                return time.perf_counter() - started
-
-        def more(few: int, many: int, workers: int) -> float:
-            less = tokenize(few, workers)
-            return tokenize(many, workers) - less
+                tokens = make_tokens(cohorts[times], made, how, folder)
+                seconds = time.perf_counter() - started
+                written = sorted(file.stat().st_mtime for file in Path(tokens.path("tokens")).iterdir())
+            first, last = len(written) // 4, len(written) * 9 // 10
+            return seconds, (last - first) / max(written[last] - written[first], 1e-9)
 
         def bare() -> float:
-            """Seconds of a shard, by the network alone."""
+            """Seconds of the smallest cohort, by the network alone."""
             return _bare(tokenizer, movements)
 
         tokenize(1, 1)  # what the first run of all pays
         shard_s = [bare()]
         one = {}
         for times in sizes:
-            one[times] = tokenize(times, 1)
+            one[times], _ = tokenize(times, 1)
             shard_s.append(bare())
-        few, many = sizes[-3], sizes[-1]
-        # Of neighbouring runs: what a shard more takes of one worker, and of two.
-        efficiency = [more(few, many, 1) / more(few, many, 2) / 2 for _ in range(pairs)]
+        # Of neighbouring runs.
+        efficiency = [tokenize(most, 2)[1] / tokenize(most, 1)[1] / 2 for _ in range(pairs)]
         alone_s = _alone(tokenizer, movements)
-    slope, start = np.polyfit(sizes, [one[times] for times in sizes], 1)
+    slope, start = map(float, np.polyfit(sizes, [one[times] for times in sizes], 1))
     encoder_s = statistics.median(shard_s)
     growth = [one[b] / one[a] for a, b in pairwise(sizes)]
     fitted = np.polyval((slope, start), sizes)
     measured = np.array([one[times] for times in sizes])
     r2 = 1 - ((measured - fitted) ** 2).sum() / ((measured - measured.mean()) ** 2).sum()
-    print(f"seconds for 1, 2, 4, ... x {SHARD} trials: {measured.round(1).tolist()}", flush=True)
+    print(f"seconds for 1, 2, 4, ... x {TRIALS} trials: {measured.round(1).tolist()}", flush=True)
     print(
-        f"a shard more: {slope:.3f} s, the encoder alone {encoder_s:.3f} s, one by one {alone_s:.3f} s",
+        f"{TRIALS} trials more: {slope:.3f} s, the encoder alone {encoder_s:.3f} s, one by one {alone_s:.3f} s",
         flush=True,
     )
     print(f"each doubling: x {[round(float(g), 2) for g in growth]}", flush=True)
     if chart:
-        draw(chart, np.array(sizes) * SHARD, measured, fitted)
+        draw(chart, np.array(sizes) * TRIALS, measured, fitted)
     return {
         "tokenize_ratio_vs_encoder": round(encoder_s / slope, 3),
         "tokenize_ratio_vs_one_at_a_time": round(alone_s / slope, 2),
         "workers_2_efficiency": round(statistics.median(efficiency), 3),
         "linear_r2": round(float(r2), 4),
         "start_s": round(float(start), 2),
-        "trials_per_s": round(SHARD / slope, 1),
+        "trials_per_s": round(TRIALS / slope, 1),
         "frames_per_s": round(float(lengths.sum()) / slope),
     }
 
@@ -313,7 +314,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=20, help="training steps of each kind")
     parser.add_argument("--most", type=int, default=64, help="times 64 trials, a power of two of at least 4")
-    parser.add_argument("--pairs", type=int, default=2, help="comparisons of two workers with one")
+    parser.add_argument("--pairs", type=int, default=3, help="comparisons of two workers with one")
     parser.add_argument("--chart", help="where to draw how time grows with trials")
     options = parser.parse_args()
     torch.manual_seed(0)
