@@ -117,7 +117,7 @@ def training(device: torch.device, rounds: int) -> dict[str, Any]:
     name = "paper.yaml" if device.type == "cuda" else "demo.yaml"
     settings = load(TokenizerSettings, CONFIGS / name)
     angles = torch.randn(settings.batch_size, settings.window, N_JOINTS, device=device)
-    joints, frames = torch.ones_like(angles[:, 0]), torch.ones_like(angles[..., 0])
+    joints = torch.ones_like(angles[:, 0])
 
     def stepping(
         model: nn.Module, precision: str, ours: bool, call: Callable[..., Any]
@@ -128,10 +128,8 @@ def training(device: torch.device, rounds: int) -> dict[str, Any]:
 
         def step() -> None:
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "mixed"):
-                if ours:
-                    loss = sum(part / count for part, count in call(angles, joints, frames).values())
-                else:
-                    loss = call(angles)
+                made = call(angles, joints) if ours else {"whole": (call(angles), 1)}
+                loss = sum(part / count for part, count in made.values())
             optimizer.zero_grad()
             loss.backward()
             if ours:

@@ -65,14 +65,19 @@ class LossSettings(Settings):
     commitment: float = Field(0.02, ge=0)
 
 
+def _keep(x: Tensor, mask: Tensor | None) -> Tensor:
+    """What counts of x (B, D, T), zeros for the rest; mask (B, 1, T), or None where everything counts."""
+    return x if mask is None else x * mask.to(x.dtype)
+
+
 class _Residual(nn.Module):
     def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
         self.wide = nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation)
         self.narrow = nn.Conv1d(width, width, 1)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        return x + self.narrow(functional.relu(self.wide(functional.relu(x)))) * mask
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        return x + _keep(self.narrow(functional.relu(self.wide(functional.relu(x)))), mask)
 
 
 class _Stack(nn.ModuleList):
@@ -81,7 +86,7 @@ class _Stack(nn.ModuleList):
     def __init__(self, width: int, depth: int, growth: int) -> None:
         super().__init__(_Residual(width, growth**i) for i in reversed(range(depth)))
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         for layer in self:
             x = layer(x, mask)
         return x
@@ -101,13 +106,13 @@ class Encoder(nn.Module):
         )
         self.last = nn.Conv1d(width, dim, 3, padding=1)
 
-    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, joints, T), mask (B, 1, T) -> (B, dim, T / downsampling) and its mask."""
-        x = functional.relu(self.first(x * mask)) * mask
+    def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """(B, joints, T), mask (B, 1, T) or None -> (B, dim, T / downsampling) and its mask."""
+        x = _keep(functional.relu(self.first(_keep(x, mask))), mask)
         for halve, stack in zip(self.halve, self.stacks, strict=True):
-            mask = mask[..., ::2]
-            x = stack(halve(x) * mask, mask)
-        return self.last(x) * mask, mask
+            mask = None if mask is None else mask[..., ::2]
+            x = stack(_keep(halve(x), mask), mask)
+        return _keep(self.last(x), mask), mask
 
 
 class PartEncoders(nn.ModuleList):
@@ -117,8 +122,8 @@ class PartEncoders(nn.ModuleList):
         parts = zip(PARTS.values(), dims, strict=True)
         super().__init__(Encoder(settings, len(part), settings.width // 2, dim) for part, dim in parts)
 
-    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 34, T), mask (B, 1, T) -> (B, D, T / downsampling) and its mask."""
+    def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """(B, 34, T), mask (B, 1, T) or None -> (B, D, T / downsampling) and its mask."""
         made = [encoder(x[:, part], mask) for encoder, part in zip(self, PARTS.values(), strict=True)]
         return torch.cat([z for z, _ in made], 1), made[0][1]
 
@@ -135,14 +140,14 @@ class Decoder(nn.Module):
         self.smooth = nn.Conv1d(width, width, 3, padding=1)
         self.last = nn.Conv1d(width, N_JOINTS, 3, padding=1)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, D, n), mask (B, 1, n) -> (B, 34, n * downsampling)."""
-        x = functional.relu(self.first(x * mask)) * mask
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, D, n), mask (B, 1, n) or None -> (B, 34, n * downsampling)."""
+        x = _keep(functional.relu(self.first(_keep(x, mask))), mask)
         for stack, double in zip(self.stacks, self.doubling, strict=True):
             x = stack(x, mask)
-            mask = mask.repeat_interleave(2, dim=-1)
-            x = double(x.repeat_interleave(2, dim=-1)) * mask
-        return self.last(functional.relu(self.smooth(x)) * mask) * mask
+            mask = None if mask is None else mask.repeat_interleave(2, dim=-1)
+            x = _keep(double(x.repeat_interleave(2, dim=-1)), mask)
+        return _keep(self.last(_keep(functional.relu(self.smooth(x)), mask)), mask)
 
 
 class MotionVQVAE(nn.Module):
@@ -170,12 +175,14 @@ class MotionVQVAE(nn.Module):
             self.encoder = Encoder(settings, N_JOINTS, settings.width, settings.code_dim)
         self.decoder = Decoder(settings)
 
-    def forward(self, angles: Tensor, joints: Tensor, frames: Tensor) -> Terms:
-        """angles (B, T, 34) radians; joints (B, 34) and frames (B, T) float, 1 where they count."""
-        x, mask = self._standard(angles, joints), frames[:, None]
-        z, short = self.encoder(x, mask)
+    def forward(self, angles: Tensor, joints: Tensor, frames: Tensor | None = None) -> Terms:
+        """angles (B, T, 34) radians; joints (B, 34) and frames (B, T; by default all) float, 1 where they count."""
+        x = self._standard(angles, joints)
+        mask = x.new_ones(len(x), 1, x.shape[2]) if frames is None else frames[:, None]
+        z, short = self.encoder(x, None if frames is None else mask)
         with torch.autocast(z.device.type, enabled=False):  # which code is nearest shows in fp32 only
-            quantized, _, (distance, count) = self.quantizer(z.float(), short)
+            counted = z.new_ones(len(z), 1, z.shape[2]).float() if short is None else short
+            quantized, _, (distance, count) = self.quantizer(z.float(), counted)
         y = self.decoder(quantized, short).float()
         weight = (joints * self.seen)[:, :, None] * mask
         still = weight[..., 1:] * mask[..., :-1]

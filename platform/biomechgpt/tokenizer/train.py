@@ -131,11 +131,11 @@ class _Tokenizer(Trainee):
         frames = start[:, None] + np.arange(self.settings.window)
         inside = frames < self.ends[trial][:, None]
         frames = np.minimum(frames, self.ends[trial][:, None] - 1)
-        return {
+        batch = {
             "angles": self.angles[torch.from_numpy(frames)],
             "joints": self.joints[torch.from_numpy(trial)] * torch.from_numpy(~HIDEABLE[hidden]),
-            "frames": torch.from_numpy(inside.astype(np.float32)),
         }
+        return batch if inside.all() else {**batch, "frames": torch.from_numpy(inside.astype(np.float32))}
 
     def watch(self) -> dict[str, float]:
         """How evenly codes are in use, by their moving averages; a quantizer without them has nothing to tell."""
