@@ -15,7 +15,12 @@ from torch import multiprocessing
 from biomechgpt import artifact, storage
 from biomechgpt.settings import InputError, validate
 from biomechgpt.skeleton import N_JOINTS, PARTS, TRACKED
-from biomechgpt.tokenizer import MotionTokenizer, TokenizerSettings, require_same_tokenizer
+from biomechgpt.tokenizer import (
+    MotionTokenizer,
+    TokenizerSettings,
+    make_tokenizer,
+    require_same_tokenizer,
+)
 from biomechgpt.tokenizer.model import LossSettings, MotionVQVAE, NetworkSettings, perplexity
 from biomechgpt.tokenizer.quantizer import QUANTIZERS, Ema, QuantizerSettings
 from biomechgpt.tokenizer.train import _Tokenizer, held_out
@@ -320,3 +325,32 @@ def test_settings_that_cannot_work_are_refused():
     ):
         with pytest.raises(InputError, match=named):
             validate(TokenizerSettings, wrong, "test")
+
+
+def test_a_batch_without_padding_needs_no_mask():
+    joints = torch.ones(2, N_JOINTS)
+    angles = torch.from_numpy(np.stack(movements_of([64, 64])))
+    masked, unmasked = (small().train()(angles, joints, *frames) for frames in ((torch.ones(2, 64),), ()))
+    for name, terms in masked.items():
+        assert torch.equal(torch.stack(terms), torch.stack(unmasked[name]))
+
+
+def test_adaptation_goes_on_from_another_tokenizers_weights_and_scale(tmp_path):
+    cohort = cohort_of(tmp_path, movements_of([90, 40]), [np.ones(N_JOINTS, bool)] * 2, "train")
+    network = small()
+    network.scale.fill_(0.3)
+
+    def build(uri):
+        MotionTokenizer(network, 30.0).save(uri)
+        return {}
+
+    start = artifact.make("tokenizer", 1, {}, {"cohort": cohort}, build, str(tmp_path))
+    own = {"network": network.settings.model_dump(), "loss": {"velocity": 0.25}}
+    adapted = _Tokenizer(cohort.uri, own, start.uri).model()
+    assert adapted.training
+    assert adapted.loss.velocity == 0.25
+    for name, value in network.state_dict().items():
+        assert torch.equal(adapted.state_dict()[name], value), name
+    other = validate(TokenizerSettings, {"network": {**own["network"], "width": 32}}, "test")
+    with pytest.raises(InputError, match="width: expected 24, this tokenizer's, found 32"):
+        make_tokenizer(cohort, other, str(tmp_path), start)

@@ -82,9 +82,9 @@ class _Tokenizer(Trainee):
     """Samples are the frames that a window may start at, counted over all training trials, times what may be
     hidden in it: which joints are is part of the plan, so it depends on neither workers nor interruptions."""
 
-    def __init__(self, cohort: str, settings: dict[str, Any]) -> None:
+    def __init__(self, cohort: str, settings: dict[str, Any], start: str | None = None) -> None:
         self.settings = TokenizerSettings.model_validate(settings)
-        self.cohort = artifact.load(cohort)
+        self.cohort, self.start = artifact.load(cohort), start
         movements, masks, _ = read_trials(self.cohort, "train")
         self.angles = torch.from_numpy(np.concatenate(movements))
         self.joints = torch.from_numpy(masks)
@@ -92,6 +92,10 @@ class _Tokenizer(Trainee):
 
     def model(self) -> nn.Module:
         settings = self.settings
+        if self.start:
+            self.network = MotionTokenizer.load(self.start).network.train()
+            self.network.loss = settings.loss
+            return self.network
         self.network = MotionVQVAE(settings.network, settings.loss, settings.training.seed)
         lengths = torch.from_numpy(np.diff(self.ends, prepend=0))
         count = (self.joints.double() * lengths[:, None]).sum(0).clamp(min=1)
@@ -223,11 +227,31 @@ def _squared(tokenizer: MotionTokenizer, movements: list[np.ndarray], tokens: li
     return np.stack([((out[: len(m)] - m) ** 2).sum(0) for m, out in zip(movements, made, strict=True)])
 
 
-def make_tokenizer(cohort: Artifact, settings: TokenizerSettings, root: str) -> Artifact:
-    """The tokenizer artifact: `model.safetensors` and `tokenizer.json`."""
+def make_tokenizer(
+    cohort: Artifact, settings: TokenizerSettings, root: str, start: Artifact | None = None
+) -> Artifact:
+    """The tokenizer artifact: `model.safetensors` and `tokenizer.json`.
+
+    start: a tokenizer to go on from, with its codebook and its scale of each joint: adaptation to another lab's
+    recordings. Raises InputError where its network or frame rate is another.
+    """
+    if start:
+        rate, own = (
+            cohort.read_json("cohort.json")["frame_rate_hz"],
+            start.read_json("tokenizer.json"),
+        )
+        network = settings.network.model_dump(mode="json")
+        differs = {key: (own["network"].get(key), value) for key, value in network.items()}
+        differs["frame_rate_hz"] = (own["frame_rate_hz"], rate)
+        for key, (expected, found) in differs.items():
+            if expected != found:
+                raise InputError(f"{start.uri}: {key}: expected {expected}, this tokenizer's, found {found}")
 
     def build(uri: str) -> dict[str, Any]:
         arguments = {"cohort": cohort.uri, "settings": settings.model_dump()}
+        if start:
+            arguments["start"] = start.uri
         return fit(_Tokenizer, arguments, settings.training, uri, "tokenizer")
 
-    return artifact.make("tokenizer", VERSION, settings, {"cohort": cohort}, build, root)
+    inputs = {"cohort": cohort, **({"start": start} if start else {})}
+    return artifact.make("tokenizer", VERSION, settings, inputs, build, root)
