@@ -47,6 +47,7 @@ export interface Figure {
 export interface Motion {
   recording: Recording;
   tokens: number[];
+  tokenizer: string;
   figure: Figure;
 }
 
@@ -118,8 +119,9 @@ export class Api {
     return this.json("v1/motions", post(form(file)), patience);
   }
 
-  chat(tokens: number[], messages: Turn[], patience: Patience = {}): Promise<Answers> {
-    const request = post(JSON.stringify({ tokens, messages }), { "Content-Type": "application/json" });
+  /** The tokenizer's fingerprint goes with its tokens: a server whose model was changed since refuses them. */
+  chat({ tokens, tokenizer }: Motion, messages: Turn[], patience: Patience = {}): Promise<Answers> {
+    const request = post(JSON.stringify({ tokens, tokenizer, messages }), { "Content-Type": "application/json" });
     return this.json("v1/chat", request, patience);
   }
 

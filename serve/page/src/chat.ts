@@ -93,9 +93,9 @@ export class Chat {
   }
 
   private async askOne(question: string): Promise<void> {
-    const { tokens } = this.loaded!.motion;
+    const { motion } = this.loaded!;
     const turns: Turn[] = [...this.history.slice(-LONGEST_HISTORY), { role: "user", content: question }];
-    await this.ask(question, (patience) => this.api.chat(tokens, turns, patience));
+    await this.ask(question, (patience) => this.api.chat(motion, turns, patience));
   }
 
   private async askAll(): Promise<void> {
