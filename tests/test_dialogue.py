@@ -21,6 +21,7 @@ from biomechgpt.dialogue.chat import (
     batch_trees,
     motion_token,
     motion_vocabulary,
+    pack,
     prefix_text,
     question_text,
     visible,
@@ -150,10 +151,10 @@ def grow(shapes) -> list[Tree]:
 
 
 @FEW
-@given(forests, st.tuples(*[st.sampled_from([0.0, 0.5, 1.0])] * 3))
-def test_a_batch_holds_for_each_token_what_its_separate_samples_would(shapes, weights):
+@given(forests, st.tuples(*[st.sampled_from([0.0, 0.5, 1.0])] * 3), st.integers(0, 40))
+def test_a_batch_holds_for_each_token_what_its_separate_samples_would(shapes, weights, room):
     trees = grow(shapes)
-    batch = {name: values.numpy() for name, values in batch_trees(trees, 0, weights).items()}
+    batch = {name: values.numpy() for name, values in batch_trees(trees, 0, weights, room).items()}
     expected: dict[int, list] = {}
     for tree in trees:
         for question, answer in tree.branches:
@@ -165,7 +166,7 @@ def test_a_batch_holds_for_each_token_what_its_separate_samples_would(shapes, we
                 assert seen[:2] == [at, before]
                 seen[2] += kinds[at] if at else 0.0
     held = {}
-    for ids, position, segment, parent, weight in zip(*batch.values(), strict=True):
+    for ids, position, _, segment, parent, weight in zip(*batch.values(), strict=True):
         for at in np.flatnonzero(segment >= 0):
             before = ids[parent[at]] if position[at] else None
             held[ids[at]] = [position[at], before, weight[at]]
@@ -175,16 +176,18 @@ def test_a_batch_holds_for_each_token_what_its_separate_samples_would(shapes, we
 
 
 @FEW
-@given(forests, st.none() | st.integers(1, 6))
-def test_a_token_sees_its_own_sample_up_to_itself_within_the_window(shapes, window):
+@given(forests, st.none() | st.integers(1, 6), st.integers(0, 40))
+def test_a_token_sees_its_own_sample_up_to_itself_within_the_window(shapes, window, room):
     trees = grow(shapes)
-    batch = batch_trees(trees, 0, (1, 1, 1))
-    seen = visible(batch["segment"], batch["position_ids"], window)
-    assert seen.shape == (len(trees), 1, max(map(len, trees)), max(map(len, trees)))
-    for row, tree in enumerate(trees):
-        ids = batch["input_ids"][row].tolist()
-        sees = {a: {b for b, yes in zip(ids, line, strict=True) if yes}
-                for a, line in zip(ids, seen[row, 0].tolist(), strict=True) if a}  # fmt: skip
+    batch = batch_trees(trees, 0, (1, 1, 1), room)
+    seen = visible(batch["tree"], batch["segment"], batch["position_ids"], window)
+    length = batch["input_ids"].shape[1]
+    assert seen.shape == (len(batch["input_ids"]), 1, length, length)
+    assert length <= max(room, *map(len, trees))
+    sees = {a: {b for b, yes in zip(ids, line, strict=True) if yes}
+            for ids, lines in zip(batch["input_ids"].tolist(), seen[:, 0].tolist(), strict=True)
+            for a, line in zip(ids, lines, strict=True) if a}  # fmt: skip
+    for tree in trees:
         for question, answer in tree.branches:
             sample = [*tree.prefix, *question, *answer]
             for at, token in enumerate(sample):
@@ -197,10 +200,21 @@ def test_a_token_sees_its_own_sample_up_to_itself_within_the_window(shapes, wind
 def test_padding_sees_itself_and_nobody_sees_it(shapes):
     batch = batch_trees(grow(shapes), 0, (1, 1, 1))
     padding = batch["segment"] < 0
-    seen = visible(batch["segment"], batch["position_ids"])[:, 0]
+    seen = visible(batch["tree"], batch["segment"], batch["position_ids"])[:, 0]
     itself = torch.eye(seen.shape[1], dtype=torch.bool).expand_as(seen)
     assert torch.equal(seen[padding], itself[padding])
     assert torch.equal(seen.mT[padding], itself[padding])
+
+
+@FEW
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=12), st.integers(1, 40))
+def test_best_fit_loses_nothing_and_opens_no_row_that_is_not_needed(sizes, room):
+    rows = pack(sizes, room)
+    assert sorted(i for row in rows for i in row) == list(range(len(sizes)))
+    filled = [sum(sizes[i] for i in row) for row in rows]
+    assert all(total <= room or len(row) == 1 for total, row in zip(filled, rows, strict=True))
+    # Any two rows would not fit into one.
+    assert all(a + b > room for n, a in enumerate(filled) for b in filled[:n])
 
 
 NOTHING = dict.fromkeys(task.annotation for task in TASKS.values())

@@ -124,10 +124,10 @@ def pairs_of(tree):
     return [type(tree)(tree.prefix, [branch]) for branch in tree.branches]
 
 
-def learn(model, trees, weights=(1, 1, 1)):
+def learn(model, trees, weights=(1, 1, 1), room=0):
     """(loss's sum, its count, gradients as one vector) of one batch."""
     model.zero_grad()
-    total, count = network.TreeModel(model)(**batch_trees(trees, 0, weights))["language"]
+    total, count = network.TreeModel(model)(**batch_trees(trees, 0, weights, room))["language"]
     (total / count).backward()
     return total.item(), count.item(), gradients(model)
 
@@ -161,6 +161,14 @@ def test_a_padded_batch_of_trees_is_the_trees_alone(extended, trees):
     count = sum(n for _, n, _ in alone)
     summed = sum(gradient * n / count for _, n, gradient in alone)
     assert_same(learn(model, trees), (sum(total for total, _, _ in alone), count, summed))
+
+
+@pytest.mark.parametrize("room", [1, 250, 1000])
+def test_trees_that_share_a_row_learn_what_they_learn_alone(extended, trees, room):
+    model, many = extended[0], trees + [pair for tree in trees for pair in pairs_of(tree)]
+    rows = batch_trees(many, 0, (1, 1, 1), room)["input_ids"].shape[0]
+    assert rows == len(many) if room == 1 else rows < len(many)
+    assert_same(learn(model, many, room=room), learn(model, many))
 
 
 def test_the_loss_of_a_pair_is_that_of_transformers_over_the_whole_sequence(extended, trees):

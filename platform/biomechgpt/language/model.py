@@ -33,14 +33,20 @@ class TreeModel(nn.Module):
         self.model = model
 
     def forward(
-        self, input_ids: Tensor, position_ids: Tensor, segment: Tensor, parent: Tensor, weight: Tensor
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        tree: Tensor,
+        segment: Tensor,
+        parent: Tensor,
+        weight: Tensor,
     ) -> Terms:
         """All arguments (B, L), as `dialogue.chat.batch_trees` makes them."""
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         decoder = base.get_decoder()
         masks = {
-            "full_attention": visible(segment, position_ids),
-            "sliding_attention": visible(segment, position_ids, decoder.config.sliding_window),
+            "full_attention": visible(tree, segment, position_ids),
+            "sliding_attention": visible(tree, segment, position_ids, decoder.config.sliding_window),
         }
         hidden = decoder(
             input_ids=input_ids, position_ids=position_ids, attention_mask=masks, use_cache=False

@@ -18,13 +18,15 @@ from biomechgpt.training import Trainee
 
 class SampleSettings(Settings):
     """samples: `tree` reads a trial's movement once for all its questions, `pairs` once a question (the
-    paper's batches); the loss is the same. weights: of prefix, question and answer tokens in the loss.
+    paper's batches); the loss is the same. weights: of prefix, question and answer tokens in the loss. packing:
+    a batch's trees share rows of `max_length` tokens, or else have a row each; they do not see each other.
     """
 
     samples: Literal["tree", "pairs"] = "tree"
     batch_size: int = Field(8, ge=1, description="trees or pairs a step, over all workers")
     epochs: float = Field(1.2, gt=0)
     max_length: int = Field(1024, ge=64)
+    packing: bool = Field(False, exclude=True)
     weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
@@ -74,4 +76,5 @@ class TreeTrainee(Trainee):
 
     def collate(self, samples: list[int]) -> dict[str, Tensor]:
         trees = [self.trees[i] for i in samples]
-        return batch_trees(trees, self.tokenizer.pad_token_id, self.settings.weights)
+        room = self.settings.max_length if self.settings.packing else 0
+        return batch_trees(trees, self.tokenizer.pad_token_id, self.settings.weights, room)
