@@ -564,7 +564,25 @@ def test_the_longest_question_is_answered_and_a_longer_one_refused(bundle):
         answerer.generate([[7] * 50], [question + "?"])
 
 
-@pytest.mark.parametrize("name", ["gemma_1b", "gemma_4b"])
+@pytest.mark.parametrize(
+    ("name", "base", "batch", "rank", "dropout"),
+    [
+        ("paper_1b", "google/gemma-3-1b-it", 6, 32, 0.1),
+        ("paper_1b_rank16", "google/gemma-3-1b-it", 6, 16, 0.005),
+        ("paper_4b", "google/gemma-3-4b-it", 10, 32, 0.1),
+    ],
+)
+def test_the_papers_settings_are_the_papers(name, base, batch, rank, dropout):
+    made = language(CONFIGS / "language" / f"{name}.yaml")
+    assert (made.base.name, made.base.rows, made.base.motion.epochs) == (base, "random", 0)
+    tuned = made.finetune
+    assert tuned.adapter.model_dump() == {"rank": rank, "alpha": rank, "dropout": dropout}
+    assert (tuned.samples, tuned.batch_size, tuned.max_length) == ("pairs", batch, 1024)
+    assert (tuned.epochs, tuned.weights, tuned.training.learning_rate) == (1.2, (1, 1, 1), 2e-4)
+    assert (tuned.quantization, tuned.compute) == ("nf4", "bf16")
+
+
+@pytest.mark.parametrize("name", ["paper_1b", "paper_4b"])
 def test_a_named_gemma_gets_no_motion_pretraining_unless_asked(name, tmp_path):
     assert language(CONFIGS / "language" / f"{name}.yaml").base.motion.epochs == 0
     assert language(write(tmp_path, base={"name": "x", "motion": {"epochs": 2}})).base.motion.epochs == 2
@@ -573,7 +591,7 @@ def test_a_named_gemma_gets_no_motion_pretraining_unless_asked(name, tmp_path):
 
 @pytest.mark.parametrize("option", ["--base.name=x", "--base.seed=1", "--base.motion.questions=4"])
 def test_nor_when_an_option_is_given(option):
-    assert language(CONFIGS / "language" / "gemma_1b.yaml", [option]).base.motion.epochs == 0
+    assert language(CONFIGS / "language" / "paper_1b.yaml", [option]).base.motion.epochs == 0
 
 
 def test_a_file_means_the_same_with_an_option_beside_it(tmp_path):
