@@ -3,6 +3,9 @@ train what they should, and a bundle answers alone as in a batch. Every model is
 
 import copy
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -31,6 +34,7 @@ from biomechgpt.language import finetune, stand_in
 from biomechgpt.language import model as network
 from biomechgpt.language.answer import Answerer
 from biomechgpt.language.base import BaseSettings, check, make_base
+from biomechgpt.language.export import export_model
 from biomechgpt.language.samples import plan_batches
 from biomechgpt.settings import InputError, load, override
 from biomechgpt.tasks import load_tasks
@@ -562,6 +566,44 @@ def test_the_longest_question_is_answered_and_a_longer_one_refused(bundle):
     assert len(answerer.generate([[7] * 50], [question])) == 1
     with pytest.raises(InputError, match="for a movement"):
         answerer.generate([[7] * 50], [question + "?"])
+
+
+PLAIN = """
+import sys, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
+assert not [name for name in sys.modules if name.startswith("biomechgpt")]
+assert model.dtype == torch.bfloat16 and not getattr(model, "is_quantized", False)
+asked = [{"role": "user", "content": "<motion_start><motion_3><motion_7><motion_end>What is it?"}]
+ids = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+torch.save((ids["input_ids"], model.float()(**ids).logits[0]), sys.argv[2])
+"""
+
+
+def test_an_exported_checkpoint_is_the_bundle_for_plain_transformers(bundle, room, tmp_path):
+    made = export_model(bundle[1], str(room[0]))
+    assert export_model(bundle[1], str(room[0])).fingerprint == made.fingerprint
+    command = [sys.executable, "-c", PLAIN, made.uri, str(tmp_path / "out.pt")]
+    subprocess.run(command, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    ids, logits = torch.load(tmp_path / "out.pt")
+    answerer = Answerer(bundle[1].uri)
+    asked = [*answerer.encoder.prefix([3, 7]), *answerer.encoder.question("What is it?")]
+    assert ids[0].tolist() == [int(i) for i in asked]
+    with torch.inference_mode():
+        expected = answerer.model(torch.tensor([asked])).logits[0].float()
+    assert (logits - expected).abs().max() < 0.05 * expected.abs().max()
+    names = {"model.safetensors", "config.json", "tasks.json", "README.md", "motion_tokenizer/manifest.json"}
+    assert names <= set(made.manifest["files"])
+    card = storage.read_bytes(made.path("README.md")).decode()
+    for said in (
+        made.data,
+        bundle[1].fingerprint,
+        "walking_speed | m/s",
+        "no clinical claim",
+        "None were given",
+    ):
+        assert said in card
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ import pandas as pd
 import pyarrow as pa
 import ray
 import torch
-from peft import PeftModel
 from pydantic import Field
 
 from biomechgpt import artifact, cluster, storage
@@ -66,12 +65,7 @@ class Answerer:
         self.bundle = storage.read_json(str(folder / "bundle.json"))
         self.tasks = read_tasks(str(folder))
         self.tokenizer = network.load_tokenizer(folder / "adapter")
-        base = network.load_model(folder / "base", self.bundle["quantization"], self.bundle["compute"])
-        # Unpacked from 4 bits once, the adapter added: the same model but for rounding (packed weights are
-        # multiplied in 16 bits), quicker, and the same whatever else is in a batch.
-        if self.bundle["quantization"] != "none":
-            base = base.dequantize()
-        self.model = PeftModel.from_pretrained(base, str(folder / "adapter")).merge_and_unload().eval()
+        self.model = network.load_merged(folder, self.bundle["quantization"], self.bundle["compute"]).eval()
         self.encoder = Encoder(self.tokenizer)
         self.stop = self.tokenizer.convert_tokens_to_ids("<end_of_turn>")
         longest = [
