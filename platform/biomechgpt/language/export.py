@@ -22,8 +22,8 @@ VERSION = 1
 
 
 def export_model(model: Artifact, root: str, evaluation: Artifact | None = None) -> Artifact:
-    """The `checkpoint` artifact of a bundle: `model.safetensors`, `config.json`, the tokenizer with motion tokens, its
-    chat template, `motion_tokenizer/`, `tasks.json` and the model card `README.md`.
+    """The `checkpoint` artifact of a bundle: `model.safetensors`, `config.json`, the tokenizer with motion tokens
+    and chat template, `motion_tokenizer/`, `tasks.json` and the model card `README.md`.
 
     evaluation: of this bundle; its figures go into the card. InputError where it is of another.
     """
