@@ -13,8 +13,15 @@ from safetensors.numpy import load_file
 from biomechgpt import artifact, storage
 from biomechgpt.cohort import CohortSettings, make_cohort, read_table
 from biomechgpt.settings import load, validate
-from biomechgpt.skeleton import N_JOINTS
-from biomechgpt.tokenizer import MotionTokenizer, TokenizerSettings, TokensSettings, make_tokens, read_tokens
+from biomechgpt.skeleton import N_JOINTS, mirror
+from biomechgpt.tokenizer import (
+    MotionTokenizer,
+    TokenizerSettings,
+    TokensSettings,
+    make_tokens,
+    read_tokens,
+    read_views,
+)
 from biomechgpt.tokenizer.train import _Tokenizer
 from biomechgpt.training import fit
 from conftest import ROOT
@@ -128,7 +135,10 @@ def test_tokens_are_the_encoders_whatever_the_workers(cohort, one, root, tmp_pat
     tokenizer = artifact.make("tokenizer", 1, {}, {"cohort": cohort}, copy, str(tmp_path))
     made = [
         make_tokens(
-            cohort, tokenizer, TokensSettings(workers=workers, batch_size=5), str(tmp_path / str(workers))
+            cohort,
+            tokenizer,
+            TokensSettings(workers=workers, batch_size=5, views=4),
+            str(tmp_path / str(workers)),
         )
         for workers in (1, 2)
     ]
@@ -141,3 +151,11 @@ def test_tokens_are_the_encoders_whatever_the_workers(cohort, one, root, tmp_pat
     for row in trials:
         angles = np.asarray(row["angles_rad"], np.float32).reshape(-1, N_JOINTS)
         np.testing.assert_array_equal(tokens[row["trial"]], encoder.encode([angles])[0])
+    # Of training trials also in other tokens: mirrored, begun half a step later, both.
+    views = read_views(made[0])
+    assert set(views) == {row["trial"] for row in trials if row["split"] == "train"}
+    assert read_views(made[1]) == views
+    row = next(row for row in trials if row["split"] == "train")
+    angles = np.asarray(row["angles_rad"], np.float32).reshape(-1, N_JOINTS)
+    expected = encoder.encode([angles, mirror(angles), angles[2:], mirror(angles[2:])])
+    assert views[row["trial"]] == [some.tolist() for some in expected]

@@ -114,9 +114,15 @@ class Encoder:
     def tree(self, tokens: Sequence[int] | None, pairs: Sequence[tuple[str, str]], max_length: int) -> Tree:
         """A trial's tree. A movement too long for `max_length` with its longest branch loses its end (see
         `fit`), never a question or an answer."""
+        return self.trees([tokens], pairs, max_length)[0]
+
+    def trees(
+        self, views: Sequence[Sequence[int] | None], pairs: Sequence[tuple[str, str]], max_length: int
+    ) -> list[Tree]:
+        """The tree of each view of a movement: the same questions and answers."""
         branches = [(self.question(q), self.answer(a)) for q, a in pairs]
-        prefix = self.fit(self.prefix(tokens), max_length - max(len(q) + len(a) for q, a in branches))
-        return Tree(prefix, branches)
+        room = max_length - max(len(q) + len(a) for q, a in branches)
+        return [Tree(self.fit(self.prefix(tokens), room), branches) for tokens in views]
 
 
 def pack(lengths: Sequence[int], room: int) -> list[list[int]]:

@@ -22,11 +22,11 @@ from biomechgpt.dialogue.chat import Encoder, motion_text
 from biomechgpt.dialogue.questions import read_questions, read_tasks
 from biomechgpt.language import model as network
 from biomechgpt.language import stand_in
-from biomechgpt.language.samples import SampleSettings, TreeTrainee, plan_batches
+from biomechgpt.language.samples import SampleSettings, TreeTrainee, pick_views, plan_batches
 from biomechgpt.language.stand_in import StandInSettings
 from biomechgpt.settings import InputError, Settings
 from biomechgpt.tasks import Tasks
-from biomechgpt.tokenizer import MotionTokenizer, read_tokens, require_same_tokenizer
+from biomechgpt.tokenizer import MotionTokenizer, read_views, require_same_tokenizer
 from biomechgpt.training import TrainingSettings, fit
 
 VERSION = 1
@@ -101,7 +101,6 @@ class _Motion(TreeTrainee):
         self.seed = self.base.seed
         tasks = read_tasks(questions)
         rows = [r for r in read_questions(artifact.load(questions)) if r["split"] == "train"]
-        table = read_tokens(artifact.load(tokens)).select(["split", "tokens"]).to_pylist()
         codebook = MotionTokenizer.load(tokenizer).codebook
         network.quiet()
         torch.manual_seed(self.seed)
@@ -117,7 +116,7 @@ class _Motion(TreeTrainee):
 
         encoder, rng = Encoder(self.tokenizer), np.random.default_rng(self.seed)
         asked, answered = _shuffled(rows, rng)
-        movements = [r["tokens"] for r in table if r["split"] == "train"] if self.settings.epochs else []
+        movements = list(read_views(artifact.load(tokens)).values()) if self.settings.epochs else []
 
         def some(movement: list[int] | None) -> list[tuple[str, str]]:
             # Drawn whatever the trial: not even which questions apply to it may be seen.
@@ -129,10 +128,11 @@ class _Motion(TreeTrainee):
             return [(asked[i], answer) for i, answer in zip(at, said, strict=True)]
 
         length = self.settings.max_length
-        self.trees = [encoder.tree(m, some(m), length) for m in movements]
+        # Of each view its own questions and gists.
+        self.trees = [[encoder.tree(view, some(view), length) for view in views] for views in movements]
         self.text = len(self.trees)
         n_text = self.base.text_steps * self.settings.batch_size if self.base.name is None else 0
-        self.trees += [encoder.tree(None, some(None), length) for _ in range(n_text)]
+        self.trees += [[encoder.tree(None, some(None), length)] * self.views for _ in range(n_text)]
 
     def model(self) -> nn.Module:
         return network.TreeModel(self.network)
@@ -140,10 +140,10 @@ class _Motion(TreeTrainee):
     def plan(self) -> list[list[int]]:
         size = self.settings.batch_size
         text = [list(range(at, at + size)) for at in range(self.text, len(self.trees), size)]
-        if not self.settings.epochs:
-            return text
-        lengths = [len(tree) for tree in self.trees[: self.text]]
-        return text + plan_batches(lengths, size, self.settings.epochs, self.seed)
+        if self.settings.epochs:
+            lengths = [len(views[0]) for views in self.trees[: self.text]]
+            text += plan_batches(lengths, size, self.settings.epochs, self.seed)
+        return pick_views(text, self.views, self.seed)
 
     def finish(self, model: nn.Module) -> dict[str, Any]:
         return _save(self.network, self.tokenizer, self.uri)

@@ -19,7 +19,7 @@ from biomechgpt.language import base as base_room
 from biomechgpt.language import model as network
 from biomechgpt.language.samples import SampleSettings, TreeTrainee, read_trees
 from biomechgpt.settings import Settings
-from biomechgpt.tokenizer import read_tokens, require_same_tokenizer
+from biomechgpt.tokenizer import read_views, require_same_tokenizer
 from biomechgpt.training import TrainingSettings, fit
 
 VERSION = 2
@@ -55,11 +55,9 @@ class _QLoRA(TreeTrainee):
         self.tokenizer = network.load_tokenizer(self.folder)
         self.motion = artifact.load(tokens)
         self.codes = self.motion.read_json("tokens.json")["codes"]
-        table = read_tokens(self.motion).select(["trial", "tokens"]).to_pylist()
         rows = [r for r in read_questions(artifact.load(questions)) if r["split"] == "train"]
-        movements = {row["trial"]: row["tokens"] for row in table}
         self.questions = len(rows)
-        self.trees = read_trees(Encoder(self.tokenizer), movements, rows, self.settings)
+        self.trees = read_trees(Encoder(self.tokenizer), read_views(self.motion), rows, self.settings)
 
     def model(self) -> nn.Module:
         network.quiet()
@@ -102,7 +100,7 @@ class _QLoRA(TreeTrainee):
             "questions": self.questions,
             "trained_parameters": trained,
             "linear_layers_4bit": len(layers),
-            "longest_answer": max(len(answer) for tree in self.trees for _, answer in tree.branches),
+            "longest_answer": max(len(answer) for tree, *_ in self.trees for _, answer in tree.branches),
         }
 
 

@@ -32,20 +32,23 @@ class SampleSettings(Settings):
 
 def read_trees(
     encoder: Encoder,
-    tokens: Mapping[str, Sequence[int]],
+    views: Mapping[str, Sequence[Sequence[int]]],
     questions: Sequence[Mapping[str, Any]],
     settings: SampleSettings,
-) -> list[Tree]:
-    """Trees of question rows ({trial, question, answer}); tokens: {trial: motion tokens}."""
+) -> list[list[Tree]]:
+    """Trees of question rows ({trial, question, answer}), each once a view of its movement.
+
+    views: {trial: motion tokens of each view, as many for every trial}.
+    """
+    asked: list[tuple[str, list[tuple[str, str]]]] = []
     if settings.samples == "pairs":
-        return [
-            encoder.tree(tokens[q["trial"]], [(q["question"], q["answer"])], settings.max_length)
-            for q in questions
-        ]
-    by_trial = defaultdict(list)
-    for q in questions:
-        by_trial[q["trial"]].append((q["question"], q["answer"]))
-    return [encoder.tree(tokens[trial], pairs, settings.max_length) for trial, pairs in by_trial.items()]
+        asked = [(q["trial"], [(q["question"], q["answer"])]) for q in questions]
+    else:
+        by_trial = defaultdict(list)
+        for q in questions:
+            by_trial[q["trial"]].append((q["question"], q["answer"]))
+        asked = list(by_trial.items())
+    return [encoder.trees(views[trial], pairs, settings.max_length) for trial, pairs in asked]
 
 
 def plan_batches(lengths: Sequence[int], batch_size: int, epochs: float, seed: int) -> list[list[int]]:
@@ -62,19 +65,31 @@ def plan_batches(lengths: Sequence[int], batch_size: int, epochs: float, seed: i
     return batches
 
 
+def pick_views(batches: list[list[int]], views: int, seed: int) -> list[list[int]]:
+    """Sample numbers, `views` a tree: each time that a tree is read, one of its views drawn at random."""
+    rng = np.random.default_rng((seed, views))
+    return [[i * views + int(rng.integers(views)) for i in batch] for batch in batches]
+
+
 class TreeTrainee(Trainee):
     """Trains a model on trees; a subclass fills `trees`, `settings`, `seed` and `tokenizer` when built."""
 
-    trees: list[Tree]
+    trees: list[list[Tree]]
+    """Of each tree its views, equally many."""
     settings: SampleSettings
     seed: int
     tokenizer: Any
 
+    @property
+    def views(self) -> int:
+        return len(self.trees[0]) if self.trees else 1
+
     def plan(self) -> list[list[int]]:
-        lengths = [len(tree) for tree in self.trees]
-        return plan_batches(lengths, self.settings.batch_size, self.settings.epochs, self.seed)
+        lengths = [len(views[0]) for views in self.trees]
+        batches = plan_batches(lengths, self.settings.batch_size, self.settings.epochs, self.seed)
+        return pick_views(batches, self.views, self.seed)
 
     def collate(self, samples: list[int]) -> dict[str, Tensor]:
-        trees = [self.trees[i] for i in samples]
+        trees = [self.trees[i // self.views][i % self.views] for i in samples]
         room = self.settings.max_length if self.settings.packing else 0
         return batch_trees(trees, self.tokenizer.pad_token_id, self.settings.weights, room)

@@ -5,6 +5,7 @@ from biomechgpt.tokenizer.encode import (
     TokensSettings,
     make_tokens,
     read_tokens,
+    read_views,
     require_same_tokenizer,
 )
 from biomechgpt.tokenizer.train import TokenizerSettings, make_tokenizer
@@ -16,5 +17,6 @@ __all__ = [
     "make_tokenizer",
     "make_tokens",
     "read_tokens",
+    "read_views",
     "require_same_tokenizer",
 ]

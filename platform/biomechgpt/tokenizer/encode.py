@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from pydantic import Field
@@ -18,7 +19,7 @@ from safetensors.torch import load_file, save
 from biomechgpt import artifact, cluster, storage
 from biomechgpt.artifact import Artifact
 from biomechgpt.settings import InputError, Settings, validate
-from biomechgpt.skeleton import N_JOINTS, NAMES
+from biomechgpt.skeleton import MIRROR_ORDER, N_JOINTS, NAMES, mirror
 from biomechgpt.tokenizer.model import LossSettings, MotionVQVAE, NetworkSettings
 
 VERSION = 2
@@ -178,8 +179,12 @@ def require_same_tokenizer(*made: Artifact) -> None:
 
 
 class TokensSettings(Settings):
-    """Where a cohort is tokenized; none of it changes the tokens."""
+    """views: tokenizations of each training trial, beside its own those of its mirror image and of frames that are
+    left out at its beginning, fewer than a step of tokens: the same movement in other tokens, so that fewer can be
+    learned by heart. The rest says where a cohort is tokenized and changes nothing.
+    """
 
+    views: int = Field(1, ge=1, le=64)
     batch_size: int = Field(64, ge=1, exclude=True)
     workers: int = Field(1, ge=1, exclude=True)
 
@@ -191,12 +196,15 @@ MOVEMENT = ("angles_rad", "joint_mask")
 class _EncodeShard:
     """Ray Data's actor: loads the tokenizer once, and writes the tokens of a cohort's shard under its name."""
 
-    def __init__(self, tokenizer: str, source: str, target: str, columns: list[str], batch_size: int) -> None:
+    def __init__(
+        self, tokenizer: str, source: str, target: str, columns: list[str], batch_size: int, views: int
+    ) -> None:
         import ray
 
         torch.set_num_threads(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
         self.tokenizer = MotionTokenizer.load(tokenizer)
         self.source, self.target, self.columns, self.batch_size = source, target, columns, batch_size
+        self.views = views
         self.done, self.said = 0, time.time()
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
@@ -212,13 +220,36 @@ class _EncodeShard:
 
     def _tokens(self, block: pa.Table) -> pa.Table:
         movements = [row.values.to_numpy().reshape(-1, N_JOINTS) for row in block["angles_rad"]]
-        masks = block["joint_mask"].to_pylist()
+        masks = np.array(block["joint_mask"].to_pylist(), dtype=bool)
         tokens = pa.array(self.tokenizer.encode(movements, masks), pa.list_(pa.int32()))
+        made = block.drop_columns(list(MOVEMENT)).append_column("tokens", tokens)
+        if self.views > 1:
+            made = made.append_column("views", self._others(movements, masks, block["split"].to_pylist()))
         self.done += len(movements)
         if time.time() - self.said > 10:
             self.said = time.time()
             print(f"tokens: {self.done} trials by this worker", flush=True)
-        return block.drop_columns(list(MOVEMENT)).append_column("tokens", tokens)
+        return made
+
+    def _others(self, movements: list[np.ndarray], masks: np.ndarray, splits: list[str]) -> pa.Array:
+        """The views of training trials beyond their own tokens; of other trials none."""
+        training = [i for i, split in enumerate(splits) if split == "train"]
+        others: list[list[np.ndarray]] = [[] for _ in movements]
+        for view in range(1, self.views):
+            seen = [view_of(movements[i], masks[i], view, self.views, self.tokenizer) for i in training]
+            encoded = self.tokenizer.encode([angles for angles, _ in seen], [mask for _, mask in seen])
+            for i, tokens in zip(training, encoded, strict=True):
+                others[i].append(tokens)
+        return pa.array(others, pa.list_(pa.list_(pa.int32())))
+
+
+def view_of(
+    angles: np.ndarray, mask: np.ndarray, view: int, views: int, tokenizer: MotionTokenizer
+) -> tuple[np.ndarray, np.ndarray]:
+    """A movement (T, 34) and its mask (34,) as one of `views`: every second is mirrored, later ones begin later."""
+    left_out = (view // 2) * tokenizer.downsampling // -(-views // 2)
+    angles = angles[min(left_out, len(angles) - 1) :]
+    return (mirror(angles).astype(np.float32), mask[MIRROR_ORDER]) if view % 2 else (angles, mask)
 
 
 def make_tokens(cohort: Artifact, tokenizer: Artifact, settings: TokensSettings, root: str) -> Artifact:
@@ -238,7 +269,14 @@ def make_tokens(cohort: Artifact, tokenizer: Artifact, settings: TokensSettings,
             ray.data.from_items(shards, override_num_blocks=min(len(shards), 1000))
             .map(
                 _EncodeShard,  # type: ignore[arg-type]  # typed as for functions
-                fn_constructor_args=(tokenizer.uri, source, target, columns, settings.batch_size),
+                fn_constructor_args=(
+                    tokenizer.uri,
+                    source,
+                    target,
+                    columns,
+                    settings.batch_size,
+                    settings.views,
+                ),
                 num_cpus=1,
                 compute=ray.data.ActorPoolStrategy(size=min(settings.workers, len(shards))),
                 **gpu,
@@ -263,5 +301,20 @@ def make_tokens(cohort: Artifact, tokenizer: Artifact, settings: TokensSettings,
 
 def read_tokens(tokens: Artifact) -> pa.Table:
     """All trials' tokens and annotations, ordered by trial."""
+    table = _read(tokens)
+    return table.drop_columns(["views"]) if "views" in table.column_names else table
+
+
+def read_views(tokens: Artifact) -> dict[str, list[list[int]]]:
+    """{training trial: its tokens, and the same movement in other tokens, where `views` made some}."""
+    table = _read(tokens)
+    table = table.filter(pc.equal(table["split"], "train"))
+    own = table["tokens"].to_pylist()
+    others = table["views"].to_pylist() if "views" in table.column_names else [[]] * len(own)
+    rows = zip(table["trial"].to_pylist(), own, others, strict=True)
+    return {trial: [tokens, *more] for trial, tokens, more in rows}
+
+
+def _read(tokens: Artifact) -> pa.Table:
     fs, path = storage.arrow_filesystem(tokens.path("tokens"))
     return pq.read_table(path, filesystem=fs, partitioning=None).sort_by("trial")
