@@ -36,7 +36,7 @@ from biomechgpt.language.answer import Answerer
 from biomechgpt.language.base import BaseSettings, check, make_base
 from biomechgpt.language.export import export_model
 from biomechgpt.language.samples import pick_views, plan_batches
-from biomechgpt.settings import InputError, load, override
+from biomechgpt.settings import InputError, load, override, validate
 from biomechgpt.tasks import load_tasks
 from biomechgpt.tokenizer import MotionTokenizer
 from biomechgpt.tokenizer.model import LossSettings, MotionVQVAE, NetworkSettings
@@ -574,6 +574,38 @@ def test_the_longest_question_is_answered_and_a_longer_one_refused(bundle):
     assert len(answerer.generate([[7] * 50], [question])) == 1
     with pytest.raises(InputError, match="for a movement"):
         answerer.generate([[7] * 50], [question + "?"])
+
+
+def test_all_weights_may_be_trained_and_the_bundle_has_no_adapter(base, room):
+    root, inputs = room
+    settings = finetune.FinetuneSettings(
+        compute="fp32", batch_size=8, epochs=2, adapter=None, quantization="none"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune, "fit", fit_here)
+        made = finetune.make_model(base[1], **inputs, settings=settings, root=str(root))
+    trained, frozen = LAST["model"], LAST["frozen"]
+    assert all("vision_tower" in name or "multi_modal_projector" in name for name in frozen)
+    assert not any(name.startswith("adapter/") for name in made.manifest["files"])
+    answerer, own = Answerer(made.uri), trained.model.state_dict()
+    start = network.load_model(base[1].path("model"), "none", "fp32").state_dict()
+    for name, value in answerer.model.state_dict().items():
+        assert torch.equal(value, own[name])
+        assert torch.equal(value, start[name]) == any(name in held for held in frozen)
+    assert answerer.weigh([[7] * 20], [[("activity", "What is this?")]])[0][0].text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"adapter": None}, "4-bit weights cannot be trained"),
+        ({"training": {"zero_stage": 3}}, "packed in blocks"),
+    ],
+)
+def test_what_four_bits_cannot_do_is_refused_with_the_reason(wrong, said):
+    with pytest.raises(InputError, match=said):
+        validate(finetune.FinetuneSettings, wrong, "test")
+    validate(finetune.FinetuneSettings, {**wrong, "quantization": "none"}, "test")
 
 
 PLAIN = """

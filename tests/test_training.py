@@ -81,6 +81,15 @@ def test_two_workers_and_a_killed_run_give_the_result_of_one(one, tmp_path):
 
 
 @pytest.mark.cluster
+def test_cut_up_weights_and_an_offloaded_optimizer_end_alike_also_when_killed(one, tmp_path):
+    dies = {"die_at": 25, "flag": str(tmp_path / "flag")}
+    made = run(tmp_path, "three", dies, workers=2, zero_stage=3, offload=True)
+    assert (tmp_path / "flag").exists()
+    np.testing.assert_allclose(made["weight"], one["weight"], rtol=1e-5)
+    assert made["loss"] == pytest.approx(one["loss"], rel=1e-5)
+
+
+@pytest.mark.cluster
 def test_a_run_that_one_worker_began_is_ended_by_two(one, tmp_path):
     dies = {"die_at": 25, "flag": str(tmp_path / "flag")}
     with pytest.raises(TrainingFailedError):

@@ -30,7 +30,7 @@ Terms = dict[str, tuple[Tensor, Tensor]]
 
 
 class TrainingSettings(Settings):
-    """How a training steps. The last four say where it runs: they do not change the result, nor its name."""
+    """How a training steps. The last five say where it runs: they do not change the result, nor its name."""
 
     learning_rate: float = Field(2e-4, gt=0)
     schedule: Literal["constant", "cosine"] = "cosine"
@@ -46,7 +46,10 @@ class TrainingSettings(Settings):
     workers: int | tuple[int, int] = Field(
         1, description="how many, or [fewest, most]: as many as the cluster has room for", exclude=True
     )
-    zero_stage: Literal[0, 1, 2] = Field(0, description="DeepSpeed ZeRO stage", exclude=True)
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        0, description="DeepSpeed ZeRO: what workers share out, optimizer, gradients, weights", exclude=True
+    )
+    offload: bool = Field(False, description="the optimizer's state in the CPU's memory", exclude=True)
     max_failures: int = Field(2, ge=0, description="restarts after a lost worker", exclude=True)
 
     @field_validator("workers", mode="before")
@@ -60,6 +63,8 @@ class TrainingSettings(Settings):
         fewest, most = self.workers_range
         if not 1 <= fewest <= most:
             raise ValueError(f"workers: expected 1 or more, or [fewest, most], found {self.workers}")
+        if self.offload and not self.zero_stage:
+            raise ValueError("offload: needs a zero_stage of 1 or more")
         if fewest < most and not self.portable:
             raise ValueError("workers: a range needs zero_stage 0, and precision fp32 or mixed")
         return self
@@ -200,7 +205,11 @@ def _deepspeed_config(settings: TrainingSettings, world: int) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": settings.gradient_clip,
-        "zero_optimization": {"stage": settings.zero_stage},
+        "zero_optimization": {
+            "stage": settings.zero_stage,
+            **({"offload_optimizer": {"device": "cpu", "pin_memory": True}} if settings.offload else {}),
+        },
+        "zero_force_ds_cpu_optimizer": False,  # its own would be compiled on the spot
         "bf16": {"enabled": settings.precision == "bf16"},
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**9,
@@ -334,10 +343,12 @@ def _loop(config: dict[str, Any]) -> dict[str, Any] | None:
                     {"step": done, "loss": losses[-1]},
                     checkpoint=ray.train.Checkpoint.from_directory(folder) if has_part else None,
                 )
+    model.eval()
+    # With stage 3 each worker has a part of the weights: all put them together, for the first to write.
+    with deepspeed.zero.GatheredParameters(list(model.parameters()), enabled=settings.zero_stage == 3):
+        figures = trainee.finish(model) if rank == 0 else {}
     if rank != 0:
         return None
-    model.eval()
-    figures = trainee.finish(model)
     recent = losses[-50:] or [math.nan]
     return {
         **figures,

@@ -64,8 +64,8 @@ class Answerer:
         folder = storage.local_copy(uri)
         self.bundle = storage.read_json(str(folder / "bundle.json"))
         self.tasks = read_tasks(str(folder))
-        self.tokenizer = network.load_tokenizer(folder / "adapter")
-        self.model = network.load_merged(folder, self.bundle["quantization"], self.bundle["compute"]).eval()
+        self.tokenizer = network.load_tokenizer(folder / "base")
+        self.model = network.load_merged(folder, self.bundle).eval()
         self.encoder = Encoder(self.tokenizer)
         self.stop = self.tokenizer.convert_tokens_to_ids("<end_of_turn>")
         longest = [

@@ -37,9 +37,9 @@ def export_model(model: Artifact, root: str, evaluation: Artifact | None = None)
     def build(uri: str) -> dict[str, Any]:
         folder = storage.local_copy(model.uri)
         bundle = storage.read_json(str(folder / "bundle.json"))
-        merged = network.load_merged(folder, bundle["quantization"], bundle["compute"]).to(torch.bfloat16)
+        merged = network.load_merged(folder, bundle).to(torch.bfloat16)
         with TemporaryDirectory() as made:
-            save(merged, network.load_tokenizer(folder / "adapter"), made)
+            save(merged, network.load_tokenizer(folder / "base"), made)
             storage.upload(made, uri)
         storage.upload(folder / "motion_tokenizer", storage.join(uri, "motion_tokenizer"))
         storage.write_bytes(storage.join(uri, "tasks.json"), (folder / "tasks.json").read_bytes())

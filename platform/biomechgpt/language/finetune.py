@@ -1,14 +1,16 @@
 """QLoRA: a 4-bit base, low-rank adapters on every linear layer, the motion tokens' rows trained.
 
-The result is a bundle, all that serving needs: adapter, base (where it was made here), motion tokenizer, tasks.
+Or adapters on an unpacked base, or all weights. The result is a bundle, all that serving needs: base, adapter where
+there is one, motion tokenizer, tasks.
 """
 
+import re
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import bitsandbytes
 from peft import LoraConfig, get_peft_model
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from biomechgpt import artifact, storage
@@ -17,14 +19,16 @@ from biomechgpt.dialogue.chat import Encoder, motion_vocabulary
 from biomechgpt.dialogue.questions import read_questions, read_tasks
 from biomechgpt.language import base as base_room
 from biomechgpt.language import model as network
+from biomechgpt.language import stand_in
 from biomechgpt.language.samples import SampleSettings, TreeTrainee, read_trees
 from biomechgpt.settings import Settings
 from biomechgpt.tokenizer import read_views, require_same_tokenizer
 from biomechgpt.training import TrainingSettings, fit
 
-VERSION = 2
+VERSION = 3
 # Every linear layer of the language model; not those of the vision tower that Gemma 3 4B brings along.
-LAYERS = r"(?!.*(?:vision_tower|multi_modal_projector)).*\.(?:[qkvo]|gate|up|down)_proj"
+OTHER = r"vision_tower|multi_modal_projector"
+LAYERS = rf"(?!.*(?:{OTHER})).*\.(?:[qkvo]|gate|up|down)_proj"
 
 
 class AdapterSettings(Settings):
@@ -36,15 +40,32 @@ class AdapterSettings(Settings):
 
 
 class FinetuneSettings(SampleSettings):
-    """Defaults are the paper's for 4B, but for `samples`, which changes speed and not the loss."""
+    """Defaults are the paper's for 4B, but for `samples`, which changes speed and not the loss.
 
-    adapter: AdapterSettings = AdapterSettings()
+    adapter: null trains all weights of the language model, which needs `quantization: none`.
+    """
+
+    adapter: AdapterSettings | None = AdapterSettings()
     quantization: Literal["nf4", "none"] = "nf4"
     compute: Literal["fp32", "bf16"] = "bf16"
     gradient_checkpointing: bool = False
     rows_rate: float = Field(1.0, gt=0, description="learning rate of motion tokens' rows over the adapters'")
     batch_size: int = Field(10, ge=1)
     training: TrainingSettings = TrainingSettings(learning_rate=2e-4)
+
+    @model_validator(mode="after")
+    def _trainable(self) -> "FinetuneSettings":
+        if self.quantization != "none":
+            if self.adapter is None:
+                raise ValueError(
+                    "adapter: expected one, as 4-bit weights cannot be trained; or quantization none"
+                )
+            if self.training.zero_stage == 3:
+                raise ValueError(
+                    "training.zero_stage: expected 0, 1 or 2 with quantization nf4, as stage 3 cuts up weights "
+                    "that are packed in blocks; 2 shares out all that is trained. Or quantization none"
+                )
+        return self
 
 
 class _QLoRA(TreeTrainee):
@@ -65,6 +86,11 @@ class _QLoRA(TreeTrainee):
         model = network.load_model(self.folder, settings.quantization, settings.compute)
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
+        if settings.adapter is None:
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad = not re.search(OTHER, name)
+            self.adapted = model
+            return network.TreeModel(model)
         ids = self.tokenizer.convert_tokens_to_ids(motion_vocabulary(self.codes))
         self.adapted = get_peft_model(
             model,
@@ -90,10 +116,13 @@ class _QLoRA(TreeTrainee):
 
     def finish(self, model: nn.Module) -> dict[str, Any]:
         with TemporaryDirectory() as folder:
-            # The base's own embedding lies in the base; the trained rows are in the adapter all the same.
-            self.adapted.save_pretrained(folder, save_embedding_layers=False)
-            self.tokenizer.save_pretrained(folder)
-            storage.upload(folder, storage.join(self.uri, "adapter"))
+            if self.settings.adapter is None:
+                stand_in.save(self.adapted, self.tokenizer, folder)
+                storage.upload(folder, storage.join(self.uri, "base"))
+            else:
+                # The base's own embedding lies in the base; the trained rows are in the adapter all the same.
+                self.adapted.save_pretrained(folder, save_embedding_layers=False)
+                storage.upload(folder, storage.join(self.uri, "adapter"))
         trained = sum(p.numel() for p in self.adapted.parameters() if p.requires_grad)
         layers = [m for m in self.adapted.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
         return {
@@ -123,7 +152,8 @@ def make_model(
     settings: FinetuneSettings,
     root: str,
 ) -> Artifact:
-    """The bundle: `adapter/`, `base/`, `motion_tokenizer/`, `tasks.json` and `bundle.json`.
+    """The bundle: `base/`, `adapter/` (unless all weights were trained), `motion_tokenizer/`, `tasks.json` and
+    `bundle.json`.
 
     Raises InputError for a base or tokens of another tokenizer.
     """
@@ -138,7 +168,8 @@ def make_model(
         }
         figures = fit(_QLoRA, arguments, settings.training, uri, "fine-tuning")
         storage.upload(storage.local_copy(tokenizer.uri), storage.join(uri, "motion_tokenizer"))
-        storage.upload(base_room.folder(base), storage.join(uri, "base"))
+        if settings.adapter is not None:
+            storage.upload(base_room.folder(base), storage.join(uri, "base"))
         storage.write_bytes(storage.join(uri, "tasks.json"), storage.read_bytes(questions.path("tasks.json")))
         storage.write_json(
             storage.join(uri, "bundle.json"),
@@ -146,6 +177,7 @@ def make_model(
                 "base": base.figures["base"],
                 "data": tokens.data,
                 "quantization": settings.quantization,
+                "adapter": settings.adapter is not None,
                 "compute": settings.compute,
                 "tokenizer": tokenizer.fingerprint,
                 "max_length": settings.max_length,

@@ -5,6 +5,7 @@ Knows tensors and checkpoints on local disk; knows nothing about trials, tasks o
 
 import logging
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -135,15 +136,18 @@ def load_model(
     return AutoModelForCausalLM.from_pretrained(str(folder), **options)
 
 
-def load_merged(bundle: Path, quantization: Literal["nf4", "none"], compute: Literal["fp32", "bf16"]) -> Any:
-    """The model of a bundle's folder: its base unpacked from 4 bits once, its adapter added.
+def load_merged(bundle: Path, about: Mapping[str, Any]) -> Any:
+    """The model of a bundle's folder: its base unpacked from 4 bits once, its adapter, where it has one, added.
 
+    about: the bundle's `bundle.json`.
     The same model but for rounding (packed weights are multiplied in 16 bits), quicker, and the same whatever else
     is in a batch.
     """
-    base = load_model(bundle / "base", quantization, compute)
-    if quantization != "none":
+    base = load_model(bundle / "base", about["quantization"], about["compute"])
+    if about["quantization"] != "none":
         base = base.dequantize()
+    if not about["adapter"]:
+        return base
     return PeftModel.from_pretrained(base, str(bundle / "adapter")).merge_and_unload()
 
 
