@@ -210,7 +210,7 @@ def test_weights_can_leave_only_the_answers_in_the_loss(extended, trees):
 @pytest.mark.parametrize("chunk", [1, 7, 64])
 def test_logits_in_chunks_give_the_loss_and_gradient_of_all_at_once(extended, trees, monkeypatch, chunk):
     whole = learn(extended[0], trees)
-    monkeypatch.setattr(network, "CHUNK", chunk)
+    monkeypatch.setattr(network, "LOGITS", chunk * extended[0].config.vocab_size)
     assert_same(learn(extended[0], trees), whole)
 
 

@@ -21,8 +21,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from biomechgpt.dialogue.chat import motion_vocabulary, visible
 from biomechgpt.training import Terms
 
-CHUNK = 2048
-"""Target tokens whose logits are in memory at once: Gemma's 262,208 entries a token are 1 MB in fp32."""
+LOGITS = 2**26
+"""Logits in memory at once, 256 MB in fp32: those of 256 tokens with Gemma's vocabulary of 262,208."""
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -56,20 +56,29 @@ class TreeModel(nn.Module):
         row, column = torch.nonzero(weight > 0, as_tuple=True)
         states = hidden[row, parent[row, column]]
         loss = weighted_loss(
-            base.get_output_embeddings(), states, input_ids[row, column], weight[row, column]
+            base.get_output_embeddings(),
+            states,
+            input_ids[row, column],
+            weight[row, column],
+            tokens_at_once(base),
         )
         return {"language": (loss, weight.sum())}
 
 
-def weighted_loss(head: nn.Module, states: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Sum of weights x cross-entropy; (N, D) states, (N,) targets. Never more than CHUNK rows of logits."""
+def tokens_at_once(model: Any) -> int:
+    """How many tokens' logits are in memory at once."""
+    return max(1, LOGITS // model.config.get_text_config().vocab_size)
+
+
+def weighted_loss(head: nn.Module, states: Tensor, targets: Tensor, weights: Tensor, rows: int) -> Tensor:
+    """Sum of weights x cross-entropy; (N, D) states, (N,) targets. Never the logits of more than `rows`."""
 
     def part(s: Tensor, t: Tensor, w: Tensor) -> Tensor:
         return (functional.cross_entropy(head(s).float(), t, reduction="none") * w).sum()
 
-    chunks = zip(states.split(CHUNK), targets.split(CHUNK), weights.split(CHUNK), strict=True)
-    if len(targets) <= CHUNK:
+    if len(targets) <= rows:
         return part(states, targets, weights)
+    chunks = zip(states.split(rows), targets.split(rows), weights.split(rows), strict=True)
     return torch.stack([checkpoint(part, *chunk, use_reentrant=False) for chunk in chunks]).sum()
 
 

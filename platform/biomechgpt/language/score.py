@@ -15,7 +15,7 @@ import torch
 from transformers import DynamicCache
 
 from biomechgpt.dialogue.choices import Choices
-from biomechgpt.language.model import CHUNK
+from biomechgpt.language.model import tokens_at_once
 
 Asked = tuple[np.ndarray, Choices]
 """A question's token ids and what it can be answered with."""
@@ -171,6 +171,7 @@ class _Reader:
 
     def __init__(self, base: Any) -> None:
         self.decoder, self.head = base.get_decoder(), base.get_output_embeddings()
+        self.rows = tokens_at_once(base)
         # Whatever a layer's window: which tokens it sees, the masks say.
         self.cache = DynamicCache()
         self.length, self.device = 0, self.head.weight.device
@@ -220,9 +221,9 @@ class _Reader:
         state = np.concatenate(states)
         token = np.concatenate([q.tree.token[c] for (_, q, _), c in zip(self._want, children, strict=True)])
         found = np.empty(len(token))
-        for begin in range(0, len(read), CHUNK):
-            log_p = self.head(read[begin : begin + CHUNK]).float().log_softmax(dim=-1)
-            here = np.flatnonzero((state >= begin) & (state < begin + CHUNK))
+        for begin in range(0, len(read), self.rows):
+            log_p = self.head(read[begin : begin + self.rows]).float().log_softmax(dim=-1)
+            here = np.flatnonzero((state >= begin) & (state < begin + self.rows))
             found[here] = (
                 log_p[torch.from_numpy(state[here] - begin), torch.from_numpy(token[here])].cpu().numpy()
             )
