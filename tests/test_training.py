@@ -17,7 +17,7 @@ class Line(nn.Module):
         self.weight = nn.Parameter(torch.zeros(3))
 
     def forward(self, x, y, valid):
-        error = (x @ self.weight - y) ** 2
+        error = ((x.to(self.weight.dtype) @ self.weight).float() - y) ** 2
         return {"squared": ((error * valid).sum(), valid.sum())}
 
 
@@ -87,6 +87,17 @@ def test_cut_up_weights_and_an_offloaded_optimizer_end_alike_also_when_killed(on
     assert (tmp_path / "flag").exists()
     np.testing.assert_allclose(made["weight"], one["weight"], rtol=1e-5)
     assert made["loss"] == pytest.approx(one["loss"], rel=1e-5)
+
+
+@pytest.mark.cluster
+def test_weights_in_bf16_go_on_from_their_copy_in_fp32(ray_cluster, tmp_path):
+    """As on A100s (configs/language/paper_1b.yaml)."""
+    how = {"precision": "bf16", "zero_stage": 2}
+    whole = run(tmp_path, "whole", **how)
+    killed = run(tmp_path, "killed", {"die_at": 25, "flag": str(tmp_path / "flag")}, **how)
+    assert (tmp_path / "flag").exists()
+    assert whole["loss"] < 6
+    assert (killed["weight"], killed["loss"]) == (whole["weight"], whole["loss"])
 
 
 @pytest.mark.cluster
