@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from itertools import islice
@@ -11,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
+import torch.distributed as dist
+from safetensors.numpy import load_file
 
 from biomechgpt import storage
 from biomechgpt.cohort import read_table
@@ -19,8 +22,10 @@ from biomechgpt.cohort.simulator import SimulatorSettings
 from biomechgpt.cohort.simulator import participants as participants_of
 from biomechgpt.cohort.simulator import trials as trials_of
 from biomechgpt.experiment.pipeline import PipelineSettings, run_pipeline
-from biomechgpt.settings import load
+from biomechgpt.language.finetune import FinetuneSettings, _QLoRA
+from biomechgpt.settings import load, validate
 from biomechgpt.tokenizer import MotionTokenizer, read_tokens
+from biomechgpt.training import fit
 from biomechgpt.trial import from_row
 from conftest import ROOT
 
@@ -193,3 +198,50 @@ def test_every_bad_recording_is_named_and_nothing_is_written(tmp_path):
         (line,) = [line for line in job.stderr.splitlines() if str(file.relative_to(folder)) in line]
         assert message in line
     assert not storage.list_files(str(root))
+
+
+class Dying(_QLoRA):
+    """The last worker is killed once before its batch `die_at`, where a flag file says that it has not been yet."""
+
+    def __init__(self, die_at: int, flag: str, **arguments) -> None:
+        super().__init__(**arguments)
+        self.left, self.flag = die_at, flag
+
+    def collate(self, samples):
+        self.left -= 1
+        if self.left == 0 and dist.get_rank() == dist.get_world_size() - 1 and not storage.exists(self.flag):
+            storage.write_bytes(self.flag, b"killed")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().collate(samples)
+
+
+def test_two_workers_one_of_them_killed_fine_tune_as_one_does(tiny, tmp_path):
+    """4 bits, ZeRO 2; without dropout, whose random numbers are each worker's own."""
+    model = tiny.made("model")
+    inputs = {name: model.input(name).uri for name in ("base", "questions", "tokens")}
+    losses, rows = [], []
+    for workers, die_at in ((1, 0), (2, 5)):
+        settings = validate(
+            FinetuneSettings,
+            {
+                "compute": "fp32",
+                "batch_size": 4,
+                "epochs": 0.5,
+                "adapter": {"rank": 4, "dropout": 0},
+                "training": {
+                    "workers": workers,
+                    "zero_stage": 2,
+                    "checkpoint_every": 3,
+                    "learning_rate": 3e-3,
+                },
+            },
+            "test",
+        )
+        uri = str(tmp_path / str(workers))
+        arguments = {**inputs, "die_at": die_at, "flag": f"{uri}.flag", "settings": settings.model_dump()}
+        losses.append(fit(Dying, arguments, settings.training, uri, "fine-tuning")["loss"])
+        rows.append(load_file(f"{uri}/adapter/adapter_model.safetensors"))
+        assert storage.exists(f"{uri}.flag") == bool(die_at)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    for name, value in rows[0].items():
+        np.testing.assert_allclose(rows[1][name], value, rtol=2e-2, atol=2e-3, err_msg=name)
