@@ -1,9 +1,9 @@
 """A tokenizer on recordings it was not made for: as it is, adapted to them, and one made from them alone.
 
 Everybody is held out once: by participant, in folds. Errors are RMSE in degrees over the tracked joints. The last
-line is JSON; --write adds the table to a document.
+line is JSON.
 
-python benchmarks/adaptation.py --tokenizer URI --recordings FOLDER [--steps 300] [--write docs/tokenizer.md]
+python benchmarks/adaptation.py --tokenizer URI --recordings FOLDER [--steps 300]
 """
 
 import argparse
@@ -51,7 +51,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--root", default="results/artifacts")
-    parser.add_argument("--write", help="a Markdown file that the table is added to")
     options = parser.parse_args()
     if not options.tokenizer or not options.recordings:
         print("nothing to measure: give --tokenizer and --recordings\n{}")
@@ -102,9 +101,6 @@ def main() -> None:
         ]
     )
     print(text)
-    if options.write:
-        with Path(options.write).open("a") as file:
-            file.write(f"\n{text}\n")
     print(json.dumps({row: degrees(sums[row]["all"], TRACKED) for row in ROWS}))
 
 

@@ -3,7 +3,7 @@
 Errors are of held-out participants, in degrees; F1 is support-weighted, XGBoost's on histograms of tokens, without
 a search: what a tokenizer keeps of a question, quickly told. --write puts the tables into a document.
 
-python benchmarks/variants.py --cohort configs/cohort/paper.yaml --steps 800 --write docs/tokenizer.md
+python benchmarks/variants.py --cohort configs/cohort/paper.yaml --steps 800 --write docs/tokenizer_variants.md
 """
 
 import argparse
