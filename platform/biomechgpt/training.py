@@ -255,8 +255,8 @@ def _load(folder: str, engine: Any, settings: TrainingSettings) -> dict[str, Any
 
 
 def _return_memory() -> None:
-    """Give the operating system what batches of ever other sizes left free between blocks; glibc keeps it, and in an
-    hour on CPUs that is several times what training needs. Nothing where there is no glibc."""
+    """Give the system what batches of ever other sizes left free between blocks: glibc keeps it, and in an hour on
+    CPUs that is several times what training needs. Does nothing where there is no glibc."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
