@@ -1,7 +1,7 @@
 """A tokenizer on recordings it was not made for: as it is, adapted to them, and one made from them alone.
 
-Everybody is held out once: by participant, in folds. Errors are RMSE in degrees over the tracked joints. The last
-line is JSON.
+Everybody is held out once: by participant, in folds; one row is of the recordings that were learned from. Errors are
+RMSE in degrees over the tracked joints. The last line is JSON.
 
 python benchmarks/adaptation.py --tokenizer URI --recordings FOLDER [--steps 300]
 """
@@ -24,12 +24,14 @@ from biomechgpt.skeleton import TRACKED
 from biomechgpt.tokenizer import MotionTokenizer, TokenizerSettings, make_tokenizer
 from biomechgpt.tokenizer.train import LEGS, held_out, read_trials
 
-ROWS = ("as it is", "adapted", "made from these alone")
+ROWS = ("as it is", "adapted", "adapted, on those it adapted to", "made from these alone")
 
 
-def squared(tokenizer: MotionTokenizer, cohort: Artifact, sums: dict[str, np.ndarray]) -> None:
-    """Adds held-out trials' squared errors, (2, 34) of error and frames, to `sums`, by activity and in all."""
-    movements, masks, labels = read_trials(cohort, "test")
+def squared(
+    tokenizer: MotionTokenizer, cohort: Artifact, sums: dict[str, np.ndarray], split: str = "test"
+) -> None:
+    """Adds a split's trials' squared errors, (2, 34) of error and frames, to `sums`, by activity and in all."""
+    movements, masks, labels = read_trials(cohort, split)
     made = tokenizer.decode(tokenizer.encode(movements, masks))
     activities = labels.get("activity", [None] * len(movements))
     for movement, mask, out, activity in zip(movements, masks, made, activities, strict=True):
@@ -81,6 +83,7 @@ def main() -> None:
         adapted = make_tokenizer(cohort, settings, options.root, start)
         seconds.append(time.time() - began)
         squared(MotionTokenizer.load(adapted.uri), cohort, sums["adapted"])
+        squared(MotionTokenizer.load(adapted.uri), cohort, sums[ROWS[2]], "train")
         after.append(held_out(MotionTokenizer.load(adapted.uri), start.input("cohort"))["rmse_deg_tracked"])
         alone = make_tokenizer(cohort, settings, options.root)
         squared(MotionTokenizer.load(alone.uri), cohort, sums["made from these alone"])
