@@ -1,7 +1,7 @@
 """A tokenizer on recordings it was not made for: as it is, adapted to them, and one made from them alone.
 
-Everybody is held out once: by participant, in folds; one row is of the recordings that were learned from. Errors are
-RMSE in degrees over the tracked joints. The last line is JSON.
+Everybody is held out once: by participant, in folds; one row is of the recordings that were learned from. Errors
+are RMSE in degrees over the tracked joints. The last line is JSON.
 
 python benchmarks/adaptation.py --tokenizer URI --recordings FOLDER [--steps 300]
 """
