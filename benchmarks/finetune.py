@@ -21,11 +21,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig, get_peft_model
 
 from biomechgpt.dialogue.chat import Encoder, Tree, batch_trees, motion_vocabulary
 from biomechgpt.language import model as network
-from biomechgpt.language.finetune import LAYERS
+from biomechgpt.language.finetune import AdapterSettings, with_adapter
 from biomechgpt.language.samples import plan_batches
 from biomechgpt.language.stand_in import StandInSettings, new_model, save, train_text_tokenizer
 from biomechgpt.tasks import load_tasks
@@ -50,17 +49,8 @@ def start(folder: str) -> Any:
 def qlora(folder: str, tokenizer: Any, rows: bool) -> Any:
     """rows: whether the motion tokens' rows are trained."""
     torch.manual_seed(0)
-    ids = tokenizer.convert_tokens_to_ids(motion_vocabulary(CODES))
-    adapter = LoraConfig(
-        r=32,
-        lora_alpha=32,
-        lora_dropout=0.1,
-        target_modules=LAYERS,
-        trainable_token_indices={"embed_tokens": ids} if rows else None,
-        ensure_weight_tying=rows,
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(network.load_model(folder, "nf4", "fp32"), adapter)
+    ids = tokenizer.convert_tokens_to_ids(motion_vocabulary(CODES)) if rows else []
+    return with_adapter(network.load_model(folder, "nf4", "fp32"), AdapterSettings(), ids)
 
 
 def grow(encoder: Encoder, trials: int, questions: int, tokens: int, rng: np.random.Generator) -> list[Tree]:

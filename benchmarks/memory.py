@@ -19,13 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig, get_peft_model
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from biomechgpt.dialogue.chat import Tree, batch_trees
 from biomechgpt.experiment.pipeline import LanguageSettings
 from biomechgpt.language import model as network
-from biomechgpt.language.finetune import LAYERS
+from biomechgpt.language.finetune import LAYERS, AdapterSettings, with_adapter
 from biomechgpt.settings import load
 
 CONFIGS = Path(__file__).parents[1] / "configs/language"
@@ -130,16 +129,8 @@ def measure(size: str, batch: int, length: int, checkpointing: bool) -> dict[str
         model = network.load_model(folder, "nf4", "bf16")
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    adapter = LoraConfig(
-        r=32,
-        lora_alpha=32,
-        lora_dropout=0.1,
-        target_modules=LAYERS,
-        trainable_token_indices={"embed_tokens": list(range(MOTION_ROWS))},
-        ensure_weight_tying=True,
-        task_type="CAUSAL_LM",
-    )
-    whole = network.TreeModel(get_peft_model(model, adapter)).train()
+    adapted = with_adapter(model, AdapterSettings(), list(range(MOTION_ROWS)))
+    whole = network.TreeModel(adapted).train()
     optimizer = torch.optim.AdamW((p for p in whole.parameters() if p.requires_grad), 2e-4, fused=True)
     rng = np.random.default_rng(0)
     ids = [rng.integers(1000, size=length) for _ in range(batch)]

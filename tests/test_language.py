@@ -702,19 +702,3 @@ def language(file, arguments=()):
 def write(folder, **settings):
     (folder / "settings.yaml").write_text(json.dumps(settings))
     return folder / "settings.yaml"
-
-
-def test_gradient_checkpointing_changes_no_gradient(base, room):
-    plain, saving = (
-        learn_batch(trainee_of(base[1], room, gradient_checkpointing=checkpointing))
-        for checkpointing in (False, True)
-    )
-    assert_same(saving, plain)
-
-
-def learn_batch(trainee):
-    torch.manual_seed(0)
-    model = trainee.model().train()
-    total, count = model(**trainee.collate(trainee.plan()[0]))["language"]
-    (total / count).backward()
-    return total.item(), count.item(), gradients(model)

@@ -68,6 +68,22 @@ class FinetuneSettings(SampleSettings):
         return self
 
 
+def with_adapter(model: Any, adapter: AdapterSettings, rows: list[int]) -> Any:
+    """The model with adapters on its linear layers to train, and these rows of its embedding."""
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=adapter.rank,
+            lora_alpha=adapter.alpha,
+            lora_dropout=adapter.dropout,
+            target_modules=LAYERS,
+            trainable_token_indices={"embed_tokens": rows} if rows else None,
+            ensure_weight_tying=bool(rows),
+            task_type="CAUSAL_LM",
+        ),
+    )
+
+
 class _QLoRA(TreeTrainee):
     def __init__(self, base: str, questions: str, tokens: str, settings: dict[str, Any]) -> None:
         self.settings: FinetuneSettings = FinetuneSettings.model_validate(settings)
@@ -92,18 +108,7 @@ class _QLoRA(TreeTrainee):
             self.adapted = model
             return network.TreeModel(model)
         ids = self.tokenizer.convert_tokens_to_ids(motion_vocabulary(self.codes))
-        self.adapted = get_peft_model(
-            model,
-            LoraConfig(
-                r=settings.adapter.rank,
-                lora_alpha=settings.adapter.alpha,
-                lora_dropout=settings.adapter.dropout,
-                target_modules=LAYERS,
-                trainable_token_indices={"embed_tokens": ids},
-                ensure_weight_tying=True,
-                task_type="CAUSAL_LM",
-            ),
-        )
+        self.adapted = with_adapter(model, settings.adapter, ids)
         return network.TreeModel(self.adapted)
 
     def parameters(self, model: nn.Module) -> list[dict[str, Any]]:
