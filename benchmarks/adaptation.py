@@ -22,7 +22,7 @@ from biomechgpt.cohort import CohortSettings, make_cohort
 from biomechgpt.settings import load, override, validate
 from biomechgpt.skeleton import TRACKED
 from biomechgpt.tokenizer import MotionTokenizer, TokenizerSettings, make_tokenizer
-from biomechgpt.tokenizer.train import LEGS, held_out, read_trials
+from biomechgpt.tokenizer.train import LEGS, held_out, read_trials, squared_errors
 
 ROWS = ("as it is", "adapted", "adapted, on those it adapted to", "made from these alone")
 
@@ -32,10 +32,9 @@ def squared(
 ) -> None:
     """Adds a split's trials' squared errors, (2, 34) of error and frames, to `sums`, by activity and in all."""
     movements, masks, labels = read_trials(cohort, split)
-    made = tokenizer.decode(tokenizer.encode(movements, masks))
+    errors = squared_errors(tokenizer, movements, tokenizer.encode(movements, masks)) * masks
     activities = labels.get("activity", [None] * len(movements))
-    for movement, mask, out, activity in zip(movements, masks, made, activities, strict=True):
-        error = ((out[: len(movement)] - movement) ** 2).sum(0) * mask
+    for movement, mask, error, activity in zip(movements, masks, errors, activities, strict=True):
         for name in ("all", activity or "not annotated"):
             sums.setdefault(name, np.zeros((2, len(mask))))
             sums[name] += [error, len(movement) * mask]
@@ -80,11 +79,11 @@ def main() -> None:
         trials = cohort.figures["trials"]
         squared(MotionTokenizer.load(start.uri), cohort, sums["as it is"])
         began = time.time()
-        adapted = make_tokenizer(cohort, settings, options.root, start)
+        adapted = MotionTokenizer.load(make_tokenizer(cohort, settings, options.root, start).uri)
         seconds.append(time.time() - began)
-        squared(MotionTokenizer.load(adapted.uri), cohort, sums["adapted"])
-        squared(MotionTokenizer.load(adapted.uri), cohort, sums[ROWS[2]], "train")
-        after.append(held_out(MotionTokenizer.load(adapted.uri), start.input("cohort"))["rmse_deg_tracked"])
+        squared(adapted, cohort, sums["adapted"])
+        squared(adapted, cohort, sums[ROWS[2]], "train")
+        after.append(held_out(adapted, start.input("cohort"))["rmse_deg_tracked"])
         alone = make_tokenizer(cohort, settings, options.root)
         squared(MotionTokenizer.load(alone.uri), cohort, sums["made from these alone"])
     names = list(sums[ROWS[0]])

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import torch
 from pydantic import Field
@@ -301,20 +301,21 @@ def make_tokens(cohort: Artifact, tokenizer: Artifact, settings: TokensSettings,
 
 def read_tokens(tokens: Artifact) -> pa.Table:
     """All trials' tokens and annotations, ordered by trial."""
-    table = _read(tokens)
-    return table.drop_columns(["views"]) if "views" in table.column_names else table
+    trials = _dataset(tokens)
+    return trials.to_table([name for name in trials.schema.names if name != "views"]).sort_by("trial")
 
 
 def read_views(tokens: Artifact) -> dict[str, list[list[int]]]:
     """{training trial: its tokens, and the same movement in other tokens, where `views` made some}."""
-    table = _read(tokens)
-    table = table.filter(pc.equal(table["split"], "train"))
+    trials = _dataset(tokens)
+    names = [name for name in ("trial", "tokens", "views") if name in trials.schema.names]
+    table = trials.to_table(names, filter=pyarrow.dataset.field("split") == "train").sort_by("trial")
     own = table["tokens"].to_pylist()
-    others = table["views"].to_pylist() if "views" in table.column_names else [[]] * len(own)
+    others = table["views"].to_pylist() if "views" in names else [[]] * len(own)
     rows = zip(table["trial"].to_pylist(), own, others, strict=True)
     return {trial: [tokens, *more] for trial, tokens, more in rows}
 
 
-def _read(tokens: Artifact) -> pa.Table:
+def _dataset(tokens: Artifact) -> pyarrow.dataset.Dataset:
     fs, path = storage.arrow_filesystem(tokens.path("tokens"))
-    return pq.read_table(path, filesystem=fs, partitioning=None).sort_by("trial")
+    return pyarrow.dataset.dataset(path, filesystem=fs, format="parquet", partitioning=None)

@@ -181,7 +181,7 @@ class MotionVQVAE(nn.Module):
         mask = x.new_ones(len(x), 1, x.shape[2]) if frames is None else frames[:, None]
         z, short = self.encoder(x, None if frames is None else mask)
         with torch.autocast(z.device.type, enabled=False):  # which code is nearest shows in fp32 only
-            counted = z.new_ones(len(z), 1, z.shape[2]).float() if short is None else short
+            counted = x.new_ones(len(z), 1, z.shape[2]) if short is None else short
             quantized, _, (distance, count) = self.quantizer(z.float(), counted)
         y = self.decoder(quantized, short).float()
         weight = (joints * self.seen)[:, :, None] * mask

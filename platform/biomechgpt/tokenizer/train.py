@@ -181,8 +181,8 @@ def held_out(tokenizer: MotionTokenizer, cohort: Artifact) -> dict[str, Any]:
     """
     movements, masks, labels = read_trials(cohort, "test")
     tokens = tokenizer.encode(movements, masks)
-    squared = _squared(tokenizer, movements, tokens)
-    alone = _squared(tokenizer, movements, tokenizer.encode(movements, masks * LEGS))
+    squared = squared_errors(tokenizer, movements, tokens)
+    alone = squared_errors(tokenizer, movements, tokenizer.encode(movements, masks * LEGS))
     frames = np.array([len(movement) for movement in movements])[:, None] * masks
 
     def rmse(error: np.ndarray, rows: Any = slice(None)) -> np.ndarray:
@@ -221,7 +221,9 @@ def held_out(tokenizer: MotionTokenizer, cohort: Artifact) -> dict[str, Any]:
     }
 
 
-def _squared(tokenizer: MotionTokenizer, movements: list[np.ndarray], tokens: list[np.ndarray]) -> np.ndarray:
+def squared_errors(
+    tokenizer: MotionTokenizer, movements: list[np.ndarray], tokens: list[np.ndarray]
+) -> np.ndarray:
     """Each trial's squared error, summed over its frames: (trials, 34) radians squared."""
     made = tokenizer.decode(tokens)
     return np.stack([((out[: len(m)] - m) ** 2).sum(0) for m, out in zip(movements, made, strict=True)])
@@ -236,10 +238,7 @@ def make_tokenizer(
     recordings. Raises InputError where its network or frame rate is another.
     """
     if start:
-        rate, own = (
-            cohort.read_json("cohort.json")["frame_rate_hz"],
-            start.read_json("tokenizer.json"),
-        )
+        own, rate = start.read_json("tokenizer.json"), cohort.read_json("cohort.json")["frame_rate_hz"]
         network = settings.network.model_dump(mode="json")
         differs = {key: (own["network"].get(key), value) for key, value in network.items()}
         differs["frame_rate_hz"] = (own["frame_rate_hz"], rate)
