@@ -4,7 +4,9 @@ Stages: text base -> vocabulary extended -> motion pre-training on unlabelled to
 participants -> what fine-tuning starts from. After a movement come random questions, some with somebody else's
 answer, some with the gist of the movement: a few of its own tokens, drawn at random. A gist can only be told by
 gathering the whole movement where an answer begins, which is what answering needs; next tokens alone teach a model
-to look a few tokens back. No true label and no participant outside the training split gets in.
+to look a few tokens back. Some are answered by what the movement's own angles say of it (`cohort.facts`), which
+teaches how long, how quick and how far is told in numbers. No annotation and no participant outside the training
+split gets in.
 """
 
 from pathlib import Path
@@ -18,6 +20,7 @@ from torch import nn
 
 from biomechgpt import artifact, storage
 from biomechgpt.artifact import Artifact
+from biomechgpt.cohort.facts import FACTS, Facts, describe, make_facts, mirrored, read_facts, say
 from biomechgpt.dialogue.chat import Encoder, motion_text
 from biomechgpt.dialogue.questions import read_questions, read_tasks
 from biomechgpt.language import model as network
@@ -26,10 +29,12 @@ from biomechgpt.language.samples import SampleSettings, TreeTrainee, pick_views,
 from biomechgpt.language.stand_in import StandInSettings
 from biomechgpt.settings import InputError, Settings
 from biomechgpt.tasks import Tasks
-from biomechgpt.tokenizer import MotionTokenizer, read_views, require_same_tokenizer
+from biomechgpt.tokenizer import MotionTokenizer, is_mirrored, read_views, require_same_tokenizer
 from biomechgpt.training import TrainingSettings, fit
 
-VERSION = 1
+VERSION = 2
+FACTS_SAID = 6
+"""Facts in a description of motion pre-training."""
 STAND_IN = "local stand-in (a small Gemma 3 trained here)"
 
 
@@ -51,6 +56,9 @@ class PretrainingSettings(SampleSettings):
         2, ge=0, description="random questions a trial, answered by tokens drawn from its motion"
     )
     gist_tokens: int = Field(8, ge=1)
+    descriptions: int = Field(
+        1, ge=0, description="random questions a trial, answered by facts measured from its angles"
+    )
     training: PretrainingSteps = PretrainingSteps()
 
 
@@ -95,7 +103,9 @@ def check(settings: BaseSettings) -> None:
 class _Motion(TreeTrainee):
     """Text and motion training of all weights, in one run: the text first."""
 
-    def __init__(self, questions: str, tokens: str, tokenizer: str, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, questions: str, tokens: str, tokenizer: str, facts: str, settings: dict[str, Any]
+    ) -> None:
         self.base = BaseSettings.model_validate(settings)
         self.settings: PretrainingSettings = self.base.motion
         self.seed = self.base.seed
@@ -116,23 +126,31 @@ class _Motion(TreeTrainee):
 
         encoder, rng = Encoder(self.tokenizer), np.random.default_rng(self.seed)
         asked, answered = _shuffled(rows, rng)
-        movements = list(read_views(artifact.load(tokens)).values()) if self.settings.epochs else []
+        movements = read_views(artifact.load(tokens)) if self.settings.epochs else {}
+        known = read_facts(artifact.load(facts))
 
-        def some(movement: list[int] | None) -> list[tuple[str, str]]:
+        def some(movement: list[int] | None, of: Facts) -> list[tuple[str, str]]:
             # Drawn whatever the trial: not even which questions apply to it may be seen.
-            gists = self.settings.gists if movement is not None else 0
-            at = rng.integers(len(asked), size=self.settings.questions + gists).tolist()
-            said = [answered[i] for i in at]
-            for i in range(gists):
-                said[i] = motion_text(rng.choice(np.asarray(movement), self.settings.gist_tokens))
+            said = [motion_text(rng.choice(movement, self.settings.gist_tokens))
+                    for _ in range(self.settings.gists if movement else 0)]  # fmt: skip
+            said += [_described(of, rng) for _ in range(self.settings.descriptions if movement else 0)]
+            at = rng.integers(len(asked), size=self.settings.questions + len(said)).tolist()
+            said += [answered[i] for i in at[len(said) :]]
             return [(asked[i], answer) for i, answer in zip(at, said, strict=True)]
 
         length = self.settings.max_length
-        # Of each view its own questions and gists.
-        self.trees = [[encoder.tree(view, some(view), length) for view in views] for views in movements]
+        # Of each view its own questions, gists and descriptions.
+        self.trees = []
+        for trial, views in movements.items():
+            seen = [
+                mirrored(known[trial]) if is_mirrored(view) else known[trial] for view in range(len(views))
+            ]
+            self.trees.append(
+                [encoder.tree(view, some(view, of), length) for view, of in zip(views, seen, strict=True)]
+            )
         self.text = len(self.trees)
         n_text = self.base.text_steps * self.settings.batch_size if self.base.name is None else 0
-        self.trees += [[encoder.tree(None, some(None), length)] * self.views for _ in range(n_text)]
+        self.trees += [[encoder.tree(None, some(None, {}), length)] * self.views for _ in range(n_text)]
 
     def model(self) -> nn.Module:
         return network.TreeModel(self.network)
@@ -157,7 +175,14 @@ def _save(model: Any, tokenizer: Any, uri: str) -> dict[str, Any]:
 
 
 def _spoken(tasks: Tasks, rows: list[dict[str, Any]]) -> list[str]:
-    return [p for task in tasks.values() for p in task.phrasings] + [row["answer"] for row in rows]
+    names = [say(name, 0) for name in FACTS]
+    return [p for task in tasks.values() for p in task.phrasings] + [row["answer"] for row in rows] + names
+
+
+def _described(facts: Facts, rng: np.random.Generator) -> str:
+    """Some of the facts in any order: each has to be told by the movement, not by what was said before it."""
+    known = [name for name in FACTS if facts[name] is not None]
+    return describe(facts, rng.permutation(known)[:FACTS_SAID].tolist())
 
 
 def _shuffled(rows: list[dict[str, Any]], rng: np.random.Generator) -> tuple[list[str], list[str]]:
@@ -178,12 +203,14 @@ def make_base(
     """
     check(settings)
     require_same_tokenizer(tokens, tokenizer)
+    facts = make_facts(tokens.input("cohort"), root)
 
     def build(uri: str) -> dict[str, Any]:
         arguments: dict[str, Any] = {
             "questions": questions.uri,
             "tokens": tokens.uri,
             "tokenizer": tokenizer.uri,
+            "facts": facts.uri,
             # Python values: a JSON dump would leave out the fields that say where a training runs.
             "settings": settings.model_dump(),
         }
@@ -193,7 +220,7 @@ def make_base(
         figures = fit(_Motion, arguments, settings.motion.training, uri, "language base")
         return {**figures, "base": settings.name or STAND_IN}
 
-    inputs = {"questions": questions, "tokens": tokens, "tokenizer": tokenizer}
+    inputs = {"questions": questions, "tokens": tokens, "tokenizer": tokenizer, "facts": facts}
     return artifact.make("base", VERSION, settings, inputs, build, root)
 
 

@@ -3,6 +3,7 @@
 from biomechgpt.tokenizer.encode import (
     MotionTokenizer,
     TokensSettings,
+    is_mirrored,
     make_tokens,
     read_tokens,
     read_views,
@@ -14,6 +15,7 @@ __all__ = [
     "MotionTokenizer",
     "TokenizerSettings",
     "TokensSettings",
+    "is_mirrored",
     "make_tokenizer",
     "make_tokens",
     "read_tokens",

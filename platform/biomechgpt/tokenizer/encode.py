@@ -249,7 +249,14 @@ def view_of(
     """A movement (T, 34) and its mask (34,) as one of `views`: every second is mirrored, later ones begin later."""
     left_out = (view // 2) * tokenizer.downsampling // -(-views // 2)
     angles = angles[min(left_out, len(angles) - 1) :]
-    return (mirror(angles).astype(np.float32), mask[MIRROR_ORDER]) if view % 2 else (angles, mask)
+    if is_mirrored(view):
+        return mirror(angles).astype(np.float32), mask[MIRROR_ORDER]
+    return angles, mask
+
+
+def is_mirrored(view: int) -> bool:
+    """Whether a view (0 is the movement as it is) shows a mirror image."""
+    return view % 2 == 1
 
 
 def make_tokens(cohort: Artifact, tokenizer: Artifact, settings: TokensSettings, root: str) -> Artifact:
