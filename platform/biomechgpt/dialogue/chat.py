@@ -47,6 +47,10 @@ SHORTEST = 8
 """Motion tokens that there must be room for, whatever is asked."""
 
 
+Answer = str | Sequence[int]
+"""What can be answered: words, or a movement as its motion tokens."""
+
+
 def question_text(question: str) -> str:
     return question + QUESTION_END
 
@@ -84,23 +88,26 @@ class Encoder:
         """Ids of `question_text`; a control or motion token that somebody typed is read as its letters."""
         return np.concatenate([self._words(question), self.text(QUESTION_END)])
 
-    def answer(self, answer: str) -> np.ndarray:
-        """Ids of `answer_text`, its words read as a question's."""
-        return np.concatenate([self._words(answer), self.text(ANSWER_END)])
+    def answer(self, answer: Answer) -> np.ndarray:
+        """Ids of an answer with its end; words are read as a question's, motion tokens are a movement."""
+        said = self._words(answer) if isinstance(answer, str) else self.motion(answer)
+        return np.concatenate([said, self.text(ANSWER_END)])
 
     def _words(self, words: str) -> np.ndarray:
         # Not kept: a server would keep whatever it is asked.
         ids = self.tokenizer(words, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return np.asarray(ids, dtype=np.int64)
 
-    def prefix(self, tokens: Sequence[int] | None) -> np.ndarray:
-        """Ids of the prefix; motion ids are looked up one by one, which is exact and quick."""
-        if tokens is None:
-            return self.text(TEXT_PREFIX)
+    def motion(self, tokens: Sequence[int]) -> np.ndarray:
+        """Ids of a movement from its start to its end; looked up by number, which is exact and quick."""
         first = self.tokenizer.convert_tokens_to_ids(motion_token(0))
         codes = np.asarray(tokens, dtype=np.int64) + first
-        start, end = self.text(MOTION_START), self.text(MOTION_END)
-        return np.concatenate([self.text(TEXT_PREFIX), start, codes, end])
+        return np.concatenate([self.text(MOTION_START), codes, self.text(MOTION_END)])
+
+    def prefix(self, tokens: Sequence[int] | None) -> np.ndarray:
+        """Ids of the prefix."""
+        opening = self.text(TEXT_PREFIX)
+        return opening if tokens is None else np.concatenate([opening, self.motion(tokens)])
 
     def fit(self, prefix: np.ndarray, room: int) -> np.ndarray:
         """The prefix in at most `room` ids: a movement's end is left out, `<motion_end>` is kept."""
@@ -111,13 +118,15 @@ class Encoder:
             )
         return prefix if len(prefix) <= room else np.concatenate([prefix[: room - 1], prefix[-1:]])
 
-    def tree(self, tokens: Sequence[int] | None, pairs: Sequence[tuple[str, str]], max_length: int) -> Tree:
+    def tree(
+        self, tokens: Sequence[int] | None, pairs: Sequence[tuple[str, Answer]], max_length: int
+    ) -> Tree:
         """A trial's tree. A movement too long for `max_length` with its longest branch loses its end (see
         `fit`), never a question or an answer."""
         return self.trees([tokens], pairs, max_length)[0]
 
     def trees(
-        self, views: Sequence[Sequence[int] | None], pairs: Sequence[tuple[str, str]], max_length: int
+        self, views: Sequence[Sequence[int] | None], pairs: Sequence[tuple[str, Answer]], max_length: int
     ) -> list[Tree]:
         """The tree of each view of a movement: the same questions and answers."""
         branches = [(self.question(q), self.answer(a)) for q, a in pairs]

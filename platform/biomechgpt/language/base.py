@@ -21,7 +21,7 @@ from torch import nn
 from biomechgpt import artifact, storage
 from biomechgpt.artifact import Artifact
 from biomechgpt.cohort.facts import FACTS, Facts, describe, make_facts, mirrored, read_facts, say
-from biomechgpt.dialogue.chat import Encoder, motion_text
+from biomechgpt.dialogue.chat import Answer, Encoder
 from biomechgpt.dialogue.questions import read_questions, read_tasks
 from biomechgpt.language import model as network
 from biomechgpt.language import stand_in
@@ -129,11 +129,12 @@ class _Motion(TreeTrainee):
         movements = read_views(artifact.load(tokens)) if self.settings.epochs else {}
         known = read_facts(artifact.load(facts))
 
-        def some(movement: list[int] | None, of: Facts) -> list[tuple[str, str]]:
+        def some(movement: list[int] | None, of: Facts) -> list[tuple[str, Answer]]:
             # Drawn whatever the trial: not even which questions apply to it may be seen.
-            said = [motion_text(rng.choice(movement, self.settings.gist_tokens))
-                    for _ in range(self.settings.gists if movement else 0)]  # fmt: skip
-            said += [_described(of, rng) for _ in range(self.settings.descriptions if movement else 0)]
+            said: list[Answer] = []
+            if movement is not None:
+                gists = rng.choice(movement, (self.settings.gists, self.settings.gist_tokens))
+                said = [*gists.tolist(), *(_described(of, rng) for _ in range(self.settings.descriptions))]
             at = rng.integers(len(asked), size=self.settings.questions + len(said)).tolist()
             said += [answered[i] for i in at[len(said) :]]
             return [(asked[i], answer) for i, answer in zip(at, said, strict=True)]
