@@ -6,6 +6,7 @@
 import asyncio
 import hashlib
 import os
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,13 +23,16 @@ from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 
 from biomechgpt import artifact, cluster, figure, storage
-from biomechgpt.cohort import readers, recordings
+from biomechgpt.cohort import facts, gait, readers, recordings
+from biomechgpt.cohort.facts import FACTS
 from biomechgpt.cohort.quality import QualitySettings
 from biomechgpt.cohort.readers import ReaderSettings
+from biomechgpt.dialogue.chat import movements_of
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.tracking import TrackingSettings
 from biomechgpt.settings import InputError, Settings, validate
 from biomechgpt.skeleton import NAMES
+from biomechgpt.tasks import REFUSED
 from serve import examples, fhir
 from serve.guard import ApiError, Guard, response
 
@@ -58,11 +62,23 @@ class ServeSettings(Settings):
     max_frames: int = Field(60_000, ge=100, description="of a recording as it comes")
 
 
+class Stated(BaseModel):
+    """A fact that an answer states, and the same measured from the joint angles (null where they do not say):
+    within their tolerance they agree. usual: in most healthy adults' walks, null without a norm."""
+
+    name: str
+    unit: str
+    stated: float
+    measured: float | None
+    agrees: bool
+    usual: tuple[float, float] | None
+
+
 class Answer(BaseModel):
     """task: which of the model's tasks was asked, null for a question of one's own; label or value: what the
     answer states, both null where it states neither. probabilities: of each label, the model's own, not
     calibrated; low, high: between which the value lies with 90 % of its probability. A question of one's own
-    has none of them."""
+    has none of them. refused: the question is none that movement can answer. facts: that a description states."""
 
     task: str | None
     question: str
@@ -73,6 +89,8 @@ class Answer(BaseModel):
     probabilities: dict[str, float]
     low: float | None
     high: float | None
+    refused: bool = False
+    facts: list[Stated] = []
 
 
 class About(BaseModel):
@@ -104,6 +122,7 @@ class Answers(BaseModel):
     model: About
     notice: str = NOTICE
     recording: Recorded | None = None
+    other: Recorded | None = None
 
 
 class Motion(BaseModel):
@@ -122,10 +141,17 @@ class Turn(BaseModel):
 
 
 class Chat(BaseModel):
-    """The model is single-turn: the last message is the question. tokenizer: that made the tokens; another one
-    than the model's is refused."""
+    """The last message is the question. A model that was trained on conversations reads those before it too.
+    tokens: of a movement, or of each of two that are compared. tokenizer: that made the tokens; another one than
+    the model's is refused."""
 
-    tokens: list[int] = Field(min_length=1, max_length=20_000)
+    tokens: (
+        Annotated[list[int], Field(min_length=1, max_length=20_000)]
+        | Annotated[
+            list[Annotated[list[int], Field(min_length=1, max_length=20_000)]],
+            Field(min_length=2, max_length=2),
+        ]
+    )
     tokenizer: str | None = None
     messages: list[Turn] = Field(min_length=1, max_length=200)
 
@@ -175,9 +201,19 @@ class Model:
         return (await asyncio.to_thread(self.motion.encode, [angles_rad], [joint_mask]))[0].tolist()
 
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.01)
-    async def answer(self, asked: list[tuple[list[int], str | None, str]]) -> list[Any]:
-        """(motion tokens, task or None, question) -> `language.answer.Weighed`."""
+    async def answer(self, asked: list[tuple[Any, str | None, Any]]) -> list[Any]:
+        """(motion, task or None, question) -> `language.answer.Weighed`; as `Answerer.answer` takes them."""
         return await asyncio.to_thread(self.answerer.answer, asked)
+
+    async def measure(self, tokens: list[int]) -> dict[str, float | None]:
+        """Facts of the movement that motion tokens give back."""
+        return await asyncio.to_thread(self._measured, tokens)
+
+    def _measured(self, tokens: list[int]) -> dict[str, float | None]:
+        step = self.motion.tokens_per_step
+        angles = self.motion.decode([np.asarray(tokens[: len(tokens) // step * step])])[0]
+        rate_hz = self.motion.frame_rate_hz
+        return facts.measure(angles, gait.walked(angles, rate_hz), rate_hz)
 
     async def lengths(self, questions: list[str]) -> list[int]:
         """Tokens of each question, as the language model reads it."""
@@ -228,10 +264,10 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
             raise ApiError("bad_recording", str(error)) from None
 
     async def questions(
-        about: dict[str, Any], tasks: list[str], question: str | None
+        about: dict[str, Any], tasks: list[str], question: str | None, movements: int = 1
     ) -> list[tuple[str | None, str]]:
         """What is asked. One too long is refused here: in a batch it would fail the others' too."""
-        asked = _questions(about["tasks"], tasks, question)
+        asked = _questions(_askable(about["tasks"], movements), tasks, question)
         longest, most = max(await ask(model.lengths, [q for _, q in asked])), about["longest_question"]
         if longest > most:
             message = f"question: expected at most {most} tokens of the language model's, found {longest}"
@@ -239,24 +275,43 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
         return asked
 
     async def answers(
-        about: dict[str, Any], tokens: list[int], asked: list[tuple[str | None, str]]
+        about: dict[str, Any],
+        motion: Any,
+        asked: list[tuple[str | None, str]],
+        measured: Callable[[], Awaitable[dict[str, float | None]]],
+        before: list[str] | None = None,
     ) -> list[Answer]:
+        """before: turns of the conversation before the question."""
         made = await asyncio.gather(
-            *(ask(model.answer, (tokens, task, question)) for task, question in asked)
+            *(ask(model.answer, (motion, t, [*before, q] if before else q)) for t, q in asked)
         )
-        return [_answer(about["tasks"], t, q, weighed) for (t, q), weighed in zip(asked, made, strict=True)]
+        given = [_answer(about["tasks"], t, q, weighed) for (t, q), weighed in zip(asked, made, strict=True)]
+        if any(stated := [facts.stated(a.text) for a in given]):
+            known = await measured()
+            for answer, said in zip(given, stated, strict=True):
+                answer.facts = _facts(said, known)
+        return given
 
     async def answer_recording(
-        recording: UploadFile | None, tasks: list[str], question: str | None
+        recording: UploadFile | None, tasks: list[str], question: str | None, other: UploadFile | None = None
     ) -> tuple[Answers, bytes]:
         about = await ask(model.describe)
-        asked = await questions(about, tasks, question)
-        recorded, angles, _, content = await read(about, recording)
-        tokens = await ask(model.tokenize, angles, recorded.joint_mask())
+        asked = await questions(about, tasks, question, movements=1 if other is None else 2)
+        recorded, angles, pelvis, content = await read(about, recording)
+        motion = await ask(model.tokenize, angles, recorded.joint_mask())
+        if other is not None:
+            beside, more, _, _ = await read(about, other)
+            motion = [motion, await ask(model.tokenize, more, beside.joint_mask())]
+
+        async def measured() -> dict[str, float | None]:
+            mask, rate_hz = recorded.joint_mask(), about["frame_rate_hz"]
+            return await asyncio.to_thread(facts.measure, angles, pelvis, rate_hz, mask)
+
         made = Answers(
-            answers=await answers(about, tokens, asked),
+            answers=await answers(about, motion, asked, measured),
             model=about["model"],
             recording=recorded,
+            other=beside if other is not None else None,
             notice=_notice(about["model"]),
         )
         return made, content
@@ -266,9 +321,11 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
         """The model behind the answers and what it can be asked."""
         about = await ask(model.describe)
         tasks = [
-            {"name": task.name, "kind": task.kind, "question": task.phrasings[0], "unit": task.unit}
-            for task in about["tasks"].values()
-        ]
+            {"name": task.name, "kind": task.kind, "question": task.phrasings[0], "unit": task.unit,
+             "movements": movements}
+            for movements in (1, 2)
+            for task in _askable(about["tasks"], movements).values()
+        ]  # fmt: skip
         return about["model"].model_dump() | {"notice": _notice(about["model"]), "tasks": tasks}
 
     @app.get("/v1/examples")
@@ -304,15 +361,17 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
         recording: Annotated[UploadFile, File(description="a file of any reader's format")],
         tasks: Annotated[list[str] | None, Form(description="names of tasks, or `all`")] = None,
         question: Annotated[str | None, Form(description="a question of your own")] = None,
+        other: Annotated[UploadFile | None, File(description="a second one, to be compared: B")] = None,
     ) -> Answers:
-        """Answers to tasks or to a question about one recording."""
-        return (await answer_recording(recording, tasks or [], question))[0]
+        """Answers to tasks or to a question about one recording, or about two: the first is A, the other B."""
+        return (await answer_recording(recording, tasks or [], question, other))[0]
 
     @app.post("/v1/chat")
     async def chat(chat: Chat) -> Answers:
         """The answer to the last message, about a movement that /v1/motions tokenized."""
         about = await ask(model.describe)
-        wrong = [token for token in chat.tokens if not 0 <= token < about["codes"]]
+        movements = movements_of(chat.tokens)
+        wrong = [token for movement in movements for token in movement if not 0 <= token < about["codes"]]
         if wrong:
             raise ApiError("bad_request", f"tokens: expected 0 to {about['codes'] - 1}, found {wrong[0]}")
         if chat.tokenizer not in (None, about["tokenizer"]):
@@ -320,8 +379,13 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
             raise ApiError("bad_request", f"{expected}, found tokens of {chat.tokenizer}")
         if chat.messages[-1].role != "user":
             raise ApiError("bad_request", "messages: expected the last to be the user's")
-        asked = await questions(about, [], chat.messages[-1].content)
-        made = await answers(about, chat.tokens, asked)
+        turns = _turns(chat.messages)
+        asked = await questions(about, [], turns[-1], len(movements))
+
+        async def measured() -> dict[str, float | None]:
+            return await ask(model.measure, movements[0])
+
+        made = await answers(about, chat.tokens, asked, measured, turns[:-1])
         return Answers(answers=made, model=about["model"], notice=_notice(about["model"]))
 
     @app.get("/fhir/metadata")
@@ -411,6 +475,45 @@ def _load(
     return recorded, angles, pelvis
 
 
+def _askable(tasks: Any, movements: int) -> Any:
+    """The tasks that can be asked about so many movements."""
+    return {
+        name: task
+        for name, task in tasks.items()
+        if (task.annotated or task.kind == "description") and (task.compare is not None) == (movements == 2)
+    }
+
+
+def _turns(messages: list[Turn]) -> list[str]:
+    """A conversation's words, user's and assistant's in turn, the user's first and last; of two messages in a row
+    by one of them the later."""
+    turns: list[str] = []
+    for message in messages:
+        mine = len(turns) % 2 == (message.role == "user")
+        if mine and turns:
+            turns[-1] = message.content
+        elif not mine:
+            turns.append(message.content)
+    return turns
+
+
+def _facts(said: dict[str, float], known: dict[str, float | None]) -> list[Stated]:
+    found = []
+    for name, value in said.items():
+        fact, measured = FACTS[name], known.get(name)
+        found.append(
+            Stated(
+                name=fact.says,
+                unit=fact.unit,
+                stated=value,
+                measured=None if measured is None else round(measured, fact.decimals),
+                agrees=measured is not None and abs(measured - value) <= fact.tolerance,
+                usual=facts.usual(name),
+            )
+        )
+    return found
+
+
 def _questions(tasks: Any, names: list[str], question: str | None) -> list[tuple[str | None, str]]:
     """(task or None, question) of each thing asked."""
     names = [part.strip() for name in names for part in name.split(",") if part.strip()]
@@ -448,6 +551,7 @@ def _answer(tasks: Any, name: str | None, question: str, weighed: Any) -> Answer
         probabilities=dict(zip(weighed.choices, weighed.probability, strict=True)),
         low=weighed.low,
         high=weighed.high,
+        refused=any(t.kind == "refusal" and t.parse(weighed.text) == REFUSED for t in tasks.values()),
     )
 
 

@@ -183,6 +183,16 @@ def measure(
     )
 
 
+def walked(angles_rad: np.ndarray, rate_hz: float) -> np.ndarray:
+    """The pelvis (T, 7) of a movement whose angles (T, 34) alone are known: upright, and gone as far as the legs
+    say (`figure.travel_m`)."""
+    still = np.zeros((len(angles_rad), 7), np.float32)
+    still[:, 3] = 1
+    load = _load(_ahead(angles_rad, still, rate_hz))
+    still[:, :3] = travel_m(angles_rad, still[:, 3:], load)
+    return still
+
+
 def _load(ahead: Mapping[str, np.ndarray]) -> np.ndarray:
     """The share of the body's weight on the right and the left foot (T, 2), guessed from how a walk goes:
     the foot that moves back against the pelvis bears it, both where both do."""

@@ -42,13 +42,30 @@ TEXT_PREFIX = "<bos><start_of_turn>user\n"
 
 
 QUESTION_END, ANSWER_END = "<end_of_turn>\n<start_of_turn>model\n", "<end_of_turn>"
+TURN_END = "<end_of_turn>\n<start_of_turn>user\n"
+"""Between an answer and the next question."""
+
+LETTERS = "ABCDEFGH"
+"""What several movements are called."""
 
 SHORTEST = 8
 """Motion tokens that there must be room for, whatever is asked."""
 
 
+Motion = Sequence[int] | Sequence[Sequence[int]]
+"""What a dialogue is about: a movement as its motion tokens, or some movements, which it calls A, B, ..."""
+Question = str | Sequence[str]
+"""What is asked: words, or a conversation that ends with a question: question, answer, ..., question."""
 Answer = str | Sequence[int]
-"""What can be answered: words, or a movement as its motion tokens."""
+"""What is answered: words, or a movement as its motion tokens."""
+
+
+def movements_of(motion: Motion | None) -> list[Sequence[int]]:
+    """The movements that a dialogue is about, none of a dialogue without."""
+    if motion is None:
+        return []
+    several = len(motion) > 0 and isinstance(motion[0], Sequence | np.ndarray)
+    return list(motion) if several else [motion]  # type: ignore[arg-type,list-item]
 
 
 def question_text(question: str) -> str:
@@ -59,12 +76,16 @@ def answer_text(answer: str) -> str:
     return answer + ANSWER_END
 
 
+Branch = tuple[np.ndarray, np.ndarray]
+"""Ids of a question and of its answer."""
+
+
 @dataclass(frozen=True)
 class Tree:
     """Token ids of one trial's dialogue: the shared prefix and (question, answer) branches."""
 
     prefix: np.ndarray
-    branches: list[tuple[np.ndarray, np.ndarray]]
+    branches: list[Branch]
 
     def __len__(self) -> int:
         return len(self.prefix) + sum(len(q) + len(a) for q, a in self.branches)
@@ -84,9 +105,13 @@ class Encoder:
             self._known[text] = np.asarray(ids, dtype=np.int64)
         return self._known[text]
 
-    def question(self, question: str) -> np.ndarray:
-        """Ids of `question_text`; a control or motion token that somebody typed is read as its letters."""
-        return np.concatenate([self._words(question), self.text(QUESTION_END)])
+    def question(self, question: Question) -> np.ndarray:
+        """Ids of `question_text`, after the turns before it where it has some; a control or motion token that
+        somebody typed is read as its letters."""
+        parts = []
+        for number, words in enumerate([question] if isinstance(question, str) else question):
+            parts += [self._words(words), self.text(TURN_END if number % 2 else QUESTION_END)]
+        return np.concatenate(parts)
 
     def answer(self, answer: Answer) -> np.ndarray:
         """Ids of an answer with its end; words are read as a question's, motion tokens are a movement."""
@@ -104,34 +129,58 @@ class Encoder:
         codes = np.asarray(tokens, dtype=np.int64) + first
         return np.concatenate([self.text(MOTION_START), codes, self.text(MOTION_END)])
 
-    def prefix(self, tokens: Sequence[int] | None) -> np.ndarray:
-        """Ids of the prefix."""
-        opening = self.text(TEXT_PREFIX)
-        return opening if tokens is None else np.concatenate([opening, self.motion(tokens)])
+    def prefix(self, motion: Motion | None) -> np.ndarray:
+        """Ids of the prefix; of several movements each has its letter before it."""
+        movements = movements_of(motion)
+        if len(movements) < 2:
+            said = [self.motion(movement) for movement in movements]
+        else:
+            named = zip(LETTERS, movements, strict=False)
+            said = [
+                part
+                for letter, movement in named
+                for part in (self.text(f"{letter}: "), self.motion(movement), self.text("\n"))
+            ]
+        return np.concatenate([self.text(TEXT_PREFIX), *said])
 
-    def fit(self, prefix: np.ndarray, room: int) -> np.ndarray:
-        """The prefix in at most `room` ids: a movement's end is left out, `<motion_end>` is kept."""
-        if room < len(self.prefix([])) + SHORTEST:
+    def fit(self, motion: Motion | None, room: int) -> np.ndarray:
+        """The prefix in at most `room` ids: a movement's end is left out, where there are several the longest's."""
+        movements = movements_of(motion)
+        if not movements:
+            return self.prefix(None)
+        many = len(movements) > 1
+        spare = room - len(self.prefix([[]] * len(movements) if many else []))
+        if spare < SHORTEST * len(movements):
             raise InputError(
                 f"max_length: its questions and answers leave {room} tokens for a movement, "
-                f"expected at least {SHORTEST}"
+                f"expected at least {room - spare + SHORTEST * len(movements)}"
             )
-        return prefix if len(prefix) <= room else np.concatenate([prefix[: room - 1], prefix[-1:]])
+        kept = [0] * len(movements)
+        for done, i in enumerate(sorted(range(len(movements)), key=lambda i: len(movements[i]))):
+            kept[i] = min(len(movements[i]), spare // (len(movements) - done))
+            spare -= kept[i]
+        cut = [movement[:n] for movement, n in zip(movements, kept, strict=True)]
+        return self.prefix(cut if many else cut[0])
 
-    def tree(
-        self, tokens: Sequence[int] | None, pairs: Sequence[tuple[str, Answer]], max_length: int
-    ) -> Tree:
-        """A trial's tree. A movement too long for `max_length` with its longest branch loses its end (see
-        `fit`), never a question or an answer."""
-        return self.trees([tokens], pairs, max_length)[0]
+    def tree(self, motion: Motion | None, pairs: Sequence[tuple[Question, Answer]], max_length: int) -> Tree:
+        """A dialogue's tree. A movement too long for `max_length` with its longest branch loses its end (see
+        `fit`), never a question or an answer in words; so does a movement that is an answer."""
+        return self.grow(motion, self.branches(pairs, max_length), max_length)
 
-    def trees(
-        self, views: Sequence[Sequence[int] | None], pairs: Sequence[tuple[str, Answer]], max_length: int
-    ) -> list[Tree]:
-        """The tree of each view of a movement: the same questions and answers."""
-        branches = [(self.question(q), self.answer(a)) for q, a in pairs]
-        room = max_length - max(len(q) + len(a) for q, a in branches)
-        return [Tree(self.fit(self.prefix(tokens), room), branches) for tokens in views]
+    def branches(self, pairs: Sequence[tuple[Question, Answer]], max_length: int) -> list[Branch]:
+        """Ids of questions and answers."""
+        made = []
+        for asked, answer in pairs:
+            question = self.question(asked)
+            if not isinstance(answer, str):
+                around = len(self.answer([])) + len(self.prefix(None)) + len(question)
+                answer = answer[: max(max_length - around, SHORTEST)]
+            made.append((question, self.answer(answer)))
+        return made
+
+    def grow(self, motion: Motion | None, branches: list[Branch], max_length: int) -> Tree:
+        """The tree of a dialogue whose branches are known."""
+        return Tree(self.fit(motion, max_length - max(len(q) + len(a) for q, a in branches)), branches)
 
 
 def pack(lengths: Sequence[int], room: int) -> list[list[int]]:

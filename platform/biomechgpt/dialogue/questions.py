@@ -1,11 +1,12 @@
-"""Questions and answers of a cohort, drawn from its annotations; stored as a `datasets` Dataset.
+"""Questions and answers of a cohort, drawn from its annotations and facts; stored as a `datasets` Dataset.
 
-One row a question: who is asked about, in which split, the phrasing drawn, and the true answer. The motion
-itself stays in the tokens artifact: three seeds of phrasings share one tokenization.
+One row a question: who is asked about, in which split, the phrasing drawn, and the true answer. A row about two
+movements has the second's trial in `other`; `participant` is the first's. The motion itself stays in the tokens
+artifact: three seeds of phrasings share one tokenization.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,47 +16,106 @@ import numpy as np
 
 from biomechgpt import artifact, storage
 from biomechgpt.artifact import Artifact
+from biomechgpt.cohort.facts import Facts, describe, make_facts, read_facts, say
+from biomechgpt.cohort.facts import mirrored as mirror
 from biomechgpt.settings import InputError, Settings
-from biomechgpt.tasks import Task, Tasks, load_tasks
+from biomechgpt.tasks import REFUSED, Task, Tasks, load_tasks
 from biomechgpt.tokenizer import read_tokens
 
-VERSION = 1
+VERSION = 2
 
 
 class QuestionsSettings(Settings):
-    """tasks: the folder of task files; names: which of them (all by default); seed: draws the phrasings."""
+    """tasks: folders of task files; names: which of them (all by default); seed: draws the phrasings."""
 
-    tasks: str = "configs/tasks"
+    tasks: str | list[str] = "configs/tasks"
     names: list[str] | None = None
     seed: int = 0
 
 
-def draw(task: Task, trial: str, seed: int) -> str:
-    """The phrasing for a trial: depends on the task, the trial and the seed alone, not on the order."""
-    digest = hashlib.sha256(f"{seed}/{task.name}/{trial}".encode()).digest()
-    return task.phrasings[int.from_bytes(digest[:8]) % len(task.phrasings)]
+def _draw(*of: object) -> int:
+    """A large number that depends on `of` alone."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, of)).encode()).digest()[:8])
 
 
-def ask(rows: Iterable[Mapping[str, Any]], tasks: Tasks, seed: int) -> list[dict[str, Any]]:
+def draw(task: Task, trial: str, seed: int, split: str = "train") -> str:
+    """The phrasing for a trial: depends on the task, the trial, its split and the seed, not on the order."""
+    among = task.held_out if task.held_out and split != "train" else task.phrasings
+    return among[_draw(seed, task.name, trial) % len(among)]
+
+
+Row = Mapping[str, Any]
+
+
+def about(task: Task, rows: Sequence[Row]) -> list[tuple[Row, ...]]:
+    """What `task` is asked about: a row of those that it applies to, or two of one split to compare."""
+    asked: list[tuple[Row, ...]] = [(row,) for row in rows if task.applies(row)]
+    if task.compare is not None:
+        asked = _pairs(task, [row for (row,) in asked])
+    if task.share == 1:
+        return asked
+    return [some for some in asked if _draw("share", task.name, some[0]["trial"]) / 2**64 < task.share]
+
+
+def _pairs(task: Task, rows: list[Row]) -> list[tuple[Row, ...]]:
+    """Pairs of rows that differ as the task compares: no trial is in two."""
+    assert task.compare is not None
+    alike: dict[tuple[Any, ...], list[Row]] = {}
+    for row in sorted(rows, key=lambda row: _draw("pair", task.name, row["trial"])):
+        alike.setdefault((row["split"], *(row.get(column) for column in task.compare.same)), []).append(row)
+    pairs: list[tuple[Row, ...]] = []
+    for group in alike.values():
+        waiting: list[Row] = []
+        for row in group:
+            match = next(
+                (i for i, other in enumerate(waiting) if task.compared(other, row) is not None), None
+            )
+            if match is None:
+                waiting.append(row)
+            else:
+                pair = (waiting.pop(match), row)
+                first = _draw("first", task.name, row["trial"]) % 2
+                pairs.append((pair[first], pair[1 - first]))
+    return pairs
+
+
+def ask(rows: Iterable[Row], tasks: Tasks, seed: int, facts: Mapping[str, Facts] | None = None) -> list[dict]:
     """Every applicable question about every trial, shuffled so that tasks interleave.
 
-    rows: trials with `trial`, `participant`, `split` and annotation columns.
-    Returns rows of {trial, participant, split, task, question, answer, label, value}.
+    rows: trials with `trial`, `participant`, `split` and annotation columns. facts: of each trial, for tasks that
+    describe.
+    Returns rows of FEATURES.
     """
-    asked = []
-    for row in rows:
-        for task in tasks.values():
-            if not task.applies(row):
-                continue
-            truth = task.truth(row)
+    rows, asked = list(rows), []
+    for task in tasks.values():
+        for first, *second in about(task, rows):
+            trial = first["trial"]
+            truth, answer, mirrored = None, "", None
+            if task.annotated:
+                truth = task.compared(first, second[0]) if second else task.truth(first)
+                assert truth is not None
+                answer = task.answer(truth)
+            elif task.kind == "refusal":
+                truth = REFUSED
+                answer = task.answer(REFUSED)
+            elif task.kind == "description":
+                known = (facts or {}).get(trial, {})
+                answer, mirrored = describe(known), describe(mirror(known)) if known else None
+                if not answer:
+                    continue
+            question = draw(task, trial, seed, first["split"])
+            if task.kind == "generation":
+                question = question.format(wanted(task, first, tasks, (facts or {}).get(trial, {}), seed))
             asked.append(
                 {
-                    "trial": row["trial"],
-                    "participant": row["participant"],
-                    "split": row["split"],
+                    "trial": trial,
+                    "other": second[0]["trial"] if second else None,
+                    "participant": first["participant"],
+                    "split": first["split"],
                     "task": task.name,
-                    "question": draw(task, row["trial"], seed),
-                    "answer": task.answer(truth),
+                    "question": question,
+                    "answer": answer,
+                    "answer_mirrored": mirrored,
                     "label": truth if isinstance(truth, str) else None,
                     "value": truth if isinstance(truth, float) else None,
                 }
@@ -64,7 +124,39 @@ def ask(rows: Iterable[Mapping[str, Any]], tasks: Tasks, seed: int) -> list[dict
     return [asked[i] for i in order]
 
 
-TEXTS = ("trial", "participant", "split", "task", "question", "answer", "label")
+PACES = ((0.8, "slowly"), (1.2, "at a usual pace"), (np.inf, "quickly"))
+"""Walking speeds in words: up to how many m/s. 0.8 and 1.2 m/s are where people begin to get about outside and to
+cross roads in time (Perry et al., Stroke 1995; 26: 982-989; Langlois et al., AJPH 1997; 87: 393-397)."""
+
+
+def wanted(task: Task, row: Row, tasks: Tasks, facts: Facts, seed: int) -> str:
+    """A description of a movement to be made: what is annotated of a trial in the words of its tasks, its pace and
+    how long it lasts; some of it, drawn at random."""
+    words = {t.annotation: t for t in tasks.values() if t.annotation in task.of and not t.compare}
+    said = []
+    for annotation in task.of:
+        if annotation in words and words[annotation].applies(row):
+            said.append(words[annotation].answer(words[annotation].truth(row)))
+    speed = facts.get("speed")
+    if speed is not None:
+        said.append(next(pace for below, pace in PACES if speed <= below))
+    if facts.get("duration") is not None:
+        said.append(say("duration", float(facts["duration"] or 0)))
+    kept = [part for n, part in enumerate(said) if n == 0 or _draw(seed, "wanted", n, row["trial"]) % 3]
+    return ", ".join(kept)
+
+
+TEXTS = (
+    "trial",
+    "other",
+    "participant",
+    "split",
+    "task",
+    "question",
+    "answer",
+    "answer_mirrored",
+    "label",
+)
 FEATURES = datasets.Features(
     {**{name: datasets.Value("string") for name in TEXTS}, "value": datasets.Value("float64")}
 )
@@ -74,14 +166,18 @@ def make_questions(tokens: Artifact, settings: QuestionsSettings, root: str) -> 
     """The questions artifact of a tokens artifact: `dataset/` (datasets.load_from_disk) and `tasks.json`."""
     tasks = load_tasks(settings.tasks, settings.names)
     columns = tokens.read_json("tokens.json")["annotations"]
-    missing = sorted({t.annotation for t in tasks.values()} - set(columns))
-    tasks = {name: task for name, task in tasks.items() if task.annotation in columns}
-    if not tasks:
+    missing = sorted({t.annotation for t in tasks.values() if t.annotation} - set(columns))
+    tasks = {name: task for name, task in tasks.items() if task.annotation in {None, *columns}}
+    if not any(task.annotated for task in tasks.values()):
         raise InputError(f"{tokens.uri}: none of the tasks' annotations {missing} were collected here")
+
+    inputs = {"tokens": tokens}
+    if any(task.kind in ("description", "generation") for task in tasks.values()):
+        inputs["facts"] = make_facts(tokens.input("cohort"), root)
 
     def build(uri: str) -> dict[str, Any]:
         rows = read_tokens(tokens).drop_columns(["tokens"]).to_pylist()
-        asked = ask(rows, tasks, settings.seed)
+        asked = ask(rows, tasks, settings.seed, read_facts(inputs["facts"]) if "facts" in inputs else None)
         if not asked:
             raise InputError(f"{tokens.uri}: no question applies to any trial")
         dataset = datasets.Dataset.from_list(asked, features=FEATURES)
@@ -96,7 +192,7 @@ def make_questions(tokens: Artifact, settings: QuestionsSettings, root: str) -> 
 
     # The tasks' content decides, not the folder they lie in.
     content = {"seed": settings.seed, "tasks": [task.model_dump(mode="json") for task in tasks.values()]}
-    return artifact.make("questions", VERSION, content, {"tokens": tokens}, build, root)
+    return artifact.make("questions", VERSION, content, inputs, build, root)
 
 
 def read_questions(questions: Artifact) -> datasets.Dataset:

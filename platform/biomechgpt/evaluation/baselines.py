@@ -155,8 +155,9 @@ def run(
     annotations = trials.drop(columns=["tokens"]).to_dict("records")
     annotations = [{k: None if pd.isna(v) else v for k, v in row.items()} for row in annotations]
     pending, tables, found = {}, [], {}
-    for name in [name for name in tasks if (asked["task"] == name).any()]:
-        task = tasks[name]
+    for name, task in tasks.items():
+        if not task.annotated or task.compare or not (asked["task"] == name).any():
+            continue
         taught = [i for i, r in enumerate(annotations) if r["split"] == "train" and task.applies(r)]
         tested = [place[trial] for trial in asked.loc[asked["task"] == name, "trial"]]
         if not taught:

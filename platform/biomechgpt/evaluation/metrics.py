@@ -15,6 +15,7 @@ import pandas as pd
 from scipy import stats
 from sklearn import metrics as sk
 
+from biomechgpt.cohort.facts import FACTS, stated
 from biomechgpt.tasks import Task
 
 UNPARSED = "(no answer)"
@@ -179,19 +180,89 @@ def confusion(
     return counts, labels, columns
 
 
+def description(
+    true: Sequence[str],
+    said: Sequence[str],
+    participants: Sequence[str],
+    *,
+    draws: int = 500,
+    seed: int = 0,
+) -> Scores:
+    """What descriptions state against what was measured, in the words of `facts.describe`.
+
+    agreement: share of stated facts that lie within their tolerance of the measured one; a fact that the movement
+    does not have counts as wrong. complete: share of measured facts that were stated. by_fact: {name: {n,
+    pearson_r, mae, agreement}}.
+    """
+    people = np.asarray(participants, dtype=str)
+    who = np.unique(people, return_inverse=True)[1]
+    found: list[tuple[int, str, float, float]] = []
+    counts = np.zeros((len(set(people)), 4))  # right, stated, stated of measured, measured
+    for person, t, s in zip(who, map(stated, true), map(stated, said), strict=True):
+        found += [(person, name, t.get(name, np.nan), value) for name, value in s.items()]
+        counts[person, 2:] += len(s.keys() & t.keys()), len(t)
+    table = pd.DataFrame(found, columns=["person", "fact", "true", "said"])
+    within = table["fact"].map({name: fact.tolerance for name, fact in FACTS.items()})
+    table["right"] = (table["true"] - table["said"]).abs() <= within + 1e-9
+    np.add.at(counts, (table["person"], 0), table["right"])
+    np.add.at(counts, (table["person"], 1), 1)
+    shares = lambda c: {"agreement": _share(c[..., 0], c[..., 1]), "complete": _share(c[..., 2], c[..., 3])}  # noqa: E731
+    drawn = shares(resample(len(counts), draws, seed) @ counts) if len(counts) > 1 else None
+    by_fact = {}
+    for name, rows in table.groupby("fact"):
+        known = rows.dropna()
+        scores = regression(known["true"].tolist(), known["said"].tolist(), known["person"].tolist(), draws=0)
+        by_fact[str(name)] = {
+            "n": len(rows),
+            "pearson_r": scores["pearson_r"],
+            "mae": scores["mae"],
+            "agreement": float(rows["right"].mean()),
+        }
+    silent = sum(not stated(text) for text in said)
+    return _with_intervals(shares(counts.sum(axis=0)), drawn) | {
+        "n": len(people),
+        "participants": len(counts),
+        "unparsed": silent,
+        "by_fact": {name: by_fact[name] for name in FACTS if name in by_fact},
+    }
+
+
+def _share(part: np.ndarray, of: np.ndarray) -> Any:
+    return np.where(of > 0, part / np.maximum(of, 1), np.nan)
+
+
 def score(table: pd.DataFrame, task: Task, *, draws: int = 500, seed: int = 0) -> Scores:
     """Scores of one task's rows of an answers table from one source."""
+    people = table["participant"].tolist()
+    if task.kind == "description":
+        said = table["answer_true"].tolist(), table["answer_text"].tolist()
+        return description(*said, people, draws=draws, seed=seed)
+    if task.kind == "refusal":
+        true, said = table["label_true"].tolist(), table["label_predicted"].tolist()
+        whole = classification(true, said, people, draws=draws, seed=seed)
+        kept = {name: whole[name] for name in ("n", "participants", "unparsed")}
+        return {"refused": whole["accuracy"], "refused_ci": whole["accuracy_ci"], **kept}
     kind, column = (classification, "label") if task.kind == "classification" else (regression, "value")
     return kind(
         table[f"{column}_true"].tolist(),
         table[f"{column}_predicted"].tolist(),
-        table["participant"].tolist(),
+        people,
         draws=draws,
         seed=seed,
     )
 
 
 def main_figure(scores: Scores) -> tuple[str, float | None]:
-    """Name and value of the figure that a task is judged by: weighted F1, or Pearson r."""
-    name = "f1_weighted" if "f1_weighted" in scores else "pearson_r"
+    """Name and value of the figure that a task is judged by: weighted F1 or Pearson r, of descriptions agreement,
+    of refusals the share refused."""
+    name = next(name for name in MAIN if name in scores)
     return name, scores[name]
+
+
+MAIN = {
+    "f1_weighted": "weighted F1",
+    "pearson_r": "Pearson r",
+    "agreement": "facts within tolerance",
+    "refused": "share refused",
+}
+"""Figures that tasks are judged by, and what they are called."""

@@ -12,8 +12,9 @@ import yaml
 from biomechgpt import storage
 from biomechgpt.artifact import Artifact
 from biomechgpt.cohort import drawing
+from biomechgpt.cohort.facts import FACTS
 from biomechgpt.evaluation.evaluate import read_predictions
-from biomechgpt.evaluation.metrics import confusion, main_figure
+from biomechgpt.evaluation.metrics import MAIN, confusion, description, main_figure
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
@@ -52,7 +53,8 @@ def write_report(
         stand_in=stand_in,
         codebook=codebook,
         evaluation=evaluation,
-        kinds=dict(zip(table["task"], table["kind"], strict=True)),
+        main={name: main_figure(by["model"])[0] for name, by in metrics["tasks"].items()},
+        called=MAIN,
     )
     storage.write_json(storage.join(folder, "metrics.json"), metrics)
     report = storage.join(folder, "report.html")
@@ -98,9 +100,21 @@ def _svg(figure: Any) -> str:
 
 def _plot(task: str, rows: pd.DataFrame) -> str:
     model = rows[rows["source"] == "model"]
-    if model["kind"].iloc[0] == "classification":
-        return _matrix(task, model)
-    return _scatter(task, model)
+    kind = model["kind"].iloc[0]
+    if kind == "description":
+        return _facts(task, model)
+    return _scatter(task, model) if kind == "regression" else _matrix(task, model)
+
+
+def _facts(task: str, rows: pd.DataFrame) -> str:
+    texts = rows["answer_true"].tolist(), rows["answer_text"].tolist()
+    by_fact = description(*texts, rows["participant"].tolist(), draws=0)["by_fact"]
+    names = list(reversed(by_fact))
+    figure, axes = plt.subplots(figsize=(3.6, 0.9 + 0.22 * max(len(names), 1)))
+    axes.barh([FACTS[n].says for n in names], [by_fact[n]["agreement"] for n in names], color="#2b6cb0")
+    axes.set(xlim=(0, 1), xlabel="share within tolerance of what was measured", title=task)
+    axes.tick_params(axis="y", labelsize=8)
+    return _svg(figure)
 
 
 def _matrix(task: str, rows: pd.DataFrame) -> str:

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from biomechgpt import artifact, cluster, storage
 from biomechgpt.artifact import Artifact
-from biomechgpt.dialogue.chat import SHORTEST, Encoder
+from biomechgpt.dialogue.chat import SHORTEST, Encoder, Motion, Question, movements_of
 from biomechgpt.dialogue.choices import Choices, choices
 from biomechgpt.dialogue.questions import read_questions, read_tasks
 from biomechgpt.language import model as network
@@ -26,7 +26,7 @@ from biomechgpt.language.score import Scores, quantile, score
 from biomechgpt.settings import InputError, Settings
 from biomechgpt.tokenizer import read_tokens, require_same_tokenizer
 
-VERSION = 2
+VERSION = 3
 
 
 class AnswerSettings(Settings):
@@ -69,7 +69,7 @@ class Answerer:
         self.encoder = Encoder(self.tokenizer)
         self.stop = self.tokenizer.convert_tokens_to_ids("<end_of_turn>")
         longest = [
-            task.answer(label) for task in self.tasks.values() for label in (task.labels or [])
+            task.answer(label) for task in self.tasks.values() for label in task.labels or ()
         ]  # numbers and open labels are short phrases
         self.max_new_tokens = max(
             [
@@ -85,18 +85,22 @@ class Answerer:
         return {
             name: choices(self.encoder, task, self.bundle["labels"].get(name, ()))
             for name, task in self.tasks.items()
+            if task.annotated
         }
 
-    def answer(self, asked: Sequence[tuple[Sequence[int], str | None, str]]) -> list[Weighed]:
-        """Answers to (motion tokens, task, question), as one batch: weighed for a task, else generated."""
+    def answer(self, asked: Sequence[tuple[Motion, str | None, Question]]) -> list[Weighed]:
+        """Answers to (motion, task, question), as one batch: weighed where a task has answers to choose from, else
+        generated."""
         found: dict[int, Weighed] = {}
-        together: dict[tuple[int, ...], list[int]] = {}
-        for i, (tokens, task, _) in enumerate(asked):
-            if task is not None:
-                together.setdefault(tuple(tokens), []).append(i)
+        together: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+        for i, (motion, task, _) in enumerate(asked):
+            if task is not None and self.tasks[task].annotated:
+                key = tuple(tuple(movement) for movement in movements_of(motion))
+                together.setdefault(key, []).append(i)
         if together:
+            motions = [asked[mine[0]][0] for mine in together.values()]
             pairs = [[(str(asked[i][1]), asked[i][2]) for i in mine] for mine in together.values()]
-            for mine, answers in zip(together.values(), self.weigh(list(together), pairs), strict=True):
+            for mine, answers in zip(together.values(), self.weigh(motions, pairs), strict=True):
                 found |= dict(zip(mine, answers, strict=True))
         free = [i for i in range(len(asked)) if i not in found]
         if free:
@@ -105,17 +109,18 @@ class Answerer:
         return [found[i] for i in range(len(asked))]
 
     def weigh(
-        self, movements: Sequence[Sequence[int]], asked: Sequence[Sequence[tuple[str, str]]]
+        self, motions: Sequence[Motion], asked: Sequence[Sequence[tuple[str, Question]]]
     ) -> list[list[Weighed]]:
-        """Answers to the (task, question) pairs asked of each movement (motion tokens), as one batch.
+        """Answers to the (task, question) pairs asked of each motion, as one batch; tasks that are `annotated`.
 
-        A movement longer than fine-tuning ever saw loses its end, as it would have there.
+        A movement longer than fine-tuning ever saw loses its end, as it would have there; a conversation its
+        beginning.
         """
         prefixes, questions = [], []
-        for tokens, pairs in zip(movements, asked, strict=True):
-            texts = [self.encoder.question(question) for _, question in pairs]
+        for motion, pairs in zip(motions, asked, strict=True):
+            texts = [self._question(motion, question) for _, question in pairs]
             room = self.bundle["max_length"] - max(map(len, texts)) - self.max_new_tokens
-            prefixes.append(self.encoder.fit(self.encoder.prefix(tokens), room))
+            prefixes.append(self.encoder.fit(motion, room))
             questions.append(
                 [(text, self.choices[task]) for text, (task, _) in zip(texts, pairs, strict=True)]
             )
@@ -153,18 +158,29 @@ class Answerer:
         """Tokens for a movement and a question."""
         return self.bundle["max_length"] - self.max_new_tokens - len(self.encoder.prefix([]))
 
-    @torch.inference_mode()
-    def generate(self, movements: Sequence[Sequence[int]], questions: Sequence[str]) -> list[str]:
-        """One answer a question, about the movement (motion tokens) beside it.
+    def _question(self, motion: Motion, question: Question) -> np.ndarray:
+        """Ids of a question; a conversation loses its earliest turns where it leaves no room for the motion, all
+        of them where the model never saw any."""
+        turns = [question] if isinstance(question, str) else list(question)
+        if not self.bundle.get("turns"):
+            turns = turns[-1:]
+        most = self._room - SHORTEST * len(movements_of(motion))
+        while len(ids := self.encoder.question(turns)) > most and len(turns) > 2:
+            turns = turns[2:]
+        return ids
 
-        A movement longer than fine-tuning ever saw loses its end, as it would have there. Raises InputError for
-        a question longer than `longest_question`.
+    @torch.inference_mode()
+    def generate(self, motions: Sequence[Motion], questions: Sequence[Question]) -> list[str]:
+        """One answer a question, about the motion beside it.
+
+        A movement longer than fine-tuning ever saw loses its end, as it would have there; a conversation its
+        beginning. Raises InputError for a question longer than `longest_question`.
         """
         prompts = []
-        for tokens, question in zip(movements, questions, strict=True):
-            asked = self.encoder.question(question)
+        for motion, question in zip(motions, questions, strict=True):
+            asked = self._question(motion, question)
             room = self.bundle["max_length"] - len(asked) - self.max_new_tokens
-            prompts.append(np.concatenate([self.encoder.fit(self.encoder.prefix(tokens), room), asked]))
+            prompts.append(np.concatenate([self.encoder.fit(motion, room), asked]))
         length = max(len(p) for p in prompts)
         ids = np.full((len(prompts), length), self.tokenizer.pad_token_id, dtype=np.int64)
         for row, prompt in enumerate(prompts):
@@ -193,14 +209,15 @@ class _AnswerBatch:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         rows = block.to_pylist()
-        pairs = [list(zip(row["task"], row["question"], strict=True)) for row in rows]
+        motions = [[row["tokens"], row["other"]] if row["other"] else row["tokens"] for row in rows]
+        asked_of = [motion for motion, row in zip(motions, rows, strict=True) for _ in row["task"]]
+        questions = [question for row in rows for question in row["question"]]
         if self.method == "weigh":
-            made = self.answerer.weigh([row["tokens"] for row in rows], pairs)
-            answers = [asdict(answer) for of_trial in made for answer in of_trial]
+            tasks = [task for row in rows for task in row["task"]]
+            made = self.answerer.answer(list(zip(asked_of, tasks, questions, strict=True)))
+            answers = [asdict(answer) for answer in made]
         else:
-            movements = [row["tokens"] for row in rows for _ in row["task"]]
-            texts = self.answerer.generate(movements, [q for asked in pairs for _, q in asked])
-            answers = [{"text": text} for text in texts]
+            answers = [{"text": text} for text in self.answerer.generate(asked_of, questions)]
         asked = [number for row in rows for number in row["number"]]
         schema = pa.schema([("number", pa.int64()), *_ANSWERED])
         return pa.Table.from_pylist(
@@ -229,14 +246,21 @@ def make_answers(
 
     def build(uri: str) -> dict[str, Any]:
         cluster.connect()
+        tasks = read_tasks(questions.uri)
         asked = read_questions(questions).to_pandas()
-        asked = asked[asked["split"].isin(settings.splits)]
+        # Whether a movement is what was asked for is judged elsewhere.
+        made = [name for name, task in tasks.items() if task.kind == "generation"]
+        asked = asked[asked["split"].isin(settings.splits) & ~asked["task"].isin(made)]
         if asked.empty:
             raise InputError(f"{questions.uri}: no questions in splits {settings.splits}")
         asked = asked.assign(number=np.arange(len(asked)))
-        together = asked.groupby("trial", sort=False)[["task", "question", "number"]].agg(list).reset_index()
-        movements = read_tokens(tokens).select(["trial", "tokens"]).to_pandas()
-        together = together.merge(movements, on="trial", how="left")
+        by_motion = asked.groupby(["trial", "other"], sort=False, dropna=False)
+        together = by_motion[["task", "question", "number"]].agg(list).reset_index()
+        movements = read_tokens(tokens).select(["trial", "tokens"]).to_pandas().set_index("trial")["tokens"]
+        together = together.assign(
+            tokens=together["trial"].map(movements),
+            other=[None if pd.isna(trial) else movements[trial] for trial in together["other"]],
+        )
         # Movements of alike length together: little is padding.
         together = together.iloc[np.argsort(together["tokens"].str.len(), kind="stable")]
         gpu: dict[str, Any] = {"num_gpus": 1} if ray.cluster_resources().get("GPU", 0) else {}
@@ -264,12 +288,12 @@ def make_answers(
                 print(f"answers: {sum(map(len, parts))} of {len(asked)} questions", flush=True)
         answered = asked.merge(pa.concat_tables(parts).to_pandas(), on="number").drop(columns="number")
         answered = answered.rename(columns={"text": "answer_text"})
-        tasks = read_tasks(questions.uri)
         answers = with_parsed(answered, tasks)
         local = answers.to_parquet(None, index=False)
         assert isinstance(local, bytes)
         storage.write_bytes(storage.join(uri, "answers.parquet"), local)
         parsed = answers["label_predicted"].notna() | answers["value_predicted"].notna()
+        parsed |= answers["kind"] == "description"
         return {"answers": len(answers), "parsed": round(float(parsed.mean()), 4)}
 
     inputs = {"model": model, "questions": questions, "tokens": tokens}
@@ -282,6 +306,7 @@ def with_parsed(answered: pd.DataFrame, tasks: Any) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "trial": answered["trial"],
+            "other": answered["other"],
             "participant": answered["participant"],
             "split": answered["split"],
             "task": answered["task"],

@@ -25,7 +25,7 @@ from biomechgpt.settings import Settings
 from biomechgpt.tokenizer import read_views, require_same_tokenizer
 from biomechgpt.training import TrainingSettings, fit
 
-VERSION = 3
+VERSION = 4
 # Every linear layer of the language model; not those of the vision tower that Gemma 3 4B brings along.
 OTHER = r"vision_tower|multi_modal_projector"
 LAYERS = rf"(?!.*(?:{OTHER})).*\.(?:[qkvo]|gate|up|down)_proj"
@@ -94,7 +94,11 @@ class _QLoRA(TreeTrainee):
         self.codes = self.motion.read_json("tokens.json")["codes"]
         rows = [r for r in read_questions(artifact.load(questions)) if r["split"] == "train"]
         self.questions = len(rows)
-        self.trees = read_trees(Encoder(self.tokenizer), read_views(self.motion), rows, self.settings)
+        encoder, views = Encoder(self.tokenizer), read_views(self.motion)
+        self.longest_answer = max(
+            (len(encoder.answer(answer)) for answer in {r["answer"] for r in rows}), default=0
+        )
+        self.trees = read_trees(encoder, views, rows, self.settings, self.seed)
 
     def model(self) -> nn.Module:
         network.quiet()
@@ -134,7 +138,7 @@ class _QLoRA(TreeTrainee):
             "questions": self.questions,
             "trained_parameters": trained,
             "linear_layers_4bit": len(layers),
-            "longest_answer": max(len(answer) for tree, *_ in self.trees for _, answer in tree.branches),
+            "longest_answer": self.longest_answer,
         }
 
 
@@ -186,6 +190,7 @@ def make_model(
                 "compute": settings.compute,
                 "tokenizer": tokenizer.fingerprint,
                 "max_length": settings.max_length,
+                "turns": settings.turns > 0,
                 "longest_answer": figures["longest_answer"],
                 "labels": _labels(questions),
             },

@@ -11,15 +11,17 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor
 
-from biomechgpt.dialogue.chat import Encoder, Tree, batch_trees
+from biomechgpt.dialogue.chat import Answer, Encoder, Question, Tree, batch_trees
 from biomechgpt.settings import Settings
+from biomechgpt.tokenizer import is_mirrored
 from biomechgpt.training import Trainee
 
 
 class SampleSettings(Settings):
     """samples: `tree` reads a trial's movement once for all its questions, `pairs` once a question (the
     paper's batches); the loss is the same. weights: of prefix, question and answer tokens in the loss. packing:
-    a batch's trees share rows of `max_length` tokens, or else have a row each; they do not see each other.
+    a batch's trees share rows of `max_length` tokens, or else have a row each; they do not see each other. turns:
+    share of questions that come after another one about the same movement, with its answer (none in `pairs`).
     """
 
     samples: Literal["tree", "pairs"] = "tree"
@@ -27,6 +29,7 @@ class SampleSettings(Settings):
     epochs: float = Field(1.2, gt=0)
     max_length: int = Field(1024, ge=64)
     packing: bool = Field(False, exclude=True)
+    turns: float = Field(0.0, ge=0, le=1)
     weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
@@ -35,20 +38,61 @@ def read_trees(
     views: Mapping[str, Sequence[Sequence[int]]],
     questions: Sequence[Mapping[str, Any]],
     settings: SampleSettings,
+    seed: int = 0,
 ) -> list[list[Tree]]:
-    """Trees of question rows ({trial, question, answer}), each once a view of its movement.
+    """Trees of question rows (`dialogue.questions`), each once a view of its movement.
 
-    views: {trial: motion tokens of each view, as many for every trial}.
+    views: {trial: motion tokens of each view, as many for every trial}. Rows without an answer in words are
+    answered by the movement, which is not shown then. seed: draws which questions come after another.
     """
-    asked: list[tuple[str, list[tuple[str, str]]]] = []
-    if settings.samples == "pairs":
-        asked = [(q["trial"], [(q["question"], q["answer"])]) for q in questions]
-    else:
-        by_trial = defaultdict(list)
-        for q in questions:
-            by_trial[q["trial"]].append((q["question"], q["answer"]))
-        asked = list(by_trial.items())
-    return [encoder.trees(views[trial], pairs, settings.max_length) for trial, pairs in asked]
+    together = defaultdict(list)
+    for number, q in enumerate(questions):
+        key = (q["trial"], q.get("other"), q["answer"] == "")
+        together[(*key, number) if settings.samples == "pairs" else key].append(q)
+    rng = np.random.default_rng((seed, 1))
+    return [
+        _views(encoder, views, rows, _before(rows, settings.turns, rng), settings.max_length)
+        for rows in together.values()
+    ]
+
+
+def _before(
+    rows: Sequence[Mapping[str, Any]], share: float, rng: np.random.Generator
+) -> list[Mapping[str, Any] | None]:
+    """For each question another one of the same movement to come before it, or None."""
+    if len(rows) < 2 or not share:
+        return [None] * len(rows)
+    others = (np.arange(len(rows)) + rng.integers(1, len(rows), size=len(rows))) % len(rows)
+    return [rows[i] if rng.random() < share else None for i in others]
+
+
+def _views(
+    encoder: Encoder,
+    views: Mapping[str, Sequence[Sequence[int]]],
+    rows: Sequence[Mapping[str, Any]],
+    before: Sequence[Mapping[str, Any] | None],
+    max_length: int,
+) -> list[Tree]:
+    trial, other = rows[0]["trial"], rows[0].get("other")
+    if rows[0]["answer"] == "":
+        asked = [row["question"] for row in rows]
+        return [encoder.tree(None, [(q, view) for q in asked], max_length) for view in views[trial]]
+    branches = {}
+    for in_mirror in {is_mirrored(number) for number in range(len(views[trial]))}:
+        pairs: list[tuple[Question, Answer]] = []
+        for row, earlier in zip(rows, before, strict=True):
+            turns = [earlier["question"], _answer(earlier, in_mirror)] if earlier else []
+            asked = [*turns, row["question"]] if turns else row["question"]
+            pairs.append((asked, _answer(row, in_mirror)))
+        branches[in_mirror] = encoder.branches(pairs, max_length)
+    return [
+        encoder.grow([view, views[other][n]] if other else view, branches[is_mirrored(n)], max_length)
+        for n, view in enumerate(views[trial])
+    ]
+
+
+def _answer(row: Mapping[str, Any], in_mirror: bool) -> str:
+    return (row.get("answer_mirrored") if in_mirror else None) or row["answer"]
 
 
 def plan_batches(lengths: Sequence[int], batch_size: int, epochs: float, seed: int) -> list[list[int]]:

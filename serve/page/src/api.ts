@@ -7,6 +7,8 @@ export interface Task {
   kind: string;
   question: string;
   unit: string | null;
+  /** How many recordings it is asked about; this page shows one. */
+  movements?: number;
 }
 
 export interface ModelSummary {
@@ -62,6 +64,17 @@ export interface Answer {
   probabilities: Record<string, number>;
   low: number | null;
   high: number | null;
+  /** What a description states, and what the recording's own angles say. */
+  facts?: Fact[];
+}
+
+export interface Fact {
+  name: string;
+  unit: string;
+  stated: number;
+  measured: number | null;
+  agrees: boolean;
+  usual: [number, number] | null;
 }
 
 export interface Answers {

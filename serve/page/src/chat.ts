@@ -1,6 +1,6 @@
 /** The conversation about the loaded recording. */
 
-import { type Answer, type Answers, type Api, busyText, type ModelSummary, type Task, type Turn, wordsOf } from "./api";
+import { type Answer, type Answers, type Api, busyText, type Fact, type ModelSummary, type Task, type Turn, wordsOf } from "./api";
 import { announce, byId, make } from "./dom";
 import type { Loaded } from "./picker";
 
@@ -42,7 +42,7 @@ export class Chat {
 
   showTasks(tasks: Task[]): void {
     this.suggestions.replaceChildren(
-      ...tasks.map((task) => {
+      ...tasks.filter((task) => (task.movements ?? 1) === 1).map((task) => {
         const button = make("button", "chip", taskTitle(task.name));
         button.type = "button";
         button.title = task.question;
@@ -209,9 +209,25 @@ function bubble(answer: Answer, asked: string, data: string): HTMLElement {
   node.append(make("p", "answer-text", answer.text || "(no words)"));
   const sure = certainty(answer);
   if (sure) node.append(make("p", "small", sure));
+  if (answer.facts?.length) node.append(factTable(answer.facts));
   const task = answer.task ? taskTitle(answer.task) : "Free question";
   node.append(make("p", "small", `${task} · ${data} data`));
   return node;
+}
+
+/** What a description states beside what was measured; a fact that is off is marked. */
+function factTable(facts: Fact[]): HTMLElement {
+  const table = make("table", "facts");
+  const head = table.createTHead().insertRow();
+  for (const title of ["", "stated", "measured", "usual walk"]) head.append(make("th", "", title));
+  const body = table.createTBody();
+  for (const { name, unit, stated, measured, agrees, usual } of facts) {
+    const row = body.insertRow();
+    if (!agrees) row.className = "off";
+    const between = usual ? usual.map((edge) => Number(edge.toPrecision(3))).join("–") : "";
+    for (const cell of [`${name}${unit ? `, ${unit}` : ""}`, stated, measured ?? "–", between]) row.append(make("td", "", String(cell)));
+  }
+  return table;
 }
 
 /** The model's own probabilities in words: the three likeliest labels, or where nine tenths of a number's lie. */

@@ -52,13 +52,17 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
 
 
 def write(
-    time_s: np.ndarray, angles_rad: np.ndarray, pelvis: np.ndarray, joint_mask: np.ndarray | None = None
+    time_s: np.ndarray,
+    angles_rad: np.ndarray,
+    pelvis: np.ndarray,
+    joint_mask: np.ndarray | None = None,
+    note: str = "",
 ) -> str:
     """A .mot file's text: times (T,), angles (T, 34), pelvis (T, 7); in degrees, the skeleton's signs.
 
     Columns as OpenSim's own tools write them, pelvis first, without joints that `joint_mask` (34,) says were
     not recorded. Of OpenSim's models hardly one has the neck, and then its tools ignore these columns; the
-    header's line about the knee is one of those that OpenSim passes over.
+    header's lines about the knee, and `note`, are of those that OpenSim passes over.
     """
     recorded = np.ones(len(NAMES), dtype=bool) if joint_mask is None else np.asarray(joint_mask, dtype=bool)
     turns = Rotation.from_quat(pelvis[:, 3:], scalar_first=True).as_euler("ZXY", degrees=True)
@@ -68,7 +72,7 @@ def write(
     )
     header = (
         f"Coordinates\nversion=1\nnRows={len(table)}\nnColumns={len(columns)}\ninDegrees=yes\n\n"
-        f"{_KNEE_LINE.capitalize()}negative.\n\nendheader\n"
+        f"{_KNEE_LINE.capitalize()}negative.\n{note}\nendheader\n"
     )
     lines = ["\t".join(columns), *("\t".join(f"{value:.8f}" for value in row) for row in table)]
     return header + "\n".join(lines) + "\n"
