@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from biomechgpt.cohort.facts import FACTS, describe, mirrored
 from biomechgpt.dialogue.chat import (
     ANSWER_END,
     MOTION_END,
     MOTION_START,
     QUESTION_END,
+    SHORTEST,
     Encoder,
     Tree,
     answer_text,
@@ -27,6 +29,7 @@ from biomechgpt.dialogue.chat import (
     visible,
 )
 from biomechgpt.dialogue.questions import ask, draw
+from biomechgpt.language.samples import SampleSettings, read_trees
 from biomechgpt.language.stand_in import CHAT_TEMPLATE, SPECIALS, train_text_tokenizer
 from biomechgpt.settings import InputError
 from biomechgpt.tasks import load_tasks
@@ -292,3 +295,171 @@ def test_phrasings_are_drawn_evenly_and_tasks_interleave():
     assert counts.max() < 250
     order = [q["task"] for q in ask(ROWS, TASKS, 0)]
     assert sum(a != b for a, b in pairwise(order)) > len(order) / 4
+
+
+@FEW
+@given(st.lists(spoken, min_size=1, max_size=7).filter(lambda turns: len(turns) % 2))
+def test_a_conversation_is_what_the_chat_template_writes(turns):
+    roles = ["user", "assistant"]
+    asked = [{"role": roles[n % 2], "content": text} for n, text in enumerate(turns)]
+    asked[0]["content"] = f"{MOTION_START}{MOTION_END}{turns[0]}"
+    template = ENCODER.tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
+    assert [*ENCODER.prefix([]), *ENCODER.question(turns)] == template
+    assert ENCODER.question(turns[:1]).tolist() == ENCODER.question(turns[0]).tolist()
+
+
+def test_several_movements_have_a_letter_each():
+    made = ENCODER.tokenizer.decode(ENCODER.prefix([[1, 2], [3]]))
+    first, second = (f"{MOTION_START}{text}{MOTION_END}" for text in ("<motion_1><motion_2>", "<motion_3>"))
+    assert made == f"<bos><start_of_turn>user\nA: {first}\nB: {second}\n"
+    assert ENCODER.prefix([[1, 2]]).tolist() == ENCODER.prefix([1, 2]).tolist()
+
+
+@FEW
+@given(st.integers(0, 90), st.integers(0, 90), st.integers(2 * SHORTEST, 120))
+def test_of_two_movements_the_longer_loses_its_end(one, other, spare):
+    motion = [[n % CODES for n in range(length)] for length in (one, other)]
+    around = len(ENCODER.prefix([[], []]))
+    made = ENCODER.fit(motion, around + spare).tolist()
+    assert len(made) == around + min(spare, one + other)
+    kept = ENCODER.tokenizer.decode(made).count
+    lengths = [kept(motion_token(0) + motion_token(1)), made.count(ENCODER.text(MOTION_END)[0])]
+    assert lengths[1] == 2
+    starts = [n for n, token in enumerate(made) if token == ENCODER.text(MOTION_START)[0]]
+    ends = [n for n, token in enumerate(made) if token == ENCODER.text(MOTION_END)[0]]
+    left = [end - start - 1 for start, end in zip(starts, ends, strict=True)]
+    for movement, start, n in zip(motion, starts, left, strict=True):
+        assert made[start : start + n + 1] == [made[start], *ENCODER.motion(movement)[1 : n + 1]]
+    if one + other > spare:
+        assert min(left) == min(one, other, max(left)) or abs(left[0] - left[1]) <= 1
+
+
+def test_two_movements_need_room_for_both():
+    around = len(ENCODER.prefix([[], []]))
+    with pytest.raises(InputError, match=rf"expected at least {around + 2 * SHORTEST}"):
+        ENCODER.fit([[1] * 30, [2] * 30], around + 2 * SHORTEST - 1)
+
+
+def test_a_movement_is_answered_in_motion_tokens_and_loses_its_end():
+    tokens = [n % CODES for n in range(300)]
+    ((question, answer),) = ENCODER.tree(None, [("Show TUG.", tokens)], 128).branches
+    end = ENCODER.text(ANSWER_END).tolist()
+    assert answer.tolist()[-1:] == end
+    assert answer.tolist()[:-1] == ENCODER.motion(tokens[: len(answer) - 3]).tolist()
+    assert len(ENCODER.prefix(None)) + len(question) + len(answer) == 128
+
+
+BEYOND = load_tasks(Path(__file__).parents[1] / "configs" / "dialogue")
+BOTH = TASKS | BEYOND
+FACTS_OF = {f"t{n}": dict.fromkeys(FACTS) | {"duration": 9.0, "speed": 0.5, "knee_r": 40.0, "knee_l": 60.0}
+            for n in range(400)}  # fmt: skip
+MANY = [
+    row(n, activity="TUG" if n % 3 else "overground walking", impaired=["yes", "no", "no"][n // 2 % 3],
+        walking_speed=0.5 + n % 7 / 10, assistive_device="cane", diagnosis="stroke")
+    | {"split": "test" if n % 20 < 4 else "train"}
+    for n in range(400)
+]  # fmt: skip
+
+
+def test_compared_movements_share_what_they_must_and_none_is_in_two_pairs():
+    by_trial = {r["trial"]: r for r in MANY}
+    for name in ("which_impaired", "quicker", "speed_change"):
+        task = BEYOND[name]
+        pairs = [q for q in ask(MANY, {name: task}, 0)]
+        assert len(pairs) > 10
+        used = [trial for q in pairs for trial in (q["trial"], q["other"])]
+        assert len(set(used)) == len(used)
+        for q in pairs:
+            a, b = by_trial[q["trial"]], by_trial[q["other"]]
+            assert all(a[column] == b[column] for column in ("split", *task.compare.same))
+            truth = task.compared(a, b)
+            assert q["answer"] == task.answer(truth)
+            assert truth == (q["label"] or q["value"] or 0)
+            assert q["participant"] == a["participant"]
+    labels = [q["label"] for q in ask(MANY, {"which_impaired": BEYOND["which_impaired"]}, 0)]
+    assert 0.25 < labels.count("A") / len(labels) < 0.75
+
+
+def test_a_share_of_the_trials_is_asked_and_always_the_same():
+    task = BEYOND["out_of_scope"]
+    asked = [{q["trial"] for q in ask(MANY, {"out_of_scope": task}, seed)} for seed in (0, 1)]
+    assert asked[0] == asked[1]
+    assert 0.4 < len(asked[0]) / len(MANY) < 0.6
+
+
+def test_held_out_participants_are_asked_in_words_that_nobody_is_trained_with():
+    task = BEYOND["out_of_scope"]
+    for q in ask(MANY, {"out_of_scope": task}, 0):
+        assert q["question"] in (task.phrasings if q["split"] == "train" else task.held_out)
+        assert (q["answer"], q["label"]) == (task.says, "refused")
+
+
+def test_a_description_is_what_was_measured_and_its_mirror_image():
+    asked = ask(MANY, {"description": BEYOND["description"]}, 0, FACTS_OF)
+    assert len(asked) > 100
+    for q in asked:
+        assert q["answer"] == describe(FACTS_OF[q["trial"]])
+        assert q["answer_mirrored"] == describe(mirrored(FACTS_OF[q["trial"]]))
+    assert "right knee 40 deg, left knee 60 deg" in asked[0]["answer"]
+    assert "right knee 60 deg, left knee 40 deg" in asked[0]["answer_mirrored"]
+
+
+def test_a_movement_to_be_made_is_described_in_the_tasks_own_words():
+    tasks = {name: BOTH[name] for name in ("activity", "diagnosis", "assistive_device", "movement")}
+    asked = [q for q in ask(MANY, tasks, 0, FACTS_OF) if q["task"] == "movement"]
+    by_trial = {r["trial"]: r for r in MANY}
+    parts = [["stroke"], ["cane"], ["slowly"], ["duration 9.0 s"]]
+    for q in asked:
+        assert by_trial[q["trial"]]["activity"] in q["question"]
+        assert (q["answer"], q["label"], q["value"]) == ("", None, None)
+        if by_trial[q["trial"]]["impaired"] == "no":
+            assert "stroke" not in q["question"]
+    for (word,) in parts:
+        share = np.mean([word in q["question"] for q in asked])
+        assert 0.1 < share < 0.9
+
+
+def decoded(tree: Tree) -> list[tuple[str, str]]:
+    return [(ENCODER.tokenizer.decode(q), ENCODER.tokenizer.decode(a)) for q, a in tree.branches]
+
+
+def test_trees_show_both_movements_and_a_mirror_image_its_own_answers():
+    asked = ask(MANY[20:60], BOTH, 0, FACTS_OF)
+    views = {r["trial"]: [[1, 2, 3] * 5, [4, 5] * 5] for r in MANY}
+    settings = SampleSettings(max_length=512)
+    trees = read_trees(ENCODER, views, asked, settings)
+    texts = [[ENCODER.tokenizer.decode(t.prefix) for t in of] for of in trees]
+    compared = [n for n, (text, _) in enumerate(texts) if "B: " in text]
+    assert len(compared) == len({(q["trial"], q["other"]) for q in asked if q["other"]})
+    for own, other in (texts[n] for n in compared):
+        assert own.count("<motion_1>") == 10
+        assert other.count("<motion_4>") == 10
+    said = {q["answer"]: q["answer_mirrored"] for q in asked if q["task"] == "description"}
+    pairs = [(decoded(a), decoded(b)) for a, b in trees]
+    for one, mirror in pairs:
+        for (_, answer), (_, in_mirror) in zip(one, mirror, strict=True):
+            plain, of_mirror = (text.removesuffix(ANSWER_END) for text in (answer, in_mirror))
+            if not plain.startswith(MOTION_START):
+                assert of_mirror == said.get(plain, plain)
+    made = [n for n, (text, _) in enumerate(texts) if MOTION_START not in text]
+    assert len(made) == sum(q["task"] == "movement" for q in asked)
+    assert all("<motion_1>" in pairs[n][0][0][1] and "<motion_4>" in pairs[n][1][0][1] for n in made)
+
+
+def test_a_share_of_questions_comes_after_another_about_the_same_movement():
+    asked = ask(MANY, TASKS, 0)
+    views = {r["trial"]: [[1] * 10] for r in MANY}
+    trees = read_trees(ENCODER, views, asked, SampleSettings(max_length=512, turns=0.5))
+    plain = read_trees(ENCODER, views, asked, SampleSettings(max_length=512))
+    questions = {q["question"]: q["answer"] for q in asked}
+    shares, answers = [], []
+    for (one,), (other,) in zip(trees, plain, strict=True):
+        for (question, answer), (alone, _) in zip(decoded(one), decoded(other), strict=True):
+            shares.append(question != alone)
+            answers.append(answer)
+            if question != alone:
+                first, rest = question.split(QUESTION_END, 1)
+                assert first in questions
+                assert rest.endswith(f"{ANSWER_END}\n<start_of_turn>user\n{alone}")
+    assert 0.35 < np.mean(shares) < 0.65
+    assert len(answers) == len(asked)

@@ -21,6 +21,8 @@ from biomechgpt.evaluation.metrics import (
     UNPARSED,
     classification,
     confusion,
+    description,
+    main_figure,
     regression,
     resample,
     score,
@@ -281,8 +283,8 @@ def test_xgboost_finds_what_tokens_tell_and_chance_does_not():
 def answers(task, truths, texts, people=None) -> pd.DataFrame:
     """An answers table of the model: what was said where `truths` was annotated."""
     rows = [
-        {"trial": f"t{i}", "participant": p, "split": "test", "task": task.name, "question": QUESTIONS[0],
-         "answer": task.answer(truth), "label": truth if isinstance(truth, str) else None,
+        {"trial": f"t{i}", "other": None, "participant": p, "split": "test", "task": task.name,
+         "question": QUESTIONS[0], "answer": task.answer(truth), "label": truth if isinstance(truth, str) else None,
          "value": truth if isinstance(truth, float) else None, "answer_text": text}
         for i, (truth, text, p) in enumerate(zip(truths, texts, people or truths, strict=True))
     ]  # fmt: skip
@@ -395,3 +397,38 @@ def test_no_answers_whatever_break_a_score(numbers, labels):
             low, high = scores[name]
             assert low <= high
             assert scores["participants"] > 1
+
+
+def test_a_description_is_scored_fact_by_fact_against_what_was_measured():
+    true = ["cadence 100 steps/min, right knee 60 deg, left knee 50 deg"] * 3 + ["duration 9.0 s"]
+    said = [
+        "right knee 63 deg, cadence 112 steps/min",  # one of two right, two of three stated
+        "speed 1.00 m/s",  # nothing that was measured
+        "stroke",
+        "duration 9.2 s",
+    ]
+    scores = description(true, said, [*"ppqr"], draws=100)
+    assert scores["agreement"] == pytest.approx(2 / 4)
+    assert scores["complete"] == pytest.approx(3 / 10)
+    assert (scores["n"], scores["participants"], scores["unparsed"]) == (4, 3, 1)
+    assert scores["by_fact"]["cadence"]["mae"] == pytest.approx(12)
+    assert scores["by_fact"]["speed"]["agreement"] == 0
+    low, high = scores["agreement_ci"]
+    assert 0 <= low <= scores["agreement"] <= high <= 1
+    assert main_figure(scores) == ("agreement", scores["agreement"])
+    nothing = description(true, ["?"] * 4, [*"ppqr"])
+    assert (nothing["agreement"], nothing["complete"]) == (None, 0)
+
+
+def test_the_share_of_questions_that_are_refused_is_a_refusal_tasks_figure():
+    task = Task(name="r", kind="refusal", says="No.", phrasings=QUESTIONS)
+    rows = pd.DataFrame(
+        {
+            "participant": [*"ppqq"],
+            "label_true": ["refused"] * 4,
+            "label_predicted": ["refused", "answered"] * 2,
+        }
+    )
+    scores = score(rows, task)
+    assert main_figure(scores) == ("refused", 0.5)
+    assert scores["n"] == 4

@@ -82,7 +82,8 @@ def test_answers_to_all_tasks_say_what_they_come_from(client, tiny, walk):
     made = client.post("/v1/answers", files=upload(walk), data={"tasks": "all"})
     assert made.status_code == 200, made.text
     body = made.json()
-    assert len(body["answers"]) == 9
+    assert len(body["answers"]) == 10
+    assert [a["task"] for a in body["answers"] if a["label"] is a["value"] is None and not a["text"]] == []
     bundle = tiny.made("model")
     assert body["model"] == {
         "fingerprint": bundle.fingerprint,
@@ -103,13 +104,78 @@ def test_a_question_of_ones_own_and_chat_get_the_same_answer(client, walk):
     asked = client.post("/v1/answers", files=upload(walk), data={"question": question}).json()["answers"]
     assert [a["task"] for a in asked] == ["cadence"]
     motion = client.post("/v1/motions", files=upload(walk)).json()
-    messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello"}]
-    messages.append({"role": "user", "content": question})
+    messages = [{"role": "user", "content": question}]
     moved = {key: motion[key] for key in ("tokens", "tokenizer")}
     chatted = client.post("/v1/chat", json={**moved, "messages": messages}).json()
     assert chatted["answers"] == asked
     own = client.post("/v1/answers", files=upload(walk), data={"question": "Who won?"}).json()["answers"]
     assert own[0]["task"] is None
+
+
+def test_two_recordings_are_compared(client, walk):
+    both = {**upload(walk), "other": walk}
+    made = client.post("/v1/answers", files=both, data={"tasks": "all"}).json()
+    assert [a["task"] for a in made["answers"]] == ["quicker", "speed_change", "which_impaired"]
+    assert made["other"]["frames"] == made["recording"]["frames"]
+    assert made["answers"][0]["label"] in ("A", "B")
+    assert set(made["answers"][0]["probabilities"]) == {"A", "B"}
+    assert (
+        -1.5 <= made["answers"][1]["low"] <= made["answers"][1]["value"] <= made["answers"][1]["high"] <= 1.5
+    )
+    tokens = client.post("/v1/motions", files=upload(walk)).json()["tokens"]
+    question = made["answers"][2]["question"]
+    body = {"tokens": [tokens, tokens], "messages": [{"role": "user", "content": question}]}
+    assert client.post("/v1/chat", json=body).json()["answers"] == [made["answers"][2]]
+    for files, task in ((both, "activity"), (upload(walk), "quicker")):
+        refused = client.post("/v1/answers", files=files, data={"tasks": task})
+        assert refused.status_code == 400
+        assert f"found '{task}'" in refused.json()["error"]["message"]
+    asked = {task["name"]: task["movements"] for task in client.get("/v1/model").json()["tasks"]}
+    assert (asked["activity"], asked["quicker"]) == (1, 2)
+    assert not {"out_of_scope", "movement"} & set(asked)
+
+
+def test_a_conversation_changes_what_is_read(client, walk):
+    motion = client.post("/v1/motions", files=upload(walk)).json()
+    moved = {key: motion[key] for key in ("tokens", "tokenizer")}
+    question = {"role": "user", "content": "What is the cadence?"}
+    before = [{"role": "user", "content": "What is the walking speed?"},
+              {"role": "assistant", "content": "1.71 m/s"}]  # fmt: skip
+    alone, after = (
+        client.post("/v1/chat", json={**moved, "messages": messages}).json()["answers"][0]
+        for messages in ([question], [*before, question])
+    )
+    assert alone["task"] == after["task"] == "cadence"
+    assert alone["question"] == after["question"]
+    assert (alone["low"], alone["high"], alone["value"]) != (after["low"], after["high"], after["value"])
+
+
+def test_turns_are_the_users_and_the_models_in_turn():
+    def turns(*said):
+        return application._turns([application.Turn(role=r, content=c) for r, c in said])
+
+    u, a = "user", "assistant"
+    assert turns((u, "1")) == ["1"]
+    assert turns((a, "hello"), (u, "1"), (a, "2"), (u, "3")) == ["1", "2", "3"]
+    assert turns((u, "0"), (u, "1"), (a, "x"), (a, "2"), (u, "3")) == ["1", "2", "3"]
+
+
+def test_stated_facts_stand_beside_measured_ones():
+    made = application._facts({"cadence": 100, "knee_r": 60, "duration": 9}, {"cadence": 104.4, "knee_r": 40})
+    assert [(f.name, f.stated, f.measured, f.agrees) for f in made] == [
+        ("cadence", 100, 104, True), ("right knee", 60, 40, False), ("duration", 9, None, False)
+    ]  # fmt: skip
+    assert made[0].usual[0] < 104 < made[0].usual[1]
+
+
+def test_a_description_is_checked_against_the_recording(client, walk):
+    motion = client.post("/v1/motions", files=upload(walk)).json()
+    answers = client.post("/v1/answers", files=upload(walk), data={"tasks": "description"}).json()["answers"]
+    body = {"tokens": motion["tokens"], "messages": [{"role": "user", "content": answers[0]["question"]}]}
+    again = client.post("/v1/chat", json=body).json()["answers"]
+    assert again[0]["text"] == answers[0]["text"]
+    assert [f["name"] for f in again[0]["facts"]] == [f["name"] for f in answers[0]["facts"]]
+    assert all(f["measured"] is None or f["measured"] >= 0 for f in answers[0]["facts"])
 
 
 def test_the_figure_walks_forward_on_the_ground(client, walk):

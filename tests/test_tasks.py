@@ -179,3 +179,68 @@ def test_a_label_that_ends_in_a_stop_is_understood():
     labels = {"a": "approx. 2 falls p.a.", "b": "none"}
     task = Task(name="f", kind="classification", annotation="f", labels=labels, phrasings=QUESTIONS)
     assert task.parse(task.answer("a")) == "a"
+
+
+BEYOND = load_tasks(CONFIGS.parent / "dialogue")
+
+
+def test_questions_beyond_the_paper_are_shipped_apart_and_share_no_wording():
+    assert {t.kind for t in BEYOND.values()} == {
+        "classification",
+        "regression",
+        "description",
+        "refusal",
+        "generation",
+    }
+    both = load_tasks([str(CONFIGS), str(CONFIGS.parent / "dialogue")])
+    assert list(both) == [*SHIPPED, *BEYOND]
+    every = [text for task in both.values() for text in (*task.phrasings, *task.held_out)]
+    assert len({text.casefold() for text in every}) == len(every)
+    assert len(BEYOND["out_of_scope"].held_out) >= 60
+
+
+def test_two_folders_with_a_task_of_one_name_are_refused():
+    with pytest.raises(InputError, match="found another task 'activity'"):
+        load_tasks([str(CONFIGS), str(CONFIGS)])
+
+
+@pytest.mark.parametrize(
+    ("task", "named"),
+    [
+        ({"annotation": None}, "annotation: expected one of a classification task"),
+        ({"kind": "description"}, "annotation: expected none of a description task"),
+        ({"kind": "refusal", "annotation": None}, "expected `says` of a refusal task"),
+        ({"says": "No."}, "expected `says` of a refusal task, and only of one"),
+        ({"kind": "generation", "annotation": None}, r"expected `\{\}` in each"),
+        ({"compare": {"how": "which"}}, "expected `of` with how: which"),
+        ({"compare": {"how": "more", "of": "x"}}, "and only with it"),
+        ({"compare": {"how": "change"}}, "how: change of a regression task"),
+        ({"compare": {"how": "more"}}, r"labels: expected one for each of \['A', 'B'\]"),
+        ({"share": 0}, "share: "),
+        ({"held_out": [QUESTIONS[0]]}, "phrasings repeat"),
+    ],
+)
+def test_a_task_that_is_not_whole_is_refused(tmp_path, task, named):
+    with pytest.raises(InputError, match=named):
+        load_tasks(folder_of(tmp_path, **task))
+
+
+def test_two_movements_are_compared_as_the_task_says():
+    which, more, change = (BEYOND[name] for name in ("which_impaired", "quicker", "speed_change"))
+    yes, no = {"impaired": "yes"}, {"impaired": "no"}
+    assert (which.compared(yes, no), which.compared(no, yes)) == ("A", "B")
+    assert which.compared(yes, yes) is which.compared(no, no) is None
+    slow, fast = {"walking_speed": 0.8}, {"walking_speed": 1.3}
+    assert (more.compared(slow, fast), more.compared(fast, slow)) == ("B", "A")
+    assert more.compared(slow, {"walking_speed": 0.85}) is None
+    assert change.compared(slow, fast) == pytest.approx(0.5)
+    assert change.compared(fast, slow) == pytest.approx(-0.5)
+    assert change.answer(-0.501) == "-0.50 m/s"
+    assert change.answer(-0.001) == change.answer(0.001) == "0.00 m/s"
+    assert change.parse("-0.50 m/s") == -0.5
+
+
+def test_a_refusal_is_told_from_an_answer():
+    task = BEYOND["out_of_scope"]
+    assert task.parse(f" {task.says.upper()} ") == task.parse(task.answer("refused")) == "refused"
+    assert task.parse("Paris") == task.parse("") == "answered"

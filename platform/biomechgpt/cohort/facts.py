@@ -79,7 +79,7 @@ def measure(
 def mirrored(facts: Facts) -> dict[str, float | None]:
     """The facts of the movement in a mirror."""
     other = {"_r": "_l", "_l": "_r"}
-    return {name: facts[name[:-2] + other.get(name[-2:], name[-2:])] for name in facts}
+    return {name: facts.get(name[:-2] + other.get(name[-2:], name[-2:])) for name in facts}
 
 
 def say(name: str, value: float) -> str:

@@ -59,7 +59,7 @@ def choices(encoder: Encoder, task: Task, labels: Sequence[str] = ()) -> Choices
 
 def _number(encoder: Encoder, task: Task, number: float) -> np.ndarray:
     whole = encoder.answer(task.answer(number))
-    digits = len(encoder.text(f"{number:.{task.decimals}f}"))
+    digits = len(encoder.text(task.answer(number).removesuffix(f" {task.unit}")))
     return whole[: digits + (task.decimals == 0)]
 
 

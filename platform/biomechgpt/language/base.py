@@ -104,7 +104,7 @@ class _Motion(TreeTrainee):
     """Text and motion training of all weights, in one run: the text first."""
 
     def __init__(
-        self, questions: str, tokens: str, tokenizer: str, facts: str, settings: dict[str, Any]
+        self, questions: str, tokens: str, tokenizer: str, facts: str | None, settings: dict[str, Any]
     ) -> None:
         self.base = BaseSettings.model_validate(settings)
         self.settings: PretrainingSettings = self.base.motion
@@ -127,7 +127,7 @@ class _Motion(TreeTrainee):
         encoder, rng = Encoder(self.tokenizer), np.random.default_rng(self.seed)
         asked, answered = _shuffled(rows, rng)
         movements = read_views(artifact.load(tokens)) if self.settings.epochs else {}
-        known = read_facts(artifact.load(facts))
+        known = read_facts(artifact.load(facts)) if facts else {}
 
         def some(movement: list[int] | None, of: Facts) -> list[tuple[str, Answer]]:
             # Drawn whatever the trial: not even which questions apply to it may be seen.
@@ -143,9 +143,8 @@ class _Motion(TreeTrainee):
         # Of each view its own questions, gists and descriptions.
         self.trees = []
         for trial, views in movements.items():
-            seen = [
-                mirrored(known[trial]) if is_mirrored(view) else known[trial] for view in range(len(views))
-            ]
+            of = known.get(trial, {})
+            seen = [mirrored(of) if is_mirrored(view) else of for view in range(len(views))]
             self.trees.append(
                 [encoder.tree(view, some(view, of), length) for view, of in zip(views, seen, strict=True)]
             )
@@ -182,7 +181,7 @@ def _spoken(tasks: Tasks, rows: list[dict[str, Any]]) -> list[str]:
 
 def _described(facts: Facts, rng: np.random.Generator) -> str:
     """Some of the facts in any order: each has to be told by the movement, not by what was said before it."""
-    known = [name for name in FACTS if facts[name] is not None]
+    known = [name for name in FACTS if facts.get(name) is not None]
     return describe(facts, rng.permutation(known)[:FACTS_SAID].tolist())
 
 
@@ -204,14 +203,16 @@ def make_base(
     """
     check(settings)
     require_same_tokenizer(tokens, tokenizer)
-    facts = make_facts(tokens.input("cohort"), root)
+    inputs = {"questions": questions, "tokens": tokens, "tokenizer": tokenizer}
+    if settings.motion.epochs and settings.motion.descriptions:
+        inputs["facts"] = make_facts(tokens.input("cohort"), root)
 
     def build(uri: str) -> dict[str, Any]:
         arguments: dict[str, Any] = {
             "questions": questions.uri,
             "tokens": tokens.uri,
             "tokenizer": tokenizer.uri,
-            "facts": facts.uri,
+            "facts": inputs["facts"].uri if "facts" in inputs else None,
             # Python values: a JSON dump would leave out the fields that say where a training runs.
             "settings": settings.model_dump(),
         }
@@ -221,7 +222,6 @@ def make_base(
         figures = fit(_Motion, arguments, settings.motion.training, uri, "language base")
         return {**figures, "base": settings.name or STAND_IN}
 
-    inputs = {"questions": questions, "tokens": tokens, "tokenizer": tokenizer, "facts": facts}
     return artifact.make("base", VERSION, settings, inputs, build, root)
 
 

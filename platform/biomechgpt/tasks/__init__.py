@@ -66,6 +66,7 @@ class Task(Settings):
     applies_when: {column: values}: asked only where all of these hold.
     plausible: (low, high) of a measure in `unit`; annotations outside it are errors. Of a measure that cohorts
     know by name (`annotations.MEASURES`) it is theirs, where it is left out.
+    digits: before the point, filled with zeros; 0: as many as it has.
     compare: makes it one about two movements; its labels are for A and B.
     says: what a refusal says. of: annotations that a movement to be made may be asked to have.
     phrasings: of a generation with `{}` where the description goes. held_out: phrasings that nobody is trained
@@ -79,6 +80,7 @@ class Task(Settings):
     labels: dict[str, str] | None = None
     unit: str | None = None
     decimals: int = Field(0, ge=0, le=4)
+    digits: int = Field(0, ge=0, le=6)
     plausible: tuple[float, float] | None = None
     applies_when: dict[str, list[str]] = Field(default_factory=dict)
     compare: Compare | None = None
@@ -172,7 +174,8 @@ class Task(Settings):
         if self.kind == "classification":
             return self.labels[str(truth)] if self.labels else str(truth)
         number = round(float(truth), self.decimals) + 0.0  # never -0.00
-        return f"{number:.{self.decimals}f} {self.unit}"
+        width = self.digits + self.decimals + (self.decimals > 0) if self.digits else 0
+        return f"{number:0{width}.{self.decimals}f} {self.unit}"
 
     def parse(self, text: str) -> str | float | None:
         """The label or number that an answer states; None where it states none.

@@ -1,0 +1,112 @@
+"""How numbers are best written and read: a base fine-tuned on the numeric tasks alone, in each form of answer.
+
+    python benchmarks/number_forms.py --base URI --tokens URI --tokenizer URI
+
+Forms: `as it is` (1.05 m/s: digits apart, fixed decimals, a unit), `zeros` (as many digits before the point for
+every answer), `coarse` (a decimal less). Read from the distribution over all numbers that a task can have: its
+median, its mean, its likeliest number; and `greedy`, the likeliest token after token, as in the paper. The last
+line is JSON: {form: {reading: {task: Pearson r}}}, of held-out participants.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from biomechgpt import artifact
+from biomechgpt.artifact import Artifact
+from biomechgpt.dialogue.questions import QuestionsSettings, make_questions, read_questions
+from biomechgpt.experiment.pipeline import LanguageSettings
+from biomechgpt.language import model as network
+from biomechgpt.language.answer import Answerer
+from biomechgpt.language.finetune import make_model
+from biomechgpt.language.score import quantile, score
+from biomechgpt.settings import load, override
+from biomechgpt.tasks import load_tasks
+from biomechgpt.tokenizer import read_tokens
+
+FORMS: dict[str, Any] = {
+    "as it is": lambda task: {},
+    "zeros": lambda task: {"digits": len(str(int(task.plausible[1])))},
+    "coarse": lambda task: {"decimals": max(task.decimals - 1, 0)},
+}
+
+
+def parse() -> argparse.Namespace:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name in ("base", "tokens", "tokenizer"):
+        options.add_argument(f"--{name}", required=True, help=f"URI of a {name} artifact")
+    options.add_argument("--config", default="configs/language/stand_in_paper.yaml")
+    options.add_argument("--epochs", type=float, default=2.0)
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--root", default="results/artifacts")
+    return options.parse_args()
+
+
+def write_tasks(folder: str, form: str) -> None:
+    for task in load_tasks("configs/tasks").values():
+        if task.kind == "regression":
+            kept = task.model_dump(mode="json", exclude_defaults=True) | FORMS[form](task)
+            Path(folder, f"{task.name}.yaml").write_text(yaml.safe_dump(kept))
+
+
+def readings(model: Artifact, questions: Artifact, tokens: Artifact) -> dict[str, dict[str, float]]:
+    """{reading: {task: Pearson r}} over the test split."""
+    answerer = Answerer(model.uri)
+    movements = read_tokens(tokens).to_pandas().set_index("trial")["tokens"]
+    asked = [q for q in read_questions(questions) if q["split"] == "test"]
+    asked.sort(key=lambda q: len(movements[q["trial"]]))
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for at in range(0, len(asked), 16):
+        some = asked[at : at + 16]
+        prefixes = [answerer.encoder.prefix(movements[q["trial"]]) for q in some]
+        pairs = [[(answerer.encoder.question(q["question"]), answerer.choices[q["task"]])] for q in some]
+        texts = answerer.generate(
+            [movements[q["trial"]].tolist() for q in some], [q["question"] for q in some]
+        )
+        for q, (scores,), text in zip(some, score(answerer.model, prefixes, pairs), texts, strict=True):
+            numbers = np.asarray(answerer.choices[q["task"]].answers)
+            p = scores.probability
+            read = {
+                "median": quantile(numbers, p, 0.5),
+                "mean": float(numbers @ p),
+                "likeliest": float(numbers[p.argmax()]),
+                "greedy": answerer.tasks[q["task"]].parse(text),
+            }
+            for name, value in read.items():
+                if value is not None:
+                    by_task = found.setdefault(name, {}).setdefault(q["task"], [])
+                    by_task.append((q["value"], float(value)))
+    return {
+        name: {task: round(float(np.corrcoef(np.array(pairs).T)[0, 1]), 3) for task, pairs in by_task.items()}
+        for name, by_task in found.items()
+    }
+
+
+def main() -> None:
+    options = parse()
+    network.quiet()
+    base, tokens, tokenizer = (artifact.load(getattr(options, n)) for n in ("base", "tokens", "tokenizer"))
+    over = {"finetune.epochs": options.epochs, "finetune.training.seed": options.seed}
+    settings = override(load(LanguageSettings, options.config), over, "number_forms").finetune
+    result = {}
+    for form in FORMS:
+        with tempfile.TemporaryDirectory() as folder:
+            write_tasks(folder, form)
+            questions = make_questions(
+                tokens, QuestionsSettings(tasks=folder, seed=options.seed), options.root
+            )
+        model = make_model(base, questions, tokens, tokenizer, settings, options.root)
+        result[form] = readings(model, questions, tokens)
+        print(f"{form}: {result[form]}", flush=True)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
