@@ -39,7 +39,7 @@ from fhirclient.models.fhirinstant import FHIRInstant
 from fhirclient.models.fhirreference import FHIRReference
 from fhirclient.models.identifier import Identifier
 from fhirclient.models.meta import Meta
-from fhirclient.models.observation import Observation
+from fhirclient.models.observation import Observation, ObservationComponent
 from fhirclient.models.operationoutcome import OperationOutcome, OperationOutcomeIssue
 from fhirclient.models.parameters import Parameters
 from fhirclient.models.provenance import Provenance, ProvenanceAgent, ProvenanceEntity
@@ -223,8 +223,11 @@ def _answer(answer: Mapping[str, Any]) -> dict[str, Any]:
     elif label:
         coding = (f"{TASKS}/{task or 'question'}", label)
         element = {"valueCodeableConcept": _concept(coding, text=text or label)}
-    elif task is None and text:
-        element = {"valueString": text}
+    elif answer.get("refused"):
+        reason = (f"{_TERMS}/data-absent-reason", "unsupported", "Unsupported")
+        element = {"dataAbsentReason": _concept(reason, text=text)}
+    elif text and (task is None or answer.get("facts")):
+        element = {"valueString": text, **_components(answer.get("facts") or [])}
     else:
         reason = (f"{_TERMS}/data-absent-reason", "unknown", "Unknown")
         element = {
@@ -232,6 +235,20 @@ def _answer(answer: Mapping[str, Any]) -> dict[str, Any]:
         }
     notes = [f"Asked: {question}", f"Answered: {text or '(nothing)'}"]
     return {"code": code, "note": [_new(Annotation, text=note) for note in notes], **element}
+
+
+def _components(facts: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a description states, a component a fact, with what was measured where that is something else."""
+    made = []
+    for fact in facts:
+        ucum = UCUM.get(fact["unit"])
+        system = "http://unitsofmeasure.org" if ucum else None
+        value = _new(Quantity, value=fact["stated"], unit=fact["unit"] or None, system=system, code=ucum)
+        measured = "nothing" if fact["measured"] is None else f"{fact['measured']:g}"
+        doubt = None if fact["agrees"] else [_concept(text=f"Not confirmed: {measured} was measured")]
+        code = _concept((TASKS, "fact", fact["name"]), text=fact["name"])
+        made.append(_new(ObservationComponent, code=code, valueQuantity=value, interpretation=doubt))
+    return {"component": made} if made else {}
 
 
 def _conclusion(result: Mapping[str, Any], notice: str | None) -> str:

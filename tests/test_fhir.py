@@ -49,6 +49,12 @@ RESULT = {
         answer("fsst_time", "no idea", unit="s"),
         answer("diagnosis", "", question="And again?"),
         answer(None, "Rather slowly.", question="How does this person walk?"),
+        answer("description", "cadence 104 steps/min, right knee 61 deg")
+        | {"facts": [
+            {"name": "cadence", "unit": "steps/min", "stated": 104, "measured": 103, "agrees": True},
+            {"name": "right knee", "unit": "deg", "stated": 61, "measured": 40, "agrees": False},
+        ]},
+        answer(None, "I cannot tell.", question="Who is it?") | {"refused": True},
     ],
     "model": {"fingerprint": "a" * 64, "base": "local stand-in", "data": "synthetic"},
     "notice": NOTICE,
@@ -267,7 +273,7 @@ def test_numbers_have_units_and_codes_only_where_verified():
 
 
 def test_labels_are_coded_and_words_stay_words():
-    label, *_, words = of(made(), "Observation")[4:]
+    label, *_, words = of(made(), "Observation")[4:-2]
     assert label["valueCodeableConcept"]["coding"][0]["code"] == "SCI"
     assert label["valueCodeableConcept"]["text"] == "spinal cord injury"
     assert words["valueString"] == "Rather slowly."
@@ -395,3 +401,15 @@ def test_other_bodies_and_repetitions_are_refused():
     question = {"name": "question", "valueString": "?"}
     with pytest.raises(ValueError, match="question: expected one, found 2"):
         asked(question, question)
+
+
+def test_a_description_has_a_component_a_fact_and_a_refusal_no_value():
+    observations = [e["resource"] for e in made()["entry"] if e["resource"]["resourceType"] == "Observation"]
+    described, refused = observations[-2:]
+    assert described["valueString"] == "cadence 104 steps/min, right knee 61 deg"
+    first, second = described["component"]
+    assert (first["valueQuantity"]["value"], first["valueQuantity"]["code"]) == (104, "{steps}/min")
+    assert "interpretation" not in first
+    assert second["interpretation"][0]["text"] == "Not confirmed: 40 was measured"
+    assert refused["dataAbsentReason"]["coding"][0]["code"] == "unsupported"
+    assert "valueString" not in refused

@@ -158,7 +158,7 @@ def test_a_folder_of_recordings_takes_the_same_path(ray_cluster, tmp_path):
     run_pipeline(load(PipelineSettings, ROOT / "configs/experiments/tiny.yaml", arguments))
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())
     assert metrics["data"] == "recorded"
-    assert set(metrics["tasks"]) == {"activity", "impaired"}
+    assert set(metrics["tasks"]) == {"activity", "impaired", "description", "out_of_scope", "which_impaired"}
     page = (tmp_path / "out/report.html").read_text()
     assert "Data: recorded" in page
     assert "simulated" not in page

@@ -61,7 +61,8 @@ def card(model: Artifact, bundle: Mapping[str, Any], metrics: Mapping[str, Any])
     )
 
     def number(figures: Mapping[str, Any]) -> str:
-        value = figures.get("f1_weighted", figures.get("pearson_r"))
+        main = ("f1_weighted", "pearson_r", "agreement", "refused")
+        value = next((figures[name] for name in main if name in figures), None)
         return "-" if value is None else f"{value:.2f}"
 
     return environment.get_template("model_card.md.j2").render(
