@@ -76,9 +76,11 @@ class Stated(BaseModel):
 
 class Answer(BaseModel):
     """task: which of the model's tasks was asked, null for a question of one's own; label or value: what the
-    answer states, both null where it states neither. probabilities: of each label, the model's own, not
-    calibrated; low, high: between which the value lies with 90 % of its probability. A question of one's own
-    has none of them. refused: the question is none that movement can answer. facts: that a description states."""
+    answer states, both null where it states neither. probabilities: of each label, calibrated on participants
+    nobody was trained on; possible: the labels that cannot be ruled out, likeliest first; low, high: an interval of
+    the value. Set and interval hold the truth 9 times in 10 where this is `promised`: enough participants were
+    there to fit them. A question of one's own has none of them. refused: the question is none that movement can
+    answer. facts: that a description states."""
 
     task: str | None
     question: str
@@ -87,6 +89,8 @@ class Answer(BaseModel):
     value: float | None
     unit: str | None
     probabilities: dict[str, float]
+    possible: list[str] = []
+    promised: bool = False
     low: float | None
     high: float | None
     refused: bool = False
@@ -549,6 +553,8 @@ def _answer(tasks: Any, name: str | None, question: str, weighed: Any) -> Answer
         value=stated if isinstance(stated, float) else None,
         unit=task.unit if task else None,
         probabilities=dict(zip(weighed.choices, weighed.probability, strict=True)),
+        possible=weighed.possible,
+        promised=weighed.promised,
         low=weighed.low,
         high=weighed.high,
         refused=any(t.kind == "refusal" and t.parse(weighed.text) == REFUSED for t in tasks.values()),

@@ -10,11 +10,12 @@ from biomechgpt.artifact import Artifact
 from biomechgpt.dialogue.questions import read_tasks
 from biomechgpt.evaluation import baselines
 from biomechgpt.evaluation.metrics import main_figure, score
+from biomechgpt.evaluation.trust import trust
 from biomechgpt.language.answer import WEIGHED, read_answers
 from biomechgpt.settings import Settings
 from biomechgpt.tokenizer import read_tokens
 
-VERSION = 1
+VERSION = 2
 SOURCES = ("model", "xgboost", "chance")
 
 
@@ -65,6 +66,9 @@ def make_evaluation(
                 for source in SOURCES
                 if (rows["source"] == source).any()
             }
+            said = rows[rows["source"] == "model"]
+            if trusted := trust(said, task, draws=settings.draws, seed=settings.seed):
+                scored[name]["model"]["trust"] = trusted
             if name in found and "xgboost" in scored[name]:
                 scored[name]["xgboost"] |= found[name]
         metrics = {"data": tokens.data, "tokenizer": tokenizer.figures, "tasks": scored}

@@ -15,6 +15,7 @@ from biomechgpt.cohort import drawing
 from biomechgpt.cohort.facts import FACTS
 from biomechgpt.evaluation.evaluate import read_predictions
 from biomechgpt.evaluation.metrics import MAIN, confusion, description, main_figure
+from biomechgpt.evaluation.trust import SHARES
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
@@ -40,12 +41,18 @@ def write_report(
     table = read_predictions(evaluation)
     with drawing.style():
         plots = {name: _plot(name, rows) for name, rows in table.groupby("task", sort=False)}
+        trusted = {
+            name: _reliability(name, by["model"]["trust"])
+            for name, by in metrics["tasks"].items()
+            if "bins" in by["model"].get("trust", {})
+        }
         joints = _joints(tokenizer.figures.get("rmse_deg_by_joint") or {})
     page = render(
         "report.html.j2",
         metrics=metrics,
         plots=plots,
         joints=joints,
+        trusted=trusted,
         paper=paper(),
         conversation=_conversation(table),
         settings=yaml.safe_dump(settings, sort_keys=False),
@@ -152,6 +159,22 @@ def _scatter(task: str, rows: pd.DataFrame) -> str:
             span = np.array([x.min(), x.max()])
             axes.plot(span, slope * span + intercept, color="#c05621", linewidth=1.5)
     axes.set(xlabel="measured", ylabel="answered", title=task)
+    return _svg(figure)
+
+
+def _reliability(task: str, trusted: dict[str, Any]) -> str:
+    figure, (left, right) = plt.subplots(1, 2, figsize=(5.6, 2.7))
+    left.plot([0, 1], [0, 1], color="#999", linewidth=1, linestyle="--")
+    for bins, color, label in (("bins_before", "#c05621", "before"), ("bins", "#2b6cb0", "calibrated")):
+        points = [(b["confidence"], b["accuracy"], b["n"]) for b in trusted[bins]]
+        x, y, n = (np.array(column) for column in zip(*points, strict=True))
+        left.plot(x, y, color=color, linewidth=1, alpha=0.7, label=label)
+        left.scatter(x, y, s=6 + 60 * n / n.sum(), color=color, linewidths=0)
+    left.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="share right", title=task)
+    left.legend(fontsize=7, frameon=False)
+    right.plot(SHARES, trusted["risk"], color="#2b6cb0", marker=".")
+    right.set(xlim=(0, 1), ylim=(0, None), xlabel="share answered, surest first", ylabel="share wrong")
+    figure.tight_layout()
     return _svg(figure)
 
 

@@ -5,8 +5,9 @@ A task's question is answered by weighing every answer that it can have; any oth
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -22,11 +23,12 @@ from biomechgpt.dialogue.chat import SHORTEST, Encoder, Motion, Question, moveme
 from biomechgpt.dialogue.choices import Choices, choices
 from biomechgpt.dialogue.questions import read_questions, read_tasks
 from biomechgpt.language import model as network
+from biomechgpt.language.calibration import TaskCalibration, fit, prediction_set, soften
 from biomechgpt.language.score import Scores, quantile, score
-from biomechgpt.settings import InputError, Settings
+from biomechgpt.settings import InputError, Settings, validate
 from biomechgpt.tokenizer import read_tokens, require_same_tokenizer
 
-VERSION = 3
+VERSION = 4
 
 
 class AnswerSettings(Settings):
@@ -43,27 +45,35 @@ class AnswerSettings(Settings):
 class Weighed:
     """An answer that was chosen among all that its task can have.
 
-    choices, probability: labels from the likeliest, with their probabilities (sum 1); empty for a number, which
-    is the median of its distribution, with the 5th and 95th percentile (low, high). mass: probability that the
-    model gives to all of them together; little where it would rather say something else. An answer that was
-    generated has its text alone.
+    choices, probability: labels from the likeliest, with their probabilities (sum 1) at the task's `temperature`;
+    possible: those that cannot be ruled out. Empty for a number, which is the median of its distribution, with an
+    interval (low, high). Both hold the truth `calibration.COVERAGE` of the time, where enough participants were
+    there to calibrate them (`promised`). mass: probability that the model gives to all answers together; little
+    where it would rather say something else. An answer that was generated has its text alone.
     """
 
     text: str
-    choices: list[str]
-    probability: list[float]
-    low: float | None
-    high: float | None
-    mass: float | None
+    choices: list[str] = field(default_factory=list)
+    probability: list[float] = field(default_factory=list)
+    possible: list[str] = field(default_factory=list)
+    low: float | None = None
+    high: float | None = None
+    mass: float | None = None
+    temperature: float | None = None
+    promised: bool = False
 
 
 class Answerer:
-    """A loaded bundle; the same movement and question always get the same answer."""
+    """A loaded bundle; the same movement and question always get the same answer.
 
-    def __init__(self, uri: str) -> None:
-        folder = storage.local_copy(uri)
+    cache: where a download of the bundle is kept; a bundle that is not finished must not lie where others look.
+    """
+
+    def __init__(self, uri: str, cache: str | None = None) -> None:
+        folder = storage.local_copy(uri, cache)
         self.bundle = storage.read_json(str(folder / "bundle.json"))
         self.tasks = read_tasks(str(folder))
+        self.calibration = read_calibration(str(folder))
         self.tokenizer = network.load_tokenizer(folder / "base")
         self.model = network.load_merged(folder, self.bundle).eval()
         self.encoder = Encoder(self.tokenizer)
@@ -105,7 +115,7 @@ class Answerer:
         free = [i for i in range(len(asked)) if i not in found]
         if free:
             texts = self.generate([asked[i][0] for i in free], [asked[i][2] for i in free])
-            found |= {i: Weighed(text, [], [], None, None, None) for i, text in zip(free, texts, strict=True)}
+            found |= {i: Weighed(text) for i, text in zip(free, texts, strict=True)}
         return [found[i] for i in range(len(asked))]
 
     def weigh(
@@ -132,14 +142,31 @@ class Answerer:
 
     def _weighed(self, name: str, scores: Scores) -> Weighed:
         task, tree = self.tasks[name], self.choices[name]
+        fitted = self.calibration.get(name, TaskCalibration())
         if task.kind == "regression":
+            assert task.plausible is not None
             numbers = np.asarray(tree.answers)
             low, middle, high = (quantile(numbers, scores.probability, q) for q in (0.05, 0.5, 0.95))
-            return Weighed(task.answer(middle), [], [], low, high, scores.mass)
-        order = np.argsort(-scores.probability, kind="stable")
+            more = fitted.widen or 0.0
+            return Weighed(
+                task.answer(middle),
+                low=round(max(min(low - more, middle), task.plausible[0]), task.decimals),
+                high=round(min(max(high + more, middle), task.plausible[1]), task.decimals),
+                mass=scores.mass,
+                promised=fitted.widen is not None,
+            )
+        probability = soften(scores.probability, fitted.temperature)
+        order = np.argsort(-probability, kind="stable")
         labels = [str(tree.answers[i]) for i in order]
+        likely = dict(zip(labels, probability[order].tolist(), strict=True))
         return Weighed(
-            task.answer(labels[0]), labels, scores.probability[order].tolist(), None, None, scores.mass
+            task.answer(labels[0]),
+            choices=labels,
+            probability=list(likely.values()),
+            possible=prediction_set(likely, fitted),
+            mass=scores.mass,
+            temperature=fitted.temperature,
+            promised=all(fitted.by_label.get(label) is not None for label in labels),
         )
 
     @property
@@ -202,10 +229,15 @@ class Answerer:
 class _AnswerBatch:
     """Ray Data's actor: loads the bundle once and answers blocks of trials with their questions."""
 
-    def __init__(self, uri: str, method: str, threads: int) -> None:
+    def __init__(self, uri: str, method: str, threads: int, finished: bool) -> None:
         torch.set_num_threads(threads)
         network.quiet()
-        self.answerer, self.method = Answerer(uri), method
+        self.method = method
+        if finished:
+            self.answerer = Answerer(uri)
+        else:
+            with TemporaryDirectory() as cache:
+                self.answerer = Answerer(uri, cache)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         rows = block.to_pylist()
@@ -229,9 +261,12 @@ _ANSWERED = [
     ("text", pa.string()),
     ("choices", pa.list_(pa.string())),
     ("probability", pa.list_(pa.float64())),
+    ("possible", pa.list_(pa.string())),
     ("low", pa.float64()),
     ("high", pa.float64()),
     ("mass", pa.float64()),
+    ("temperature", pa.float64()),
+    ("promised", pa.bool_()),
 ]
 
 
@@ -245,50 +280,7 @@ def make_answers(
     require_same_tokenizer(model, tokens)
 
     def build(uri: str) -> dict[str, Any]:
-        cluster.connect()
-        tasks = read_tasks(questions.uri)
-        asked = read_questions(questions).to_pandas()
-        # Whether a movement is what was asked for is judged elsewhere.
-        made = [name for name, task in tasks.items() if task.kind == "generation"]
-        asked = asked[asked["split"].isin(settings.splits) & ~asked["task"].isin(made)]
-        if asked.empty:
-            raise InputError(f"{questions.uri}: no questions in splits {settings.splits}")
-        asked = asked.assign(number=np.arange(len(asked)))
-        by_motion = asked.groupby(["trial", "other"], sort=False, dropna=False)
-        together = by_motion[["task", "question", "number"]].agg(list).reset_index()
-        movements = read_tokens(tokens).select(["trial", "tokens"]).to_pandas().set_index("trial")["tokens"]
-        together = together.assign(
-            tokens=together["trial"].map(movements),
-            other=[None if pd.isna(trial) else movements[trial] for trial in together["other"]],
-        )
-        # Movements of alike length together: little is padding.
-        together = together.iloc[np.argsort(together["tokens"].str.len(), kind="stable")]
-        gpu: dict[str, Any] = {"num_gpus": 1} if ray.cluster_resources().get("GPU", 0) else {}
-        answering = (
-            ray.data.from_arrow(pa.Table.from_pandas(together, preserve_index=False))
-            .repartition(-(-len(together) // settings.batch_size))
-            .map_batches(
-                _AnswerBatch,
-                fn_constructor_args=(model.uri, settings.method, cluster.cpus_for(settings.workers)),
-                batch_size=settings.batch_size,
-                batch_format="pyarrow",
-                # One core is asked for, so that what feeds the actors always finds room.
-                num_cpus=1,
-                compute=ray.data.ActorPoolStrategy(size=settings.workers),
-                **gpu,
-            )
-            .iter_batches(batch_size=None, batch_format="pyarrow")
-        )
-        parts: list[pa.Table] = []
-        said = time.time()
-        for part in answering:
-            parts.append(part)
-            if time.time() - said > 10:
-                said = time.time()
-                print(f"answers: {sum(map(len, parts))} of {len(asked)} questions", flush=True)
-        answered = asked.merge(pa.concat_tables(parts).to_pandas(), on="number").drop(columns="number")
-        answered = answered.rename(columns={"text": "answer_text"})
-        answers = with_parsed(answered, tasks)
+        answers = answer_all(model.uri, questions, tokens, settings)
         local = answers.to_parquet(None, index=False)
         assert isinstance(local, bytes)
         storage.write_bytes(storage.join(uri, "answers.parquet"), local)
@@ -298,6 +290,59 @@ def make_answers(
 
     inputs = {"model": model, "questions": questions, "tokens": tokens}
     return artifact.make("answers", VERSION, settings, inputs, build, root)
+
+
+def answer_all(
+    bundle: str, questions: Artifact, tokens: Artifact, settings: AnswerSettings, finished: bool = True
+) -> pd.DataFrame:
+    """The answers table of a bundle asked a cohort's questions of the settings' splits, through Ray Data.
+
+    finished: whether the bundle is an artifact already. InputError where there are no questions.
+    """
+    cluster.connect()
+    tasks = read_tasks(questions.uri)
+    asked = read_questions(questions).to_pandas()
+    # Whether a movement is what was asked for is judged elsewhere.
+    made = [name for name, task in tasks.items() if task.kind == "generation"]
+    asked = asked[asked["split"].isin(settings.splits) & ~asked["task"].isin(made)]
+    if asked.empty:
+        raise InputError(f"{questions.uri}: no questions in splits {settings.splits}")
+    asked = asked.assign(number=np.arange(len(asked)))
+    by_motion = asked.groupby(["trial", "other"], sort=False, dropna=False)
+    together = by_motion[["task", "question", "number"]].agg(list).reset_index()
+    movements = read_tokens(tokens).select(["trial", "tokens"]).to_pandas().set_index("trial")["tokens"]
+    together = together.assign(
+        tokens=together["trial"].map(movements),
+        other=[None if pd.isna(trial) else movements[trial] for trial in together["other"]],
+    )
+    # Movements of alike length together: little is padding.
+    together = together.iloc[np.argsort(together["tokens"].str.len(), kind="stable")]
+    gpu: dict[str, Any] = {"num_gpus": 1} if ray.cluster_resources().get("GPU", 0) else {}
+    answering = (
+        ray.data.from_arrow(pa.Table.from_pandas(together, preserve_index=False))
+        .repartition(-(-len(together) // settings.batch_size))
+        .map_batches(
+            _AnswerBatch,
+            fn_constructor_args=(bundle, settings.method, cluster.cpus_for(settings.workers), finished),
+            batch_size=settings.batch_size,
+            batch_format="pyarrow",
+            # One core is asked for, so that what feeds the actors always finds room.
+            num_cpus=1,
+            compute=ray.data.ActorPoolStrategy(size=settings.workers),
+            **gpu,
+        )
+        .iter_batches(batch_size=None, batch_format="pyarrow")
+    )
+    parts: list[pa.Table] = []
+    said = time.time()
+    for part in answering:
+        parts.append(part)
+        if time.time() - said > 10:
+            said = time.time()
+            print(f"answers: {sum(map(len, parts))} of {len(asked)} questions", flush=True)
+    answered = asked.merge(pa.concat_tables(parts).to_pandas(), on="number").drop(columns="number")
+    answered = answered.rename(columns={"text": "answer_text"})
+    return with_parsed(answered, tasks)
 
 
 def with_parsed(answered: pd.DataFrame, tasks: Any) -> pd.DataFrame:
@@ -324,8 +369,34 @@ def with_parsed(answered: pd.DataFrame, tasks: Any) -> pd.DataFrame:
     )
 
 
-WEIGHED = ("choices", "probability", "low", "high", "mass")
+WEIGHED = ("choices", "probability", "possible", "low", "high", "mass", "temperature", "promised")
 """What only a model's weighed answers have in the answers table; see `Weighed`."""
+
+
+CALIBRATION = "calibration.json"
+
+
+def calibrate(bundle: str, questions: Artifact, tokens: Artifact, workers: int = 1) -> dict[str, Any]:
+    """Write a bundle's `calibration.json`, fitted on validation participants; {} without any.
+
+    Returns {task: temperature or widening} worth showing.
+    """
+    uncalibrated: dict[str, Any] = {}
+    storage.write_json(storage.join(bundle, CALIBRATION), uncalibrated)
+    fitted: dict[str, TaskCalibration] = {}
+    if "validation" in read_questions(questions)["split"]:
+        settings = AnswerSettings(splits=["validation"], workers=workers)
+        fitted = fit(answer_all(bundle, questions, tokens, settings, finished=False))
+    content = {name: one.model_dump(mode="json") for name, one in fitted.items()}
+    storage.write_json(storage.join(bundle, CALIBRATION), content)
+    return {n: round(one.temperature if one.by_label else one.widen or 0.0, 3) for n, one in fitted.items()}
+
+
+def read_calibration(bundle: str) -> dict[str, TaskCalibration]:
+    """{task: calibration} of a bundle; empty while there is none."""
+    uri = storage.join(bundle, CALIBRATION)
+    found = storage.read_json(uri) if storage.exists(uri) else {}
+    return {name: validate(TaskCalibration, one, f"{uri}: {name}") for name, one in found.items()}
 
 
 def read_answers(answers: Artifact) -> pd.DataFrame:

@@ -20,12 +20,13 @@ from biomechgpt.dialogue.questions import read_questions, read_tasks
 from biomechgpt.language import base as base_room
 from biomechgpt.language import model as network
 from biomechgpt.language import stand_in
+from biomechgpt.language.answer import calibrate
 from biomechgpt.language.samples import SampleSettings, TreeTrainee, read_trees
 from biomechgpt.settings import Settings
 from biomechgpt.tokenizer import read_views, require_same_tokenizer
 from biomechgpt.training import TrainingSettings, fit
 
-VERSION = 4
+VERSION = 5
 # Every linear layer of the language model; not those of the vision tower that Gemma 3 4B brings along.
 OTHER = r"vision_tower|multi_modal_projector"
 LAYERS = rf"(?!.*(?:{OTHER})).*\.(?:[qkvo]|gate|up|down)_proj"
@@ -161,8 +162,8 @@ def make_model(
     settings: FinetuneSettings,
     root: str,
 ) -> Artifact:
-    """The bundle: `base/`, `adapter/` (unless all weights were trained), `motion_tokenizer/`, `tasks.json` and
-    `bundle.json`.
+    """The bundle: `base/`, `adapter/` (unless all weights were trained), `motion_tokenizer/`, `tasks.json`,
+    `bundle.json` and `calibration.json`, fitted on validation participants.
 
     Raises InputError for a base or tokens of another tokenizer.
     """
@@ -195,7 +196,8 @@ def make_model(
                 "labels": _labels(questions),
             },
         )
-        return {**figures, "base": base.figures["base"]}
+        calibrated = calibrate(uri, questions, tokens)
+        return {**figures, "base": base.figures["base"], "calibration": calibrated}
 
     inputs = {"base": base, "questions": questions, "tokens": tokens, "tokenizer": tokenizer}
     return artifact.make("model", VERSION, settings, inputs, build, root)

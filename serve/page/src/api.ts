@@ -62,6 +62,10 @@ export interface Answer {
   unit: string | null;
   /** Of each label, likeliest first; empty for a number or a question of one's own. */
   probabilities: Record<string, number>;
+  /** Labels that cannot be ruled out. */
+  possible?: string[];
+  /** Whether set and interval hold the truth nine times in ten. */
+  promised?: boolean;
   low: number | null;
   high: number | null;
   /** What a description states, and what the recording's own angles say. */

@@ -230,13 +230,15 @@ function factTable(facts: Fact[]): HTMLElement {
   return table;
 }
 
-/** The model's own probabilities in words: the three likeliest labels, or where nine tenths of a number's lie. */
+/** How sure it is, in words: the three likeliest labels and those that cannot be ruled out, or a number's interval. */
 function certainty(answer: Answer): string {
   if (answer.low !== null && answer.high !== null) {
-    return `90 % between ${answer.low} and ${answer.high} ${answer.unit ?? ""}`.trim();
+    return `${answer.promised ? "9 in 10 lie" : "probably"} between ${answer.low} and ${answer.high} ${answer.unit ?? ""}`.trim();
   }
-  return Object.entries(answer.probabilities)
+  const likely = Object.entries(answer.probabilities)
     .slice(0, 3)
     .map(([label, share]) => `${label} ${Math.round(100 * share)} %`)
     .join(" · ");
+  const possible = answer.possible ?? [];
+  return answer.promised && possible.length > 1 ? `${likely} — not ruled out: ${possible.join(", ")}` : likely;
 }

@@ -1,0 +1,153 @@
+"""How far an answer can be trusted: temperatures and prediction sets, fitted on participants nobody was trained on.
+
+A temperature makes probabilities mean what they say; a conformal set holds the truth as often as is wanted. Trials
+of one participant are not independent, so a participant counts once, however many trials there are (hierarchical
+conformal prediction: Lee, Barber and Willett, 2023, arXiv:2306.06342). Pure functions of arrays and tables.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+from scipy.optimize import minimize_scalar
+
+from biomechgpt.settings import Settings
+
+COVERAGE = 0.9
+"""How often a set or an interval holds the truth."""
+
+
+class TaskCalibration(Settings):
+    """Of one task. temperature: of its probabilities. most: a label is in the set where 1 - probability is at most
+    this; by_label: the same for each label apart, so that each is covered; widen: by how much a number's interval
+    grows at either end, in its unit. null: too few participants to promise anything. participants: how many it was
+    fitted on.
+    """
+
+    temperature: float = Field(1.0, gt=0)
+    most: float | None = None
+    by_label: dict[str, float | None] = Field(default_factory=dict)
+    widen: float | None = None
+    participants: int = 0
+
+
+def soften(probability: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities (..., A) at a temperature: each to the power 1 / temperature, sums 1 again."""
+    with np.errstate(divide="ignore"):
+        logits = np.log(probability) / temperature
+    logits -= logits.max(axis=-1, keepdims=True)
+    powered = np.exp(logits)
+    return powered / powered.sum(axis=-1, keepdims=True)
+
+
+def temperature(
+    probabilities: Sequence[np.ndarray], truth: Sequence[int], participants: Sequence[str]
+) -> float:
+    """The temperature with the least negative log likelihood of the true answers, a participant counting once.
+
+    probabilities: (A,) of each trial's answers; truth: which is true.
+    """
+    weight = _shares(participants)
+
+    def loss(log_t: float) -> float:
+        seen = [soften(p, float(np.exp(log_t)))[t] for p, t in zip(probabilities, truth, strict=True)]
+        return float(-(weight * np.log(np.maximum(seen, 1e-12))).sum())
+
+    found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded")
+    # Flat where everything is right: then it stays as it is.
+    return float(np.exp(found.x)) if found.fun < loss(0.0) - 1e-9 else 1.0
+
+
+def conformal(
+    scores: Sequence[float], participants: Sequence[str], coverage: float = COVERAGE
+) -> float | None:
+    """The score up to which those of another participant's trial lie with this probability, or more.
+
+    A participant's trials share 1 / (n + 1), with n participants; the rest is the other's own, who may be anything.
+    None with too few participants for that.
+    """
+    if not len(scores):
+        return None
+    people = len(set(participants))
+    order = np.argsort(scores, kind="stable")
+    reached = np.cumsum(_shares(participants)[order]) * people / (people + 1)
+    at = int(np.searchsorted(reached, coverage - 1e-9))
+    return float(np.asarray(scores)[order][at]) if at < len(order) else None
+
+
+def prediction_set(
+    probability: Mapping[str, float], fitted: TaskCalibration, by_label: bool = True
+) -> list[str]:
+    """The labels, likeliest first, that cannot be ruled out at the wanted coverage; never none of them.
+
+    by_label: each label is covered, not only all of them together. A label that too few participants had to be
+    fitted is never ruled out.
+    """
+    kept: list[str] = []
+    for label, p in sorted(probability.items(), key=lambda item: -item[1]):
+        most = fitted.by_label.get(label) if by_label else fitted.most
+        if most is None or 1 - p <= most + 1e-9 or not kept:
+            kept.append(label)
+    return kept
+
+
+def fit_labels(
+    probabilities: Sequence[Mapping[str, float]], truth: Sequence[str], participants: Sequence[str]
+) -> TaskCalibration:
+    """Temperature, then sets at that temperature, of a task with labels. Trials whose label the model does not know
+    count as wrong for the sets and not at all for the temperature."""
+    labels = [list(p) for p in probabilities]
+    values = [np.array(list(p.values())) for p in probabilities]
+    known = [i for i, (names, label) in enumerate(zip(labels, truth, strict=True)) if label in names]
+    at = [labels[i].index(truth[i]) for i in known]
+    t = temperature([values[i] for i in known], at, [participants[i] for i in known]) if known else 1.0
+    right = np.zeros(len(truth))
+    for i, place in zip(known, at, strict=True):
+        right[i] = soften(values[i], t)[place]
+    scores, people, true = 1 - right, np.asarray(participants), np.asarray(truth)
+    return TaskCalibration(
+        temperature=t,
+        most=conformal(scores.tolist(), participants),
+        by_label={
+            label: conformal(scores[true == label].tolist(), people[true == label].tolist())
+            for label in sorted({name for names in labels for name in names})
+        },
+        participants=len(set(participants)),
+    )
+
+
+def fit_numbers(
+    low: Sequence[float], high: Sequence[float], truth: Sequence[float], participants: Sequence[str]
+) -> TaskCalibration:
+    """By how much the intervals of a task with numbers have to grow (or, negative, may shrink).
+
+    Source: conformalized quantile regression, Romano, Patterson and Candes, NeurIPS 2019.
+    """
+    y = np.asarray(truth, dtype=float)
+    beyond = np.maximum(np.asarray(low, dtype=float) - y, y - np.asarray(high, dtype=float))
+    return TaskCalibration(
+        widen=conformal(beyond.tolist(), participants), participants=len(set(participants))
+    )
+
+
+def fit(answers: pd.DataFrame) -> dict[str, TaskCalibration]:
+    """{task: its calibration} of an answers table (`answer.with_parsed`) of weighed, uncalibrated answers."""
+    found = {}
+    for (task, kind), rows in answers.groupby(["task", "kind"], sort=False):
+        people = rows["participant"].tolist()
+        if kind == "classification":
+            pairs = zip(rows["choices"], rows["probability"], strict=True)
+            said = [dict(zip(labels, p, strict=True)) for labels, p in pairs]
+            found[str(task)] = fit_labels(said, rows["label_true"].tolist(), people)
+        elif kind == "regression":
+            found[str(task)] = fit_numbers(
+                rows["low"].tolist(), rows["high"].tolist(), rows["value_true"].tolist(), people
+            )
+    return found
+
+
+def _shares(participants: Sequence[str]) -> np.ndarray:
+    """What each trial counts: participants alike, their trials alike; sums to 1."""
+    _, who, count = np.unique(np.asarray(participants, dtype=str), return_inverse=True, return_counts=True)
+    return 1 / (len(count) * count[who])
