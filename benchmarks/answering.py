@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from biomechgpt import artifact, storage
-from biomechgpt.dialogue.questions import read_questions
+from biomechgpt.dialogue.questions import read_questions, read_tasks
 from biomechgpt.language import model as network
 from biomechgpt.language.answer import Answerer
 from biomechgpt.language.score import score
@@ -79,7 +79,9 @@ def main() -> None:
 def _trials(bundle: artifact.Artifact, count: int) -> list[tuple[list[int], list[tuple[str, str]]]]:
     """Held-out trials, of alike length side by side: motion tokens and (task, question) pairs."""
     rows = read_questions(bundle.input("questions")).to_pandas()
-    rows = rows[rows["split"] == "test"]
+    tasks = read_tasks(bundle.uri)
+    single = [name for name, task in tasks.items() if task.annotated and not task.compare]
+    rows = rows[(rows["split"] == "test") & rows["task"].isin(single)]
     tokens: pd.Series = read_tokens(bundle.input("tokens")).to_pandas().set_index("trial")["tokens"]
     names = sorted(rows["trial"].unique())[:count]
     groups = rows[rows["trial"].isin(names)].groupby("trial")

@@ -97,9 +97,17 @@ def score(
         for q in trial.questions:
             reader.wanted(row, q, np.concatenate([[-1], np.flatnonzero(q.place >= 0)]))
     reader.weigh()
+    going = trials
     while True:
         tokens, seen, positions = [], [], []
-        for row, trial in enumerate(trials):
+        # Trials whose answers are all weighed are not read on as padding.
+        rest = [row for row, trial in enumerate(going) if any(len(q.next(least)) for q in trial.questions)]
+        if not rest:
+            return [[_scores(q) for q in trial.questions] for trial in trials]
+        if len(rest) < len(going):
+            reader.keep(rest)
+            going = [going[row] for row in rest]
+        for row, trial in enumerate(going):
             ids: list[int] = []
             position: list[int] = []
             rows: list[np.ndarray] = []
@@ -119,8 +127,6 @@ def score(
             positions.append(np.array(position, dtype=np.int64))
             old = np.array(rows, dtype=bool).reshape(len(rows), reader.length)
             seen.append(np.concatenate([old, np.eye(len(rows), dtype=bool)], axis=1))
-        if not any(map(len, tokens)):
-            return [[_scores(q) for q in trial.questions] for trial in trials]
         reader.read(tokens, positions, seen)
         reader.weigh()
 
@@ -202,6 +208,12 @@ class _Reader:
             use_cache=True,
         ).last_hidden_state
         self._begin, self.length = self.length, self.length + new
+
+    def keep(self, rows: list[int]) -> None:
+        """Forget all rows but these, which are numbered anew."""
+        at = torch.tensor(rows, device=self.device)
+        self.cache.batch_select_indices(at)
+        self._at = None if self._at is None else self._at[at]
 
     def wanted(self, row: int, q: _Open, nodes: np.ndarray) -> None:
         """Ask for the tokens after these nodes of a question (-1: after the question itself)."""
