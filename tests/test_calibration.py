@@ -79,15 +79,15 @@ def test_the_threshold_is_the_ordinary_one_with_a_trial_each():
 
 def test_too_few_participants_rule_nothing_out():
     fitted = fit_labels(*study(np.random.default_rng(0), 6, trials=(20, 21)))
-    assert fitted.most is None
+    assert (fitted.most, fitted.by_label) == (None, {})
     assert prediction_set({"a": 0.99, "b": 0.01}, fitted) == ["a", "b"]
-    assert prediction_set({"a": 0.99, "b": 0.01}, fitted, by_label=False) == ["a", "b"]
+    assert not fitted.promised
 
 
 def test_a_set_is_in_order_and_never_empty():
     fitted = TaskCalibration(most=0.1, by_label={"a": 0.1, "b": 0.95, "c": 0.1})
     assert prediction_set({"b": 0.3, "c": 0.3, "a": 0.4}, fitted) == ["a", "b"]
-    assert prediction_set({"b": 0.3, "c": 0.3, "a": 0.4}, fitted, by_label=False) == ["a"]
+    assert prediction_set({"b": 0.3, "c": 0.3, "a": 0.4}, TaskCalibration(most=0.1)) == ["a"]
 
 
 @pytest.mark.parametrize("by_label", [False, True])
@@ -95,13 +95,15 @@ def test_sets_of_new_participants_hold_the_truth_nine_times_in_ten(by_label):
     rng = np.random.default_rng(1)
     held, by = [], {label: [] for label in LABELS}
     for _ in range(100):
-        fitted = fit_labels(*study(rng, 80, hot=2.0))
+        # Enough participants of all labels together, or of each.
+        fitted = fit_labels(*study(rng, 80 if by_label else 20, hot=2.0))
+        assert bool(fitted.by_label) == by_label
         probabilities, truths, who = study(rng, 60, hot=2.0)
         shares = 1 / np.array([who.count(w) for w in who])
         inside = []
         for p, truth in zip(probabilities, truths, strict=True):
             soft = dict(zip(p, soften(np.array(list(p.values())), fitted.temperature), strict=True))
-            inside.append(truth in prediction_set(soft, fitted, by_label))
+            inside.append(truth in prediction_set(soft, fitted))
         held.append(np.average(inside, weights=shares))
         for label in LABELS:
             mine = np.array(truths) == label

@@ -153,7 +153,7 @@ class Answerer:
                 low=round(max(min(low - more, middle), task.plausible[0]), task.decimals),
                 high=round(min(max(high + more, middle), task.plausible[1]), task.decimals),
                 mass=scores.mass,
-                promised=fitted.widen is not None,
+                promised=fitted.promised,
             )
         probability = soften(scores.probability, fitted.temperature)
         order = np.argsort(-probability, kind="stable")
@@ -166,7 +166,7 @@ class Answerer:
             possible=prediction_set(likely, fitted),
             mass=scores.mass,
             temperature=fitted.temperature,
-            promised=all(fitted.by_label.get(label) is not None for label in labels),
+            promised=fitted.promised,
         )
 
     @property
@@ -389,7 +389,7 @@ def calibrate(bundle: str, questions: Artifact, tokens: Artifact, workers: int =
         fitted = fit(answer_all(bundle, questions, tokens, settings, finished=False))
     content = {name: one.model_dump(mode="json") for name, one in fitted.items()}
     storage.write_json(storage.join(bundle, CALIBRATION), content)
-    return {n: round(one.temperature if one.by_label else one.widen or 0.0, 3) for n, one in fitted.items()}
+    return {n: round(one.temperature if one.widen is None else one.widen, 3) for n, one in fitted.items()}
 
 
 def read_calibration(bundle: str) -> dict[str, TaskCalibration]:

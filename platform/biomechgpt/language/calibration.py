@@ -16,20 +16,27 @@ from biomechgpt.settings import Settings
 
 COVERAGE = 0.9
 """How often a set or an interval holds the truth."""
+SPREAD = 0.5
+"""Of the logarithm of temperatures, before anything was seen."""
 
 
 class TaskCalibration(Settings):
     """Of one task. temperature: of its probabilities. most: a label is in the set where 1 - probability is at most
-    this; by_label: the same for each label apart, so that each is covered; widen: by how much a number's interval
-    grows at either end, in its unit. null: too few participants to promise anything. participants: how many it was
-    fitted on.
+    this; by_label: the same for each label apart, so that each is covered, where every label has participants
+    enough; widen: by how much a number's interval grows at either end, in its unit. null: too few participants to
+    promise anything. participants: how many it was fitted on.
     """
 
     temperature: float = Field(1.0, gt=0)
     most: float | None = None
-    by_label: dict[str, float | None] = Field(default_factory=dict)
+    by_label: dict[str, float] = Field(default_factory=dict)
     widen: float | None = None
     participants: int = 0
+
+    @property
+    def promised(self) -> bool:
+        """Whether its sets or intervals hold the truth as often as COVERAGE says."""
+        return bool(self.by_label) or self.most is not None or self.widen is not None
 
 
 def soften(probability: np.ndarray, temperature: float) -> np.ndarray:
@@ -46,17 +53,19 @@ def temperature(
 ) -> float:
     """The temperature with the least negative log likelihood of the true answers, a participant counting once.
 
-    probabilities: (A,) of each trial's answers; truth: which is true.
+    probabilities: (A,) of each trial's answers; truth: which is true. The few participants of a validation split
+    say little: without them the logarithm of a temperature is taken to be 0 +- SPREAD.
     """
     weight = _shares(participants)
+    people = len(set(participants))
 
     def loss(log_t: float) -> float:
         seen = [soften(p, float(np.exp(log_t)))[t] for p, t in zip(probabilities, truth, strict=True)]
-        return float(-(weight * np.log(np.maximum(seen, 1e-12))).sum())
+        likely = -(weight * np.log(np.maximum(seen, 1e-12))).sum()
+        return float(likely + (log_t / SPREAD) ** 2 / (2 * people))
 
     found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded")
-    # Flat where everything is right: then it stays as it is.
-    return float(np.exp(found.x)) if found.fun < loss(0.0) - 1e-9 else 1.0
+    return float(np.exp(found.x))
 
 
 def conformal(
@@ -76,17 +85,12 @@ def conformal(
     return float(np.asarray(scores)[order][at]) if at < len(order) else None
 
 
-def prediction_set(
-    probability: Mapping[str, float], fitted: TaskCalibration, by_label: bool = True
-) -> list[str]:
-    """The labels, likeliest first, that cannot be ruled out at the wanted coverage; never none of them.
-
-    by_label: each label is covered, not only all of them together. A label that too few participants had to be
-    fitted is never ruled out.
-    """
+def prediction_set(probability: Mapping[str, float], fitted: TaskCalibration) -> list[str]:
+    """The labels, likeliest first, that cannot be ruled out at the wanted coverage: of each label where `by_label`
+    was fitted, else of all together. All of them where nothing was; never none."""
     kept: list[str] = []
     for label, p in sorted(probability.items(), key=lambda item: -item[1]):
-        most = fitted.by_label.get(label) if by_label else fitted.most
+        most = fitted.by_label.get(label, fitted.most)
         if most is None or 1 - p <= most + 1e-9 or not kept:
             kept.append(label)
     return kept
@@ -106,13 +110,14 @@ def fit_labels(
     for i, place in zip(known, at, strict=True):
         right[i] = soften(values[i], t)[place]
     scores, people, true = 1 - right, np.asarray(participants), np.asarray(truth)
+    apart = {
+        label: conformal(scores[true == label].tolist(), people[true == label].tolist())
+        for label in sorted({name for names in labels for name in names})
+    }
     return TaskCalibration(
         temperature=t,
         most=conformal(scores.tolist(), participants),
-        by_label={
-            label: conformal(scores[true == label].tolist(), people[true == label].tolist())
-            for label in sorted({name for names in labels for name in names})
-        },
+        by_label={} if None in apart.values() else {n: most for n, most in apart.items() if most is not None},
         participants=len(set(participants)),
     )
 
