@@ -96,7 +96,7 @@ def test_sets_of_new_participants_hold_the_truth_nine_times_in_ten(by_label):
     held, by = [], {label: [] for label in LABELS}
     for _ in range(100):
         # Enough participants of all labels together, or of each.
-        fitted = fit_labels(*study(rng, 80 if by_label else 20, hot=2.0))
+        fitted = fit_labels(*study(rng, 110 if by_label else 20, hot=2.0))
         assert bool(fitted.by_label) == by_label
         probabilities, truths, who = study(rng, 60, hot=2.0)
         shares = 1 / np.array([who.count(w) for w in who])

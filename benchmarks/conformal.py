@@ -1,0 +1,102 @@
+"""How often sets and intervals hold the truth: 100 resplits of new participants into those that they are fitted on
+and those that they are measured on, whole participants.
+
+    python benchmarks/conformal.py --bundle URI [--scale 0.5] [--resplits 100]
+
+The participants are simulated anew (another seed), so that the bundle saw none of them. Of each task: coverage,
+mean over participants and resplits (target .9), of all labels together and of each; labels in a set, or the interval's
+width in the task's unit. The last line is JSON.
+"""
+
+import argparse
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from biomechgpt import artifact
+from biomechgpt.cohort import CohortSettings, make_cohort
+from biomechgpt.dialogue.questions import QuestionsSettings, make_questions, read_tasks
+from biomechgpt.evaluation.trust import trust
+from biomechgpt.language.answer import AnswerSettings, make_answers, read_answers
+from biomechgpt.language.calibration import fit_labels, fit_numbers, prediction_set, soften
+from biomechgpt.settings import load, override
+from biomechgpt.tasks import Task
+from biomechgpt.tokenizer import TokensSettings, make_tokens
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--bundle", required=True)
+    parser.add_argument("--cohort", default="configs/cohort/paper.yaml")
+    parser.add_argument("--scale", type=float, default=0.5, help="of the simulated study")
+    parser.add_argument("--seed", type=int, default=1000, help="of the simulated study; not the bundle's")
+    parser.add_argument("--resplits", type=int, default=100)
+    parser.add_argument("--root", default="results/artifacts")
+    options = parser.parse_args()
+    bundle = artifact.load(options.bundle, "model")
+    over = {"simulator.scale": options.scale, "simulator.seed": options.seed}
+    cohort = make_cohort(override(load(CohortSettings, options.cohort), over, "conformal"), options.root)
+    tokens = make_tokens(cohort, bundle.input("tokenizer"), TokensSettings(), options.root)
+    tasks = {n: t for n, t in read_tasks(bundle.uri).items() if t.annotated and not t.compare}
+    questions = make_questions(tokens, QuestionsSettings(names=list(tasks)), options.root)
+    asked = AnswerSettings(splits=["train", "validation", "test"])
+    answers = read_answers(make_answers(bundle, questions, tokens, asked, options.root))
+    result = {name: resplit(answers[answers["task"] == name], task, options) for name, task in tasks.items()}
+    for name, found in result.items():
+        print(f"{name:18}{found}", flush=True)
+    print(json.dumps(result))
+
+
+def resplit(rows: pd.DataFrame, task: Task, options: argparse.Namespace) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    people = np.array(sorted(rows["participant"].unique()))
+    if task.kind == "classification":
+        raw = [
+            soften(np.asarray(p), 1 / t)
+            for p, t in zip(rows["probability"], rows["temperature"], strict=True)
+        ]
+        rows = rows.assign(raw=raw)
+    found = []
+    for _ in range(options.resplits):
+        fitted_on = rows["participant"].isin(rng.permutation(people)[: len(people) // 2])
+        found.append(_measured(rows[fitted_on], rows[~fitted_on], task))
+    known = [f for f in found if f["promised"]]
+    mean = lambda key: round(float(np.mean([f[key] for f in known])), 3) if known else None  # noqa: E731
+    result = {"participants": len(people), "promised": len(known) / len(found), "coverage": mean("coverage")}
+    if task.kind == "regression":
+        return result | {"width": mean("width")}
+    labels = sorted({label for f in known for label in f["coverage_by_label"]})
+    of = {n: [f["coverage_by_label"][n] for f in known if n in f["coverage_by_label"]] for n in labels}
+    by_label = {n: round(float(np.mean(values)), 3) for n, values in of.items()}
+    apart = sum(bool(f["apart"]) for f in known)
+    return result | {
+        "by_label": by_label,
+        "fitted_by_label": apart / len(found),
+        "set_size": mean("set_size"),
+    }
+
+
+def _measured(known: pd.DataFrame, new: pd.DataFrame, task: Task) -> dict[str, Any]:
+    who = known["participant"].tolist()
+    if task.kind == "regression":
+        fitted = fit_numbers(known["low"].tolist(), known["high"].tolist(), known["value_true"].tolist(), who)
+        more = fitted.widen or 0.0
+        new = new.assign(low=new["low"] - more, high=new["high"] + more, promised=fitted.promised)
+        return trust(new, task, draws=0)
+    said = [dict(zip(c, p, strict=True)) for c, p in zip(known["choices"], known["raw"], strict=True)]
+    fitted = fit_labels(said, known["label_true"].tolist(), who)
+    soft = [soften(p, fitted.temperature) for p in new["raw"]]
+    pairs = zip(new["choices"], soft, strict=True)
+    possible = [prediction_set(dict(zip(c, p, strict=True)), fitted) for c, p in pairs]
+    new = new.assign(
+        probability=soft, possible=possible, temperature=fitted.temperature, promised=fitted.promised
+    )
+    return trust(new, task, draws=0) | {"apart": bool(fitted.by_label)}
+
+
+if __name__ == "__main__":
+    main()
