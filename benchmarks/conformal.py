@@ -4,8 +4,8 @@ and those that they are measured on, whole participants.
     python benchmarks/conformal.py --bundle URI [--scale 0.5] [--resplits 100]
 
 The participants are simulated anew (another seed), so that the bundle saw none of them. Of each task: coverage,
-mean over participants and resplits (target .9), of all labels together and of each; labels in a set, or the interval's
-width in the task's unit. The last line is JSON.
+mean over participants and resplits (target .9), of all labels together and of each; labels in a set, or the width
+of the interval in the task's unit. The last line is JSON.
 """
 
 import argparse
