@@ -40,6 +40,7 @@ KEY = "BIOMECHGPT_API_KEY"
 STATIC = Path(__file__).parent / "static"
 LONGEST = 2000
 """Characters of a question."""
+STRANGE = "I cannot say: this movement is unlike those that I have learned from."
 NOTICE = "No clinical claim is made: this is research software, not a medical device."
 
 
@@ -80,19 +81,19 @@ class Answer(BaseModel):
     nobody was trained on; possible: the labels that cannot be ruled out, likeliest first; low, high: an interval of
     the value. Set and interval hold the truth 9 times in 10 where this is `promised`: enough participants were
     there to fit them. A question of one's own has none of them. refused: the question is none that movement can
-    answer. facts: that a description states."""
+    answer, or the movement is unlike those that the model has learned from. facts: that a description states."""
 
     task: str | None
     question: str
     text: str
-    label: str | None
-    value: float | None
-    unit: str | None
-    probabilities: dict[str, float]
+    label: str | None = None
+    value: float | None = None
+    unit: str | None = None
+    probabilities: dict[str, float] = {}
     possible: list[str] = []
     promised: bool = False
-    low: float | None
-    high: float | None
+    low: float | None = None
+    high: float | None = None
     refused: bool = False
     facts: list[Stated] = []
 
@@ -544,6 +545,10 @@ def _questions(tasks: Any, names: list[str], question: str | None) -> list[tuple
 
 def _answer(tasks: Any, name: str | None, question: str, weighed: Any) -> Answer:
     task = tasks[name] if name else None
+    if weighed.strange:
+        return Answer(
+            task=name, question=question, text=STRANGE, unit=task.unit if task else None, refused=True
+        )
     stated = task.parse(weighed.text) if task else None
     return Answer(
         task=name,

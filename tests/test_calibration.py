@@ -1,14 +1,17 @@
 """Calibration: temperatures that are found again, sets and intervals that hold the truth as often as they say."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from biomechgpt.language.calibration import (
+    Calibration,
     TaskCalibration,
     conformal,
+    fit,
     fit_labels,
     fit_numbers,
     prediction_set,
@@ -146,3 +149,25 @@ def test_a_label_that_the_model_does_not_know_counts_as_wrong():
     strange = fit_labels(probabilities, ["stroke" if t != "TBI" else "MS" for t in truths], who)
     assert strange.most > known.most
     assert "MS" not in strange.by_label
+
+
+def test_a_bundles_calibration_is_that_of_its_tasks_and_of_how_familiar_movements_are():
+    rows = [
+        {"trial": f"t{i}", "other": None, "participant": f"p{i}", "task": task, "kind": kind, "familiar": -i / 100,
+         "choices": ["a", "b"], "probability": [0.8, 0.2], "label_true": "a" if i % 5 else "b",
+         "low": 1.0, "high": 2.0, "value_true": 1.5}
+        for i in range(40)
+        for task, kind in (("aid", "classification"), ("speed", "regression"), ("said", "description"))
+    ]  # fmt: skip
+    found = fit(pd.DataFrame(rows))
+    assert set(found.tasks) == {"aid", "speed"}
+    assert found.tasks["aid"].temperature == pytest.approx(1, abs=0.05)
+    assert found.tasks["speed"].widen == pytest.approx(-0.5)
+    # The ceil(.97 x 41) = 40th of 40 participants.
+    assert found.least_familiar == pytest.approx(-0.39)
+    assert found.strange(-0.4)
+    assert not found.strange(-0.38)
+    assert not Calibration().strange(-99)
+    few = fit(pd.DataFrame(rows[:60]))
+    assert few.least_familiar is None
+    assert few.tasks["aid"].promised

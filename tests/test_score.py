@@ -78,6 +78,17 @@ def test_scores_are_those_of_separate_passes(made, names):
                 assert mine == pytest.approx(alone(model, prefix, text, tree, answer), abs=1e-4)
 
 
+def test_how_familiar_a_movement_is_does_not_depend_on_the_batch(made):
+    model, encoder = made
+    prefixes = [encoder.prefix(range(n)) for n in (2, 9, 16)]
+    asked = [[question(encoder, "activity")] for _ in prefixes]
+    for prefix, (found,) in zip(prefixes, score(model, prefixes, asked), strict=True):
+        ids = torch.from_numpy(prefix)[None]
+        with torch.inference_mode():
+            log_p = model(input_ids=ids).logits[0].float().log_softmax(dim=-1)
+        assert found.familiar == pytest.approx(float(log_p[:-1].gather(1, ids[0, 1:, None]).mean()), abs=1e-4)
+
+
 def test_what_is_not_followed_is_little(made):
     model, encoder = made
     prefix = encoder.prefix([1, 2, 3, 4])

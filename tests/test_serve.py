@@ -14,6 +14,7 @@ import pytest
 
 from biomechgpt.cohort.readers import SUFFIXES
 from biomechgpt.settings import InputError
+from biomechgpt.tasks import load_tasks
 from conftest import REAL, ROOT
 from serve import app as application
 from serve import examples
@@ -159,6 +160,19 @@ def test_turns_are_the_users_and_the_models_in_turn():
     assert turns((u, "1")) == ["1"]
     assert turns((a, "hello"), (u, "1"), (a, "2"), (u, "3")) == ["1", "2", "3"]
     assert turns((u, "0"), (u, "1"), (a, "x"), (a, "2"), (u, "3")) == ["1", "2", "3"]
+
+
+def test_a_strange_movement_gets_no_answer():
+    from biomechgpt.language.answer import Weighed
+
+    task = {"a": load_tasks(ROOT / "configs/tasks")["walking_speed"]}
+    usual = application._answer(task, "a", "How fast?", Weighed("1.20 m/s", low=1.0, high=1.4))
+    assert (usual.value, usual.low, usual.refused) == (1.2, 1.0, False)
+    strange = application._answer(
+        task, "a", "How fast?", Weighed("1.20 m/s", low=1.0, high=1.4, strange=True)
+    )
+    assert (strange.value, strange.low, strange.refused) == (None, None, True)
+    assert strange.text == application.STRANGE
 
 
 def test_stated_facts_stand_beside_measured_ones():

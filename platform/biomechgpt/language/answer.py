@@ -23,7 +23,7 @@ from biomechgpt.dialogue.chat import SHORTEST, Encoder, Motion, Question, moveme
 from biomechgpt.dialogue.choices import Choices, choices
 from biomechgpt.dialogue.questions import read_questions, read_tasks
 from biomechgpt.language import model as network
-from biomechgpt.language.calibration import TaskCalibration, fit, prediction_set, soften
+from biomechgpt.language.calibration import Calibration, TaskCalibration, fit, prediction_set, soften
 from biomechgpt.language.score import Scores, quantile, score
 from biomechgpt.settings import InputError, Settings, validate
 from biomechgpt.tokenizer import read_tokens, require_same_tokenizer
@@ -49,7 +49,9 @@ class Weighed:
     possible: those that cannot be ruled out. Empty for a number, which is the median of its distribution, with an
     interval (low, high). Both hold the truth `calibration.COVERAGE` of the time, where enough participants were
     there to calibrate them (`promised`). mass: probability that the model gives to all answers together; little
-    where it would rather say something else. An answer that was generated has its text alone.
+    where it would rather say something else. familiar: mean log probability of the movement's tokens; strange: less
+    than that of nearly all movements like those that were learned from. An answer that was generated has its text
+    alone.
     """
 
     text: str
@@ -61,6 +63,8 @@ class Weighed:
     mass: float | None = None
     temperature: float | None = None
     promised: bool = False
+    familiar: float | None = None
+    strange: bool = False
 
 
 class Answerer:
@@ -142,7 +146,8 @@ class Answerer:
 
     def _weighed(self, name: str, scores: Scores) -> Weighed:
         task, tree = self.tasks[name], self.choices[name]
-        fitted = self.calibration.get(name, TaskCalibration())
+        fitted = self.calibration.tasks.get(name, TaskCalibration())
+        strange = self.calibration.strange(scores.familiar)
         if task.kind == "regression":
             assert task.plausible is not None
             numbers = np.asarray(tree.answers)
@@ -154,6 +159,8 @@ class Answerer:
                 high=round(min(max(high + more, middle), task.plausible[1]), task.decimals),
                 mass=scores.mass,
                 promised=fitted.promised,
+                familiar=scores.familiar,
+                strange=strange,
             )
         probability = soften(scores.probability, fitted.temperature)
         order = np.argsort(-probability, kind="stable")
@@ -167,6 +174,8 @@ class Answerer:
             mass=scores.mass,
             temperature=fitted.temperature,
             promised=fitted.promised,
+            familiar=scores.familiar,
+            strange=strange,
         )
 
     @property
@@ -267,6 +276,8 @@ _ANSWERED = [
     ("mass", pa.float64()),
     ("temperature", pa.float64()),
     ("promised", pa.bool_()),
+    ("familiar", pa.float64()),
+    ("strange", pa.bool_()),
 ]
 
 
@@ -369,7 +380,18 @@ def with_parsed(answered: pd.DataFrame, tasks: Any) -> pd.DataFrame:
     )
 
 
-WEIGHED = ("choices", "probability", "possible", "low", "high", "mass", "temperature", "promised")
+WEIGHED = (
+    "choices",
+    "probability",
+    "possible",
+    "low",
+    "high",
+    "mass",
+    "temperature",
+    "promised",
+    "familiar",
+    "strange",
+)
 """What only a model's weighed answers have in the answers table; see `Weighed`."""
 
 
@@ -381,22 +403,21 @@ def calibrate(bundle: str, questions: Artifact, tokens: Artifact, workers: int =
 
     Returns {task: temperature or widening} worth showing.
     """
-    uncalibrated: dict[str, Any] = {}
-    storage.write_json(storage.join(bundle, CALIBRATION), uncalibrated)
-    fitted: dict[str, TaskCalibration] = {}
+    fitted = Calibration()
+    storage.write_json(storage.join(bundle, CALIBRATION), fitted.model_dump(mode="json"))
     if "validation" in read_questions(questions)["split"]:
         settings = AnswerSettings(splits=["validation"], workers=workers)
         fitted = fit(answer_all(bundle, questions, tokens, settings, finished=False))
-    content = {name: one.model_dump(mode="json") for name, one in fitted.items()}
-    storage.write_json(storage.join(bundle, CALIBRATION), content)
-    return {n: round(one.temperature if one.widen is None else one.widen, 3) for n, one in fitted.items()}
+    storage.write_json(storage.join(bundle, CALIBRATION), fitted.model_dump(mode="json"))
+    return {
+        n: round(one.temperature if one.widen is None else one.widen, 3) for n, one in fitted.tasks.items()
+    }
 
 
-def read_calibration(bundle: str) -> dict[str, TaskCalibration]:
-    """{task: calibration} of a bundle; empty while there is none."""
+def read_calibration(bundle: str) -> Calibration:
+    """The calibration of a bundle; an empty one while there is none."""
     uri = storage.join(bundle, CALIBRATION)
-    found = storage.read_json(uri) if storage.exists(uri) else {}
-    return {name: validate(TaskCalibration, one, f"{uri}: {name}") for name, one in found.items()}
+    return validate(Calibration, storage.read_json(uri) if storage.exists(uri) else {}, uri)
 
 
 def read_answers(answers: Artifact) -> pd.DataFrame:

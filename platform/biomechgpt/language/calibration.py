@@ -16,6 +16,8 @@ from biomechgpt.settings import Settings
 
 COVERAGE = 0.9
 """How often a set or an interval holds the truth."""
+USUAL = 0.97
+"""How many movements like those that were learned from are not strange."""
 SPREAD = 0.5
 """Of the logarithm of temperatures, before anything was seen."""
 
@@ -37,6 +39,17 @@ class TaskCalibration(Settings):
     def promised(self) -> bool:
         """Whether its sets or intervals hold the truth as often as COVERAGE says."""
         return bool(self.by_label) or self.most is not None or self.widen is not None
+
+
+class Calibration(Settings):
+    """Of a bundle. least_familiar: mean log probability of a movement's tokens below which it is strange; null: too
+    few participants to say."""
+
+    tasks: dict[str, TaskCalibration] = Field(default_factory=dict)
+    least_familiar: float | None = None
+
+    def strange(self, familiar: float) -> bool:
+        return self.least_familiar is not None and familiar < self.least_familiar
 
 
 def soften(probability: np.ndarray, temperature: float) -> np.ndarray:
@@ -136,8 +149,8 @@ def fit_numbers(
     )
 
 
-def fit(answers: pd.DataFrame) -> dict[str, TaskCalibration]:
-    """{task: its calibration} of an answers table (`answer.with_parsed`) of weighed, uncalibrated answers."""
+def fit(answers: pd.DataFrame) -> Calibration:
+    """The calibration of an answers table (`answer.with_parsed`) of weighed, uncalibrated answers."""
     found = {}
     for (task, kind), rows in answers.groupby(["task", "kind"], sort=False):
         people = rows["participant"].tolist()
@@ -149,7 +162,11 @@ def fit(answers: pd.DataFrame) -> dict[str, TaskCalibration]:
             found[str(task)] = fit_numbers(
                 rows["low"].tolist(), rows["high"].tolist(), rows["value_true"].tolist(), people
             )
-    return found
+    # Of single movements: two in a prompt are another kind of text.
+    known = answers["familiar"].notna() & answers["other"].isna()
+    trials = answers[known].drop_duplicates("trial")
+    most = conformal((-trials["familiar"]).tolist(), trials["participant"].tolist(), USUAL)
+    return Calibration(tasks=found, least_familiar=None if most is None else -most)
 
 
 def _shares(participants: Sequence[str]) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 from transformers import DynamicCache
 
 from biomechgpt.dialogue.choices import Choices
@@ -27,10 +28,12 @@ _AT_ONCE = 16
 @dataclass(frozen=True)
 class Scores:
     """probability: (A,) of each answer given that it is one of them, sums to 1. mass: of all of them together,
-    in the model's own view: little where it would rather say something else."""
+    in the model's own view: little where it would rather say something else. familiar: mean log probability of the
+    prefix's tokens, so of the movement: little of one unlike those that the model has learned."""
 
     probability: np.ndarray
     mass: float
+    familiar: float = 0.0
 
 
 @dataclass
@@ -69,6 +72,7 @@ class _Open:
 class _Trial:
     prefix: int
     questions: list[_Open] = field(default_factory=list)
+    familiar: float = 0.0
 
 
 @torch.inference_mode()
@@ -94,6 +98,7 @@ def score(
     seen = [_seen(parent) for parent in parents]
     reader.read(tokens, [s.sum(axis=1) - 1 for s in seen], seen)
     for row, trial in enumerate(trials):
+        trial.familiar = reader.familiar(row, prefixes[row])
         for q in trial.questions:
             reader.wanted(row, q, np.concatenate([[-1], np.flatnonzero(q.place >= 0)]))
     reader.weigh()
@@ -103,7 +108,7 @@ def score(
         # Trials whose answers are all weighed are not read on as padding.
         rest = [row for row, trial in enumerate(going) if any(len(q.next(least)) for q in trial.questions)]
         if not rest:
-            return [[_scores(q) for q in trial.questions] for trial in trials]
+            return [[_scores(q, trial.familiar) for q in trial.questions] for trial in trials]
         if len(rest) < len(going):
             reader.keep(rest)
             going = [going[row] for row in rest]
@@ -166,10 +171,10 @@ def _seen(parent: np.ndarray) -> np.ndarray:
     return seen
 
 
-def _scores(q: _Open) -> Scores:
+def _scores(q: _Open, familiar: float) -> Scores:
     total = q.total[q.tree.leaf]
     mass = np.logaddexp.reduce(total)
-    return Scores(np.exp(total - mass), float(np.exp(mass)))
+    return Scores(np.exp(total - mass), float(np.exp(mass)), familiar)
 
 
 class _Reader:
@@ -208,6 +213,13 @@ class _Reader:
             use_cache=True,
         ).last_hidden_state
         self._begin, self.length = self.length, self.length + new
+
+    def familiar(self, row: int, prefix: np.ndarray) -> float:
+        """Mean log probability of a prefix's tokens, each after those before it; asked after the first `read`."""
+        states, after = self._states[row, : len(prefix) - 1], torch.from_numpy(prefix[1:]).to(self.device)
+        parts = zip(states.split(self.rows), after.split(self.rows), strict=True)
+        return float(torch.cat([-functional.cross_entropy(self.head(s).float(), t, reduction="none")
+                                for s, t in parts]).mean())  # fmt: skip
 
     def keep(self, rows: list[int]) -> None:
         """Forget all rows but these, which are numbered anew."""
