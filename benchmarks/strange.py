@@ -2,11 +2,12 @@
 
     python benchmarks/strange.py --bundle URI [--trials 100]
 
-Held-out participants' movements are spoilt: `swapped legs` (right leg's angles on the left and the other way, arms as
-they were), `upside down` (every angle's sign), `on all fours` (trunk bent forward, arms as hips of the other side),
-`noise` (any angle of a joint's range in any frame), `shuffled` (its half seconds in any order). Told apart by how
-familiar the language model finds the tokens, by how far the tokenizer gives the movement back (RMSE), and by both (the
-larger of the two, each in ranks of held-out movements). The last line is JSON: {kind: {measure: AUROC, refused}}.
+Held-out participants' movements are spoilt: `swapped legs` (right leg's angles on the left and the other way, arms
+as they were), `upside down` (every angle's sign), `on all fours` (trunk bent forward, arms as hips of the other
+side), `noise` (any angle of a joint's range in any frame), `shuffled` (its half seconds in any order). Told apart
+by how familiar the language model finds the tokens, by how far the tokenizer gives the movement back (RMSE), and by
+both (the larger of the two, each in ranks of held-out movements). The last line is JSON: {kind: {measure: AUROC,
+refused}}.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from biomechgpt import artifact, storage
 from biomechgpt.language import model as network
 from biomechgpt.language.answer import Answerer
 from biomechgpt.skeleton import HIGH_RAD, INDEX, LOW_RAD, N_JOINTS, NAMES
-from biomechgpt.tokenizer import MotionTokenizer
+from biomechgpt.tokenizer import MotionTokenizer, rmse_deg
 
 Movement = np.ndarray
 LEGS = (
@@ -83,7 +84,7 @@ def main() -> None:
     usual = movements(bundle.input("tokens").input("cohort"), options.trials)
     rng = np.random.default_rng(0)
     known = measured(answerer, tokenizer, usual)
-    result = {"usual": {"refused": refused(answerer, known[0])}}
+    result: dict[str, Any] = {"usual": {"refused": refused(answerer, known)}}
     for name, spoil in KINDS.items():
         found = measured(answerer, tokenizer, [spoil(angles, rng).astype(np.float32) for angles in usual])
         truth = np.repeat([0, 1], [len(usual), len(usual)])
@@ -97,7 +98,7 @@ def main() -> None:
         aurocs = {
             measure: round(float(roc_auc_score(truth, values)), 3) for measure, values in scores.items()
         }
-        result[name] = aurocs | {"refused": refused(answerer, found[0])}
+        result[name] = aurocs | {"refused": refused(answerer, found)}
         print(f"{name:14}{result[name]}", flush=True)
     print(json.dumps(result))
 
@@ -118,7 +119,8 @@ def measured(
     """How unfamiliar each is to the language model, and its tokenizer's RMSE in degrees."""
     tokens = tokenizer.encode(some)
     given = tokenizer.decode(tokens)
-    rmse = [np.degrees(np.sqrt(np.mean((a - b[: len(a)]) ** 2))) for a, b in zip(some, given, strict=True)]
+    seen = tokenizer.seen
+    rmse = [rmse_deg(a, b, seen) for a, b in zip(some, given, strict=True)]
     task = next(name for name, task in answerer.tasks.items() if task.annotated and not task.compare)
     question = answerer.tasks[task].phrasings[0]
     unfamiliar = []
@@ -131,8 +133,9 @@ def measured(
     return np.array(unfamiliar), np.array(rmse)
 
 
-def refused(answerer: Answerer, unfamiliar: np.ndarray) -> float:
-    return round(float(np.mean([answerer.calibration.strange(-value) for value in unfamiliar])), 3)
+def refused(answerer: Answerer, found: tuple[np.ndarray, np.ndarray]) -> float:
+    strange = [answerer.calibration.strange(-unlikely, lost) for unlikely, lost in zip(*found, strict=True)]
+    return round(float(np.mean(strange)), 3)
 
 
 if __name__ == "__main__":

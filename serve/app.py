@@ -201,9 +201,17 @@ class Model:
         """What the gateway needs to know: the model, its tasks, its frame rate and how much it reads."""
         return self.about
 
-    async def tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> list[int]:
-        """(T, 34) radians at the tokenizer's rate, and which joints were recorded -> motion tokens."""
-        return (await asyncio.to_thread(self.motion.encode, [angles_rad], [joint_mask]))[0].tolist()
+    async def tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> tuple[list[int], bool]:
+        """(T, 34) radians at the tokenizer's rate, and which joints were recorded -> motion tokens, and whether
+        they lose so much of the movement that it must be unlike those that were learned from."""
+        return await asyncio.to_thread(self._tokenized, angles_rad, joint_mask)
+
+    def _tokenized(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> tuple[list[int], bool]:
+        from biomechgpt.tokenizer import rmse_deg
+
+        tokens = self.motion.encode([angles_rad], [joint_mask])
+        lost = rmse_deg(angles_rad, self.motion.decode(tokens)[0], joint_mask & self.motion.seen)
+        return tokens[0].tolist(), self.answerer.calibration.strange(np.inf, lost)
 
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.01)
     async def answer(self, asked: list[tuple[Any, str | None, Any]]) -> list[Any]:
@@ -285,8 +293,11 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
         asked: list[tuple[str | None, str]],
         measured: Callable[[], Awaitable[dict[str, float | None]]],
         before: list[str] | None = None,
+        strange: bool = False,
     ) -> list[Answer]:
-        """before: turns of the conversation before the question."""
+        """before: turns of the conversation before the question. strange: the movement is."""
+        if strange:
+            return [_strange(about["tasks"], task, question) for task, question in asked]
         made = await asyncio.gather(
             *(ask(model.answer, (motion, t, [*before, q] if before else q)) for t, q in asked)
         )
@@ -303,17 +314,18 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
         about = await ask(model.describe)
         asked = await questions(about, tasks, question, movements=1 if other is None else 2)
         recorded, angles, pelvis, content = await read(about, recording)
-        motion = await ask(model.tokenize, angles, recorded.joint_mask())
+        motion, strange = await ask(model.tokenize, angles, recorded.joint_mask())
         if other is not None:
             beside, more, _, _ = await read(about, other)
-            motion = [motion, await ask(model.tokenize, more, beside.joint_mask())]
+            second, strange_too = await ask(model.tokenize, more, beside.joint_mask())
+            motion, strange = [motion, second], strange or strange_too
 
         async def measured() -> dict[str, float | None]:
             mask, rate_hz = recorded.joint_mask(), about["frame_rate_hz"]
             return await asyncio.to_thread(facts.measure, angles, pelvis, rate_hz, mask)
 
         made = Answers(
-            answers=await answers(about, motion, asked, measured),
+            answers=await answers(about, motion, asked, measured, strange=strange),
             model=about["model"],
             recording=recorded,
             other=beside if other is not None else None,
@@ -351,7 +363,7 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
         """Read a recording: its motion tokens, and a stick figure to show."""
         about = await ask(model.describe)
         recorded, angles, pelvis, _ = await read(about, recording)
-        tokens = await ask(model.tokenize, angles, recorded.joint_mask())
+        tokens, _ = await ask(model.tokenize, angles, recorded.joint_mask())
         points = await asyncio.to_thread(figure.points_m, angles, pelvis, ground="frame")
         drawn = {
             "frame_rate_hz": recorded.frame_rate_hz,
@@ -543,12 +555,15 @@ def _questions(tasks: Any, names: list[str], question: str | None) -> list[tuple
     return asked
 
 
+def _strange(tasks: Any, name: str | None, question: str) -> Answer:
+    unit = tasks[name].unit if name else None
+    return Answer(task=name, question=question, text=STRANGE, unit=unit, refused=True)
+
+
 def _answer(tasks: Any, name: str | None, question: str, weighed: Any) -> Answer:
     task = tasks[name] if name else None
     if weighed.strange:
-        return Answer(
-            task=name, question=question, text=STRANGE, unit=task.unit if task else None, refused=True
-        )
+        return _strange(tasks, name, question)
     stated = task.parse(weighed.text) if task else None
     return Answer(
         task=name,

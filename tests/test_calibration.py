@@ -154,6 +154,7 @@ def test_a_label_that_the_model_does_not_know_counts_as_wrong():
 def test_a_bundles_calibration_is_that_of_its_tasks_and_of_how_familiar_movements_are():
     rows = [
         {"trial": f"t{i}", "other": None, "participant": f"p{i}", "task": task, "kind": kind, "familiar": -i / 100,
+         "rmse_deg": float(i),
          "choices": ["a", "b"], "probability": [0.8, 0.2], "label_true": "a" if i % 5 else "b",
          "low": 1.0, "high": 2.0, "value_true": 1.5}
         for i in range(40)
@@ -168,6 +169,10 @@ def test_a_bundles_calibration_is_that_of_its_tasks_and_of_how_familiar_movement
     assert found.strange(-0.4)
     assert not found.strange(-0.38)
     assert not Calibration().strange(-99)
+    assert found.most_rmse_deg == 39
+    assert found.strange(0, 39.5)
+    assert not found.strange(0, 39)
+    assert not found.strange(0)
     few = fit(pd.DataFrame(rows[:60]))
     assert few.least_familiar is None
     assert few.tasks["aid"].promised

@@ -295,6 +295,7 @@ def room(tmp_path_factory, codebook):
             "activity": ["sitting", "FGA: gait with vertical head turns"][n % 2],
             "impaired": ["yes", "no"][n // 2 % 2],
             "walking_speed": round(rng.uniform(0.3, 2), 2),
+            "rmse_deg": 3.0,
         }
         for n in range(12)
     ]  # fmt: skip

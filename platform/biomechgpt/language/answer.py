@@ -26,7 +26,7 @@ from biomechgpt.language import model as network
 from biomechgpt.language.calibration import Calibration, TaskCalibration, fit, prediction_set, soften
 from biomechgpt.language.score import Scores, quantile, score
 from biomechgpt.settings import InputError, Settings, validate
-from biomechgpt.tokenizer import read_tokens, require_same_tokenizer
+from biomechgpt.tokenizer import ERROR, read_tokens, require_same_tokenizer
 
 VERSION = 4
 
@@ -321,7 +321,8 @@ def answer_all(
     asked = asked.assign(number=np.arange(len(asked)))
     by_motion = asked.groupby(["trial", "other"], sort=False, dropna=False)
     together = by_motion[["task", "question", "number"]].agg(list).reset_index()
-    movements = read_tokens(tokens).select(["trial", "tokens"]).to_pandas().set_index("trial")["tokens"]
+    trials = read_tokens(tokens).to_pandas().set_index("trial")
+    movements, errors = trials["tokens"], trials[ERROR]
     together = together.assign(
         tokens=together["trial"].map(movements),
         other=[None if pd.isna(trial) else movements[trial] for trial in together["other"]],
@@ -353,7 +354,7 @@ def answer_all(
             print(f"answers: {sum(map(len, parts))} of {len(asked)} questions", flush=True)
     answered = asked.merge(pa.concat_tables(parts).to_pandas(), on="number").drop(columns="number")
     answered = answered.rename(columns={"text": "answer_text"})
-    return with_parsed(answered, tasks)
+    return with_parsed(answered, tasks).assign(rmse_deg=answered["trial"].map(errors).astype(float))
 
 
 def with_parsed(answered: pd.DataFrame, tasks: Any) -> pd.DataFrame:

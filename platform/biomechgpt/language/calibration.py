@@ -42,14 +42,18 @@ class TaskCalibration(Settings):
 
 
 class Calibration(Settings):
-    """Of a bundle. least_familiar: mean log probability of a movement's tokens below which it is strange; null: too
-    few participants to say."""
+    """Of a bundle. A movement is strange whose tokens' mean log probability is below least_familiar, or whose
+    tokens lose more than most_rmse_deg of it; null: too few participants to say."""
 
     tasks: dict[str, TaskCalibration] = Field(default_factory=dict)
     least_familiar: float | None = None
+    most_rmse_deg: float | None = None
 
-    def strange(self, familiar: float) -> bool:
-        return self.least_familiar is not None and familiar < self.least_familiar
+    def strange(self, familiar: float, rmse_deg: float | None = None) -> bool:
+        """rmse_deg: None where the tokens alone are known."""
+        unlikely = self.least_familiar is not None and familiar < self.least_familiar
+        lost = self.most_rmse_deg is not None and rmse_deg is not None and rmse_deg > self.most_rmse_deg
+        return unlikely or lost
 
 
 def soften(probability: np.ndarray, temperature: float) -> np.ndarray:
@@ -150,7 +154,7 @@ def fit_numbers(
 
 
 def fit(answers: pd.DataFrame) -> Calibration:
-    """The calibration of an answers table (`answer.with_parsed`) of weighed, uncalibrated answers."""
+    """The calibration of an answers table (`answer.answer_all`) of weighed, uncalibrated answers."""
     found = {}
     for (task, kind), rows in answers.groupby(["task", "kind"], sort=False):
         people = rows["participant"].tolist()
@@ -166,7 +170,12 @@ def fit(answers: pd.DataFrame) -> Calibration:
     known = answers["familiar"].notna() & answers["other"].isna()
     trials = answers[known].drop_duplicates("trial")
     most = conformal((-trials["familiar"]).tolist(), trials["participant"].tolist(), USUAL)
-    return Calibration(tasks=found, least_familiar=None if most is None else -most)
+    lost = trials.dropna(subset="rmse_deg")
+    return Calibration(
+        tasks=found,
+        least_familiar=None if most is None else -most,
+        most_rmse_deg=conformal(lost["rmse_deg"].tolist(), lost["participant"].tolist(), USUAL),
+    )
 
 
 def _shares(participants: Sequence[str]) -> np.ndarray:

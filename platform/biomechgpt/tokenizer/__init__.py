@@ -1,6 +1,7 @@
 """The motion tokenizer: a VQ-VAE, its training, and movement to tokens and back."""
 
 from biomechgpt.tokenizer.encode import (
+    ERROR,
     MotionTokenizer,
     TokensSettings,
     is_mirrored,
@@ -8,10 +9,12 @@ from biomechgpt.tokenizer.encode import (
     read_tokens,
     read_views,
     require_same_tokenizer,
+    rmse_deg,
 )
 from biomechgpt.tokenizer.train import TokenizerSettings, make_tokenizer
 
 __all__ = [
+    "ERROR",
     "MotionTokenizer",
     "TokenizerSettings",
     "TokensSettings",
@@ -21,4 +24,5 @@ __all__ = [
     "read_tokens",
     "read_views",
     "require_same_tokenizer",
+    "rmse_deg",
 ]

@@ -22,7 +22,7 @@ from biomechgpt.settings import InputError, Settings, validate
 from biomechgpt.skeleton import MIRROR_ORDER, N_JOINTS, NAMES, mirror
 from biomechgpt.tokenizer.model import LossSettings, MotionVQVAE, NetworkSettings
 
-VERSION = 2
+VERSION = 3
 
 
 class MotionTokenizer:
@@ -68,6 +68,11 @@ class MotionTokenizer:
     def codebook(self) -> np.ndarray:
         """(vocabulary, code_dim) float32, a row a token; what a step stands for is the sum of its rows."""
         return self.network.quantizer.codebook.detach().cpu().numpy()
+
+    @property
+    def seen(self) -> np.ndarray:
+        """(34,) bool: the joints that it looks at."""
+        return self.network.seen.cpu().numpy().astype(bool)
 
     @property
     def downsampling(self) -> int:
@@ -162,6 +167,12 @@ class MotionTokenizer:
         return torch.from_numpy(array).to(self.device)
 
 
+def rmse_deg(movement: np.ndarray, given: np.ndarray, mask: np.ndarray) -> float:
+    """How far what tokens give back (T' >= T, 34) is from a movement (T, 34), over the joints of `mask` (34,)."""
+    apart = (movement - given[: len(movement)])[:, mask]
+    return float(np.degrees(np.sqrt(np.mean(apart**2)))) if apart.size else 0.0
+
+
 def require_same_tokenizer(*made: Artifact) -> None:
     """Raise InputError, which names both fingerprints, where tokens meet a model of another tokenizer.
 
@@ -189,6 +200,8 @@ class TokensSettings(Settings):
     workers: int = Field(1, ge=1, exclude=True)
 
 
+ERROR = "rmse_deg"
+"""Column of held-out trials: what their tokens lose (`rmse_deg`)."""
 MOVEMENT = ("angles_rad", "joint_mask")
 """Columns that a trial's tokens take the place of."""
 
@@ -223,6 +236,7 @@ class _EncodeShard:
         masks = np.array(block["joint_mask"].to_pylist(), dtype=bool)
         tokens = pa.array(self.tokenizer.encode(movements, masks), pa.list_(pa.int32()))
         made = block.drop_columns(list(MOVEMENT)).append_column("tokens", tokens)
+        made = made.append_column(ERROR, self._errors(movements, masks, tokens, block["split"].to_pylist()))
         if self.views > 1:
             made = made.append_column("views", self._others(movements, masks, block["split"].to_pylist()))
         self.done += len(movements)
@@ -230,6 +244,17 @@ class _EncodeShard:
             self.said = time.time()
             print(f"tokens: {self.done} trials by this worker", flush=True)
         return made
+
+    def _errors(
+        self, movements: list[np.ndarray], masks: np.ndarray, tokens: pa.Array, splits: list[str]
+    ) -> pa.Array:
+        """Held-out trials' errors; of training trials null, which say nothing."""
+        held_out = [i for i, split in enumerate(splits) if split != "train"]
+        errors: list[float | None] = [None] * len(movements)
+        given = self.tokenizer.decode([tokens[i].values.to_numpy() for i in held_out])
+        for i, angles in zip(held_out, given, strict=True):
+            errors[i] = rmse_deg(movements[i], angles, masks[i] & self.tokenizer.seen)
+        return pa.array(errors, pa.float64())
 
     def _others(self, movements: list[np.ndarray], masks: np.ndarray, splits: list[str]) -> pa.Array:
         """The views of training trials beyond their own tokens; of other trials none."""
