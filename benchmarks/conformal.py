@@ -1,7 +1,7 @@
 """How often sets and intervals hold the truth: 100 resplits of new participants into those that they are fitted on
 and those that they are measured on, whole participants.
 
-    python benchmarks/conformal.py --bundle URI [--scale 0.5] [--resplits 100]
+    python benchmarks/conformal.py [--bundle URI] [--scale 0.5] [--resplits 100]
 
 The participants are simulated anew (another seed), so that the bundle saw none of them. Of each task: coverage,
 mean over participants and resplits (target .9), of all labels together and of each; labels in a set, or the width
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from biomechgpt import artifact
+from biomechgpt import artifact, storage
 from biomechgpt.cohort import CohortSettings, make_cohort
 from biomechgpt.dialogue.questions import QuestionsSettings, make_questions, read_tasks
 from biomechgpt.evaluation.trust import trust
@@ -30,14 +30,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--bundle", required=True)
+    parser.add_argument("--bundle", help="URI of a model artifact; by default the demo's")
     parser.add_argument("--cohort", default="configs/cohort/paper.yaml")
     parser.add_argument("--scale", type=float, default=0.5, help="of the simulated study")
     parser.add_argument("--seed", type=int, default=1000, help="of the simulated study; not the bundle's")
     parser.add_argument("--resplits", type=int, default=100)
     parser.add_argument("--root", default="results/artifacts")
     options = parser.parse_args()
-    bundle = artifact.load(options.bundle, "model")
+    uri = options.bundle or storage.read_json("results/demo/metrics.json")["model"]["uri"]
+    bundle = artifact.load(uri, "model")
     over = {"simulator.scale": options.scale, "simulator.seed": options.seed}
     cohort = make_cohort(override(load(CohortSettings, options.cohort), over, "conformal"), options.root)
     tokens = make_tokens(cohort, bundle.input("tokenizer"), TokensSettings(), options.root)

@@ -1,6 +1,6 @@
 """How numbers are best written and read: a base fine-tuned on the numeric tasks alone, in each form of answer.
 
-    python benchmarks/number_forms.py --base URI --tokens URI --tokenizer URI
+    python benchmarks/number_forms.py [--base URI --tokens URI --tokenizer URI]
 
 Forms: `as it is` (1.05 m/s: digits apart, fixed decimals, a unit), `zeros` (as many digits before the point for
 every answer), `coarse` (a decimal less). Read from the distribution over all numbers that a task can have: its
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from biomechgpt import artifact
+from biomechgpt import artifact, storage
 from biomechgpt.artifact import Artifact
 from biomechgpt.dialogue.questions import QuestionsSettings, make_questions, read_questions
 from biomechgpt.experiment.pipeline import LanguageSettings
@@ -41,7 +41,7 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name in ("base", "tokens", "tokenizer"):
-        options.add_argument(f"--{name}", required=True, help=f"URI of a {name} artifact")
+        options.add_argument(f"--{name}", help=f"URI of a {name} artifact; by default the demo's")
     options.add_argument("--config", default="configs/language/stand_in_paper.yaml")
     options.add_argument("--epochs", type=float, default=2.0)
     options.add_argument("--seed", type=int, default=0)
@@ -89,10 +89,17 @@ def readings(model: Artifact, questions: Artifact, tokens: Artifact) -> dict[str
     }
 
 
+def _given(options: argparse.Namespace, name: str) -> Artifact:
+    uri = getattr(options, name)
+    if uri:
+        return artifact.load(uri, name)
+    return artifact.load(storage.read_json("results/demo/metrics.json")["model"]["uri"]).input(name)
+
+
 def main() -> None:
     options = parse()
     network.quiet()
-    base, tokens, tokenizer = (artifact.load(getattr(options, n)) for n in ("base", "tokens", "tokenizer"))
+    base, tokens, tokenizer = (_given(options, name) for name in ("base", "tokens", "tokenizer"))
     over = {"finetune.epochs": options.epochs, "finetune.training.seed": options.seed}
     settings = override(load(LanguageSettings, options.config), over, "number_forms").finetune
     result = {}

@@ -1,7 +1,7 @@
 """Which questions in free words a model refuses: those out of scope that nobody was trained with, and new ways of
 asking what it can answer.
 
-    python benchmarks/scope.py --bundle URI [--trials 20]
+    python benchmarks/scope.py [--bundle URI] [--trials 20]
 
 Each question is asked about movements of held-out participants, as the server asks it: without saying which task it
 is. The last line is JSON: share refused of either.
@@ -10,7 +10,7 @@ is. The last line is JSON: share refused of either.
 import argparse
 import json
 
-from biomechgpt import artifact
+from biomechgpt import artifact, storage
 from biomechgpt.dialogue.questions import read_tasks
 from biomechgpt.language import model as network
 from biomechgpt.language.answer import Answerer
@@ -89,11 +89,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--bundle", required=True)
+    parser.add_argument("--bundle", help="URI of a model artifact; by default the demo's")
     parser.add_argument("--trials", type=int, default=20)
     options = parser.parse_args()
     network.quiet()
-    bundle = artifact.load(options.bundle, "model")
+    uri = options.bundle or storage.read_json("results/demo/metrics.json")["model"]["uri"]
+    bundle = artifact.load(uri, "model")
     tasks = read_tasks(bundle.uri)
     (refusal,) = [task for task in tasks.values() if task.kind == "refusal"]
     known = {text for task in tasks.values() for text in task.phrasings}

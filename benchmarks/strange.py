@@ -1,6 +1,6 @@
 """How well movements unlike those that a model learned from are told from held-out ones, and how many are refused.
 
-    python benchmarks/strange.py --bundle URI [--trials 100]
+    python benchmarks/strange.py [--bundle URI] [--trials 100]
 
 Held-out participants' movements are spoilt: `swapped legs` (right leg's angles on the left and the other way, arms
 as they were), `upside down` (every angle's sign), `on all fours` (trunk bent forward, arms as hips of the other
@@ -74,11 +74,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--bundle", required=True)
+    parser.add_argument("--bundle", help="URI of a model artifact; by default the demo's")
     parser.add_argument("--trials", type=int, default=100)
     options = parser.parse_args()
     network.quiet()
-    bundle = artifact.load(options.bundle, "model")
+    uri = options.bundle or storage.read_json("results/demo/metrics.json")["model"]["uri"]
+    bundle = artifact.load(uri, "model")
     answerer = Answerer(bundle.uri)
     tokenizer = MotionTokenizer.load(bundle.path("motion_tokenizer"))
     usual = movements(bundle.input("tokens").input("cohort"), options.trials)

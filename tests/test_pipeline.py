@@ -21,6 +21,7 @@ from biomechgpt.cohort.readers import opensim
 from biomechgpt.cohort.simulator import SimulatorSettings
 from biomechgpt.cohort.simulator import participants as participants_of
 from biomechgpt.cohort.simulator import trials as trials_of
+from biomechgpt.evaluation.metrics import MAIN
 from biomechgpt.experiment.pipeline import PipelineSettings, run_pipeline
 from biomechgpt.language.finetune import FinetuneSettings, _QLoRA
 from biomechgpt.settings import load, validate
@@ -30,25 +31,29 @@ from biomechgpt.trial import from_row
 from conftest import ROOT
 
 pytestmark = pytest.mark.cluster
-TASKS = {path.stem for path in (ROOT / "configs/tasks").glob("*.yaml")}
+PAPERS = {path.stem for path in (ROOT / "configs/tasks").glob("*.yaml")}
+BEYOND = {path.stem for path in (ROOT / "configs/dialogue").glob("*.yaml")}
 
 
 def test_report_and_metrics_have_their_shape(tiny):
     metrics = json.loads((tiny.out / "metrics.json").read_text())
     assert metrics["data"] == "synthetic"
     assert {"rmse_deg_tracked", "rmse_deg_all", "perplexity"} <= set(metrics["tokenizer"])
-    assert set(metrics["tasks"]) == TASKS
-    for by in metrics["tasks"].values():
-        assert set(by) == {"model", "xgboost", "chance"}
+    assert set(metrics["tasks"]) == PAPERS | BEYOND - {"movement"}
+    for name, by in metrics["tasks"].items():
+        assert set(by) == ({"model", "xgboost", "chance"} if name in PAPERS else {"model"})
         for scores in by.values():
-            assert ({"f1_weighted", "f1_macro"} <= set(scores)) != ("pearson_r" in scores)
+            assert sum(figure in scores for figure in MAIN) == 1
             assert scores["n"] >= scores["participants"] > 0
+        trusted = by["model"].get("trust")
+        assert (trusted is None) == (name in ("description", "out_of_scope"))
+        assert trusted is None or 0 <= trusted["coverage"] <= 1
     assert {"cohort", "tokenizer", "tokens", "finetune", "answers"} <= set(metrics["seconds"])
     page = (tiny.out / "report.html").read_text()
     assert "synthetic" in page
     assert "stand-in" in page
     assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", page)
-    for name in TASKS:
+    for name in metrics["tasks"]:
         assert name.replace("_", " ") in page
     assert 'href="codebook.html"' in page
     codebook = (tiny.out / "codebook.html").read_text()
@@ -158,7 +163,8 @@ def test_a_folder_of_recordings_takes_the_same_path(ray_cluster, tmp_path):
     run_pipeline(load(PipelineSettings, ROOT / "configs/experiments/tiny.yaml", arguments))
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())
     assert metrics["data"] == "recorded"
-    assert set(metrics["tasks"]) == {"activity", "impaired", "description", "out_of_scope", "which_impaired"}
+    # No two people at the same activity, one of them impaired, among those held out.
+    assert set(metrics["tasks"]) == {"activity", "impaired", "description", "out_of_scope"}
     page = (tmp_path / "out/report.html").read_text()
     assert "Data: recorded" in page
     assert "simulated" not in page

@@ -130,7 +130,7 @@ def test_two_recordings_are_compared(client, walk):
     assert again["probabilities"] == pytest.approx(made["answers"][2]["probabilities"], abs=1e-4)
     for files, task in ((both, "activity"), (upload(walk), "quicker")):
         refused = client.post("/v1/answers", files=files, data={"tasks": task})
-        assert refused.status_code == 400
+        assert refused.status_code == 422
         assert f"found '{task}'" in refused.json()["error"]["message"]
     asked = {task["name"]: task["movements"] for task in client.get("/v1/model").json()["tasks"]}
     assert (asked["activity"], asked["quicker"]) == (1, 2)
