@@ -15,6 +15,7 @@ simulator     the embedded default: synthetic people (movement, activities, impa
 splits        which participants are trained on, and which are held out
 norms         what the literature says of healthy people's and patients' walking
 gait          heel strikes, cycles, cadence, speed and steps of a walk
+facts         what a movement's own angles say of it in numbers, an artifact of its own
 drawing       a trial as stick figures and joint curves beside norms
 card          what is in a cohort, for people and for programs
 build         all of it through Ray Data into shards
