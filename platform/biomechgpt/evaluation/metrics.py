@@ -38,6 +38,7 @@ def classification(
 
     f1_weighted: mean of the labels' F1 weighted by their support, as in the paper.
     f1_macro: their plain mean, over the labels present in `true`.
+    by_label: {label: support, precision, recall, f1} of the labels in `true`.
     *_ci: (low, high) of 95 %, None with fewer than two participants.
     """
     truth, guess = np.asarray(true, dtype=str), spoken(predicted)
@@ -49,7 +50,7 @@ def classification(
     }
     names = ("f1_weighted", "f1_macro", "accuracy")
     if not len(truth):
-        return _with_intervals(dict.fromkeys(names), None) | counts
+        return _with_intervals(dict.fromkeys(names), None) | counts | {"by_label": {}}
     labels = np.unique(truth)
     point = {
         "f1_weighted": sk.f1_score(truth, guess, labels=labels, average="weighted", zero_division=0),
@@ -63,6 +64,11 @@ def classification(
     cells = np.zeros((counts["participants"], len(labels), len(labels) + 1))
     np.add.at(cells, (who, rows, columns), 1)
     drawn = np.tensordot(resample(counts["participants"], draws, seed), cells, axes=1)
+    columns = sk.precision_recall_fscore_support(truth, guess, labels=labels, zero_division=0)
+    counts["by_label"] = {
+        str(label): {"support": int(n), "precision": float(p), "recall": float(r), "f1": float(f)}
+        for label, p, r, f, n in zip(labels, *columns, strict=True)
+    }
     return _with_intervals(point, _f1(drawn) if counts["participants"] > 1 else None) | counts
 
 
@@ -91,6 +97,8 @@ def regression(
 
     pearson_r, slope, intercept, p: of predicted against true, over the parsed answers; None where fewer
     than three were parsed or one side is constant. mae, bias: mean of |error| and of error, predicted - true.
+    icc: ICC(2,1), absolute agreement of single measurements (Shrout and Fleiss, Psychol Bull 1979; 86: 420-428).
+    limits_low, limits_high: of agreement, bias -+ 1.96 SD of the errors (Bland and Altman, Lancet 1986; 327: 307).
     """
     truth, guess = np.asarray(true, dtype=float), np.asarray(predicted, dtype=float)
     people = np.asarray(participants, dtype=str)
@@ -101,7 +109,8 @@ def regression(
         "unparsed": int((~parsed).sum()),
     }
     x, y, people = truth[parsed], guess[parsed], people[parsed]
-    point: Scores = dict.fromkeys(("pearson_r", "slope", "intercept", "p", "mae", "bias"))
+    names = ("pearson_r", "slope", "intercept", "p", "mae", "bias", "icc", "limits_low", "limits_high")
+    point: Scores = dict.fromkeys(names)
     if not len(x):
         return _with_intervals(point, None) | counts
     point |= {"mae": np.abs(y - x).mean(), "bias": (y - x).mean()}
@@ -114,10 +123,12 @@ def regression(
             "p": line.pvalue,
         }
     who = np.unique(people, return_inverse=True)[1]
+    u, v = x - x.mean(), y - y.mean()  # centred: sums of squares keep their digits
+    sums = np.stack([np.ones_like(u), u, v, u * u, v * v, u * v, np.abs(y - x), y - x], axis=1)
+    whole = _line(sums.sum(axis=0, keepdims=True))
+    point |= {name: whole[name][0] for name in ("icc", "limits_low", "limits_high")}
     drawn = None
     if len(set(people)) > 1:
-        u, v = x - x.mean(), y - y.mean()  # centred: sums of squares keep their digits
-        sums = np.stack([np.ones_like(u), u, v, u * u, v * v, u * v, np.abs(y - x), y - x], axis=1)
         by_person = np.zeros((who.max() + 1, sums.shape[1]))
         np.add.at(by_person, who, sums)
         drawn = _line(resample(len(by_person), draws, seed) @ by_person)
@@ -131,7 +142,17 @@ def _line(sums: np.ndarray) -> dict[str, np.ndarray]:
     scale_x, scale_y = 1e-12 * np.maximum(uu, 1e-300), 1e-12 * np.maximum(vv, 1e-300)
     varied = (xx > scale_x) & (yy > scale_y) & (n >= 3)
     xx, yy = np.where(varied, xx, np.nan), np.where(varied, yy, np.nan)
+    # Mean squares of a two-way analysis of variance, measured and answered as its two raters.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = (xx + yy + 2 * xy) / 2 / (n - 1)
+        residual = (xx + yy - 2 * xy) / 2 / (n - 1)
+        raters = error**2 / n / 2
+        icc = (between - residual) / (between + residual + 2 * (raters - residual) / n)
+        spread = 1.96 * np.sqrt(2 * np.maximum(residual, 0))
     return {
+        "icc": icc,
+        "limits_low": error / n - spread,
+        "limits_high": error / n + spread,
         "pearson_r": np.clip(xy / np.sqrt(xx * yy), -1, 1),
         "slope": xy / xx,
         "mae": absolute / n,
