@@ -39,7 +39,9 @@ def test_report_and_metrics_have_their_shape(tiny):
     metrics = json.loads((tiny.out / "metrics.json").read_text())
     assert metrics["data"] == "synthetic"
     assert {"rmse_deg_tracked", "rmse_deg_all", "perplexity"} <= set(metrics["tokenizer"])
-    assert set(metrics["tasks"]) == PAPERS | BEYOND - {"movement"}
+    # Few people are held out here: two that can be compared may not be among them.
+    asked = PAPERS | {"description", "out_of_scope", "quicker", "speed_change"}
+    assert asked <= set(metrics["tasks"]) <= PAPERS | BEYOND - {"movement"}
     for name, by in metrics["tasks"].items():
         assert set(by) == ({"model", "xgboost", "chance"} if name in PAPERS else {"model"})
         for scores in by.values():
