@@ -302,7 +302,8 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
             *(ask(model.answer, (motion, t, [*before, q] if before else q)) for t, q in asked)
         )
         given = [_answer(about["tasks"], t, q, weighed) for (t, q), weighed in zip(asked, made, strict=True)]
-        if any(stated := [facts.stated(a.text) for a in given]):
+        # Of two movements a fact would not say which it is of.
+        if len(movements_of(motion)) == 1 and any(stated := [facts.stated(a.text) for a in given]):
             known = await measured()
             for answer, said in zip(given, stated, strict=True):
                 answer.facts = _facts(said, known)

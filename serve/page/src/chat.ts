@@ -217,7 +217,7 @@ function bubble(answer: Answer, asked: string, data: string): HTMLElement {
 
 /** What a description states beside what was measured; a fact that is off is marked. */
 function factTable(facts: Fact[]): HTMLElement {
-  const table = make("table", "facts");
+  const table = make("table", "stated");
   const head = table.createTHead().insertRow();
   for (const title of ["", "stated", "measured", "usual walk"]) head.append(make("th", "", title));
   const body = table.createTBody();
