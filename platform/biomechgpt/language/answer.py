@@ -205,7 +205,6 @@ class Answerer:
             turns = turns[2:]
         return ids
 
-    @torch.inference_mode()
     def generate(self, motions: Sequence[Motion], questions: Sequence[Question]) -> list[str]:
         """One answer a question, about the motion beside it.
 
@@ -217,22 +216,29 @@ class Answerer:
             asked = self._question(motion, question)
             room = self.bundle["max_length"] - len(asked) - self.max_new_tokens
             prompts.append(np.concatenate([self.encoder.fit(motion, room), asked]))
-        length = max(len(p) for p in prompts)
-        ids = np.full((len(prompts), length), self.tokenizer.pad_token_id, dtype=np.int64)
-        for row, prompt in enumerate(prompts):
-            ids[row, length - len(prompt) :] = prompt
-        batch = torch.from_numpy(ids).to(self.model.device)
-        made = self.model.generate(
-            input_ids=batch,
-            attention_mask=(batch != self.tokenizer.pad_token_id).long(),
+        made = self.write(
+            prompts,
             do_sample=False,
             top_k=None,
             top_p=None,
             max_new_tokens=self.max_new_tokens,
             eos_token_id=self.stop,
-            pad_token_id=self.tokenizer.pad_token_id,
         )
-        return self.tokenizer.batch_decode(made[:, length:], skip_special_tokens=True)
+        return self.tokenizer.batch_decode(made, skip_special_tokens=True)
+
+    @torch.inference_mode()
+    def write(self, prompts: Sequence[np.ndarray], **how: Any) -> torch.Tensor:
+        """What the model writes after each prompt (ids, of any length), as one batch: (B, n) ids, padded after
+        their end. how: as transformers' `generate` takes it."""
+        pad, length = self.tokenizer.pad_token_id, max(map(len, prompts))
+        ids = np.full((len(prompts), length), pad, dtype=np.int64)
+        for row, prompt in enumerate(prompts):
+            ids[row, length - len(prompt) :] = prompt
+        batch = torch.from_numpy(ids).to(self.model.device)
+        made = self.model.generate(
+            input_ids=batch, attention_mask=(batch != pad).long(), pad_token_id=pad, **how
+        )
+        return made[:, length:]
 
 
 class _AnswerBatch:
@@ -321,7 +327,7 @@ def answer_all(
     asked = asked.assign(number=np.arange(len(asked)))
     by_motion = asked.groupby(["trial", "other"], sort=False, dropna=False)
     together = by_motion[["task", "question", "number"]].agg(list).reset_index()
-    trials = read_tokens(tokens).to_pandas().set_index("trial")
+    trials = read_tokens(tokens).select(["trial", "tokens", ERROR]).to_pandas().set_index("trial")
     movements, errors = trials["tokens"], trials[ERROR]
     together = together.assign(
         tokens=together["trial"].map(movements),

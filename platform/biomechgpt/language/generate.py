@@ -80,7 +80,6 @@ def _sample(
     return made
 
 
-@torch.inference_mode()
 def _draw(
     answerer: Answerer,
     prompts: Sequence[np.ndarray],
@@ -90,19 +89,13 @@ def _draw(
     settings: SamplingSettings,
 ) -> list[list[int]]:
     pad = answerer.tokenizer.pad_token_id
-    length = max(map(len, prompts))
-    ids = np.full((len(prompts), length), pad, dtype=np.int64)
-    for row, prompt in enumerate(prompts):
-        ids[row, length - len(prompt) :] = prompt
-    batch = torch.from_numpy(ids).to(answerer.model.device)
     first = answerer.tokenizer.convert_tokens_to_ids(motion_token(0))
     end = answerer.tokenizer.convert_tokens_to_ids(MOTION_END)
     # Whole steps only, and none so short that it is no movement.
     least = -(-SHORTEST // len(sizes)) * len(sizes)
-    grammar = _Grammar(first, sizes, end if may_end else None, length, least)
-    made = answerer.model.generate(
-        input_ids=batch,
-        attention_mask=(batch != pad).long(),
+    grammar = _Grammar(first, sizes, end if may_end else None, max(map(len, prompts)), least)
+    made = answerer.write(
+        prompts,
         logits_processor=LogitsProcessorList([grammar]),
         do_sample=True,
         temperature=settings.temperature,
@@ -110,10 +103,9 @@ def _draw(
         top_k=0,
         max_new_tokens=max(longest),
         eos_token_id=end,
-        pad_token_id=pad,
     )
     found = []
-    for row, n in zip(made[:, length:].tolist(), longest, strict=True):
+    for row, n in zip(made.tolist(), longest, strict=True):
         codes = row[: row.index(end)] if end in row else row
         found.append([code - first for code in codes[:n][: n // len(sizes) * len(sizes)] if code != pad])
     return found

@@ -105,19 +105,19 @@ def score(
     going = trials
     while True:
         tokens, seen, positions = [], [], []
+        nexts = [[q.next(least) for q in trial.questions] for trial in going]
         # Trials whose answers are all weighed are not read on as padding.
-        rest = [row for row, trial in enumerate(going) if any(len(q.next(least)) for q in trial.questions)]
+        rest = [row for row, of_trial in enumerate(nexts) if any(map(len, of_trial))]
         if not rest:
             return [[_scores(q, trial.familiar) for q in trial.questions] for trial in trials]
         if len(rest) < len(going):
             reader.keep(rest)
-            going = [going[row] for row in rest]
+            going, nexts = [going[row] for row in rest], [nexts[row] for row in rest]
         for row, trial in enumerate(going):
             ids: list[int] = []
             position: list[int] = []
             rows: list[np.ndarray] = []
-            for q in trial.questions:
-                nodes = q.next(least)
+            for q, nodes in zip(trial.questions, nexts[row], strict=True):
                 for node in nodes:
                     mine = np.zeros(reader.length, dtype=bool)
                     mine[: trial.prefix] = True
