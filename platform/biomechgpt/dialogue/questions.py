@@ -129,6 +129,12 @@ PACES = ((0.8, "slowly"), (1.2, "at a usual pace"), (np.inf, "quickly"))
 cross roads in time (Perry et al., Stroke 1995; 26: 982-989; Langlois et al., AJPH 1997; 87: 393-397)."""
 
 
+def pace(facts: Facts) -> str | None:
+    """A walk's speed in words; None of what is no walk."""
+    speed = facts.get("speed")
+    return None if speed is None else next(words for below, words in PACES if speed <= below)
+
+
 def wanted(task: Task, row: Row, tasks: Tasks, facts: Facts, seed: int) -> str:
     """A description of a movement to be made: what is annotated of a trial in the words of its tasks, its pace and
     how long it lasts; some of it, drawn at random."""
@@ -137,9 +143,8 @@ def wanted(task: Task, row: Row, tasks: Tasks, facts: Facts, seed: int) -> str:
     for annotation in task.of:
         if annotation in words and words[annotation].applies(row):
             said.append(words[annotation].answer(words[annotation].truth(row)))
-    speed = facts.get("speed")
-    if speed is not None:
-        said.append(next(pace for below, pace in PACES if speed <= below))
+    if (usual := pace(facts)) is not None:
+        said.append(usual)
     if facts.get("duration") is not None:
         said.append(say("duration", float(facts["duration"] or 0)))
     kept = [part for n, part in enumerate(said) if n == 0 or _draw(seed, "wanted", n, row["trial"]) % 3]

@@ -5,10 +5,15 @@ participants -> what fine-tuning starts from. After a movement come random quest
 answer, some with the gist of the movement: a few of its own tokens, drawn at random. A gist can only be told by
 gathering the whole movement where an answer begins, which is what answering needs; next tokens alone teach a model
 to look a few tokens back. Some are answered by what the movement's own angles say of it (`cohort.facts`), which
-teaches how long, how quick and how far is told in numbers. No annotation and no participant outside the training
-split gets in.
+teaches how long, how quick and how far is told in numbers. Some movements stand beside another one, and the facts
+compare them; some come after their facts, so that words can call for a movement. No annotation and no participant
+outside the training split gets in.
 """
 
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -21,8 +26,8 @@ from torch import nn
 from biomechgpt import artifact, storage
 from biomechgpt.artifact import Artifact
 from biomechgpt.cohort.facts import FACTS, Facts, describe, make_facts, mirrored, read_facts, say
-from biomechgpt.dialogue.chat import Answer, Encoder
-from biomechgpt.dialogue.questions import read_questions, read_tasks
+from biomechgpt.dialogue.chat import LETTERS, Answer, Encoder, Motion, Tree
+from biomechgpt.dialogue.questions import pace, read_questions, read_tasks
 from biomechgpt.language import model as network
 from biomechgpt.language import stand_in
 from biomechgpt.language.samples import SampleSettings, TreeTrainee, pick_views, plan_batches
@@ -32,7 +37,7 @@ from biomechgpt.tasks import Tasks
 from biomechgpt.tokenizer import MotionTokenizer, is_mirrored, read_views, require_same_tokenizer
 from biomechgpt.training import TrainingSettings, fit
 
-VERSION = 2
+VERSION = 3
 FACTS_SAID = 6
 """Facts in a description of motion pre-training."""
 STAND_IN = "local stand-in (a small Gemma 3 trained here)"
@@ -59,7 +64,26 @@ class PretrainingSettings(SampleSettings):
     descriptions: int = Field(
         1, ge=0, description="random questions a trial, answered by facts measured from its angles"
     )
+    beside: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="share of movements read beside another one, with facts that compare them",
+    )
+    told: float = Field(0.15, ge=0, le=1, description="share of movements that come after their facts")
     training: PretrainingSteps = PretrainingSteps()
+
+    @property
+    def needs_facts(self) -> bool:
+        return bool(self.descriptions or self.beside or self.told)
+
+    @model_validator(mode="after")
+    def _shares_of_one(self) -> "PretrainingSettings":
+        if self.beside + self.told > 1:
+            raise ValueError(
+                f"beside and told: expected at most 1 together, found {self.beside + self.told:g}"
+            )
+        return self
 
 
 class BaseSettings(Settings):
@@ -100,6 +124,61 @@ def check(settings: BaseSettings) -> None:
         ) from None
 
 
+@dataclass
+class _Draw:
+    """Draws what pre-training reads. asked, answered: questions, and somebody else's answer to each; shown: how a
+    movement is asked for, `{}` where its description goes; movements: {trial: motion tokens of each view}."""
+
+    encoder: Encoder
+    settings: PretrainingSettings
+    rng: np.random.Generator
+    asked: list[str]
+    answered: list[str]
+    shown: list[str]
+    movements: dict[str, list[list[int]]]
+    facts: dict[str, Facts]
+
+    @cached_property
+    def comparable(self) -> dict[tuple[str, ...], list[str]]:
+        """Trials by which facts are known of them."""
+        found = defaultdict(list)
+        for trial in self.movements:
+            found[_known(self.facts.get(trial, {}))].append(trial)
+        return found
+
+    def words(self) -> Tree:
+        return self._tree(None, [])
+
+    def tree(self, trial: str, view: int) -> Tree:
+        """A view of a trial: alone, beside another one's, or after its facts."""
+        movement, facts, how = self.movements[trial][view], self._facts(trial, view), self.rng.random()
+        known = _known(facts)
+        if known and how < self.settings.told:
+            words = ", ".join(filter(None, [pace(facts), _described(facts, self.rng)]))
+            question = self.shown[self.rng.integers(len(self.shown))].format(words)
+            return self.encoder.tree(None, [(question, movement)], self.settings.max_length)
+        often = range(self.settings.descriptions)
+        if known and how < self.settings.told + self.settings.beside:
+            among = self.comparable[_known(self.facts[trial])]
+            other = among[self.rng.integers(len(among))]
+            both = facts, self._facts(other, view)
+            compared = [_compared(*both, self.rng) for _ in range(self.settings.gists + len(often))]
+            return self._tree([movement, self.movements[other][view]], compared)
+        gists = self.rng.choice(movement, (self.settings.gists, self.settings.gist_tokens)).tolist()
+        return self._tree(movement, [*gists, *(_described(facts, self.rng) for _ in often)])
+
+    def _facts(self, trial: str, view: int) -> Facts:
+        facts = self.facts.get(trial, {})
+        return mirrored(facts) if is_mirrored(view) else facts
+
+    def _tree(self, motion: Motion | None, said: Sequence[Answer]) -> Tree:
+        # Drawn whatever the trial: not even which questions apply to it may be seen.
+        at = self.rng.integers(len(self.asked), size=self.settings.questions + len(said)).tolist()
+        said = [*said, *(self.answered[i] for i in at[len(said) :])]
+        pairs = [(self.asked[i], answer) for i, answer in zip(at, said, strict=True)]
+        return self.encoder.tree(motion, pairs, self.settings.max_length)
+
+
 class _Motion(TreeTrainee):
     """Text and motion training of all weights, in one run: the text first."""
 
@@ -124,33 +203,26 @@ class _Motion(TreeTrainee):
             self.network = network.load_model(self.base.name, "none", self.base.compute)
         network.extend_vocabulary(self.network, self.tokenizer, codebook, self.base.rows, self.seed)
 
-        encoder, rng = Encoder(self.tokenizer), np.random.default_rng(self.seed)
+        rng = np.random.default_rng(self.seed)
         asked, answered = _shuffled(rows, rng)
-        movements = read_views(artifact.load(tokens)) if self.settings.epochs else {}
-        known = read_facts(artifact.load(facts)) if facts else {}
-
-        def some(movement: list[int] | None, of: Facts) -> list[tuple[str, Answer]]:
-            # Drawn whatever the trial: not even which questions apply to it may be seen.
-            said: list[Answer] = []
-            if movement is not None:
-                gists = rng.choice(movement, (self.settings.gists, self.settings.gist_tokens))
-                said = [*gists.tolist(), *(_described(of, rng) for _ in range(self.settings.descriptions))]
-            at = rng.integers(len(asked), size=self.settings.questions + len(said)).tolist()
-            said += [answered[i] for i in at[len(said) :]]
-            return [(asked[i], answer) for i, answer in zip(at, said, strict=True)]
-
-        length = self.settings.max_length
-        # Of each view its own questions, gists and descriptions.
-        self.trees = []
-        for trial, views in movements.items():
-            of = known.get(trial, {})
-            seen = [mirrored(of) if is_mirrored(view) else of for view in range(len(views))]
-            self.trees.append(
-                [encoder.tree(view, some(view, of), length) for view, of in zip(views, seen, strict=True)]
-            )
+        shown = [words for task in tasks.values() if task.kind == "generation" for words in task.phrasings]
+        draw = _Draw(
+            Encoder(self.tokenizer),
+            self.settings,
+            rng,
+            asked,
+            answered,
+            shown or ["{}"],
+            read_views(artifact.load(tokens)) if self.settings.epochs else {},
+            read_facts(artifact.load(facts)) if facts else {},
+        )
+        # Of each view its own questions, gists and facts.
+        self.trees = [
+            [draw.tree(trial, view) for view in range(len(views))] for trial, views in draw.movements.items()
+        ]
         self.text = len(self.trees)
         n_text = self.base.text_steps * self.settings.batch_size if self.base.name is None else 0
-        self.trees += [[encoder.tree(None, some(None, {}), length)] * self.views for _ in range(n_text)]
+        self.trees += [[draw.words()] * self.views for _ in range(n_text)]
 
     def model(self) -> nn.Module:
         return network.TreeModel(self.network)
@@ -175,14 +247,33 @@ def _save(model: Any, tokenizer: Any, uri: str) -> dict[str, Any]:
 
 
 def _spoken(tasks: Tasks, rows: list[dict[str, Any]]) -> list[str]:
-    names = [say(name, 0) for name in FACTS]
+    names = [say(name, 0) for name in FACTS] + ["movement A", "more in movement B", "change of -0.0"]
     return [p for task in tasks.values() for p in task.phrasings] + [row["answer"] for row in rows] + names
 
 
 def _described(facts: Facts, rng: np.random.Generator) -> str:
     """Some of the facts in any order: each has to be told by the movement, not by what was said before it."""
-    known = [name for name in FACTS if facts.get(name) is not None]
-    return describe(facts, rng.permutation(known)[:FACTS_SAID].tolist())
+    return describe(facts, rng.permutation(_known(facts))[:FACTS_SAID].tolist())
+
+
+def _known(facts: Facts) -> tuple[str, ...]:
+    return tuple(name for name in FACTS if facts.get(name) is not None)
+
+
+def _compared(a: Facts, b: Facts, rng: np.random.Generator) -> str:
+    """Some facts of movements A and B: of one of them, in which there is more, or what changes from A to B."""
+    said = []
+    for name in rng.permutation(_known(a))[:FACTS_SAID].tolist():
+        values = float(a[name] or 0), float(b[name] or 0)
+        one = int(rng.integers(2))
+        said.append(
+            (
+                f"movement {LETTERS[one]} {say(name, values[one])}",
+                f"more {FACTS[name].says} in movement {LETTERS[int(values[1] > values[0])]}",
+                f"change of {say(name, values[1] - values[0])}",
+            )[rng.integers(3)]
+        )
+    return ", ".join(said)
 
 
 def _shuffled(rows: list[dict[str, Any]], rng: np.random.Generator) -> tuple[list[str], list[str]]:
@@ -204,7 +295,7 @@ def make_base(
     check(settings)
     require_same_tokenizer(tokens, tokenizer)
     inputs = {"questions": questions, "tokens": tokens, "tokenizer": tokenizer}
-    if settings.motion.epochs and settings.motion.descriptions:
+    if settings.motion.epochs and settings.motion.needs_facts:
         inputs["facts"] = make_facts(tokens.input("cohort"), root)
 
     def build(uri: str) -> dict[str, Any]:
