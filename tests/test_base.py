@@ -101,5 +101,5 @@ def test_comparisons_say_what_was_measured():
 
 
 def test_shares_of_more_than_all_are_refused():
-    with pytest.raises(InputError, match="at most 1 together, found 1[.]3"):
+    with pytest.raises(InputError, match=r"at most 1 together, found 1\.3"):
         validate(PretrainingSettings, {"beside": 0.7, "told": 0.6}, "base.yaml")

@@ -50,10 +50,12 @@ ENCODER = make_encoder()
 PREFIX = ENCODER.text("<bos><start_of_turn>user\n" + MOTION_START).tolist()
 codes = st.lists(st.integers(0, CODES - 1), max_size=80)
 spoken = st.sampled_from(PHRASINGS) | st.text(st.characters(codec="utf-8"), max_size=20).map(str.strip)
+harmless = spoken.filter(lambda text: not any(token in text for token in SPECIALS))
+"""Without control tokens, which a chat template would take for what they are."""
 
 
 @FEW
-@given(codes, spoken, spoken)
+@given(codes, harmless, harmless)
 def test_a_dialogue_is_what_the_chat_template_writes(tokens, question, answer):
     motion = "".join(motion_token(code) for code in tokens)
     asked = [{"role": "user", "content": f"{MOTION_START}{motion}{MOTION_END}{question}"}]
@@ -298,7 +300,7 @@ def test_phrasings_are_drawn_evenly_and_tasks_interleave():
 
 
 @FEW
-@given(st.lists(spoken, min_size=1, max_size=7).filter(lambda turns: len(turns) % 2))
+@given(st.lists(harmless, min_size=1, max_size=7).filter(lambda turns: len(turns) % 2))
 def test_a_conversation_is_what_the_chat_template_writes(turns):
     roles = ["user", "assistant"]
     asked = [{"role": roles[n % 2], "content": text} for n, text in enumerate(turns)]
