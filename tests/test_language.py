@@ -519,6 +519,28 @@ def test_a_weighed_answer_is_what_generation_says_and_has_its_probability(bundle
                     assert answer.text == text
 
 
+def test_an_answer_over_phrasings_is_their_mean_whichever_of_them_was_asked(bundle):
+    answerer = Answerer(bundle[1].uri)
+    movement = [*range(20)]
+    for task in answerer.tasks.values():
+        first = task.phrasings[:3]
+        alone = [answerer.weigh([movement], [[(task.name, words)]])[0][0] for words in first]
+        assert [len(one.by_phrasing) for one in alone] == [1, 1, 1]
+        answerer.bundle["phrasings"] = 3
+        together = [answerer.weigh([movement], [[(task.name, words)] * 2])[0] for words in first]
+        answerer.bundle["phrasings"] = 1
+        for one, other in together:
+            assert (one.text, one.by_phrasing) == (other.text, other.by_phrasing)
+            assert sorted(one.by_phrasing) == sorted(each.text for each in alone)
+            if task.kind == "classification":
+                for label, p in zip(one.choices, one.probability, strict=True):
+                    mean = np.mean([w.probability[w.choices.index(label)] for w in alone])
+                    assert p == pytest.approx(mean, abs=1e-4)
+            else:
+                low, high = min(w.low for w in alone), max(w.high for w in alone)
+                assert low <= task.parse(one.text) <= high
+
+
 def test_a_mixed_batch_is_answered_in_order_and_as_each_alone(bundle):
     answerer = Answerer(bundle[1].uri)
     tasks = list(answerer.tasks.values())

@@ -5,7 +5,7 @@ A task's question is answered by weighing every answer that it can have; any oth
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -28,7 +28,7 @@ from biomechgpt.language.score import Scores, quantile, score
 from biomechgpt.settings import InputError, Settings, validate
 from biomechgpt.tokenizer import ERROR, read_tokens, require_same_tokenizer
 
-VERSION = 4
+VERSION = 5
 
 
 class AnswerSettings(Settings):
@@ -50,8 +50,8 @@ class Weighed:
     interval (low, high). Both hold the truth `calibration.COVERAGE` of the time, where enough participants were
     there to calibrate them (`promised`). mass: probability that the model gives to all answers together; little
     where it would rather say something else. familiar: mean log probability of the movement's tokens; strange: less
-    than that of nearly all movements like those that were learned from. An answer that was generated has its text
-    alone.
+    than that of nearly all movements like those that were learned from. by_phrasing: the answer in each of the
+    phrasings that it is the mean of. An answer that was generated has its text alone.
     """
 
     text: str
@@ -65,6 +65,7 @@ class Weighed:
     promised: bool = False
     familiar: float | None = None
     strange: bool = False
+    by_phrasing: list[str] = field(default_factory=list)
 
 
 class Answerer:
@@ -127,31 +128,49 @@ class Answerer:
     ) -> list[list[Weighed]]:
         """Answers to the (task, question) pairs asked of each motion, as one batch; tasks that are `annotated`.
 
+        Probabilities are the mean over the question and other phrasings of its task, as many as the bundle says.
         A movement longer than fine-tuning ever saw loses its end, as it would have there; a conversation its
         beginning.
         """
         prefixes, questions = [], []
         for motion, pairs in zip(motions, asked, strict=True):
-            texts = [self._question(motion, question) for _, question in pairs]
+            ways = [(task, way) for task, question in pairs for way in self._ways(task, question)]
+            texts = [self._question(motion, way) for _, way in ways]
             room = self.bundle["max_length"] - max(map(len, texts)) - self.max_new_tokens
             prefixes.append(self.encoder.fit(motion, room))
             questions.append(
-                [(text, self.choices[task]) for text, (task, _) in zip(texts, pairs, strict=True)]
+                [(text, self.choices[task]) for text, (task, _) in zip(texts, ways, strict=True)]
             )
         scores = score(self.model, prefixes, questions)
-        return [
-            [self._weighed(task, found) for (task, _), found in zip(pairs, row, strict=True)]
-            for pairs, row in zip(asked, scores, strict=True)
-        ]
+        found = []
+        for pairs, row in zip(asked, scores, strict=True):
+            each = iter(row)
+            found.append(
+                [self._weighed(task, [next(each) for _ in self._ways(task, asks)]) for task, asks in pairs]
+            )
+        return found
 
-    def _weighed(self, name: str, scores: Scores) -> Weighed:
-        task, tree = self.tasks[name], self.choices[name]
+    def _ways(self, task: str, question: Question) -> list[Question]:
+        """A question and the same in other phrasings."""
+        turns = [question] if isinstance(question, str) else list(question)
+        others = [words for words in self.tasks[task].phrasings if words != turns[-1]]
+        return [question, *([*turns[:-1], words] for words in others[: self.bundle.get("phrasings", 1) - 1])]
+
+    def _weighed(self, name: str, ways: Sequence[Scores]) -> Weighed:
+        task, tree, scores = self.tasks[name], self.choices[name], ways[0]
+        if len(ways) > 1:
+            scores = replace(
+                scores,
+                probability=np.mean([way.probability for way in ways], axis=0),
+                mass=float(np.mean([way.mass for way in ways])),
+            )
         fitted = self.calibration.tasks.get(name, TaskCalibration())
         strange = self.calibration.strange(scores.familiar)
         if task.kind == "regression":
             assert task.plausible is not None
             numbers = np.asarray(tree.answers)
             low, middle, high = (quantile(numbers, scores.probability, q) for q in (0.05, 0.5, 0.95))
+            alone = [quantile(numbers, way.probability, 0.5) for way in ways]
             more = fitted.widen or 0.0
             return Weighed(
                 task.answer(middle),
@@ -161,6 +180,7 @@ class Answerer:
                 promised=fitted.promised,
                 familiar=scores.familiar,
                 strange=strange,
+                by_phrasing=[task.answer(number) for number in alone],
             )
         probability = soften(scores.probability, fitted.temperature)
         order = np.argsort(-probability, kind="stable")
@@ -176,6 +196,7 @@ class Answerer:
             promised=fitted.promised,
             familiar=scores.familiar,
             strange=strange,
+            by_phrasing=[task.answer(str(tree.answers[int(way.probability.argmax())])) for way in ways],
         )
 
     @property
@@ -284,6 +305,7 @@ _ANSWERED = [
     ("promised", pa.bool_()),
     ("familiar", pa.float64()),
     ("strange", pa.bool_()),
+    ("by_phrasing", pa.list_(pa.string())),
 ]
 
 
@@ -398,6 +420,7 @@ WEIGHED = (
     "promised",
     "familiar",
     "strange",
+    "by_phrasing",
 )
 """What only a model's weighed answers have in the answers table; see `Weighed`."""
 

@@ -26,7 +26,7 @@ from biomechgpt.settings import Settings
 from biomechgpt.tokenizer import read_views, require_same_tokenizer
 from biomechgpt.training import TrainingSettings, fit
 
-VERSION = 5
+VERSION = 6
 # Every linear layer of the language model; not those of the vision tower that Gemma 3 4B brings along.
 OTHER = r"vision_tower|multi_modal_projector"
 LAYERS = rf"(?!.*(?:{OTHER})).*\.(?:[qkvo]|gate|up|down)_proj"
@@ -43,7 +43,8 @@ class AdapterSettings(Settings):
 class FinetuneSettings(SampleSettings):
     """Defaults are the paper's for 4B, but for `samples`, which changes speed and not the loss.
 
-    adapter: null trains all weights of the language model, which needs `quantization: none`.
+    adapter: null trains all weights of the language model, which needs `quantization: none`. phrasings: each
+    question with answers to choose from is asked in so many, and its answer averaged over them; the paper's is 1.
     """
 
     adapter: AdapterSettings | None = AdapterSettings()
@@ -52,6 +53,7 @@ class FinetuneSettings(SampleSettings):
     gradient_checkpointing: bool = False
     rows_rate: float = Field(1.0, gt=0, description="learning rate of motion tokens' rows over the adapters'")
     batch_size: int = Field(10, ge=1)
+    phrasings: int = Field(1, ge=1)
     training: TrainingSettings = TrainingSettings(learning_rate=2e-4)
 
     @model_validator(mode="after")
@@ -192,6 +194,7 @@ def make_model(
                 "tokenizer": tokenizer.fingerprint,
                 "max_length": settings.max_length,
                 "turns": settings.turns > 0,
+                "phrasings": settings.phrasings,
                 "longest_answer": figures["longest_answer"],
                 "labels": _labels(questions),
             },
