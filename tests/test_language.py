@@ -35,7 +35,7 @@ from biomechgpt.language import model as network
 from biomechgpt.language.answer import Answerer
 from biomechgpt.language.base import BaseSettings, check, make_base
 from biomechgpt.language.export import export_model
-from biomechgpt.language.samples import pick_views, plan_batches
+from biomechgpt.language.samples import plan_batches
 from biomechgpt.settings import InputError, load, override, validate
 from biomechgpt.tasks import load_tasks
 from biomechgpt.tokenizer import MotionTokenizer
@@ -160,11 +160,13 @@ def test_a_tree_is_its_pairs_in_loss_and_gradient(extended, trees, weights):
 
 
 def test_each_time_a_tree_is_read_it_is_one_of_its_views():
-    batches = plan_batches([5, 9, 7], 2, 40.0, seed=1)
-    picked = pick_views(batches, 4, seed=1)
-    assert [[i // 4 for i in batch] for batch in picked] == batches
-    assert picked == pick_views(batches, 4, seed=1) != pick_views(batches, 4, seed=2)
-    assert {i % 4 for batch in picked for i in batch if i // 4 == 2} == {0, 1, 2, 3}
+    lengths = [*(5, 90, 6, 7), *(9, 50, 80, 3), *(7, 60, 5, 70)]
+    batches = plan_batches(lengths, 2, 40.0, seed=1, views=4)
+    assert Counter(i // 4 for batch in batches for i in batch) == {0: 40, 1: 40, 2: 40}
+    assert batches == plan_batches(lengths, 2, 40.0, seed=1, views=4)
+    assert {i % 4 for batch in batches for i in batch if i // 4 == 2} == {0, 1, 2, 3}
+    # Alike lengths together are those of the views that are read.
+    assert np.mean([np.ptp([lengths[i] for i in batch]) for batch in batches]) < np.ptp(lengths) / 4
 
 
 def test_a_padded_batch_of_trees_is_the_trees_alone(extended, trees):

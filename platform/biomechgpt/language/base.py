@@ -30,7 +30,7 @@ from biomechgpt.dialogue.chat import LETTERS, Answer, Encoder, Motion, Tree
 from biomechgpt.dialogue.questions import pace, read_questions, read_tasks
 from biomechgpt.language import model as network
 from biomechgpt.language import stand_in
-from biomechgpt.language.samples import SampleSettings, TreeTrainee, pick_views, plan_batches
+from biomechgpt.language.samples import SampleSettings, TreeTrainee, plan_batches
 from biomechgpt.language.stand_in import StandInSettings
 from biomechgpt.settings import InputError, Settings
 from biomechgpt.tasks import Tasks
@@ -229,11 +229,12 @@ class _Motion(TreeTrainee):
 
     def plan(self) -> list[list[int]]:
         size = self.settings.batch_size
-        text = [list(range(at, at + size)) for at in range(self.text, len(self.trees), size)]
+        texts = range(self.text * self.views, len(self.trees) * self.views, self.views)
+        plan = [list(texts[at : at + size]) for at in range(0, len(texts), size)]
         if self.settings.epochs:
-            lengths = [len(views[0]) for views in self.trees[: self.text]]
-            text += plan_batches(lengths, size, self.settings.epochs, self.seed)
-        return pick_views(text, self.views, self.seed)
+            lengths = [len(view) for views in self.trees[: self.text] for view in views]
+            plan += plan_batches(lengths, size, self.settings.epochs, self.seed, self.views)
+        return plan
 
     def finish(self, model: nn.Module) -> dict[str, Any]:
         return _save(self.network, self.tokenizer, self.uri)

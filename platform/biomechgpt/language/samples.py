@@ -95,11 +95,15 @@ def _answer(row: Mapping[str, Any], in_mirror: bool) -> str:
     return (row.get("answer_mirrored") if in_mirror else None) or row["answer"]
 
 
-def plan_batches(lengths: Sequence[int], batch_size: int, epochs: float, seed: int) -> list[list[int]]:
-    """Shuffled batches over `epochs` (a fraction allowed), alike lengths together: little is padding."""
-    rng = np.random.default_rng(seed)
-    n = len(lengths)
+def plan_batches(
+    lengths: Sequence[int], batch_size: int, epochs: float, seed: int, views: int = 1
+) -> list[list[int]]:
+    """Shuffled batches of sample numbers over `epochs` (a fraction allowed), alike lengths together: little is
+    padding. Of each `views` samples in a row one is drawn each time."""
+    rng = np.random.default_rng((seed, views))
+    n = len(lengths) // views
     order = np.concatenate([rng.permutation(n) for _ in range(int(np.ceil(epochs)))])[: round(epochs * n)]
+    order = order * views + rng.integers(views, size=len(order))
     batches: list[list[int]] = []
     pool = batch_size * 16
     for at in range(0, len(order), pool):
@@ -107,12 +111,6 @@ def plan_batches(lengths: Sequence[int], batch_size: int, epochs: float, seed: i
         cut = [alike[i : i + batch_size] for i in range(0, len(alike), batch_size)]
         batches += [cut[i] for i in rng.permutation(len(cut))]
     return batches
-
-
-def pick_views(batches: list[list[int]], views: int, seed: int) -> list[list[int]]:
-    """Sample numbers, `views` a tree: each time that a tree is read, one of its views drawn at random."""
-    rng = np.random.default_rng((seed, views))
-    return [[i * views + int(rng.integers(views)) for i in batch] for batch in batches]
 
 
 class TreeTrainee(Trainee):
@@ -129,9 +127,8 @@ class TreeTrainee(Trainee):
         return len(self.trees[0]) if self.trees else 1
 
     def plan(self) -> list[list[int]]:
-        lengths = [len(views[0]) for views in self.trees]
-        batches = plan_batches(lengths, self.settings.batch_size, self.settings.epochs, self.seed)
-        return pick_views(batches, self.views, self.seed)
+        lengths = [len(view) for views in self.trees for view in views]
+        return plan_batches(lengths, self.settings.batch_size, self.settings.epochs, self.seed, self.views)
 
     def collate(self, samples: list[int]) -> dict[str, Tensor]:
         trees = [self.trees[i // self.views][i % self.views] for i in samples]
