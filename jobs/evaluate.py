@@ -1,4 +1,4 @@
-"""Answers, XGBoost and chance, measured."""
+"""Answers beside baselines, measured: an evaluation with its page."""
 
 from pydantic import Field
 
@@ -9,21 +9,11 @@ from biomechgpt.job import run_job
 
 class Job(EvaluationSettings):
     answers: str = Field(exclude=True, description="URI of the answers artifact")
-    questions: str = Field(exclude=True, description="URI of the questions artifact")
-    tokens: str = Field(exclude=True, description="URI of the tokens artifact")
-    tokenizer: str = Field(exclude=True, description="URI of the tokenizer artifact")
     root: str = Field("results/artifacts", exclude=True)
 
 
 def main(settings: Job) -> object:
-    return make_evaluation(
-        artifact.load(settings.answers, "answers"),
-        artifact.load(settings.questions, "questions"),
-        artifact.load(settings.tokens, "tokens"),
-        artifact.load(settings.tokenizer, "tokenizer"),
-        settings,
-        settings.root,
-    )
+    return make_evaluation(artifact.load(settings.answers, "answers"), settings, settings.root)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from fastapi import FastAPI, File, Form, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
-from pydantic import BaseModel, Field
+from pydantic import Field
 from ray import serve
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
@@ -24,7 +24,6 @@ from starlette.exceptions import HTTPException
 
 from biomechgpt import artifact, cluster, figure, storage
 from biomechgpt.cohort import facts, gait, readers, recordings
-from biomechgpt.cohort.facts import FACTS
 from biomechgpt.cohort.quality import QualitySettings
 from biomechgpt.cohort.readers import ReaderSettings
 from biomechgpt.dialogue.chat import movements_of
@@ -32,16 +31,28 @@ from biomechgpt.experiment import tracking
 from biomechgpt.experiment.tracking import TrackingSettings
 from biomechgpt.settings import InputError, Settings, validate
 from biomechgpt.skeleton import NAMES
-from biomechgpt.tasks import REFUSED
 from serve import examples, fhir
 from serve.guard import ApiError, Guard, response
+from serve.schema import (
+    LONGEST,
+    NOTICE,
+    About,
+    Answer,
+    Answers,
+    Chat,
+    Explanation,
+    Motion,
+    Recorded,
+    Turn,
+    answer_of,
+    notice_of,
+    stated_facts,
+    strange_answer,
+    sure,
+)
 
 KEY = "BIOMECHGPT_API_KEY"
 STATIC = Path(__file__).parent / "static"
-LONGEST = 2000
-"""Characters of a question."""
-STRANGE = "I cannot say: this movement is unlike those that I have learned from."
-NOTICE = "No clinical claim is made: this is research software, not a medical device."
 
 
 class ServeSettings(Settings):
@@ -51,6 +62,9 @@ class ServeSettings(Settings):
     tracking: TrackingSettings = TrackingSettings()
     readers: ReaderSettings = ReaderSettings()
     quality: QualitySettings = QualitySettings()
+    risk: float | None = Field(
+        None, gt=0, le=1, description="of a wrong label; answers of more are uncertain"
+    )
     replicas: int = Field(1, ge=1)
     gpus: float = Field(0, ge=0, description="of each replica")
     batch_size: int = Field(16, ge=1, description="most questions answered together")
@@ -61,104 +75,6 @@ class ServeSettings(Settings):
     max_requests: int = Field(64, ge=1, description="requests at once; more are refused with 503")
     max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024)
     max_frames: int = Field(60_000, ge=100, description="of a recording as it comes")
-
-
-class Stated(BaseModel):
-    """A fact that an answer states, and the same measured from the joint angles (null where they do not say):
-    within their tolerance they agree. usual: in most healthy adults' walks, null without a norm."""
-
-    name: str
-    unit: str
-    stated: float
-    measured: float | None
-    agrees: bool
-    usual: tuple[float, float] | None
-
-
-class Answer(BaseModel):
-    """task: which of the model's tasks was asked, null for a question of one's own; label or value: what the
-    answer states, both null where it states neither. probabilities: of each label, calibrated on participants
-    nobody was trained on; possible: the labels that cannot be ruled out, likeliest first; low, high: an interval of
-    the value. Set and interval hold the truth 9 times in 10 where this is `promised`: enough participants were
-    there to fit them. A question of one's own has none of them. refused: the question is none that movement can
-    answer, or the movement is unlike those that the model has learned from. facts: that a description states."""
-
-    task: str | None
-    question: str
-    text: str
-    label: str | None = None
-    value: float | None = None
-    unit: str | None = None
-    probabilities: dict[str, float] = {}
-    possible: list[str] = []
-    promised: bool = False
-    low: float | None = None
-    high: float | None = None
-    refused: bool = False
-    facts: list[Stated] = []
-
-
-class About(BaseModel):
-    """fingerprint: of the bundle; base: its language base; data: nature of the data it was trained on."""
-
-    fingerprint: str
-    base: str
-    data: str
-
-
-class Recorded(BaseModel):
-    """What was found in a recording. used_s: how much of it the model can read; repaired: gaps filled in it."""
-
-    name: str
-    frames: int
-    duration_s: float
-    used_s: float
-    frame_rate_hz: float
-    knee_flexion: str
-    missing_joints: list[str]
-    repaired: str | None
-
-    def joint_mask(self) -> np.ndarray:
-        return ~np.isin(NAMES, self.missing_joints)
-
-
-class Answers(BaseModel):
-    answers: list[Answer]
-    model: About
-    notice: str = NOTICE
-    recording: Recorded | None = None
-    other: Recorded | None = None
-
-
-class Motion(BaseModel):
-    """tokens and tokenizer (its fingerprint): what /v1/chat takes; figure: a stick figure, positions in metres, a
-    frame a row."""
-
-    recording: Recorded
-    tokens: list[int]
-    tokenizer: str
-    figure: dict[str, Any]
-
-
-class Turn(BaseModel):
-    role: str = Field(pattern="^(user|assistant)$")
-    content: str = Field(min_length=1, max_length=LONGEST)
-
-
-class Chat(BaseModel):
-    """The last message is the question. A model that was trained on conversations reads those before it too.
-    tokens: of a movement, or of each of two that are compared. tokenizer: that made the tokens; another one than
-    the model's is refused."""
-
-    tokens: (
-        Annotated[list[int], Field(min_length=1, max_length=20_000)]
-        | Annotated[
-            list[Annotated[list[int], Field(min_length=1, max_length=20_000)]],
-            Field(min_length=2, max_length=2),
-        ]
-    )
-    tokenizer: str | None = None
-    messages: list[Turn] = Field(min_length=1, max_length=200)
 
 
 # Who asked what is nobody's business: no request is logged.
@@ -191,6 +107,7 @@ class Model:
             "codes": len(self.motion.codebook),
             "tokenizer": self.motion.fingerprint,
             "longest_s": self.answerer.longest_movement / self.motion.tokens_per_s,
+            "usual_s": self.answerer.bundle.get("usual_tokens", 0) / self.motion.tokens_per_s,
         }
         self.answer.set_max_batch_size(batch_size)  # type: ignore[attr-defined]
         self.answer.set_batch_wait_timeout_s(batch_wait_s)  # type: ignore[attr-defined]
@@ -217,6 +134,14 @@ class Model:
     async def answer(self, asked: list[tuple[Any, str | None, Any]]) -> list[Any]:
         """(motion, task or None, question) -> `language.answer.Weighed`; as `Answerer.answer` takes them."""
         return await asyncio.to_thread(self.answerer.answer, asked)
+
+    async def explain(
+        self, angles_rad: np.ndarray, joint_mask: np.ndarray, asked: list[tuple[str, str]]
+    ) -> list[Any]:
+        """As `language.explain.explain`."""
+        from biomechgpt.language.explain import explain
+
+        return await asyncio.to_thread(explain, self.answerer, self.motion, angles_rad, joint_mask, asked)
 
     async def measure(self, tokens: list[int]) -> dict[str, float | None]:
         """Facts of the movement that motion tokens give back."""
@@ -294,23 +219,34 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
         measured: Callable[[], Awaitable[dict[str, float | None]]],
         before: list[str] | None = None,
         strange: bool = False,
+        risk: float | None = None,
+        duration_s: float | None = None,
     ) -> list[Answer]:
-        """before: turns of the conversation before the question. strange: the movement is."""
+        """before: turns of the conversation before the question. strange: the movement is. risk: that is wanted;
+        duration_s: of the movement."""
         if strange:
-            return [_strange(about["tasks"], task, question) for task, question in asked]
+            return [strange_answer(about["tasks"], task, question) for task, question in asked]
         made = await asyncio.gather(
             *(ask(model.answer, (motion, t, [*before, q] if before else q)) for t, q in asked)
         )
-        given = [_answer(about["tasks"], t, q, weighed) for (t, q), weighed in zip(asked, made, strict=True)]
+        given = [
+            answer_of(about["tasks"], t, q, weighed) for (t, q), weighed in zip(asked, made, strict=True)
+        ]
+        wanted = settings.risk if risk is None else risk
+        given = [sure(answer, wanted, about["usual_s"], duration_s) for answer in given]
         # Of two movements a fact would not say which it is of.
         if len(movements_of(motion)) == 1 and any(stated := [facts.stated(a.text) for a in given]):
             known = await measured()
             for answer, said in zip(given, stated, strict=True):
-                answer.facts = _facts(said, known)
+                answer.facts = stated_facts(said, known)
         return given
 
     async def answer_recording(
-        recording: UploadFile | None, tasks: list[str], question: str | None, other: UploadFile | None = None
+        recording: UploadFile | None,
+        tasks: list[str],
+        question: str | None,
+        other: UploadFile | None = None,
+        risk: float | None = None,
     ) -> tuple[Answers, bytes]:
         about = await ask(model.describe)
         asked = await questions(about, tasks, question, movements=1 if other is None else 2)
@@ -326,11 +262,13 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
             return await asyncio.to_thread(facts.measure, angles, pelvis, rate_hz, mask)
 
         made = Answers(
-            answers=await answers(about, motion, asked, measured, strange=strange),
+            answers=await answers(
+                about, motion, asked, measured, strange=strange, risk=risk, duration_s=recorded.used_s
+            ),
             model=about["model"],
             recording=recorded,
             other=beside if other is not None else None,
-            notice=_notice(about["model"]),
+            notice=notice_of(about["model"]),
         )
         return made, content
 
@@ -344,7 +282,7 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
             for movements in (1, 2)
             for task in _askable(about["tasks"], movements).values()
         ]  # fmt: skip
-        return about["model"].model_dump() | {"notice": _notice(about["model"]), "tasks": tasks}
+        return about["model"].model_dump() | {"notice": notice_of(about["model"]), "tasks": tasks}
 
     @app.get("/v1/examples")
     async def list_examples() -> dict[str, Any]:
@@ -380,9 +318,47 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
         tasks: Annotated[list[str] | None, Form(description="names of tasks, or `all`")] = None,
         question: Annotated[str | None, Form(description="a question of your own")] = None,
         other: Annotated[UploadFile | None, File(description="a second one, to be compared: B")] = None,
+        risk: Annotated[float | None, Form(gt=0, le=1, description="of a wrong label, that is taken")] = None,
     ) -> Answers:
         """Answers to tasks or to a question about one recording, or about two: the first is A, the other B."""
-        return (await answer_recording(recording, tasks or [], question, other))[0]
+        return (await answer_recording(recording, tasks or [], question, other, risk))[0]
+
+    @app.post("/v1/explanations")
+    async def explanation(
+        recording: Annotated[UploadFile, File(description="a file of any reader's format")],
+        task: Annotated[str, Form(description="name of a task with labels or a number")],
+        question: Annotated[str | None, Form(description="a phrasing of it")] = None,
+    ) -> Explanation:
+        """Which seconds and joints of a recording an answer rests on: what becomes of it without them."""
+        about = await ask(model.describe)
+        tasks = {name: t for name, t in _askable(about["tasks"], 1).items() if t.annotated}
+        if task not in tasks:
+            raise ApiError("bad_request", f"task: expected one of {', '.join(tasks)}, found {task!r}")
+        words = (question or "").strip() or tasks[task].phrasings[0]
+        if words not in tasks[task].phrasings:
+            raise ApiError("bad_request", f"question: expected a phrasing of {task}, found {words!r}")
+        recorded, angles, _, _ = await read(about, recording)
+        tokens, strange = await ask(model.tokenize, angles, recorded.joint_mask())
+
+        async def nothing() -> dict[str, float | None]:
+            return {}
+
+        (given,) = await answers(about, tokens, [(task, words)], nothing, strange=strange)
+        if given.refused:
+            raise ApiError("bad_recording", given.text)
+        (told,) = await ask(model.explain, angles, recorded.joint_mask(), [(task, words)])
+        points = dict.fromkeys(figure.POINTS, 0.0)
+        for joint, weight in told.joints.items():
+            points[figure.PIVOTS[joint]] += weight
+        return Explanation(
+            answer=given,
+            of=told.of,
+            seconds=told.seconds,
+            joints=told.joints,
+            points=points,
+            model=about["model"],
+            notice=notice_of(about["model"]),
+        )
 
     @app.post("/v1/chat")
     async def chat(chat: Chat) -> Answers:
@@ -404,7 +380,7 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
             return await ask(model.measure, movements[0])
 
         made = await answers(about, chat.tokens, asked, measured, turns[:-1])
-        return Answers(answers=made, model=about["model"], notice=_notice(about["model"]))
+        return Answers(answers=made, model=about["model"], notice=notice_of(about["model"]))
 
     @app.get("/fhir/metadata")
     async def metadata() -> Response:
@@ -515,23 +491,6 @@ def _turns(messages: list[Turn]) -> list[str]:
     return turns
 
 
-def _facts(said: dict[str, float], known: dict[str, float | None]) -> list[Stated]:
-    found = []
-    for name, value in said.items():
-        fact, measured = FACTS[name], known.get(name)
-        found.append(
-            Stated(
-                name=fact.says,
-                unit=fact.unit,
-                stated=value,
-                measured=None if measured is None else round(measured, fact.decimals),
-                agrees=measured is not None and abs(measured - value) <= fact.tolerance,
-                usual=facts.usual(name),
-            )
-        )
-    return found
-
-
 def _questions(tasks: Any, names: list[str], question: str | None) -> list[tuple[str | None, str]]:
     """(task or None, question) of each thing asked."""
     names = [part.strip() for name in names for part in name.split(",") if part.strip()]
@@ -554,38 +513,6 @@ def _questions(tasks: Any, names: list[str], question: str | None) -> list[tuple
     if not asked:
         raise ApiError("bad_request", "expected `tasks` (names, or all) or a `question`, found neither")
     return asked
-
-
-def _strange(tasks: Any, name: str | None, question: str) -> Answer:
-    unit = tasks[name].unit if name else None
-    return Answer(task=name, question=question, text=STRANGE, unit=unit, refused=True)
-
-
-def _answer(tasks: Any, name: str | None, question: str, weighed: Any) -> Answer:
-    task = tasks[name] if name else None
-    if weighed.strange:
-        return _strange(tasks, name, question)
-    stated = task.parse(weighed.text) if task else None
-    return Answer(
-        task=name,
-        question=question,
-        text=weighed.text,
-        label=stated if isinstance(stated, str) else None,
-        value=stated if isinstance(stated, float) else None,
-        unit=task.unit if task else None,
-        probabilities=dict(zip(weighed.choices, weighed.probability, strict=True)),
-        possible=weighed.possible,
-        promised=weighed.promised,
-        low=weighed.low,
-        high=weighed.high,
-        refused=any(t.kind == "refusal" and t.parse(weighed.text) == REFUSED for t in tasks.values()),
-    )
-
-
-def _notice(about: About) -> str:
-    if "synthetic" not in about.data:
-        return NOTICE
-    return f"{NOTICE} Trained on synthetic data: its answers mean nothing about a patient."
 
 
 async def _asked(request: Request) -> dict[str, Any]:

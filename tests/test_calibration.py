@@ -15,6 +15,7 @@ from biomechgpt.language.calibration import (
     fit_labels,
     fit_numbers,
     prediction_set,
+    risks,
     soften,
     temperature,
 )
@@ -176,3 +177,33 @@ def test_a_bundles_calibration_is_that_of_its_tasks_and_of_how_familiar_movement
     few = fit(pd.DataFrame(rows[:60]))
     assert few.least_familiar is None
     assert few.tasks["aid"].promised
+
+
+def test_risk_is_of_answers_at_least_so_sure_and_few_people_cannot_show_a_small_one():
+    confidence, right = [0.9, 0.8, 0.7, 0.6], [1, 1, 0, 1]
+    curve = risks(confidence, right, [*"abcd"])
+    assert curve == [(0.9, 1 / 2), (0.8, 1 / 3), (0.7, 2 / 4), (0.6, 2 / 5)]
+    fitted = TaskCalibration(risks=curve)
+    assert [fitted.risk(c) for c in (0.95, 0.8, 0.65, 0.5)] == [1 / 3, 1 / 3, 2 / 5, None]
+    assert TaskCalibration().risk(0.9) is None
+    twice = risks([0.9, 0.9, 0.8, 0.8], [1, 1, 1, 0], ["a", "a", "b", "b"])
+    assert twice == [(0.9, 1 / 2), (0.8, (0.5 + 1) / 3)]
+
+
+def test_wanted_risk_holds_for_other_people():
+    rng = np.random.default_rng(0)
+
+    def people(n, trials=6):
+        skill = np.repeat(rng.uniform(-0.1, 0.1, n), trials)
+        confidence = rng.uniform(0.5, 1, n * trials)
+        right = rng.random(n * trials) < np.clip(confidence + skill, 0, 1)
+        return confidence, right.astype(float), np.repeat([f"p{i}" for i in range(n)], trials)
+
+    wrong = []
+    for _ in range(40):
+        fitted = TaskCalibration(risks=risks(*people(60)))
+        confidence, right, _ = people(60)
+        given = np.array([(fitted.risk(c) or 1) <= 0.2 for c in confidence])
+        wrong.append(1 - right[given].mean())
+        assert given.mean() > 0.3
+    assert np.mean(wrong) < 0.2

@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
 
-from biomechgpt import storage
-from biomechgpt.artifact import Artifact
-from biomechgpt.evaluation import baselines, summary, write_report
+from biomechgpt.evaluation import baselines, summary, table, write_report
 from biomechgpt.evaluation.metrics import (
     OTHER,
     UNPARSED,
@@ -295,12 +293,12 @@ def answers(task, truths, texts, people=None) -> pd.DataFrame:
 
 
 def test_what_the_model_said_is_scored_as_it_was_understood():
-    table = answers(AID, ["none", "cane", "cane", "cane"], ["No device.", "a cane", "no device", "well..."])
-    scores = score(table, AID)
-    assert table["label_predicted"].tolist()[:3] == ["none", "cane", "none"]
+    rows = answers(AID, ["none", "cane", "cane", "cane"], ["No device.", "a cane", "no device", "well..."])
+    scores = score(rows, AID)
+    assert rows["label_predicted"].tolist()[:3] == ["none", "cane", "none"]
     assert (scores["accuracy"], scores["unparsed"]) == (0.5, 1)
-    table = answers(SPEED, [1.0, 1.5, 2.0, 0.5], ["1.10 m/s", "1.60 m/s.", "about 2.10", "slow"], [*"pqrs"])
-    scores = score(table, SPEED)
+    rows = answers(SPEED, [1.0, 1.5, 2.0, 0.5], ["1.10 m/s", "1.60 m/s.", "about 2.10", "slow"], [*"pqrs"])
+    scores = score(rows, SPEED)
     assert scores["pearson_r"] == pytest.approx(1)
     assert scores["bias"] == pytest.approx(0.1)
     assert (scores["n"], scores["unparsed"]) == (4, 1)
@@ -310,51 +308,38 @@ def test_what_the_model_said_is_scored_as_it_was_understood():
 def test_a_baseline_answers_the_very_questions_in_the_tasks_own_words(task):
     truths = ["none", "cane", "cane"] if task is AID else [1.0, 1.5, 2.0]
     asked = answers(task, truths, ["?", "?", "?"], [*"pqr"])[::-1]
-    table = baselines.as_answers(asked, task, np.array(truths[::-1]), "xgboost")
+    rows = baselines.as_answers(asked, task, np.array(truths[::-1]), "xgboost")
     same = ["trial", "participant", "task", "question", "answer_true", "label_true", "value_true"]
-    pd.testing.assert_frame_equal(table[same], asked[same])
-    assert table["answer_text"].tolist() == table["answer_true"].tolist()
-    assert set(table["source"]) == {"xgboost"}
-    scores = score(table, task)
+    pd.testing.assert_frame_equal(rows[same], asked[same])
+    assert rows["answer_text"].tolist() == rows["answer_true"].tolist()
+    assert set(rows["source"]) == {"xgboost"}
+    scores = score(rows, task)
     assert scores["unparsed"] == 0
     assert scores["accuracy" if task is AID else "pearson_r"] == pytest.approx(1)
 
 
-def evaluation_of(folder, table, tokenizer=None) -> Artifact:
-    """An evaluation artifact as `make_evaluation` leaves it."""
-    tasks = {}
-    for (name, source), rows in table.groupby(["task", "source"]):
-        tasks.setdefault(name, {})[source] = score(rows, TASKS[name], draws=50)
-    evaluation = artifact_of("evaluation", folder, tokenizer or {})
-    metrics = {"data": "recorded", "tokenizer": tokenizer or {}, "tasks": tasks}
-    storage.write_json(evaluation.path("metrics.json"), metrics)
-    table.to_parquet(evaluation.path("predictions.parquet"), index=False)
-    return evaluation
-
-
-def artifact_of(kind, folder, figures) -> Artifact:
-    manifest = {"kind": kind, "fingerprint": "f" * 16, "made": "today", "inputs": {}, "figures": figures}
-    return Artifact(str(folder / kind), manifest)
-
-
-def report_of(folder, evaluation, base="Gemma", stand_in=False) -> str:
-    model = artifact_of("model", folder, {"base": base})
-    report = write_report(
-        evaluation, evaluation, model, str(folder), seconds={"cohort": 1.0}, settings={}, stand_in=stand_in
-    )
-    metrics = storage.read_json(f"{folder}/metrics.json")
-    metrics["tokenizer"] |= {"rmse_deg_tracked": 5.78, "perplexity": 300.0}
+def report_of(folder, rows, tokenizer=None, base="Gemma", stand_in=False) -> tuple[str, dict]:
+    """The page and the metrics of an answers table, written as `make_evaluation` does."""
+    about = {
+        "data": "recorded", "stand_in": stand_in, "model": {"uri": "m", "fingerprint": "f" * 16, "base": base},
+        "tokenizer": {"rmse_deg_tracked": 5.78, "perplexity": 300.0} | (tokenizer or {}),
+        "tasks": [task.model_dump(mode="json") for task in TASKS.values()],
+        "searched": {"aid": {"note": None}}, "seconds": {"cohort": 1.0}, "settings": {}, "made_from": {},
+        "made": "today", "draws": 50, "seed": 0,
+    }  # fmt: skip
+    table.write(f"{folder}/answers.parquet", rows, about)
+    metrics = write_report(f"{folder}/answers.parquet", f"{folder}/out")
+    assert metrics == json.loads((folder / "out/metrics.json").read_text())
     assert len(summary(metrics).splitlines()) == 2 + len(metrics["tasks"])
-    return storage.read_bytes(report).decode()
+    return (folder / "out/report.html").read_text(), metrics
 
 
 def test_a_report_stands_without_the_figures_that_there_are_not(tmp_path):
     said = answers(AID, ["none", "cane"], ["I do not know", "a horse"], ["p", "p"])
     read = answers(SPEED, [1.0, 2.0], ["fast", "slow"], ["p", "p"])
-    evaluation = evaluation_of(tmp_path, pd.concat([said, read]))
-    scores = evaluation.read_json("metrics.json")["tasks"]
+    page, metrics = report_of(tmp_path, pd.concat([said, read]))
+    scores = metrics["tasks"]
     assert scores["speed"]["model"]["pearson_r"] is scores["speed"]["model"]["mae"] is None
-    page = report_of(tmp_path, evaluation)
     assert page.count("<svg") == 2
     assert not re.search(r"\b(nan|None|Undefined)\b", page)
     assert UNPARSED in page
@@ -363,13 +348,14 @@ def test_a_report_stands_without_the_figures_that_there_are_not(tmp_path):
 def test_a_report_shows_the_figures_and_escapes_what_was_said(tmp_path):
     said = answers(AID, ["none", "cane"] * 4, ["<script>alert(1)</script>", "no device"] * 4, [*"pqrspqrs"])
     others = baselines.as_answers(said, AID, np.array(["none", "none"] * 4), "chance")
-    evaluation = evaluation_of(
+    page, metrics = report_of(
         tmp_path,
         pd.concat([said, others]),
         {"rmse_deg_by_joint": dict.fromkeys(NAMES, 4.0), "rmse_deg_all": 4.4},
+        base="a <b>base",
+        stand_in=True,
     )
-    page = report_of(tmp_path, evaluation, base="a <b>base", stand_in=True)
-    scores = evaluation.read_json("metrics.json")["tasks"]["aid"]
+    scores = metrics["tasks"]["aid"]
     for source in ("model", "chance"):
         assert f"<td>{scores[source]['f1_weighted']:.2f}" in page
     assert "4.40°" in page
@@ -387,7 +373,8 @@ def test_a_table_of_figures_has_a_dash_for_none():
         "tokenizer": {"rmse_deg_tracked": 1, "perplexity": 2},
         "tasks": {"speed": by},
     }
-    assert summary(metrics).splitlines()[-1].split() == ["speed", "pearson_r", "-", "-", "0.12", "0", "0"]
+    last = summary(metrics).splitlines()[-1].split()
+    assert last == ["speed", "pearson_r", *"-----", "0.12", "0", "0"]
 
 
 @FEW

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from biomechgpt import artifact, settings, storage
+from biomechgpt.evaluation.measure import SOURCES
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.compare import CompareSettings, run_compare, tables
 from biomechgpt.experiment.promote import PromoteSettings, run_promote, winner
@@ -107,11 +108,18 @@ def test_tables_of_variants_and_the_champion_by_validation(tiny, mlflow):
     assert "Data: synthetic. Language base: local stand-in" in text
     rows = {line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")}
     assert {"all tasks", "activity+impaired", "all tasks, on its training set"} < rows
-    assert {"XGBoost on token histograms", "chance (labels shuffled before training)"} < rows
+    assert set(SOURCES.values()) - {"Model"} < rows
     first = next(line for line in text.splitlines() if line.startswith("| all tasks |")).split("|")
     assert re.fullmatch(r"0\.\d\d \(0\.\d\d\)", first[2].strip())
     assert first[3].strip() == "0.94 (0.01)"  # the paper's 1B, activity
-    runs = comparison.read_json("comparison.json")["runs"]
+    made = comparison.read_json("comparison.json")
+    runs, paired = made["runs"], made["paired"]
+    assert [(one["variant"], one["task"]) for one in paired] == [
+        ("activity+impaired", "activity"),
+        ("activity+impaired", "impaired"),
+    ]
+    assert all(one["p"] <= one["p_holm"] <= 1 for one in paired)
+    assert "**Each variant less all tasks**" in text
     whole = [r for r in runs if r["variant"] == "all tasks"]
     assert len({r["model"] for r in whole}) == 2
     assert len({artifact.load(r["model"]).input("tokens").uri for r in runs}) == 1

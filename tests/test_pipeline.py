@@ -21,6 +21,7 @@ from biomechgpt.cohort.readers import opensim
 from biomechgpt.cohort.simulator import SimulatorSettings
 from biomechgpt.cohort.simulator import participants as participants_of
 from biomechgpt.cohort.simulator import trials as trials_of
+from biomechgpt.evaluation.measure import RIVALS, SOURCES
 from biomechgpt.evaluation.metrics import MAIN
 from biomechgpt.experiment.pipeline import PipelineSettings, run_pipeline
 from biomechgpt.language.finetune import FinetuneSettings, _QLoRA
@@ -43,14 +44,18 @@ def test_report_and_metrics_have_their_shape(tiny):
     asked = PAPERS | {"description", "out_of_scope", "quicker", "speed_change"}
     assert asked <= set(metrics["tasks"]) <= PAPERS | BEYOND - {"movement"}
     for name, by in metrics["tasks"].items():
-        assert set(by) == ({"model", "xgboost", "chance"} if name in PAPERS else {"model"})
+        assert set(by) == (set(SOURCES) if name in PAPERS else {"model"})
         for scores in by.values():
             assert sum(figure in scores for figure in MAIN) == 1
             assert scores["n"] >= scores["participants"] > 0
         trusted = by["model"].get("trust")
         assert (trusted is None) == (name in ("description", "out_of_scope"))
         assert trusted is None or 0 <= trusted["coverage"] <= 1
-    assert {"cohort", "tokenizer", "tokens", "finetune", "answers"} <= set(metrics["seconds"])
+    assert {"cohort", "tokenizer", "tokens", "model", "answers"} <= set(metrics["seconds"])
+    assert {one["against"] for one in metrics["comparisons"]} == set(RIVALS)
+    assert {one["by"] for one in metrics["subgroups"]} >= {"age", "sex"}
+    assert {"answers.parquet", "metrics.json", "report.html"} <= set(tiny.evaluation.manifest["files"])
+    assert metrics == tiny.evaluation.read_json("metrics.json")
     page = (tiny.out / "report.html").read_text()
     assert "synthetic" in page
     assert "stand-in" in page

@@ -17,7 +17,7 @@ from biomechgpt.settings import InputError
 from biomechgpt.tasks import load_tasks
 from conftest import REAL, ROOT
 from serve import app as application
-from serve import examples
+from serve import examples, schema
 from serve.guard import ApiError, Guard
 
 KEY = os.environ[application.KEY]
@@ -69,7 +69,14 @@ def test_the_page_and_probes_need_no_key_and_everything_else_does(url):
         assert nobody.get("/healthz").json() == {"status": "ok"}
         assert nobody.get("/readyz").status_code == 200
         paths = nobody.get("/openapi.json").json()["paths"]
-        assert {"/v1/answers", "/v1/chat", "/healthz", "/readyz", "/fhir/$answer-motion"} <= set(paths)
+        assert {
+            "/v1/answers",
+            "/v1/chat",
+            "/v1/explanations",
+            "/healthz",
+            "/readyz",
+            "/fhir/$answer-motion",
+        } <= set(paths)
         for path in ("/v1/model", "/v1/examples", "/fhir/metadata", "/v1/nowhere"):
             assert nobody.get(path).status_code == 401
         for wrong in ("Bearer wrong", f"bearer {KEY}x", KEY, b"Bearer \xff\xfe"):
@@ -154,7 +161,7 @@ def test_a_conversation_changes_what_is_read(client, walk):
 
 def test_turns_are_the_users_and_the_models_in_turn():
     def turns(*said):
-        return application._turns([application.Turn(role=r, content=c) for r, c in said])
+        return application._turns([schema.Turn(role=r, content=c) for r, c in said])
 
     u, a = "user", "assistant"
     assert turns((u, "1")) == ["1"]
@@ -166,17 +173,73 @@ def test_a_strange_movement_gets_no_answer():
     from biomechgpt.language.answer import Weighed
 
     task = {"a": load_tasks(ROOT / "configs/tasks")["walking_speed"]}
-    usual = application._answer(task, "a", "How fast?", Weighed("1.20 m/s", low=1.0, high=1.4))
+    usual = schema.answer_of(task, "a", "How fast?", Weighed("1.20 m/s", low=1.0, high=1.4))
     assert (usual.value, usual.low, usual.refused) == (1.2, 1.0, False)
-    strange = application._answer(
-        task, "a", "How fast?", Weighed("1.20 m/s", low=1.0, high=1.4, strange=True)
-    )
+    strange = schema.answer_of(task, "a", "How fast?", Weighed("1.20 m/s", low=1.0, high=1.4, strange=True))
     assert (strange.value, strange.low, strange.refused) == (None, None, True)
-    assert strange.text == application.STRANGE
+    assert strange.text == schema.STRANGE
+
+
+def test_an_answer_says_what_it_rests_on(client, tiny, walk):
+    tasks = load_tasks(ROOT / "configs/tasks")
+    for task in ("activity", "cadence"):
+        made = client.post("/v1/explanations", files=upload(walk), data={"task": task})
+        assert made.status_code == 200, made.text
+        body = made.json()
+        asked = client.post("/v1/answers", files=upload(walk), data={"tasks": task}).json()["answers"]
+        assert body["answer"] == asked[0]
+        begins, ends = [s[0] for s in body["seconds"]], [s[1] for s in body["seconds"]]
+        assert begins[0] == 0
+        assert begins[1:] == ends[:-1]
+        assert ends[-1] <= asked_seconds(client, walk) + 0.2
+        assert "knee_angle_r" in body["joints"]
+        assert sum(body["joints"].values()) == pytest.approx(sum(body["points"].values()))
+        if task == "activity":
+            assert body["of"] == pytest.approx(max(asked[0]["probabilities"].values()), abs=1e-4)
+            assert all(body["of"] - 1 <= s[2] <= body["of"] for s in body["seconds"])
+        phrased = client.post("/v1/explanations", files=upload(walk),
+                              data={"task": task, "question": tasks[task].phrasings[1]})  # fmt: skip
+        assert phrased.json()["answer"]["question"] == tasks[task].phrasings[1]
+    for wrong, name in (({"task": "quicker"}, "quicker"), ({"task": "description"}, "description"),
+                        ({"task": "activity", "question": "Who won?"}, "Who won?")):  # fmt: skip
+        refused = client.post("/v1/explanations", files=upload(walk), data=wrong)
+        assert refused.status_code == 422
+        assert f"found '{name}'" in refused.json()["error"]["message"]
+
+
+def asked_seconds(client, walk):
+    return client.post("/v1/motions", files=upload(walk)).json()["recording"]["used_s"]
+
+
+def test_an_answer_of_more_risk_than_is_wanted_is_uncertain_and_says_what_helps(client, walk):
+    made = client.post("/v1/answers", files=upload(walk), data={"tasks": "activity,cadence", "risk": 0.0001})
+    label, number = made.json()["answers"]
+    assert label["uncertain"]
+    assert label["label"] is None
+    assert label["text"].startswith("Uncertain; most likely ")
+    assert "another recording" in label["advice"]
+    assert label["probabilities"]
+    assert not number["uncertain"]
+    usual = client.post("/v1/answers", files=upload(walk), data={"tasks": "activity"}).json()["answers"][0]
+    assert not usual["uncertain"]
+    assert client.post("/v1/answers", files=upload(walk), data={"tasks": "all", "risk": 2}).status_code == 422
+
+
+def test_a_short_movement_is_told_that_a_longer_one_helps():
+    answer = schema.Answer(
+        task="a", question="?", text="cane", label="cane", risk=0.2, probabilities={"cane": 0.7}
+    )
+    assert schema.sure(answer, None, 12, 3) == schema.sure(answer, 0.2, 12, 3) == answer
+    assert "this has 3 s, those it learned from 12" in schema.sure(answer, 0.1, 12, 3).advice
+    assert "longer" not in schema.sure(answer, 0.1, 12, 13).advice
+    nothing_fitted = answer.model_copy(update={"risk": None})
+    assert schema.sure(nothing_fitted, 0.5, 12, 3).uncertain
 
 
 def test_stated_facts_stand_beside_measured_ones():
-    made = application._facts({"cadence": 100, "knee_r": 60, "duration": 9}, {"cadence": 104.4, "knee_r": 40})
+    made = schema.stated_facts(
+        {"cadence": 100, "knee_r": 60, "duration": 9}, {"cadence": 104.4, "knee_r": 40}
+    )
     assert [(f.name, f.stated, f.measured, f.agrees) for f in made] == [
         ("cadence", 100, 104, True), ("right knee", 60, 40, False), ("duration", 9, None, False)
     ]  # fmt: skip
@@ -419,6 +482,13 @@ def test_the_page_in_a_browser(url):
         page.locator("#ask").fill("What activity is being performed?")
         page.locator("#send").click()
         expect(page.locator("#messages .message.answer")).to_have_count(1, timeout=60_000)
+        page.locator("#messages .message.answer .why").click()
+        expect(page.locator("#why-text")).to_contain_text("rests most on", timeout=60_000)
+        assert page.locator("#why-strip i").count() > 1
+        if folder := os.environ.get("BIOMECHGPT_SCREENSHOTS"):
+            page.screenshot(path=f"{folder}/why.png")
+        page.locator("#why-close").click()
+        expect(page.locator("#why")).to_be_hidden()
         page.locator("#file").set_input_files(
             {"name": "a.mot", "mimeType": "text/plain", "buffer": b"nothing"}
         )

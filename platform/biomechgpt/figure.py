@@ -90,6 +90,11 @@ _SEGMENTS: tuple[_Segment, ...] = tuple(
 POINTS: tuple[str, ...] = ("pelvis", *(segment.end for segment in _SEGMENTS))
 """`pelvis` is midway between the hips, `head` its centre at eye height, `hand` its finger tips."""
 
+PIVOTS: dict[str, str] = {
+    joint: segment.start for segment in reversed(_SEGMENTS) for joint, _ in segment.hinges
+}
+"""{joint: the point of POINTS where it turns}."""
+
 BONES: tuple[tuple[int, int], ...] = tuple(
     (POINTS.index(segment.start), POINTS.index(segment.end)) for segment in _SEGMENTS
 )

@@ -17,7 +17,7 @@ from biomechgpt import artifact, cluster, storage
 from biomechgpt.artifact import Artifact
 from biomechgpt.cohort import gait, norms
 from biomechgpt.skeleton import INDEX
-from biomechgpt.trial import FIXED, from_row
+from biomechgpt.trial import read_shard
 
 VERSION = 1
 
@@ -153,11 +153,9 @@ def read_facts(facts: Artifact) -> dict[str, Facts]:
 
 
 def _of_shard(source: str, item: dict[str, Any]) -> dict[str, Any]:
-    fs, path = storage.arrow_filesystem(storage.join(source, item["shard"]))
-    with fs.open_input_file(path) as file:
-        table = pq.read_table(file, columns=FIXED.names)
-    rows = []
-    for i in range(table.num_rows):  # a row at a time: Python's numbers take ten times the room of Arrow's
-        t = from_row(table.slice(i, 1).to_pylist()[0])
-        rows.append({"trial": t.trial, **measure(t.angles_rad, t.pelvis, t.frame_rate_hz, t.joint_mask)})
-    return {"rows": rows}
+    return {
+        "rows": [
+            {"trial": t.trial, **measure(t.angles_rad, t.pelvis, t.frame_rate_hz, t.joint_mask)}
+            for t in read_shard(storage.join(source, item["shard"]))
+        ]
+    }

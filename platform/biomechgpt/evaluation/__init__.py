@@ -1,4 +1,4 @@
-"""Evaluation: answers measured by participant, beside XGBoost and chance; the report of it, and the codebook's."""
+"""Evaluation: answers measured by participant, beside baselines; the report of it, and the codebook's."""
 
 from biomechgpt.evaluation.codebook import write_codebook
 from biomechgpt.evaluation.evaluate import EvaluationSettings, make_evaluation

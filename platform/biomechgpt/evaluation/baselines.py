@@ -1,7 +1,9 @@
-"""What the language model is held against: XGBoost on token histograms, and the same on shuffled labels.
+"""What the language model is held against: a model a task, from features of a trial that know nothing of language.
 
-A trial is the normalised histogram of its motion tokens, a task one model, as in the paper: randomized
-search with 3-fold cross-validation grouped by participant. Knows nothing about language models.
+xgboost, as in the paper: the normalised histogram of its motion tokens, randomized search with 3-fold
+cross-validation grouped by participant; chance is the same on shuffled labels. rocket: MiniRocket features of its
+joint angles and a ridge. gait: what is measured of it (`cohort.facts`) and a logistic or ridge regression.
+majority: the commonest label, the median number. Linear models' penalty is chosen by the same folds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,11 +12,22 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import ray
+import torch
 from sklearn.base import BaseEstimator
-from sklearn.model_selection import GroupKFold, RandomizedSearchCV
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
+from sklearn.model_selection import GridSearchCV, GroupKFold, RandomizedSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from xgboost import XGBClassifier, XGBRegressor
 
+from biomechgpt import cluster, storage
+from biomechgpt.artifact import Artifact
+from biomechgpt.evaluation.rocket import MiniRocket
+from biomechgpt.skeleton import N_JOINTS
 from biomechgpt.tasks import Task, Tasks
+from biomechgpt.trial import read_shard
 
 FOLDS = 3
 SPACE = {
@@ -125,36 +138,73 @@ def predict(
     draws: int,
     seed: int,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Predictions for X_test of XGBoost and of chance, and what the search found."""
+    """Predictions for X_test (histograms) of XGBoost, of chance and of the commonest answer, and what the search
+    found."""
     found = search(X, y, groups, kind, draws=draws, seed=seed)
     shuffled = np.random.default_rng(seed).permutation(y)
     made = {
         source: Trees(kind=kind, seed=seed, **found["parameters"]).fit(X, labels).predict(X_test)  # type: ignore[arg-type]
         for source, labels in (("xgboost", y), ("chance", shuffled))
     }
-    return made, found
+    dummy = DummyClassifier() if kind == "classification" else DummyRegressor(strategy="median")
+    return made | {"majority": dummy.fit(X, y).predict(X_test)}, found
+
+
+PENALTIES = {
+    "rocket": {"ridge__alpha": [10.0, 100.0, 1e3, 1e4, 1e5]},
+    "gait": {"ridge__alpha": [0.1, 1.0, 10.0, 100.0], "logistic__C": [0.01, 0.1, 1.0, 10.0]},
+}
+
+
+def linear(
+    source: str, X: np.ndarray, y: np.ndarray, groups: Sequence[str], X_test: np.ndarray, kind: str
+) -> np.ndarray:
+    """Predictions of a linear model of standardised features (NaN: not known), its penalty cross-validated.
+
+    X: (trials, features). With fewer than three participants or one value the penalty is the middle one.
+    """
+    labels = kind == "classification"
+    if len(np.unique(y)) < 2:
+        return np.full(len(X_test), y[0])
+    if labels and source == "gait":
+        step, model = "logistic__C", ("logistic", LogisticRegression(max_iter=2000))
+    else:
+        step, model = "ridge__alpha", ("ridge", RidgeClassifier() if labels else Ridge())
+    whole = make_pipeline(SimpleImputer(add_indicator=True, keep_empty_features=True), StandardScaler())
+    whole.steps.append(model)
+    among = PENALTIES[source][step]
+    folds = GroupKFold(FOLDS)
+    several = len(set(groups)) >= FOLDS and all(
+        len(np.unique(y[train])) > 1 for train, _ in folds.split(X, y, np.asarray(groups))
+    )
+    if not several:
+        return whole.set_params(**{step: among[len(among) // 2]}).fit(X, y).predict(X_test)
+    scoring = "f1_weighted" if labels else "r2"
+    tried = GridSearchCV(whole, {step: among}, scoring=scoring, cv=folds, error_score="raise")
+    return tried.fit(X, y, groups=np.asarray(groups)).predict(X_test)
 
 
 def run(
     trials: pd.DataFrame,
     asked: pd.DataFrame,
     tasks: Tasks,
-    codes: int,
+    features: Mapping[str, np.ndarray],
     *,
     draws: int,
     seed: int,
 ) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
     """Baselines of every task as Ray tasks, a CPU each; wants Ray connected.
 
-    trials: `trial`, `participant`, `split`, `tokens` and the annotation columns; those of split train teach.
+    trials: `trial`, `participant`, `split` and the annotation columns; those of split train teach.
+    features: {"xgboost": histograms, and "rocket" and "gait" where they are wanted: (trials, features) each}.
     asked: the model's answers table; the baselines predict for exactly these rows.
-    Returns an answers table with source "xgboost" and "chance", and by task what the search found.
+    Returns an answers table with the baselines' names as source, and by task what XGBoost's search found.
     """
-    X = ray.put(histograms(trials["tokens"].tolist(), codes))
+    stored = {name: ray.put(X) for name, X in features.items()}
     place = {trial: i for i, trial in enumerate(trials["trial"])}
-    annotations = trials.drop(columns=["tokens"]).to_dict("records")
+    annotations = trials.to_dict("records")
     annotations = [{k: None if pd.isna(v) else v for k, v in row.items()} for row in annotations]
-    pending, tables, found = {}, [], {}
+    pending, found = {}, {}
     for name, task in tasks.items():
         if not task.annotated or task.compare or not (asked["task"] == name).any():
             continue
@@ -165,25 +215,28 @@ def run(
             continue
         y = np.array([task.truth(annotations[i]) for i in taught])
         groups = [annotations[i]["participant"] for i in taught]
-        pending[_predict.remote(X, taught, y, groups, tested, task.kind, draws, seed)] = name
-    done = 0
+        for source, X in stored.items():
+            job = _predict.remote(source, X, taught, y, groups, tested, task.kind, draws, seed)
+            pending[job] = (name, source)
+    made: dict[tuple[str, str], tuple[dict[str, np.ndarray], dict[str, Any]]] = {}
     waiting = list(pending)
-    made = {}
     while waiting:
-        ready, waiting = ray.wait(waiting)
-        name = pending[ready[0]]
-        made[name], found[name] = ray.get(ready[0])
-        done += 1
-        print(f"baselines: {name} ({done} of {len(pending)})", flush=True)
-    for name in pending.values():  # in the tasks' order, not that of finishing
+        (ready,), waiting = ray.wait(waiting)
+        made[pending[ready]] = ray.get(ready)
+        name, source = pending[ready]
+        print(f"baselines: {name}, {source} ({len(made)} of {len(pending)})", flush=True)
+    tables = []
+    for name, source in pending.values():  # in the tasks' order, not that of finishing
+        values, searched = made[name, source]
+        found[name] = found.get(name, {}) | searched
         rows = asked[asked["task"] == name]
-        tables += [as_answers(rows, tasks[name], values, source) for source, values in made[name].items()]
-    empty = asked.iloc[:0]
-    return pd.concat(tables, ignore_index=True) if tables else empty, found
+        tables += [as_answers(rows, tasks[name], said, by) for by, said in values.items()]
+    return pd.concat(tables, ignore_index=True) if tables else asked.iloc[:0], found
 
 
 @ray.remote(num_cpus=1)
 def _predict(
+    source: str,
     X: np.ndarray,
     taught: list[int],
     y: np.ndarray,
@@ -193,7 +246,47 @@ def _predict(
     draws: int,
     seed: int,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    return predict(X[taught], y, groups, X[tested], kind, draws=draws, seed=seed)
+    if source == "xgboost":
+        return predict(X[taught], y, groups, X[tested], kind, draws=draws, seed=seed)
+    return {source: linear(source, X[taught], y, groups, X[tested], kind)}, {}
+
+
+ROCKET_SEES = 32
+"""Training trials, spread over the cohort, that MiniRocket's thresholds are taken from."""
+
+
+def rocket(cohort: Artifact, trials: pd.DataFrame, seed: int) -> np.ndarray:
+    """MiniRocket's features of a cohort's joint angles, a row a trial of `trials`: (trials, 5040) float32."""
+    source = cohort.path("trials")
+    training = trials.loc[trials["split"] == "train", "trial"]
+    drawn = set(training.iloc[:: -(-len(training) // ROCKET_SEES)])
+    shards = [{"shard": name} for name in storage.list_files(source)]
+    shown = [series for part in cluster.each(shards, lambda item: _drawn(source, item, drawn))
+             for series in part["series"]]  # fmt: skip
+    fitted = ray.put(MiniRocket([np.asarray(series).reshape(-1, N_JOINTS) for series in shown], seed))
+    rows: dict[str, np.ndarray] = {}
+    for part in cluster.each(shards, lambda item: _features(source, item, fitted)):
+        X = np.asarray(part["features"], dtype=np.float32).reshape(len(part["trials"]), -1)
+        rows |= dict(zip(part["trials"], X, strict=True))
+    return np.stack([rows[trial] for trial in trials["trial"]])
+
+
+def _drawn(source: str, item: dict[str, Any], drawn: set[str]) -> dict[str, Any]:
+    return {
+        "series": [
+            t.angles_rad.ravel() for t in read_shard(storage.join(source, item["shard"])) if t.trial in drawn
+        ]
+    }
+
+
+def _features(source: str, item: dict[str, Any], fitted: Any) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    rocket = ray.get(fitted)
+    names, rows = [], []
+    for t in read_shard(storage.join(source, item["shard"])):
+        names.append(t.trial)
+        rows.append(rocket.features(t.angles_rad))
+    return {"trials": names, "features": np.concatenate(rows)}
 
 
 def as_answers(asked: pd.DataFrame, task: Task, values: np.ndarray, source: str) -> pd.DataFrame:

@@ -1,84 +1,98 @@
-"""The evaluation artifact: every source's predictions on the same trials, and their scores."""
+"""The evaluation artifact: what every source answers to the same questions, its figures, and the page of both."""
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pydantic import Field
 
 from biomechgpt import artifact, cluster, storage
 from biomechgpt.artifact import Artifact
+from biomechgpt.cohort.facts import FACTS, Facts, make_facts, read_facts
 from biomechgpt.dialogue.questions import read_tasks
-from biomechgpt.evaluation import baselines
-from biomechgpt.evaluation.metrics import main_figure, score
-from biomechgpt.evaluation.trust import trust
+from biomechgpt.evaluation import baselines, table
+from biomechgpt.evaluation.measure import GROUPS
+from biomechgpt.evaluation.metrics import main_figure
+from biomechgpt.evaluation.report import write_report
 from biomechgpt.language.answer import WEIGHED, read_answers
+from biomechgpt.language.base import STAND_IN
 from biomechgpt.settings import Settings
 from biomechgpt.tokenizer import read_tokens
 
-VERSION = 2
-SOURCES = ("model", "xgboost", "chance")
+VERSION = 3
 
 
 class EvaluationSettings(Settings):
-    """draws: of the bootstrap over participants; search: settings tried for each XGBoost; baselines: whether
-    XGBoost and chance are measured too."""
+    """draws: of the bootstrap over participants; search: settings tried for each XGBoost; baselines: whether others
+    are measured beside the model."""
 
     baselines: bool = True
-    draws: int = Field(500, ge=0)
+    draws: int = Field(2000, ge=0)
     search: int = Field(8, ge=0)
     seed: int = 0
 
 
-def make_evaluation(
-    answers: Artifact,
-    questions: Artifact,
-    tokens: Artifact,
-    tokenizer: Artifact,
-    settings: EvaluationSettings,
-    root: str,
-) -> Artifact:
-    """The evaluation artifact: `predictions.parquet` and `metrics.json` (data, tokenizer, tasks)."""
+def make_evaluation(answers: Artifact, settings: EvaluationSettings, root: str) -> Artifact:
+    """The evaluation artifact of answers: `answers.parquet` (`table`), and `metrics.json` and `report.html`, which
+    `write_report` makes again from that file alone."""
+    model, questions, tokens = (answers.input(name) for name in ("model", "questions", "tokens"))
+    tokenizer, cohort = tokens.input("tokenizer"), tokens.input("cohort")
+    facts = make_facts(cohort, root)
 
     def build(uri: str) -> dict[str, Any]:
         cluster.connect()
         tasks = read_tasks(questions.uri)
         asked = read_answers(answers)
         trials = read_tokens(tokens).to_pandas()
-        codes = tokens.read_json("tokens.json")["codes"]
-        table: pd.DataFrame = asked
-        found: dict[str, Any] = {}
+        known = read_facts(facts)
+        measured = [known.get(trial, {}) for trial in trials["trial"]]
+        whole = asked
+        searched: dict[str, Any] = {}
         if settings.baselines:
             plain = asked.drop(columns=list(WEIGHED), errors="ignore")
-            others, found = baselines.run(
-                trials, plain, tasks, codes, draws=settings.search, seed=settings.seed
-            )
-            table = pd.concat([asked, others], ignore_index=True)
-        content = table.to_parquet(None, index=False)
-        assert isinstance(content, bytes)
-        storage.write_bytes(storage.join(uri, "predictions.parquet"), content)
-        scored: dict[str, Any] = {}
-        for name, task in tasks.items():
-            rows = table[table["task"] == name]
-            if rows.empty:
-                continue
-            scored[name] = {
-                source: score(rows[rows["source"] == source], task, draws=settings.draws, seed=settings.seed)
-                for source in SOURCES
-                if (rows["source"] == source).any()
+            codes = tokens.read_json("tokens.json")["codes"]
+            features = {
+                "xgboost": baselines.histograms(trials["tokens"].tolist(), codes),
+                "gait": np.array([[of.get(name) for name in FACTS] for of in measured], dtype=float),
+                "rocket": baselines.rocket(cohort, trials, settings.seed),
             }
-            said = rows[rows["source"] == "model"]
-            if trusted := trust(said, task, draws=settings.draws, seed=settings.seed):
-                scored[name]["model"]["trust"] = trusted
-            if name in found and "xgboost" in scored[name]:
-                scored[name]["xgboost"] |= found[name]
-        metrics = {"data": tokens.data, "tokenizer": tokenizer.figures, "tasks": scored}
-        storage.write_json(storage.join(uri, "metrics.json"), metrics)
-        return {name: main_figure(by["model"])[1] for name, by in scored.items() if "model" in by}
+            others, searched = baselines.run(
+                trials.drop(columns=["tokens"]),
+                plain,
+                tasks,
+                features,
+                draws=settings.search,
+                seed=settings.seed,
+            )
+            whole = pd.concat([asked, others], ignore_index=True)
+        steps = {
+            made.kind: made
+            for made in (cohort, tokenizer, tokens, questions, model.input("base"), model, answers)
+        }
+        about = {
+            "data": tokens.data,
+            "stand_in": model.figures["base"] == STAND_IN,
+            "model": {"uri": model.uri, "fingerprint": model.fingerprint, "base": model.figures["base"]},
+            "tokenizer": tokenizer.figures,
+            "tasks": [task.model_dump(mode="json") for task in tasks.values()],
+            "searched": searched,
+            "seconds": {kind: made.manifest["seconds"] for kind, made in steps.items()},
+            "settings": {kind: made.manifest["settings"] for kind, made in steps.items()},
+            "made_from": {kind: made.fingerprint for kind, made in steps.items()},
+            "made": answers.manifest["made"],
+            "draws": settings.draws,
+            "seed": settings.seed,
+        }
+        content = storage.join(uri, table.FILE)
+        table.write(content, whole.merge(_people(trials, measured), on="trial", how="left"), about)
+        metrics = write_report(content, uri)
+        return {name: main_figure(by["model"])[1] for name, by in metrics["tasks"].items() if "model" in by}
 
-    inputs = {"answers": answers, "questions": questions, "tokens": tokens, "tokenizer": tokenizer}
-    return artifact.make("evaluation", VERSION, settings, inputs, build, root)
+    return artifact.make("evaluation", VERSION, settings, {"answers": answers, "facts": facts}, build, root)
 
 
-def read_predictions(evaluation: Artifact) -> pd.DataFrame:
-    """The answers table of all sources."""
-    return pd.read_parquet(storage.local_copy(evaluation.path("predictions.parquet")))
+def _people(trials: pd.DataFrame, measured: list[Facts]) -> pd.DataFrame:
+    """Each trial with what is known of its participant, in columns of `GROUPS`."""
+    speed = pd.Series([of.get("speed") for of in measured], trials.index, dtype=float)
+    known = trials[["trial", *(name for name in GROUPS if name in trials)]]
+    return known.assign(pace=speed.groupby(trials["participant"]).transform("mean"))

@@ -57,19 +57,26 @@ def classification(
         "f1_macro": sk.f1_score(truth, guess, labels=labels, average="macro", zero_division=0),
         "accuracy": sk.accuracy_score(truth, guess),
     }
-    who = np.unique(people, return_inverse=True)[1]
-    rows = np.searchsorted(labels, truth)
-    columns = np.searchsorted(labels, guess).clip(max=len(labels) - 1)
-    columns = np.where(labels[columns] == guess, columns, len(labels))
-    cells = np.zeros((counts["participants"], len(labels), len(labels) + 1))
-    np.add.at(cells, (who, rows, columns), 1)
-    drawn = np.tensordot(resample(counts["participants"], draws, seed), cells, axes=1)
+    drawn = _drawn_labels(truth, guess, people, draws, seed)
     columns = sk.precision_recall_fscore_support(truth, guess, labels=labels, zero_division=0)
     counts["by_label"] = {
         str(label): {"support": int(n), "precision": float(p), "recall": float(r), "f1": float(f)}
         for label, p, r, f, n in zip(labels, *columns, strict=True)
     }
-    return _with_intervals(point, _f1(drawn) if counts["participants"] > 1 else None) | counts
+    return _with_intervals(point, drawn if counts["participants"] > 1 else None) | counts
+
+
+def _drawn_labels(
+    truth: np.ndarray, guess: np.ndarray, people: np.ndarray, draws: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Scores of each bootstrap draw of participants: (draws,) each."""
+    labels, who = np.unique(truth), np.unique(people, return_inverse=True)[1]
+    rows = np.searchsorted(labels, truth)
+    columns = np.searchsorted(labels, guess).clip(max=len(labels) - 1)
+    columns = np.where(labels[columns] == guess, columns, len(labels))
+    cells = np.zeros((who.max() + 1, len(labels), len(labels) + 1))
+    np.add.at(cells, (who, rows, columns), 1)
+    return _f1(np.tensordot(resample(len(cells), draws, seed), cells, axes=1))
 
 
 def _f1(confusion: np.ndarray) -> dict[str, np.ndarray]:
@@ -122,17 +129,24 @@ def regression(
             "intercept": line.intercept,
             "p": line.pvalue,
         }
-    who = np.unique(people, return_inverse=True)[1]
-    u, v = x - x.mean(), y - y.mean()  # centred: sums of squares keep their digits
-    sums = np.stack([np.ones_like(u), u, v, u * u, v * v, u * v, np.abs(y - x), y - x], axis=1)
+    sums = _sums(x, y)
     whole = _line(sums.sum(axis=0, keepdims=True))
     point |= {name: whole[name][0] for name in ("icc", "limits_low", "limits_high")}
-    drawn = None
-    if len(set(people)) > 1:
-        by_person = np.zeros((who.max() + 1, sums.shape[1]))
-        np.add.at(by_person, who, sums)
-        drawn = _line(resample(len(by_person), draws, seed) @ by_person)
+    drawn = _drawn_numbers(sums, people, draws, seed) if len(set(people)) > 1 else None
     return _with_intervals(point, drawn) | counts
+
+
+def _sums(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """What `_line` needs of each pair: (n, 8)."""
+    u, v = x - x.mean(), y - y.mean()  # centred: sums of squares keep their digits
+    return np.stack([np.ones_like(u), u, v, u * u, v * v, u * v, np.abs(y - x), y - x], axis=1)
+
+
+def _drawn_numbers(sums: np.ndarray, people: np.ndarray, draws: int, seed: int) -> dict[str, np.ndarray]:
+    who = np.unique(people, return_inverse=True)[1]
+    by_person = np.zeros((who.max() + 1, sums.shape[1]))
+    np.add.at(by_person, who, sums)
+    return _line(resample(len(by_person), draws, seed) @ by_person)
 
 
 def _line(sums: np.ndarray) -> dict[str, np.ndarray]:
@@ -271,6 +285,24 @@ def score(table: pd.DataFrame, task: Task, *, draws: int = 500, seed: int = 0) -
         draws=draws,
         seed=seed,
     )
+
+
+def drawn(rows: pd.DataFrame, task: Task, *, draws: int, seed: int) -> np.ndarray:
+    """A task's main figure (weighted F1 or Pearson r) in each bootstrap draw: (draws,), NaN where undefined.
+
+    Rows of the same participants get the same draws, whoever answered, so differences of it are paired.
+    """
+    people = rows["participant"].to_numpy(dtype=str)
+    if task.kind == "classification":
+        truth, guess = rows["label_true"].to_numpy(dtype=str), spoken(rows["label_predicted"].tolist())
+        return _drawn_labels(truth, guess, people, draws, seed)["f1_weighted"]
+    x, y = rows["value_true"].to_numpy(dtype=float), rows["value_predicted"].to_numpy(dtype=float)
+    parsed = np.isfinite(y)
+    sums = np.zeros((len(rows), 8))  # participants without a number stay in the draw, and add nothing
+    if parsed.any():
+        sums[parsed] = _sums(x[parsed], y[parsed])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _drawn_numbers(sums, people, draws, seed)["pearson_r"]
 
 
 def main_figure(scores: Scores) -> tuple[str, float | None]:

@@ -1,4 +1,4 @@
-"""The report: one self-contained page, and metrics.json beside it."""
+"""The report: one self-contained page and metrics.json, from an evaluation's answers.parquet alone."""
 
 from importlib import resources
 from typing import Any
@@ -10,10 +10,10 @@ import pandas as pd
 import yaml
 
 from biomechgpt import storage
-from biomechgpt.artifact import Artifact
 from biomechgpt.cohort import drawing
 from biomechgpt.cohort.facts import FACTS
-from biomechgpt.evaluation.evaluate import read_predictions
+from biomechgpt.evaluation import table
+from biomechgpt.evaluation.measure import SOURCES, measure
 from biomechgpt.evaluation.metrics import MAIN, confusion, description, main_figure
 from biomechgpt.evaluation.trust import SHARES
 
@@ -21,52 +21,40 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 
-def write_report(
-    evaluation: Artifact,
-    tokenizer: Artifact,
-    model: Artifact,
-    folder: str,
-    *,
-    seconds: dict[str, float],
-    settings: dict[str, Any],
-    stand_in: bool,
-    codebook: str | None = None,
-) -> str:
-    """Write `folder`/report.html and `folder`/metrics.json; returns the report's URI.
+def write_report(answers: str, folder: str, *, codebook: str | None = None) -> dict[str, Any]:
+    """Write `folder`/report.html and `folder`/metrics.json; returns the latter's content (`measure`).
 
-    codebook: where the codebook page is, as a link in `folder`.
+    answers: URI of an evaluation's answers.parquet. codebook: where the codebook's page is, as a link in `folder`.
     """
-    made = {"uri": model.uri, "fingerprint": model.fingerprint, "base": model.figures["base"]}
-    metrics = {**evaluation.read_json("metrics.json"), "model": made, "seconds": seconds}
-    table = read_predictions(evaluation)
+    rows, about = table.read(answers)
+    metrics = measure(rows, about)
     with drawing.style():
-        plots = {name: _plot(name, rows) for name, rows in table.groupby("task", sort=False)}
+        plots = {name: _plot(name, of_task) for name, of_task in rows.groupby("task", sort=False)}
         trusted = {
             name: _reliability(name, by["model"]["trust"])
             for name, by in metrics["tasks"].items()
-            if "bins" in by["model"].get("trust", {})
+            if "bins" in by.get("model", {}).get("trust", {})
         }
-        joints = _joints(tokenizer.figures.get("rmse_deg_by_joint") or {})
+        joints = _joints(about["tokenizer"].get("rmse_deg_by_joint") or {})
     page = render(
         "report.html.j2",
+        about=about,
         metrics=metrics,
+        sources=SOURCES,
         plots=plots,
         joints=joints,
         trusted=trusted,
         paper=paper(),
-        conversation=_conversation(table),
-        settings=yaml.safe_dump(settings, sort_keys=False),
-        base_name=model.figures["base"],
-        stand_in=stand_in,
+        tripod=yaml.safe_load(resources.files("biomechgpt.evaluation").joinpath("tripod.yaml").read_text()),
+        conversation=_conversation(rows),
+        settings=yaml.safe_dump(about["settings"], sort_keys=False),
         codebook=codebook,
-        evaluation=evaluation,
         main={name: main_figure(by["model"])[0] for name, by in metrics["tasks"].items()},
         called=MAIN,
     )
     storage.write_json(storage.join(folder, "metrics.json"), metrics)
-    report = storage.join(folder, "report.html")
-    storage.write_bytes(report, page.encode())
-    return report
+    storage.write_bytes(storage.join(folder, "report.html"), page.encode())
+    return metrics
 
 
 def render(template: str, **values: Any) -> str:
@@ -84,18 +72,17 @@ def paper() -> dict[str, dict[str, list[float]]]:
 
 
 def summary(metrics: dict[str, Any]) -> str:
-    """The main figures as a small table of text: model beside XGBoost and chance."""
+    """The main figures as a small table of text: model beside baselines."""
     lines = [
         f"data: {metrics['data']}; tokenizer: {metrics['tokenizer']['rmse_deg_tracked']} degrees RMSE over "
         f"tracked joints, perplexity {metrics['tokenizer']['perplexity']}",
-        f"{'task':18}{'figure':13}{'model':>8}{'xgboost':>9}{'chance':>8}{'n':>7}{'people':>8}",
+        f"{'task':18}{'figure':13}{''.join(f'{s:>10}' for s in SOURCES)}{'n':>7}{'people':>8}",
     ]
     for name, by in metrics["tasks"].items():
         key, _ = main_figure(by["model"])
-        cells = [by[s][key] if s in by else None for s in ("model", "xgboost", "chance")]
-        model, trees, chance = ("-" if v is None else f"{v:.2f}" for v in cells)
-        n, people = by["model"]["n"], by["model"]["participants"]
-        lines.append(f"{name:18}{key:13}{model:>8}{trees:>9}{chance:>8}{n:>7}{people:>8}")
+        values = [by[s][key] if s in by else None for s in SOURCES]
+        cells = "".join(f"{'-' if v is None else f'{v:.2f}':>10}" for v in values)
+        lines.append(f"{name:18}{key:13}{cells}{by['model']['n']:>7}{by['model']['participants']:>8}")
     return "\n".join(lines)
 
 
@@ -189,9 +176,9 @@ def _joints(rmse: dict[str, float]) -> str:
     return _svg(figure)
 
 
-def _conversation(table: pd.DataFrame) -> dict[str, Any]:
+def _conversation(answers: pd.DataFrame) -> dict[str, Any]:
     """All questions about one test trial: the first of those that were asked most."""
-    rows = table[table["source"] == "model"]
+    rows = answers[answers["source"] == "model"]
     counts = rows["trial"].value_counts()
     trial = min(counts[counts == counts.max()].index)
     chosen = rows[rows["trial"] == trial]

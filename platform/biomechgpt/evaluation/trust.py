@@ -4,6 +4,7 @@ From an answers table alone. A participant counts once in what was promised a pa
 over trials. Pure functions of tables.
 """
 
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from biomechgpt.language.calibration import soften
 from biomechgpt.tasks import Task
 
 BINS = 10
+RISKS = (0.05, 0.1, 0.2)
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
@@ -22,18 +24,60 @@ def trust(rows: pd.DataFrame, task: Task, *, draws: int = 500, seed: int = 0) ->
 
     Labels: ece, brier, nll, each with its `_before` (temperature 1); bins: [{confidence, accuracy, n}] of the
     reliability diagram, and bins_before; set_size: labels in a set; risk: error among the most confident `SHARES`
-    of the answers. Both kinds: coverage with its interval and promised, whether enough participants were behind it.
-    Numbers: width of the interval, in the unit.
+    of the answers; abstaining: [{wanted, answered, wrong}] of giving only answers whose calibrated risk is at most
+    `RISKS`; by_participant: {accuracy, participants} of the mean probability over all trials of a
+    participant, where all have the same label. Both kinds: coverage with its interval and promised, whether enough
+    participants were behind it; phrasings: {n, agreement} or {n, apart}, see `phrasings`. Numbers: width of the
+    interval, in the unit.
     """
     if not len(rows):
         return {}
     if task.kind == "classification" and "possible" in rows:
-        return _labels(rows, draws, seed)
+        return _labels(rows, draws, seed) | phrasings(rows, task)
     if task.kind == "regression" and "low" in rows:
         inside = (rows["value_true"] >= rows["low"] - 1e-9) & (rows["value_true"] <= rows["high"] + 1e-9)
         width = float((rows["high"] - rows["low"]).mean())
-        return _covered(inside.to_numpy(float), rows, draws, seed) | {"width": width}
+        return _covered(inside.to_numpy(float), rows, draws, seed) | {"width": width} | phrasings(rows, task)
     return {}
+
+
+def phrasings(rows: pd.DataFrame, task: Task) -> dict[str, Any]:
+    """How far answers depend on how a question is put: {"phrasings": {n, agreement}}, the share of pairs of
+    phrasings with the same label, or {n, apart}, their mean absolute difference in the unit. {} where one was
+    asked."""
+    several = [list(said) for said in rows.get("by_phrasing", ()) if said is not None and len(said) > 1]
+    if not several:
+        return {}
+    pairs = [(task.parse(a), task.parse(b)) for said in several for a, b in combinations(said, 2)]
+    if task.kind == "classification":
+        alike = {"agreement": float(np.mean([a == b for a, b in pairs]))}
+    else:
+        alike = {"apart": float(np.mean([abs(float(a or 0) - float(b or 0)) for a, b in pairs]))}
+    return {"phrasings": {"n": max(map(len, several)), **alike}}
+
+
+def _abstaining(rows: pd.DataFrame, right: np.ndarray) -> dict[str, Any]:
+    if "risk" not in rows or rows["risk"].isna().all():
+        return {}
+    expected = rows["risk"].to_numpy(float)
+    found = []
+    for wanted in RISKS:
+        given = expected <= wanted
+        wrong = float(1 - right[given].mean()) if given.any() else None
+        found.append({"wanted": wanted, "answered": float(given.mean()), "wrong": wrong})
+    return {"abstaining": found}
+
+
+def _by_participant(rows: pd.DataFrame, said: list[np.ndarray]) -> dict[str, Any]:
+    if (rows.groupby("participant")["label_true"].nunique() > 1).any():
+        return {}
+    pairs = zip(rows["choices"], said, strict=True)
+    likely = pd.DataFrame([dict(zip(labels, p, strict=True)) for labels, p in pairs]).fillna(0.0)
+    people = rows["participant"].to_numpy()
+    answers = likely.groupby(people).mean().idxmax(axis=1)
+    truth = rows.groupby("participant")["label_true"].first()
+    right = float((answers == truth).mean())
+    return {"by_participant": {"accuracy": right, "participants": len(truth)}}
 
 
 def _labels(rows: pd.DataFrame, draws: int, seed: int) -> dict[str, Any]:
@@ -60,6 +104,8 @@ def _labels(rows: pd.DataFrame, draws: int, seed: int) -> dict[str, Any]:
         **_covered(inside, rows, draws, seed),
         "coverage_by_label": by_label,
         "set_size": float(rows["possible"].str.len().mean()),
+        **_by_participant(rows, after),
+        **_abstaining(rows, right),
         "risk": risk(np.array([p[0] for p in after]), right),
     }
 

@@ -8,17 +8,20 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import pandas as pd
 import ray
 from pydantic import Field
 
 from biomechgpt import artifact, cluster, storage
 from biomechgpt.artifact import Artifact
-from biomechgpt.evaluation import paper
+from biomechgpt.evaluation import measure as measures
+from biomechgpt.evaluation import paper, table
 from biomechgpt.evaluation.metrics import main_figure
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.pipeline import PipelineSettings, check, measure, train, with_seed
 from biomechgpt.experiment.tracking import TrackingSettings
 from biomechgpt.settings import Settings, override, plain
+from biomechgpt.tasks import Task, Tasks
 
 VERSION = 1
 F1_TASKS = ("activity", "impaired", "diagnosis", "assistive_device", "falls_history")
@@ -28,7 +31,7 @@ R_TASKS = ("cadence", "walking_speed", "tug_time", "fsst_time")
 
 class Variant(Settings):
     """settings: {path: value} laid over the experiment's; split: on whose participants it is measured;
-    baselines: XGBoost and chance become rows of the tables; paper: the row of the paper's tables beside it.
+    baselines: others become rows of the tables; paper: the row of the paper's tables beside it.
     """
 
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -63,8 +66,12 @@ def run_compare(settings: CompareSettings) -> Artifact:
             _track(settings, run)
         rows = _rows(settings, runs)
         text = tables(rows, data=runs[0]["data"], base=runs[0]["base"], seeds=len(settings.seeds))
+        paired = _paired(settings, runs)
+        text += pairs_table(paired, next(iter(settings.variants)))
         storage.write_bytes(storage.join(uri, "tables.md"), text.encode())
-        storage.write_json(storage.join(uri, "comparison.json"), {"rows": rows, "runs": runs})
+        storage.write_json(
+            storage.join(uri, "comparison.json"), {"rows": rows, "paired": paired, "runs": runs}
+        )
         return {"runs": len(runs), "data": runs[0]["data"]}
 
     made = artifact.make("comparison", VERSION, settings, {}, build, settings.root)
@@ -134,8 +141,10 @@ def _rows(settings: CompareSettings, runs: list[dict[str, Any]]) -> dict[str, di
     wanted = [(name, name, "model", v.paper) for name, v in settings.variants.items()]
     for name, variant in settings.variants.items():
         if variant.baselines:
-            wanted += [("XGBoost on token histograms", name, "xgboost", "XGBoost")]
-            wanted += [("chance (labels shuffled before training)", name, "chance", "chance")]
+            theirs = {"xgboost": "XGBoost", "chance": "chance"}
+            wanted += [
+                (measures.SOURCES[s], name, s, theirs.get(s)) for s in measures.SOURCES if s != "model"
+            ]
             break
     rows: dict[str, dict[str, Any]] = {}
     for title, variant_name, source, beside in wanted:
@@ -146,6 +155,51 @@ def _rows(settings: CompareSettings, runs: list[dict[str, Any]]) -> dict[str, di
                     figures.setdefault(task, []).append(main_figure(by[source])[1])
         rows[title] = {"paper": beside, "tasks": figures}
     return rows
+
+
+def _paired(settings: CompareSettings, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every other variant less the first, in each task of both, over seeds, on the same test participants."""
+    first, *others = [name for name, variant in settings.variants.items() if variant.split == "test"] or [""]
+    said: dict[str, list[pd.DataFrame]] = {}
+    asked: dict[str, Tasks] = {}
+    for run in runs if others else ():
+        answers, about = table.read(storage.join(run["evaluation"], table.FILE))
+        said.setdefault(run["variant"], []).append(answers[answers["source"] == "model"])
+        asked[run["variant"]] = {item["name"]: Task.model_validate(item) for item in about["tasks"]}
+    found = []
+    for name in others:
+        for task in [t for n, t in asked[first].items() if n in asked[name] and t.annotated]:
+            ours, theirs = ([rows[rows["task"] == task.name] for rows in said[s]] for s in (name, first))
+            if all(len(rows) for rows in (*ours, *theirs)):
+                pair = measures.compare(ours, theirs, task, draws=settings.experiment.evaluation.draws)
+                found.append({"variant": name, "task": task.name, **pair})
+    measures.adjust(found)
+    return found
+
+
+def pairs_table(paired: Sequence[Mapping[str, Any]], first: str) -> str:
+    """Comparisons of variants in Markdown; nothing where there are none."""
+    if not paired:
+        return ""
+    lines = [
+        f"**Each variant less {first}**",
+        "",
+        "Mean over seeds, on the same trials; intervals and p by bootstrap over participants, p adjusted by Holm's",
+        f"method for these {len(paired)} comparisons.",
+        "",
+        "| variant | task | difference | 95 % interval | p | p, adjusted | participants |",
+        "|---" * 7 + "|",
+    ]
+    for one in paired:
+        low, high = one["difference_ci"] or (None, None)
+        cells = [one["variant"], one["task"].replace("_", " "), _number(one["difference"])]
+        cells += [f"{_number(low)} to {_number(high)}", _number(one["p"], 3), _number(one["p_holm"], 3)]
+        lines.append(f"| {' | '.join(cells)} | {one['participants']} |")
+    return "\n".join([*lines, ""])
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "undefined" if value is None else f"{value:.{digits}f}"
 
 
 def tables(rows: Mapping[str, Mapping[str, Any]], *, data: str, base: str, seeds: int) -> str:

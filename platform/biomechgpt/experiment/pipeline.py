@@ -56,11 +56,6 @@ class Trained:
     base: Artifact
     model: Artifact
 
-    def seconds(self) -> dict[str, float]:
-        """How long each step took to build; a reused artifact tells what it cost when it was made."""
-        steps = {("finetune" if name == "model" else name): made for name, made in vars(self).items()}
-        return {name: made.manifest["seconds"] for name, made in steps.items()}
-
 
 def check(settings: PipelineSettings) -> None:
     """Refuse what can be refused before an hour of work. Raises InputError."""
@@ -85,9 +80,8 @@ def train(settings: PipelineSettings) -> Trained:
 
 def measure(model: Artifact, answers: AnswerSettings, evaluation: EvaluationSettings, root: str) -> Artifact:
     """The evaluation of a model's answers to its own cohort's questions of `answers.splits`."""
-    questions, tokens, tokenizer = (model.input(name) for name in ("questions", "tokens", "tokenizer"))
-    answered = make_answers(model, questions, tokens, answers, root)
-    return make_evaluation(answered, questions, tokens, tokenizer, evaluation, root)
+    answered = make_answers(model, model.input("questions"), model.input("tokens"), answers, root)
+    return make_evaluation(answered, evaluation, root)
 
 
 def validate(model: Artifact, root: str) -> dict[str, Any]:
@@ -113,22 +107,12 @@ def run_pipeline(settings: PipelineSettings) -> Artifact:
     began = time.time()
     made = train(settings)
     evaluation = measure(made.model, settings.answers, settings.evaluation, settings.root)
-    seconds = made.seconds() | {
-        "answers": evaluation.input("answers").manifest["seconds"],
-        "evaluation": evaluation.manifest["seconds"],
-        "this run": round(time.time() - began, 1),
-    }
     codebook = write_codebook(made.tokens, settings.output)
-    report = write_report(
-        evaluation,
-        made.tokenizer,
-        made.model,
-        settings.output,
-        seconds=seconds,
-        settings=settings.model_dump(mode="json"),
-        stand_in=settings.language.base.name is None,
-        codebook=codebook.rsplit("/", 1)[-1],
+    metrics = write_report(
+        evaluation.path("answers.parquet"), settings.output, codebook=codebook.rsplit("/", 1)[-1]
     )
-    print(f"\n{summary(storage.read_json(storage.join(settings.output, 'metrics.json')))}\n")
-    print(f"report: {report}  ({seconds['this run']:.0f} s in this run)")
+    print(f"\n{summary(metrics)}\n")
+    print(
+        f"report: {storage.join(settings.output, 'report.html')}  ({time.time() - began:.0f} s in this run)"
+    )
     return evaluation

@@ -28,7 +28,7 @@ from biomechgpt.language.score import Scores, quantile, score
 from biomechgpt.settings import InputError, Settings, validate
 from biomechgpt.tokenizer import ERROR, read_tokens, require_same_tokenizer
 
-VERSION = 5
+VERSION = 6
 
 
 class AnswerSettings(Settings):
@@ -46,12 +46,15 @@ class Weighed:
     """An answer that was chosen among all that its task can have.
 
     choices, probability: labels from the likeliest, with their probabilities (sum 1) at the task's `temperature`;
-    possible: those that cannot be ruled out. Empty for a number, which is the median of its distribution, with an
-    interval (low, high). Both hold the truth `calibration.COVERAGE` of the time, where enough participants were
-    there to calibrate them (`promised`). mass: probability that the model gives to all answers together; little
-    where it would rather say something else. familiar: mean log probability of the movement's tokens; strange: less
-    than that of nearly all movements like those that were learned from. by_phrasing: the answer in each of the
-    phrasings that it is the mean of. An answer that was generated has its text alone.
+    possible: those that cannot be ruled out. Empty for a number, which is the median of its distribution, with its
+    mean and an interval (low, high). Both hold the truth `calibration.COVERAGE` of the time, where enough
+    participants were there to calibrate them (`promised`).
+    risk: the least share of wrong answers that can be had while this one is still given.
+    mass: probability that the model gives to all answers together; little where it would rather say something else.
+    familiar: mean log probability of the movement's tokens; strange: less than that of nearly all movements like
+    those that were learned from.
+    by_phrasing: the answer in each of the phrasings that it is the mean of.
+    An answer that was generated has its text alone.
     """
 
     text: str
@@ -60,6 +63,8 @@ class Weighed:
     possible: list[str] = field(default_factory=list)
     low: float | None = None
     high: float | None = None
+    mean: float | None = None
+    risk: float | None = None
     mass: float | None = None
     temperature: float | None = None
     promised: bool = False
@@ -176,6 +181,7 @@ class Answerer:
                 task.answer(middle),
                 low=round(max(min(low - more, middle), task.plausible[0]), task.decimals),
                 high=round(min(max(high + more, middle), task.plausible[1]), task.decimals),
+                mean=float(numbers @ scores.probability),
                 mass=scores.mass,
                 promised=fitted.promised,
                 familiar=scores.familiar,
@@ -191,6 +197,7 @@ class Answerer:
             choices=labels,
             probability=list(likely.values()),
             possible=prediction_set(likely, fitted),
+            risk=fitted.risk(float(probability.max())),
             mass=scores.mass,
             temperature=fitted.temperature,
             promised=fitted.promised,
@@ -300,6 +307,7 @@ _ANSWERED = [
     ("possible", pa.list_(pa.string())),
     ("low", pa.float64()),
     ("high", pa.float64()),
+    ("risk", pa.float64()),
     ("mass", pa.float64()),
     ("temperature", pa.float64()),
     ("promised", pa.bool_()),
@@ -415,6 +423,7 @@ WEIGHED = (
     "possible",
     "low",
     "high",
+    "risk",
     "mass",
     "temperature",
     "promised",

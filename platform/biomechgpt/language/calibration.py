@@ -26,19 +26,26 @@ class TaskCalibration(Settings):
     """Of one task. temperature: of its probabilities. most: a label is in the set where 1 - probability is at most
     this; by_label: the same for each label apart, so that each is covered, where every label has participants
     enough; widen: by how much a number's interval grows at either end, in its unit. null: too few participants to
-    promise anything. participants: how many it was fitted on.
+    promise anything. risks: (confidence, share wrong among answers at least so sure) from the surest on.
+    participants: how many it was fitted on.
     """
 
     temperature: float = Field(1.0, gt=0)
     most: float | None = None
     by_label: dict[str, float] = Field(default_factory=dict)
     widen: float | None = None
+    risks: list[tuple[float, float]] = Field(default_factory=list)
     participants: int = 0
 
     @property
     def promised(self) -> bool:
         """Whether its sets or intervals hold the truth as often as COVERAGE says."""
         return bool(self.by_label) or self.most is not None or self.widen is not None
+
+    def risk(self, confidence: float) -> float | None:
+        """The least share of wrong answers that can be had while an answer of this confidence is still given; None
+        where nothing was fitted, or all that was seen were surer."""
+        return min((wrong for least, wrong in self.risks if least <= confidence + 1e-9), default=None)
 
 
 class Calibration(Settings):
@@ -113,6 +120,24 @@ def prediction_set(probability: Mapping[str, float], fitted: TaskCalibration) ->
     return kept
 
 
+def risks(
+    confidence: Sequence[float], right: Sequence[float], participants: Sequence[str]
+) -> list[tuple[float, float]]:
+    """Shares of wrong answers among those at least so sure, a participant counting once in all of them.
+
+    As in conformal risk control (Angelopoulos et al., ICLR 2024) one more participant is taken to be wrong, so few
+    participants cannot show a small risk.
+    """
+    people = len(set(participants))
+    order = np.argsort(-np.asarray(confidence), kind="stable")
+    weight = _shares(participants)[order] * people
+    wrong = np.cumsum(weight * (1 - np.asarray(right, dtype=float)[order]))
+    share = (wrong + 1) / (np.cumsum(weight) + 1)
+    sure = np.asarray(confidence, dtype=float)[order]
+    last = np.append(sure[1:] < sure[:-1], True)  # answers as sure as each other stand or fall together
+    return [(float(c), float(min(r, 1.0))) for c, r in zip(sure[last], share[last], strict=True)]
+
+
 def fit_labels(
     probabilities: Sequence[Mapping[str, float]], truth: Sequence[str], participants: Sequence[str]
 ) -> TaskCalibration:
@@ -135,6 +160,11 @@ def fit_labels(
         temperature=t,
         most=conformal(scores.tolist(), participants),
         by_label={} if None in apart.values() else {n: most for n, most in apart.items() if most is not None},
+        risks=risks(
+            [float(soften(p, t).max()) for p in values],
+            [names[int(p.argmax())] == label for names, p, label in zip(labels, values, truth, strict=True)],
+            participants,
+        ),
         participants=len(set(participants)),
     )
 

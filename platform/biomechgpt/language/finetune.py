@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import bitsandbytes
+import numpy as np
 from peft import LoraConfig, get_peft_model
 from pydantic import Field, model_validator
 from torch import nn
@@ -26,7 +27,7 @@ from biomechgpt.settings import Settings
 from biomechgpt.tokenizer import read_views, require_same_tokenizer
 from biomechgpt.training import TrainingSettings, fit
 
-VERSION = 7
+VERSION = 8
 # Every linear layer of the language model; not those of the vision tower that Gemma 3 4B brings along.
 OTHER = r"vision_tower|multi_modal_projector"
 LAYERS = rf"(?!.*(?:{OTHER})).*\.(?:[qkvo]|gate|up|down)_proj"
@@ -101,6 +102,7 @@ class _QLoRA(TreeTrainee):
         self.longest_answer = max(
             (len(encoder.answer(answer)) for answer in {r["answer"] for r in rows}), default=0
         )
+        self.usual_tokens = int(np.median([len(movement[0]) for movement in views.values()] or [0]))
         self.trees = read_trees(encoder, views, rows, self.settings, self.seed)
 
     def model(self) -> nn.Module:
@@ -142,6 +144,7 @@ class _QLoRA(TreeTrainee):
             "trained_parameters": trained,
             "linear_layers_4bit": len(layers),
             "longest_answer": self.longest_answer,
+            "usual_tokens": self.usual_tokens,
         }
 
 
@@ -196,6 +199,7 @@ def make_model(
                 "turns": settings.turns > 0,
                 "phrasings": settings.phrasings,
                 "longest_answer": figures["longest_answer"],
+                "usual_tokens": figures["usual_tokens"],
                 "labels": _labels(questions),
             },
         )

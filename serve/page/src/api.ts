@@ -68,8 +68,21 @@ export interface Answer {
   promised?: boolean;
   low: number | null;
   high: number | null;
+  /** Too unsure for the risk that is wanted; advice says what would help. */
+  uncertain?: boolean;
+  advice?: string | null;
+  refused?: boolean;
   /** What a description states, and what the recording's own angles say. */
   facts?: Fact[];
+}
+
+/** What an answer rests on: parts of the recording (begin, end, weight), joints, and the figure's points. */
+export interface Explanation {
+  answer: Answer;
+  of: number;
+  seconds: [number, number, number][];
+  joints: Record<string, number>;
+  points: Record<string, number>;
 }
 
 export interface Fact {
@@ -146,6 +159,13 @@ export class Api {
     const body = form(file);
     body.append("tasks", "all");
     return this.json("v1/answers", post(body), patience);
+  }
+
+  explanation(file: File, task: string, question: string, patience: Patience = {}): Promise<Explanation> {
+    const body = form(file);
+    body.append("task", task);
+    body.append("question", question);
+    return this.json("v1/explanations", post(body), patience);
   }
 
   private async json<T>(path: string, request: RequestInit, patience: Patience): Promise<T> {

@@ -1,6 +1,6 @@
 /** The conversation about the loaded recording. */
 
-import { type Answer, type Answers, type Api, busyText, type Fact, type ModelSummary, type Task, type Turn, wordsOf } from "./api";
+import { type Answer, type Answers, type Api, busyText, type Explanation, type Fact, type ModelSummary, type Task, type Turn, wordsOf } from "./api";
 import { announce, byId, make } from "./dom";
 import type { Loaded } from "./picker";
 
@@ -22,10 +22,11 @@ export class Chat {
   private readonly field = byId<HTMLInputElement>("ask");
   private readonly suggestions = byId("suggestions");
 
-  /** `onModel` hears which model gave each answer. */
+  /** `onModel` hears which model gave each answer, `onWhy` what one rests on. */
   constructor(
     private readonly api: Api,
     private readonly onModel: (model: ModelSummary) => void,
+    private readonly onWhy: (explanation: Explanation) => void,
   ) {
     byId("ask-form").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -119,7 +120,11 @@ export class Chat {
       pending.remove();
       this.onModel(model);
       for (const answer of answers) {
-        this.append(bubble(answer, question, model.data));
+        const node = bubble(answer, question, model.data);
+        if (answer.task && !answer.refused && (answer.uncertain || answer.label !== null || answer.value !== null)) {
+          node.append(this.whyButton(answer.task, answer.question));
+        }
+        this.append(node);
         if (!answer.text) continue;
         this.history.push({ role: "user", content: answer.question || question });
         this.history.push({ role: "assistant", content: answer.text });
@@ -136,6 +141,33 @@ export class Chat {
       pending.remove();
       if (this.asking === asking) this.asking = null;
       this.enable();
+    }
+  }
+
+  /** Asks what an answer about the recording of now rests on; about an earlier one it is not asked any more. */
+  private whyButton(task: string, question: string): HTMLElement {
+    const about = this.loaded!;
+    const button = make("button", "chip why", "Why?");
+    button.type = "button";
+    button.title = "Show on the figure what this answer rests on";
+    button.addEventListener("click", () => void this.why(button, about, task, question));
+    return button;
+  }
+
+  private async why(button: HTMLButtonElement, about: Loaded, task: string, question: string): Promise<void> {
+    if (this.loaded !== about) {
+      this.fail(`${about.motion.recording.name} is not open any more. Choose it again to see what the answer rests on.`);
+      return;
+    }
+    button.disabled = true;
+    announce("Looking for what the answer rests on");
+    try {
+      const told = await this.api.explanation(about.file, task, question);
+      if (this.loaded === about) this.onWhy(told);
+    } catch (reason) {
+      this.fail(wordsOf(reason));
+    } finally {
+      button.disabled = false;
     }
   }
 
@@ -207,6 +239,7 @@ function bubble(answer: Answer, asked: string, data: string): HTMLElement {
   const node = make("div", "message answer");
   if (answer.question && answer.question !== asked) node.append(make("p", "asked", answer.question));
   node.append(make("p", "answer-text", answer.text || "(no words)"));
+  if (answer.advice) node.append(make("p", "", answer.advice));
   const sure = certainty(answer);
   if (sure) node.append(make("p", "small", sure));
   if (answer.facts?.length) node.append(factTable(answer.facts));

@@ -29,6 +29,10 @@ import { OrbitControls } from "three/examples/jsm/controls/OrbitControls.js";
 import { type Motion3D, type Side, sideOf } from "./motion";
 
 const COLOURS: Record<Side, number> = { right: 0xd55e00, left: 0x0072b2, middle: 0x66747d };
+/** What speaks for an answer, what against it, and the rest. */
+const FOR = 0xb3123f;
+const AGAINST = 0x1b4fc0;
+const UNMOVED = 0xb9c3c8;
 const BACKGROUND = 0xe9eff1;
 const GRID_M = 64;
 
@@ -186,6 +190,31 @@ export class FigureView {
   setFollow(follow: boolean): void {
     this.following = follow;
     this.aim(this.camera.position.clone().sub(this.controls.target));
+  }
+
+  /** Colours the points of the figure that an answer rests on, the rest grey; null: its own colours again. */
+  emphasize(points: Record<string, number> | null): void {
+    const motion = this.motion;
+    if (!motion) return;
+    const weight = (name: string) => points?.[name] ?? 0;
+    const most = Math.max(...motion.points.map((name) => Math.abs(weight(name))), 1e-9);
+    const paint = (mesh: Mesh, side: Side, share: number | null) => {
+      const old = mesh.material as MeshStandardMaterial;
+      const color = share === null ? new Color(COLOURS[side]) : new Color(UNMOVED).lerp(new Color(share < 0 ? AGAINST : FOR), Math.abs(share));
+      mesh.material = new MeshStandardMaterial({ color, roughness: 0.62, fog: false });
+      old.dispose();
+    };
+    this.joints.forEach((joint, point) => {
+      const name = motion.points[point]!;
+      const share = points && weight(name) / most;
+      paint(joint, sideOf(name), share);
+      joint.scale.setScalar(1 + 0.7 * Math.abs(share ?? 0));
+    });
+    this.bones.forEach((bone, i) => {
+      const [from, to] = motion.bones[i]!.map((point) => motion.points[point]!) as [string, string];
+      paint(bone, sideOf(to) === "middle" ? sideOf(from) : sideOf(to), points && 0);
+    });
+    this.stale = true;
   }
 
   clear(): void {

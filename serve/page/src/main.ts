@@ -10,6 +10,7 @@ import { Keys } from "./key";
 import { Motion3D } from "./motion";
 import { type Loaded, Picker } from "./picker";
 import { Player } from "./player";
+import { Why } from "./why";
 
 const keys = new Keys();
 const api = new Api(keys);
@@ -19,7 +20,8 @@ const stageNote = byId("stage-note");
 
 const player = new Player((frame) => view?.pose(frame));
 const view = openView();
-const chat = new Chat(api, showBanner);
+const why = new Why((points) => view?.emphasize(points));
+const chat = new Chat(api, showBanner, (told) => why.show(told, player.seconds));
 const picker = new Picker(
   api,
   (loading) => {
@@ -87,6 +89,7 @@ function chooseView(name: ViewName | null): void {
 
 function showMotion({ motion: { recording, figure } }: Loaded): void {
   showFacts(recording);
+  why.hide();
   if (view) {
     const motion = new Motion3D(figure);
     const drawable = motion.frames > 0 && motion.points.length > 0;

@@ -28,6 +28,11 @@ export class Player {
     onChoice(byId("speeds"), (value) => (this.speed = Number(value)));
   }
 
+  /** How long the recording is. */
+  get seconds(): number {
+    return Math.max(this.frames - 1, 1) / this.rate;
+  }
+
   load(frames: number, rate: number): void {
     this.frames = frames;
     this.rate = rate;

@@ -1,0 +1,107 @@
+"""Do explanations say what an answer rests on? Deleting what they point at, against deleting as much at random.
+
+Of held-out movements the tenth of the seconds, and of the joints, that weigh most for an answer are taken away
+together, and as many drawn at random. Last line: JSON with how much further the former move the answer, a label's
+probability or a number's mean: `seconds_ratio_labels`, `joints_ratio_labels` and the same of numbers.
+
+    python benchmarks/explanations.py [--bundle URI] [--trials 40]
+"""
+
+import argparse
+import json
+
+import numpy as np
+
+from biomechgpt import artifact, storage
+from biomechgpt.dialogue.questions import read_questions
+from biomechgpt.language.answer import Answerer
+from biomechgpt.language.explain import explain, strength, weigh_all, windows, without_joints, without_tokens
+from biomechgpt.skeleton import INDEX
+from biomechgpt.tokenizer import MotionTokenizer
+from biomechgpt.trial import read_shard
+
+TIMES = 5
+"""Random parts for each explained one."""
+
+
+def movements(bundle, wanted):
+    """{trial: (angles, joint mask)} of a bundle's cohort."""
+    source = bundle.input("tokens").input("cohort").path("trials")
+    found = {}
+    for shard in storage.list_files(source):
+        for trial in read_shard(storage.join(source, shard)):
+            if trial.trial in wanted:
+                found[trial.trial] = (trial.angles_rad, trial.joint_mask)
+    return found
+
+
+def moved(answerer, tokenizer, angles, mask, asked, rng):
+    """(question, kind) -> (moved by the explained tenth, moved by random ones), for one movement."""
+    explained = explain(answerer, tokenizer, angles, mask, asked)
+    whole = tokenizer.encode([angles], [mask])[0].tolist()[: answerer.longest_movement]
+    parts = windows(len(whole))
+    joints = [INDEX[name] for name in explained[0].joints]
+    few, some = max(1, round(len(parts) / 10)), max(1, round(len(joints) / 10))
+    found = []
+    for number, (task, question) in enumerate(asked):
+        told = explained[number]
+        # A label's probability falls; a number moves either way.
+        size = (lambda w: w) if answerer.tasks[task].kind == "classification" else np.abs
+        top_parts = np.argsort(-size(np.array([w for *_, w in told.seconds])))[:few]
+        top_joints = np.argsort(-size(np.array(list(told.joints.values()))))[:some]
+        cut = [top_parts, *(rng.choice(len(parts), few, replace=False) for _ in range(TIMES))]
+        held = [top_joints, *(rng.choice(len(joints), some, replace=False) for _ in range(TIMES))]
+        left = [without_tokens(whole, np.concatenate([parts[i] for i in chosen])) for chosen in cut]
+        still = [without_joints(angles, [joints[i] for i in chosen]) for chosen in held]
+        left += [t.tolist() for t in tokenizer.encode(still, [mask] * len(still))]
+        first, *others = [row[0] for row in weigh_all(answerer, [whole, *left], [(task, question)])]
+        apart = [abs(strength(first, first) - strength(other, first)) for other in others]
+        for kind, values in (("seconds", apart[: TIMES + 1]), ("joints", apart[TIMES + 1 :])):
+            found.append((task, kind, values[0], float(np.mean(values[1:]))))
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bundle", help="URI of a model artifact; the demo's by default")
+    parser.add_argument("--trials", type=int, default=40)
+    options = parser.parse_args()
+    uri = options.bundle or storage.read_json("results/demo/metrics.json")["model"]["uri"]
+    bundle = artifact.load(uri, "model")
+    answerer, tokenizer = Answerer(uri), MotionTokenizer.load(storage.join(uri, "motion_tokenizer"))
+    asked = {}
+    for row in read_questions(bundle.input("questions")):
+        task = answerer.tasks[row["task"]]
+        if row["split"] == "test" and task.annotated and not task.compare:
+            asked.setdefault(row["trial"], []).append((row["task"], row["question"]))
+    rng = np.random.default_rng(0)
+    chosen = rng.permutation(sorted(asked))[: options.trials].tolist()
+    rows = []
+    for trial, (angles, mask) in movements(bundle, set(chosen)).items():
+        rows += moved(answerer, tokenizer, angles, mask, asked[trial], rng)
+    print(f"{bundle.data} data, {len(chosen)} held-out movements, {len(rows) // 2} answers")
+    print(f"{'task':18}{'what':10}{'explained':>11}{'random':>9}{'ratio':>7}{'answers':>9}")
+    moves = {}
+    for task in answerer.tasks:
+        for part in ("seconds", "joints"):
+            mine = np.array([values for name, of, *values in rows if (name, of) == (task, part)])
+            if not len(mine):
+                continue
+            explained, random = mine.mean(axis=0)
+            ratio = explained / max(random, 1e-9)
+            print(f"{task:18}{part:10}{explained:11.3f}{random:9.3f}{ratio:7.1f}{len(mine):9}")
+            labels = answerer.tasks[task].kind == "classification"
+            # Numbers of all units together: in shares of what random parts move them.
+            moves.setdefault(f"{part}_ratio_{'labels' if labels else 'numbers'}", []).append(
+                mine if labels else mine / max(random, 1e-9)
+            )
+    print(json.dumps({name: _ratio(parts) for name, parts in moves.items()}))
+
+
+def _ratio(parts):
+    explained, random = np.concatenate(parts).mean(axis=0)
+    return round(float(explained / max(random, 1e-9)), 2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Which seconds and which joints carry an answer: what happens to it without them.
+
+A second is left out of the movement's tokens; a joint is held at its mean over the movement, which goes through the
+motion tokenizer again. The change of the answer is what either weighed. `benchmarks/explanations.py` holds it
+against parts drawn at random.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from biomechgpt.dialogue.chat import SHORTEST, Question
+from biomechgpt.language.answer import Answerer, Weighed
+from biomechgpt.skeleton import NAMES
+from biomechgpt.tokenizer import MotionTokenizer
+
+WINDOWS = 20
+"""Parts of a movement that are left out one by one."""
+AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Of one answer. of: what is explained, a label's probability or the mean of a number's distribution.
+    seconds: (begin, end, weight) of each part of the movement; joints: {joint: weight}. A weight is `of` less what
+    it is without the part: above 0 the part speaks for the label, or makes the number larger."""
+
+    of: float
+    seconds: list[tuple[float, float, float]]
+    joints: dict[str, float]
+
+
+def strength(answer: Weighed, first: Weighed) -> float:
+    """How strongly an answer says what `first` says: its label's probability, or its own number."""
+    if answer.mean is not None:
+        return answer.mean
+    return answer.probability[answer.choices.index(first.choices[0])]
+
+
+def windows(tokens: int) -> list[np.ndarray]:
+    """Numbers of the tokens of each part of a movement."""
+    return [part for part in np.array_split(np.arange(tokens), min(WINDOWS, tokens)) if len(part)]
+
+
+def without_tokens(tokens: Sequence[int], left_out: np.ndarray) -> list[int]:
+    """A movement without some of its tokens; of a very short one enough stay to be read."""
+    kept = np.delete(np.asarray(tokens), left_out)
+    return kept.tolist() if len(kept) else list(tokens)[:SHORTEST]
+
+
+def without_joints(angles_rad: np.ndarray, joints: Sequence[int]) -> np.ndarray:
+    """Angles (T, 34) with these joints held at their mean."""
+    held = angles_rad.copy()
+    held[:, list(joints)] = angles_rad[:, list(joints)].mean(axis=0)
+    return held
+
+
+def explain(
+    answerer: Answerer,
+    tokenizer: MotionTokenizer,
+    angles_rad: np.ndarray,
+    joint_mask: np.ndarray,
+    asked: Sequence[tuple[str, Question]],
+) -> list[Explanation]:
+    """An explanation of the answer to each (task, question), tasks that are `annotated`, all about one movement.
+
+    angles_rad: (T, 34) at the tokenizer's rate; joint_mask: (34,), True where a joint was recorded.
+    """
+    joints = np.flatnonzero(joint_mask & tokenizer.seen).tolist()
+    movements = [angles_rad, *(without_joints(angles_rad, [j]) for j in joints)]
+    whole, *held = [t.tolist() for t in tokenizer.encode(movements, [joint_mask] * len(movements))]
+    whole = whole[: answerer.longest_movement]
+    parts = windows(len(whole))
+    left = [without_tokens(whole, part) for part in parts]
+    answers = weigh_all(answerer, [whole, *left, *held], asked)
+    step_s = 1 / tokenizer.tokens_per_s
+    explained = []
+    for number in range(len(asked)):
+        first = answers[0][number]
+        now = strength(first, first)
+        weight = [now - strength(row[number], first) for row in answers[1:]]
+        seconds = [
+            (round(float(part[0]) * step_s, 3), round(float(part[-1] + 1) * step_s, 3), w)
+            for part, w in zip(parts, weight, strict=False)
+        ]
+        by_joint = dict(zip([NAMES[j] for j in joints], weight[len(parts) :], strict=True))
+        explained.append(Explanation(now, seconds, by_joint))
+    return explained
+
+
+def weigh_all(
+    answerer: Answerer, movements: Sequence[Sequence[int]], asked: Sequence[tuple[str, Question]]
+) -> list[list[Weighed]]:
+    """The same questions about each movement, a batch at a time."""
+    found: list[list[Weighed]] = []
+    for at in range(0, len(movements), AT_ONCE):
+        some = movements[at : at + AT_ONCE]
+        found += answerer.weigh(some, [asked] * len(some))
+    return found

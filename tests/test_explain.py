@@ -1,0 +1,83 @@
+"""Explanations point at what an answer was made to rest on, and at nothing else. The model here is a formula."""
+
+import numpy as np
+import pytest
+
+from biomechgpt.language.answer import Weighed
+from biomechgpt.language.explain import explain, windows, without_joints, without_tokens
+from biomechgpt.skeleton import INDEX, NAMES
+
+KNEE = INDEX["knee_angle_r"]
+
+
+class Tokenizer:
+    """A token a frame: 1 where the right knee is more than 40 degrees from its zero."""
+
+    seen = np.array([not name.startswith("pro_sup") for name in NAMES])
+    tokens_per_s = 10.0
+
+    def encode(self, movements, masks):
+        assert len(masks) == len(movements)
+        return [(np.abs(np.degrees(m[:, KNEE])) > 40).astype(int) for m in movements]
+
+
+class Answerer:
+    """Says "bent" the likelier, the more frames are bent; counts them as a number."""
+
+    longest_movement = 150
+
+    def weigh(self, motions, asked):
+        found = []
+        for motion, pairs in zip(motions, asked, strict=True):
+            bent = float(np.mean(motion))
+            labels = ["bent", "straight"] if bent >= 0.1 else ["straight", "bent"]
+            p = sorted([0.3 + bent, 0.7 - bent], reverse=True)
+            known = {
+                "label": Weighed("x", choices=labels, probability=p),
+                "number": Weighed("x", mean=float(np.sum(motion))),
+            }
+            found.append([known[task] for task, _ in pairs])
+        return found
+
+
+def movement(frames=100, bent=slice(60, 80)):
+    angles = np.zeros((frames, len(NAMES)), dtype=np.float32)
+    angles[bent, KNEE] = np.radians(-80)
+    angles[:, INDEX["hip_flexion_r"]] = np.sin(np.arange(frames))
+    return angles
+
+
+def test_the_joint_and_the_seconds_that_the_answer_rests_on_are_told():
+    mask = np.ones(len(NAMES), dtype=bool)
+    mask[INDEX["neck_rotation"]] = False
+    label, number = explain(Answerer(), Tokenizer(), movement(), mask, [("label", "?"), ("number", "?")])
+    assert (label.of, number.of) == (pytest.approx(0.5), 20)
+    assert "neck_rotation" not in label.joints
+    assert "pro_sup_r" not in label.joints
+    assert number.joints.pop("knee_angle_r") == 20
+    assert label.joints.pop("knee_angle_r") == pytest.approx(0.2)
+    assert set(number.joints.values()) | set(label.joints.values()) == {0}
+    assert [(b, e) for b, e, w in number.seconds if w] == [(6.0, 6.5), (6.5, 7.0), (7.0, 7.5), (7.5, 8.0)]
+    assert (number.seconds[0][0], number.seconds[-1][1]) == (0, 10)
+    # Without a straight part more of the rest is bent: it speaks against.
+    assert all((w < 0) == (not 6 <= b < 8) for b, _, w in label.seconds)
+
+
+def test_only_what_is_read_is_explained():
+    told = explain(
+        Answerer(), Tokenizer(), movement(400), np.ones(len(NAMES), dtype=bool), [("number", "?")]
+    )[0]
+    assert told.seconds[-1][1] == 15
+
+
+def test_parts_are_the_whole_and_something_stays():
+    assert np.concatenate(windows(37)).tolist() == list(range(37))
+    assert len(windows(37)) == 20
+    assert len(windows(3)) == 3
+    assert without_tokens([1, 2, 3, 4], np.array([0, 2])) == [2, 4]
+    assert without_tokens([5], np.array([0])) == [5]
+    held = without_joints(movement(), [KNEE])
+    assert np.ptp(held[:, KNEE]) < 1e-6
+    assert held[:, KNEE].mean() == pytest.approx(movement()[:, KNEE].mean(), abs=1e-6)
+    others = np.delete(np.arange(len(NAMES)), KNEE)
+    np.testing.assert_array_equal(held[:, others], movement()[:, others])
