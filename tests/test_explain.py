@@ -30,8 +30,9 @@ class Answerer:
         found = []
         for motion, pairs in zip(motions, asked, strict=True):
             bent = float(np.mean(motion))
-            labels = ["bent", "straight"] if bent >= 0.1 else ["straight", "bent"]
-            p = sorted([0.3 + bent, 0.7 - bent], reverse=True)
+            likely = {"bent": 0.3 + bent, "straight": 0.7 - bent}
+            labels = sorted(likely, key=lambda label: -likely[label])
+            p = [likely[label] for label in labels]
             known = {
                 "label": Weighed("x", choices=labels, probability=p),
                 "number": Weighed("x", mean=float(np.sum(motion))),
