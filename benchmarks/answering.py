@@ -35,6 +35,7 @@ def main() -> None:
     uri = options.bundle or storage.read_json("results/demo/metrics.json")["model"]["uri"]
     bundle = artifact.load(uri, "model")
     answerer = Answerer(bundle.uri)
+    answerer.bundle["phrasings"] = 1  # generating asks in one
     trials = _trials(bundle, options.trials)
     asked = sum(len(pairs) for _, pairs in trials)
     prompts = [(tokens, question) for tokens, pairs in trials for _, question in pairs]

@@ -470,6 +470,17 @@ def prompts(answerer, movements, questions):
     return [answerer.tokenizer(t, add_special_tokens=False, return_tensors="pt")["input_ids"] for t in texts]
 
 
+def test_a_learning_curve_adds_people_to_those_before():
+    rows = [{"participant": f"p{i % 7}", "n": i} for i in range(30)]
+    some = [{r["participant"] for r in finetune._of_some(rows, n, 3)} for n in (1, 3, 7)]
+    assert [len(people) for people in some] == [1, 3, 7]
+    assert some[0] < some[1] < some[2]
+    assert finetune._of_some(rows, 7, 3) == finetune._of_some(rows, None, 3) == rows
+    assert finetune._of_some(rows, 3, 3) != finetune._of_some(rows, 3, 6)
+    with pytest.raises(InputError, match="at most 7, found 8"):
+        finetune._of_some(rows, 8, 3)
+
+
 def test_a_bundle_loads_to_the_model_that_was_trained(bundle):
     trained, made_bundle = bundle
     answerer = Answerer(made_bundle.uri)

@@ -23,7 +23,7 @@ from biomechgpt.language import model as network
 from biomechgpt.language import stand_in
 from biomechgpt.language.answer import calibrate
 from biomechgpt.language.samples import SampleSettings, TreeTrainee, read_trees
-from biomechgpt.settings import Settings
+from biomechgpt.settings import InputError, Settings
 from biomechgpt.tokenizer import read_views, require_same_tokenizer
 from biomechgpt.training import TrainingSettings, fit
 
@@ -46,6 +46,7 @@ class FinetuneSettings(SampleSettings):
 
     adapter: null trains all weights of the language model, which needs `quantization: none`. phrasings: each
     question with answers to choose from is asked in so many, and its answer averaged over them; the paper's is 1.
+    participants: only so many of the training participants, drawn by the seed, for a learning curve; null: all.
     """
 
     adapter: AdapterSettings | None = AdapterSettings()
@@ -55,6 +56,7 @@ class FinetuneSettings(SampleSettings):
     rows_rate: float = Field(1.0, gt=0, description="learning rate of motion tokens' rows over the adapters'")
     batch_size: int = Field(10, ge=1)
     phrasings: int = Field(1, ge=1)
+    participants: int | None = Field(None, ge=1)
     training: TrainingSettings = TrainingSettings(learning_rate=2e-4)
 
     @model_validator(mode="after")
@@ -97,6 +99,7 @@ class _QLoRA(TreeTrainee):
         self.motion = artifact.load(tokens)
         self.codes = self.motion.read_json("tokens.json")["codes"]
         rows = [r for r in read_questions(artifact.load(questions)) if r["split"] == "train"]
+        rows = _of_some(rows, self.settings.participants, self.seed)
         self.questions = len(rows)
         encoder, views = Encoder(self.tokenizer), read_views(self.motion)
         self.longest_answer = max(
@@ -146,6 +149,17 @@ class _QLoRA(TreeTrainee):
             "longest_answer": self.longest_answer,
             "usual_tokens": self.usual_tokens,
         }
+
+
+def _of_some(rows: list[dict[str, Any]], participants: int | None, seed: int) -> list[dict[str, Any]]:
+    """Questions of so many participants. Fewer are always among more, so a learning curve adds people."""
+    if participants is None:
+        return rows
+    people = sorted({row["participant"] for row in rows})
+    if participants > len(people):
+        raise InputError(f"finetune.participants: expected at most {len(people)}, found {participants}")
+    kept = {people[i] for i in np.random.default_rng((seed, 2)).permutation(len(people))[:participants]}
+    return [row for row in rows if row["participant"] in kept]
 
 
 def _labels(questions: Artifact) -> dict[str, list[str]]:
