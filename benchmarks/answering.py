@@ -2,8 +2,10 @@
 
     python benchmarks/answering.py [--bundle URI] [--trials 64] [--rounds 3]
 
-Without --bundle it takes the demo's. Answers a second of `Answerer.weigh` over those of `generate`
-prompt by prompt, and in batches of alike length; and how far its log probabilities are from separate passes'.
+Without --bundle it takes the demo's. Answers a second of `Answerer.weigh` over those of `generate` prompt by prompt,
+and in batches of alike length; and how far its log probabilities are from separate passes'. A movement is read once
+for all its questions, so it depends on how many there are: every task is asked of every trial, as the server does
+with `tasks=all`; `own_...` are of the questions that apply to each, as in an evaluation.
 """
 
 import argparse
@@ -36,7 +38,22 @@ def main() -> None:
     bundle = artifact.load(uri, "model")
     answerer = Answerer(bundle.uri)
     answerer.bundle["phrasings"] = 1  # generating asks in one
-    trials = _trials(bundle, options.trials)
+    own = _trials(bundle, options.trials)
+    singles = [t for t in answerer.tasks.values() if t.annotated and not t.compare]
+    every = [(tokens, [(task.name, task.phrasings[0]) for task in singles]) for tokens, _ in own]
+    result: dict[str, Any] = {}
+    for prefix, trials in (("", every), ("own_", own)):
+        alone, batched = _ratios(answerer, trials, options)
+        result |= {
+            f"{prefix}ratio_vs_generate": alone,
+            f"{prefix}ratio_vs_batched_generate": batched,
+            f"{prefix}questions_a_trial": round(sum(len(pairs) for _, pairs in trials) / len(trials), 1),
+        }
+    print(json.dumps(result | {"max_score_error": _error(answerer, own[:6]), "data": bundle.data}))
+
+
+def _ratios(answerer: Answerer, trials: list[Any], options: argparse.Namespace) -> tuple[float, float]:
+    """Answers a second weighed, over generated prompt by prompt and in batches: medians over rounds."""
     asked = sum(len(pairs) for _, pairs in trials)
     prompts = [(tokens, question) for tokens, pairs in trials for _, question in pairs]
 
@@ -61,20 +78,11 @@ def main() -> None:
         alone.append(mine / one)
         batched.append(mine / many)
         print(
-            f"answers a second: weighed {mine:.1f}, generated in batches {many:.1f}, alone {one:.1f}",
+            f"{asked / len(trials):.1f} questions a trial, answers a second: weighed {mine:.1f}, generated in "
+            f"batches {many:.1f}, alone {one:.1f}",
             flush=True,
         )
-    print(
-        json.dumps(
-            {
-                "ratio_vs_generate": round(statistics.median(alone), 2),
-                "ratio_vs_batched_generate": round(statistics.median(batched), 2),
-                "max_score_error": _error(answerer, trials[:6]),
-                "questions": asked,
-                "data": bundle.data,
-            }
-        )
-    )
+    return round(statistics.median(alone), 2), round(statistics.median(batched), 2)
 
 
 def _trials(bundle: artifact.Artifact, count: int) -> list[tuple[list[int], list[tuple[str, str]]]]:
