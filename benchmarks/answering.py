@@ -2,7 +2,7 @@
 
     python benchmarks/answering.py [--bundle URI] [--trials 64] [--rounds 3]
 
-Without --bundle it takes the demo's. Answers a second of `Answerer.weigh` over those of `generate` prompt by prompt,
+Without --bundle it takes the demo's. Answers a second of `Answerer.weigh` over those of `generate` one by one,
 and in batches of alike length; and how far its log probabilities are from separate passes'. A movement is read once
 for all its questions, so it depends on how many there are: every task is asked of every trial, as the server does
 with `tasks=all`; `own_...` are of the questions that apply to each, as in an evaluation.
