@@ -230,9 +230,10 @@ def _answer(answer: Mapping[str, Any]) -> dict[str, Any]:
         element = {"valueString": text, **_components(answer.get("facts") or [])}
     else:
         reason = (f"{_TERMS}/data-absent-reason", "unknown", "Unknown")
-        element = {
-            "dataAbsentReason": _concept(reason, text="The answer states nothing that the task asks for")
-        }
+        why = "The answer states nothing that the task asks for"
+        if answer.get("uncertain"):
+            why = " ".join(filter(None, [text, _text(answer.get("advice") or "")]))
+        element = {"dataAbsentReason": _concept(reason, text=why)}
     notes = [f"Asked: {question}", f"Answered: {text or '(nothing)'}"]
     return {"code": code, "note": [_new(Annotation, text=note) for note in notes], **element}
 

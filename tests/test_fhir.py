@@ -413,3 +413,14 @@ def test_a_description_has_a_component_a_fact_and_a_refusal_no_value():
     assert second["interpretation"][0]["text"] == "Not confirmed: 40 was measured"
     assert refused["dataAbsentReason"]["coding"][0]["code"] == "unsupported"
     assert "valueString" not in refused
+
+
+def test_an_uncertain_answer_has_no_value_and_says_what_would_help():
+    unsure = answer("diagnosis", "Uncertain; most likely stroke.") | {
+        "uncertain": True,
+        "advice": "Record again.",
+    }
+    element = fhir._answer(unsure)
+    assert element["dataAbsentReason"].coding[0].code == "unknown"
+    assert element["dataAbsentReason"].text == "Uncertain; most likely stroke. Record again."
+    assert "valueCodeableConcept" not in element
