@@ -206,7 +206,7 @@ def test_one_command_makes_page_and_figures_again_without_a_cluster(tmp_path):
     page = (tmp_path / "out/report.html").read_text()
     for part in (
         "The model less each baseline",
-        "XGBoost on token histograms",
+        "XGBoost, tokens",
         "Groups of participants",
         "TRIPOD",
     ):

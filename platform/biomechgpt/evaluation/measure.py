@@ -17,11 +17,11 @@ from biomechgpt.tasks import Task
 
 SOURCES = {
     "model": "Model",
-    "xgboost": "XGBoost on token histograms",
-    "rocket": "MiniRocket on joint angles",
-    "gait": "linear model on gait parameters",
-    "majority": "the commonest answer",
-    "chance": "chance (XGBoost on shuffled labels)",
+    "xgboost": "XGBoost, tokens",
+    "rocket": "MiniRocket, angles",
+    "gait": "linear, gait",
+    "majority": "commonest",
+    "chance": "chance",
 }
 """Who answers, and what they are called."""
 RIVALS = ("xgboost", "rocket", "gait")
