@@ -161,7 +161,7 @@ def _reliability(task: str, trusted: dict[str, Any]) -> str:
     left.legend(fontsize=7, frameon=False)
     right.plot(SHARES, trusted["risk"], color="#2b6cb0", marker=".")
     right.set(xlim=(0, 1), ylim=(0, None), xlabel="share answered, surest first", ylabel="share wrong")
-    figure.tight_layout()
+    figure.set_layout_engine("tight")
     return _svg(figure)
 
 
