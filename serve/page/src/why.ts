@@ -8,6 +8,8 @@ const MOST_NAMED = 3;
 export class Why {
   private readonly box = byId("why");
   private readonly strip = byId("why-strip");
+  /** Of the figure's own colours, which it has not while something is explained. */
+  private readonly legend = byId("legend");
 
   /** `paint` colours the figure's points, or gives them their own colours back. */
   constructor(private readonly paint: (points: Record<string, number> | null) => void) {
@@ -30,12 +32,14 @@ export class Why {
     const text = `“${told.answer.text}” rests most on ${strongest(told)}.`;
     byId("why-text").textContent = text;
     this.box.hidden = false;
+    this.legend.hidden = true;
     this.paint(told.points);
     announce(text);
   }
 
   hide(): void {
     this.box.hidden = true;
+    this.legend.hidden = false;
     this.paint(null);
   }
 }
