@@ -10,6 +10,7 @@ import pytest
 
 from biomechgpt import artifact, settings, storage
 from biomechgpt.evaluation.measure import SOURCES
+from biomechgpt.experiment import compare as compare_room
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.compare import CompareSettings, run_compare, tables
 from biomechgpt.experiment.promote import PromoteSettings, run_promote, winner
@@ -29,7 +30,7 @@ def mlflow(tmp_path_factory):
 @pytest.mark.parametrize(
     ("model", "name"),
     [(SweepSettings, "sweep_demo"), (SweepSettings, "sweep_tiny"), (CompareSettings, "table2"),
-     (CompareSettings, "table2_tiny")],
+     (CompareSettings, "table2_tiny"), (CompareSettings, "learning_curve")],
 )  # fmt: skip
 def test_shipped_settings_are_valid(model, name):
     assert settings.load(model, CONFIGS / f"{name}.yaml", ["--root", "elsewhere"]).root == "elsewhere"
@@ -134,6 +135,14 @@ def test_tables_of_variants_and_the_champion_by_validation(tiny, mlflow):
     assert len(tracking.client(mlflow).search_model_versions("name = 'biomechgpt'")) == 1
     asked = json.dumps([path.read_text() for path in (tiny.root / "answers").rglob("manifest.json")])
     assert "validation" in asked
+
+
+@pytest.mark.parametrize("name", ["table2.yaml", "table2_tiny.yaml", "learning_curve.yaml"])
+def test_every_variant_of_a_comparison_is_a_run_that_could_be_made(name):
+    comparison = settings.load(CompareSettings, CONFIGS / name)
+    planned = [compare_room._settings(comparison, variant, 3) for variant in comparison.variants]
+    assert len({one.model_dump_json() for one in planned}) == len(planned)
+    assert {one.language.finetune.training.seed for one in planned} == {3}
 
 
 def test_the_winner_is_the_best_on_average_and_answers_everything():
