@@ -374,8 +374,8 @@ def answer_all(
             fn_constructor_args=(bundle, settings.method, cluster.cpus_for(settings.workers), finished),
             batch_size=settings.batch_size,
             batch_format="pyarrow",
-            # One core is asked for, so that what feeds the actors always finds room.
-            num_cpus=1,
+            # Half a core at least is left, so that what feeds the actors always finds room.
+            num_cpus=min(1.0, max(cluster.cpus() - 1, 0.5) / settings.workers),
             compute=ray.data.ActorPoolStrategy(size=settings.workers),
             **gpu,
         )
