@@ -59,7 +59,7 @@ class MiniRocket:
         x = torch.from_numpy(np.ascontiguousarray(scaled.T))[None]
         with torch.inference_mode():
             made = [
-                functional.conv1d(x, torch.from_numpy(weights), padding=4 * dilation, dilation=dilation)[0]
+                functional.conv1d(x, torch.tensor(weights), padding=4 * dilation, dilation=dilation)[0]
                 for weights, dilation in zip(self.weights, DILATIONS, strict=True)
             ]
         return torch.stack(made).numpy()
@@ -67,6 +67,6 @@ class MiniRocket:
     def features(self, series: np.ndarray) -> np.ndarray:
         """(5040,) float32 between 0 and 1 of a movement (T, C)."""
         out = torch.from_numpy(self._responses(series))
-        biases = torch.from_numpy(self.biases)
+        biases = torch.tensor(self.biases)
         parts = [(out > biases[..., b, None]).float().mean(dim=-1) for b in range(BIASES)]
         return torch.stack(parts, dim=-1).numpy().ravel()
