@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from biomechgpt import storage
-from biomechgpt.evaluation import summary, write_report
+from biomechgpt.evaluation import summary, table, write_report
 from biomechgpt.job import run_job
 from biomechgpt.settings import Settings
 
@@ -16,7 +16,7 @@ class Job(Settings):
 def main(settings: Job) -> object:
     uri = settings.answers
     if not uri.endswith(".parquet"):
-        uri = storage.join(uri, "answers.parquet")
+        uri = storage.join(uri, table.FILE)
     print(summary(write_report(uri, settings.output)))
     return storage.join(settings.output, "report.html")
 

@@ -178,9 +178,6 @@ def answer_of(tasks: Any, name: str | None, question: str, weighed: Any) -> Answ
     )
 
 
-ANOTHER = "another recording of this person"
-
-
 def sure(answer: Answer, wanted: float | None, usual_s: float, duration_s: float | None) -> Answer:
     """The answer, or "uncertain" where more would be wrong among those so unsure than is wanted."""
     if wanted is None or not answer.probabilities or answer.refused:
@@ -197,7 +194,7 @@ def sure(answer: Answer, wanted: float | None, usual_s: float, duration_s: float
         update={
             "uncertain": True,
             "text": f"Uncertain; most likely {answer.text}.",
-            "advice": f"What would help: {ANOTHER}{also}.",
+            "advice": f"What would help: another recording of this person{also}.",
             "label": None,
         }
     )

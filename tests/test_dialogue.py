@@ -293,8 +293,9 @@ def test_phrasings_are_drawn_evenly_and_tasks_interleave():
     task = TASKS["activity"]
     drawn = [task.phrasings.index(draw(task, f"trial {n}", 0)) for n in range(1800)]
     counts = np.bincount(drawn, minlength=len(task.phrasings))
-    assert counts.min() > 150
-    assert counts.max() < 250
+    usual = 1800 / len(task.phrasings)
+    assert counts.min() > 0.6 * usual
+    assert counts.max() < 1.4 * usual
     order = [q["task"] for q in ask(ROWS, TASKS, 0)]
     assert sum(a != b for a, b in pairwise(order)) > len(order) / 4
 

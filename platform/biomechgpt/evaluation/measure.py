@@ -5,13 +5,14 @@ p is of the bootstrap, two-sided; `p_holm` is adjusted for all comparisons of it
 65-70).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from biomechgpt.evaluation.metrics import drawn, main_figure, score
+from biomechgpt.evaluation.table import tasks_of
 from biomechgpt.evaluation.trust import trust
 from biomechgpt.tasks import Task
 
@@ -40,10 +41,10 @@ measured speed of a participant's walks, whose edges part household from limited
 et al., Stroke 1995; 26: 982-989)."""
 
 
-def measure(table: pd.DataFrame, about: Mapping[str, Any]) -> dict[str, Any]:
+def measure(table: pd.DataFrame, about: dict[str, Any]) -> dict[str, Any]:
     """metrics.json: {"data", "model", "tokenizer", "seconds", "tasks": {task: {source: scores}}, "comparisons",
     "subgroups"}; see `metrics`, `trust`, `compare` and `subgroups`."""
-    tasks = {item["name"]: Task.model_validate(item) for item in about["tasks"]}
+    tasks = tasks_of(about)
     how = {"draws": about["draws"], "seed": about["seed"]}
     scored: dict[str, Any] = {}
     comparisons, groups = [], []

@@ -13,9 +13,15 @@ import pyarrow.parquet as pq
 
 from biomechgpt import storage
 from biomechgpt.settings import InputError
+from biomechgpt.tasks import Task, Tasks
 
 FILE = "answers.parquet"
 _KEY = b"biomechgpt"
+
+
+def tasks_of(about: dict[str, Any]) -> Tasks:
+    """The tasks that a table's questions are of, from what is known about it."""
+    return {item["name"]: Task.model_validate(item) for item in about["tasks"]}
 
 
 def write(uri: str, table: pd.DataFrame, about: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from biomechgpt.experiment import tracking
 from biomechgpt.experiment.pipeline import PipelineSettings, check, measure, train, with_seed
 from biomechgpt.experiment.tracking import TrackingSettings
 from biomechgpt.settings import Settings, override, plain
-from biomechgpt.tasks import Task, Tasks
+from biomechgpt.tasks import Tasks
 
 VERSION = 1
 F1_TASKS = ("activity", "impaired", "diagnosis", "assistive_device", "falls_history")
@@ -67,7 +67,7 @@ def run_compare(settings: CompareSettings) -> Artifact:
         rows = _rows(settings, runs)
         text = tables(rows, data=runs[0]["data"], base=runs[0]["base"], seeds=len(settings.seeds))
         paired = _paired(settings, runs)
-        text += pairs_table(paired, next(iter(settings.variants)))
+        text += pairs_table(paired)
         storage.write_bytes(storage.join(uri, "tables.md"), text.encode())
         storage.write_json(
             storage.join(uri, "comparison.json"), {"rows": rows, "paired": paired, "runs": runs}
@@ -165,24 +165,24 @@ def _paired(settings: CompareSettings, runs: list[dict[str, Any]]) -> list[dict[
     for run in runs if others else ():
         answers, about = table.read(storage.join(run["evaluation"], table.FILE))
         said.setdefault(run["variant"], []).append(answers[answers["source"] == "model"])
-        asked[run["variant"]] = {item["name"]: Task.model_validate(item) for item in about["tasks"]}
+        asked[run["variant"]] = table.tasks_of(about)
     found = []
     for name in others:
         for task in [t for n, t in asked[first].items() if n in asked[name] and t.annotated]:
             ours, theirs = ([rows[rows["task"] == task.name] for rows in said[s]] for s in (name, first))
             if all(len(rows) for rows in (*ours, *theirs)):
                 pair = measures.compare(ours, theirs, task, draws=settings.experiment.evaluation.draws)
-                found.append({"variant": name, "task": task.name, **pair})
+                found.append({"variant": name, "against": first, "task": task.name, **pair})
     measures.adjust(found)
     return found
 
 
-def pairs_table(paired: Sequence[Mapping[str, Any]], first: str) -> str:
+def pairs_table(paired: Sequence[Mapping[str, Any]]) -> str:
     """Comparisons of variants in Markdown; nothing where there are none."""
     if not paired:
         return ""
     lines = [
-        f"**Each variant less {first}**",
+        f"**Each variant less {paired[0]['against']}**",
         "",
         "Mean over seeds, on the same trials; intervals and p by bootstrap over participants, p adjusted by Holm's",
         f"method for these {len(paired)} comparisons.",

@@ -14,7 +14,14 @@ from biomechgpt import storage
 from biomechgpt.artifact import Artifact
 from biomechgpt.cohort import CohortSettings, make_cohort
 from biomechgpt.dialogue.questions import QuestionsSettings, make_questions
-from biomechgpt.evaluation import EvaluationSettings, make_evaluation, summary, write_codebook, write_report
+from biomechgpt.evaluation import (
+    EvaluationSettings,
+    make_evaluation,
+    summary,
+    table,
+    write_codebook,
+    write_report,
+)
 from biomechgpt.language import base as base_room
 from biomechgpt.language.answer import AnswerSettings, make_answers
 from biomechgpt.language.base import BaseSettings, make_base
@@ -108,9 +115,7 @@ def run_pipeline(settings: PipelineSettings) -> Artifact:
     made = train(settings)
     evaluation = measure(made.model, settings.answers, settings.evaluation, settings.root)
     codebook = write_codebook(made.tokens, settings.output)
-    metrics = write_report(
-        evaluation.path("answers.parquet"), settings.output, codebook=codebook.rsplit("/", 1)[-1]
-    )
+    metrics = write_report(evaluation.path(table.FILE), settings.output, codebook=codebook.rsplit("/", 1)[-1])
     print(f"\n{summary(metrics)}\n")
     print(
         f"report: {storage.join(settings.output, 'report.html')}  ({time.time() - began:.0f} s in this run)"

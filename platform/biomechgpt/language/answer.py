@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
@@ -137,23 +138,23 @@ class Answerer:
         A movement longer than fine-tuning ever saw loses its end, as it would have there; a conversation its
         beginning.
         """
-        prefixes, questions = [], []
+        prefixes, questions, tasks = [], [], []
         for motion, pairs in zip(motions, asked, strict=True):
-            ways = [(task, way) for task, question in pairs for way in self._ways(task, question)]
-            texts = [self._question(motion, way) for _, way in ways]
-            room = self.bundle["max_length"] - max(map(len, texts)) - self.max_new_tokens
-            prefixes.append(self.encoder.fit(motion, room))
-            questions.append(
-                [(text, self.choices[task]) for text, (task, _) in zip(texts, ways, strict=True)]
+            texts = [
+                (task, [self._question(motion, way) for way in self._ways(task, question)])
+                for task, question in pairs
+            ]
+            longest = max(len(text) for _, ways in texts for text in ways)
+            prefixes.append(
+                self.encoder.fit(motion, self.bundle["max_length"] - longest - self.max_new_tokens)
             )
-        scores = score(self.model, prefixes, questions)
-        found = []
-        for pairs, row in zip(asked, scores, strict=True):
-            each = iter(row)
-            found.append(
-                [self._weighed(task, [next(each) for _ in self._ways(task, asks)]) for task, asks in pairs]
-            )
-        return found
+            questions.append([(text, self.choices[task]) for task, ways in texts for text in ways])
+            tasks.append([(task, len(ways)) for task, ways in texts])
+        scores = map(iter, score(self.model, prefixes, questions))
+        return [
+            [self._weighed(task, list(islice(row, ways))) for task, ways in of_trial]
+            for of_trial, row in zip(tasks, scores, strict=True)
+        ]
 
     def _ways(self, task: str, question: Question) -> list[Question]:
         """A question and the same in other phrasings."""
