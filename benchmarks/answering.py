@@ -6,12 +6,18 @@ Without --bundle it takes the demo's. Answers a second of `Answerer.weigh` over 
 and in batches of alike length; and how far its log probabilities are from separate passes'. A movement is read once
 for all its questions, so it depends on how many there are: every task is asked of every trial, as the server does
 with `tasks=all`; `own_...` are of the questions that apply to each, as in an evaluation.
+
+Where a small model's time goes by the tokens it reads, as on a CPU, the ratio is near `tokens_ratio`: tokens read
+by generating one by one over those read to weigh. Where it goes by passes of the model, as a large model's does on
+a GPU that a few tokens do not fill, it is nearer `passes_ratio`.
 """
 
 import argparse
 import json
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -43,17 +49,15 @@ def main() -> None:
     every = [(tokens, [(task.name, task.phrasings[0]) for task in singles]) for tokens, _ in own]
     result: dict[str, Any] = {}
     for prefix, trials in (("", every), ("own_", own)):
-        alone, batched = _ratios(answerer, trials, options)
-        result |= {
-            f"{prefix}ratio_vs_generate": alone,
-            f"{prefix}ratio_vs_batched_generate": batched,
-            f"{prefix}questions_a_trial": round(sum(len(pairs) for _, pairs in trials) / len(trials), 1),
-        }
+        found = _ratios(answerer, trials, options)
+        found["questions_a_trial"] = round(sum(len(pairs) for _, pairs in trials) / len(trials), 1)
+        result |= {f"{prefix}{name}": value for name, value in found.items()}
     print(json.dumps(result | {"max_score_error": _error(answerer, own[:6]), "data": bundle.data}))
 
 
-def _ratios(answerer: Answerer, trials: list[Any], options: argparse.Namespace) -> tuple[float, float]:
-    """Answers a second weighed, over generated prompt by prompt and in batches: medians over rounds."""
+def _ratios(answerer: Answerer, trials: list[Any], options: argparse.Namespace) -> dict[str, float]:
+    """Answers a second weighed, over generated prompt by prompt and in batches: medians over rounds. And how many
+    times the tokens, and the passes of the model, that takes prompt by prompt."""
     asked = sum(len(pairs) for _, pairs in trials)
     prompts = [(tokens, question) for tokens, pairs in trials for _, question in pairs]
 
@@ -70,7 +74,11 @@ def _ratios(answerer: Answerer, trials: list[Any], options: argparse.Namespace) 
             answerer.generate(*zip(*some[at : at + size], strict=True))
         return len(some) / (time.perf_counter() - started)
 
-    weigh()
+    read = {}
+    for name, answer in (("weigh", weigh), ("generate", lambda: generate(prompts, 1))):
+        with _counted(answerer.model) as read[name]:
+            answer()
+    ratios = {of: read["generate"][of] / read["weigh"][of] for of in ("tokens", "passes")}
     alone, batched = [], []
     for number in range(options.rounds):
         mine = weigh()
@@ -82,7 +90,28 @@ def _ratios(answerer: Answerer, trials: list[Any], options: argparse.Namespace) 
             f"batches {many:.1f}, alone {one:.1f}",
             flush=True,
         )
-    return round(statistics.median(alone), 2), round(statistics.median(batched), 2)
+    return {
+        "ratio_vs_generate": round(statistics.median(alone), 2),
+        "ratio_vs_batched_generate": round(statistics.median(batched), 2),
+        "tokens_ratio": round(ratios["tokens"], 2),
+        "passes_ratio": round(ratios["passes"], 1),
+    }
+
+
+@contextmanager
+def _counted(model: Any) -> Iterator[dict[str, int]]:
+    """Counts the passes of a model and the tokens (padding too) that it reads."""
+    read = {"passes": 0, "tokens": 0}
+
+    def count(_module: Any, _arguments: Any, named: dict[str, Any]) -> None:
+        read["passes"] += 1
+        read["tokens"] += named["input_ids"].numel()
+
+    hook = model.get_decoder().register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        yield read
+    finally:
+        hook.remove()
 
 
 def _trials(bundle: artifact.Artifact, count: int) -> list[tuple[list[int], list[tuple[str, str]]]]:

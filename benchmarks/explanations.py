@@ -15,7 +15,15 @@ import numpy as np
 from biomechgpt import artifact, storage
 from biomechgpt.dialogue.questions import read_questions
 from biomechgpt.language.answer import Answerer
-from biomechgpt.language.explain import explain, strength, weigh_all, windows, without_joints, without_tokens
+from biomechgpt.language.explain import (
+    explain,
+    strength,
+    tenth_of,
+    weigh_all,
+    windows,
+    without_joints,
+    without_tokens,
+)
 from biomechgpt.skeleton import INDEX
 from biomechgpt.tokenizer import MotionTokenizer
 from biomechgpt.trial import read_shard
@@ -35,20 +43,25 @@ def movements(bundle, wanted):
     return found
 
 
+def most(weights, count, number):
+    """Which weigh most for a label; for a number, those that make it larger, or smaller, whichever do more."""
+    order = np.argsort(weights)
+    up, down = order[::-1][:count], order[:count]
+    return down if number and np.take(weights, down).sum() < -np.take(weights, up).sum() else up
+
+
 def moved(answerer, tokenizer, angles, mask, asked, rng):
     """(question, kind) -> (moved by the explained tenth, moved by random ones), for one movement."""
     explained = explain(answerer, tokenizer, angles, mask, asked)
     whole = tokenizer.encode([angles], [mask])[0].tolist()[: answerer.longest_movement]
     parts = windows(len(whole))
     joints = [INDEX[name] for name in explained[0].joints]
-    few, some = max(1, round(len(parts) / 10)), max(1, round(len(joints) / 10))
+    few, some = tenth_of(len(parts)), tenth_of(len(joints))
     found = []
-    for number, (task, question) in enumerate(asked):
-        told = explained[number]
-        # A label's probability falls; a number moves either way.
-        size = (lambda w: w) if answerer.tasks[task].kind == "classification" else np.abs
-        top_parts = np.argsort(-size(np.array([w for *_, w in told.seconds])))[:few]
-        top_joints = np.argsort(-size(np.array(list(told.joints.values()))))[:some]
+    for told, (task, question) in zip(explained, asked, strict=True):
+        number = answerer.tasks[task].kind == "regression"
+        top_parts = most([w for *_, w in told.seconds], few, number)
+        top_joints = most(list(told.joints.values()), some, number)
         cut = [top_parts, *(rng.choice(len(parts), few, replace=False) for _ in range(TIMES))]
         held = [top_joints, *(rng.choice(len(joints), some, replace=False) for _ in range(TIMES))]
         left = [without_tokens(whole, np.concatenate([parts[i] for i in chosen])) for chosen in cut]

@@ -4,7 +4,8 @@ asking what it can answer.
     python benchmarks/scope.py [--bundle URI] [--trials 20]
 
 Each question is asked about movements of held-out participants, as the server asks it: without saying which task it
-is. The last line is JSON: share refused of either.
+is. The last line is JSON: share refused of each list, `in_scope` (close to what is trained with), `freely` (as
+people might ask who never saw that) and `out_of_scope`.
 """
 
 import argparse
@@ -83,6 +84,111 @@ What time did the four square step test take?
 How many seconds did the four square step test last?
 Give me the FSST time in seconds.
 """.strip().splitlines()
+"""Alike to phrasings that are trained with."""
+
+FREELY = """
+What is this person doing in the recording?
+Which test are we looking at here: TUG, sit to stand, four square step, or something else?
+Could you tell me what movement task was captured?
+Name the activity.
+Is this clip a walking trial or a different kind of exercise?
+I lost the label for this trial, can you work out which task the subject was performing?
+task type?
+Please classify the motion into one of the standard functional assessments.
+From the joint angles, would you say they're walking, standing up from a chair, or stepping over canes?
+Identify the exercise being carried out by the participant.
+Does this person move like someone with a disability or like a healthy control?
+Is the subject able-bodied?
+Would you judge these kinematics to be normal or pathological?
+Patient or control?
+Please tell me whether there is any mobility impairment here.
+I'm trying to sort my data: does this recording belong in the healthy group or the clinical group?
+Decide if the mover is impaired or unimpaired.
+Can you see signs that something is wrong with how this individual moves, or do they seem perfectly healthy?
+Any gait or movement deficit present, yes or no?
+Do the joint angles suggest a person without physical limitations?
+What condition does this patient have?
+Which clinical diagnosis best explains the movement pattern: stroke, SCI, TBI or limb loss?
+Please give me the most probable diagnosis.
+Is this somebody with a lower-limb prosthesis, a stroke survivor, or a person with a brain or spinal cord injury?
+underlying pathology?
+Why does this individual move abnormally; what neurological or orthopaedic disorder is behind it?
+State the patient's diagnostic category.
+I'd like to know the medical reason this participant was referred to rehab. Any idea which disease or injury it is?
+Based on the kinematics, to which patient population would you assign this subject?
+Tell me what the person has been diagnosed with.
+Is the patient using a cane, a walker, crutches, or nothing at all?
+What walking aid do you think they have?
+Which assistive device, if any, was used during the trial?
+Please identify any mobility aid.
+Does this person walk unaided or do they rely on some kind of support such as a rollator or stick?
+Gait aid: which one?
+Can you tell from the arm and trunk motion what they're holding on to for support?
+Are they wearing a brace or orthosis, or carrying crutches?
+Determine the type of ambulatory equipment this participant needed.
+My notes don't mention equipment; what device was helping the subject get around here?
+Has this prosthesis user had a fall in the last twelve months?
+Faller or non-faller?
+Do you think this amputee fell at any point over the past year?
+Predict whether the participant reported falling within the previous 12 months.
+For this person with a prosthetic leg, is there a recent history of falls?
+Please assess if the patient has taken a tumble during the past year.
+I'm wondering whether somebody who moves like this would have fallen since last year. What's your call?
+Any falls in the prior year?
+Would this lower-limb prosthesis wearer answer yes if I asked, "Did you fall in the past 12 months?"
+Tell me the one-year fall status of this individual with limb loss.
+How fast is this person walking?
+What's the gait speed in metres per second?
+Please estimate walking velocity from this clip.
+gait velocity (m/s)?
+Give me a number for how quickly the subject walks.
+Could you work out the average forward speed over the walk?
+At what pace, in m/s, does the patient move along the walkway?
+I need the self-selected walking speed for my report, can you provide it?
+Compute how many meters they cover each second while walking.
+Is the walking speed closer to 0.5 or 1.2 m/s? Your best estimate, please.
+What is the cadence?
+How many steps does the person take per minute?
+Estimate step rate in steps/min.
+Could you count the stepping frequency for me and express it per minute?
+cadence, steps per min pls
+I'd like to know the step frequency during this walk.
+If they kept this rhythm for sixty seconds, how many footfalls would there be?
+Please report the number of steps each minute for this participant.
+At what stepping rate is the individual walking?
+Provide the subject's walking cadence.
+How long did the timed up and go take?
+What was the TUG time in seconds?
+TUG score?
+Please estimate how many seconds the patient needed to rise, walk three metres, turn, come back and sit down.
+Can you give me this participant's Timed Up & Go duration?
+Predict the TUG result.
+I forgot to run the stopwatch for the up-and-go test; what time should I write down?
+In how many seconds was the timed up-and-go completed?
+Would you tell me the completion time for the TUG trial shown here?
+Work out the stopwatch reading on this get-up-and-go test.
+How many seconds did the four square step test take?
+What is the FSST time?
+Please provide the completion time of the Four Square Step Test.
+FSST duration in s?
+How quickly did the patient get through the four squares in the step test?
+Estimate this person's four-square step test score in seconds.
+I'd appreciate an estimate of how long the subject took to finish the FSST sequence, clockwise and back.
+Calculate the time needed for the four square stepping task.
+Could you predict what the stopwatch showed at the end of the FSST?
+For my balance assessment form: time on the four square step test, please.
+Describe the movement in a sentence or two.
+Can you summarize what happens in this recording?
+Please write a brief description of how this person moves.
+Give me a short caption for this motion clip.
+In plain words, what does the motion look like?
+I can't view the video, so could you put into words what is going on?
+Quick summary of the motion.
+How would you describe this recording to a colleague?
+Write a short narrative of the trial that I can paste into my notes.
+Tell me about the movement captured here.
+""".strip().splitlines()
+"""Written by somebody who knew the ten kinds of questions and none of the phrasings that are trained with."""
 
 
 def main() -> None:
@@ -105,14 +211,15 @@ def main() -> None:
         tokens.tolist() for tokens in held_out["tokens"].iloc[:: max(len(held_out) // options.trials, 1)]
     ]
     result = {}
-    for name, questions in (("in_scope", IN_SCOPE), ("out_of_scope", refusal.held_out)):
+    lists = (("in_scope", IN_SCOPE), ("freely", FREELY), ("out_of_scope", refusal.held_out))
+    for name, questions in lists:
         new = [question for question in questions if question not in known]
         refused: dict[str, int] = dict.fromkeys(new, 0)
         for movement in movements:
             for question, text in zip(new, answerer.generate([movement] * len(new), new), strict=True):
                 refused[question] += refusal.parse(text) == REFUSED
         share = sum(refused.values()) / (len(new) * len(movements))
-        wrong = sorted(new, key=lambda q: refused[q], reverse=name == "in_scope")[:8]
+        wrong = sorted(new, key=lambda q: refused[q], reverse=name != "out_of_scope")[:8]
         print(
             f"{name}: {len(new)} questions x {len(movements)} movements, refused {share:.3f}; most often wrong:"
         )

@@ -1,30 +1,35 @@
 """Which seconds and which joints carry an answer: what happens to it without them.
 
-A second is left out of the movement's tokens; a joint is held at its mean over the movement, which goes through the
-motion tokenizer again. The change of the answer is what either weighed. `benchmarks/explanations.py` holds it
-against parts drawn at random.
+Seconds are left out of the movement's tokens, part by part and many random parts at a time; a part weighs what a
+linear model of all these answers gives it (as in LIME, Ribeiro et al., KDD 2016), since what parts do together is
+not what each does alone. A joint is held at its mean over the movement, which goes through the motion tokenizer
+again; the change of the answer is what it weighs. `benchmarks/explanations.py` holds both against parts drawn at
+random.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.linear_model import Ridge
 
 from biomechgpt.dialogue.chat import SHORTEST, Question
 from biomechgpt.language.answer import Answerer, Weighed
 from biomechgpt.skeleton import NAMES
 from biomechgpt.tokenizer import MotionTokenizer
 
-WINDOWS = 20
-"""Parts of a movement that are left out one by one."""
+WINDOWS = 40
+"""Parts of a movement, which are left out."""
+TOGETHER = 80
+"""How many times a random tenth of the parts is left out together."""
 AT_ONCE = 16
 
 
 @dataclass(frozen=True)
 class Explanation:
     """Of one answer. of: what is explained, a label's probability or the mean of a number's distribution.
-    seconds: (begin, end, weight) of each part of the movement; joints: {joint: weight}. A weight is `of` less what
-    it is without the part: above 0 the part speaks for the label, or makes the number larger."""
+    seconds: (begin, end, weight) of each part of the movement; joints: {joint: weight}. A weight is how much less
+    `of` is without the part: above 0 it speaks for the label, or makes the number larger."""
 
     of: float
     seconds: list[tuple[float, float, float]]
@@ -72,21 +77,37 @@ def explain(
     whole, *held = [t.tolist() for t in tokenizer.encode(movements, [joint_mask] * len(movements))]
     whole = whole[: answerer.longest_movement]
     parts = windows(len(whole))
-    left = [without_tokens(whole, part) for part in parts]
+    out = _left_out(len(parts))
+    left = [without_tokens(whole, np.concatenate([parts[i] for i in np.flatnonzero(row)])) for row in out]
     answers = weigh_all(answerer, [whole, *left, *held], asked)
     step_s = 1 / tokenizer.tokens_per_s
     explained = []
     for number in range(len(asked)):
         first = answers[0][number]
         now = strength(first, first)
-        weight = [now - strength(row[number], first) for row in answers[1:]]
+        less = np.array([now - strength(row[number], first) for row in answers[1:]])
+        weight = Ridge(alpha=1.0, fit_intercept=False).fit(out, less[: len(out)]).coef_
         seconds = [
-            (round(float(part[0]) * step_s, 3), round(float(part[-1] + 1) * step_s, 3), w)
-            for part, w in zip(parts, weight, strict=False)
+            (round(float(part[0]) * step_s, 3), round(float(part[-1] + 1) * step_s, 3), float(w))
+            for part, w in zip(parts, weight, strict=True)
         ]
-        by_joint = dict(zip([NAMES[j] for j in joints], weight[len(parts) :], strict=True))
+        by_joint = dict(zip([NAMES[j] for j in joints], less[len(out) :].tolist(), strict=True))
         explained.append(Explanation(now, seconds, by_joint))
     return explained
+
+
+def _left_out(parts: int) -> np.ndarray:
+    """(M, parts) bool: each part alone, and random tenths of them; the same ones every time."""
+    rng, tenth = np.random.default_rng(0), tenth_of(parts)
+    together = np.zeros((TOGETHER, parts), dtype=bool)
+    for row in together:
+        row[rng.choice(parts, tenth, replace=False)] = True
+    return np.concatenate([np.eye(parts, dtype=bool), together]) if tenth > 1 else np.eye(parts, dtype=bool)
+
+
+def tenth_of(parts: int) -> int:
+    """How many parts are a tenth of them, at least one."""
+    return max(1, round(parts / 10))
 
 
 def weigh_all(
