@@ -64,8 +64,8 @@ def _ratios(answerer: Answerer, trials: list[Any], options: argparse.Namespace) 
     def weigh() -> float:
         started = time.perf_counter()
         for at in range(0, len(trials), 16):
-            movements, pairs = zip(*trials[at : at + 16], strict=True)
-            answerer.weigh(movements, pairs)
+            some = trials[at : at + 16]
+            answerer.weigh([(tokens, task, words) for tokens, pairs in some for task, words in pairs])
         return asked / (time.perf_counter() - started)
 
     def generate(some: list[Any], size: int) -> float:

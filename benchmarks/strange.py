@@ -127,10 +127,8 @@ def measured(
     unfamiliar = []
     for at in range(0, len(tokens), 8):
         motions = [t.tolist() for t in tokens[at : at + 8]]
-        unfamiliar += [
-            -float(row[0].familiar or 0)
-            for row in answerer.weigh(motions, [[(task, question)]] * len(motions))
-        ]
+        answers = answerer.weigh([(motion, task, question) for motion in motions])
+        unfamiliar += [-float(answer.familiar or 0) for answer in answers]
     return np.array(unfamiliar), np.array(rmse)
 
 

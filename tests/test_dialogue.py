@@ -156,15 +156,22 @@ def grow(shapes) -> list[Tree]:
 
 
 @FEW
-@given(forests, st.tuples(*[st.sampled_from([0.0, 0.5, 1.0])] * 3), st.integers(0, 40))
-def test_a_batch_holds_for_each_token_what_its_separate_samples_would(shapes, weights, room):
+@given(
+    forests,
+    st.tuples(*[st.sampled_from([0.0, 0.5, 1.0])] * 3),
+    st.integers(0, 40),
+    st.sampled_from([None, 2.0]),
+)
+def test_a_batch_holds_for_each_token_what_its_separate_samples_would(shapes, weights, room, most):
     trees = grow(shapes)
-    batch = {name: values.numpy() for name, values in batch_trees(trees, 0, weights, room).items()}
+    batch = {name: values.numpy() for name, values in batch_trees(trees, 0, weights, room, most).items()}
     expected: dict[int, list] = {}
     for tree in trees:
         for question, answer in tree.branches:
             sample = np.concatenate([tree.prefix, question, answer])
-            kinds = np.repeat(weights, [len(tree.prefix), len(question), len(answer)])
+            answered = min(weights[2], most / len(answer)) if most else weights[2]
+            each = (*weights[:2], np.float32(answered))
+            kinds = np.repeat(each, [len(tree.prefix), len(question), len(answer)])
             for at, token in enumerate(sample):
                 before = sample[at - 1] if at else None
                 seen = expected.setdefault(token, [at, before, 0.0])

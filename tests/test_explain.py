@@ -26,9 +26,9 @@ class Answerer:
 
     longest_movement = 150
 
-    def weigh(self, motions, asked):
+    def weigh(self, asked):
         found = []
-        for motion, pairs in zip(motions, asked, strict=True):
+        for motion, task, _ in asked:
             bent = float(np.mean(motion))
             likely = {"bent": 0.3 + bent, "straight": 0.7 - bent}
             labels = sorted(likely, key=lambda label: -likely[label])
@@ -37,7 +37,7 @@ class Answerer:
                 "label": Weighed("x", choices=labels, probability=p),
                 "number": Weighed("x", mean=float(np.sum(motion))),
             }
-            found.append([known[task] for task, _ in pairs])
+            found.append(known[task])
         return found
 
 

@@ -518,7 +518,9 @@ def test_a_weighed_answer_is_what_generation_says_and_has_its_probability(bundle
     rng = np.random.default_rng(6)
     movements = [rng.integers(CODES, size=n).tolist() for n in (4, 30)]
     asked = [(task.name, task.phrasings[0]) for task in answerer.tasks.values()]
-    for movement, answers in zip(movements, answerer.weigh(movements, [asked, asked]), strict=True):
+    weighed = iter(answerer.weigh([(movement, *pair) for movement in movements for pair in asked]))
+    for movement in movements:
+        answers = [next(weighed) for _ in asked]
         said = answerer.generate([movement] * len(asked), [question for _, question in asked])
         for (name, _), answer, text in zip(asked, answers, said, strict=True):
             task = answerer.tasks[name]
@@ -532,15 +534,33 @@ def test_a_weighed_answer_is_what_generation_says_and_has_its_probability(bundle
                     assert answer.text == text
 
 
+def test_two_movements_are_compared_by_what_is_said_of_each_alone(bundle):
+    answerer = Answerer(bundle[1].uri)
+    answerer.tasks |= load_tasks(CONFIGS / "dialogue", ["which_impaired"])
+    both = [[7] * 20, [*range(20)]]
+    alone = answerer.weigh([(movement, "impaired", TASKS["impaired"].phrasings[0]) for movement in both])
+    a, b = (dict(zip(one.choices, one.probability, strict=True))["yes"] for one in alone)
+    first, second = answerer.weigh([(m, "which_impaired", "Who?") for m in (both, both[::-1])])
+    for answer, only, other in ((first, a * (1 - b), b * (1 - a)), (second, b * (1 - a), a * (1 - b))):
+        said = dict(zip(answer.choices, answer.probability, strict=True))
+        assert said["A"] == pytest.approx(only / (only + other))
+    assert first.familiar == min(one.familiar for one in alone)
+    # Without a task that asks it of one movement, the two are read together.
+    del answerer.tasks["impaired"]
+    (together,) = answerer.weigh([(both, "which_impaired", "Who?")])
+    assert sum(together.probability) == pytest.approx(1)
+    assert together.familiar != first.familiar
+
+
 def test_an_answer_over_phrasings_is_their_mean_whichever_of_them_was_asked(bundle):
     answerer = Answerer(bundle[1].uri)
     movement = [*range(20)]
     for task in answerer.tasks.values():
         first = task.phrasings[:3]
-        alone = [answerer.weigh([movement], [[(task.name, words)]])[0][0] for words in first]
+        alone = [answerer.weigh([(movement, task.name, words)])[0] for words in first]
         assert [len(one.by_phrasing) for one in alone] == [1, 1, 1]
         answerer.bundle["phrasings"] = 3
-        together = [answerer.weigh([movement], [[(task.name, words)] * 2])[0] for words in first]
+        together = [answerer.weigh([(movement, task.name, words)] * 2) for words in first]
         answerer.bundle["phrasings"] = 1
         for one, other in together:
             assert (one.text, one.by_phrasing) == (other.text, other.by_phrasing)
@@ -628,7 +648,7 @@ def test_all_weights_may_be_trained_and_the_bundle_has_no_adapter(base, room):
     for name, value in answerer.model.state_dict().items():
         assert torch.equal(value, own[name])
         assert torch.equal(value, start[name]) == any(name in held for held in frozen)
-    assert answerer.weigh([[7] * 20], [[("activity", "What is this?")]])[0][0].text
+    assert answerer.weigh([([7] * 20, "activity", "What is this?")])[0].text
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Weighing answers: the probabilities of separate passes, over any questions, whatever a sliding window hides."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from biomechgpt.dialogue.chat import Encoder, answer_text
-from biomechgpt.dialogue.choices import choices
+from biomechgpt.dialogue.choices import choices, compared
 from biomechgpt.language import stand_in
 from biomechgpt.language.model import extend_vocabulary
 from biomechgpt.language.score import quantile, score
@@ -142,3 +144,28 @@ def test_a_quantile_has_its_share_below(weights, share):
     at = quantile(numbers, probability, share)
     assert probability[numbers <= at].sum() >= share - 1e-6
     assert probability[numbers < at].sum() <= share + 1e-6
+
+
+COMPARING = load_tasks(ROOT / "configs/dialogue", ["which_impaired", "quicker", "speed_change"])
+
+
+@pytest.mark.parametrize("name", COMPARING)
+def test_two_movements_are_compared_as_if_each_pair_of_their_answers_were_weighed(made, name):
+    task, encoder = COMPARING[name], made[1]
+    (about,) = [t for t in TASKS.values() if t.annotation == task.annotation]
+    tree, known = choices(encoder, task), choices(encoder, about)
+    rng = np.random.default_rng(3)
+    a, b = (np.zeros(len(known.answers)) for _ in range(2))
+    for p in (a, b):
+        likely = rng.permutation(len(p))[:6]
+        p[likely] = rng.dirichlet(np.ones(len(likely)))
+    expected = np.zeros(len(tree.answers))
+    for i, j in product(np.flatnonzero(a), np.flatnonzero(b)):
+        row, other = ({task.annotation: known.answers[n]} for n in (i, j))
+        truth = task.compared(row, other)
+        if truth is None:
+            continue
+        at = tree.answers.index(round(truth, task.decimals) if isinstance(truth, float) else truth)
+        expected[at] += a[i] * b[j]
+    found = compared(task, tree, known, a, b)
+    assert found == pytest.approx(expected / expected.sum(), abs=1e-9)

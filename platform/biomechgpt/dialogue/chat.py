@@ -200,13 +200,18 @@ def pack(lengths: Sequence[int], room: int) -> list[list[int]]:
 
 
 def batch_trees(
-    trees: Sequence[Tree], pad: int, weights: tuple[float, float, float], room: int = 0
+    trees: Sequence[Tree],
+    pad: int,
+    weights: tuple[float, float, float],
+    room: int = 0,
+    answer_weight: float | None = None,
 ) -> dict[str, Tensor]:
     """Trees as one padded batch.
 
     weights: of a prefix, a question and an answer token in the loss; (1, 1, 1) is the whole sequence. A
     prefix token counts once for every branch, as it would in separate samples.
-    room: trees share rows of as many tokens; by default each has its own.
+    room: trees share rows of as many tokens; by default each has its own. answer_weight: the most that the tokens
+    of one answer weigh together.
     Returns input_ids, position_ids, tree (which of its row's, -1 padding), segment (0 prefix, 1.. branch, -1
     padding), parent (whose state predicts the token) and weight, each (B, L).
     """
@@ -227,11 +232,18 @@ def batch_trees(
             here = slice(at, at + lengths[i])
             at += lengths[i]
             batch["tree"][row, here] = number
-            _write(trees[i], {name: values[row, here] for name, values in batch.items()}, here.start, weights)
+            mine = {name: values[row, here] for name, values in batch.items()}
+            _write(trees[i], mine, here.start, weights, answer_weight or np.inf)
     return {name: torch.from_numpy(values) for name, values in batch.items()}
 
 
-def _write(tree: Tree, into: dict[str, np.ndarray], first: int, weights: tuple[float, float, float]) -> None:
+def _write(
+    tree: Tree,
+    into: dict[str, np.ndarray],
+    first: int,
+    weights: tuple[float, float, float],
+    answer_weight: float,
+) -> None:
     """A tree's tokens into the part of a row that begins at `first`."""
     n = len(tree.prefix)
     into["input_ids"][:n] = tree.prefix
@@ -248,7 +260,7 @@ def _write(tree: Tree, into: dict[str, np.ndarray], first: int, weights: tuple[f
         into["segment"][here] = number
         into["parent"][here] = first + np.concatenate([[n - 1], at + np.arange(m - 1)])
         into["weight"][at : at + len(question)] = weights[1]
-        into["weight"][at + len(question) : at + m] = weights[2]
+        into["weight"][at + len(question) : at + m] = min(weights[2], answer_weight / len(answer))
         at += m
 
 

@@ -57,6 +57,35 @@ def choices(encoder: Encoder, task: Task, labels: Sequence[str] = ()) -> Choices
     return _tree([encoder.answer(task.answer(label)) for label in known], known)
 
 
+def compared(task: Task, among: Choices, alone: Choices, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Probability (A,) of each answer `among` those of a task that compares movements A and B.
+
+    a, b: (N,) of each answer to the same question about one of them `alone`, taken to be independent.
+    """
+    assert task.compare is not None
+    if task.compare.how == "which":
+        at = alone.answers.index(task.compare.of)  # type: ignore[arg-type]
+        likely = {"A": a[at] * (1 - b[at]), "B": b[at] * (1 - a[at])}
+        found = np.array([likely[str(label)] for label in among.answers])
+    else:
+        numbers = np.asarray(alone.answers, dtype=float)
+        step = numbers[1] - numbers[0]
+        change, likely_change = step * np.arange(1 - len(b), len(b)), np.convolve(b, a[::-1])
+        if task.compare.how == "more":
+            least = max(task.compare.least, step) - step / 2
+            likely = {"A": likely_change[change < -least].sum(), "B": likely_change[change > least].sum()}
+            found = np.array([likely[str(label)] for label in among.answers])
+        else:
+            changes = np.asarray(among.answers, dtype=float)
+            apart = np.abs(change[:, None] - changes)
+            possible = apart.min(axis=1) < max(step, changes[1] - changes[0]) / 2 + 1e-9
+            found = np.bincount(
+                apart.argmin(axis=1)[possible], likely_change[possible], minlength=len(among.answers)
+            )
+    total = found.sum()
+    return found / total if total > 0 else np.full(len(found), 1 / len(found))
+
+
 def _number(encoder: Encoder, task: Task, number: float) -> np.ndarray:
     whole = encoder.answer(task.answer(number))
     digits = len(encoder.text(task.answer(number).removesuffix(f" {task.unit}")))

@@ -21,7 +21,7 @@ from pydantic import Field
 from biomechgpt import artifact, cluster, storage
 from biomechgpt.artifact import Artifact
 from biomechgpt.dialogue.chat import SHORTEST, Encoder, Motion, Question, movements_of
-from biomechgpt.dialogue.choices import Choices, choices
+from biomechgpt.dialogue.choices import Choices, choices, compared
 from biomechgpt.dialogue.questions import read_questions, read_tasks
 from biomechgpt.language import model as network
 from biomechgpt.language.calibration import Calibration, TaskCalibration, fit, prediction_set, soften
@@ -29,7 +29,7 @@ from biomechgpt.language.score import Scores, quantile, score
 from biomechgpt.settings import InputError, Settings, validate
 from biomechgpt.tokenizer import ERROR, read_tokens, require_same_tokenizer
 
-VERSION = 6
+VERSION = 7
 
 
 class AnswerSettings(Settings):
@@ -112,48 +112,93 @@ class Answerer:
     def answer(self, asked: Sequence[tuple[Motion, str | None, Question]]) -> list[Weighed]:
         """Answers to (motion, task, question), as one batch: weighed where a task has answers to choose from, else
         generated."""
-        found: dict[int, Weighed] = {}
-        together: dict[tuple[tuple[int, ...], ...], list[int]] = {}
-        for i, (motion, task, _) in enumerate(asked):
-            if task is not None and self.tasks[task].annotated:
-                key = tuple(tuple(movement) for movement in movements_of(motion))
-                together.setdefault(key, []).append(i)
-        if together:
-            motions = [asked[mine[0]][0] for mine in together.values()]
-            pairs = [[(str(asked[i][1]), asked[i][2]) for i in mine] for mine in together.values()]
-            for mine, answers in zip(together.values(), self.weigh(motions, pairs), strict=True):
-                found |= dict(zip(mine, answers, strict=True))
+        choose = [(i, task) for i, (_, task, _) in enumerate(asked) if task and self.tasks[task].annotated]
+        weighed = self.weigh([(asked[i][0], task, asked[i][2]) for i, task in choose])
+        found = {i: answer for (i, _), answer in zip(choose, weighed, strict=True)}
         free = [i for i in range(len(asked)) if i not in found]
         if free:
             texts = self.generate([asked[i][0] for i in free], [asked[i][2] for i in free])
             found |= {i: Weighed(text) for i, text in zip(free, texts, strict=True)}
         return [found[i] for i in range(len(asked))]
 
-    def weigh(
-        self, motions: Sequence[Motion], asked: Sequence[Sequence[tuple[str, Question]]]
-    ) -> list[list[Weighed]]:
-        """Answers to the (task, question) pairs asked of each motion, as one batch; tasks that are `annotated`.
+    def weigh(self, asked: Sequence[tuple[Motion, str, Question]]) -> list[Weighed]:
+        """Answers to (motion, task, question), as one batch; tasks that are `annotated`.
 
         Probabilities are the mean over the question and other phrasings of its task, as many as the bundle says.
-        A movement longer than fine-tuning ever saw loses its end, as it would have there; a conversation its
-        beginning.
+        Two movements are compared by what is said of each alone, where there is a task that asks it; the question's
+        words do not matter then. A movement longer than fine-tuning ever saw loses its end, as it would have there;
+        a conversation its beginning.
         """
-        prefixes, questions, tasks = [], [], []
-        for motion, pairs in zip(motions, asked, strict=True):
-            texts = [
-                (task, [self._question(motion, way) for way in self._ways(task, question)])
-                for task, question in pairs
-            ]
-            longest = max(len(text) for _, ways in texts for text in ways)
+        reading: list[tuple[Motion, str, Question]] = []
+        parts: list[list[int]] = []
+        for motion, task, question in asked:
+            alone = self._alone(task)
+            mine: list[tuple[Motion, str, Question]] = [(motion, task, question)]
+            if alone is not None:
+                mine = [
+                    (movement, alone, self.tasks[alone].phrasings[0]) for movement in movements_of(motion)
+                ]
+            parts.append(list(range(len(reading), len(reading) + len(mine))))
+            reading += mine
+        scores = self._read(reading)
+        return [
+            self._weighed(task, self._ways_compared(task, *(scores[i] for i in mine)))
+            for (_, task, _), mine in zip(asked, parts, strict=True)
+        ]
+
+    def _read(self, asked: Sequence[tuple[Motion, str, Question]]) -> list[list[Scores]]:
+        """Scores of each phrasing of what is asked; a motion is read once for all that is asked of it."""
+        together: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+        for i, (motion, _, _) in enumerate(asked):
+            together.setdefault(tuple(map(tuple, movements_of(motion))), []).append(i)
+        prefixes, questions, ways = [], [], []
+        for mine in together.values():
+            motion = asked[mine[0]][0]
+            texts = [[self._question(motion, way) for way in self._ways(*asked[i][1:])] for i in mine]
+            longest = max(len(text) for of_one in texts for text in of_one)
             prefixes.append(
                 self.encoder.fit(motion, self.bundle["max_length"] - longest - self.max_new_tokens)
             )
-            questions.append([(text, self.choices[task]) for task, ways in texts for text in ways])
-            tasks.append([(task, len(ways)) for task, ways in texts])
-        scores = map(iter, score(self.model, prefixes, questions))
+            trees = [self.choices[asked[i][1]] for i in mine]
+            questions.append(
+                [(text, tree) for of_one, tree in zip(texts, trees, strict=True) for text in of_one]
+            )
+            ways.append(list(map(len, texts)))
+        found: dict[int, list[Scores]] = {}
+        for mine, many, row in zip(
+            together.values(), ways, score(self.model, prefixes, questions), strict=True
+        ):
+            each = iter(row)
+            found |= {i: list(islice(each, n)) for i, n in zip(mine, many, strict=True)}
+        return [found[i] for i in range(len(asked))]
+
+    def _alone(self, name: str) -> str | None:
+        """The task that asks of one movement what task `name` compares two by; None where none does."""
+        task = self.tasks[name]
+        if task.compare is None:
+            return None
+        kind = "classification" if task.compare.how == "which" else "regression"
+        alone = [t for t in self.tasks.values() if t.annotation == task.annotation and not t.compare]
+        known = [t.name for t in alone if t.kind == kind]
+        if task.compare.how == "which":
+            known = [name for name in known if task.compare.of in self.choices[name].answers]
+        return known[0] if known else None
+
+    def _ways_compared(
+        self, name: str, first: list[Scores], second: list[Scores] | None = None
+    ) -> list[Scores]:
+        """Scores of a comparison in each phrasing, from those of either movement alone."""
+        alone = self._alone(name)
+        if alone is None or second is None:
+            return first
+        task, tree, known = self.tasks[name], self.choices[name], self.choices[alone]
         return [
-            [self._weighed(task, list(islice(row, ways))) for task, ways in of_trial]
-            for of_trial, row in zip(tasks, scores, strict=True)
+            Scores(
+                compared(task, tree, known, a.probability, b.probability),
+                a.mass * b.mass,
+                min(a.familiar, b.familiar),
+            )
+            for a, b in zip(first, second, strict=True)
         ]
 
     def _ways(self, task: str, question: Question) -> list[Question]:

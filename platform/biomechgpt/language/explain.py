@@ -117,5 +117,6 @@ def weigh_all(
     found: list[list[Weighed]] = []
     for at in range(0, len(movements), AT_ONCE):
         some = movements[at : at + AT_ONCE]
-        found += answerer.weigh(some, [asked] * len(some))
+        flat = answerer.weigh([(movement, task, words) for movement in some for task, words in asked])
+        found += [flat[i : i + len(asked)] for i in range(0, len(flat), len(asked))]
     return found

@@ -27,7 +27,7 @@ from biomechgpt.settings import InputError, Settings
 from biomechgpt.tokenizer import read_views, require_same_tokenizer
 from biomechgpt.training import TrainingSettings, fit
 
-VERSION = 8
+VERSION = 9
 # Every linear layer of the language model; not those of the vision tower that Gemma 3 4B brings along.
 OTHER = r"vision_tower|multi_modal_projector"
 LAYERS = rf"(?!.*(?:{OTHER})).*\.(?:[qkvo]|gate|up|down)_proj"
@@ -46,6 +46,8 @@ class FinetuneSettings(SampleSettings):
 
     adapter: null trains all weights of the language model, which needs `quantization: none`. phrasings: each
     question with answers to choose from is asked in so many, and its answer averaged over them; the paper's is 1.
+    answer_weight: the most that the tokens of one answer weigh together, so that a movement or a description, of a
+    hundred tokens, does not crowd out labels of five; null: no limit, as in the paper, whose answers are short.
     participants: only so many of the training participants, drawn by the seed, for a learning curve; null: all.
     """
 
@@ -56,6 +58,7 @@ class FinetuneSettings(SampleSettings):
     rows_rate: float = Field(1.0, gt=0, description="learning rate of motion tokens' rows over the adapters'")
     batch_size: int = Field(10, ge=1)
     phrasings: int = Field(1, ge=1)
+    answer_weight: float | None = Field(None, gt=0)
     participants: int | None = Field(None, ge=1)
     training: TrainingSettings = TrainingSettings(learning_rate=2e-4)
 
@@ -94,6 +97,7 @@ class _QLoRA(TreeTrainee):
     def __init__(self, base: str, questions: str, tokens: str, settings: dict[str, Any]) -> None:
         self.settings: FinetuneSettings = FinetuneSettings.model_validate(settings)
         self.seed = self.settings.training.seed
+        self.answer_weight = self.settings.answer_weight
         self.folder = base_room.folder(artifact.load(base))
         self.tokenizer = network.load_tokenizer(self.folder)
         self.motion = artifact.load(tokens)

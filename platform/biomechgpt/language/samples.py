@@ -121,6 +121,8 @@ class TreeTrainee(Trainee):
     settings: SampleSettings
     seed: int
     tokenizer: Any
+    answer_weight: float | None = None
+    """The most that the tokens of one answer weigh together in the loss; None: no limit."""
 
     @property
     def views(self) -> int:
@@ -133,4 +135,5 @@ class TreeTrainee(Trainee):
     def collate(self, samples: list[int]) -> dict[str, Tensor]:
         trees = [self.trees[i // self.views][i % self.views] for i in samples]
         room = self.settings.max_length if self.settings.packing else 0
-        return batch_trees(trees, self.tokenizer.pad_token_id, self.settings.weights, room)
+        pad = self.tokenizer.pad_token_id
+        return batch_trees(trees, pad, self.settings.weights, room, self.answer_weight)
