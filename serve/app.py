@@ -26,7 +26,7 @@ from biomechgpt import artifact, cluster, figure, storage
 from biomechgpt.cohort import facts, gait, readers, recordings
 from biomechgpt.cohort.quality import QualitySettings
 from biomechgpt.cohort.readers import ReaderSettings
-from biomechgpt.dialogue.chat import movements_of
+from biomechgpt.dialogue.chat import Person, movements_of
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.tracking import TrackingSettings
 from biomechgpt.settings import InputError, Settings, validate
@@ -102,6 +102,7 @@ class Model:
         self.about = {
             "model": About(fingerprint=made.fingerprint, base=made.figures["base"], data=made.data),
             "tasks": self.answerer.tasks,
+            "of_people": list(self.answerer.calibration.people),
             "longest_question": self.answerer.longest_question,
             "frame_rate_hz": self.motion.frame_rate_hz,
             "codes": len(self.motion.codebook),
@@ -202,10 +203,22 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
             raise ApiError("bad_recording", str(error)) from None
 
     async def questions(
-        about: dict[str, Any], tasks: list[str], question: str | None, movements: int = 1
+        about: dict[str, Any],
+        tasks: list[str],
+        question: str | None,
+        movements: int = 1,
+        of_person: bool = False,
     ) -> list[tuple[str | None, str]]:
         """What is asked. One too long is refused here: in a batch it would fail the others' too."""
-        asked = _questions(_askable(about["tasks"], movements), tasks, question)
+        known = _askable(about["tasks"], movements)
+        if of_person:
+            known = {name: known[name] for name in about["of_people"]}
+            if not known:
+                raise ApiError("bad_request", "more: this model was not calibrated for several recordings")
+        asked = _questions(known, tasks, question)
+        if of_person and any(task is None for task, _ in asked):
+            expected = f"expected a phrasing of {' or '.join(known)} about several recordings"
+            raise ApiError("bad_request", f"question: {expected}, found {question!r}")
         longest, most = max(await ask(model.lengths, [q for _, q in asked])), about["longest_question"]
         if longest > most:
             message = f"question: expected at most {most} tokens of the language model's, found {longest}"
@@ -235,7 +248,8 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
         wanted = settings.risk if risk is None else risk
         given = [sure(answer, wanted, about["usual_s"], duration_s) for answer in given]
         # Of two movements a fact would not say which it is of.
-        if len(movements_of(motion)) == 1 and any(stated := [facts.stated(a.text) for a in given]):
+        single = not isinstance(motion, Person) and len(movements_of(motion)) == 1
+        if single and any(stated := [facts.stated(a.text) for a in given]):
             known = await measured()
             for answer, said in zip(given, stated, strict=True):
                 answer.facts = stated_facts(said, known)
@@ -247,15 +261,25 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
         question: str | None,
         other: UploadFile | None = None,
         risk: float | None = None,
+        more: list[UploadFile] | None = None,
     ) -> tuple[Answers, bytes]:
+        if other is not None and more:
+            raise ApiError("bad_request", "expected `other`, to compare, or `more` of one person, found both")
         about = await ask(model.describe)
-        asked = await questions(about, tasks, question, movements=1 if other is None else 2)
+        asked = await questions(
+            about, tasks, question, movements=1 if other is None else 2, of_person=bool(more)
+        )
         recorded, angles, pelvis, content = await read(about, recording)
         motion, strange = await ask(model.tokenize, angles, recorded.joint_mask())
-        if other is not None:
-            beside, more, _, _ = await read(about, other)
-            second, strange_too = await ask(model.tokenize, more, beside.joint_mask())
-            motion, strange = [motion, second], strange or strange_too
+        beside, motions = [], [motion]
+        for upload in more or ([other] if other is not None else []):
+            one, angles_too, _, _ = await read(about, upload)
+            tokens, strange_too = await ask(model.tokenize, angles_too, one.joint_mask())
+            beside.append(one)
+            motions.append(tokens)
+            strange = strange or strange_too
+        if beside:
+            motion = Person(motions) if more else motions
 
         async def measured() -> dict[str, float | None]:
             mask, rate_hz = recorded.joint_mask(), about["frame_rate_hz"]
@@ -267,7 +291,8 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
             ),
             model=about["model"],
             recording=recorded,
-            other=beside if other is not None else None,
+            other=beside[0] if other is not None else None,
+            more=beside if more else [],
             notice=notice_of(about["model"]),
         )
         return made, content
@@ -318,10 +343,12 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
         tasks: Annotated[list[str] | None, Form(description="names of tasks, or `all`")] = None,
         question: Annotated[str | None, Form(description="a question of your own")] = None,
         other: Annotated[UploadFile | None, File(description="a second one, to be compared: B")] = None,
+        more: Annotated[list[UploadFile] | None, File(description="further ones of the same person")] = None,
         risk: Annotated[float | None, Form(gt=0, le=1, description="of a wrong label, that is taken")] = None,
     ) -> Answers:
-        """Answers to tasks or to a question about one recording, or about two: the first is A, the other B."""
-        return (await answer_recording(recording, tasks or [], question, other, risk))[0]
+        """Answers to tasks or to a question about one recording; about two, the first is A, the other B; or about a
+        person, whom `recording` and `more` show: then of what is the same in all of them, as a diagnosis."""
+        return (await answer_recording(recording, tasks or [], question, other, risk, more))[0]
 
     @app.post("/v1/explanations")
     async def explanation(

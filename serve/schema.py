@@ -96,11 +96,15 @@ class Recorded(BaseModel):
 
 
 class Answers(BaseModel):
+    """recording: what was asked about; other: what it was compared with; more: further ones of the same person, who
+    is asked about then."""
+
     answers: list[Answer]
     model: About
     notice: str = NOTICE
     recording: Recorded | None = None
     other: Recorded | None = None
+    more: list[Recorded] = []
 
 
 class Motion(BaseModel):

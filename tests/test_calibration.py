@@ -174,9 +174,30 @@ def test_a_bundles_calibration_is_that_of_its_tasks_and_of_how_familiar_movement
     assert found.strange(0, 39.5)
     assert not found.strange(0, 39)
     assert not found.strange(0)
+    assert set(found.people) == {"aid"}
     few = fit(pd.DataFrame(rows[:60]))
     assert few.least_familiar is None
     assert few.tasks["aid"].promised
+
+
+def test_a_persons_calibration_is_of_the_mean_over_their_movements_and_only_of_labels_that_stay():
+    rows = [
+        {"trial": f"t{person}{n}", "other": None, "participant": f"p{person}", "task": task, "familiar": None,
+         "kind": "classification", "rmse_deg": None, "choices": ["a", "b"],
+         "probability": [0.9, 0.1] if n else [0.2, 0.8],
+         "label_true": "a" if task == "aid" or n else "b"}
+        for person in range(20)
+        for n in range(3)
+        for task in ("aid", "activity")
+    ]  # fmt: skip
+    found = fit(pd.DataFrame(rows))
+    assert set(found.tasks) == {"aid", "activity"}
+    assert set(found.people) == {"aid"}
+    # .9, .9 and .2 are .67 together, and right.
+    mean = soften(np.array([2 / 3, 1 / 3]), found.people["aid"].temperature)
+    assert found.people["aid"].most == pytest.approx(1 - mean[0])
+    assert found.people["aid"].participants == 20
+    assert found.tasks["aid"].most > found.people["aid"].most
 
 
 def test_risk_is_of_answers_at_least_so_sure_and_few_people_cannot_show_a_small_one():

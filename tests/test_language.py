@@ -23,6 +23,7 @@ from biomechgpt import artifact, storage
 from biomechgpt.dialogue.chat import (
     MOTION_END,
     Encoder,
+    Person,
     batch_trees,
     motion_vocabulary,
     prefix_text,
@@ -34,6 +35,7 @@ from biomechgpt.language import finetune, stand_in
 from biomechgpt.language import model as network
 from biomechgpt.language.answer import Answerer
 from biomechgpt.language.base import BaseSettings, check, make_base
+from biomechgpt.language.calibration import TaskCalibration
 from biomechgpt.language.export import export_model
 from biomechgpt.language.samples import plan_batches
 from biomechgpt.settings import InputError, load, override, validate
@@ -550,6 +552,19 @@ def test_two_movements_are_compared_by_what_is_said_of_each_alone(bundle):
     (together,) = answerer.weigh([(both, "which_impaired", "Who?")])
     assert sum(together.probability) == pytest.approx(1)
     assert together.familiar != first.familiar
+
+
+def test_a_persons_answer_is_the_mean_over_their_movements(bundle):
+    answerer = Answerer(bundle[1].uri)
+    asked = ("impaired", TASKS["impaired"].phrasings[0])
+    movements = [[7] * 20, [*range(20)], [3] * 9]
+    answerer.calibration.people["impaired"] = TaskCalibration(risks=[(0.5, 0.3)])
+    (about,) = answerer.answer([(Person(movements), *asked)])
+    alone = answerer.answer([(movement, *asked) for movement in movements])
+    for label, p in zip(about.choices, about.probability, strict=True):
+        assert p == pytest.approx(np.mean([w.probability[w.choices.index(label)] for w in alone]))
+    assert about.familiar == min(w.familiar for w in alone)
+    assert about.risk == 0.3
 
 
 def test_an_answer_over_phrasings_is_their_mean_whichever_of_them_was_asked(bundle):

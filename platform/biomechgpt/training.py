@@ -332,7 +332,7 @@ def _loop(config: dict[str, Any]) -> dict[str, Any] | None:
             raise RuntimeError(f"{config['name']}: loss is {losses[-1]} at step {step}")
 
         done, last = step + 1, step + 1 == steps
-        if done % 100 == 0:
+        if done % 20 == 0:
             _return_memory()
         if (last or done % max(1, steps // WATCHES) == 0) and (watched := trainee.watch()):
             history.append({"step": done, **watched})

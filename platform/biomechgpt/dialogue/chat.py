@@ -54,6 +54,15 @@ SHORTEST = 8
 
 Motion = Sequence[int] | Sequence[Sequence[int]]
 """What a dialogue is about: a movement as its motion tokens, or some movements, which it calls A, B, ..."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody of whom there are several movements: an answer is about the person, and the mean over them."""
+
+    movements: Sequence[Sequence[int]]
+
+
 Question = str | Sequence[str]
 """What is asked: words, or a conversation that ends with a question: question, answer, ..., question."""
 Answer = str | Sequence[int]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from biomechgpt.evaluation.metrics import resample
-from biomechgpt.language.calibration import soften
+from biomechgpt.language.calibration import one_label, soften
 from biomechgpt.tasks import Task
 
 BINS = 10
@@ -69,13 +69,13 @@ def _abstaining(rows: pd.DataFrame, right: np.ndarray) -> dict[str, Any]:
 
 
 def _by_participant(rows: pd.DataFrame, said: list[np.ndarray]) -> dict[str, Any]:
-    if (rows.groupby("participant")["label_true"].nunique() > 1).any():
+    truth = one_label(rows)
+    if truth is None:
         return {}
     pairs = zip(rows["choices"], said, strict=True)
     likely = pd.DataFrame([dict(zip(labels, p, strict=True)) for labels, p in pairs]).fillna(0.0)
     people = rows["participant"].to_numpy()
     answers = likely.groupby(people).mean().idxmax(axis=1)
-    truth = rows.groupby("participant")["label_true"].first()
     right = float((answers == truth).mean())
     return {"by_participant": {"accuracy": right, "participants": len(truth)}}
 

@@ -5,7 +5,7 @@ A task's question is answered by weighing every answer that it can have; any oth
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import islice
 from tempfile import TemporaryDirectory
@@ -20,7 +20,7 @@ from pydantic import Field
 
 from biomechgpt import artifact, cluster, storage
 from biomechgpt.artifact import Artifact
-from biomechgpt.dialogue.chat import SHORTEST, Encoder, Motion, Question, movements_of
+from biomechgpt.dialogue.chat import SHORTEST, Encoder, Motion, Person, Question, movements_of
 from biomechgpt.dialogue.choices import Choices, choices, compared
 from biomechgpt.dialogue.questions import read_questions, read_tasks
 from biomechgpt.language import model as network
@@ -109,42 +109,52 @@ class Answerer:
             if task.annotated
         }
 
-    def answer(self, asked: Sequence[tuple[Motion, str | None, Question]]) -> list[Weighed]:
+    def answer(self, asked: Sequence[tuple[Motion | Person, str | None, Question]]) -> list[Weighed]:
         """Answers to (motion, task, question), as one batch: weighed where a task has answers to choose from, else
-        generated."""
+        generated, about one movement or two."""
         choose = [(i, task) for i, (_, task, _) in enumerate(asked) if task and self.tasks[task].annotated]
         weighed = self.weigh([(asked[i][0], task, asked[i][2]) for i, task in choose])
         found = {i: answer for (i, _), answer in zip(choose, weighed, strict=True)}
         free = [i for i in range(len(asked)) if i not in found]
         if free:
-            texts = self.generate([asked[i][0] for i in free], [asked[i][2] for i in free])
+            motions = [motion for motion, _, _ in (asked[i] for i in free) if not isinstance(motion, Person)]
+            texts = self.generate(motions, [asked[i][2] for i in free])
             found |= {i: Weighed(text) for i, text in zip(free, texts, strict=True)}
         return [found[i] for i in range(len(asked))]
 
-    def weigh(self, asked: Sequence[tuple[Motion, str, Question]]) -> list[Weighed]:
+    def weigh(self, asked: Sequence[tuple[Motion | Person, str, Question]]) -> list[Weighed]:
         """Answers to (motion, task, question), as one batch; tasks that are `annotated`.
 
         Probabilities are the mean over the question and other phrasings of its task, as many as the bundle says.
         Two movements are compared by what is said of each alone, where there is a task that asks it; the question's
-        words do not matter then. A movement longer than fine-tuning ever saw loses its end, as it would have there;
-        a conversation its beginning.
+        words do not matter then. Of a person only tasks in `calibration.people` are asked. A movement longer than
+        fine-tuning ever saw loses its end, as it would have there; a conversation its beginning.
         """
-        reading: list[tuple[Motion, str, Question]] = []
-        parts: list[list[int]] = []
-        for motion, task, question in asked:
-            alone = self._alone(task)
-            mine: list[tuple[Motion, str, Question]] = [(motion, task, question)]
-            if alone is not None:
-                mine = [
-                    (movement, alone, self.tasks[alone].phrasings[0]) for movement in movements_of(motion)
-                ]
-            parts.append(list(range(len(reading), len(reading) + len(mine))))
-            reading += mine
-        scores = self._read(reading)
-        return [
-            self._weighed(task, self._ways_compared(task, *(scores[i] for i in mine)))
-            for (_, task, _), mine in zip(asked, parts, strict=True)
-        ]
+        parts = [self._parts(*one) for one in asked]
+        scores = iter(self._read([part for of_one in parts for part in of_one]))
+        found = []
+        for (motion, task, _), of_one in zip(asked, parts, strict=True):
+            each = list(islice(scores, len(of_one)))
+            fitted = self.calibration.tasks.get(task, TaskCalibration())
+            if isinstance(motion, Person):
+                ways, fitted = [_mean(way) for way in zip(*each, strict=True)], self.calibration.people[task]
+            elif self._alone(task) is not None:
+                ways = [self._compared(task, *both) for both in zip(*each, strict=True)]
+            else:
+                (ways,) = each
+            found.append(self._weighed(task, ways, fitted))
+        return found
+
+    def _parts(
+        self, motion: Motion | Person, task: str, question: Question
+    ) -> list[tuple[Motion, str, Question]]:
+        """What is read for an answer: (motion, task, question)."""
+        if isinstance(motion, Person):
+            return [(movement, task, question) for movement in motion.movements]
+        alone = self._alone(task)
+        if alone is None:
+            return [(motion, task, question)]
+        return [(movement, alone, self.tasks[alone].phrasings[0]) for movement in movements_of(motion)]
 
     def _read(self, asked: Sequence[tuple[Motion, str, Question]]) -> list[list[Scores]]:
         """Scores of each phrasing of what is asked; a motion is read once for all that is asked of it."""
@@ -184,22 +194,11 @@ class Answerer:
             known = [name for name in known if task.compare.of in self.choices[name].answers]
         return known[0] if known else None
 
-    def _ways_compared(
-        self, name: str, first: list[Scores], second: list[Scores] | None = None
-    ) -> list[Scores]:
-        """Scores of a comparison in each phrasing, from those of either movement alone."""
-        alone = self._alone(name)
-        if alone is None or second is None:
-            return first
-        task, tree, known = self.tasks[name], self.choices[name], self.choices[alone]
-        return [
-            Scores(
-                compared(task, tree, known, a.probability, b.probability),
-                a.mass * b.mass,
-                min(a.familiar, b.familiar),
-            )
-            for a, b in zip(first, second, strict=True)
-        ]
+    def _compared(self, name: str, a: Scores, b: Scores) -> Scores:
+        """Scores of a comparison from those of either movement alone."""
+        known = self.choices[str(self._alone(name))]
+        likely = compared(self.tasks[name], self.choices[name], known, a.probability, b.probability)
+        return Scores(likely, a.mass * b.mass, min(a.familiar, b.familiar))
 
     def _ways(self, task: str, question: Question) -> list[Question]:
         """A question and the same in other phrasings."""
@@ -207,15 +206,8 @@ class Answerer:
         others = [words for words in self.tasks[task].phrasings if words != turns[-1]]
         return [question, *([*turns[:-1], words] for words in others[: self.bundle.get("phrasings", 1) - 1])]
 
-    def _weighed(self, name: str, ways: Sequence[Scores]) -> Weighed:
-        task, tree, scores = self.tasks[name], self.choices[name], ways[0]
-        if len(ways) > 1:
-            scores = replace(
-                scores,
-                probability=np.mean([way.probability for way in ways], axis=0),
-                mass=float(np.mean([way.mass for way in ways])),
-            )
-        fitted = self.calibration.tasks.get(name, TaskCalibration())
+    def _weighed(self, name: str, ways: Sequence[Scores], fitted: TaskCalibration) -> Weighed:
+        task, tree, scores = self.tasks[name], self.choices[name], _mean(ways)
         strange = self.calibration.strange(scores.familiar)
         if task.kind == "regression":
             assert task.plausible is not None
@@ -313,6 +305,15 @@ class Answerer:
             input_ids=batch, attention_mask=(batch != pad).long(), pad_token_id=pad, **how
         )
         return made[:, length:]
+
+
+def _mean(scores: Sequence[Scores]) -> Scores:
+    """The mean over several; as familiar as the least of them."""
+    return Scores(
+        np.mean([one.probability for one in scores], axis=0),
+        float(np.mean([one.mass for one in scores])),
+        min(one.familiar for one in scores),
+    )
 
 
 class _AnswerBatch:

@@ -49,10 +49,12 @@ class TaskCalibration(Settings):
 
 
 class Calibration(Settings):
-    """Of a bundle. A movement is strange whose tokens' mean log probability is below least_familiar, or whose
-    tokens lose more than most_rmse_deg of it; null: too few participants to say."""
+    """Of a bundle. people: of the mean over all movements of a person, for tasks whose label is a person's, not a
+    movement's. A movement is strange whose tokens' mean log probability is below least_familiar, or whose tokens
+    lose more than most_rmse_deg of it; null: too few participants to say."""
 
     tasks: dict[str, TaskCalibration] = Field(default_factory=dict)
+    people: dict[str, TaskCalibration] = Field(default_factory=dict)
     least_familiar: float | None = None
     most_rmse_deg: float | None = None
 
@@ -185,13 +187,17 @@ def fit_numbers(
 
 def fit(answers: pd.DataFrame) -> Calibration:
     """The calibration of an answers table (`answer.answer_all`) of weighed, uncalibrated answers."""
-    found = {}
+    found, of_people = {}, {}
     for (task, kind), rows in answers.groupby(["task", "kind"], sort=False):
         people = rows["participant"].tolist()
         if kind == "classification":
             pairs = zip(rows["choices"], rows["probability"], strict=True)
             said = [dict(zip(labels, p, strict=True)) for labels, p in pairs]
             found[str(task)] = fit_labels(said, rows["label_true"].tolist(), people)
+            if rows["other"].isna().all() and (labels := one_label(rows)) is not None:
+                mean = pd.DataFrame(said).fillna(0.0).groupby(people).mean().loc[labels.index]
+                each = [{str(k): float(p) for k, p in row.items()} for row in mean.to_dict("records")]
+                of_people[str(task)] = fit_labels(each, labels.tolist(), labels.index.tolist())
         elif kind == "regression":
             found[str(task)] = fit_numbers(
                 rows["low"].tolist(), rows["high"].tolist(), rows["value_true"].tolist(), people
@@ -203,9 +209,16 @@ def fit(answers: pd.DataFrame) -> Calibration:
     lost = trials.dropna(subset="rmse_deg")
     return Calibration(
         tasks=found,
+        people=of_people,
         least_familiar=None if most is None else -most,
         most_rmse_deg=conformal(lost["rmse_deg"].tolist(), lost["participant"].tolist(), USUAL),
     )
+
+
+def one_label(rows: pd.DataFrame) -> "pd.Series | None":
+    """The label of each participant of an answers table; None where somebody has several."""
+    by_person = rows.groupby("participant")["label_true"]
+    return None if (by_person.nunique() > 1).any() else by_person.first()
 
 
 def _shares(participants: Sequence[str]) -> np.ndarray:
