@@ -113,7 +113,11 @@ class Model:
         self.answer.set_max_batch_size(batch_size)  # type: ignore[attr-defined]
         self.answer.set_batch_wait_timeout_s(batch_wait_s)  # type: ignore[attr-defined]
         # The first question pays for loading kernels; ask it before anyone waits.
-        self.answerer.answer([([0] * 32, name, "?") for name in (None, *self.answerer.tasks)])
+        one = [0] * 32
+        tasks = self.answerer.tasks.items()
+        self.answerer.answer(
+            [(one, None, "?"), *(([one, one] if t.compare else one, n, "?") for n, t in tasks)]
+        )
 
     async def describe(self) -> dict[str, Any]:
         """What the gateway needs to know: the model, its tasks, its frame rate and how much it reads."""
