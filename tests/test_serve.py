@@ -91,7 +91,9 @@ def test_answers_to_all_tasks_say_what_they_come_from(client, tiny, walk):
     assert made.status_code == 200, made.text
     body = made.json()
     assert len(body["answers"]) == 10
-    assert [a["task"] for a in body["answers"] if a["label"] is a["value"] is None and not a["text"]] == []
+    # A description is generated, by a model that has hardly learned anything.
+    weighed = [a for a in body["answers"] if a["task"] != "description"]
+    assert [a["task"] for a in weighed if a["label"] is a["value"] is None] == []
     bundle = tiny.made("model")
     assert body["model"] == {
         "fingerprint": bundle.fingerprint,
