@@ -512,6 +512,8 @@ def test_a_batch_is_answered_as_each_question_alone_word_for_word(bundle):
                 ids = torch.cat([ids, best.view(1, 1)], dim=1)
         by_hand.append(answerer.tokenizer.decode(ids[0, start:], skip_special_tokens=True))
     assert together == alone == by_hand
+    asked = zip(movements, questions, strict=True)
+    assert [w.text for w in answerer.answer([(m, None, q) for m, q in asked])] == together
     assert len(set(together)) > 1
 
 

@@ -113,7 +113,7 @@ class Answerer:
         """Answers to (motion, task, question), as one batch: weighed where a task has answers to choose from, else
         generated, about one movement or two."""
         choose = [(i, task) for i, (_, task, _) in enumerate(asked) if task and self.tasks[task].annotated]
-        weighed = self.weigh([(asked[i][0], task, asked[i][2]) for i, task in choose])
+        weighed = self.weigh([(asked[i][0], task, asked[i][2]) for i, task in choose]) if choose else []
         found = {i: answer for (i, _), answer in zip(choose, weighed, strict=True)}
         free = [i for i in range(len(asked)) if i not in found]
         if free:
