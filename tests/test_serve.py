@@ -489,7 +489,7 @@ def test_an_empty_key_is_refused():
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_the_page_in_a_browser(url):
+def test_the_page_in_a_browser(url, walk):
     from playwright.sync_api import expect, sync_playwright
 
     flags = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -502,7 +502,7 @@ def test_the_page_in_a_browser(url):
         page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda e: errors.append(str(e)))
         page.on("request", lambda r: asked.append(r.url))
-        page.goto(f"{url}/#key={KEY}")
+        page.goto(f"{url}/#key={KEY}", timeout=90_000)
         expect(page.locator("#banner")).to_contain_text("synthetic", ignore_case=True, timeout=30_000)
         assert KEY not in page.url
         page.locator("#examples button").first.click()
@@ -520,6 +520,11 @@ def test_the_page_in_a_browser(url):
             page.screenshot(path=f"{folder}/why.png")
         page.locator("#why-close").click()
         expect(page.locator("#why")).to_be_hidden()
+        another = {"name": "another.mot", "mimeType": "text/plain", "buffer": walk[1]}
+        page.locator("#more").set_input_files(another)
+        expect(page.locator("#messages .message.user").last).to_contain_text("from 2 recordings")
+        expect(page.locator("#messages .message.answer").nth(2)).to_be_visible(timeout=60_000)
+        assert page.locator("#messages .message.answer .why").count() == 1
         page.locator("#file").set_input_files(
             {"name": "a.mot", "mimeType": "text/plain", "buffer": b"nothing"}
         )

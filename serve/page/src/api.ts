@@ -161,6 +161,14 @@ export class Api {
     return this.json("v1/answers", post(body), patience);
   }
 
+  /** About the person of several recordings: what is the same in all of them. */
+  personAnswers(file: File, more: File[], patience: Patience = {}): Promise<Answers> {
+    const body = form(file);
+    for (const one of more) body.append("more", one, one.name);
+    body.append("tasks", "all");
+    return this.json("v1/answers", post(body), patience);
+  }
+
   explanation(file: File, task: string, question: string, patience: Patience = {}): Promise<Explanation> {
     const body = form(file);
     body.append("task", task);

@@ -1,6 +1,6 @@
 /** The conversation about the loaded recording. */
 
-import { type Answer, type Answers, type Api, busyText, type Explanation, type Fact, type ModelSummary, type Task, type Turn, wordsOf } from "./api";
+import { type Answer, type Answers, type Api, busyText, type Explanation, type Fact, type ModelSummary, type Patience, type Task, type Turn, wordsOf } from "./api";
 import { announce, byId, make } from "./dom";
 import type { Loaded } from "./picker";
 
@@ -18,6 +18,8 @@ export class Chat {
   private paused = false;
   private asking: AbortController | null = null;
   private history: Turn[] = [];
+  /** Further recordings of the person in the loaded one. */
+  private more: File[] = [];
   private readonly messages = byId("messages");
   private readonly field = byId<HTMLInputElement>("ask");
   private readonly suggestions = byId("suggestions");
@@ -38,6 +40,17 @@ export class Chat {
     byId("ask-all").addEventListener("click", () => {
       if (this.ready()) void this.askAll();
     });
+    const field = byId<HTMLInputElement>("more");
+    byId("ask-person").addEventListener("click", () => {
+      if (this.ready()) field.click();
+    });
+    field.addEventListener("change", () => {
+      const files = [...(field.files ?? [])];
+      field.value = "";
+      if (files.length > 0 && this.ready()) void this.askPerson(files);
+    });
+    // Phones do not know these file types and would grey all files out.
+    if (matchMedia("(pointer: coarse)").matches) field.removeAttribute("accept");
     this.enable();
   }
 
@@ -72,6 +85,7 @@ export class Chat {
     this.stop();
     this.loaded = loaded;
     this.history = [];
+    this.more = [];
     const last = this.messages.lastElementChild;
     if (last?.matches(".divider")) last.remove(); // nothing was asked about that one
     this.append(make("p", "divider", `About ${loaded.motion.recording.name}`));
@@ -104,10 +118,21 @@ export class Chat {
     await this.ask("Ask everything", (patience) => this.api.allAnswers(file, patience));
   }
 
-  private async ask(
-    question: string,
-    send: (patience: { signal: AbortSignal; onBusy: (left: number) => void }) => Promise<Answers>,
-  ): Promise<void> {
+  /** What is the same in all recordings of a person; files that cannot be read are not kept. */
+  private async askPerson(files: File[]): Promise<void> {
+    const { file } = this.loaded!;
+    const more = [...this.more, ...files];
+    const question = `About this person, from ${more.length + 1} recordings: ${[file, ...more].map((one) => one.name).join(", ")}`;
+    const send = async (patience: Patience) => {
+      const answers = await this.api.personAnswers(file, more, patience);
+      this.more = more;
+      return answers;
+    };
+    await this.ask(question, send, true);
+  }
+
+  /** `ofPerson`: the answers are not about the loaded recording, so they are no part of its conversation. */
+  private async ask(question: string, send: (patience: Patience) => Promise<Answers>, ofPerson = false): Promise<void> {
     const asking = (this.asking = new AbortController());
     const asked = make("div", "message user", question);
     this.append(asked);
@@ -121,11 +146,11 @@ export class Chat {
       this.onModel(model);
       for (const answer of answers) {
         const node = bubble(answer, question, model.data);
-        if (answer.task && !answer.refused && (answer.uncertain || answer.label !== null || answer.value !== null)) {
+        if (!ofPerson && answer.task && !answer.refused && (answer.uncertain || answer.label !== null || answer.value !== null)) {
           node.append(this.whyButton(answer.task, answer.question));
         }
         this.append(node);
-        if (!answer.text) continue;
+        if (!answer.text || ofPerson) continue;
         this.history.push({ role: "user", content: answer.question || question });
         this.history.push({ role: "assistant", content: answer.text });
       }
@@ -190,7 +215,8 @@ export class Chat {
   private enable(): void {
     const off = this.loaded === null;
     const standBy = !off && !this.ready();
-    const buttons = [byId<HTMLButtonElement>("send"), byId<HTMLButtonElement>("ask-all"), ...this.suggestions.querySelectorAll("button")];
+    const heads = ["send", "ask-all", "ask-person"].map((id) => byId<HTMLButtonElement>(id));
+    const buttons = [...heads, ...this.suggestions.querySelectorAll("button")];
     for (const button of buttons) {
       button.disabled = off;
       if (standBy) button.setAttribute("aria-disabled", "true");
