@@ -30,7 +30,8 @@ def mlflow(tmp_path_factory):
 @pytest.mark.parametrize(
     ("model", "name"),
     [(SweepSettings, "sweep_demo"), (SweepSettings, "sweep_tiny"), (CompareSettings, "table2"),
-     (CompareSettings, "table2_tiny"), (CompareSettings, "learning_curve")],
+     (CompareSettings, "table2_tiny"), (CompareSettings, "learning_curve"),
+     (CompareSettings, "ablation")],
 )  # fmt: skip
 def test_shipped_settings_are_valid(model, name):
     assert settings.load(model, CONFIGS / f"{name}.yaml", ["--root", "elsewhere"]).root == "elsewhere"
@@ -137,7 +138,7 @@ def test_tables_of_variants_and_the_champion_by_validation(tiny, mlflow):
     assert "validation" in asked
 
 
-@pytest.mark.parametrize("name", ["table2.yaml", "table2_tiny.yaml", "learning_curve.yaml"])
+@pytest.mark.parametrize("name", ["table2.yaml", "table2_tiny.yaml", "learning_curve.yaml", "ablation.yaml"])
 def test_every_variant_of_a_comparison_is_a_run_that_could_be_made(name):
     comparison = settings.load(CompareSettings, CONFIGS / name)
     planned = [compare_room._settings(comparison, variant, 3) for variant in comparison.variants]
