@@ -4,15 +4,19 @@ asking what it can answer.
     python benchmarks/scope.py [--bundle URI] [--trials 20]
 
 Each question is asked about movements of held-out participants, as the server asks it: without saying which task it
-is. The last line is JSON: share refused of each list, `in_scope` (close to what is trained with), `freely` (as
-people might ask who never saw that) and `out_of_scope`.
+is. One that is recognised is weighed as its task; any other the language model may refuse. The last line is JSON:
+share refused of each list, `in_scope` (close to what is trained with), `freely` (as people might ask who never saw
+that) and `out_of_scope`, and share recognised; `language_...` is what the language model would refuse by itself.
 """
 
 import argparse
 import json
 
+import numpy as np
+
 from biomechgpt import artifact, storage
 from biomechgpt.dialogue.questions import read_tasks
+from biomechgpt.dialogue.recognition import Recognizer
 from biomechgpt.language import model as network
 from biomechgpt.language.answer import Answerer
 from biomechgpt.tasks import REFUSED
@@ -210,21 +214,27 @@ def main() -> None:
     movements = [
         tokens.tolist() for tokens in held_out["tokens"].iloc[:: max(len(held_out) // options.trials, 1)]
     ]
+    recognizer = Recognizer(tasks)
+    askable = [n for n, t in tasks.items() if (t.annotated or t.kind == "description") and not t.compare]
     result = {}
     lists = (("in_scope", IN_SCOPE), ("freely", FREELY), ("out_of_scope", refusal.held_out))
     for name, questions in lists:
         new = [question for question in questions if question not in known]
+        recognised = [recognizer.task(question, askable) for question in new]
         refused: dict[str, int] = dict.fromkeys(new, 0)
         for movement in movements:
             for question, text in zip(new, answerer.generate([movement] * len(new), new), strict=True):
                 refused[question] += refusal.parse(text) == REFUSED
-        share = sum(refused.values()) / (len(new) * len(movements))
-        wrong = sorted(new, key=lambda q: refused[q], reverse=name != "out_of_scope")[:8]
-        print(
-            f"{name}: {len(new)} questions x {len(movements)} movements, refused {share:.3f}; most often wrong:"
-        )
-        print("\n".join(f"  {refused[q] / len(movements):.2f} {q}" for q in wrong), flush=True)
-        result[name] = round(share, 4)
+        counts = np.array([refused[question] for question in new]) / len(movements)
+        by_both = np.where([task is None for task in recognised], counts, 0.0)
+        wrong = np.argsort(by_both if name == "out_of_scope" else -by_both, kind="stable")[:8]
+        print(f"{name}: {len(new)} questions x {len(movements)} movements; most often wrong:")
+        print("\n".join(f"  {by_both[i]:.2f} {new[i]}  ({recognised[i]})" for i in wrong), flush=True)
+        result |= {
+            name: round(float(by_both.mean()), 4),
+            f"{name}_recognised": round(float(np.mean([task is not None for task in recognised])), 4),
+            f"language_{name}": round(float(counts.mean()), 4),
+        }
     print(json.dumps(result))
 
 

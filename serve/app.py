@@ -88,6 +88,7 @@ class Model:
     def __init__(self, bundle: str, batch_size: int, batch_wait_s: float) -> None:
         import torch
 
+        from biomechgpt.dialogue.recognition import Recognizer
         from biomechgpt.language import model as network
         from biomechgpt.language.answer import Answerer
         from biomechgpt.tokenizer import MotionTokenizer, require_same_tokenizer
@@ -99,6 +100,7 @@ class Model:
         motion = storage.join(made.uri, "motion_tokenizer")
         require_same_tokenizer(made, artifact.load(motion, "tokenizer"))
         self.motion = MotionTokenizer.load(motion)
+        self.recognizer = Recognizer(self.answerer.tasks)
         self.about = {
             "model": About(fingerprint=made.fingerprint, base=made.figures["base"], data=made.data),
             "tasks": self.answerer.tasks,
@@ -157,6 +159,10 @@ class Model:
         angles = self.motion.decode([np.asarray(tokens[: len(tokens) // step * step])])[0]
         rate_hz = self.motion.frame_rate_hz
         return facts.measure(angles, gait.walked(angles, rate_hz), rate_hz)
+
+    async def recognise(self, question: str, among: list[str]) -> str | None:
+        """As `dialogue.recognition.Recognizer.task`."""
+        return await asyncio.to_thread(self.recognizer.task, question, among)
 
     async def lengths(self, questions: list[str]) -> list[int]:
         """Tokens of each question, as the language model reads it."""
@@ -220,6 +226,10 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
             if not known:
                 raise ApiError("bad_request", "more: this model was not calibrated for several recordings")
         asked = _questions(known, tasks, question)
+        if asked[-1][0] is None:
+            task = await ask(model.recognise, asked[-1][1], list(known))
+            # A recognised question is asked in words that the model knows; the answer says which.
+            asked[-1] = (task, known[task].phrasings[0]) if task else asked[-1]
         if of_person and any(task is None for task, _ in asked):
             expected = f"expected a phrasing of {' or '.join(known)} about several recordings"
             raise ApiError("bad_request", f"question: {expected}, found {question!r}")

@@ -29,12 +29,14 @@ from biomechgpt.dialogue.chat import (
     visible,
 )
 from biomechgpt.dialogue.questions import ask, draw
+from biomechgpt.dialogue.recognition import Recognizer
 from biomechgpt.language.samples import SampleSettings, read_trees
 from biomechgpt.language.stand_in import CHAT_TEMPLATE, SPECIALS, train_text_tokenizer
 from biomechgpt.settings import InputError
 from biomechgpt.tasks import load_tasks
 
-TASKS = load_tasks(Path(__file__).parents[1] / "configs" / "tasks")
+CONFIGS = Path(__file__).parents[1] / "configs"
+TASKS = load_tasks(CONFIGS / "tasks")
 PHRASINGS = [text for task in TASKS.values() for text in task.phrasings]
 CODES = 48
 FEW = hypothesis_settings(max_examples=50, deadline=None)
@@ -473,3 +475,44 @@ def test_a_share_of_questions_comes_after_another_about_the_same_movement():
                 assert rest.endswith(f"{ANSWER_END}\n<start_of_turn>user\n{alone}")
     assert 0.35 < np.mean(shares) < 0.65
     assert len(answers) == len(asked)
+
+
+FREE = {
+    "activity": ["Which exercise is being performed here?", "Could you tell me what this person is doing?"],
+    "impaired": ["Does this person move normally?", "Is the gait of the patient impaired, yes or no?"],
+    "diagnosis": ["Could you name the most likely diagnosis?", "What condition might this patient have?"],
+    "assistive_device": [
+        "Is a cane or a walker being used?",
+        "What kind of walking aid does the patient need?",
+    ],
+    "falls_history": ["Has the patient fallen during the last months?", "Any recent falls?"],
+    "walking_speed": ["How fast does this person walk, in m/s?", "Could you estimate the gait speed?"],
+    "cadence": ["How many steps per minute are these?", "Could you tell me the cadence of the walk?"],
+    "tug_time": ["In how many seconds was the TUG completed?", "How long did this timed up and go last?"],
+    "fsst_time": ["How many seconds did the FSST take?", "What was the time in the four square step test?"],
+    "description": ["Please describe this walk for me.", "Summarise how this person moves, please."],
+}
+EVERYTHING = load_tasks([str(CONFIGS / "tasks"), str(CONFIGS / "dialogue")])
+
+
+def test_questions_in_other_words_are_recognised_and_those_out_of_scope_are_not():
+    recognizer = Recognizer(EVERYTHING)
+    asked = [(question, task) for task, questions in FREE.items() for question in questions]
+    trained = {p for task in EVERYTHING.values() for p in task.phrasings}
+    assert not trained & {question for question, _ in asked}
+    found = [recognizer.task(question, list(FREE)) for question, _ in asked]
+    wrong = [(a, f) for a, f in zip(asked, found, strict=True) if f not in (a[1], None)]
+    assert wrong == []
+    assert sum(f is None for f in found) <= 2
+    refusal = EVERYTHING["out_of_scope"]
+    assert sum(recognizer.task(question, list(EVERYTHING)) is not None for question in refusal.held_out) <= 2
+    assert all(recognizer.task(question, list(EVERYTHING)) is None for question in refusal.phrasings)
+
+
+def test_a_task_is_recognised_among_those_that_can_be_asked_and_none_where_nothing_can_be_refused():
+    recognizer = Recognizer(EVERYTHING)
+    compared = ["which_impaired", "quicker", "speed_change"]
+    assert recognizer.task("Which of the two persons is the impaired one?", compared) == "which_impaired"
+    assert recognizer.task("What is the cadence of this walk?", ["cadence"]) == "cadence"
+    assert recognizer.task("What is the cadence of this walk?", compared) is None
+    assert Recognizer(TASKS).task("What is the cadence of this walk?", ["cadence"]) is None

@@ -149,6 +149,9 @@ def test_a_question_of_ones_own_and_chat_get_the_same_answer(client, walk):
     assert chatted["answers"] == asked
     own = client.post("/v1/answers", files=upload(walk), data={"question": "Who won?"}).json()["answers"]
     assert own[0]["task"] is None
+    other_words = {"question": "Could you tell me the cadence of the walk?"}
+    (recognised,) = client.post("/v1/answers", files=upload(walk), data=other_words).json()["answers"]
+    assert recognised == asked[0]
 
 
 def test_two_recordings_are_compared(client, walk):
