@@ -77,6 +77,9 @@ class ServeSettings(Settings):
     max_frames: int = Field(60_000, ge=100, description="of a recording as it comes")
 
 
+MOST_FURTHER = 20
+"""Recordings of a person beside the first."""
+
 # Who asked what is nobody's business: no request is logged.
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
@@ -279,6 +282,8 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
     ) -> tuple[Answers, bytes]:
         if other is not None and more:
             raise ApiError("bad_request", "expected `other`, to compare, or `more` of one person, found both")
+        if more and len(more) > MOST_FURTHER:
+            raise ApiError("bad_request", f"more: expected at most {MOST_FURTHER} files, found {len(more)}")
         about = await ask(model.describe)
         asked = await questions(
             about, tasks, question, movements=1 if other is None else 2, of_person=bool(more)

@@ -131,6 +131,11 @@ def test_several_recordings_of_one_person_get_one_answer_about_the_person(client
         (several, {"tasks": "activity"}, "expected all or some of"),
         (several, {"question": "Who won?"}, "expected a phrasing of"),
         ([*several, ("other", walk)], {"tasks": "all"}, "found both"),
+        (
+            [("recording", walk), *[("more", ("a.mot", b""))] * 21],
+            {"tasks": "all"},
+            "at most 20 files, found 21",
+        ),
         ([("recording", walk), ("more", ("bad.csv", b"x"))], {"tasks": "all"}, "bad.csv"),
     ):
         refused = client.post("/v1/answers", files=files, data=data)
