@@ -19,7 +19,7 @@ from biomechgpt.dialogue.questions import read_tasks
 from biomechgpt.dialogue.recognition import Recognizer
 from biomechgpt.language import model as network
 from biomechgpt.language.answer import Answerer
-from biomechgpt.tasks import REFUSED
+from biomechgpt.tasks import REFUSED, askable
 from biomechgpt.tokenizer import read_tokens
 
 IN_SCOPE = """
@@ -215,12 +215,11 @@ def main() -> None:
         tokens.tolist() for tokens in held_out["tokens"].iloc[:: max(len(held_out) // options.trials, 1)]
     ]
     recognizer = Recognizer(tasks)
-    askable = [n for n, t in tasks.items() if (t.annotated or t.kind == "description") and not t.compare]
     result = {}
     lists = (("in_scope", IN_SCOPE), ("freely", FREELY), ("out_of_scope", refusal.held_out))
     for name, questions in lists:
         new = [question for question in questions if question not in known]
-        recognised = [recognizer.task(question, askable) for question in new]
+        recognised = [recognizer.task(question, askable(tasks, 1)) for question in new]
         refused: dict[str, int] = dict.fromkeys(new, 0)
         for movement in movements:
             for question, text in zip(new, answerer.generate([movement] * len(new), new), strict=True):

@@ -31,6 +31,7 @@ from biomechgpt.experiment import tracking
 from biomechgpt.experiment.tracking import TrackingSettings
 from biomechgpt.settings import InputError, Settings, validate
 from biomechgpt.skeleton import NAMES
+from biomechgpt.tasks import askable
 from serve import examples, fhir
 from serve.guard import ApiError, Guard, response
 from serve.schema import (
@@ -223,7 +224,7 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
         of_person: bool = False,
     ) -> list[tuple[str | None, str]]:
         """What is asked. One too long is refused here: in a batch it would fail the others' too."""
-        known = _askable(about["tasks"], movements)
+        known = askable(about["tasks"], movements)
         if of_person:
             known = {name: known[name] for name in about["of_people"]}
             if not known:
@@ -324,7 +325,7 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
             {"name": task.name, "kind": task.kind, "question": task.phrasings[0], "unit": task.unit,
              "movements": movements}
             for movements in (1, 2)
-            for task in _askable(about["tasks"], movements).values()
+            for task in askable(about["tasks"], movements).values()
         ]  # fmt: skip
         return about["model"].model_dump() | {"notice": notice_of(about["model"]), "tasks": tasks}
 
@@ -377,7 +378,7 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
     ) -> Explanation:
         """Which seconds and joints of a recording an answer rests on: what becomes of it without them."""
         about = await ask(model.describe)
-        tasks = {name: t for name, t in _askable(about["tasks"], 1).items() if t.annotated}
+        tasks = {name: t for name, t in askable(about["tasks"], 1).items() if t.annotated}
         if task not in tasks:
             raise ApiError("bad_request", f"task: expected one of {', '.join(tasks)}, found {task!r}")
         words = (question or "").strip() or tasks[task].phrasings[0]
@@ -513,15 +514,6 @@ def _load(
         repaired=repaired,
     )
     return recorded, angles, pelvis
-
-
-def _askable(tasks: Any, movements: int) -> Any:
-    """The tasks that can be asked about so many movements."""
-    return {
-        name: task
-        for name, task in tasks.items()
-        if (task.annotated or task.kind == "description") and (task.compare is not None) == (movements == 2)
-    }
 
 
 def _turns(messages: list[Turn]) -> list[str]:

@@ -157,29 +157,34 @@ class Answerer:
         return [(movement, alone, self.tasks[alone].phrasings[0]) for movement in movements_of(motion)]
 
     def _read(self, asked: Sequence[tuple[Motion, str, Question]]) -> list[list[Scores]]:
-        """Scores of each phrasing of what is asked; a motion is read once for all that is asked of it."""
-        together: dict[tuple[tuple[int, ...], ...], list[int]] = {}
-        for i, (motion, _, _) in enumerate(asked):
-            together.setdefault(tuple(map(tuple, movements_of(motion))), []).append(i)
+        """Scores of each phrasing of what is asked; a motion is read once for all that is asked of it, and what is
+        asked of it twice is weighed once."""
+        together: dict[tuple[tuple[int, ...], ...], dict[tuple[str, tuple[str, ...]], list[int]]] = {}
+        for i, (motion, task, question) in enumerate(asked):
+            turns = (question,) if isinstance(question, str) else tuple(question)
+            of_motion = together.setdefault(tuple(map(tuple, movements_of(motion))), {})
+            of_motion.setdefault((task, turns), []).append(i)
         prefixes, questions, ways = [], [], []
-        for mine in together.values():
-            motion = asked[mine[0]][0]
-            texts = [[self._question(motion, way) for way in self._ways(*asked[i][1:])] for i in mine]
+        for of_motion in together.values():
+            motion = asked[next(iter(of_motion.values()))[0]][0]
+            texts = [[self._question(motion, way) for way in self._ways(*one)] for one in of_motion]
             longest = max(len(text) for of_one in texts for text in of_one)
             prefixes.append(
                 self.encoder.fit(motion, self.bundle["max_length"] - longest - self.max_new_tokens)
             )
-            trees = [self.choices[asked[i][1]] for i in mine]
+            trees = [self.choices[task] for task, _ in of_motion]
             questions.append(
                 [(text, tree) for of_one, tree in zip(texts, trees, strict=True) for text in of_one]
             )
             ways.append(list(map(len, texts)))
         found: dict[int, list[Scores]] = {}
-        for mine, many, row in zip(
+        for of_motion, many, row in zip(
             together.values(), ways, score(self.model, prefixes, questions), strict=True
         ):
             each = iter(row)
-            found |= {i: list(islice(each, n)) for i, n in zip(mine, many, strict=True)}
+            for mine, n in zip(of_motion.values(), many, strict=True):
+                scores = list(islice(each, n))
+                found |= {i: scores for i in mine}
         return [found[i] for i in range(len(asked))]
 
     def _alone(self, name: str) -> str | None:

@@ -201,6 +201,15 @@ class Task(Settings):
 Tasks = dict[str, Task]
 
 
+def askable(tasks: Tasks, movements: int) -> Tasks:
+    """Those that can be asked about so many movements: one, or two to compare."""
+    return {
+        name: task
+        for name, task in tasks.items()
+        if (task.annotated or task.kind == "description") and (task.compare is not None) == (movements == 2)
+    }
+
+
 def load_tasks(folders: str | Path | list[str], names: Iterable[str] | None = None) -> Tasks:
     """The tasks of a folder, or of some, by name, in the order of `names` or else of the files.
 
