@@ -73,12 +73,7 @@ def resplit(rows: pd.DataFrame, task: Task, options: argparse.Namespace) -> dict
     labels = sorted({label for f in known for label in f["coverage_by_label"]})
     of = {n: [f["coverage_by_label"][n] for f in known if n in f["coverage_by_label"]] for n in labels}
     by_label = {n: round(float(np.mean(values)), 3) for n, values in of.items()}
-    apart = sum(bool(f["apart"]) for f in known)
-    return result | {
-        "by_label": by_label,
-        "fitted_by_label": apart / len(found),
-        "set_size": mean("set_size"),
-    }
+    return result | {"by_label": by_label, "set_size": mean("set_size")}
 
 
 def _measured(known: pd.DataFrame, new: pd.DataFrame, task: Task) -> dict[str, Any]:
@@ -96,7 +91,7 @@ def _measured(known: pd.DataFrame, new: pd.DataFrame, task: Task) -> dict[str, A
     new = new.assign(
         probability=soft, possible=possible, temperature=fitted.temperature, promised=fitted.promised
     )
-    return trust(new, task, draws=0) | {"apart": bool(fitted.by_label)}
+    return trust(new, task, draws=0)
 
 
 if __name__ == "__main__":

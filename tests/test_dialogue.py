@@ -162,17 +162,18 @@ def grow(shapes) -> list[Tree]:
     forests,
     st.tuples(*[st.sampled_from([0.0, 0.5, 1.0])] * 3),
     st.integers(0, 40),
-    st.sampled_from([None, 2.0]),
+    st.booleans(),
 )
-def test_a_batch_holds_for_each_token_what_its_separate_samples_would(shapes, weights, room, most):
+def test_a_batch_holds_for_each_token_what_its_separate_samples_would(shapes, weights, room, apart):
     trees = grow(shapes)
-    batch = {name: values.numpy() for name, values in batch_trees(trees, 0, weights, room, most).items()}
+    if apart:
+        trees = [Tree(t.prefix, t.branches, [0.5 * n for n, _ in enumerate(t.branches)]) for t in trees]
+    batch = {name: values.numpy() for name, values in batch_trees(trees, 0, weights, room).items()}
     expected: dict[int, list] = {}
     for tree in trees:
-        for question, answer in tree.branches:
+        for number, (question, answer) in enumerate(tree.branches):
             sample = np.concatenate([tree.prefix, question, answer])
-            answered = min(weights[2], most / len(answer)) if most else weights[2]
-            each = (*weights[:2], np.float32(answered))
+            each = (*weights[:2], weights[2] * (0.5 * number if apart else 1.0))
             kinds = np.repeat(each, [len(tree.prefix), len(question), len(answer)])
             for at, token in enumerate(sample):
                 before = sample[at - 1] if at else None
@@ -456,6 +457,21 @@ def test_trees_show_both_movements_and_a_mirror_image_its_own_answers():
     made = [n for n, (text, _) in enumerate(texts) if MOTION_START not in text]
     assert len(made) == sum(q["task"] == "movement" for q in asked)
     assert all("<motion_1>" in pairs[n][0][0][1] and "<motion_4>" in pairs[n][1][0][1] for n in made)
+
+
+def test_an_answer_counts_by_its_question_and_its_length_whatever_is_asked_beside_it():
+    asked = ask(MANY[20:60], BOTH, 0, FACTS_OF)
+    views = {r["trial"]: [[1, 2, 3] * 5, [4, 5] * 5] for r in MANY}
+    worth = lambda row, tokens: {"activity": 3.0}.get(row["task"], 1.0) / tokens  # noqa: E731
+    trees = read_trees(ENCODER, views, asked, SampleSettings(max_length=512), 0, worth)
+    activity = {q["question"] for q in asked if q["task"] == "activity"}
+    seen = 0
+    for tree in (view for of in trees for view in of):
+        for (question, _), (_, answer), each in zip(decoded(tree), tree.branches, tree.worth, strict=True):
+            known = question.removesuffix(QUESTION_END) in activity
+            assert each == (3.0 if known else 1.0) / len(answer)
+            seen += known
+    assert seen > 10
 
 
 def test_a_share_of_questions_comes_after_another_about_the_same_movement():

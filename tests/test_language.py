@@ -472,6 +472,18 @@ def prompts(answerer, movements, questions):
     return [answerer.tokenizer(t, add_special_tokens=False, return_tensors="pt")["input_ids"] for t in texts]
 
 
+def test_rare_tasks_and_short_answers_weigh_more_where_that_is_wanted():
+    rows = [{"task": "activity"}] * 90 + [{"task": "tug_time"}] * 10
+    worth = lambda **said: finetune._worth(rows, finetune.FinetuneSettings(**said))  # noqa: E731
+    for tokens in (1, 100):
+        assert worth()(rows[0], tokens) == worth()(rows[-1], tokens) == 1
+    evenly = worth(balance=1)
+    assert 90 * evenly(rows[0], 5) == pytest.approx(10 * evenly(rows[-1], 5))
+    assert worth(balance=0.5)(rows[-1], 5) / worth(balance=0.5)(rows[0], 5) == pytest.approx(3)
+    assert worth(answer_weight=32)(rows[0], 64) == 0.5
+    assert worth(answer_weight=32)(rows[0], 5) == 1
+
+
 def test_a_learning_curve_adds_people_to_those_before():
     rows = [{"participant": f"p{i % 7}", "n": i} for i in range(30)]
     some = [{r["participant"] for r in finetune._of_some(rows, n, 3)} for n in (1, 3, 7)]

@@ -91,10 +91,12 @@ Branch = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Tree:
-    """Token ids of one trial's dialogue: the shared prefix and (question, answer) branches."""
+    """Token ids of one trial's dialogue: the shared prefix and (question, answer) branches. worth: what a token of
+    each branch's answer counts in the loss; None: as much as any other."""
 
     prefix: np.ndarray
     branches: list[Branch]
+    worth: list[float] | None = None
 
     def __len__(self) -> int:
         return len(self.prefix) + sum(len(q) + len(a) for q, a in self.branches)
@@ -187,9 +189,12 @@ class Encoder:
             made.append((question, self.answer(answer)))
         return made
 
-    def grow(self, motion: Motion | None, branches: list[Branch], max_length: int) -> Tree:
+    def grow(
+        self, motion: Motion | None, branches: list[Branch], max_length: int, worth: list[float] | None = None
+    ) -> Tree:
         """The tree of a dialogue whose branches are known."""
-        return Tree(self.fit(motion, max_length - max(len(q) + len(a) for q, a in branches)), branches)
+        longest = max(len(q) + len(a) for q, a in branches)
+        return Tree(self.fit(motion, max_length - longest), branches, worth)
 
 
 def pack(lengths: Sequence[int], room: int) -> list[list[int]]:
@@ -213,14 +218,12 @@ def batch_trees(
     pad: int,
     weights: tuple[float, float, float],
     room: int = 0,
-    answer_weight: float | None = None,
 ) -> dict[str, Tensor]:
     """Trees as one padded batch.
 
     weights: of a prefix, a question and an answer token in the loss; (1, 1, 1) is the whole sequence. A
     prefix token counts once for every branch, as it would in separate samples.
-    room: trees share rows of as many tokens; by default each has its own. answer_weight: the most that the tokens
-    of one answer weigh together.
+    room: trees share rows of as many tokens; by default each has its own.
     Returns input_ids, position_ids, tree (which of its row's, -1 padding), segment (0 prefix, 1.. branch, -1
     padding), parent (whose state predicts the token) and weight, each (B, L).
     """
@@ -242,17 +245,11 @@ def batch_trees(
             at += lengths[i]
             batch["tree"][row, here] = number
             mine = {name: values[row, here] for name, values in batch.items()}
-            _write(trees[i], mine, here.start, weights, answer_weight or np.inf)
+            _write(trees[i], mine, here.start, weights)
     return {name: torch.from_numpy(values) for name, values in batch.items()}
 
 
-def _write(
-    tree: Tree,
-    into: dict[str, np.ndarray],
-    first: int,
-    weights: tuple[float, float, float],
-    answer_weight: float,
-) -> None:
+def _write(tree: Tree, into: dict[str, np.ndarray], first: int, weights: tuple[float, float, float]) -> None:
     """A tree's tokens into the part of a row that begins at `first`."""
     n = len(tree.prefix)
     into["input_ids"][:n] = tree.prefix
@@ -261,6 +258,7 @@ def _write(
     into["parent"][1:n] = first + np.arange(n - 1)
     into["weight"][1:n] = weights[0] * len(tree.branches)
     at = n
+    worth = tree.worth or [1.0] * len(tree.branches)
     for number, (question, answer) in enumerate(tree.branches, start=1):
         m = len(question) + len(answer)
         here = slice(at, at + m)
@@ -269,7 +267,7 @@ def _write(
         into["segment"][here] = number
         into["parent"][here] = first + np.concatenate([[n - 1], at + np.arange(m - 1)])
         into["weight"][at : at + len(question)] = weights[1]
-        into["weight"][at + len(question) : at + m] = min(weights[2], answer_weight / len(answer))
+        into["weight"][at + len(question) : at + m] = weights[2] * worth[number - 1]
         at += m
 
 

@@ -23,16 +23,14 @@ SPREAD = 0.5
 
 
 class TaskCalibration(Settings):
-    """Of one task. temperature: of its probabilities. most: a label is in the set where 1 - probability is at most
-    this; by_label: the same for each label apart, so that each is covered, where every label has participants
-    enough; widen: by how much a number's interval grows at either end, in its unit. null: too few participants to
-    promise anything. risks: (confidence, share wrong among answers at least so sure) from the surest on.
-    participants: how many it was fitted on.
+    """Of one task. temperature: of its probabilities. most: {label: it is in the set where 1 - its probability is
+    at most this}, empty with too few participants to promise anything; widen: by how much a number's interval grows
+    at either end, in its unit, null likewise. risks: (confidence, share wrong among answers at least so sure) from
+    the surest on. participants: how many it was fitted on.
     """
 
     temperature: float = Field(1.0, gt=0)
-    most: float | None = None
-    by_label: dict[str, float] = Field(default_factory=dict)
+    most: dict[str, float] = Field(default_factory=dict)
     widen: float | None = None
     risks: list[tuple[float, float]] = Field(default_factory=list)
     participants: int = 0
@@ -40,7 +38,7 @@ class TaskCalibration(Settings):
     @property
     def promised(self) -> bool:
         """Whether its sets or intervals hold the truth as often as COVERAGE says."""
-        return bool(self.by_label) or self.most is not None or self.widen is not None
+        return bool(self.most) or self.widen is not None
 
     def risk(self, confidence: float) -> float | None:
         """The least share of wrong answers that can be had while an answer of this confidence is still given; None
@@ -112,14 +110,44 @@ def conformal(
 
 
 def prediction_set(probability: Mapping[str, float], fitted: TaskCalibration) -> list[str]:
-    """The labels, likeliest first, that cannot be ruled out at the wanted coverage: of each label where `by_label`
-    was fitted, else of all together. All of them where nothing was; never none."""
+    """The labels, likeliest first, that cannot be ruled out at the wanted coverage. All of them where nothing was
+    fitted; never none."""
     kept: list[str] = []
     for label, p in sorted(probability.items(), key=lambda item: -item[1]):
-        most = fitted.by_label.get(label, fitted.most)
-        if most is None or 1 - p <= most + 1e-9 or not kept:
+        if 1 - p <= fitted.most.get(label, 1.0) + 1e-9 or not kept:
             kept.append(label)
     return kept
+
+
+def by_label(
+    scores: Sequence[float], truth: Sequence[str], participants: Sequence[str], labels: Sequence[str]
+) -> dict[str, float]:
+    """{label: the score up to which those of another participant's trial of this label lie, as often as COVERAGE}.
+
+    Labels with too few participants are one group with the next rarest ones, until it has enough (coverage given
+    the group: Ding et al., NeurIPS 2023, who group labels by their scores). Empty with too few participants in all.
+    scores, truth, participants: of each trial; labels: all to choose from.
+    """
+    score, true, who = np.asarray(scores), np.asarray(truth, dtype=str), np.asarray(participants, dtype=str)
+
+    def most(group: list[str]) -> float | None:
+        mine = np.isin(true, group)
+        return conformal(score[mine].tolist(), who[mine].tolist())
+
+    groups: list[list[str]] = [[]]
+    for label in sorted({*labels, *truth}, key=lambda label: (len(set(who[true == label])), label)):
+        if most(groups[-1]) is not None:
+            groups.append([])
+        groups[-1].append(label)
+    if len(groups) > 1 and most(groups[-1]) is None:
+        last = groups.pop()
+        groups[-1] += last
+    found: dict[str, float] = {}
+    for group in groups:
+        together = most(group)
+        if together is not None:
+            found |= dict.fromkeys(group, together)
+    return {label: found[label] for label in labels if label in found}
 
 
 def risks(
@@ -153,15 +181,10 @@ def fit_labels(
     right = np.zeros(len(truth))
     for i, place in zip(known, at, strict=True):
         right[i] = soften(values[i], t)[place]
-    scores, people, true = 1 - right, np.asarray(participants), np.asarray(truth)
-    apart = {
-        label: conformal(scores[true == label].tolist(), people[true == label].tolist())
-        for label in sorted({name for names in labels for name in names})
-    }
+    every = sorted({name for names in labels for name in names})
     return TaskCalibration(
         temperature=t,
-        most=conformal(scores.tolist(), participants),
-        by_label={} if None in apart.values() else {n: most for n, most in apart.items() if most is not None},
+        most=by_label((1 - right).tolist(), truth, participants, every),
         risks=risks(
             [float(soften(p, t).max()) for p in values],
             [names[int(p.argmax())] == label for names, p, label in zip(labels, values, truth, strict=True)],

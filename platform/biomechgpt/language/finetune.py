@@ -5,6 +5,8 @@ there is one, motion tokenizer, tasks.
 """
 
 import re
+from collections import Counter
+from collections.abc import Callable, Mapping
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
@@ -27,7 +29,7 @@ from biomechgpt.settings import InputError, Settings
 from biomechgpt.tokenizer import read_views, require_same_tokenizer
 from biomechgpt.training import TrainingSettings, fit
 
-VERSION = 9
+VERSION = 10
 # Every linear layer of the language model; not those of the vision tower that Gemma 3 4B brings along.
 OTHER = r"vision_tower|multi_modal_projector"
 LAYERS = rf"(?!.*(?:{OTHER})).*\.(?:[qkvo]|gate|up|down)_proj"
@@ -48,6 +50,8 @@ class FinetuneSettings(SampleSettings):
     question with answers to choose from is asked in so many, and its answer averaged over them; the paper's is 1.
     answer_weight: the most that the tokens of one answer weigh together, so that a movement or a description, of a
     hundred tokens, does not crowd out labels of five; null: no limit, as in the paper, whose answers are short.
+    balance: an answer weighs by how rare its task's questions are, to this power: 0, as in the paper, not at all; 1
+    makes every task weigh the same.
     participants: only so many of the training participants, drawn by the seed, for a learning curve; null: all.
     """
 
@@ -59,6 +63,7 @@ class FinetuneSettings(SampleSettings):
     batch_size: int = Field(10, ge=1)
     phrasings: int = Field(1, ge=1)
     answer_weight: float | None = Field(None, gt=0)
+    balance: float = Field(0.0, ge=0, le=1)
     participants: int | None = Field(None, ge=1)
     training: TrainingSettings = TrainingSettings(learning_rate=2e-4)
 
@@ -97,7 +102,6 @@ class _QLoRA(TreeTrainee):
     def __init__(self, base: str, questions: str, tokens: str, settings: dict[str, Any]) -> None:
         self.settings: FinetuneSettings = FinetuneSettings.model_validate(settings)
         self.seed = self.settings.training.seed
-        self.answer_weight = self.settings.answer_weight
         self.folder = base_room.folder(artifact.load(base))
         self.tokenizer = network.load_tokenizer(self.folder)
         self.motion = artifact.load(tokens)
@@ -110,7 +114,7 @@ class _QLoRA(TreeTrainee):
             (len(encoder.answer(answer)) for answer in {r["answer"] for r in rows}), default=0
         )
         self.usual_tokens = int(np.median([len(movement[0]) for movement in views.values()] or [0]))
-        self.trees = read_trees(encoder, views, rows, self.settings, self.seed)
+        self.trees = read_trees(encoder, views, rows, self.settings, self.seed, _worth(rows, self.settings))
 
     def model(self) -> nn.Module:
         network.quiet()
@@ -153,6 +157,16 @@ class _QLoRA(TreeTrainee):
             "longest_answer": self.longest_answer,
             "usual_tokens": self.usual_tokens,
         }
+
+
+def _worth(
+    rows: list[dict[str, Any]], settings: FinetuneSettings
+) -> Callable[[Mapping[str, Any], int], float]:
+    """What a token of a question's answer counts in the loss, from the question and the tokens of its answer."""
+    asked = Counter(row["task"] for row in rows)
+    of_task = {task: (len(rows) / len(asked) / n) ** settings.balance for task, n in asked.items()}
+    most = settings.answer_weight or np.inf
+    return lambda row, tokens: of_task[row["task"]] * min(1.0, most / tokens)
 
 
 def _of_some(rows: list[dict[str, Any]], participants: int | None, seed: int) -> list[dict[str, Any]]:

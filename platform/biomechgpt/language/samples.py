@@ -4,14 +4,14 @@ A `TreeTrainee` says which trees there are and which model reads them; see base.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 from torch import Tensor
 
-from biomechgpt.dialogue.chat import Answer, Encoder, Question, Tree, batch_trees
+from biomechgpt.dialogue.chat import Answer, Branch, Encoder, Motion, Question, Tree, batch_trees
 from biomechgpt.settings import Settings
 from biomechgpt.tokenizer import is_mirrored
 from biomechgpt.training import Trainee
@@ -39,11 +39,13 @@ def read_trees(
     questions: Sequence[Mapping[str, Any]],
     settings: SampleSettings,
     seed: int = 0,
+    worth: Callable[[Mapping[str, Any], int], float] = lambda row, tokens: 1.0,
 ) -> list[list[Tree]]:
     """Trees of question rows (`dialogue.questions`), each once a view of its movement.
 
     views: {trial: motion tokens of each view, as many for every trial}. Rows without an answer in words are
-    answered by the movement, which is not shown then. seed: draws which questions come after another.
+    answered by the movement, which is not shown then. seed: draws which questions come after another. worth: what
+    each token of a row's answer of so many tokens counts in the loss.
     """
     together = defaultdict(list)
     for number, q in enumerate(questions):
@@ -51,7 +53,7 @@ def read_trees(
         together[(*key, number) if settings.samples == "pairs" else key].append(q)
     rng = np.random.default_rng((seed, 1))
     return [
-        _views(encoder, views, rows, _before(rows, settings.turns, rng), settings.max_length)
+        _views(encoder, views, rows, _before(rows, settings.turns, rng), settings.max_length, worth)
         for rows in together.values()
     ]
 
@@ -72,11 +74,16 @@ def _views(
     rows: Sequence[Mapping[str, Any]],
     before: Sequence[Mapping[str, Any] | None],
     max_length: int,
+    worth: Callable[[Mapping[str, Any], int], float],
 ) -> list[Tree]:
+    def grow(motion: Motion | None, made: list[Branch]) -> Tree:
+        each = [worth(row, len(answer)) for row, (_, answer) in zip(rows, made, strict=True)]
+        return encoder.grow(motion, made, max_length, each)
+
     trial, other = rows[0]["trial"], rows[0].get("other")
     if rows[0]["answer"] == "":
         asked = [row["question"] for row in rows]
-        return [encoder.tree(None, [(q, view) for q in asked], max_length) for view in views[trial]]
+        return [grow(None, encoder.branches([(q, view) for q in asked], max_length)) for view in views[trial]]
     branches = {}
     for in_mirror in {is_mirrored(number) for number in range(len(views[trial]))}:
         pairs: list[tuple[Question, Answer]] = []
@@ -86,7 +93,7 @@ def _views(
             pairs.append((asked, _answer(row, in_mirror)))
         branches[in_mirror] = encoder.branches(pairs, max_length)
     return [
-        encoder.grow([view, views[other][n]] if other else view, branches[is_mirrored(n)], max_length)
+        grow([view, views[other][n]] if other else view, branches[is_mirrored(n)])
         for n, view in enumerate(views[trial])
     ]
 
@@ -121,8 +128,6 @@ class TreeTrainee(Trainee):
     settings: SampleSettings
     seed: int
     tokenizer: Any
-    answer_weight: float | None = None
-    """The most that the tokens of one answer weigh together in the loss; None: no limit."""
 
     @property
     def views(self) -> int:
@@ -136,4 +141,4 @@ class TreeTrainee(Trainee):
         trees = [self.trees[i // self.views][i % self.views] for i in samples]
         room = self.settings.max_length if self.settings.packing else 0
         pad = self.tokenizer.pad_token_id
-        return batch_trees(trees, pad, self.settings.weights, room, self.answer_weight)
+        return batch_trees(trees, pad, self.settings.weights, room)
