@@ -519,9 +519,9 @@ def test_questions_in_other_words_are_recognised_and_those_out_of_scope_are_not(
     found = [recognizer.task(question, list(FREE)) for question, _ in asked]
     wrong = [(a, f) for a, f in zip(asked, found, strict=True) if f not in (a[1], None)]
     assert wrong == []
-    assert sum(f is None for f in found) <= 2
+    assert None not in found
     refusal = EVERYTHING["out_of_scope"]
-    assert sum(recognizer.task(question, list(EVERYTHING)) is not None for question in refusal.held_out) <= 2
+    assert sum(recognizer.task(question, list(EVERYTHING)) is not None for question in refusal.held_out) <= 5
     assert all(recognizer.task(question, list(EVERYTHING)) is None for question in refusal.phrasings)
 
 

@@ -579,6 +579,8 @@ def test_a_persons_answer_is_the_mean_over_their_movements(bundle):
         assert p == pytest.approx(np.mean([w.probability[w.choices.index(label)] for w in alone]))
     assert about.familiar == min(w.familiar for w in alone)
     assert about.risk == 0.3
+    with pytest.raises(InputError, match="expected a task with answers to choose from"):
+        answerer.answer([(movements[0], *asked), (Person(movements), None, "Why?")])
 
 
 def test_an_answer_over_phrasings_is_their_mean_whichever_of_them_was_asked(bundle):

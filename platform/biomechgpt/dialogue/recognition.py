@@ -1,7 +1,7 @@
 """Which task a question in somebody's own words asks.
 
-A linear model of words and of pieces of words, fitted on the tasks' phrasings, with those of a refusal as what is
-none of them. Knows words alone; nothing about movements or language models.
+A linear model of words and of pieces of words, fitted on the tasks' phrasings and on what else they are asked with,
+with those of a refusal as what is none of them. Knows words alone; nothing about movements or language models.
 """
 
 from collections.abc import Collection
@@ -13,8 +13,8 @@ from sklearn.pipeline import make_pipeline, make_union
 
 from biomechgpt.tasks import Tasks
 
-SURE = 0.5
-"""Probability from which on a question is taken to be a task's."""
+ASKED = 0.6
+"""Probability, of all tasks that can be asked together, from which on a question is taken to be the likeliest's."""
 
 
 class Recognizer:
@@ -27,8 +27,8 @@ class Recognizer:
         if self._refusals:
             pieces = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
             words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-            linear = LogisticRegression(C=10.0, max_iter=2000, class_weight="balanced")
-            pairs = [(p, name) for name, task in known.items() for p in task.phrasings]
+            linear = LogisticRegression(C=30.0, max_iter=2000, class_weight="balanced")
+            pairs = [(p, name) for name, task in known.items() for p in [*task.phrasings, *task.also]]
             self._model = make_pipeline(make_union(pieces, words), linear)
             self._model.fit([p for p, _ in pairs], [name for _, name in pairs])
 
@@ -36,6 +36,7 @@ class Recognizer:
         """The task of `among` that a question asks; None where it is none of them, or that is not sure."""
         if self._model is None:
             return None
-        likely = self._model.predict_proba([question])[0]
-        name = str(self._model.classes_[int(np.argmax(likely))])
-        return name if likely.max() >= SURE and name in among and name not in self._refusals else None
+        known = [str(name) for name in self._model.classes_]
+        asked = [i for i, name in enumerate(known) if name in among and name not in self._refusals]
+        likely = self._model.predict_proba([question])[0][asked]
+        return known[asked[int(np.argmax(likely))]] if likely.sum() >= ASKED else None

@@ -111,13 +111,15 @@ class Answerer:
 
     def answer(self, asked: Sequence[tuple[Motion | Person, str | None, Question]]) -> list[Weighed]:
         """Answers to (motion, task, question), as one batch: weighed where a task has answers to choose from, else
-        generated, about one movement or two."""
+        generated, about one movement or two. Raises InputError for a person asked what is generated."""
         choose = [(i, task) for i, (_, task, _) in enumerate(asked) if task and self.tasks[task].annotated]
         weighed = self.weigh([(asked[i][0], task, asked[i][2]) for i, task in choose]) if choose else []
         found = {i: answer for (i, _), answer in zip(choose, weighed, strict=True)}
         free = [i for i in range(len(asked)) if i not in found]
         if free:
             motions = [motion for motion, _, _ in (asked[i] for i in free) if not isinstance(motion, Person)]
+            if len(motions) < len(free):
+                raise InputError("several movements of a person: expected a task with answers to choose from")
             texts = self.generate(motions, [asked[i][2] for i in free])
             found |= {i: Weighed(text) for i, text in zip(free, texts, strict=True)}
         return [found[i] for i in range(len(asked))]

@@ -70,7 +70,8 @@ class Task(Settings):
     compare: makes it one about two movements; its labels are for A and B.
     says: what a refusal says. of: annotations that a movement to be made may be asked to have.
     phrasings: of a generation with `{}` where the description goes. held_out: phrasings that nobody is trained
-    with; participants who are not trained on are asked with these.
+    with; participants who are not trained on are asked with these. also: further ways in which people ask it, by
+    which a question in free words is recognised; nobody is asked with these.
     share: of the trials that it applies to, how many are asked.
     """
 
@@ -89,6 +90,7 @@ class Task(Settings):
     share: float = Field(1.0, gt=0, le=1)
     phrasings: list[str] = Field(min_length=8)
     held_out: list[str] = Field(default_factory=list)
+    also: list[str] = Field(default_factory=list)
 
     @model_validator(mode="before")
     @classmethod
@@ -116,7 +118,7 @@ class Task(Settings):
             raise ValueError(f"labels: expected one for each of {list(MOVEMENTS)}, which are compared")
         if self.kind == "generation" and not all("{}" in text for text in self.phrasings):
             raise ValueError("phrasings: expected `{}` in each, where the description goes")
-        every = [*self.phrasings, *self.held_out]
+        every = [*self.phrasings, *self.held_out, *self.also]
         if len(set(every)) != len(every):
             raise ValueError("phrasings repeat one another")
         if self.labels and len({_heard(said) for said in self.labels.values()}) != len(self.labels):
