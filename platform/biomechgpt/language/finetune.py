@@ -51,7 +51,7 @@ class FinetuneSettings(SampleSettings):
     answer_weight: the most that the tokens of one answer weigh together, so that a movement or a description, of a
     hundred tokens, does not crowd out labels of five; null: no limit, as in the paper, whose answers are short.
     balance: an answer weighs by how rare its task's questions are, to this power: 0, as in the paper, not at all; 1
-    makes every task weigh the same.
+    makes every task weigh the same. Without it few steps do not teach what few questions ask.
     participants: only so many of the training participants, drawn by the seed, for a learning curve; null: all.
     """
 
