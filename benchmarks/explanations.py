@@ -20,7 +20,7 @@ from biomechgpt.language.explain import (
     strength,
     tenth_of,
     weigh_all,
-    windows,
+    whole,
     without_joints,
     without_tokens,
 )
@@ -53,8 +53,7 @@ def most(weights, count, number):
 def moved(answerer, tokenizer, angles, mask, asked, rng):
     """(question, kind) -> (moved by the explained tenth, moved by random ones), for one movement."""
     explained = explain(answerer, tokenizer, angles, mask, asked)
-    whole = tokenizer.encode([angles], [mask])[0].tolist()[: answerer.longest_movement]
-    parts = windows(len(whole))
+    read, parts = whole(answerer, answerer.read(tokenizer, [angles], [mask])[0])
     joints = [INDEX[name] for name in explained[0].joints]
     few, some = tenth_of(len(parts)), tenth_of(len(joints))
     found = []
@@ -64,10 +63,10 @@ def moved(answerer, tokenizer, angles, mask, asked, rng):
         top_joints = most(list(told.joints.values()), some, number)
         cut = [top_parts, *(rng.choice(len(parts), few, replace=False) for _ in range(TIMES))]
         held = [top_joints, *(rng.choice(len(joints), some, replace=False) for _ in range(TIMES))]
-        left = [without_tokens(whole, np.concatenate([parts[i] for i in chosen])) for chosen in cut]
+        left = [without_tokens(read, np.concatenate([parts[i] for i in chosen])) for chosen in cut]
         still = [without_joints(angles, [joints[i] for i in chosen]) for chosen in held]
-        left += [t.tolist() for t in tokenizer.encode(still, [mask] * len(still))]
-        first, *others = [row[0] for row in weigh_all(answerer, [whole, *left], [(task, question)])]
+        left += answerer.read(tokenizer, still, [mask] * len(still))
+        first, *others = [row[0] for row in weigh_all(answerer, [read, *left], [(task, question)])]
         apart = [abs(strength(first, first) - strength(other, first)) for other in others]
         for kind, values in (("seconds", apart[: TIMES + 1]), ("joints", apart[TIMES + 1 :])):
             found.append((task, kind, values[0], float(np.mean(values[1:]))))

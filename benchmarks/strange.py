@@ -19,6 +19,7 @@ import pyarrow.dataset
 from sklearn.metrics import roc_auc_score
 
 from biomechgpt import artifact, storage
+from biomechgpt.dialogue.chat import as_it_is
 from biomechgpt.language import model as network
 from biomechgpt.language.answer import Answerer
 from biomechgpt.skeleton import HIGH_RAD, INDEX, LOW_RAD, N_JOINTS, NAMES
@@ -118,16 +119,15 @@ def measured(
     answerer: Answerer, tokenizer: MotionTokenizer, some: list[Movement]
 ) -> tuple[np.ndarray, np.ndarray]:
     """How unfamiliar each is to the language model, and its tokenizer's RMSE in degrees."""
-    tokens = tokenizer.encode(some)
-    given = tokenizer.decode(tokens)
+    motions = answerer.read(tokenizer, some, [np.ones(len(NAMES), bool)] * len(some))
+    given = tokenizer.decode([np.asarray(as_it_is(motion)[0]) for motion in motions])
     seen = tokenizer.seen
     rmse = [rmse_deg(a, b, seen) for a, b in zip(some, given, strict=True)]
     task = next(name for name, task in answerer.tasks.items() if task.annotated and not task.compare)
     question = answerer.tasks[task].phrasings[0]
     unfamiliar = []
-    for at in range(0, len(tokens), 8):
-        motions = [t.tolist() for t in tokens[at : at + 8]]
-        answers = answerer.weigh([(motion, task, question) for motion in motions])
+    for at in range(0, len(motions), 8):
+        answers = answerer.weigh([(motion, task, question) for motion in motions[at : at + 8]])
         unfamiliar += [-float(answer.familiar or 0) for answer in answers]
     return np.array(unfamiliar), np.array(rmse)
 

@@ -26,7 +26,7 @@ from biomechgpt import artifact, cluster, figure, storage
 from biomechgpt.cohort import facts, gait, readers, recordings
 from biomechgpt.cohort.quality import QualitySettings
 from biomechgpt.cohort.readers import ReaderSettings
-from biomechgpt.dialogue.chat import Person, movements_of
+from biomechgpt.dialogue.chat import Movement, Person, as_it_is, movements_of
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.tracking import TrackingSettings
 from biomechgpt.settings import InputError, Settings, validate
@@ -129,17 +129,19 @@ class Model:
         """What the gateway needs to know: the model, its tasks, its frame rate and how much it reads."""
         return self.about
 
-    async def tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> tuple[list[int], bool]:
-        """(T, 34) radians at the tokenizer's rate, and which joints were recorded -> motion tokens, and whether
-        they lose so much of the movement that it must be unlike those that were learned from."""
+    async def tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> tuple[Movement, bool]:
+        """(T, 34) radians at the tokenizer's rate, and which joints were recorded -> motion tokens, those of its
+        mirror image too where the model reads them, and whether they lose so much of the movement that it must be
+        unlike those that were learned from."""
         return await asyncio.to_thread(self._tokenized, angles_rad, joint_mask)
 
-    def _tokenized(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> tuple[list[int], bool]:
+    def _tokenized(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> tuple[Movement, bool]:
         from biomechgpt.tokenizer import rmse_deg
 
-        tokens = self.motion.encode([angles_rad], [joint_mask])
-        lost = rmse_deg(angles_rad, self.motion.decode(tokens)[0], joint_mask & self.motion.seen)
-        return tokens[0].tolist(), self.answerer.calibration.strange(np.inf, lost)
+        (movement,) = self.answerer.read(self.motion, [angles_rad], [joint_mask])
+        (given,) = self.motion.decode([np.asarray(as_it_is(movement)[0])])
+        lost = rmse_deg(angles_rad, given, joint_mask & self.motion.seen)
+        return movement, self.answerer.calibration.strange(np.inf, lost)
 
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.01)
     async def answer(self, asked: list[tuple[Any, str | None, Any]]) -> list[Any]:
@@ -294,9 +296,9 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
         beside, motions = [], [motion]
         for upload in more or ([other] if other is not None else []):
             one, angles_too, _, _ = await read(about, upload)
-            tokens, strange_too = await ask(model.tokenize, angles_too, one.joint_mask())
+            movement, strange_too = await ask(model.tokenize, angles_too, one.joint_mask())
             beside.append(one)
-            motions.append(tokens)
+            motions.append(movement)
             strange = strange or strange_too
         if beside:
             motion = Person(motions) if more else motions
@@ -347,7 +349,7 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
         """Read a recording: its motion tokens, and a stick figure to show."""
         about = await ask(model.describe)
         recorded, angles, pelvis, _ = await read(about, recording)
-        tokens, _ = await ask(model.tokenize, angles, recorded.joint_mask())
+        movement, _ = await ask(model.tokenize, angles, recorded.joint_mask())
         points = await asyncio.to_thread(figure.points_m, angles, pelvis, ground="frame")
         drawn = {
             "frame_rate_hz": recorded.frame_rate_hz,
@@ -355,6 +357,7 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
             "bones": figure.BONES,
             "positions_m": np.round(points.astype(float), 3).tolist(),
         }
+        (tokens,) = as_it_is(movement)
         return Motion(recording=recorded, tokens=tokens, tokenizer=about["tokenizer"], figure=drawn)
 
     @app.post("/v1/answers")
@@ -411,7 +414,7 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
     async def chat(chat: Chat) -> Answers:
         """The answer to the last message, about a movement that /v1/motions tokenized."""
         about = await ask(model.describe)
-        movements = movements_of(chat.tokens)
+        movements = as_it_is(chat.tokens)
         wrong = [token for movement in movements for token in movement if not 0 <= token < about["codes"]]
         if wrong:
             raise ApiError("bad_request", f"tokens: expected 0 to {about['codes'] - 1}, found {wrong[0]}")

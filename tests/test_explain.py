@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from biomechgpt.dialogue.chat import Mirrored
 from biomechgpt.language.answer import Weighed
 from biomechgpt.language.explain import explain, windows, without_joints, without_tokens
-from biomechgpt.skeleton import INDEX, NAMES
+from biomechgpt.skeleton import INDEX, NAMES, mirror
 
 KNEE = INDEX["knee_angle_r"]
 
@@ -26,6 +27,9 @@ class Answerer:
 
     longest_movement = 150
 
+    def read(self, tokenizer, movements, masks):
+        return [tokens.tolist() for tokens in tokenizer.encode(movements, masks)]
+
     def weigh(self, asked):
         found = []
         for motion, task, _ in asked:
@@ -39,6 +43,21 @@ class Answerer:
             }
             found.append(known[task])
         return found
+
+
+class OfBoth(Answerer):
+    """Reads the mirror image as well, and answers with the mean over both."""
+
+    def read(self, tokenizer, movements, masks):
+        images = [mirror(angles) for angles in movements]
+        read = super().read
+        return [
+            Mirrored(*both)
+            for both in zip(*(read(tokenizer, m, masks) for m in (movements, images)), strict=True)
+        ]
+
+    def weigh(self, asked):
+        return super().weigh([([*motion.tokens, *motion.image], *words) for motion, *words in asked])
 
 
 def movement(frames=100, bent=slice(60, 80)):
@@ -67,6 +86,17 @@ def test_the_joint_and_the_seconds_that_the_answer_rests_on_are_told():
     assert all((w < 0) == (not 6 <= b < 8) for b, _, w in label.seconds)
 
 
+def test_what_the_mirror_image_shows_is_explained_too():
+    angles = movement()
+    angles[30:48, INDEX["knee_angle_l"]] = np.radians(-80)
+    (number,) = explain(OfBoth(), Tokenizer(), angles, np.ones(len(NAMES), dtype=bool), [("number", "?")])
+    assert number.of == 38
+    assert (number.joints["knee_angle_r"], number.joints["knee_angle_l"]) == (20, 18)
+    for b, e, w in number.seconds:
+        bent = 3 <= b < 4.8 or 6 <= b < 8
+        assert w == pytest.approx(10 * (e - b) if bent else 0, abs=2.5 * (e - b))
+
+
 def test_only_what_is_read_is_explained():
     told = explain(
         Answerer(), Tokenizer(), movement(400), np.ones(len(NAMES), dtype=bool), [("number", "?")]
@@ -81,6 +111,7 @@ def test_parts_are_the_whole_and_something_stays():
     assert len(windows(3)) == 3
     assert without_tokens([1, 2, 3, 4], np.array([0, 2])) == [2, 4]
     assert without_tokens([5], np.array([0])) == [5]
+    assert without_tokens(Mirrored([1, 2, 3], [4, 5, 6]), np.array([1])) == Mirrored([1, 3], [4, 6])
     held = without_joints(movement(), [KNEE])
     assert np.ptp(held[:, KNEE]) < 1e-6
     assert held[:, KNEE].mean() == pytest.approx(movement()[:, KNEE].mean(), abs=1e-6)

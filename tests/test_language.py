@@ -23,6 +23,7 @@ from biomechgpt import artifact, storage
 from biomechgpt.dialogue.chat import (
     MOTION_END,
     Encoder,
+    Mirrored,
     Person,
     batch_trees,
     motion_vocabulary,
@@ -581,6 +582,33 @@ def test_a_persons_answer_is_the_mean_over_their_movements(bundle):
     assert about.risk == 0.3
     with pytest.raises(InputError, match="expected a task with answers to choose from"):
         answerer.answer([(movements[0], *asked), (Person(movements), None, "Why?")])
+
+
+def test_an_answer_about_a_movement_and_its_mirror_image_is_their_mean(bundle):
+    answerer = Answerer(bundle[1].uri)
+    answerer.tasks |= load_tasks(CONFIGS / "dialogue", ["which_impaired"])
+    asked = ("impaired", TASKS["impaired"].phrasings[0])
+    both = [Mirrored([7] * 20, [3] * 20), Mirrored([*range(30)], [*range(30, 0, -1)])]
+    as_recorded = answerer.weigh([(movement.tokens, *asked) for movement in both])
+    assert answerer.weigh([(movement, *asked) for movement in both]) == as_recorded
+    answerer.mirrored = True
+    images = answerer.weigh([(movement.image, *asked) for movement in both])
+    together = answerer.weigh([*((movement, *asked) for movement in both), (both[0].tokens, *asked)])
+    for answer, one, other in zip(together, as_recorded, images, strict=False):
+        for label, p in zip(answer.choices, answer.probability, strict=True):
+            assert p == pytest.approx(np.mean([w.probability[w.choices.index(label)] for w in (one, other)]))
+        assert answer.familiar == min(one.familiar, other.familiar)
+    np.testing.assert_allclose(together[2].probability, as_recorded[0].probability, atol=1e-6)
+    # A person's movements, two that are compared, and what is generated, which is about the movement itself.
+    answerer.calibration.people["impaired"] = TaskCalibration()
+    person, pair, text = answerer.answer(
+        [(Person(both), *asked), (both, "which_impaired", "Who?"), (both[0], None, "Why?")]
+    )
+    yes = [answer.probability[answer.choices.index("yes")] for answer in together[:2]]
+    assert person.probability[person.choices.index("yes")] == pytest.approx(np.mean(yes))
+    a, b = yes[0] * (1 - yes[1]), yes[1] * (1 - yes[0])
+    assert pair.probability[pair.choices.index("A")] == pytest.approx(a / (a + b))
+    assert [text.text] == answerer.generate([both[0].tokens], ["Why?"])
 
 
 def test_an_answer_over_phrasings_is_their_mean_whichever_of_them_was_asked(bundle):

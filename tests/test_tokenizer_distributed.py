@@ -12,13 +12,14 @@ from safetensors.numpy import load_file
 
 from biomechgpt import artifact, storage
 from biomechgpt.cohort import CohortSettings, make_cohort, read_table
-from biomechgpt.settings import load, validate
+from biomechgpt.settings import InputError, load, validate
 from biomechgpt.skeleton import N_JOINTS, mirror
 from biomechgpt.tokenizer import (
     MotionTokenizer,
     TokenizerSettings,
     TokensSettings,
     make_tokens,
+    read_images,
     read_tokens,
     read_views,
 )
@@ -159,3 +160,12 @@ def test_tokens_are_the_encoders_whatever_the_workers(cohort, one, root, tmp_pat
     angles = np.asarray(row["angles_rad"], np.float32).reshape(-1, N_JOINTS)
     expected = encoder.encode([angles, mirror(angles), angles[2:], mirror(angles[2:])])
     assert views[row["trial"]] == [some.tolist() for some in expected]
+    # Of others the mirror image.
+    images = read_images(made[0], ["test", "validation"])
+    assert set(images) == {row["trial"] for row in trials if row["split"] != "train"}
+    row = next(row for row in trials if row["split"] == "test")
+    angles = np.asarray(row["angles_rad"], np.float32).reshape(-1, N_JOINTS)
+    assert images[row["trial"]] == encoder.encode([mirror(angles)])[0].tolist()
+    alone = make_tokens(cohort, tokenizer, TokensSettings(), str(tmp_path / "alone"))
+    with pytest.raises(InputError, match="expected tokens of at least 2 views"):
+        read_images(alone, ["test"])

@@ -52,15 +52,25 @@ SHORTEST = 8
 """Motion tokens that there must be room for, whatever is asked."""
 
 
-Motion = Sequence[int] | Sequence[Sequence[int]]
-"""What a dialogue is about: a movement as its motion tokens, or some movements, which it calls A, B, ..."""
+@dataclass(frozen=True)
+class Mirrored:
+    """A movement and its mirror image as motion tokens: an answer is about the one, and the mean over both."""
+
+    tokens: Sequence[int]
+    image: Sequence[int]
+
+
+Movement = Sequence[int] | Mirrored
+"""A movement as its motion tokens, some with those of its mirror image."""
+Motion = Movement | Sequence[Movement]
+"""What a dialogue is about: a movement, or some movements, which it calls A, B, ..."""
 
 
 @dataclass(frozen=True)
 class Person:
     """Somebody of whom there are several movements: an answer is about the person, and the mean over them."""
 
-    movements: Sequence[Sequence[int]]
+    movements: Sequence[Movement]
 
 
 Question = str | Sequence[str]
@@ -69,12 +79,26 @@ Answer = str | Sequence[int]
 """What is answered: words, or a movement as its motion tokens."""
 
 
-def movements_of(motion: Motion | None) -> list[Sequence[int]]:
+def movements_of(motion: Motion | None) -> list[Movement]:
     """The movements that a dialogue is about, none of a dialogue without."""
     if motion is None:
         return []
-    several = len(motion) > 0 and isinstance(motion[0], Sequence | np.ndarray)
+    if isinstance(motion, Mirrored):
+        return [motion]
+    several = len(motion) > 0 and isinstance(motion[0], Sequence | np.ndarray | Mirrored)
     return list(motion) if several else [motion]  # type: ignore[arg-type,list-item]
+
+
+def as_it_is(motion: Motion | None) -> list[Sequence[int]]:
+    """The motion tokens of each movement that a dialogue is about."""
+    return [m.tokens if isinstance(m, Mirrored) else m for m in movements_of(motion)]
+
+
+def mirror_image(motion: Motion) -> list[Sequence[int]]:
+    """The motion tokens of each movement's mirror image; none where a movement comes without."""
+    movements = movements_of(motion)
+    images = [m.image for m in movements if isinstance(m, Mirrored)]
+    return images if len(images) == len(movements) else []
 
 
 def question_text(question: str) -> str:
@@ -142,7 +166,7 @@ class Encoder:
 
     def prefix(self, motion: Motion | None) -> np.ndarray:
         """Ids of the prefix; of several movements each has its letter before it."""
-        movements = movements_of(motion)
+        movements = as_it_is(motion)
         if len(movements) < 2:
             said = [self.motion(movement) for movement in movements]
         else:
@@ -156,7 +180,7 @@ class Encoder:
 
     def fit(self, motion: Motion | None, room: int) -> np.ndarray:
         """The prefix in at most `room` ids: a movement's end is left out, where there are several the longest's."""
-        movements = movements_of(motion)
+        movements = as_it_is(motion)
         if not movements:
             return self.prefix(None)
         many = len(movements) > 1

@@ -26,7 +26,7 @@ from biomechgpt.language import base as base_room
 from biomechgpt.language.answer import AnswerSettings, make_answers
 from biomechgpt.language.base import BaseSettings, make_base
 from biomechgpt.language.finetune import FinetuneSettings, make_model
-from biomechgpt.settings import Settings, override
+from biomechgpt.settings import InputError, Settings, override
 from biomechgpt.tasks import load_tasks
 from biomechgpt.tokenizer import TokenizerSettings, TokensSettings, make_tokenizer, make_tokens
 
@@ -67,6 +67,8 @@ class Trained:
 def check(settings: PipelineSettings) -> None:
     """Refuse what can be refused before an hour of work. Raises InputError."""
     base_room.check(settings.language.base)
+    if settings.language.finetune.mirrored and settings.tokens.views < 2:
+        raise InputError("tokens.views: expected at least 2 with finetune.mirrored, found 1")
     load_tasks(settings.questions.tasks, settings.questions.names)
 
 

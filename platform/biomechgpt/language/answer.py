@@ -20,14 +20,26 @@ from pydantic import Field
 
 from biomechgpt import artifact, cluster, storage
 from biomechgpt.artifact import Artifact
-from biomechgpt.dialogue.chat import SHORTEST, Encoder, Motion, Person, Question, movements_of
+from biomechgpt.dialogue.chat import (
+    SHORTEST,
+    Encoder,
+    Mirrored,
+    Motion,
+    Movement,
+    Person,
+    Question,
+    as_it_is,
+    mirror_image,
+    movements_of,
+)
 from biomechgpt.dialogue.choices import Choices, choices, compared
 from biomechgpt.dialogue.questions import read_questions, read_tasks
 from biomechgpt.language import model as network
 from biomechgpt.language.calibration import Calibration, TaskCalibration, fit, prediction_set, soften
 from biomechgpt.language.score import Scores, quantile, score
 from biomechgpt.settings import InputError, Settings, validate
-from biomechgpt.tokenizer import ERROR, read_tokens, require_same_tokenizer
+from biomechgpt.skeleton import MIRROR_ORDER, mirror
+from biomechgpt.tokenizer import ERROR, MotionTokenizer, read_images, read_tokens, require_same_tokenizer
 
 VERSION = 7
 
@@ -78,6 +90,7 @@ class Answerer:
     """A loaded bundle; the same movement and question always get the same answer.
 
     cache: where a download of the bundle is kept; a bundle that is not finished must not lie where others look.
+    mirrored: whether an answer is also about a movement's mirror image, where it comes with one.
     """
 
     def __init__(self, uri: str, cache: str | None = None) -> None:
@@ -88,6 +101,7 @@ class Answerer:
         self.tokenizer = network.load_tokenizer(folder / "base")
         self.model = network.load_merged(folder, self.bundle).eval()
         self.encoder = Encoder(self.tokenizer)
+        self.mirrored = bool(self.bundle.get("mirrored"))
         self.stop = self.tokenizer.convert_tokens_to_ids("<end_of_turn>")
         longest = [
             task.answer(label) for task in self.tasks.values() for label in task.labels or ()
@@ -109,6 +123,19 @@ class Answerer:
             if task.annotated
         }
 
+    def read(
+        self, tokenizer: MotionTokenizer, movements: Sequence[np.ndarray], masks: Sequence[np.ndarray]
+    ) -> list[Movement]:
+        """Movements (T, 34) radians at the tokenizer's rate, and which joints (34,) of each were recorded, as
+        questions are asked about them: with their mirror images where answers are about those too."""
+        own = [tokens.tolist() for tokens in tokenizer.encode(movements, masks)]
+        if not self.mirrored:
+            return list(own)
+        images = tokenizer.encode(
+            [mirror(one).astype(np.float32) for one in movements], [m[MIRROR_ORDER] for m in masks]
+        )
+        return [Mirrored(tokens, image.tolist()) for tokens, image in zip(own, images, strict=True)]
+
     def answer(self, asked: Sequence[tuple[Motion | Person, str | None, Question]]) -> list[Weighed]:
         """Answers to (motion, task, question), as one batch: weighed where a task has answers to choose from, else
         generated, about one movement or two. Raises InputError for a person asked what is generated."""
@@ -127,7 +154,8 @@ class Answerer:
     def weigh(self, asked: Sequence[tuple[Motion | Person, str, Question]]) -> list[Weighed]:
         """Answers to (motion, task, question), as one batch; tasks that are `annotated`.
 
-        Probabilities are the mean over the question and other phrasings of its task, as many as the bundle says.
+        Probabilities are the mean over the question and other phrasings of its task, as many as the bundle says,
+        and over a movement and its mirror image where the bundle says so.
         Two movements are compared by what is said of each alone, where there is a task that asks it; the question's
         words do not matter then. Of a person only tasks in `calibration.people` are asked. A movement longer than
         fine-tuning ever saw loses its end, as it would have there; a conversation its beginning.
@@ -159,12 +187,22 @@ class Answerer:
         return [(movement, alone, self.tasks[alone].phrasings[0]) for movement in movements_of(motion)]
 
     def _read(self, asked: Sequence[tuple[Motion, str, Question]]) -> list[list[Scores]]:
+        """Scores of each phrasing of what is asked; of a movement with its mirror image the mean over both."""
+        both = [
+            [motion, image] if self.mirrored and (image := mirror_image(motion)) else [motion]
+            for motion, _, _ in asked
+        ]
+        each = zip(both, asked, strict=True)
+        scores = iter(self._scores([(m, task, words) for motions, (_, task, words) in each for m in motions]))
+        return [[_mean(way) for way in zip(*islice(scores, len(motions)), strict=True)] for motions in both]
+
+    def _scores(self, asked: Sequence[tuple[Motion, str, Question]]) -> list[list[Scores]]:
         """Scores of each phrasing of what is asked; a motion is read once for all that is asked of it, and what is
         asked of it twice is weighed once."""
         together: dict[tuple[tuple[int, ...], ...], dict[tuple[str, tuple[str, ...]], list[int]]] = {}
         for i, (motion, task, question) in enumerate(asked):
             turns = (question,) if isinstance(question, str) else tuple(question)
-            of_motion = together.setdefault(tuple(map(tuple, movements_of(motion))), {})
+            of_motion = together.setdefault(tuple(map(tuple, as_it_is(motion))), {})
             of_motion.setdefault((task, turns), []).append(i)
         prefixes, questions, ways = [], [], []
         for of_motion in together.values():
@@ -338,7 +376,12 @@ class _AnswerBatch:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         rows = block.to_pylist()
-        motions = [[row["tokens"], row["other"]] if row["other"] else row["tokens"] for row in rows]
+        motions: list[Motion] = []
+        for row in rows:
+            movement = _movement(row["tokens"], row["image"])
+            motions.append(
+                [movement, _movement(row["other"], row["other_image"])] if row["other"] else movement
+            )
         asked_of = [motion for motion, row in zip(motions, rows, strict=True) for _ in row["task"]]
         questions = [question for row in rows for question in row["question"]]
         if self.method == "weigh":
@@ -352,6 +395,10 @@ class _AnswerBatch:
         return pa.Table.from_pylist(
             [{"number": number, **answer} for number, answer in zip(asked, answers, strict=True)], schema
         )
+
+
+def _movement(tokens: Sequence[int], image: Sequence[int] | None) -> Movement:
+    return tokens if image is None else Mirrored(tokens, image)
 
 
 _ANSWERED = [
@@ -398,7 +445,8 @@ def answer_all(
 ) -> pd.DataFrame:
     """The answers table of a bundle asked a cohort's questions of the settings' splits, through Ray Data.
 
-    finished: whether the bundle is an artifact already. InputError where there are no questions.
+    finished: whether the bundle is an artifact already. InputError where there are no questions, or tokens without
+    mirror images for a bundle that reads them.
     """
     cluster.connect()
     tasks = read_tasks(questions.uri)
@@ -413,9 +461,14 @@ def answer_all(
     together = by_motion[["task", "question", "number"]].agg(list).reset_index()
     trials = read_tokens(tokens).select(["trial", "tokens", ERROR]).to_pandas().set_index("trial")
     movements, errors = trials["tokens"], trials[ERROR]
+    mirrored = storage.read_json(storage.join(bundle, "bundle.json")).get("mirrored")
+    images = read_images(tokens, settings.splits) if mirrored else {}
+    others = [None if pd.isna(trial) else trial for trial in together["other"]]
     together = together.assign(
         tokens=together["trial"].map(movements),
-        other=[None if pd.isna(trial) else movements[trial] for trial in together["other"]],
+        image=[images.get(trial) for trial in together["trial"]],
+        other=[movements[trial] if trial else None for trial in others],
+        other_image=[images.get(trial) if trial else None for trial in others],
     )
     # Movements of alike length together: little is padding.
     together = together.iloc[np.argsort(together["tokens"].str.len(), kind="stable")]

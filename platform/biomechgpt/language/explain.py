@@ -3,7 +3,8 @@
 Seconds are left out of the movement's tokens, part by part and many random parts at a time; a part weighs what a
 linear model of all these answers gives it (as in LIME, Ribeiro et al., KDD 2016), since what parts do together is
 not what each does alone. A joint is held at its mean over the movement, which goes through the motion tokenizer
-again; the change of the answer is what it weighs. `benchmarks/explanations.py` holds both against parts drawn at
+again; the change of the answer is what it weighs. Where an answer is also about the mirror image, the same is left
+out of both. `benchmarks/explanations.py` holds both against parts drawn at
 random.
 """
 
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.linear_model import Ridge
 
-from biomechgpt.dialogue.chat import SHORTEST, Question
+from biomechgpt.dialogue.chat import SHORTEST, Mirrored, Movement, Question, as_it_is
 from biomechgpt.language.answer import Answerer, Weighed
 from biomechgpt.skeleton import NAMES
 from biomechgpt.tokenizer import MotionTokenizer
@@ -48,10 +49,23 @@ def windows(tokens: int) -> list[np.ndarray]:
     return [part for part in np.array_split(np.arange(tokens), min(WINDOWS, tokens)) if len(part)]
 
 
-def without_tokens(tokens: Sequence[int], left_out: np.ndarray) -> list[int]:
-    """A movement without some of its tokens; of a very short one enough stay to be read."""
+def without_tokens(movement: Movement, left_out: np.ndarray) -> Movement:
+    """A movement, with its mirror image, without some tokens; of a very short one enough stay to be read."""
+    if isinstance(movement, Mirrored):
+        return Mirrored(*(_without(tokens, left_out) for tokens in (movement.tokens, movement.image)))
+    return _without(movement, left_out)
+
+
+def _without(tokens: Sequence[int], left_out: np.ndarray) -> list[int]:
     kept = np.delete(np.asarray(tokens), left_out)
     return kept.tolist() if len(kept) else list(tokens)[:SHORTEST]
+
+
+def whole(answerer: Answerer, movement: Movement) -> tuple[Movement, list[np.ndarray]]:
+    """As much of a movement as the answerer reads, and its `windows`."""
+    (tokens,) = as_it_is(movement)
+    read = without_tokens(movement, np.arange(answerer.longest_movement, len(tokens)))
+    return read, windows(min(len(tokens), answerer.longest_movement))
 
 
 def without_joints(angles_rad: np.ndarray, joints: Sequence[int]) -> np.ndarray:
@@ -74,12 +88,11 @@ def explain(
     """
     joints = np.flatnonzero(joint_mask & tokenizer.seen).tolist()
     movements = [angles_rad, *(without_joints(angles_rad, [j]) for j in joints)]
-    whole, *held = [t.tolist() for t in tokenizer.encode(movements, [joint_mask] * len(movements))]
-    whole = whole[: answerer.longest_movement]
-    parts = windows(len(whole))
+    as_recorded, *held = answerer.read(tokenizer, movements, [joint_mask] * len(movements))
+    read, parts = whole(answerer, as_recorded)
     out = _left_out(len(parts))
-    left = [without_tokens(whole, np.concatenate([parts[i] for i in np.flatnonzero(row)])) for row in out]
-    answers = weigh_all(answerer, [whole, *left, *held], asked)
+    left = [without_tokens(read, np.concatenate([parts[i] for i in np.flatnonzero(row)])) for row in out]
+    answers = weigh_all(answerer, [read, *left, *held], asked)
     step_s = 1 / tokenizer.tokens_per_s
     explained = []
     for number in range(len(asked)):
@@ -111,7 +124,7 @@ def tenth_of(parts: int) -> int:
 
 
 def weigh_all(
-    answerer: Answerer, movements: Sequence[Sequence[int]], asked: Sequence[tuple[str, Question]]
+    answerer: Answerer, movements: Sequence[Movement], asked: Sequence[tuple[str, Question]]
 ) -> list[list[Weighed]]:
     """The same questions about each movement, a batch at a time."""
     found: list[list[Weighed]] = []

@@ -26,7 +26,7 @@ from biomechgpt.language import stand_in
 from biomechgpt.language.answer import calibrate
 from biomechgpt.language.samples import SampleSettings, TreeTrainee, read_trees
 from biomechgpt.settings import InputError, Settings
-from biomechgpt.tokenizer import read_views, require_same_tokenizer
+from biomechgpt.tokenizer import read_images, read_views, require_same_tokenizer
 from biomechgpt.training import TrainingSettings, fit
 
 VERSION = 10
@@ -52,6 +52,8 @@ class FinetuneSettings(SampleSettings):
     hundred tokens, does not crowd out labels of five; null: no limit, as in the paper, whose answers are short.
     balance: an answer weighs by how rare its task's questions are, to this power: 0, as in the paper, not at all; 1
     makes every task weigh the same. Without it few steps do not teach what few questions ask.
+    mirrored: an answer is about a movement and its mirror image, which training reads where there are `views`, and
+    the mean over both; reading twice takes twice as long.
     participants: only so many of the training participants, drawn by the seed, for a learning curve; null: all.
     """
 
@@ -62,6 +64,7 @@ class FinetuneSettings(SampleSettings):
     rows_rate: float = Field(1.0, gt=0, description="learning rate of motion tokens' rows over the adapters'")
     batch_size: int = Field(10, ge=1)
     phrasings: int = Field(1, ge=1)
+    mirrored: bool = False
     answer_weight: float | None = Field(None, gt=0)
     balance: float = Field(0.0, ge=0, le=1)
     participants: int | None = Field(None, ge=1)
@@ -202,9 +205,11 @@ def make_model(
     """The bundle: `base/`, `adapter/` (unless all weights were trained), `motion_tokenizer/`, `tasks.json`,
     `bundle.json` and `calibration.json`, fitted on validation participants.
 
-    Raises InputError for a base or tokens of another tokenizer.
+    Raises InputError for a base or tokens of another tokenizer, and for tokens of one view with `mirrored`.
     """
     require_same_tokenizer(base, tokens, tokenizer)
+    if settings.mirrored:
+        read_images(tokens, [])
 
     def build(uri: str) -> dict[str, Any]:
         arguments = {
@@ -230,6 +235,7 @@ def make_model(
                 "max_length": settings.max_length,
                 "turns": settings.turns > 0,
                 "phrasings": settings.phrasings,
+                "mirrored": settings.mirrored,
                 "longest_answer": figures["longest_answer"],
                 "usual_tokens": figures["usual_tokens"],
                 "labels": _labels(questions),

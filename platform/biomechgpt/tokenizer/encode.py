@@ -22,7 +22,7 @@ from biomechgpt.settings import InputError, Settings, validate
 from biomechgpt.skeleton import MIRROR_ORDER, N_JOINTS, NAMES, mirror
 from biomechgpt.tokenizer.model import LossSettings, MotionVQVAE, NetworkSettings
 
-VERSION = 3
+VERSION = 4
 
 
 class MotionTokenizer:
@@ -192,7 +192,8 @@ def require_same_tokenizer(*made: Artifact) -> None:
 class TokensSettings(Settings):
     """views: tokenizations of each training trial, beside its own those of its mirror image and of frames that are
     left out at its beginning, fewer than a step of tokens: the same movement in other tokens, so that fewer can be
-    learned by heart. The rest says where a cohort is tokenized and changes nothing.
+    learned by heart. Of more than one held-out trials have their mirror image too, which answers can be about as
+    well. The rest says where a cohort is tokenized and changes nothing.
     """
 
     views: int = Field(1, ge=1, le=64)
@@ -257,13 +258,13 @@ class _EncodeShard:
         return pa.array(errors, pa.float64())
 
     def _others(self, movements: list[np.ndarray], masks: np.ndarray, splits: list[str]) -> pa.Array:
-        """The views of training trials beyond their own tokens; of other trials none."""
-        training = [i for i, split in enumerate(splits) if split == "train"]
+        """The views of training trials beyond their own tokens; of other trials the mirror image."""
         others: list[list[np.ndarray]] = [[] for _ in movements]
         for view in range(1, self.views):
-            seen = [view_of(movements[i], masks[i], view, self.views, self.tokenizer) for i in training]
+            wanted = [i for i, split in enumerate(splits) if split == "train" or view == MIRROR_IMAGE]
+            seen = [view_of(movements[i], masks[i], view, self.views, self.tokenizer) for i in wanted]
             encoded = self.tokenizer.encode([angles for angles, _ in seen], [mask for _, mask in seen])
-            for i, tokens in zip(training, encoded, strict=True):
+            for i, tokens in zip(wanted, encoded, strict=True):
                 others[i].append(tokens)
         return pa.array(others, pa.list_(pa.list_(pa.int32())))
 
@@ -277,6 +278,10 @@ def view_of(
     if is_mirrored(view):
         return mirror(angles).astype(np.float32), mask[MIRROR_ORDER]
     return angles, mask
+
+
+MIRROR_IMAGE = 1
+"""The view that is the whole movement's mirror image."""
 
 
 def is_mirrored(view: int) -> bool:
@@ -346,6 +351,16 @@ def read_views(tokens: Artifact) -> dict[str, list[list[int]]]:
     others = table["views"].to_pylist() if "views" in names else [[]] * len(own)
     rows = zip(table["trial"].to_pylist(), own, others, strict=True)
     return {trial: [tokens, *more] for trial, tokens, more in rows}
+
+
+def read_images(tokens: Artifact, splits: Sequence[str]) -> dict[str, list[int]]:
+    """{trial of these splits: tokens of its mirror image}. Raises InputError for tokens of a single view."""
+    trials = _dataset(tokens)
+    if "views" not in trials.schema.names:
+        raise InputError(f"{tokens.uri}: expected tokens of at least 2 views, mirror images too, found 1")
+    table = trials.to_table(["trial", "views"], filter=pyarrow.dataset.field("split").isin(list(splits)))
+    images = pa.compute.list_element(table["views"], MIRROR_IMAGE - 1)
+    return dict(zip(table["trial"].to_pylist(), images.to_pylist(), strict=True))
 
 
 def _dataset(tokens: Artifact) -> pyarrow.dataset.Dataset:
