@@ -1,4 +1,4 @@
-"""The Ray Serve application: `Gateway` speaks HTTP, `Model` replicas hold a bundle and answer in batches.
+"""The Ray Serve application: `Gateway` speaks HTTP, `model.Model` replicas hold a bundle.
 
 `build` is what a RayService's `import_path: serve.app:build` calls; `python -m serve.main` calls it on a laptop.
 """
@@ -22,11 +22,11 @@ from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 
-from biomechgpt import artifact, cluster, figure, storage
-from biomechgpt.cohort import facts, gait, readers, recordings
+from biomechgpt import artifact, figure
+from biomechgpt.cohort import facts, readers, recordings
 from biomechgpt.cohort.quality import QualitySettings
 from biomechgpt.cohort.readers import ReaderSettings
-from biomechgpt.dialogue.chat import Movement, Person, as_it_is, movements_of
+from biomechgpt.dialogue.chat import Person, as_it_is, movements_of
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.tracking import TrackingSettings
 from biomechgpt.settings import InputError, Settings, validate
@@ -34,10 +34,10 @@ from biomechgpt.skeleton import NAMES
 from biomechgpt.tasks import askable
 from serve import examples, fhir
 from serve.guard import ApiError, Guard, response
+from serve.model import QUIET, Model
 from serve.schema import (
     LONGEST,
     NOTICE,
-    About,
     Answer,
     Answers,
     Chat,
@@ -80,99 +80,6 @@ class ServeSettings(Settings):
 
 MOST_FURTHER = 20
 """Recordings of a person beside the first."""
-
-# Who asked what is nobody's business: no request is logged.
-QUIET = {"log_level": "WARNING", "enable_access_log": False}
-
-
-@serve.deployment(max_ongoing_requests=256, logging_config=QUIET)
-class Model:
-    """A bundle in memory. Questions of different requests are answered together."""
-
-    def __init__(self, bundle: str, batch_size: int, batch_wait_s: float) -> None:
-        import torch
-
-        from biomechgpt.dialogue.recognition import Recognizer
-        from biomechgpt.language import model as network
-        from biomechgpt.language.answer import Answerer
-        from biomechgpt.tokenizer import MotionTokenizer, require_same_tokenizer
-
-        network.quiet()
-        torch.set_num_threads(cluster.cpus_for(1))
-        made = artifact.load(bundle, "model", verify=True)
-        self.answerer = Answerer(made.uri)
-        motion = storage.join(made.uri, "motion_tokenizer")
-        require_same_tokenizer(made, artifact.load(motion, "tokenizer"))
-        self.motion = MotionTokenizer.load(motion)
-        self.recognizer = Recognizer(self.answerer.tasks)
-        self.about = {
-            "model": About(fingerprint=made.fingerprint, base=made.figures["base"], data=made.data),
-            "tasks": self.answerer.tasks,
-            "of_people": list(self.answerer.calibration.people),
-            "longest_question": self.answerer.longest_question,
-            "frame_rate_hz": self.motion.frame_rate_hz,
-            "codes": len(self.motion.codebook),
-            "tokenizer": self.motion.fingerprint,
-            "longest_s": self.answerer.longest_movement / self.motion.tokens_per_s,
-            "usual_s": self.answerer.bundle.get("usual_tokens", 0) / self.motion.tokens_per_s,
-        }
-        self.answer.set_max_batch_size(batch_size)  # type: ignore[attr-defined]
-        self.answer.set_batch_wait_timeout_s(batch_wait_s)  # type: ignore[attr-defined]
-        # The first question pays for loading kernels; ask it before anyone waits.
-        one = [0] * 32
-        tasks = self.answerer.tasks.items()
-        self.answerer.answer(
-            [(one, None, "?"), *(([one, one] if t.compare else one, n, "?") for n, t in tasks)]
-        )
-
-    async def describe(self) -> dict[str, Any]:
-        """What the gateway needs to know: the model, its tasks, its frame rate and how much it reads."""
-        return self.about
-
-    async def tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> tuple[Movement, bool]:
-        """(T, 34) radians at the tokenizer's rate, and which joints were recorded -> motion tokens, those of its
-        mirror image too where the model reads them, and whether they lose so much of the movement that it must be
-        unlike those that were learned from."""
-        return await asyncio.to_thread(self._tokenized, angles_rad, joint_mask)
-
-    def _tokenized(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> tuple[Movement, bool]:
-        from biomechgpt.tokenizer import rmse_deg
-
-        (movement,) = self.answerer.read(self.motion, [angles_rad], [joint_mask])
-        (given,) = self.motion.decode([np.asarray(as_it_is(movement)[0])])
-        lost = rmse_deg(angles_rad, given, joint_mask & self.motion.seen)
-        return movement, self.answerer.calibration.strange(np.inf, lost)
-
-    @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.01)
-    async def answer(self, asked: list[tuple[Any, str | None, Any]]) -> list[Any]:
-        """(motion, task or None, question) -> `language.answer.Weighed`; as `Answerer.answer` takes them."""
-        return await asyncio.to_thread(self.answerer.answer, asked)
-
-    async def explain(
-        self, angles_rad: np.ndarray, joint_mask: np.ndarray, asked: list[tuple[str, str]]
-    ) -> list[Any]:
-        """As `language.explain.explain`."""
-        from biomechgpt.language.explain import explain
-
-        return await asyncio.to_thread(explain, self.answerer, self.motion, angles_rad, joint_mask, asked)
-
-    async def measure(self, tokens: list[int]) -> dict[str, float | None]:
-        """Facts of the movement that motion tokens give back."""
-        return await asyncio.to_thread(self._measured, tokens)
-
-    def _measured(self, tokens: list[int]) -> dict[str, float | None]:
-        step = self.motion.tokens_per_step
-        angles = self.motion.decode([np.asarray(tokens[: len(tokens) // step * step])])[0]
-        rate_hz = self.motion.frame_rate_hz
-        return facts.measure(angles, gait.walked(angles, rate_hz), rate_hz)
-
-    async def recognise(self, question: str, among: list[str]) -> str | None:
-        """As `dialogue.recognition.Recognizer.task`."""
-        return await asyncio.to_thread(self.recognizer.task, question, among)
-
-    async def lengths(self, questions: list[str]) -> list[int]:
-        """Tokens of each question, as the language model reads it."""
-        return [len(self.answerer.encoder.question(question)) for question in questions]
 
 
 def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:

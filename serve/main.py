@@ -12,7 +12,7 @@ from biomechgpt import cluster, storage
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.tracking import CHAMPION, TrackingSettings
 from biomechgpt.settings import InputError, Settings, load
-from serve import app
+from serve import app, model
 
 
 class Local(Settings):
@@ -48,7 +48,7 @@ def main(settings: Local) -> None:
     given = os.environ.get(app.KEY)
     key = os.environ.setdefault(app.KEY, secrets.token_urlsafe(24))
     cluster.connect()
-    serve.start(http_options={"host": settings.host, "port": settings.port}, logging_config=app.QUIET)
+    serve.start(http_options={"host": settings.host, "port": settings.port}, logging_config=model.QUIET)
     serve.run(app.build({"bundle": bundle}), name="biomechgpt", route_prefix="/")
     link = f"http://{settings.host}:{settings.port}/"
     print(f"serving {bundle}")
