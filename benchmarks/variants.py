@@ -1,7 +1,9 @@
 """Tokenizers side by side: each file of configs/tokenizer/variants trained for as long on one cohort.
 
 Errors are of held-out participants, in degrees; F1 is support-weighted, XGBoost's on histograms of tokens, without
-a search: what a tokenizer keeps of a question, quickly told. --write puts the tables into a document.
+a search: what a tokenizer keeps of a question, quickly told. --given-back adds what order and rhythm tell as well:
+MiniRocket's F1 on the joint angles that tokens give back, beside that on the angles themselves; as much as whoever
+reads the tokens can hope for (minutes a variant). --write puts the tables into a document.
 
 python benchmarks/variants.py --cohort configs/cohort/paper.yaml --steps 800 --write docs/tokenizer_variants.md
 """
@@ -10,18 +12,29 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from sklearn.metrics import f1_score
 
 from biomechgpt.artifact import Artifact
-from biomechgpt.cohort import CohortSettings, make_cohort
-from biomechgpt.evaluation.baselines import Trees, histograms
+from biomechgpt.cohort import CohortSettings, make_cohort, read_table
+from biomechgpt.evaluation.baselines import ROCKET_SEES, Trees, histograms, linear
+from biomechgpt.evaluation.rocket import MiniRocket
 from biomechgpt.settings import load, override
+from biomechgpt.skeleton import N_JOINTS
 from biomechgpt.tasks import Tasks, load_tasks
-from biomechgpt.tokenizer import TokenizerSettings, TokensSettings, make_tokenizer, make_tokens, read_tokens
+from biomechgpt.tokenizer import (
+    MotionTokenizer,
+    TokenizerSettings,
+    TokensSettings,
+    make_tokenizer,
+    make_tokens,
+    read_tokens,
+)
 
 TASKS = ["activity", "impaired", "diagnosis", "assistive_device"]
 
@@ -29,21 +42,37 @@ TASKS = ["activity", "impaired", "diagnosis", "assistive_device"]
 def f1(tokens: Artifact, tasks: Tasks) -> dict[str, float]:
     """XGBoost's weighted F1 on the test participants, by task."""
     table = read_tokens(tokens)
-    rows = table.drop_columns(["tokens"]).to_pylist()
     X = histograms(table["tokens"].to_pylist(), tokens.read_json("tokens.json")["codes"])
-    made = {}
+    return scores(table, X, tasks, lambda X, y, people, X_test: Trees().fit(X, y).predict(X_test))
+
+
+def rocket_f1(table: pa.Table, movements: list[np.ndarray], tasks: Tasks) -> dict[str, float]:
+    """MiniRocket's, of these movements (T, 34) of the table's trials."""
+    training = np.flatnonzero(np.array(table["split"].to_pylist()) == "train")
+    fitted = MiniRocket([movements[i] for i in training[:: -(-len(training) // ROCKET_SEES)]])
+    X = np.stack([fitted.features(movement) for movement in movements])
+    return scores(
+        table, X, tasks, lambda X, y, people, X_test: linear("rocket", X, y, people, X_test, "classification")
+    )
+
+
+def scores(
+    table: pa.Table, X: np.ndarray, tasks: Tasks, predict: Callable[..., np.ndarray]
+) -> dict[str, float]:
+    """Weighted F1 on the test participants of what `predict` makes of features (trials, n), by task."""
+    rows, found = table.to_pylist(), {}
     for name, task in tasks.items():
         train, test = (
             [i for i, row in enumerate(rows) if row["split"] == split and task.applies(row)]
             for split in ("train", "test")
         )
         truth = np.array([task.truth(row) if task.applies(row) else "" for row in rows])
-        predicted = Trees().fit(X[train], truth[train]).predict(X[test])
-        made[name] = round(f1_score(truth[test], predicted, average="weighted", zero_division=0), 3)
-    return made
+        predicted = predict(X[train], truth[train], [rows[i]["participant"] for i in train], X[test])
+        found[name] = round(f1_score(truth[test], predicted, average="weighted", zero_division=0), 3)
+    return found
 
 
-def row(figures: dict[str, Any], scores: dict[str, float]) -> dict[str, Any]:
+def row(figures: dict[str, Any], f1_of: dict[str, float]) -> dict[str, Any]:
     by_joint = figures["rmse_deg_by_joint"]
     weakest = max(by_joint, key=by_joint.get)
     return {
@@ -55,7 +84,7 @@ def row(figures: dict[str, Any], scores: dict[str, float]) -> dict[str, Any]:
         "legs": figures["rmse_deg_legs"],
         "legs, given alone": figures["rmse_deg_legs_alone"],
         "perplexity": f"{figures['perplexity']} of {figures['codes']}",
-        **{f"F1 {name}": score for name, score in scores.items()},
+        **{f"F1 {name}": score for name, score in f1_of.items()},
     }
 
 
@@ -81,6 +110,7 @@ def main() -> None:
     parser.add_argument("--variants", default="configs/tokenizer/variants", help="a folder of settings")
     parser.add_argument("--only", nargs="*", help="names of some of them")
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--given-back", action="store_true", help="MiniRocket on what tokens give back too")
     parser.add_argument("--root", default="results/artifacts")
     parser.add_argument("--write", help="a Markdown file")
     options = parser.parse_args()
@@ -95,13 +125,27 @@ def main() -> None:
         tokens = make_tokens(cohort, tokenizer, TokensSettings(), options.root)
         figures[path.stem] = tokenizer.figures
         rows[path.stem] = row(tokenizer.figures, f1(tokens, tasks))
+        if options.given_back:
+            table = read_tokens(tokens)
+            back = MotionTokenizer.load(tokenizer.uri).decode(
+                [np.asarray(t) for t in table["tokens"].to_pylist()]
+            )
+            rows[path.stem] |= {f"given back, {n}": f for n, f in rocket_f1(table, back, tasks).items()}
+    if options.given_back:
+        table = read_table(cohort).sort_by("trial")
+        angles = [
+            row.values.to_numpy().reshape(-1, N_JOINTS).astype(np.float32) for row in table["angles_rad"]
+        ]
+        own = rocket_f1(table.drop_columns(["angles_rad"]), angles, tasks)
+        rows["the joint angles"] = {f"given back, {n}": f for n, f in own.items()}
     text = "\n\n".join(
         [
             "# Tokenizers compared",
             f"`python {' '.join(sys.argv)}`, on {os.cpu_count()} cores. Cohort: {cohort.data}, "
             f"{cohort.figures['participants']['test']} held-out participants. Errors are RMSE in degrees; the 8 "
             "joints that a variant zeroes count with all their movement in `34 all`. F1 is weighted by support, of "
-            "XGBoost on histograms of tokens without a search, on the held-out participants.",
+            "XGBoost on histograms of tokens without a search, on the held-out participants; `given back` of "
+            "MiniRocket on the joint angles that tokens give back.",
             markdown("variant", rows),
             *(by(figures, name) for name in ("joint", "activity", "diagnosis")),
         ]
