@@ -358,7 +358,9 @@ def read_images(tokens: Artifact, splits: Sequence[str]) -> dict[str, list[int]]
     trials = _dataset(tokens)
     if "views" not in trials.schema.names:
         raise InputError(f"{tokens.uri}: expected tokens of at least 2 views, mirror images too, found 1")
-    table = trials.to_table(["trial", "views"], filter=pyarrow.dataset.field("split").isin(list(splits)))
+    table = trials.to_table(
+        ["trial", "views"], filter=pyarrow.dataset.field("split").isin(pa.array(splits, pa.string()))
+    )
     images = pa.compute.list_element(table["views"], MIRROR_IMAGE - 1)
     return dict(zip(table["trial"].to_pylist(), images.to_pylist(), strict=True))
 
