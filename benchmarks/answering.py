@@ -43,7 +43,7 @@ def main() -> None:
     uri = options.bundle or storage.read_json("results/demo/metrics.json")["model"]["uri"]
     bundle = artifact.load(uri, "model")
     answerer = Answerer(bundle.uri)
-    answerer.bundle["phrasings"] = 1  # generating asks in one, and of the movement as it is
+    answerer.bundle["phrasings"] = 1  # generating asks in one
     own = _trials(bundle, options.trials)
     singles = [t for t in answerer.tasks.values() if t.annotated and not t.compare]
     every = [(tokens, [(task.name, task.phrasings[0]) for task in singles]) for tokens, _ in own]

@@ -41,8 +41,8 @@ def main() -> None:
     bundle = artifact.load(uri, "model")
     over = {"simulator.scale": options.scale, "simulator.seed": options.seed}
     cohort = make_cohort(override(load(CohortSettings, options.cohort), over, "conformal"), options.root)
-    views = bundle.input("tokens").manifest["settings"]["views"]  # mirror images where the bundle reads them
-    tokens = make_tokens(cohort, bundle.input("tokenizer"), TokensSettings(views=min(views, 2)), options.root)
+    views = 2 if bundle.read_json("bundle.json").get("mirrored") else 1
+    tokens = make_tokens(cohort, bundle.input("tokenizer"), TokensSettings(views=views), options.root)
     tasks = {n: t for n, t in read_tasks(bundle.uri).items() if t.annotated and not t.compare}
     questions = make_questions(tokens, QuestionsSettings(names=list(tasks)), options.root)
     asked = AnswerSettings(splits=["train", "validation", "test"])

@@ -20,7 +20,6 @@ import numpy as np
 import pyarrow as pa
 from sklearn.metrics import f1_score
 
-from biomechgpt.artifact import Artifact
 from biomechgpt.cohort import CohortSettings, make_cohort, read_table
 from biomechgpt.evaluation.baselines import ROCKET_SEES, Trees, histograms, linear
 from biomechgpt.evaluation.rocket import MiniRocket
@@ -39,10 +38,9 @@ from biomechgpt.tokenizer import (
 TASKS = ["activity", "impaired", "diagnosis", "assistive_device"]
 
 
-def f1(tokens: Artifact, tasks: Tasks) -> dict[str, float]:
-    """XGBoost's weighted F1 on the test participants, by task."""
-    table = read_tokens(tokens)
-    X = histograms(table["tokens"].to_pylist(), tokens.read_json("tokens.json")["codes"])
+def f1(table: pa.Table, tokens: list[list[int]], codes: int, tasks: Tasks) -> dict[str, float]:
+    """XGBoost's weighted F1 on the test participants, by task, from the motion tokens of the table's trials."""
+    X = histograms(tokens, codes)
     return scores(table, X, tasks, lambda X, y, people, X_test: Trees().fit(X, y).predict(X_test))
 
 
@@ -124,12 +122,13 @@ def main() -> None:
         tokenizer = make_tokenizer(cohort, settings, options.root)
         tokens = make_tokens(cohort, tokenizer, TokensSettings(), options.root)
         figures[path.stem] = tokenizer.figures
-        rows[path.stem] = row(tokenizer.figures, f1(tokens, tasks))
+        table = read_tokens(tokens)
+        codes, table = table["tokens"].to_pylist(), table.drop_columns(["tokens"])
+        rows[path.stem] = row(
+            tokenizer.figures, f1(table, codes, tokens.read_json("tokens.json")["codes"], tasks)
+        )
         if options.given_back:
-            table = read_tokens(tokens)
-            back = MotionTokenizer.load(tokenizer.uri).decode(
-                [np.asarray(t) for t in table["tokens"].to_pylist()]
-            )
+            back = MotionTokenizer.load(tokenizer.uri).decode([np.asarray(one) for one in codes])
             rows[path.stem] |= {f"given back, {n}": f for n, f in rocket_f1(table, back, tasks).items()}
     if options.given_back:
         table = read_table(cohort).sort_by("trial")

@@ -38,8 +38,14 @@ from biomechgpt.language import model as network
 from biomechgpt.language.calibration import Calibration, TaskCalibration, fit, prediction_set, soften
 from biomechgpt.language.score import Scores, quantile, score
 from biomechgpt.settings import InputError, Settings, validate
-from biomechgpt.skeleton import MIRROR_ORDER, mirror
-from biomechgpt.tokenizer import ERROR, MotionTokenizer, read_images, read_tokens, require_same_tokenizer
+from biomechgpt.tokenizer import (
+    ERROR,
+    MotionTokenizer,
+    mirrored,
+    read_images,
+    read_tokens,
+    require_same_tokenizer,
+)
 
 VERSION = 7
 
@@ -131,9 +137,8 @@ class Answerer:
         own = [tokens.tolist() for tokens in tokenizer.encode(movements, masks)]
         if not self.mirrored:
             return list(own)
-        images = tokenizer.encode(
-            [mirror(one).astype(np.float32) for one in movements], [m[MIRROR_ORDER] for m in masks]
-        )
+        seen = [mirrored(angles, mask) for angles, mask in zip(movements, masks, strict=True)]
+        images = tokenizer.encode([angles for angles, _ in seen], [mask for _, mask in seen])
         return [Mirrored(tokens, image.tolist()) for tokens, image in zip(own, images, strict=True)]
 
     def answer(self, asked: Sequence[tuple[Motion | Person, str | None, Question]]) -> list[Weighed]:
@@ -461,8 +466,8 @@ def answer_all(
     together = by_motion[["task", "question", "number"]].agg(list).reset_index()
     trials = read_tokens(tokens).select(["trial", "tokens", ERROR]).to_pandas().set_index("trial")
     movements, errors = trials["tokens"], trials[ERROR]
-    mirrored = storage.read_json(storage.join(bundle, "bundle.json")).get("mirrored")
-    images = read_images(tokens, settings.splits) if mirrored else {}
+    of_both = storage.read_json(storage.join(bundle, "bundle.json")).get("mirrored")
+    images = read_images(tokens, settings.splits) if of_both else {}
     others = [None if pd.isna(trial) else trial for trial in together["other"]]
     together = together.assign(
         tokens=together["trial"].map(movements),

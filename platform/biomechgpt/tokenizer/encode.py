@@ -276,8 +276,13 @@ def view_of(
     left_out = (view // 2) * tokenizer.downsampling // -(-views // 2)
     angles = angles[min(left_out, len(angles) - 1) :]
     if is_mirrored(view):
-        return mirror(angles).astype(np.float32), mask[MIRROR_ORDER]
+        return mirrored(angles, mask)
     return angles, mask
+
+
+def mirrored(angles: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mirror image of a movement (T, 34) and its mask (34,), as training reads it."""
+    return mirror(angles).astype(np.float32), mask[MIRROR_ORDER]
 
 
 MIRROR_IMAGE = 1
