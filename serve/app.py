@@ -26,7 +26,7 @@ from biomechgpt import artifact, figure
 from biomechgpt.cohort import facts, readers, recordings
 from biomechgpt.cohort.quality import QualitySettings
 from biomechgpt.cohort.readers import ReaderSettings
-from biomechgpt.dialogue.chat import Person, as_it_is, movements_of
+from biomechgpt.dialogue.chat import Mirrored, Movement, Person, as_it_is, mirror_image, movements_of
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.tracking import TrackingSettings
 from biomechgpt.settings import InputError, Settings, validate
@@ -264,8 +264,14 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
             "bones": figure.BONES,
             "positions_m": np.round(points.astype(float), 3).tolist(),
         }
-        (tokens,) = as_it_is(movement)
-        return Motion(recording=recorded, tokens=tokens, tokenizer=about["tokenizer"], figure=drawn)
+        (tokens,), images = as_it_is(movement), mirror_image(movement)
+        return Motion(
+            recording=recorded,
+            tokens=tokens,
+            mirrored=images[0] if images else None,
+            tokenizer=about["tokenizer"],
+            figure=drawn,
+        )
 
     @app.post("/v1/answers")
     async def answer(
@@ -321,10 +327,14 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
     async def chat(chat: Chat) -> Answers:
         """The answer to the last message, about a movement that /v1/motions tokenized."""
         about = await ask(model.describe)
-        movements = as_it_is(chat.tokens)
-        wrong = [token for movement in movements for token in movement if not 0 <= token < about["codes"]]
-        if wrong:
-            raise ApiError("bad_request", f"tokens: expected 0 to {about['codes'] - 1}, found {wrong[0]}")
+        movements, images = as_it_is(chat.tokens), as_it_is(chat.mirrored)
+        for name, given in (("tokens", movements), ("mirrored", images)):
+            wrong = [token for movement in given for token in movement if not 0 <= token < about["codes"]]
+            if wrong:
+                raise ApiError("bad_request", f"{name}: expected 0 to {about['codes'] - 1}, found {wrong[0]}")
+        if images and len(images) != len(movements):
+            expected = f"mirrored: expected those of {len(movements)} movements, as tokens has"
+            raise ApiError("bad_request", f"{expected}, found {len(images)}")
         if chat.tokenizer not in (None, about["tokenizer"]):
             expected = f"tokenizer: expected the model's, {about['tokenizer']}"
             raise ApiError("bad_request", f"{expected}, found tokens of {chat.tokenizer}")
@@ -336,7 +346,11 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
         async def measured() -> dict[str, float | None]:
             return await ask(model.measure, movements[0])
 
-        made = await answers(about, chat.tokens, asked, measured, turns[:-1])
+        motions: list[Movement] = list(movements)
+        if images and about["mirrored"]:
+            motions = [Mirrored(own, image) for own, image in zip(movements, images, strict=True)]
+        motion = motions if len(motions) > 1 else motions[0]
+        made = await answers(about, motion, asked, measured, turns[:-1])
         return Answers(answers=made, model=about["model"], notice=notice_of(about["model"]))
 
     @app.get("/fhir/metadata")

@@ -108,11 +108,12 @@ class Answers(BaseModel):
 
 
 class Motion(BaseModel):
-    """tokens and tokenizer (its fingerprint): what /v1/chat takes; figure: a stick figure, positions in metres, a
-    frame a row."""
+    """tokens, mirrored (those of the mirror image, where the model reads it too) and tokenizer (its fingerprint):
+    what /v1/chat takes; figure: a stick figure, positions in metres, a frame a row."""
 
     recording: Recorded
     tokens: list[int]
+    mirrored: list[int] | None = None
     tokenizer: str
     figure: dict[str, Any]
 
@@ -122,18 +123,18 @@ class Turn(BaseModel):
     content: str = Field(min_length=1, max_length=LONGEST)
 
 
+Tokens = Annotated[list[int], Field(min_length=1, max_length=20_000)]
+OneOrTwo = Tokens | Annotated[list[Tokens], Field(min_length=2, max_length=2)]
+
+
 class Chat(BaseModel):
     """The last message is the question. A model that was trained on conversations reads those before it too.
-    tokens: of a movement, or of each of two that are compared. tokenizer: that made the tokens; another one than
-    the model's is refused."""
+    tokens: of a movement, or of each of two that are compared. mirrored: the same of their mirror images, where
+    /v1/motions gave them; without, the answer is about the movement as it is alone. tokenizer: that made the
+    tokens; another one than the model's is refused."""
 
-    tokens: (
-        Annotated[list[int], Field(min_length=1, max_length=20_000)]
-        | Annotated[
-            list[Annotated[list[int], Field(min_length=1, max_length=20_000)]],
-            Field(min_length=2, max_length=2),
-        ]
-    )
+    tokens: OneOrTwo
+    mirrored: OneOrTwo | None = None
     tokenizer: str | None = None
     messages: list[Turn] = Field(min_length=1, max_length=200)
 

@@ -149,7 +149,7 @@ def test_a_question_of_ones_own_and_chat_get_the_same_answer(client, walk):
     assert [a["task"] for a in asked] == ["cadence"]
     motion = client.post("/v1/motions", files=upload(walk)).json()
     messages = [{"role": "user", "content": question}]
-    moved = {key: motion[key] for key in ("tokens", "tokenizer")}
+    moved = {key: motion[key] for key in ("tokens", "mirrored", "tokenizer")}
     chatted = client.post("/v1/chat", json={**moved, "messages": messages}).json()
     assert chatted["answers"] == asked
     own = client.post("/v1/answers", files=upload(walk), data={"question": "Who won?"}).json()["answers"]
@@ -169,9 +169,10 @@ def test_two_recordings_are_compared(client, walk):
     assert (
         -1.5 <= made["answers"][1]["low"] <= made["answers"][1]["value"] <= made["answers"][1]["high"] <= 1.5
     )
-    tokens = client.post("/v1/motions", files=upload(walk)).json()["tokens"]
+    motion = client.post("/v1/motions", files=upload(walk)).json()
+    moved = {key: [motion[key]] * 2 for key in ("tokens", "mirrored")}
     question = made["answers"][2]["question"]
-    body = {"tokens": [tokens, tokens], "messages": [{"role": "user", "content": question}]}
+    body = {**moved, "messages": [{"role": "user", "content": question}]}
     (again,) = client.post("/v1/chat", json=body).json()["answers"]
     assert again["probabilities"] == pytest.approx(made["answers"][2]["probabilities"], abs=1e-4)
     for files, task in ((both, "activity"), (upload(walk), "quicker")):
@@ -288,7 +289,8 @@ def test_stated_facts_stand_beside_measured_ones():
 def test_a_description_is_checked_against_the_recording(client, walk):
     motion = client.post("/v1/motions", files=upload(walk)).json()
     answers = client.post("/v1/answers", files=upload(walk), data={"tasks": "description"}).json()["answers"]
-    body = {"tokens": motion["tokens"], "messages": [{"role": "user", "content": answers[0]["question"]}]}
+    moved = {key: motion[key] for key in ("tokens", "mirrored")}
+    body = {**moved, "messages": [{"role": "user", "content": answers[0]["question"]}]}
     again = client.post("/v1/chat", json=body).json()["answers"]
     assert again[0]["text"] == answers[0]["text"]
     assert [f["name"] for f in again[0]["facts"]] == [f["name"] for f in answers[0]["facts"]]
@@ -397,6 +399,8 @@ def test_wrong_chats_and_paths(client):
     for body, message in (
         ({"tokens": [99999], "messages": ask}, "tokens: expected 0 to 63"),
         ({"tokens": [], "messages": ask}, "tokens"),
+        ({"tokens": [1], "mirrored": [64], "messages": ask}, "mirrored: expected 0 to 63"),
+        ({"tokens": [1], "mirrored": [[1], [1]], "messages": ask}, "as tokens has, found 2"),
         ({"tokens": [1], "messages": [{"role": "assistant", "content": "x"}]}, "the last to be the user's"),
         ({"tokens": [1]}, "messages"),
         ({"tokens": [1], "tokenizer": "0123", "messages": ask}, "found tokens of 0123"),

@@ -49,6 +49,8 @@ export interface Figure {
 export interface Motion {
   recording: Recording;
   tokens: number[];
+  /** Those of the mirror image, where the model reads it too. */
+  mirrored: number[] | null;
   tokenizer: string;
   figure: Figure;
 }
@@ -150,8 +152,9 @@ export class Api {
   }
 
   /** The tokenizer's fingerprint goes with its tokens: a server whose model was changed since refuses them. */
-  chat({ tokens, tokenizer }: Motion, messages: Turn[], patience: Patience = {}): Promise<Answers> {
-    const request = post(JSON.stringify({ tokens, tokenizer, messages }), { "Content-Type": "application/json" });
+  chat({ tokens, mirrored, tokenizer }: Motion, messages: Turn[], patience: Patience = {}): Promise<Answers> {
+    const body = JSON.stringify({ tokens, mirrored, tokenizer, messages });
+    const request = post(body, { "Content-Type": "application/json" });
     return this.json("v1/chat", request, patience);
   }
 
