@@ -103,10 +103,6 @@ class Trainee(ABC):
     def collate(self, samples: list[int]) -> dict[str, Tensor]:
         """The model's arguments for these samples."""
 
-    def parameters(self, model: nn.Module) -> list[dict[str, Any]]:
-        """Optimizer groups; all trainable parameters by default."""
-        return [{"params": [p for p in model.parameters() if p.requires_grad]}]
-
     def watch(self) -> dict[str, float]:
         """Figures of the model in training, alike on every worker; some `WATCHES` times they become `history`."""
         return {}
@@ -288,7 +284,7 @@ def _loop(config: dict[str, Any]) -> dict[str, Any] | None:
     engine, optimizer, _, _ = deepspeed.initialize(
         model=model,
         optimizer=torch.optim.AdamW(
-            trainee.parameters(model),
+            [p for p in model.parameters() if p.requires_grad],
             lr=settings.learning_rate,
             betas=settings.betas,
             weight_decay=settings.weight_decay,
@@ -322,7 +318,7 @@ def _loop(config: dict[str, Any]) -> dict[str, Any] | None:
             * share
         )
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, step, steps) * group.get("lr_scale", 1.0)
+            group["lr"] = learning_rate(settings, step, steps)
         engine.backward(parts.sum() * world)
         engine.step()
         reported = parts.detach().clone()

@@ -61,7 +61,6 @@ class FinetuneSettings(SampleSettings):
     quantization: Literal["nf4", "none"] = "nf4"
     compute: Literal["fp32", "bf16"] = "bf16"
     gradient_checkpointing: bool = False
-    rows_rate: float = Field(1.0, gt=0, description="learning rate of motion tokens' rows over the adapters'")
     batch_size: int = Field(10, ge=1)
     phrasings: int = Field(1, ge=1)
     mirrored: bool = False
@@ -133,14 +132,6 @@ class _QLoRA(TreeTrainee):
         ids = self.tokenizer.convert_tokens_to_ids(motion_vocabulary(self.codes))
         self.adapted = with_adapter(model, settings.adapter, ids)
         return network.TreeModel(self.adapted)
-
-    def parameters(self, model: nn.Module) -> list[dict[str, Any]]:
-        rows: list[nn.Parameter] = []
-        adapters: list[nn.Parameter] = []
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                (rows if "trainable_tokens" in name else adapters).append(parameter)
-        return [{"params": adapters}, {"params": rows, "lr_scale": self.settings.rows_rate}]
 
     def finish(self, model: nn.Module) -> dict[str, Any]:
         with TemporaryDirectory() as folder:
