@@ -347,7 +347,7 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
             return await ask(model.measure, movements[0])
 
         motions: list[Movement] = list(movements)
-        if images and about["mirrored"]:
+        if images:  # read where the model reads them
             motions = [Mirrored(own, image) for own, image in zip(movements, images, strict=True)]
         motion = motions if len(motions) > 1 else motions[0]
         made = await answers(about, motion, asked, measured, turns[:-1])

@@ -41,7 +41,6 @@ class Model:
             "of_people": list(self.answerer.calibration.people),
             "longest_question": self.answerer.longest_question,
             "frame_rate_hz": self.motion.frame_rate_hz,
-            "mirrored": self.answerer.mirrored,
             "codes": len(self.motion.codebook),
             "tokenizer": self.motion.fingerprint,
             "longest_s": self.answerer.longest_movement / self.motion.tokens_per_s,
