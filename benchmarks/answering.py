@@ -1,6 +1,6 @@
 """Weighing every answer of every question of a trial against generating them, with the same model, in one run.
 
-    python benchmarks/answering.py [--bundle URI] [--trials 64] [--rounds 3]
+    python benchmarks/answering.py [--bundle URI] [--size 1B] [--trials 64] [--rounds 3]
 
 Without --bundle it takes the demo's. Answers a second of `Answerer.weigh` over those of `generate` one by one,
 and in batches of alike length; and how far its log probabilities are from separate passes'. A movement is read once
@@ -10,6 +10,9 @@ with `tasks=all`; `own_...` are of the questions that apply to each, as in an ev
 Where a small model's time goes by the tokens it reads, as on a CPU, the ratio is near `tokens_ratio`: tokens read
 by generating one by one over those read to weigh. Where it goes by passes of the model, as a large model's does on
 a GPU that a few tokens do not fill, it is nearer `passes_ratio`.
+
+--size: what it would be with a Gemma of that size. A network of its shape with random weights reads, in 16 bits,
+everything that the bundle's reads, beside it; what is answered is the bundle's own.
 """
 
 import argparse
@@ -23,6 +26,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from memory import SIZES
+from transformers import DynamicCache, Gemma3ForCausalLM, Gemma3TextConfig
 
 from biomechgpt import artifact, storage
 from biomechgpt.dialogue.questions import read_questions, read_tasks
@@ -35,6 +40,7 @@ from biomechgpt.tokenizer import read_tokens
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--bundle")
+    parser.add_argument("--size", choices=SIZES)
     parser.add_argument("--trials", type=int, default=64)
     parser.add_argument("--alone", type=int, default=40, help="questions generated one by one")
     parser.add_argument("--rounds", type=int, default=3)
@@ -44,6 +50,9 @@ def main() -> None:
     bundle = artifact.load(uri, "model")
     answerer = Answerer(bundle.uri)
     answerer.bundle["phrasings"] = 1  # generating asks in one
+    error = _error(answerer, _trials(bundle, 6))
+    if options.size:
+        read_along(answerer.model, options.size)
     own = _trials(bundle, options.trials)
     singles = [t for t in answerer.tasks.values() if t.annotated and not t.compare]
     every = [(tokens, [(task.name, task.phrasings[0]) for task in singles]) for tokens, _ in own]
@@ -52,13 +61,15 @@ def main() -> None:
         found = _ratios(answerer, trials, options)
         found["questions_a_trial"] = round(sum(len(pairs) for _, pairs in trials) / len(trials), 1)
         result |= {f"{prefix}{name}": value for name, value in found.items()}
-    print(json.dumps(result | {"max_score_error": _error(answerer, own[:6]), "data": bundle.data}))
+    size = options.size or "the bundle's"
+    print(json.dumps(result | {"max_score_error": error, "size": size, "data": bundle.data}))
 
 
 def _ratios(answerer: Answerer, trials: list[Any], options: argparse.Namespace) -> dict[str, float]:
     """Answers a second weighed, over generated prompt by prompt and in batches: medians over rounds. And how many
     times the tokens, and the passes of the model, that takes prompt by prompt."""
     asked = sum(len(pairs) for _, pairs in trials)
+    apart = max(asked // options.alone, 1)  # one by one is slow: of so many prompts one
     prompts = [(tokens, question) for tokens, pairs in trials for _, question in pairs]
 
     def weigh() -> float:
@@ -75,14 +86,15 @@ def _ratios(answerer: Answerer, trials: list[Any], options: argparse.Namespace) 
         return len(some) / (time.perf_counter() - started)
 
     read = {}
-    for name, answer in (("weigh", weigh), ("generate", lambda: generate(prompts, 1))):
+    for name, answer in (("weigh", weigh), ("generate", lambda: generate(prompts[::apart], 1))):
         with _counted(answerer.model) as read[name]:
             answer()
-    ratios = {of: read["generate"][of] / read["weigh"][of] for of in ("tokens", "passes")}
+    more = asked / len(prompts[::apart])
+    ratios = {of: read["generate"][of] * more / read["weigh"][of] for of in ("tokens", "passes")}
     alone, batched = [], []
     for number in range(options.rounds):
         mine = weigh()
-        one, many = generate(prompts[number :: max(asked // options.alone, 1)], 1), generate(prompts, 64)
+        one, many = generate(prompts[number % apart :: apart], 1), generate(prompts, 64)
         alone.append(mine / one)
         batched.append(mine / many)
         print(
@@ -112,6 +124,38 @@ def _counted(model: Any) -> Iterator[dict[str, int]]:
         yield read
     finally:
         hook.remove()
+
+
+def read_along(model: Any, size: str) -> None:
+    """From now on a network of this size with random weights reads whatever `model` reads, too."""
+    with torch.device(model.device):
+        large = Gemma3ForCausalLM(Gemma3TextConfig(**SIZES[size], tie_word_embeddings=True))
+    large = large.to(torch.bfloat16).eval()
+    decoder, head, rows = large.get_decoder(), large.get_output_embeddings(), network.tokens_at_once(large)
+    select = DynamicCache.batch_select_indices
+
+    def select_both(cache: Any, at: torch.Tensor) -> None:
+        select(cache, at)
+        if hasattr(cache, "along"):
+            select(cache.along, at)
+
+    def read(_module: Any, _arguments: Any, named: dict[str, Any]) -> None:
+        past = named["past_key_values"]
+        if not hasattr(past, "along"):
+            past.along = DynamicCache(config=large.config) if past.layers else DynamicCache()
+        given = ("input_ids", "attention_mask", "position_ids", "use_cache")
+        decoder(**{name: named.get(name) for name in given}, past_key_values=past.along)
+
+    def weigh(_module: Any, arguments: tuple[torch.Tensor]) -> None:
+        states = arguments[0].new_zeros(
+            (arguments[0].shape[:-1].numel(), large.config.hidden_size), dtype=torch.bfloat16
+        )
+        for some in states.split(rows):
+            head(some).float().log_softmax(dim=-1)
+
+    DynamicCache.batch_select_indices = select_both  # type: ignore[method-assign]
+    model.get_decoder().register_forward_pre_hook(read, with_kwargs=True)
+    model.get_output_embeddings().register_forward_pre_hook(weigh)
 
 
 def _trials(bundle: artifact.Artifact, count: int) -> list[tuple[list[int], list[tuple[str, str]]]]:
@@ -150,6 +194,7 @@ def _error(answerer: Answerer, trials: list[tuple[list[int], list[tuple[str, str
                     path.insert(0, int(tree.token[node]))
                     node = int(tree.parent[node])
                 ids = torch.from_numpy(np.concatenate([prefix, question, path])).long()[None]
+                ids = ids.to(answerer.model.device)
                 log_p = answerer.model(input_ids=ids).logits[0].float().log_softmax(dim=-1)
                 at = len(prefix) + len(question) - 1
                 alone = sum(float(log_p[at + k, token]) for k, token in enumerate(path))

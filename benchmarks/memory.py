@@ -5,12 +5,14 @@ python benchmarks/memory.py [--write docs/scale.md]
 Parameters are counted on networks of Gemma's published sizes (no weights are needed). Memory: weights as NF4 with
 double quantization (the embedding in bf16), what is trained with its AdamW state as DeepSpeed keeps it, activations
 of a batch, logits in chunks. Time: 2 operations a parameter and token forwards, 2 backwards (frozen weights have no
-gradient), 2 more with gradient checkpointing, at `--utilization` of the GPU's bf16 peak. With a GPU the same step
-runs on a network with random weights, and the last line has both figures. The last line is JSON.
+gradient), 2 more with gradient checkpointing, at `--utilization` of the GPU's bf16 peak. With a GPU the same step,
+DeepSpeed's, runs on a network with random weights, and the last line has both figures. The last line is JSON.
 """
 
 import argparse
+import gc
 import json
+import os
 import re
 import time
 from pathlib import Path
@@ -26,6 +28,7 @@ from biomechgpt.experiment.pipeline import LanguageSettings
 from biomechgpt.language import model as network
 from biomechgpt.language.finetune import LAYERS, AdapterSettings, with_adapter
 from biomechgpt.settings import load
+from biomechgpt.training import TrainingSettings, deepspeed_config
 
 CONFIGS = Path(__file__).parents[1] / "configs/language"
 # As published with the weights.
@@ -65,6 +68,13 @@ def empty(size: str) -> Gemma3ForCausalLM:
     """A network without memory for its weights."""
     with torch.device("meta"):
         return Gemma3ForCausalLM(Gemma3TextConfig(**SIZES[size], tie_word_embeddings=True))
+
+
+def random_model(size: str) -> Gemma3ForCausalLM:
+    """A network with random weights in 16 bits, on the GPU where there is one."""
+    torch.manual_seed(0)
+    with torch.device(network.device()):
+        return Gemma3ForCausalLM(Gemma3TextConfig(**SIZES[size], tie_word_embeddings=True)).to(torch.bfloat16)
 
 
 def linear_layers(model: torch.nn.Module) -> list[torch.nn.Linear]:
@@ -120,34 +130,66 @@ def estimate(size: str, file: str, checkpointing: bool, workers: int, utilizatio
     }
 
 
-def measure(size: str, batch: int, length: int, checkpointing: bool) -> dict[str, float]:
-    """GB and seconds a step, of random weights on this GPU."""
-    torch.manual_seed(0)
-    with TemporaryDirectory() as folder:
-        config = Gemma3TextConfig(**SIZES[size], tie_word_embeddings=True)
-        Gemma3ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-        model = network.load_model(folder, "nf4", "bf16")
+def alone() -> None:
+    """One worker, as DeepSpeed wants to be told."""
+    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+    torch.distributed.init_process_group("nccl", rank=0, world_size=1, store=torch.distributed.HashStore())
+
+
+def engine_of(folder: str, checkpointing: bool) -> Any:
+    """DeepSpeed's engine of QLoRA of the weights in `folder`, as training makes it."""
+    import deepspeed
+
+    model = network.load_model(folder, "nf4", "bf16")
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    adapted = with_adapter(model, AdapterSettings(), list(range(MOTION_ROWS)))
-    whole = network.TreeModel(adapted).train()
-    optimizer = torch.optim.AdamW((p for p in whole.parameters() if p.requires_grad), 2e-4, fused=True)
+    whole = network.TreeModel(with_adapter(model, AdapterSettings(), list(range(MOTION_ROWS)))).train()
+    engine, *_ = deepspeed.initialize(
+        model=whole,
+        optimizer=torch.optim.AdamW([p for p in whole.parameters() if p.requires_grad], 2e-4, fused=True),
+        config=deepspeed_config(TrainingSettings(precision="bf16", zero_stage=2), 1),
+        dist_init_required=False,
+    )
+    return engine
+
+
+def batch_of(samples: int, length: int) -> dict[str, torch.Tensor]:
+    """Pairs of random tokens on this GPU."""
     rng = np.random.default_rng(0)
-    ids = [rng.integers(1000, size=length) for _ in range(batch)]
+    ids = [rng.integers(1000, size=length) for _ in range(samples)]
     trees = [Tree(one[:-8], [(one[-8:-2], one[-2:])]) for one in ids]
-    given = {name: value.cuda() for name, value in batch_trees(trees, 0, (1.0, 1.0, 1.0)).items()}
+    return {name: value.cuda() for name, value in batch_trees(trees, 0, (1.0, 1.0, 1.0)).items()}
+
+
+def measure(
+    size: str, folder: str, samples: int, length: int, checkpointing: bool
+) -> dict[str, float] | None:
+    """Of a step of the weights in `folder` on this GPU: GB, seconds, tokens a second, and what share of the GPU's
+    peak (an A100's; of a faster GPU it may be more than 1) that is. None: it has too little memory."""
+    engine, batch = engine_of(folder, checkpointing), batch_of(samples, length)
     seconds = []
+    torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    for _ in range(5):
-        torch.cuda.synchronize()
-        began = time.perf_counter()
-        total, count = whole(**given)["language"]
-        (total / count).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - began)
-    return {"GB": torch.cuda.max_memory_reserved() / 1e9, "seconds_a_step": float(np.median(seconds[1:]))}
+    try:
+        for _ in range(6):
+            torch.cuda.synchronize()
+            began = time.perf_counter()
+            total, count = engine(**batch)["language"]
+            engine.backward(total / count)
+            engine.step()
+            torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - began)
+    except torch.OutOfMemoryError:
+        return None
+    step = float(np.median(seconds[2:]))
+    work = (4 + 2 * checkpointing) * sum({id(p): p.numel() for p in empty(size).parameters()}.values())
+    return {
+        "GB": round(torch.cuda.max_memory_reserved() / 1e9, 1),
+        "GB in use": round(torch.cuda.max_memory_allocated() / 1e9, 1),
+        "seconds a step": round(step, 3),
+        "tokens a second": round(samples * length / step),
+        "of an A100's peak": round(work * samples * length / step / A100_FLOPS, 2),
+    }
 
 
 def main() -> None:
@@ -174,11 +216,18 @@ def main() -> None:
         "estimated_gb": {f"{r['model']} x{r['GPUs']} {r['checkpointing']}": r["GB"] for r in rows}
     }
     if torch.cuda.is_available():
-        figures["measured"] = {
-            f"{size} {checkpointing}": measure(size, batch, 1024, checkpointing)
-            for size, batch in (("1B", 6), ("4B", 10))
-            for checkpointing in (False, True)
-        }
+        torch.distributed.init_process_group(
+            "nccl", rank=0, world_size=1, store=torch.distributed.HashStore()
+        )
+        figures |= {"gpu": torch.cuda.get_device_name(), "measured": {}}
+        for size, batch in (("1B", 6), ("4B", 10)):
+            with TemporaryDirectory() as folder:
+                random_model(size).save_pretrained(folder)
+                for checkpointing in (False, True):
+                    gc.collect()
+                    found = measure(size, folder, batch, 1024, checkpointing)
+                    figures["measured"][f"{size} x1 {checkpointing}"] = found
+                    print(size, checkpointing, found, flush=True)
     print(json.dumps(figures))
 
 

@@ -358,18 +358,22 @@ def trainee_of(base, room, **values):
 LAST = {}
 
 
+def on_device(batch):
+    return {name: value.to(network.device()) for name, value in batch.items()}
+
+
 def fit_here(trainee, arguments, settings, uri, name):
     """`training.fit` in this process; keeps the trained model in LAST."""
     it = trainee(**arguments)
     it.uri = uri
     torch.manual_seed(0)
-    model = it.model().train()
+    model = it.model().to(network.device()).train()
     LAST["frozen"] = {n: p.detach().clone() for n, p in model.named_parameters() if not p.requires_grad}
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad], lr=0.002, weight_decay=0
     )
     for samples in it.plan():
-        total, count = model(**it.collate(samples))["language"]
+        total, count = model(**on_device(it.collate(samples)))["language"]
         optimizer.zero_grad()
         (total / count).backward()
         optimizer.step()
@@ -455,7 +459,7 @@ def test_gradient_checkpointing_recomputes_and_changes_nothing(base, room, quant
         model = trainee.model().train()
         assert model.model.get_base_model().is_gradient_checkpointing == checkpointing
         model.zero_grad()
-        total, count = model(**trainee.collate(trainee.plan()[0]))["language"]
+        total, count = model.to(network.device())(**on_device(trainee.collate(trainee.plan()[0])))["language"]
         (total / count).backward()
         results.append((total.item(), count.item(), gradients(model)))
     assert_same(*results)
@@ -470,7 +474,8 @@ def test_training_leaves_everything_but_adapters_and_motion_rows_alone(bundle):
 
 def prompts(answerer, movements, questions):
     texts = [prefix_text(m) + question_text(q) for m, q in zip(movements, questions, strict=True)]
-    return [answerer.tokenizer(t, add_special_tokens=False, return_tensors="pt")["input_ids"] for t in texts]
+    read = [answerer.tokenizer(t, add_special_tokens=False, return_tensors="pt")["input_ids"] for t in texts]
+    return [ids.to(answerer.model.device) for ids in read]
 
 
 def test_rare_tasks_and_short_answers_weigh_more_where_that_is_wanted():
@@ -706,7 +711,7 @@ def test_all_weights_may_be_trained_and_the_bundle_has_no_adapter(base, room):
     start = network.load_model(base[1].path("model"), "none", "fp32").state_dict()
     for name, value in answerer.model.state_dict().items():
         assert torch.equal(value, own[name])
-        assert torch.equal(value, start[name]) == any(name in held for held in frozen)
+        assert torch.equal(value.cpu(), start[name]) == any(name in held for held in frozen)
     assert answerer.weigh([([7] * 20, "activity", "What is this?")])[0].text
 
 
@@ -746,7 +751,7 @@ def test_an_exported_checkpoint_is_the_bundle_for_plain_transformers(bundle, roo
     asked = [*answerer.encoder.prefix([3, 7]), *answerer.encoder.question("What is it?")]
     assert ids[0].tolist() == [int(i) for i in asked]
     with torch.inference_mode():
-        expected = answerer.model(torch.tensor([asked])).logits[0].float()
+        expected = answerer.model(torch.tensor([asked]).to(answerer.model.device)).logits[0].float().cpu()
     assert (logits - expected).abs().max() < 0.05 * expected.abs().max()
     names = {"model.safetensors", "config.json", "tasks.json", "README.md", "motion_tokenizer/manifest.json"}
     assert names <= set(made.manifest["files"])

@@ -350,7 +350,7 @@ def test_adaptation_goes_on_from_another_tokenizers_weights_and_scale(tmp_path):
     assert adapted.training
     assert adapted.loss.velocity == 0.25
     for name, value in network.state_dict().items():
-        assert torch.equal(adapted.state_dict()[name], value), name
+        assert torch.equal(adapted.state_dict()[name].cpu(), value), name
     other = validate(TokenizerSettings, {"network": {**own["network"], "width": 32}}, "test")
     with pytest.raises(InputError, match="width: expected 24, this tokenizer's, found 32"):
         make_tokenizer(cohort, other, str(tmp_path), start)

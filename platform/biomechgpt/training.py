@@ -196,7 +196,8 @@ def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
     return settings.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
 
 
-def _deepspeed_config(settings: TrainingSettings, world: int) -> dict[str, Any]:
+def deepspeed_config(settings: TrainingSettings, world: int) -> dict[str, Any]:
+    """DeepSpeed's own settings for so many workers."""
     return {
         "train_batch_size": world,  # the real batches come from the plan; DeepSpeed only checks the product
         "train_micro_batch_size_per_gpu": 1,
@@ -290,7 +291,7 @@ def _loop(config: dict[str, Any]) -> dict[str, Any] | None:
             weight_decay=settings.weight_decay,
             fused=True,
         ),
-        config=_deepspeed_config(settings, world),
+        config=deepspeed_config(settings, world),
         dist_init_required=False,
     )
     start, losses, history = 0, list[float](), list[dict[str, float]]()

@@ -115,7 +115,7 @@ def extend_vocabulary(
         model.resize_token_embeddings(size, mean_resizing=False)
     weight = model.get_input_embeddings().weight
     with torch.no_grad():
-        existing = weight[:known].float()
+        existing = weight[:known].float().cpu()
         generator = torch.Generator().manual_seed(seed)
         spread = (existing - existing.mean(0)).std()
         fresh = existing.mean(0) + spread * torch.randn(len(ids), weight.shape[1], generator=generator)
@@ -127,6 +127,11 @@ def extend_vocabulary(
 
 def load_tokenizer(folder: str | Path) -> Any:
     return AutoTokenizer.from_pretrained(str(folder))
+
+
+def device() -> str:
+    """Where this process runs a model: its GPU, where it has one."""
+    return f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
 
 
 def load_model(
@@ -141,7 +146,7 @@ def load_model(
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=DTYPES[compute],
         )
-        options["device_map"] = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
+        options["device_map"] = {"": device()}
     return AutoModelForCausalLM.from_pretrained(str(folder), **options)
 
 
@@ -153,8 +158,7 @@ def load_merged(bundle: Path, about: Mapping[str, Any]) -> Any:
     is in a batch.
     """
     base = load_model(bundle / "base", about["quantization"], about["compute"])
-    if about["quantization"] != "none":
-        base = base.dequantize()
+    base = base.to(device()) if about["quantization"] == "none" else base.dequantize()
     if not about["adapter"]:
         return base
     return PeftModel.from_pretrained(base, str(bundle / "adapter")).merge_and_unload()

@@ -6,6 +6,7 @@ bounded, and the tokens are those of the whole.
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -115,7 +116,8 @@ class MotionTokenizer:
                 frames[row, : len(at)] = 1
                 if masks is not None:
                     joints[row] = masks[i]
-            tokens = self.network.encode(*map(self._tensor, (angles, frames, joints))).cpu().numpy()
+            with _in_full():
+                tokens = self.network.encode(*map(self._tensor, (angles, frames, joints))).cpu().numpy()
             for row, (i, own, seen) in enumerate(some):
                 at = (own.start - seen.start) * per_step
                 here = slice(own.start * per_step, own.stop * per_step)
@@ -145,7 +147,8 @@ class MotionTokenizer:
                 n = seen.stop - seen.start
                 codes[row, : n * per_step] = tokens[i][seen.start * per_step : seen.stop * per_step]
                 valid[row, :n] = 1
-            angles = self.network.decode(self._tensor(codes), self._tensor(valid)).cpu().numpy()
+            with _in_full():
+                angles = self.network.decode(self._tensor(codes), self._tensor(valid)).cpu().numpy()
             for row, (i, own, seen) in enumerate(some):
                 at = (own.start - seen.start) * down
                 here = slice(own.start * down, own.stop * down)
@@ -165,6 +168,11 @@ class MotionTokenizer:
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(self.device)
+
+
+def _in_full() -> AbstractContextManager[None]:
+    """Convolutions in fp32, which a GPU would round: a movement's tokens are the same wherever it is encoded."""
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 def rmse_deg(movement: np.ndarray, given: np.ndarray, mask: np.ndarray) -> float:
