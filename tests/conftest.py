@@ -11,6 +11,8 @@ import pytest
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # What the served application asks for: its replicas get it with their environment.
 os.environ.setdefault("BIOMECHGPT_API_KEY", "the-key-of-the-tests")
+# Many tests train on two workers, which one GPU has no room for. CUDA_VISIBLE_DEVICES=0 runs the others on it.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 # Ray's workers import what a test defines.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
 ROOT = Path(__file__).parents[1]

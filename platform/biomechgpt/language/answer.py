@@ -93,7 +93,8 @@ class Weighed:
 
 
 class Answerer:
-    """A loaded bundle; the same movement and question always get the same answer.
+    """A loaded bundle; the same movement and question get the same answer, whatever else is asked with them (where
+    the bundle computes in 16 bits, to rounding).
 
     cache: where a download of the bundle is kept; a bundle that is not finished must not lie where others look.
     mirrored: whether an answer is also about a movement's mirror image, where it comes with one.

@@ -154,8 +154,8 @@ def load_merged(bundle: Path, about: Mapping[str, Any]) -> Any:
     """The model of a bundle's folder: its base unpacked from 4 bits once, its adapter, where it has one, added.
 
     about: the bundle's `bundle.json`.
-    The same model but for rounding (packed weights are multiplied in 16 bits), quicker, and the same whatever else
-    is in a batch.
+    The same model but for rounding (packed weights are multiplied in 16 bits), quicker, and in fp32 the same
+    whatever else is in a batch.
     """
     base = load_model(bundle / "base", about["quantization"], about["compute"])
     base = base.to(device()) if about["quantization"] == "none" else base.dequantize()
