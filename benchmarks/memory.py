@@ -216,9 +216,7 @@ def main() -> None:
         "estimated_gb": {f"{r['model']} x{r['GPUs']} {r['checkpointing']}": r["GB"] for r in rows}
     }
     if torch.cuda.is_available():
-        torch.distributed.init_process_group(
-            "nccl", rank=0, world_size=1, store=torch.distributed.HashStore()
-        )
+        alone()
         figures |= {"gpu": torch.cuda.get_device_name(), "measured": {}}
         for size, batch in (("1B", 6), ("4B", 10)):
             with TemporaryDirectory() as folder:

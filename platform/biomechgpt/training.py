@@ -152,7 +152,7 @@ def fit(
     trainer = TorchTrainer(
         _loop,  # type: ignore[arg-type]  # Train V2 hands the first worker's result on
         train_loop_config={
-            # Packed, so that Ray Train's controller need not import what only workers need: 7 s of a core.
+            # Packed, so that Ray Train's controller need not import what only workers need: 5 s of a core.
             "trainee": cloudpickle.dumps(trainee),
             "arguments": arguments,
             # The excluded fields travel as well: a dump would leave them out.

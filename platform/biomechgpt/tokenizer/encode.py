@@ -6,7 +6,6 @@ bounded, and the tokens are those of the whole.
 
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -52,6 +51,8 @@ class MotionTokenizer:
         network = MotionVQVAE(settings, LossSettings())
         network.load_state_dict(load_file(str(folder / "model.safetensors")))
         device = "cuda" if torch.cuda.is_available() else "cpu"
+        # A GPU would round what convolutions multiply: a movement is the same tokens wherever it is encoded.
+        torch.backends.cudnn.allow_tf32 = False
         return cls(network.to(device), info["frame_rate_hz"], artifact.load(str(folder)).fingerprint)
 
     def save(self, uri: str) -> None:
@@ -116,8 +117,7 @@ class MotionTokenizer:
                 frames[row, : len(at)] = 1
                 if masks is not None:
                     joints[row] = masks[i]
-            with _in_full():
-                tokens = self.network.encode(*map(self._tensor, (angles, frames, joints))).cpu().numpy()
+            tokens = self.network.encode(*map(self._tensor, (angles, frames, joints))).cpu().numpy()
             for row, (i, own, seen) in enumerate(some):
                 at = (own.start - seen.start) * per_step
                 here = slice(own.start * per_step, own.stop * per_step)
@@ -147,8 +147,7 @@ class MotionTokenizer:
                 n = seen.stop - seen.start
                 codes[row, : n * per_step] = tokens[i][seen.start * per_step : seen.stop * per_step]
                 valid[row, :n] = 1
-            with _in_full():
-                angles = self.network.decode(self._tensor(codes), self._tensor(valid)).cpu().numpy()
+            angles = self.network.decode(self._tensor(codes), self._tensor(valid)).cpu().numpy()
             for row, (i, own, seen) in enumerate(some):
                 at = (own.start - seen.start) * down
                 here = slice(own.start * down, own.stop * down)
@@ -168,11 +167,6 @@ class MotionTokenizer:
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(self.device)
-
-
-def _in_full() -> AbstractContextManager[None]:
-    """Convolutions in fp32, which a GPU would round: a movement's tokens are the same wherever it is encoded."""
-    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 def rmse_deg(movement: np.ndarray, given: np.ndarray, mask: np.ndarray) -> float:
