@@ -69,8 +69,13 @@ def _ratios(answerer: Answerer, trials: list[Any], options: argparse.Namespace) 
     """Answers a second weighed, over generated prompt by prompt and in batches: medians over rounds. And how many
     times the tokens, and the passes of the model, that takes prompt by prompt."""
     asked = sum(len(pairs) for _, pairs in trials)
-    apart = max(asked // options.alone, 1)  # one by one is slow: of so many prompts one
     prompts = [(tokens, question) for tokens, pairs in trials for _, question in pairs]
+
+    rng = np.random.default_rng(0)
+
+    def few() -> list[Any]:
+        """Prompts drawn at random: one by one is slow, and every so many-th may always be the same question."""
+        return [prompts[i] for i in sorted(rng.permutation(asked)[: options.alone])]
 
     def weigh() -> float:
         started = time.perf_counter()
@@ -85,16 +90,15 @@ def _ratios(answerer: Answerer, trials: list[Any], options: argparse.Namespace) 
             answerer.generate(*zip(*some[at : at + size], strict=True))
         return len(some) / (time.perf_counter() - started)
 
-    read = {}
-    for name, answer in (("weigh", weigh), ("generate", lambda: generate(prompts[::apart], 1))):
+    read, some = {}, few()
+    for name, answer in (("weigh", weigh), ("generate", lambda: generate(some, 1))):
         with _counted(answerer.model) as read[name]:
             answer()
-    more = asked / len(prompts[::apart])
+    more = asked / len(some)
     ratios = {of: read["generate"][of] * more / read["weigh"][of] for of in ("tokens", "passes")}
     alone, batched = [], []
-    for number in range(options.rounds):
-        mine = weigh()
-        one, many = generate(prompts[number % apart :: apart], 1), generate(prompts, 64)
+    for _ in range(options.rounds):
+        mine, one, many = weigh(), generate(few(), 1), generate(prompts, 64)
         alone.append(mine / one)
         batched.append(mine / many)
         print(

@@ -100,8 +100,9 @@ def ours(model: Any, trees: list[Tree], batch: int) -> dict[str, Any]:
         (total / count).backward()
         inside += now() - entered
         _update(model, optimizer)
-        whole_s += now() - began
-        seconds.append((now() - began) / sum(len(trees[i].branches) for i in some))
+        took = now() - began
+        whole_s += took
+        seconds.append(took / sum(len(trees[i].branches) for i in some))
         tokens += sum(len(trees[i]) for i in some)
     pairs = sum(len(tree.branches) for tree in trees)
     taken = statistics.median(seconds[2:]) * pairs
