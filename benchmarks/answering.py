@@ -1,6 +1,6 @@
 """Weighing every answer of every question of a trial against generating them, with the same model, in one run.
 
-    python benchmarks/answering.py [--bundle URI] [--size 1B] [--trials 64] [--rounds 3]
+    python benchmarks/answering.py [--bundle URI] [--size 1B] [--trials 64] [--batch 16] [--rounds 3]
 
 Without --bundle it takes the demo's. Answers a second of `Answerer.weigh` over those of `generate` one by one,
 and in batches of alike length; and how far its log probabilities are from separate passes'. A movement is read once
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES)
     parser.add_argument("--trials", type=int, default=64)
     parser.add_argument("--alone", type=int, default=40, help="questions generated one by one")
+    parser.add_argument("--batch", type=int, default=16, help="trials at once; prompts: 4 times as many")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     network.quiet()
@@ -79,8 +80,8 @@ def _ratios(answerer: Answerer, trials: list[Any], options: argparse.Namespace) 
 
     def weigh() -> float:
         started = time.perf_counter()
-        for at in range(0, len(trials), 16):
-            some = trials[at : at + 16]
+        for at in range(0, len(trials), options.batch):
+            some = trials[at : at + options.batch]
             answerer.weigh([(tokens, task, words) for tokens, pairs in some for task, words in pairs])
         return asked / (time.perf_counter() - started)
 
@@ -98,7 +99,7 @@ def _ratios(answerer: Answerer, trials: list[Any], options: argparse.Namespace) 
     ratios = {of: read["generate"][of] * more / read["weigh"][of] for of in ("tokens", "passes")}
     alone, batched = [], []
     for _ in range(options.rounds):
-        mine, one, many = weigh(), generate(few(), 1), generate(prompts, 64)
+        mine, one, many = weigh(), generate(few(), 1), generate(prompts, 4 * options.batch)
         alone.append(mine / one)
         batched.append(mine / many)
         print(
