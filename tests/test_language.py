@@ -212,6 +212,26 @@ def test_weights_can_leave_only_the_answers_in_the_loss(extended, trees):
     assert total == pytest.approx(expected, rel=1e-5)
 
 
+def test_heads_that_share_a_key_get_a_copy_each_beside_a_mask(monkeypatch):
+    """A GPU misreads views there; what is read alike on a CPU has to be laid out alike."""
+    asked = []
+    whole = functional.scaled_dot_product_attention
+
+    def attend(query, key, value, **options):
+        asked.append((options["attn_mask"] is not None and query.shape[2] > 1, key.stride(1), value.stride(1)))
+        return whole(query, key, value, **options)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", attend)
+    model = new_text_model(text_tokenizer()).eval()
+    ids = torch.arange(2 * 65).view(2, 65)
+    with torch.inference_mode():
+        logits = model(input_ids=ids).logits
+        assert {masked for masked, *_ in asked} == {True, False}
+        assert not [strides for masked, *strides in asked if masked and 0 in strides]
+        model.set_attn_implementation("eager")
+        assert relative(logits, model(input_ids=ids).logits) < 1e-5
+
+
 @pytest.mark.parametrize("chunk", [1, 7, 64])
 def test_logits_in_chunks_give_the_loss_and_gradient_of_all_at_once(extended, trees, monkeypatch, chunk):
     whole = learn(extended[0], trees)

@@ -22,7 +22,6 @@ from biomechgpt import artifact, cluster, storage, trial
 from biomechgpt.artifact import Artifact
 from biomechgpt.cohort import annotations, recordings, simulator
 from biomechgpt.cohort.annotations import AnnotationMap, Row
-from biomechgpt.cohort.card import write as write_card
 from biomechgpt.cohort.quality import QualitySettings, content_hash, find_duplicates
 from biomechgpt.cohort.readers import ReaderSettings
 from biomechgpt.cohort.recordings import Folder
@@ -463,7 +462,9 @@ def _write(
     how = settings.splits.decided(designated).model_dump(mode="json")
     storage.write_json(storage.join(uri, "splits.json"), {**how, "participants": dict(sorted(split.items()))})
     storage.write_json(storage.join(uri, "cohort.json"), card)
-    write_card(uri, columns, quarantined, data, rate_hz)
+    from biomechgpt.cohort import card as page  # draws: nothing that every reader of a cohort has to load
+
+    page.write(uri, columns, quarantined, data, rate_hz)
     keep = ("participants", "trials", "hours")
     return {**{k: card[k] for k in keep}, "shards": total["shards"], "quarantined": len(quarantined)}
 

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import transformers
 from pydantic import Field, model_validator
 from torch import nn
 
@@ -112,10 +113,8 @@ def check(settings: BaseSettings) -> None:
     """Raise InputError, before any work, where a named base has no weights on this machine."""
     if settings.name is None:
         return
-    from transformers import AutoConfig
-
     try:
-        AutoConfig.from_pretrained(settings.name, local_files_only=True)
+        transformers.AutoConfig.from_pretrained(settings.name, local_files_only=True)
     except (OSError, ValueError):
         raise InputError(
             f"language.base.name: no weights of {settings.name!r} on this machine. Accept its licence on its "

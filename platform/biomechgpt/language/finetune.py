@@ -10,9 +10,7 @@ from collections.abc import Callable, Mapping
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-import bitsandbytes
 import numpy as np
-from peft import LoraConfig, get_peft_model
 from pydantic import Field, model_validator
 from torch import nn
 
@@ -86,6 +84,8 @@ class FinetuneSettings(SampleSettings):
 
 def with_adapter(model: Any, adapter: AdapterSettings, rows: list[int]) -> Any:
     """The model with adapters on its linear layers to train, and these rows of its embedding."""
+    from peft import LoraConfig, get_peft_model
+
     return get_peft_model(
         model,
         LoraConfig(
@@ -134,6 +134,8 @@ class _QLoRA(TreeTrainee):
         return network.TreeModel(self.adapted)
 
     def finish(self, model: nn.Module) -> dict[str, Any]:
+        import bitsandbytes  # takes 4 s to load, which only a process that trains has to wait for
+
         with TemporaryDirectory() as folder:
             if self.settings.adapter is None:
                 stand_in.save(self.adapted, self.tokenizer, folder)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from pydantic import Field
-from transformers import LogitsProcessor, LogitsProcessorList
 
 from biomechgpt.dialogue.chat import MOTION_END, MOTION_START, SHORTEST, motion_token
 from biomechgpt.language.answer import Answerer
@@ -96,7 +96,7 @@ def _draw(
     grammar = _Grammar(first, sizes, end if may_end else None, max(map(len, prompts)), least)
     made = answerer.write(
         prompts,
-        logits_processor=LogitsProcessorList([grammar]),
+        logits_processor=transformers.LogitsProcessorList([grammar]),
         do_sample=True,
         temperature=settings.temperature,
         top_p=settings.top_p,
@@ -111,7 +111,7 @@ def _draw(
     return found
 
 
-class _Grammar(LogitsProcessor):
+class _Grammar:
     """Lets through what a movement can go on with: a code of the token's place in its step, or the end between
     steps."""
 

@@ -7,16 +7,15 @@ import logging
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import transformers
-from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from biomechgpt.dialogue.chat import motion_vocabulary, visible
 from biomechgpt.training import Terms
@@ -25,6 +24,29 @@ LOGITS = 2**26
 """Logits in memory at once, 256 MB in fp32: those of 256 tokens with Gemma's vocabulary of 262,208."""
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    """transformers' "sdpa", right for heads that share one key and value (Gemma 3 1B) too; (B, heads, L, D).
+
+    It gives each head a view of what they share, which a GPU's memory-efficient kernel, the one that takes masks,
+    misreads at some lengths, as 65 (pytorch/pytorch#191937): here each gets a copy.
+    """
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    heads = query.shape[1]
+    if attention_mask is not None and key.shape[1] == 1 < heads and query.shape[2] > 1:
+        module = SimpleNamespace(is_causal=module.is_causal)
+        key, value = key.repeat(1, heads, 1, 1), value.repeat(1, heads, 1, 1)
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+
+
+def sdpa() -> str:
+    """The name of `attention` for transformers, which knows it from now on."""
+    transformers.AttentionInterface.register("sdpa", attention)
+    return "sdpa"
 
 
 class TreeModel(nn.Module):
@@ -126,7 +148,7 @@ def extend_vocabulary(
 
 
 def load_tokenizer(folder: str | Path) -> Any:
-    return AutoTokenizer.from_pretrained(str(folder))
+    return transformers.AutoTokenizer.from_pretrained(str(folder))
 
 
 def device() -> str:
@@ -138,16 +160,16 @@ def load_model(
     folder: str | Path, quantization: Literal["nf4", "none"], compute: Literal["fp32", "bf16"]
 ) -> Any:
     """A causal language model from a local folder (or a name in the local cache), 4-bit where asked for."""
-    options: dict[str, Any] = {"dtype": DTYPES[compute], "attn_implementation": "sdpa"}
+    options: dict[str, Any] = {"dtype": DTYPES[compute], "attn_implementation": sdpa()}
     if quantization == "nf4":
-        options["quantization_config"] = BitsAndBytesConfig(
+        options["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=DTYPES[compute],
         )
         options["device_map"] = {"": device()}
-    return AutoModelForCausalLM.from_pretrained(str(folder), **options)
+    return transformers.AutoModelForCausalLM.from_pretrained(str(folder), **options)
 
 
 def load_merged(bundle: Path, about: Mapping[str, Any]) -> Any:
@@ -161,6 +183,8 @@ def load_merged(bundle: Path, about: Mapping[str, Any]) -> Any:
     base = base.to(device()) if about["quantization"] == "none" else base.dequantize()
     if not about["adapter"]:
         return base
+    from peft import PeftModel  # takes 4 s to load, which only a process that has a model has to wait for
+
     return PeftModel.from_pretrained(base, str(bundle / "adapter")).merge_and_unload()
 
 

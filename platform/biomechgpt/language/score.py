@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from torch.nn import functional
-from transformers import DynamicCache
 
 from biomechgpt.dialogue.choices import Choices
 from biomechgpt.language.model import tokens_at_once
@@ -184,7 +184,7 @@ class _Reader:
         self.decoder, self.head = base.get_decoder(), base.get_output_embeddings()
         self.rows = tokens_at_once(base)
         # Whatever a layer's window: which tokens it sees, the masks say.
-        self.cache = DynamicCache()
+        self.cache = transformers.DynamicCache()
         self.length, self.device = 0, self.head.weight.device
         self._at: torch.Tensor | None = None
         self._want: list[tuple[int, _Open, np.ndarray]] = []

@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import transformers
 from pydantic import Field
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedTokenizerFast
 
+from biomechgpt.language import model as network
 from biomechgpt.settings import Settings
 
 SPECIALS = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
@@ -38,7 +39,7 @@ class StandInSettings(Settings):
     sliding_window: int = 512
 
 
-def train_text_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
+def train_text_tokenizer(texts: Iterable[str], vocabulary: int) -> "transformers.PreTrainedTokenizerFast":
     """A byte-level BPE with Gemma's special tokens; digits stand apart, as in Gemma's."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -56,7 +57,7 @@ def train_text_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTok
         show_progress=False,
     )
     tokenizer.train_from_iterator(sorted(texts), trainer)
-    return PreTrainedTokenizerFast(
+    return transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token="<bos>",
         eos_token="<eos>",
@@ -67,9 +68,9 @@ def train_text_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTok
     )
 
 
-def new_model(tokenizer: Any, settings: StandInSettings) -> Gemma3ForCausalLM:
+def new_model(tokenizer: Any, settings: StandInSettings) -> "transformers.Gemma3ForCausalLM":
     """A Gemma 3 of the settings' size with random weights (torch's seed decides them)."""
-    config = Gemma3TextConfig(
+    config = transformers.Gemma3TextConfig(
         vocab_size=(len(tokenizer) + 63) // 64 * 64,
         hidden_size=settings.hidden_size,
         intermediate_size=settings.intermediate_size,
@@ -89,9 +90,9 @@ def new_model(tokenizer: Any, settings: StandInSettings) -> Gemma3ForCausalLM:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=[tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<end_of_turn>")],
         tie_word_embeddings=True,
-        attn_implementation="sdpa",  # type: ignore[call-arg]
+        attn_implementation=network.sdpa(),  # type: ignore[call-arg]
     )
-    return Gemma3ForCausalLM(config)
+    return transformers.Gemma3ForCausalLM(config)
 
 
 def save(model: Any, tokenizer: Any, folder: str | Path) -> None:

@@ -21,7 +21,6 @@ import torch
 import torch.distributed as dist
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
-from vector_quantize_pytorch import FSQ
 
 from biomechgpt.settings import Settings
 from biomechgpt.skeleton import PARTS
@@ -200,6 +199,8 @@ class Fsq(nn.Module):
 
     def __init__(self, settings: QuantizerSettings, dim: int, seed: int) -> None:
         super().__init__()
+        from vector_quantize_pytorch import FSQ  # takes 2 s to load, which other tokenizers do without
+
         self.grid = FSQ(list(settings.grid), dim=dim)
         self.sizes = (settings.codes,)
 
