@@ -9,7 +9,7 @@ with `tasks=all`; `own_...` are of the questions that apply to each, as in an ev
 
 Where a small model's time goes by the tokens it reads, as on a CPU, the ratio is near `tokens_ratio`: tokens read
 by generating one by one over those read to weigh. Where it goes by passes of the model, as a large model's does on
-a GPU that a few tokens do not fill, it is nearer `passes_ratio`.
+a GPU that a few tokens do not fill, it is nearer `passes_ratio`; `..._batched` are of generating in batches.
 
 --size: what it would be with a Gemma of that size. A network of its shape with random weights reads, in 16 bits,
 everything that the bundle's reads, beside it; what is answered is the bundle's own.
@@ -68,7 +68,7 @@ def main() -> None:
 
 def _ratios(answerer: Answerer, trials: list[Any], options: argparse.Namespace) -> dict[str, float]:
     """Answers a second weighed, over generated prompt by prompt and in batches: medians over rounds. And how many
-    times the tokens, and the passes of the model, that takes prompt by prompt."""
+    times the tokens, and the passes of the model, those take."""
     asked = sum(len(pairs) for _, pairs in trials)
     prompts = [(tokens, question) for tokens, pairs in trials for _, question in pairs]
 
@@ -91,15 +91,21 @@ def _ratios(answerer: Answerer, trials: list[Any], options: argparse.Namespace) 
             answerer.generate(*zip(*some[at : at + size], strict=True))
         return len(some) / (time.perf_counter() - started)
 
+    def batches() -> float:
+        return generate(prompts, 4 * options.batch)
+
+    # Once before the clock counts: a GPU takes its time with shapes that it has not seen.
     read, some = {}, few()
-    for name, answer in (("weigh", weigh), ("generate", lambda: generate(some, 1))):
+    for name, answer in (("weigh", weigh), ("alone", lambda: generate(some, 1)), ("batches", batches)):
         with _counted(answerer.model) as read[name]:
             answer()
-    more = asked / len(some)
-    ratios = {of: read["generate"][of] * more / read["weigh"][of] for of in ("tokens", "passes")}
+    more = {"alone": asked / len(some), "batches": 1.0}
+    ratios = {
+        f"{of}_{name}": read[name][of] * more[name] / read["weigh"][of] for name in more for of in read[name]
+    }
     alone, batched = [], []
     for _ in range(options.rounds):
-        mine, one, many = weigh(), generate(few(), 1), generate(prompts, 4 * options.batch)
+        mine, one, many = weigh(), generate(few(), 1), batches()
         alone.append(mine / one)
         batched.append(mine / many)
         print(
@@ -110,8 +116,10 @@ def _ratios(answerer: Answerer, trials: list[Any], options: argparse.Namespace) 
     return {
         "ratio_vs_generate": round(statistics.median(alone), 2),
         "ratio_vs_batched_generate": round(statistics.median(batched), 2),
-        "tokens_ratio": round(ratios["tokens"], 2),
-        "passes_ratio": round(ratios["passes"], 1),
+        "tokens_ratio": round(ratios["tokens_alone"], 2),
+        "passes_ratio": round(ratios["passes_alone"], 1),
+        "tokens_ratio_batched": round(ratios["tokens_batches"], 2),
+        "passes_ratio_batched": round(ratios["passes_batches"], 1),
     }
 
 

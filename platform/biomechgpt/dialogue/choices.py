@@ -42,6 +42,30 @@ class Choices:
             depth[node] = depth[self.parent[node]] + 1
         return depth
 
+    @cached_property
+    def only(self) -> np.ndarray:
+        """The one token that may follow each, where others follow that, else -1, (N,)."""
+        only = np.full(len(self.token), -1)
+        parent = self.parent[self.inner]
+        followed = parent >= 0
+        only[parent[followed]] = self.inner[followed]
+        only[np.bincount(self.parent[self.parent >= 0], minlength=len(only)) != 1] = -1
+        return only
+
+    def after(self, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens (M,) that may follow these (-1: the question), and which of `nodes` each follows, (M,)."""
+        order, begin = self._children
+        first = begin[nodes + 1]
+        count = begin[nodes + 2] - first
+        follows = np.repeat(np.arange(len(nodes)), count)
+        return order[np.arange(len(follows)) + (first - np.cumsum(count) + count)[follows]], follows
+
+    @cached_property
+    def _children(self) -> tuple[np.ndarray, np.ndarray]:
+        """All tokens by what they follow, and where those after each begin, from the question's on."""
+        order = np.argsort(self.parent, kind="stable")
+        return order, np.searchsorted(self.parent[order], np.arange(-1, len(self.token) + 1))
+
 
 def choices(encoder: Encoder, task: Task, labels: Sequence[str] = ()) -> Choices:
     """What `task` can be answered with; labels: of a task without its own. InputError where there are none."""

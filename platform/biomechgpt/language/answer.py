@@ -47,7 +47,7 @@ from biomechgpt.tokenizer import (
     require_same_tokenizer,
 )
 
-VERSION = 7
+VERSION = 8
 
 
 class AnswerSettings(Settings):

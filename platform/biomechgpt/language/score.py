@@ -3,7 +3,7 @@
 A trial is one sequence: its movement, each question after it, tokens of answers after that; a token sees what it
 follows and nothing else, and stands where it would stand alone, so probabilities are those of separate passes.
 Answers of many tokens (numbers) are followed only where the model goes with any likelihood, a token deeper a
-pass. Knows tokens and models; nothing about files or tasks' wording.
+pass, or two where the first leaves no choice. Knows tokens and models; nothing about files or tasks' wording.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,8 @@ Asked = tuple[np.ndarray, Choices]
 """A question's token ids and what it can be answered with."""
 
 _AT_ONCE = 16
-"""A tree of answers with at most so many tokens to read is read with the question; larger ones by and by."""
+"""A tree of answers with at most so many tokens to read is read with the question; larger ones by and by, their
+first tokens with the question where those are no more."""
 
 
 @dataclass(frozen=True)
@@ -47,25 +48,30 @@ class _Open:
     total: np.ndarray
     place: np.ndarray
 
-    def path(self, node: int) -> list[int]:
-        """Places of the tokens of answers before a node."""
-        found = []
-        while (node := int(self.tree.parent[node])) >= 0:
-            found.append(int(self.place[node]))
-        return found
+    def see(self, nodes: np.ndarray, seen: np.ndarray) -> None:
+        """Set in (n, length) what these tokens of answers see of the question and of those before them."""
+        seen[:, self.start : self.end + 1] = True
+        rows = np.arange(len(nodes))
+        while len(nodes):
+            seen[rows, self.place[nodes]] = True
+            nodes = self.tree.parent[nodes]
+            rows, nodes = rows[nodes >= 0], nodes[nodes >= 0]
 
     def next(self, least: float) -> np.ndarray:
         """Tokens to read next: those that others follow, whose own likelihood is known and enough; the
-        likeliest in any case, as long as no answer is complete."""
+        likeliest in any case, as long as no answer is complete. And what follows them, where that is one."""
         inner = self.tree.inner
         unread = inner[(self.place[inner] < 0) & np.isfinite(self.total[inner])]
-        if not len(unread) or least == 0:
+        if not len(unread):
             return unread
-        known = self.total[unread]
-        likely = known > np.logaddexp.reduce(self.total[self.tree.parent < 0]) + np.log(least)
-        if not likely.any() and not np.isfinite(self.total[self.tree.leaf]).any():
-            likely[known.argmax()] = True
-        return unread[likely]
+        if least > 0:
+            known = self.total[unread]
+            likely = known > np.logaddexp.reduce(self.total[self.tree.parent < 0]) + np.log(least)
+            if not likely.any() and not np.isfinite(self.total[self.tree.leaf]).any():
+                likely[known.argmax()] = True
+            unread = unread[likely]
+        after = self.tree.only[unread]
+        return np.union1d(unread, after[after >= 0])
 
 
 @dataclass
@@ -104,7 +110,6 @@ def score(
     reader.weigh()
     going = trials
     while True:
-        tokens, seen, positions = [], [], []
         nexts = [[q.next(least) for q in trial.questions] for trial in going]
         # Trials whose answers are all weighed are not read on as padding.
         rest = [row for row, of_trial in enumerate(nexts) if any(map(len, of_trial))]
@@ -113,25 +118,25 @@ def score(
         if len(rest) < len(going):
             reader.keep(rest)
             going, nexts = [going[row] for row in rest], [nexts[row] for row in rest]
+        tokens, seen, positions = [], [], []
         for row, trial in enumerate(going):
-            ids: list[int] = []
-            position: list[int] = []
-            rows: list[np.ndarray] = []
-            for q, nodes in zip(trial.questions, nexts[row], strict=True):
-                for node in nodes:
-                    mine = np.zeros(reader.length, dtype=bool)
-                    mine[: trial.prefix] = True
-                    mine[q.start : q.end + 1] = True
-                    mine[q.path(int(node))] = True
-                    q.place[node] = reader.length + len(ids)
-                    ids.append(int(q.tree.token[node]))
-                    position.append(trial.prefix + q.end - q.start + 1 + int(q.tree.depth[node]))
-                    rows.append(mine)
+            some = [(q, nodes) for q, nodes in zip(trial.questions, nexts[row], strict=True) if len(nodes)]
+            new = sum(len(nodes) for _, nodes in some)
+            sees = np.zeros((new, reader.length + new), dtype=bool)
+            sees[:, : trial.prefix] = True
+            at = 0
+            for q, nodes in some:
+                q.place[nodes] = reader.length + at + np.arange(len(nodes))
+                q.see(nodes, sees[at : at + len(nodes)])
                 reader.wanted(row, q, nodes)
-            tokens.append(np.array(ids, dtype=np.int64))
-            positions.append(np.array(position, dtype=np.int64))
-            old = np.array(rows, dtype=bool).reshape(len(rows), reader.length)
-            seen.append(np.concatenate([old, np.eye(len(rows), dtype=bool)], axis=1))
+                at += len(nodes)
+            tokens.append(np.concatenate([q.tree.token[nodes] for q, nodes in some]))
+            positions.append(
+                np.concatenate(
+                    [trial.prefix + q.end - q.start + 1 + q.tree.depth[nodes] for q, nodes in some]
+                )
+            )
+            seen.append(sees)
         reader.read(tokens, positions, seen)
         reader.weigh()
 
@@ -147,18 +152,19 @@ def _first(prefix: np.ndarray, questions: Sequence[Asked]) -> tuple[_Trial, np.n
     at = len(prefix)
     for question, tree in questions:
         end = at + len(question) - 1
-        inner = tree.inner
+        now = tree.inner
+        if len(now) > _AT_ONCE:
+            now = now[tree.depth[now] == 0]
+        if len(now) > _AT_ONCE:
+            now = now[:0]
         place = np.full(len(tree.token) + 1, -1)
-        tokens.append(question)
-        parents.append(np.concatenate([[len(prefix) - 1], np.arange(at, end)]))
-        if len(inner) <= _AT_ONCE:
-            place[inner] = end + 1 + np.arange(len(inner))
-            place[-1] = end
-            tokens.append(tree.token[inner])
-            parents.append(place[tree.parent[inner]])
+        place[now] = end + 1 + np.arange(len(now))
+        place[-1] = end
+        tokens += [question, tree.token[now]]
+        parents += [np.array([len(prefix) - 1]), np.arange(at, end), place[tree.parent[now]]]
         total = np.full(len(tree.token), -np.inf)
         trial.questions.append(_Open(tree, at, end, total, place[:-1]))
-        at = end + 1 + (len(inner) if len(inner) <= _AT_ONCE else 0)
+        at = end + 1 + len(now)
     return trial, np.concatenate(tokens), np.concatenate(parents)
 
 
@@ -237,8 +243,8 @@ class _Reader:
         for row, q, nodes in self._want:
             rows.append(np.full(len(nodes), row))
             columns.append(np.where(nodes < 0, q.end, q.place[nodes]) - self._begin)
-            child = np.flatnonzero(np.isin(q.tree.parent, nodes))
-            states.append(at + np.searchsorted(nodes, q.tree.parent[child]))  # nodes rise
+            child, follows = q.tree.after(nodes)
+            states.append(at + follows)
             children.append(child)
             at += len(nodes)
         read = self._states[torch.from_numpy(np.concatenate(rows)), torch.from_numpy(np.concatenate(columns))]
@@ -253,8 +259,10 @@ class _Reader:
             )
         at = 0
         for (_, q, _), child in zip(self._want, children, strict=True):
-            for node, value in zip(child, found[at : at + len(child)], strict=True):
-                above = q.tree.parent[node]
-                q.total[node] = value + (q.total[above] if above >= 0 else 0.0)  # parents come first
+            value, depth = found[at : at + len(child)], q.tree.depth[child]
+            for level in range(depth.min(), depth.max() + 1):
+                here = depth == level
+                above = q.tree.parent[child[here]]
+                q.total[child[here]] = value[here] + np.where(above >= 0, q.total[above], 0.0)
             at += len(child)
         self._want = []

@@ -1,0 +1,195 @@
+"""A tiny language model of either form with what it is made from, trained in this process: for tests of it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import Gemma3Config, Gemma3ForCausalLM, Gemma3ForConditionalGeneration
+
+from biomechgpt import artifact, storage
+from biomechgpt.dialogue.questions import QuestionsSettings, make_questions
+from biomechgpt.language import finetune, stand_in
+from biomechgpt.language import model as network
+from biomechgpt.language.base import BaseSettings, check, make_base
+from biomechgpt.tasks import load_tasks
+from biomechgpt.tokenizer import MotionTokenizer
+from biomechgpt.tokenizer.model import LossSettings, MotionVQVAE, NetworkSettings
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+TASKS = load_tasks(CONFIGS / "tasks")
+CODES = 32
+WINDOW = 16
+# Six layers: in Gemma's pattern five look through the window and one sees everything.
+SIZE = stand_in.StandInSettings(
+    vocabulary=320, hidden_size=64, intermediate_size=64, layers=6, heads=2, key_value_heads=1, head_dim=32,
+    sliding_window=WINDOW,
+)  # fmt: skip
+PAIRS = [
+    ("What is the walking speed?", "1.25 m/s"),
+    ("Which assistive device is being used?", "cane"),
+    ("Is this person's movement impaired?", "unimpaired"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    network.quiet()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def codebook():
+    """Codes of very unlike distances: eight groups, each of its own size."""
+    rng = np.random.default_rng(0)
+    groups = rng.normal(size=(8, 24)) * rng.uniform(0.5, 4, size=(8, 1))
+    return (np.repeat(groups, CODES // 8, axis=0) + 0.1 * rng.normal(size=(CODES, 24))).astype(np.float32)
+
+
+def text_tokenizer():
+    return stand_in.train_text_tokenizer([text for task in TASKS.values() for text in task.phrasings], 320)
+
+
+def new_text_model(tokenizer):
+    torch.manual_seed(0)
+    return stand_in.new_model(tokenizer, SIZE)
+
+
+def new_image_model(tokenizer):
+    """The form of gemma-3-4b-it: the same language model beside a vision tower."""
+    torch.manual_seed(0)
+    vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+              "image_size": 28, "patch_size": 14}  # fmt: skip
+    config = Gemma3Config(
+        text_config=stand_in.new_model(tokenizer, SIZE).config,
+        vision_config=vision,
+        mm_tokens_per_image=4,
+        image_token_index=3,
+        eos_token_id=[1, 5],
+    )
+    return Gemma3ForConditionalGeneration(config)
+
+
+FORMS = {
+    "text": (new_text_model, Gemma3ForCausalLM),
+    "image": (new_image_model, Gemma3ForConditionalGeneration),
+}
+
+
+def relative(a, b):
+    a, b = torch.as_tensor(a, dtype=torch.float64), torch.as_tensor(b, dtype=torch.float64)
+    return ((a - b).norm() / b.norm()).item()
+
+
+def made(kind, root, build, inputs=None):
+    """An artifact with what `build` writes into its folder."""
+    return artifact.make(kind, 1, {}, inputs or {}, build, str(root), data="synthetic")
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory, codebook):
+    """Artifacts of 12 trials: (root, {questions, tokens, tokenizer})."""
+    root, rng = tmp_path_factory.mktemp("room"), np.random.default_rng(2)
+    trials = [
+        {
+            "trial": f"t{n:02}", "participant": f"p{n // 2}", "split": "test" if n > 9 else "train",
+            "tokens": rng.integers(CODES, size=int(rng.integers(8, 40))).tolist(),
+            "activity": ["sitting", "FGA: gait with vertical head turns"][n % 2],
+            "impaired": ["yes", "no"][n // 2 % 2],
+            "walking_speed": round(rng.uniform(0.3, 2), 2),
+            "rmse_deg": 3.0,
+        }
+        for n in range(12)
+    ]  # fmt: skip
+
+    def write_tokens(uri):
+        Path(uri, "tokens").mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist(trials), f"{uri}/tokens/0.parquet")
+        columns = {"activity": "text", "impaired": "text", "walking_speed": "number"}
+        storage.write_json(f"{uri}/tokens.json", {"codes": CODES, "annotations": columns})
+        return {}
+
+    def write_tokenizer(uri):
+        settings = NetworkSettings(quantizer={"codes": CODES}, code_dim=codebook.shape[1], width=8)
+        vqvae = MotionVQVAE(settings, LossSettings())
+        vqvae.quantizer.codebook.copy_(torch.from_numpy(codebook))
+        MotionTokenizer(vqvae, 30.0).save(uri)
+        return {}
+
+    tokenizer = made("tokenizer", root, write_tokenizer)
+    tokens = made("tokens", root, write_tokens, {"tokenizer": tokenizer})
+    questions = make_questions(tokens, QuestionsSettings(tasks=str(CONFIGS / "tasks")), str(root))
+    return root, {
+        "questions": questions,
+        "tokens": tokens,
+        "tokenizer": tokenizer,
+    }
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def base(request, room, tmp_path_factory):
+    """(the form's name, the base artifact of a checkpoint in that form): what `name: folder` becomes."""
+    folder, tokenizer = tmp_path_factory.mktemp(request.param), text_tokenizer()
+    stand_in.save(FORMS[request.param][0](tokenizer), tokenizer, folder)
+    # As on the hub.
+    generation = {"do_sample": True, "top_k": 64, "top_p": 0.95, "cache_implementation": "hybrid",
+                  "bos_token_id": 2, "eos_token_id": [1, 5], "pad_token_id": 0}  # fmt: skip
+    (folder / "generation_config.json").write_text(json.dumps(generation))
+    settings = BaseSettings(name=str(folder), compute="fp32")
+    check(settings)
+    root, inputs = room
+    return request.param, make_base(**inputs, settings=settings, root=str(root))
+
+
+def settings_of(**values):
+    return finetune.FinetuneSettings(
+        compute="fp32", batch_size=8, epochs=2, adapter={"rank": 4, "alpha": 8, "dropout": 0}, **values
+    )
+
+
+def trainee_of(base, room, **values):
+    inputs = {"base": base.uri, "questions": room[1]["questions"].uri, "tokens": room[1]["tokens"].uri}
+    return finetune._QLoRA(**inputs, settings=settings_of(**values).model_dump())
+
+
+LAST = {}
+
+
+def on_device(batch):
+    return {name: value.to(network.device()) for name, value in batch.items()}
+
+
+def fit_here(trainee, arguments, settings, uri, name):
+    """`training.fit` in this process; keeps the trained model in LAST."""
+    it = trainee(**arguments)
+    it.uri = uri
+    torch.manual_seed(0)
+    model = it.model().to(network.device()).train()
+    LAST["frozen"] = {n: p.detach().clone() for n, p in model.named_parameters() if not p.requires_grad}
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=0.002, weight_decay=0
+    )
+    for samples in it.plan():
+        total, count = model(**on_device(it.collate(samples)))["language"]
+        optimizer.zero_grad()
+        (total / count).backward()
+        optimizer.step()
+    assert torch.isfinite(total)
+    LAST["model"] = model.eval()
+    return it.finish(model)
+
+
+@pytest.fixture(scope="module")
+def bundle(base, room):
+    """(the trained model, the bundle artifact)."""
+    root, inputs = room
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune, "fit", fit_here)
+        model = finetune.make_model(base[1], **inputs, settings=settings_of(), root=str(root))
+    return LAST["model"], model
