@@ -28,7 +28,7 @@ results/demo/metrics.json:
 
 ## make test: lint, types and the whole suite
 test: $(VENV)/.ready lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 ## make bench: every benchmark, ratios against the alternative in one run
 bench: $(VENV)/.ready results/demo/metrics.json

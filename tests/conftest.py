@@ -21,6 +21,13 @@ REAL = Path(__file__).parents[2] / "shared" / "data"
 sys.path.append(str(ROOT))
 
 
+def pytest_collection_modifyitems(items):
+    """Side by side (`make test`): all that starts Ray in one process, of the rest a file's tests."""
+    for item in items:
+        on_ray = item.get_closest_marker("cluster") or "ray_cluster" in item.fixturenames
+        item.add_marker(pytest.mark.xdist_group("ray" if on_ray else item.path.name))
+
+
 @pytest.fixture(scope="session")
 def ray_cluster():
     """A local Ray for the whole run of the suite."""
