@@ -21,6 +21,7 @@ REAL = Path(__file__).parents[2] / "shared" / "data"
 sys.path.append(str(ROOT))
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at groups
 def pytest_collection_modifyitems(items):
     """Side by side (`make test`): all that starts Ray in one process, of the rest a file's tests."""
     for item in items:
