@@ -8,7 +8,9 @@ from biomechgpt.experiment.pipeline import LanguageSettings
 from biomechgpt.language import finetune
 from biomechgpt.language.base import BaseSettings, check
 from biomechgpt.settings import InputError, load, override, validate
-from tiny_language import CONFIGS
+from conftest import ROOT
+
+CONFIGS = ROOT / "configs"
 
 
 def language(file, arguments=()):

@@ -18,8 +18,9 @@ from biomechgpt.language.base import BaseSettings, check, make_base
 from biomechgpt.tasks import load_tasks
 from biomechgpt.tokenizer import MotionTokenizer
 from biomechgpt.tokenizer.model import LossSettings, MotionVQVAE, NetworkSettings
+from conftest import ROOT
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = ROOT / "configs"
 TASKS = load_tasks(CONFIGS / "tasks")
 CODES = 32
 WINDOW = 16

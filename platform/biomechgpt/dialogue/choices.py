@@ -46,10 +46,9 @@ class Choices:
     def only(self) -> np.ndarray:
         """The one token that may follow each, where others follow that, else -1, (N,)."""
         only = np.full(len(self.token), -1)
-        parent = self.parent[self.inner]
-        followed = parent >= 0
-        only[parent[followed]] = self.inner[followed]
-        only[np.bincount(self.parent[self.parent >= 0], minlength=len(only)) != 1] = -1
+        alone = np.flatnonzero(np.bincount(self.parent[self.parent >= 0], minlength=len(only)) == 1)
+        child, _ = self.after(alone)
+        only[alone] = np.where(np.isin(child, self.inner), child, -1)
         return only
 
     def after(self, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
