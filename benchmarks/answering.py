@@ -3,9 +3,11 @@
     python benchmarks/answering.py [--bundle URI] [--size 1B] [--trials 64] [--batch 16] [--rounds 3]
 
 Without --bundle it takes the demo's. Answers a second of `Answerer.weigh` over those of `generate` one by one,
-and in batches of alike length; and how far its log probabilities are from separate passes'. A movement is read once
-for all its questions, so it depends on how many there are: every task is asked of every trial, as the server does
-with `tasks=all`; `own_...` are of the questions that apply to each, as in an evaluation.
+and in batches of alike length; how far its log probabilities are from separate passes', and in how many of their
+last decimals a number's median and interval are from those of a distribution that is followed whole
+(`max_quantile_error`). A movement is read once for all its questions, so it depends on how many these are: each
+task is asked of every trial, as the server does with `tasks=all`; `own_...` are of the questions that apply to it,
+as in an evaluation.
 
 Where a small model's time goes by the tokens it reads, as on a CPU, the ratio is near `tokens_ratio`: tokens read
 by generating one by one over those read to weigh. Where it goes by passes of the model, as a large model's does on
@@ -30,10 +32,11 @@ from memory import SIZES
 from transformers import DynamicCache, Gemma3ForCausalLM, Gemma3TextConfig
 
 from biomechgpt import artifact, storage
+from biomechgpt.dialogue.choices import Choices
 from biomechgpt.dialogue.questions import read_questions, read_tasks
 from biomechgpt.language import model as network
 from biomechgpt.language.answer import Answerer
-from biomechgpt.language.score import score
+from biomechgpt.language.score import SHARES, Asked, quantile, score
 from biomechgpt.tokenizer import read_tokens
 
 
@@ -51,7 +54,7 @@ def main() -> None:
     bundle = artifact.load(uri, "model")
     answerer = Answerer(bundle.uri)
     answerer.bundle["phrasings"] = 1  # generating asks in one
-    error = _error(answerer, _trials(bundle, 6))
+    error, quantile_error = _errors(answerer, _trials(bundle, 6))
     if options.size:
         read_along(answerer.model, options.size)
     own = _trials(bundle, options.trials)
@@ -63,14 +66,19 @@ def main() -> None:
         found["questions_a_trial"] = round(sum(len(pairs) for _, pairs in trials) / len(trials), 1)
         result |= {f"{prefix}{name}": value for name, value in found.items()}
     size = options.size or "the bundle's"
-    print(json.dumps(result | {"max_score_error": error, "size": size, "data": bundle.data}))
+    errors = {"max_score_error": error, "max_quantile_error": quantile_error}
+    print(json.dumps(result | errors | {"size": size, "data": bundle.data}))
 
 
 def _ratios(answerer: Answerer, trials: list[Any], options: argparse.Namespace) -> dict[str, float]:
     """Answers a second weighed, over generated prompt by prompt and in batches: medians over rounds. And how many
     times the tokens, and the passes of the model, those take."""
     asked = sum(len(pairs) for _, pairs in trials)
+    encoder = answerer.encoder
+    # Of alike length together: prompts here, trials with all that is asked of them there.
+    whole = sorted(trials, key=lambda t: len(t[0]) + sum(len(encoder.question(q)) for _, q in t[1]))
     prompts = [(tokens, question) for tokens, pairs in trials for _, question in pairs]
+    prompts.sort(key=lambda prompt: len(prompt[0]) + len(encoder.question(prompt[1])))
 
     rng = np.random.default_rng(0)
 
@@ -81,7 +89,7 @@ def _ratios(answerer: Answerer, trials: list[Any], options: argparse.Namespace) 
     def weigh() -> float:
         started = time.perf_counter()
         for at in range(0, len(trials), options.batch):
-            some = trials[at : at + options.batch]
+            some = whole[at : at + options.batch]
             answerer.weigh([(tokens, task, words) for tokens, pairs in some for task, words in pairs])
         return asked / (time.perf_counter() - started)
 
@@ -172,7 +180,7 @@ def read_along(model: Any, size: str) -> None:
 
 
 def _trials(bundle: artifact.Artifact, count: int) -> list[tuple[list[int], list[tuple[str, str]]]]:
-    """Held-out trials, of alike length side by side: motion tokens and (task, question) pairs."""
+    """Held-out trials: motion tokens and (task, question) pairs."""
     rows = read_questions(bundle.input("questions")).to_pandas()
     tasks = read_tasks(bundle.uri)
     single = [name for name, task in tasks.items() if task.annotated and not task.compare]
@@ -180,39 +188,54 @@ def _trials(bundle: artifact.Artifact, count: int) -> list[tuple[list[int], list
     tokens: pd.Series = read_tokens(bundle.input("tokens")).to_pandas().set_index("trial")["tokens"]
     names = sorted(rows["trial"].unique())[:count]
     groups = rows[rows["trial"].isin(names)].groupby("trial")
-    made = [
+    return [
         (tokens[trial].tolist(), list(zip(mine["task"], mine["question"], strict=True)))
         for trial, mine in groups
     ]
-    return sorted(made, key=lambda item: len(item[0]))
 
 
 @torch.inference_mode()
-def _error(answerer: Answerer, trials: list[tuple[list[int], list[tuple[str, str]]]]) -> float:
-    """Largest difference of log probability between all at once and a full pass for each answer."""
+def _errors(answerer: Answerer, trials: list[tuple[list[int], list[tuple[str, str]]]]) -> tuple[float, float]:
+    """Largest difference of log probability between all at once and a full pass for each answer; and of a number's
+    quantiles from those of all numbers weighed, in units of its last decimal."""
     prefixes = [answerer.encoder.prefix(tokens) for tokens, _ in trials]
     asked = [
-        [(answerer.encoder.question(q), answerer.choices[task]) for task, q in pairs] for _, pairs in trials
+        [Asked(answerer.encoder.question(q), answerer.choices[task]) for task, q in pairs]
+        for _, pairs in trials
     ]
-    worst = 0.0
-    for prefix, questions, scores in zip(
-        prefixes, asked, score(answerer.model, prefixes, asked), strict=True
-    ):
-        for (question, tree), found in zip(questions, scores, strict=True):
-            for answer in np.argsort(-found.probability)[:4]:
-                if found.probability[answer] == 0:
-                    continue
-                node, path = int(tree.leaf[answer]), []
-                while node >= 0:
-                    path.insert(0, int(tree.token[node]))
-                    node = int(tree.parent[node])
-                ids = torch.from_numpy(np.concatenate([prefix, question, path])).long()[None]
-                ids = ids.to(answerer.model.device)
-                log_p = answerer.model(input_ids=ids).logits[0].float().log_softmax(dim=-1)
-                at = len(prefix) + len(question) - 1
-                alone = sum(float(log_p[at + k, token]) for k, token in enumerate(path))
-                worst = max(worst, abs(alone - float(np.log(found.probability[answer] * found.mass))))
-    return worst
+    every = [[one._replace(whole=True) for one in of_trial] for of_trial in asked]
+    error = quantile_error = 0.0
+    found = (score(answerer.model, prefixes, *how) for how in ((asked,), (every, 0)))
+    for prefix, questions, *both in zip(prefixes, asked, *found, strict=True):
+        for (question, tree, *_), told, whole in zip(questions, *both, strict=True):
+            if tree.numbers:
+                step = tree.answers[1] - tree.answers[0]
+                for share in SHARES:
+                    apart = [quantile(np.asarray(tree.answers), s.probability, share) for s in (told, whole)]
+                    quantile_error = max(quantile_error, abs(apart[0] - apart[1]) / step)
+            scores = whole if tree.numbers else told
+            for answer in np.argsort(-scores.probability)[:4]:
+                if scores.probability[answer] > 0:
+                    alone = _alone(answerer, np.concatenate([prefix, question]), tree, int(answer))
+                    together = float(np.log(scores.probability[answer] * scores.mass))
+                    error = max(error, abs(alone - together))
+    return error, round(quantile_error, 6)
+
+
+def _alone(answerer: Answerer, prompt: np.ndarray, tree: Choices, answer: int) -> float:
+    """Log probability of an answer by a pass of its own; of a number's tokens but the first among those that may
+    follow."""
+    path = [int(tree.leaf[answer])]
+    while path[0] >= 0:
+        path.insert(0, int(tree.parent[path[0]]))
+    ids = torch.from_numpy(np.concatenate([prompt, tree.token[path[1:]]])).long()[None]
+    logits = answerer.model(input_ids=ids.to(answerer.model.device)).logits[0, -len(path) : -1]
+    total = 0.0
+    for k, log_p in enumerate(logits.float().log_softmax(dim=-1).cpu()):
+        total += float(log_p[tree.token[path[k + 1]]])
+        if k and tree.numbers:
+            total -= float(log_p[tree.token[tree.parent == path[k]]].logsumexp(dim=0))
+    return total
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from biomechgpt.experiment.pipeline import LanguageSettings
 from biomechgpt.language import model as network
 from biomechgpt.language.answer import Answerer
 from biomechgpt.language.finetune import make_model
-from biomechgpt.language.score import quantile, score
+from biomechgpt.language.score import Asked, quantile, score
 from biomechgpt.settings import load, override
 from biomechgpt.tasks import load_tasks
 from biomechgpt.tokenizer import read_tokens
@@ -66,7 +66,10 @@ def readings(model: Artifact, questions: Artifact, tokens: Artifact) -> dict[str
     for at in range(0, len(asked), 16):
         some = asked[at : at + 16]
         prefixes = [answerer.encoder.prefix(movements[q["trial"]]) for q in some]
-        pairs = [[(answerer.encoder.question(q["question"]), answerer.choices[q["task"]])] for q in some]
+        pairs = [
+            [Asked(answerer.encoder.question(q["question"]), answerer.choices[q["task"]], whole=True)]
+            for q in some
+        ]
         texts = answerer.generate(
             [movements[q["trial"]].tolist() for q in some], [q["question"] for q in some]
         )

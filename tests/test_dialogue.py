@@ -17,6 +17,7 @@ from biomechgpt.dialogue.chat import (
     MOTION_START,
     QUESTION_END,
     SHORTEST,
+    TURN_END,
     Encoder,
     Tree,
     answer_text,
@@ -95,6 +96,10 @@ def test_control_tokens_that_somebody_types_are_letters(typed):
         assert made[-len(closing) :] == closing
         assert not set(made[: -len(closing)]) & set(ids)
         assert ENCODER.tokenizer.decode(made) == text(typed)
+
+
+def test_who_speaks_is_one_token():
+    assert len(ENCODER.text(TURN_END)) == len(ENCODER.text(QUESTION_END)) == 5
 
 
 def test_motion_has_a_token_a_code_in_order():

@@ -1,6 +1,6 @@
 """Weighing answers: the probabilities of separate passes, over any questions, whatever a sliding window hides."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from biomechgpt.dialogue.chat import Encoder, answer_text
 from biomechgpt.dialogue.choices import choices, compared
 from biomechgpt.language import stand_in
 from biomechgpt.language.model import extend_vocabulary
-from biomechgpt.language.score import quantile, score
+from biomechgpt.language.score import SHARES, Asked, quantile, score
 from biomechgpt.settings import InputError
 from biomechgpt.tasks import load_tasks
 from conftest import ROOT
@@ -47,20 +47,24 @@ def made():
 
 def question(encoder, name, number=0):
     task = TASKS[name]
-    return encoder.question(task.phrasings[number]), choices(encoder, task, ACTIVITIES)
+    return Asked(encoder.question(task.phrasings[number]), choices(encoder, task, ACTIVITIES))
 
 
 def alone(model, prefix, asked, tree, answer):
-    """Log probability of an answer by a pass of its own."""
-    node, path = int(tree.leaf[answer]), []
-    while node >= 0:
-        path.insert(0, int(tree.token[node]))
-        node = int(tree.parent[node])
-    ids = torch.from_numpy(np.concatenate([prefix, asked, path])).long()[None]
+    """Log probability of an answer by a pass of its own; of a number's tokens but the first among those that may
+    follow."""
+    path = [int(tree.leaf[answer])]
+    while path[0] >= 0:
+        path.insert(0, int(tree.parent[path[0]]))
+    ids = torch.from_numpy(np.concatenate([prefix, asked, tree.token[path[1:]]])).long()[None]
     with torch.inference_mode():
         log_p = model(input_ids=ids).logits[0].float().log_softmax(dim=-1)
-    at = len(prefix) + len(asked) - 1
-    return sum(float(log_p[at + k, token]) for k, token in enumerate(path))
+    total, at = 0.0, len(prefix) + len(asked) - 1
+    for k, (above, node) in enumerate(pairwise(path)):
+        total += float(log_p[at + k, tree.token[node]])
+        if k and tree.numbers:
+            total -= float(log_p[at + k, tree.token[tree.parent == above]].logsumexp(dim=0))
+    return total
 
 
 @pytest.mark.parametrize("names", [["activity", "impaired", "cadence"], ["walking_speed", "diagnosis"]])
@@ -73,7 +77,7 @@ def test_scores_are_those_of_separate_passes(made, names):
         [question(encoder, name, 1) for name in names[::-1]],
     ]
     for prefix, questions, found in zip(prefixes, asked, score(model, prefixes, asked, least=0), strict=True):
-        for (text, tree), scores in zip(questions, found, strict=True):
+        for (text, tree, *_), scores in zip(questions, found, strict=True):
             assert scores.probability.sum() == pytest.approx(1)
             for answer in rng.choice(len(tree.leaf), min(len(tree.leaf), 12), replace=False):
                 mine = np.log(scores.probability[answer]) + np.log(scores.mass)
@@ -94,12 +98,44 @@ def test_how_familiar_a_movement_is_does_not_depend_on_the_batch(made):
 def test_what_is_not_followed_is_little(made):
     model, encoder = made
     prefix = encoder.prefix([1, 2, 3, 4])
-    asked = [question(encoder, "tug_time"), question(encoder, "cadence")]
-    ((exact_tug, exact_cadence),) = score(model, [prefix], [asked], least=0)
-    ((tug, cadence),) = score(model, [prefix], [asked])
-    for found, exact in ((tug, exact_tug), (cadence, exact_cadence)):
-        assert np.abs(found.probability - exact.probability).sum() < 0.1  # of a model that knows nothing
-        assert found.mass <= exact.mass + 1e-6
+    asked = [question(encoder, name)._replace(whole=True) for name in ("tug_time", "cadence", "activity")]
+    (exact,) = score(model, [prefix], [asked], least=0)
+    for one, every in zip(*score(model, [prefix], [asked]), exact, strict=True):
+        assert np.abs(one.probability - every.probability).sum() < 0.01  # of a model that knows nothing
+        assert one.mass == pytest.approx(every.mass, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["walking_speed", "cadence", "tug_time"])
+def test_quantiles_are_those_of_all_numbers_weighed(made, name):
+    model, encoder = made
+    decoder, read = model.get_decoder(), {}
+
+    def quantiles(how, **given):
+        hook = decoder.register_forward_pre_hook(
+            lambda _, __, named: read.update({how: read.get(how, 0) + named["input_ids"].numel()}),
+            with_kwargs=True,
+        )
+        (first, second, one), (third, fourth) = score(model, prefixes, asked, **given)
+        hook.remove()
+        found = []
+        for parts, shares in (
+            ((one,), SHARES),
+            ((first, second, third, fourth), SHARES),
+            ((first, third), SHARES[1:2]),
+            ((second, fourth), SHARES[1:2]),
+        ):
+            mean = np.mean([part.probability for part in parts], axis=0)
+            found += [quantile(np.asarray(asked[0][0].tree.answers), mean, share) for share in shares]
+        return found
+
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        prefixes = [encoder.prefix(rng.integers(16, size=n)) for n in (5, 30)]
+        # Two phrasings about each of two movements are one answer, one more question another.
+        both = [question(encoder, name, number)._replace(answer="both") for number in (0, 1)]
+        asked = [[*both, question(encoder, name, 2)], both]
+        assert quantiles("few") == quantiles("all", least=0)
+    assert read["few"] < 0.85 * read["all"]
 
 
 def test_a_trial_is_weighed_alike_alone_and_among_others(made):

@@ -5,7 +5,7 @@ digits: with fixed decimals these end by themselves; a whole number ends with wh
 Knows tasks and token ids; knows nothing about models.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -33,6 +33,34 @@ class Choices:
     def inner(self) -> np.ndarray:
         """Tokens that others follow, (M,) in order: what a model has to read."""
         return np.unique(self.parent[self.parent >= 0])
+
+    @cached_property
+    def numbers(self) -> bool:
+        """Whether the answers are numbers."""
+        return not isinstance(self.answers[0], str)
+
+    @cached_property
+    def range(self) -> tuple[np.ndarray, np.ndarray]:
+        """The first and the last of the answers that each token begins or completes, (N,) each."""
+        first, last = np.full(len(self.token), len(self.leaf)), np.full(len(self.token), -1)
+        for answer, at in self._ends:
+            np.minimum.at(first, at, answer)
+            np.maximum.at(last, at, answer)
+        return first, last
+
+    @cached_property
+    def answers_after(self) -> np.ndarray:
+        """How many answers each token begins or completes, (N,)."""
+        return np.bincount(np.concatenate([at for _, at in self._ends]), minlength=len(self.token))
+
+    @property
+    def _ends(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Answers and their last token each, then their last but one, and so on: (answer, token) of those that
+        have one."""
+        answer, at = np.arange(len(self.leaf)), self.leaf
+        while len(at):
+            yield answer, at
+            answer, at = answer[self.parent[at] >= 0], self.parent[at][self.parent[at] >= 0]
 
     @cached_property
     def depth(self) -> np.ndarray:

@@ -36,7 +36,7 @@ from biomechgpt.dialogue.choices import Choices, choices, compared
 from biomechgpt.dialogue.questions import read_questions, read_tasks
 from biomechgpt.language import model as network
 from biomechgpt.language.calibration import Calibration, TaskCalibration, fit, prediction_set, soften
-from biomechgpt.language.score import Scores, quantile, score
+from biomechgpt.language.score import SHARES, Asked, Scores, quantile, score
 from biomechgpt.settings import InputError, Settings, validate
 from biomechgpt.tokenizer import (
     ERROR,
@@ -47,7 +47,10 @@ from biomechgpt.tokenizer import (
     require_same_tokenizer,
 )
 
-VERSION = 8
+VERSION = 9
+
+_SPOKEN = 5
+"""About how many tokens of a question are not its words."""
 
 
 class AnswerSettings(Settings):
@@ -65,11 +68,12 @@ class Weighed:
     """An answer that was chosen among all that its task can have.
 
     choices, probability: labels from the likeliest, with their probabilities (sum 1) at the task's `temperature`;
-    possible: those that cannot be ruled out. Empty for a number, which is the median of its distribution, with its
-    mean and an interval (low, high). Both hold the truth `calibration.COVERAGE` of the time, where enough
-    participants were there to calibrate them (`promised`).
+    possible: those that cannot be ruled out. Empty for a number, which is the median of its distribution, with an
+    interval (low, high), and its mean where the whole distribution was wanted. Sets and intervals hold the truth
+    `calibration.COVERAGE` of the time, where enough participants were there to calibrate them (`promised`).
     risk: the least share of wrong answers that can be had while this one is still given.
-    mass: probability that the model gives to all answers together; little where it would rather say something else.
+    mass: probability that the model gives to all answers together, of numbers to their first tokens; little where
+    it would rather say something else.
     familiar: mean log probability of the movement's tokens; strange: less than that of nearly all movements like
     those that were learned from.
     by_phrasing: the answer in each of the phrasings that it is the mean of.
@@ -157,16 +161,19 @@ class Answerer:
             found |= {i: Weighed(text) for i, text in zip(free, texts, strict=True)}
         return [found[i] for i in range(len(asked))]
 
-    def weigh(self, asked: Sequence[tuple[Motion | Person, str, Question]]) -> list[Weighed]:
+    def weigh(
+        self, asked: Sequence[tuple[Motion | Person, str, Question]], whole: bool = False
+    ) -> list[Weighed]:
         """Answers to (motion, task, question), as one batch; tasks that are `annotated`.
 
         Probabilities are the mean over the question and other phrasings of its task, as many as the bundle says,
-        and over a movement and its mirror image where the bundle says so.
+        and over a movement and its mirror image where the bundle says so. whole: with the mean of numbers, for
+        which more of them has to be read than for their median and interval.
         Two movements are compared by what is said of each alone, where there is a task that asks it; the question's
         words do not matter then. Of a person only tasks in `calibration.people` are asked. A movement longer than
         fine-tuning ever saw loses its end, as it would have there; a conversation its beginning.
         """
-        parts = [self._parts(*one) for one in asked]
+        parts = [self._parts(*one, whole) for one in asked]
         scores = iter(self._read([part for of_one in parts for part in of_one]))
         found = []
         for (motion, task, _), of_one in zip(asked, parts, strict=True):
@@ -178,60 +185,60 @@ class Answerer:
                 ways = [self._compared(task, *both) for both in zip(*each, strict=True)]
             else:
                 (ways,) = each
-            found.append(self._weighed(task, ways, fitted))
+            found.append(self._weighed(task, ways, fitted, whole))
         return found
 
     def _parts(
-        self, motion: Motion | Person, task: str, question: Question
-    ) -> list[tuple[Motion, str, Question]]:
-        """What is read for an answer: (motion, task, question)."""
+        self, motion: Motion | Person, task: str, question: Question, whole: bool
+    ) -> list[tuple[Motion, str, Question, bool]]:
+        """What is read for an answer: (motion, task, question, whether the whole distribution is wanted)."""
         if isinstance(motion, Person):
-            return [(movement, task, question) for movement in motion.movements]
+            return [(movement, task, question, whole) for movement in motion.movements]
         alone = self._alone(task)
         if alone is None:
-            return [(motion, task, question)]
-        return [(movement, alone, self.tasks[alone].phrasings[0]) for movement in movements_of(motion)]
+            return [(motion, task, question, whole)]
+        return [(movement, alone, self.tasks[alone].phrasings[0], True) for movement in movements_of(motion)]
 
-    def _read(self, asked: Sequence[tuple[Motion, str, Question]]) -> list[list[Scores]]:
-        """Scores of each phrasing of what is asked; of a movement with its mirror image the mean over both."""
-        both = [
-            [motion, image] if self.mirrored and (image := mirror_image(motion)) else [motion]
-            for motion, _, _ in asked
-        ]
-        each = zip(both, asked, strict=True)
-        scores = iter(self._scores([(m, task, words) for motions, (_, task, words) in each for m in motions]))
-        return [[_mean(way) for way in zip(*islice(scores, len(motions)), strict=True)] for motions in both]
-
-    def _scores(self, asked: Sequence[tuple[Motion, str, Question]]) -> list[list[Scores]]:
-        """Scores of each phrasing of what is asked; a motion is read once for all that is asked of it, and what is
-        asked of it twice is weighed once."""
-        together: dict[tuple[tuple[int, ...], ...], dict[tuple[str, tuple[str, ...]], list[int]]] = {}
-        for i, (motion, task, question) in enumerate(asked):
+    def _read(self, asked: Sequence[tuple[Motion, str, Question, bool]]) -> list[list[Scores]]:
+        """Scores of each phrasing of what is asked; of a movement with its mirror image the mean over both. A
+        movement is read once for all that is asked of it, and what is asked of it twice is weighed once."""
+        motions: dict[tuple[tuple[int, ...], ...], Motion] = {}
+        together: dict[
+            tuple[tuple[int, ...], ...], dict[tuple[Any, str, tuple[str, ...], bool], list[int]]
+        ] = {}
+        for i, (motion, task, question, whole) in enumerate(asked):
             turns = (question,) if isinstance(question, str) else tuple(question)
-            of_motion = together.setdefault(tuple(map(tuple, as_it_is(motion))), {})
-            of_motion.setdefault((task, turns), []).append(i)
+            image = mirror_image(motion) if self.mirrored else []
+            both = {tuple(map(tuple, as_it_is(m))): m for m in ([motion, image] if image else [motion])}
+            motions.update(both)
+            for key in both:
+                together.setdefault(key, {}).setdefault((tuple(both), task, turns, whole), []).append(i)
         prefixes, questions, ways = [], [], []
-        for of_motion in together.values():
-            motion = asked[next(iter(of_motion.values()))[0]][0]
-            texts = [[self._question(motion, way) for way in self._ways(*one)] for one in of_motion]
+        for key, of_motion in together.items():
+            motion = motions[key]
+            texts = [[self._question(motion, w) for w in self._ways(task, t)] for _, task, t, _ in of_motion]
             longest = max(len(text) for of_one in texts for text in of_one)
             prefixes.append(
                 self.encoder.fit(motion, self.bundle["max_length"] - longest - self.max_new_tokens)
             )
-            trees = [self.choices[task] for task, _ in of_motion]
             questions.append(
-                [(text, tree) for of_one, tree in zip(texts, trees, strict=True) for text in of_one]
+                [
+                    Asked(text, self.choices[one[1]], one, one[3])
+                    for one, of_one in zip(of_motion, texts, strict=True)
+                    for text in of_one
+                ]
             )
             ways.append(list(map(len, texts)))
-        found: dict[int, list[Scores]] = {}
+        found: list[list[list[Scores]]] = [[] for _ in asked]
         for of_motion, many, row in zip(
             together.values(), ways, score(self.model, prefixes, questions), strict=True
         ):
             each = iter(row)
             for mine, n in zip(of_motion.values(), many, strict=True):
                 scores = list(islice(each, n))
-                found |= {i: scores for i in mine}
-        return [found[i] for i in range(len(asked))]
+                for i in mine:
+                    found[i].append(scores)
+        return [[_mean(way) for way in zip(*of_one, strict=True)] for of_one in found]
 
     def _alone(self, name: str) -> str | None:
         """The task that asks of one movement what task `name` compares two by; None where none does."""
@@ -257,20 +264,20 @@ class Answerer:
         others = [words for words in self.tasks[task].phrasings if words != turns[-1]]
         return [question, *([*turns[:-1], words] for words in others[: self.bundle.get("phrasings", 1) - 1])]
 
-    def _weighed(self, name: str, ways: Sequence[Scores], fitted: TaskCalibration) -> Weighed:
+    def _weighed(self, name: str, ways: Sequence[Scores], fitted: TaskCalibration, whole: bool) -> Weighed:
         task, tree, scores = self.tasks[name], self.choices[name], _mean(ways)
         strange = self.calibration.strange(scores.familiar)
         if task.kind == "regression":
             assert task.plausible is not None
             numbers = np.asarray(tree.answers)
-            low, middle, high = (quantile(numbers, scores.probability, q) for q in (0.05, 0.5, 0.95))
-            alone = [quantile(numbers, way.probability, 0.5) for way in ways]
+            low, middle, high = (quantile(numbers, scores.probability, q) for q in SHARES)
+            alone = [quantile(numbers, way.probability, SHARES[1]) for way in ways]
             more = fitted.widen or 0.0
             return Weighed(
                 task.answer(middle),
                 low=round(max(min(low - more, middle), task.plausible[0]), task.decimals),
                 high=round(min(max(high + more, middle), task.plausible[1]), task.decimals),
-                mean=float(numbers @ scores.probability),
+                mean=float(numbers @ scores.probability) if whole else None,
                 mass=scores.mass,
                 promised=fitted.promised,
                 familiar=scores.familiar,
@@ -467,8 +474,8 @@ def answer_all(
     together = by_motion[["task", "question", "number"]].agg(list).reset_index()
     trials = read_tokens(tokens).select(["trial", "tokens", ERROR]).to_pandas().set_index("trial")
     movements, errors = trials["tokens"], trials[ERROR]
-    of_both = storage.read_json(storage.join(bundle, "bundle.json")).get("mirrored")
-    images = read_images(tokens, settings.splits) if of_both else {}
+    described = storage.read_json(storage.join(bundle, "bundle.json"))
+    images = read_images(tokens, settings.splits) if described.get("mirrored") else {}
     others = [None if pd.isna(trial) else trial for trial in together["other"]]
     together = together.assign(
         tokens=together["trial"].map(movements),
@@ -476,8 +483,10 @@ def answer_all(
         other=[movements[trial] if trial else None for trial in others],
         other_image=[images.get(trial) if trial else None for trial in others],
     )
-    # Movements of alike length together: little is padding.
-    together = together.iloc[np.argsort(together["tokens"].str.len(), kind="stable")]
+    # Movements that are of alike length with what is asked of them together: little is padding.
+    asked_words = together["question"].map(lambda questions: sum(_SPOKEN + q.count(" ") for q in questions))
+    length = together["tokens"].str.len() + described.get("phrasings", 1) * asked_words
+    together = together.iloc[np.argsort(length, kind="stable")]
     gpu: dict[str, Any] = {"num_gpus": 1} if ray.cluster_resources().get("GPU", 0) else {}
     answering = (
         ray.data.from_arrow(pa.Table.from_pandas(together, preserve_index=False))

@@ -38,7 +38,7 @@ from biomechgpt.tasks import Tasks
 from biomechgpt.tokenizer import MotionTokenizer, is_mirrored, read_views, require_same_tokenizer
 from biomechgpt.training import TrainingSettings, fit
 
-VERSION = 3
+VERSION = 4
 FACTS_SAID = 6
 """Facts in a description of motion pre-training."""
 STAND_IN = "local stand-in (a small Gemma 3 trained here)"

@@ -126,10 +126,12 @@ def tenth_of(parts: int) -> int:
 def weigh_all(
     answerer: Answerer, movements: Sequence[Movement], asked: Sequence[tuple[str, Question]]
 ) -> list[list[Weighed]]:
-    """The same questions about each movement, a batch at a time."""
+    """The same questions about each movement, a batch at a time, numbers with their means."""
     found: list[list[Weighed]] = []
     for at in range(0, len(movements), AT_ONCE):
         some = movements[at : at + AT_ONCE]
-        flat = answerer.weigh([(movement, task, words) for movement in some for task, words in asked])
+        flat = answerer.weigh(
+            [(movement, task, words) for movement in some for task, words in asked], whole=True
+        )
         found += [flat[i : i + len(asked)] for i in range(0, len(flat), len(asked))]
     return found

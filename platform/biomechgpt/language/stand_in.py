@@ -17,6 +17,8 @@ from biomechgpt.settings import Settings
 
 SPECIALS = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
 
+SPEAKERS = ["user", "model"]
+
 # Gemma's, without the parts for images and system turns.
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
@@ -40,7 +42,8 @@ class StandInSettings(Settings):
 
 
 def train_text_tokenizer(texts: Iterable[str], vocabulary: int) -> "transformers.PreTrainedTokenizerFast":
-    """A byte-level BPE with Gemma's special tokens; digits stand apart, as in Gemma's."""
+    """A byte-level BPE with Gemma's special tokens; as in Gemma's, digits stand apart and who speaks is a token."""
+    texts = sorted(texts)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -56,7 +59,7 @@ def train_text_tokenizer(texts: Iterable[str], vocabulary: int) -> "transformers
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(sorted(texts), trainer)
+    tokenizer.train_from_iterator(texts + SPEAKERS * len(texts), trainer)
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token="<bos>",
