@@ -30,7 +30,8 @@ class Answerer:
     def read(self, tokenizer, movements, masks):
         return [tokens.tolist() for tokens in tokenizer.encode(movements, masks)]
 
-    def weigh(self, asked):
+    def weigh(self, asked, whole):
+        assert whole  # numbers' means are wanted
         found = []
         for motion, task, _ in asked:
             bent = float(np.mean(motion))
@@ -56,8 +57,8 @@ class OfBoth(Answerer):
             for both in zip(*(read(tokenizer, m, masks) for m in (movements, images)), strict=True)
         ]
 
-    def weigh(self, asked):
-        return super().weigh([([*motion.tokens, *motion.image], *words) for motion, *words in asked])
+    def weigh(self, asked, whole):
+        return super().weigh([([*motion.tokens, *motion.image], *words) for motion, *words in asked], whole)
 
 
 def movement(frames=100, bent=slice(60, 80)):
