@@ -162,6 +162,20 @@ def test_an_answer_over_phrasings_is_their_mean_whichever_of_them_was_asked(bund
                 assert low <= task.parse(one.text) <= high
 
 
+def test_a_number_and_its_interval_are_those_of_its_whole_distribution(bundle):
+    answerer = Answerer(bundle[1].uri)
+    answerer.mirrored, answerer.bundle["phrasings"] = True, 3
+    movements = [Mirrored([7] * 20, [3] * 20), [*range(20)]]
+    for task in (t for t in answerer.tasks.values() if t.kind == "regression"):
+        asked = [(movement, task.name, task.phrasings[0]) for movement in movements]
+        for one, whole in zip(answerer.weigh(asked), answerer.weigh(asked, whole=True), strict=True):
+            assert (one.text, one.low, one.high, one.by_phrasing) == (
+                whole.text, whole.low, whole.high, whole.by_phrasing
+            )  # fmt: skip
+            assert (one.mean, one.familiar) == (None, whole.familiar)
+            assert whole.low < whole.mean < whole.high
+
+
 def test_a_mixed_batch_is_answered_in_order_and_as_each_alone(bundle):
     answerer = Answerer(bundle[1].uri)
     tasks = list(answerer.tasks.values())
