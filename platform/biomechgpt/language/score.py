@@ -98,11 +98,15 @@ class _Answer:
     whole: bool
     parts: dict[bytes, list[_Open]] = field(default_factory=dict)
 
+    @property
+    def every(self) -> list[_Open]:
+        return [q for of_one in self.parts.values() for q in of_one]
+
     def next(self, least: float) -> np.ndarray:
         """Tokens to read next, of those that others follow and whose own likelihood is known and enough, of numbers
         those that a quantile lies behind; the likeliest in any case, as long as no answer is complete. And what
         follows them, where that is one."""
-        tree, every = self.tree, [q for of_one in self.parts.values() for q in of_one]
+        tree, every = self.tree, self.every
         unread = tree.inner[(every[0].place[tree.inner] < 0) & np.isfinite(every[0].total[tree.inner])]
         if tree.numbers:  # what only one number begins with is that number
             unread = unread[tree.answers_after[unread] > 1]
@@ -127,7 +131,7 @@ class _Answer:
         """Which of these tokens to follow for the quantiles: those with one among their numbers, or with one that
         may be. Where that is not certain, first those between whose numbers others lie (12.x and 120.x after 12):
         they tell where."""
-        tree, every = self.tree, [q for of_one in self.parts.values() for q in of_one]
+        tree, every = self.tree, self.every
         lowest, highest = tree.range
         begin, end = lowest[nodes], highest[nodes] + 1
         may, sure = np.zeros(len(nodes), dtype=bool), np.zeros(len(nodes), dtype=bool)
