@@ -76,7 +76,7 @@ def _ratios(answerer: Answerer, trials: list[Any], options: argparse.Namespace) 
     asked = sum(len(pairs) for _, pairs in trials)
     encoder = answerer.encoder
     # Of alike length together: prompts here, trials with all that is asked of them there.
-    whole = sorted(trials, key=lambda t: len(t[0]) + sum(len(encoder.question(q)) for _, q in t[1]))
+    trials = sorted(trials, key=lambda t: len(t[0]) + sum(len(encoder.question(q)) for _, q in t[1]))
     prompts = [(tokens, question) for tokens, pairs in trials for _, question in pairs]
     prompts.sort(key=lambda prompt: len(prompt[0]) + len(encoder.question(prompt[1])))
 
@@ -89,7 +89,7 @@ def _ratios(answerer: Answerer, trials: list[Any], options: argparse.Namespace) 
     def weigh() -> float:
         started = time.perf_counter()
         for at in range(0, len(trials), options.batch):
-            some = whole[at : at + options.batch]
+            some = trials[at : at + options.batch]
             answerer.weigh([(tokens, task, words) for tokens, pairs in some for task, words in pairs])
         return asked / (time.perf_counter() - started)
 

@@ -31,8 +31,10 @@ class Choices:
 
     @cached_property
     def inner(self) -> np.ndarray:
-        """Tokens that others follow, (M,) in order: what a model has to read."""
-        return np.unique(self.parent[self.parent >= 0])
+        """Tokens that others follow, (M,) in order: what a model has to read. What only one number begins with is
+        that number, and need not be."""
+        inner = np.unique(self.parent[self.parent >= 0])
+        return inner[self.answers_after[inner] > 1] if self.numbers else inner
 
     @cached_property
     def numbers(self) -> bool:
@@ -72,7 +74,7 @@ class Choices:
 
     @cached_property
     def only(self) -> np.ndarray:
-        """The one token that may follow each, where others follow that, else -1, (N,)."""
+        """The one token that may follow each, where that has to be read too, else -1, (N,)."""
         only = np.full(len(self.token), -1)
         alone = np.flatnonzero(np.bincount(self.parent[self.parent >= 0], minlength=len(only)) == 1)
         child, _ = self.after(alone)

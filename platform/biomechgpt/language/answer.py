@@ -213,7 +213,7 @@ class Answerer:
             motions.update(both)
             for key in both:
                 together.setdefault(key, {}).setdefault((tuple(both), task, turns, whole), []).append(i)
-        prefixes, questions, ways = [], [], []
+        prefixes, questions, owners = [], [], []
         for key, of_motion in together.items():
             motion = motions[key]
             texts = [[self._question(motion, w) for w in self._ways(task, t)] for _, task, t, _ in of_motion]
@@ -221,24 +221,19 @@ class Answerer:
             prefixes.append(
                 self.encoder.fit(motion, self.bundle["max_length"] - longest - self.max_new_tokens)
             )
-            questions.append(
-                [
-                    Asked(text, self.choices[one[1]], one, one[3])
-                    for one, of_one in zip(of_motion, texts, strict=True)
-                    for text in of_one
-                ]
-            )
-            ways.append(list(map(len, texts)))
-        found: list[list[list[Scores]]] = [[] for _ in asked]
-        for of_motion, many, row in zip(
-            together.values(), ways, score(self.model, prefixes, questions), strict=True
-        ):
-            each = iter(row)
-            for mine, n in zip(of_motion.values(), many, strict=True):
-                scores = list(islice(each, n))
+            ways = [
+                (one, way, text)
+                for one, of_one in zip(of_motion, texts, strict=True)
+                for way, text in enumerate(of_one)
+            ]
+            questions.append([Asked(text, self.choices[one[1]], one, one[3]) for one, _, text in ways])
+            owners.append([(of_motion[one], way) for one, way, _ in ways])
+        found: list[dict[int, list[Scores]]] = [{} for _ in asked]
+        for of_row, row in zip(owners, score(self.model, prefixes, questions), strict=True):
+            for (mine, way), scores in zip(of_row, row, strict=True):
                 for i in mine:
-                    found[i].append(scores)
-        return [[_mean(way) for way in zip(*of_one, strict=True)] for of_one in found]
+                    found[i].setdefault(way, []).append(scores)
+        return [[_mean(scores) for scores in of_one.values()] for of_one in found]
 
     def _alone(self, name: str) -> str | None:
         """The task that asks of one movement what task `name` compares two by; None where none does."""

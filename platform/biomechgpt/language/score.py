@@ -108,8 +108,6 @@ class _Answer:
         follows them, where that is one."""
         tree, every = self.tree, self.every
         unread = tree.inner[(every[0].place[tree.inner] < 0) & np.isfinite(every[0].total[tree.inner])]
-        if tree.numbers:  # what only one number begins with is that number
-            unread = unread[tree.answers_after[unread] > 1]
         if not len(unread):
             return unread
         if least > 0:
@@ -124,8 +122,7 @@ class _Answer:
             if tree.numbers and not self.whole:
                 unread = unread[self._holding(unread)]
         after = tree.only[unread]
-        after = after[after >= 0]
-        return np.union1d(unread, after[tree.answers_after[after] > 1] if tree.numbers else after)
+        return np.union1d(unread, after[after >= 0])
 
     def _holding(self, nodes: np.ndarray) -> np.ndarray:
         """Which of these tokens to follow for the quantiles: those with one among their numbers, or with one that
