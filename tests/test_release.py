@@ -76,3 +76,20 @@ def test_workflow_runs_the_whole_suite_on_every_supported_python():
     ]
     assert job["strategy"]["matrix"]["python"] == supported
     assert any(step.get("run", "").startswith("make test") for step in job["steps"])
+
+
+def test_hooks_run_installed_tools_without_a_network():
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    assert {repo["repo"] for repo in config["repos"]} == {"local"}
+    hooks = {hook["id"]: hook for repo in config["repos"] for hook in repo["hooks"]}
+    assert all(hook["language"] == "system" for hook in hooks.values())
+    assert all(hook["entry"].startswith(".venv/bin/") for hook in hooks.values())
+    assert {
+        "ruff-check",
+        "ruff-format",
+        "mypy",
+        "import-linter",
+        "yaml",
+        "toml",
+        "large-files",
+    } <= hooks.keys()
