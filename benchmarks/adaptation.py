@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from biomechgpt import artifact
-from biomechgpt.artifact import Artifact
 from biomechgpt.cohort import CohortSettings, make_cohort
-from biomechgpt.settings import load, override, validate
-from biomechgpt.skeleton import TRACKED
+from biomechgpt.core import artifact
+from biomechgpt.core.artifact import Artifact
+from biomechgpt.core.settings import load, override, validate
+from biomechgpt.motion.skeleton import TRACKED
 from biomechgpt.tokenizer import MotionTokenizer, TokenizerSettings, make_tokenizer
 from biomechgpt.tokenizer.train import LEGS, held_out, read_trials, squared_errors
 

@@ -31,12 +31,12 @@ import torch
 from memory import SIZES
 from transformers import DynamicCache, Gemma3ForCausalLM, Gemma3TextConfig
 
-from biomechgpt import artifact, storage
-from biomechgpt.dialogue.choices import Choices
-from biomechgpt.dialogue.questions import read_questions, read_tasks
-from biomechgpt.language import model as network
-from biomechgpt.language.answer import Answerer
-from biomechgpt.language.score import SHARES, Asked, quantile, score
+from biomechgpt.answering.answerer import Answerer
+from biomechgpt.answering.scoring import SHARES, Asked, quantile, score
+from biomechgpt.core import artifact, storage
+from biomechgpt.language import network
+from biomechgpt.prompts.answer_trie import Choices
+from biomechgpt.questions.dataset import read_questions, read_tasks
 from biomechgpt.tokenizer import read_tokens
 
 

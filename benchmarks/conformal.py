@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from biomechgpt import artifact, storage
+from biomechgpt.answering.answerer import AnswerSettings, make_answers, read_answers
+from biomechgpt.answering.calibration import fit_labels, fit_numbers, prediction_set, soften
 from biomechgpt.cohort import CohortSettings, make_cohort
-from biomechgpt.dialogue.questions import QuestionsSettings, make_questions, read_tasks
-from biomechgpt.evaluation.trust import trust
-from biomechgpt.language.answer import AnswerSettings, make_answers, read_answers
-from biomechgpt.language.calibration import fit_labels, fit_numbers, prediction_set, soften
-from biomechgpt.settings import load, override
-from biomechgpt.tasks import Task
+from biomechgpt.core import artifact, storage
+from biomechgpt.core.settings import load, override
+from biomechgpt.evaluation.calibration_metrics import trust
+from biomechgpt.questions.dataset import QuestionsSettings, make_questions, read_tasks
+from biomechgpt.questions.tasks import Task
 from biomechgpt.tokenizer import TokensSettings, make_tokens
 
 

@@ -11,12 +11,12 @@ import argparse
 import json
 import math
 
-from biomechgpt import cluster, settings
+from biomechgpt.answering.answerer import with_parsed
 from biomechgpt.cohort import CohortSettings, make_cohort
-from biomechgpt.dialogue.questions import QuestionsSettings, make_questions, read_questions, read_tasks
+from biomechgpt.core import cluster, settings
 from biomechgpt.evaluation import baselines
 from biomechgpt.evaluation.metrics import main_figure, score
-from biomechgpt.language.answer import with_parsed
+from biomechgpt.questions.dataset import QuestionsSettings, make_questions, read_questions, read_tasks
 from biomechgpt.tokenizer import TokenizerSettings, TokensSettings, make_tokenizer, make_tokens, read_tokens
 
 PAPER = {

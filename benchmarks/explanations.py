@@ -12,10 +12,8 @@ import json
 
 import numpy as np
 
-from biomechgpt import artifact, storage
-from biomechgpt.dialogue.questions import read_questions
-from biomechgpt.language.answer import Answerer
-from biomechgpt.language.explain import (
+from biomechgpt.answering.answerer import Answerer
+from biomechgpt.answering.explain import (
     explain,
     strength,
     tenth_of,
@@ -24,9 +22,11 @@ from biomechgpt.language.explain import (
     without_joints,
     without_tokens,
 )
-from biomechgpt.skeleton import INDEX
+from biomechgpt.cohort.shards import read_shard
+from biomechgpt.core import artifact, storage
+from biomechgpt.motion.skeleton import INDEX
+from biomechgpt.questions.dataset import read_questions
 from biomechgpt.tokenizer import MotionTokenizer
-from biomechgpt.trial import read_shard
 
 TIMES = 5
 """Random parts for each explained one."""

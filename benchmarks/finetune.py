@@ -26,12 +26,13 @@ import numpy as np
 import torch
 from memory import SIZES, random_model
 
-from biomechgpt.dialogue.chat import Encoder, Tree, batch_trees, motion_vocabulary
-from biomechgpt.language import model as network
+from biomechgpt.language import network
+from biomechgpt.language.batches import plan_batches
 from biomechgpt.language.finetune import AdapterSettings, with_adapter
-from biomechgpt.language.samples import plan_batches
-from biomechgpt.language.stand_in import StandInSettings, new_model, save, train_text_tokenizer
-from biomechgpt.tasks import load_tasks
+from biomechgpt.language.tiny_gemma import StandInSettings, new_model, save, train_text_tokenizer
+from biomechgpt.prompts.encoding import Encoder, Tree, motion_vocabulary
+from biomechgpt.prompts.packing import batch_trees
+from biomechgpt.questions.tasks import load_tasks
 
 CODES, ROOM, RATE = 512, 1024, 1e-3
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -23,12 +23,13 @@ import numpy as np
 import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
-from biomechgpt.dialogue.chat import Tree, batch_trees
+from biomechgpt.core.settings import load
+from biomechgpt.core.training import TrainingSettings, deepspeed_config
 from biomechgpt.experiment.pipeline import LanguageSettings
-from biomechgpt.language import model as network
+from biomechgpt.language import network
 from biomechgpt.language.finetune import LAYERS, AdapterSettings, with_adapter
-from biomechgpt.settings import load
-from biomechgpt.training import TrainingSettings, deepspeed_config
+from biomechgpt.prompts.encoding import Tree
+from biomechgpt.prompts.packing import batch_trees
 
 CONFIGS = Path(__file__).parents[1] / "configs/language"
 # As published with the weights.

@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 import yaml
 
-from biomechgpt import artifact, storage
-from biomechgpt.artifact import Artifact
-from biomechgpt.dialogue.questions import QuestionsSettings, make_questions, read_questions
+from biomechgpt.answering.answerer import Answerer
+from biomechgpt.answering.scoring import Asked, quantile, score
+from biomechgpt.core import artifact, storage
+from biomechgpt.core.artifact import Artifact
+from biomechgpt.core.settings import load, override
 from biomechgpt.experiment.pipeline import LanguageSettings
-from biomechgpt.language import model as network
-from biomechgpt.language.answer import Answerer
+from biomechgpt.language import network
 from biomechgpt.language.finetune import make_model
-from biomechgpt.language.score import Asked, quantile, score
-from biomechgpt.settings import load, override
-from biomechgpt.tasks import load_tasks
+from biomechgpt.questions.dataset import QuestionsSettings, make_questions, read_questions
+from biomechgpt.questions.tasks import load_tasks
 from biomechgpt.tokenizer import read_tokens
 
 FORMS: dict[str, Any] = {

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, distributed, multiprocessing, nn
 from vector_quantize_pytorch import VectorQuantize
 
-from biomechgpt.tokenizer.model import perplexity
-from biomechgpt.tokenizer.quantizer import Ema, QuantizerSettings
+from biomechgpt.tokenizer.network import perplexity
+from biomechgpt.tokenizer.quantizers import Ema, QuantizerSettings
 
 SAMPLES, LENGTH = 64, 16
 

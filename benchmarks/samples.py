@@ -11,10 +11,11 @@ import time
 import numpy as np
 import torch
 
-from biomechgpt.dialogue.chat import Encoder, batch_trees
-from biomechgpt.language.model import TreeModel, extend_vocabulary, quiet
-from biomechgpt.language.stand_in import StandInSettings, new_model, train_text_tokenizer
-from biomechgpt.tasks import load_tasks
+from biomechgpt.language.network import TreeModel, extend_vocabulary, quiet
+from biomechgpt.language.tiny_gemma import StandInSettings, new_model, train_text_tokenizer
+from biomechgpt.prompts.encoding import Encoder
+from biomechgpt.prompts.packing import batch_trees
+from biomechgpt.questions.tasks import load_tasks
 
 
 def main() -> None:

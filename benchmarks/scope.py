@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from biomechgpt import artifact, storage
-from biomechgpt.dialogue.questions import read_tasks
-from biomechgpt.dialogue.recognition import Recognizer
-from biomechgpt.language import model as network
-from biomechgpt.language.answer import Answerer
-from biomechgpt.settings import read_yaml
-from biomechgpt.tasks import REFUSED, askable
+from biomechgpt.answering.answerer import Answerer
+from biomechgpt.core import artifact, storage
+from biomechgpt.core.settings import read_yaml
+from biomechgpt.language import network
+from biomechgpt.questions.dataset import read_tasks
+from biomechgpt.questions.intent import Recognizer
+from biomechgpt.questions.tasks import REFUSED, askable
 from biomechgpt.tokenizer import read_tokens
 
 QUESTIONS = Path(__file__).with_name("scope.yaml")

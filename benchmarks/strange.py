@@ -18,11 +18,11 @@ import numpy as np
 import pyarrow.dataset
 from sklearn.metrics import roc_auc_score
 
-from biomechgpt import artifact, storage
-from biomechgpt.dialogue.chat import as_it_is
-from biomechgpt.language import model as network
-from biomechgpt.language.answer import Answerer
-from biomechgpt.skeleton import HIGH_RAD, INDEX, LOW_RAD, N_JOINTS, NAMES
+from biomechgpt.answering.answerer import Answerer
+from biomechgpt.core import artifact, storage
+from biomechgpt.language import network
+from biomechgpt.motion.skeleton import HIGH_RAD, INDEX, LOW_RAD, N_JOINTS, NAMES
+from biomechgpt.prompts.encoding import as_it_is
 from biomechgpt.tokenizer import MotionTokenizer, rmse_deg
 
 Movement = np.ndarray

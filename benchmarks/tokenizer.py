@@ -27,10 +27,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from biomechgpt import artifact, cluster, storage, trial
-from biomechgpt.artifact import Artifact
-from biomechgpt.settings import load, override
-from biomechgpt.skeleton import N_JOINTS
+from biomechgpt.core import artifact, cluster, storage
+from biomechgpt.core.artifact import Artifact
+from biomechgpt.core.settings import load, override
+from biomechgpt.motion import trial
+from biomechgpt.motion.skeleton import N_JOINTS
 from biomechgpt.tokenizer import (
     MotionTokenizer,
     TokenizerSettings,
@@ -38,7 +39,7 @@ from biomechgpt.tokenizer import (
     make_tokenizer,
     make_tokens,
 )
-from biomechgpt.tokenizer.model import MotionVQVAE
+from biomechgpt.tokenizer.network import MotionVQVAE
 
 CONFIGS = Path(__file__).parents[1] / "configs/tokenizer"
 TRIALS = 64

@@ -21,11 +21,11 @@ import pyarrow as pa
 from sklearn.metrics import f1_score
 
 from biomechgpt.cohort import CohortSettings, make_cohort, read_table
+from biomechgpt.core.settings import load, override
 from biomechgpt.evaluation.baselines import ROCKET_SEES, Trees, histograms, linear
-from biomechgpt.evaluation.rocket import MiniRocket
-from biomechgpt.settings import load, override
-from biomechgpt.skeleton import N_JOINTS
-from biomechgpt.tasks import Tasks, load_tasks
+from biomechgpt.evaluation.minirocket import MiniRocket
+from biomechgpt.motion.skeleton import N_JOINTS
+from biomechgpt.questions.tasks import Tasks, load_tasks
 from biomechgpt.tokenizer import (
     MotionTokenizer,
     TokenizerSettings,

@@ -2,9 +2,9 @@
 
 from pydantic import Field
 
-from biomechgpt import artifact
-from biomechgpt.job import run_job
-from biomechgpt.language.answer import AnswerSettings, make_answers
+from biomechgpt.answering.answerer import AnswerSettings, make_answers
+from biomechgpt.core import artifact
+from biomechgpt.core.job import run_job
 
 
 class Job(AnswerSettings):

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from biomechgpt.cohort import CohortSettings, make_cohort
-from biomechgpt.job import run_job
+from biomechgpt.core.job import run_job
 
 
 class Job(CohortSettings):

@@ -2,9 +2,9 @@
 
 from pydantic import Field
 
-from biomechgpt import artifact
-from biomechgpt.dialogue.questions import QuestionsSettings, make_questions
-from biomechgpt.job import run_job
+from biomechgpt.core import artifact
+from biomechgpt.core.job import run_job
+from biomechgpt.questions.dataset import QuestionsSettings, make_questions
 
 
 class Job(QuestionsSettings):

@@ -1,7 +1,7 @@
 """Variants x seeds in the paper's two tables, its columns beside ours."""
 
+from biomechgpt.core.job import run_job
 from biomechgpt.experiment.compare import CompareSettings, run_compare
-from biomechgpt.job import run_job
 
 if __name__ == "__main__":
     run_job(CompareSettings, run_compare)

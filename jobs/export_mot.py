@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from biomechgpt import artifact
 from biomechgpt.cohort.export import export_mot
-from biomechgpt.job import run_job
-from biomechgpt.settings import Settings
+from biomechgpt.core import artifact
+from biomechgpt.core.job import run_job
+from biomechgpt.core.settings import Settings
 
 
 class Job(Settings):

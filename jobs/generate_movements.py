@@ -2,9 +2,9 @@
 
 from pydantic import Field
 
-from biomechgpt import artifact
+from biomechgpt.core import artifact
+from biomechgpt.core.job import run_job
 from biomechgpt.evaluation.generation import GenerateSettings, make_generated
-from biomechgpt.job import run_job
 
 
 class Job(GenerateSettings):

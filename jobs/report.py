@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from biomechgpt import storage
-from biomechgpt.evaluation import summary, table, write_report
-from biomechgpt.job import run_job
-from biomechgpt.settings import Settings
+from biomechgpt.core import storage
+from biomechgpt.core.job import run_job
+from biomechgpt.core.settings import Settings
+from biomechgpt.evaluation import answers_table, summary, write_report
 
 
 class Job(Settings):
@@ -16,7 +16,7 @@ class Job(Settings):
 def main(settings: Job) -> object:
     uri = settings.answers
     if not uri.endswith(".parquet"):
-        uri = storage.join(uri, table.FILE)
+        uri = storage.join(uri, answers_table.FILE)
     print(summary(write_report(uri, settings.output)))
     return storage.join(settings.output, "report.html")
 

@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from biomechgpt import artifact
+from biomechgpt.core import artifact
+from biomechgpt.core.job import run_job
+from biomechgpt.core.settings import Settings
 from biomechgpt.evaluation import write_codebook
-from biomechgpt.job import run_job
-from biomechgpt.settings import Settings
 
 
 class Job(Settings):

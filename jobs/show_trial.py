@@ -5,13 +5,14 @@ import pandas as pd
 import pyarrow.dataset
 from pydantic import Field
 
-from biomechgpt import artifact, storage
-from biomechgpt.cohort import drawing, readers
-from biomechgpt.cohort.readers import ReaderSettings
-from biomechgpt.cohort.resampling import resample
-from biomechgpt.job import run_job
-from biomechgpt.settings import InputError, Settings
-from biomechgpt.trial import from_row
+from biomechgpt.core import artifact, storage
+from biomechgpt.core.job import run_job
+from biomechgpt.core.settings import InputError, Settings
+from biomechgpt.motion import plots
+from biomechgpt.motion.resampling import resample
+from biomechgpt.motion.trial import from_row
+from biomechgpt.recordings import readers
+from biomechgpt.recordings.readers import ReaderSettings
 
 
 class Job(Settings):
@@ -34,7 +35,7 @@ def _of_file(settings: Job, uri: str) -> bytes:
     missing = int(np.isnan(recording.angles_rad).sum())
     whole = pd.DataFrame(recording.angles_rad).interpolate(limit_direction="both").fillna(0).to_numpy()
     angles_rad, pelvis = resample(recording.time_s, whole, recording.pelvis, settings.frame_rate_hz)
-    return drawing.trial_png(
+    return plots.trial_png(
         angles_rad,
         pelvis,
         settings.frame_rate_hz,
@@ -55,7 +56,7 @@ def _of_cohort(settings: Job) -> bytes:
         raise InputError(f"{settings.cohort}: expected a trial {settings.trial!r}, found none of that name")
     t = from_row(rows[0])
     known = [f"{name} {value}" for name, value in t.annotations.items() if value is not None]
-    return drawing.trial_png(
+    return plots.trial_png(
         t.angles_rad,
         t.pelvis,
         t.frame_rate_hz,

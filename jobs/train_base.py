@@ -2,9 +2,9 @@
 
 from pydantic import Field
 
-from biomechgpt import artifact
-from biomechgpt.job import run_job
-from biomechgpt.language.base import BaseSettings, make_base
+from biomechgpt.core import artifact
+from biomechgpt.core.job import run_job
+from biomechgpt.language.pretrain import BaseSettings, make_base
 
 
 class Job(BaseSettings):

@@ -2,8 +2,8 @@
 
 from pydantic import Field
 
-from biomechgpt import artifact
-from biomechgpt.job import run_job
+from biomechgpt.core import artifact
+from biomechgpt.core.job import run_job
 from biomechgpt.tokenizer import TokenizerSettings, make_tokenizer
 
 

@@ -22,16 +22,18 @@ from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 
-from biomechgpt import artifact, figure
-from biomechgpt.cohort import facts, readers, recordings
-from biomechgpt.cohort.quality import QualitySettings
-from biomechgpt.cohort.readers import ReaderSettings
-from biomechgpt.dialogue.chat import Mirrored, Movement, Person, as_it_is, mirror_image, movements_of
+from biomechgpt.core import artifact
+from biomechgpt.core.settings import InputError, Settings, validate
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.tracking import TrackingSettings
-from biomechgpt.settings import InputError, Settings, validate
-from biomechgpt.skeleton import NAMES
-from biomechgpt.tasks import askable
+from biomechgpt.motion import kinematics, parameters
+from biomechgpt.motion.skeleton import NAMES
+from biomechgpt.prompts.encoding import Mirrored, Movement, Person, as_it_is, mirror_image, movements_of
+from biomechgpt.questions.tasks import askable
+from biomechgpt.recordings import readers
+from biomechgpt.recordings.load import prepare
+from biomechgpt.recordings.quality import QualitySettings
+from biomechgpt.recordings.readers import ReaderSettings
 from serve import examples, fhir
 from serve.guard import ApiError, Guard, response
 from serve.model import QUIET, Model
@@ -176,7 +178,7 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
         given = [sure(answer, wanted, about["usual_s"], duration_s) for answer in given]
         # Of two movements a fact would not say which it is of.
         single = not isinstance(motion, Person) and len(movements_of(motion)) == 1
-        if single and any(stated := [facts.stated(a.text) for a in given]):
+        if single and any(stated := [parameters.stated(a.text) for a in given]):
             known = await measured()
             for answer, said in zip(given, stated, strict=True):
                 answer.facts = stated_facts(said, known)
@@ -212,7 +214,7 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
 
         async def measured() -> dict[str, float | None]:
             mask, rate_hz = recorded.joint_mask(), about["frame_rate_hz"]
-            return await asyncio.to_thread(facts.measure, angles, pelvis, rate_hz, mask)
+            return await asyncio.to_thread(parameters.measure, angles, pelvis, rate_hz, mask)
 
         made = Answers(
             answers=await answers(
@@ -257,11 +259,11 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
         about = await ask(model.describe)
         recorded, angles, pelvis, _ = await read(about, recording)
         movement, _ = await ask(model.tokenize, angles, recorded.joint_mask())
-        points = await asyncio.to_thread(figure.points_m, angles, pelvis, ground="frame")
+        points = await asyncio.to_thread(kinematics.points_m, angles, pelvis, ground="frame")
         drawn = {
             "frame_rate_hz": recorded.frame_rate_hz,
-            "points": figure.POINTS,
-            "bones": figure.BONES,
+            "points": kinematics.POINTS,
+            "bones": kinematics.BONES,
             "positions_m": np.round(points.astype(float), 3).tolist(),
         }
         (tokens,), images = as_it_is(movement), mirror_image(movement)
@@ -310,9 +312,9 @@ def api(settings: ServeSettings, model: DeploymentHandle, key: str) -> FastAPI:
         if given.refused:
             raise ApiError("bad_recording", given.text)
         (told,) = await ask(model.explain, angles, recorded.joint_mask(), [(task, words)])
-        points = dict.fromkeys(figure.POINTS, 0.0)
+        points = dict.fromkeys(kinematics.POINTS, 0.0)
         for joint, weight in told.joints.items():
-            points[figure.PIVOTS[joint]] += weight
+            points[kinematics.PIVOTS[joint]] += weight
         return Explanation(
             answer=given,
             of=told.of,
@@ -425,7 +427,7 @@ def _load(
             "too_large", f"{name}: expected at most {settings.max_frames} frames, found {len(found.time_s)}"
         )
     rate_hz = about["frame_rate_hz"]
-    angles, pelvis, repaired = recordings.prepare(name, found, settings.quality, rate_hz)
+    angles, pelvis, repaired = prepare(name, found, settings.quality, rate_hz)
     duration_s = len(angles) / rate_hz
     recorded = Recorded(
         name=name,

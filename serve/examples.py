@@ -4,10 +4,10 @@ from functools import cache
 
 import numpy as np
 
-from biomechgpt.cohort import simulator
-from biomechgpt.cohort.readers import opensim
-from biomechgpt.cohort.simulator import SimulatorSettings
-from biomechgpt.trial import Trial
+from biomechgpt import simulator
+from biomechgpt.motion.trial import Trial
+from biomechgpt.recordings.readers import opensim
+from biomechgpt.simulator import SimulatorSettings
 
 RATE_HZ = 60.0
 SETTINGS = SimulatorSettings(scale=0.1, seed=20_240, lasts_s=(5, 13))

@@ -8,10 +8,10 @@ from threading import Event
 
 from pydantic import Field
 
-from biomechgpt import cluster, storage
+from biomechgpt.core import cluster, storage
+from biomechgpt.core.settings import InputError, Settings, load
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.tracking import CHAMPION, TrackingSettings
-from biomechgpt.settings import InputError, Settings, load
 from serve import app, model
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from ray import serve
 
-from biomechgpt import artifact, cluster, storage
-from biomechgpt.cohort import facts, gait
-from biomechgpt.dialogue.chat import Movement, as_it_is
+from biomechgpt.core import artifact, cluster, storage
+from biomechgpt.motion import gait, parameters
+from biomechgpt.prompts.encoding import Movement, as_it_is
 from serve.schema import About
 
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
@@ -22,9 +22,9 @@ class Model:
     def __init__(self, bundle: str, batch_size: int, batch_wait_s: float) -> None:
         import torch
 
-        from biomechgpt.dialogue.recognition import Recognizer
-        from biomechgpt.language import model as network
-        from biomechgpt.language.answer import Answerer
+        from biomechgpt.answering.answerer import Answerer
+        from biomechgpt.language import network
+        from biomechgpt.questions.intent import Recognizer
         from biomechgpt.tokenizer import MotionTokenizer, require_same_tokenizer
 
         network.quiet()
@@ -82,7 +82,7 @@ class Model:
         self, angles_rad: np.ndarray, joint_mask: np.ndarray, asked: list[tuple[str, str]]
     ) -> list[Any]:
         """As `language.explain.explain`."""
-        from biomechgpt.language.explain import explain
+        from biomechgpt.answering.explain import explain
 
         return await asyncio.to_thread(explain, self.answerer, self.motion, angles_rad, joint_mask, asked)
 
@@ -94,7 +94,7 @@ class Model:
         step = self.motion.tokens_per_step
         angles = self.motion.decode([np.asarray(tokens[: len(tokens) // step * step])])[0]
         rate_hz = self.motion.frame_rate_hz
-        return facts.measure(angles, gait.walked(angles, rate_hz), rate_hz)
+        return parameters.measure(angles, gait.walked(angles, rate_hz), rate_hz)
 
     async def recognise(self, question: str, among: list[str]) -> str | None:
         """As `dialogue.recognition.Recognizer.task`."""

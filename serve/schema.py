@@ -5,10 +5,10 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, Field
 
-from biomechgpt.cohort import facts
-from biomechgpt.cohort.facts import FACTS
-from biomechgpt.skeleton import NAMES
-from biomechgpt.tasks import REFUSED
+from biomechgpt.motion import parameters
+from biomechgpt.motion.parameters import FACTS
+from biomechgpt.motion.skeleton import NAMES
+from biomechgpt.questions.tasks import REFUSED
 
 LONGEST = 2000
 """Characters of a question."""
@@ -150,7 +150,7 @@ def stated_facts(said: dict[str, float], known: dict[str, float | None]) -> list
                 stated=value,
                 measured=None if measured is None else round(measured, fact.decimals),
                 agrees=measured is not None and abs(measured - value) <= fact.tolerance,
-                usual=facts.usual(name),
+                usual=parameters.usual(name),
             )
         )
     return found

@@ -13,12 +13,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("BIOMECHGPT_API_KEY", "the-key-of-the-tests")
 # Many tests train on two workers, which one GPU has no room for. CUDA_VISIBLE_DEVICES=0 runs the others on it.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-# Ray's workers import what a test defines.
-os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+TESTS = Path(__file__).parent
+# Ray's workers import the functions that a test defines, so they need every folder of tests on their path.
+_FOLDERS = [str(TESTS), *sorted(str(folder) for folder in TESTS.iterdir() if folder.is_dir())]
+os.environ["PYTHONPATH"] = os.pathsep.join([*_FOLDERS, os.environ.get("PYTHONPATH", "")])
 ROOT = Path(__file__).parents[1]
 REAL = Path(__file__).parents[2] / "shared" / "data"
 # Appended: platform/ must not come before the standard library's module of that name.
-sys.path.append(str(ROOT))
+sys.path += [*_FOLDERS[1:], str(ROOT)]
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks at groups
@@ -34,7 +36,7 @@ def ray_cluster():
     """A local Ray for the whole run of the suite."""
     import ray
 
-    from biomechgpt import cluster
+    from biomechgpt.core import cluster
 
     cluster.connect()
     yield
@@ -52,7 +54,7 @@ class Tiny:
 
     def made(self, kind: str) -> Any:
         """The artifact of a kind that the evaluation came from, its checksums verified."""
-        from biomechgpt import artifact
+        from biomechgpt.core import artifact
 
         waiting = [self.evaluation]
         while waiting[0].kind != kind:
@@ -64,8 +66,8 @@ class Tiny:
 @pytest.fixture(scope="session")
 def tiny(ray_cluster, tmp_path_factory):
     """The whole path on the tiny settings, once for all tests that need something trained."""
+    from biomechgpt.core.settings import load
     from biomechgpt.experiment.pipeline import PipelineSettings, run_pipeline
-    from biomechgpt.settings import load
 
     folder = tmp_path_factory.mktemp("tiny")
     os.chdir(ROOT)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from biomechgpt.skeleton import NAMES, NECK
+from biomechgpt.motion.skeleton import NAMES, NECK
 
 PELVIS = ("pelvis_tilt", "pelvis_list", "pelvis_rotation", "pelvis_tx", "pelvis_ty", "pelvis_tz")
 HEADER = "Coordinates\nversion=1\nnRows={rows}\nnColumns={columns}\ninDegrees=yes\n\nendheader\n"

@@ -10,14 +10,13 @@ import pytest
 import torch
 from transformers import Gemma3Config, Gemma3ForCausalLM, Gemma3ForConditionalGeneration
 
-from biomechgpt import artifact, storage
-from biomechgpt.dialogue.questions import QuestionsSettings, make_questions
-from biomechgpt.language import finetune, stand_in
-from biomechgpt.language import model as network
-from biomechgpt.language.base import BaseSettings, check, make_base
-from biomechgpt.tasks import load_tasks
+from biomechgpt.core import artifact, storage
+from biomechgpt.language import finetune, network, tiny_gemma
+from biomechgpt.language.pretrain import BaseSettings, check, make_base
+from biomechgpt.questions.dataset import QuestionsSettings, make_questions
+from biomechgpt.questions.tasks import load_tasks
 from biomechgpt.tokenizer import MotionTokenizer
-from biomechgpt.tokenizer.model import LossSettings, MotionVQVAE, NetworkSettings
+from biomechgpt.tokenizer.network import LossSettings, MotionVQVAE, NetworkSettings
 from conftest import ROOT
 
 CONFIGS = ROOT / "configs"
@@ -25,7 +24,7 @@ TASKS = load_tasks(CONFIGS / "tasks")
 CODES = 32
 WINDOW = 16
 # Six layers: in Gemma's pattern five look through the window and one sees everything.
-SIZE = stand_in.StandInSettings(
+SIZE = tiny_gemma.StandInSettings(
     vocabulary=320, hidden_size=64, intermediate_size=64, layers=6, heads=2, key_value_heads=1, head_dim=32,
     sliding_window=WINDOW,
 )  # fmt: skip
@@ -54,12 +53,12 @@ def codebook():
 
 
 def text_tokenizer():
-    return stand_in.train_text_tokenizer([text for task in TASKS.values() for text in task.phrasings], 320)
+    return tiny_gemma.train_text_tokenizer([text for task in TASKS.values() for text in task.phrasings], 320)
 
 
 def new_text_model(tokenizer):
     torch.manual_seed(0)
-    return stand_in.new_model(tokenizer, SIZE)
+    return tiny_gemma.new_model(tokenizer, SIZE)
 
 
 def new_image_model(tokenizer):
@@ -68,7 +67,7 @@ def new_image_model(tokenizer):
     vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
               "image_size": 28, "patch_size": 14}  # fmt: skip
     config = Gemma3Config(
-        text_config=stand_in.new_model(tokenizer, SIZE).config,
+        text_config=tiny_gemma.new_model(tokenizer, SIZE).config,
         vision_config=vision,
         mm_tokens_per_image=4,
         image_token_index=3,
@@ -137,7 +136,7 @@ def room(tmp_path_factory, codebook):
 def base(request, room, tmp_path_factory):
     """(the form's name, the base artifact of a checkpoint in that form): what `name: folder` becomes."""
     folder, tokenizer = tmp_path_factory.mktemp(request.param), text_tokenizer()
-    stand_in.save(FORMS[request.param][0](tokenizer), tokenizer, folder)
+    tiny_gemma.save(FORMS[request.param][0](tokenizer), tokenizer, folder)
     # As on the hub.
     generation = {"do_sample": True, "top_k": 64, "top_p": 0.95, "cache_implementation": "hybrid",
                   "bos_token_id": 2, "eos_token_id": [1, 5], "pad_token_id": 0}  # fmt: skip

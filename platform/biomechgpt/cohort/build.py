@@ -18,17 +18,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 
-from biomechgpt import artifact, cluster, storage, trial
-from biomechgpt.artifact import Artifact
-from biomechgpt.cohort import annotations, recordings, simulator
+from biomechgpt import simulator
+from biomechgpt.cohort import annotations
 from biomechgpt.cohort.annotations import AnnotationMap, Row
-from biomechgpt.cohort.quality import QualitySettings, content_hash, find_duplicates
-from biomechgpt.cohort.readers import ReaderSettings
-from biomechgpt.cohort.recordings import Folder
-from biomechgpt.cohort.simulator import SimulatorSettings
+from biomechgpt.cohort.folder import ANNOTATIONS, Folder, labels, load_trial, open_folder
 from biomechgpt.cohort.splits import SPLITS, SplitSettings, assign
-from biomechgpt.settings import InputError, Settings, load
-from biomechgpt.skeleton import N_JOINTS
+from biomechgpt.core import artifact, cluster, storage
+from biomechgpt.core.artifact import Artifact
+from biomechgpt.core.settings import InputError, Settings, load
+from biomechgpt.motion import trial
+from biomechgpt.motion.skeleton import N_JOINTS
+from biomechgpt.recordings.quality import QualitySettings, content_hash, find_duplicates
+from biomechgpt.recordings.readers import ReaderSettings
+from biomechgpt.simulator import SimulatorSettings
 
 _VERSION = 4
 _NO_ROW = "no row in "
@@ -97,7 +99,7 @@ def make_cohort(settings: CohortSettings, root: str) -> Artifact:
             "cohort", _VERSION, plain, {}, lambda uri: _simulate(settings, uri), root, data="synthetic"
         )
     mapped = None if settings.annotations is None else load(AnnotationMap, settings.annotations)
-    folder = recordings.open_folder(settings.recordings, mapped)
+    folder = open_folder(settings.recordings, mapped)
     annotations.refuse(annotations.contradictions(folder.rows, settings.plausible))
     # The files' contents decide, not where they are.
     plain = settings.model_dump(mode="json", include={*shape, "readers", "quality", "strict"}) | {
@@ -159,7 +161,7 @@ def _record(
     settings: CohortSettings, folder: Folder, mapped: AnnotationMap | None, uri: str
 ) -> dict[str, Any]:
     bad = _check(settings, folder)
-    tables = [recordings.ANNOTATIONS] if mapped is None else mapped.tables
+    tables = [ANNOTATIONS] if mapped is None else mapped.tables
     good = [row for row in folder.rows if row.path not in bad]
     reasons = bad | {path: _NO_ROW + " or ".join(tables) for path in folder.unannotated}
     quarantined = [{"path": path, "reason": reasons[path]} for path in sorted(reasons)]
@@ -170,7 +172,7 @@ def _record(
     def table_of(_: str, rows: list[Row]) -> pa.Table:
         files = ((storage.read_bytes(storage.join(where, row.path)), row) for row in rows)
         return trial.table(
-            (recordings.load(content, row, how, judged_by, rate_hz) for content, row in files), columns
+            (load_trial(content, row, how, judged_by, rate_hz) for content, row in files), columns
         )
 
     rows = _by_participant(good)
@@ -210,7 +212,7 @@ def _split(rows: list[Row], settings: SplitSettings) -> dict[str, str]:
         if site is not None:
             sites.setdefault(row.participant, set()).add(f"{site:g}" if isinstance(site, float) else site)
     return assign(
-        recordings.labels(rows),
+        labels(rows),
         settings,
         designated=_designated(rows),
         sites={name: frozenset(at) for name, at in sites.items()},
@@ -229,7 +231,7 @@ def _check(settings: CohortSettings, folder: Folder) -> dict[str, str]:
         row: Row = pickle.loads(item["row"])
         try:
             content = storage.read_bytes(storage.join(where, row.path))
-            made = recordings.load(content, row, how, judged_by, rate_hz)
+            made = load_trial(content, row, how, judged_by, rate_hz)
         except InputError as error:
             return {"reason": str(error), "file": "", "angles": ""}
         except Exception as error:  # whatever one file in a thousand holds, the others go on
@@ -462,7 +464,9 @@ def _write(
     how = settings.splits.decided(designated).model_dump(mode="json")
     storage.write_json(storage.join(uri, "splits.json"), {**how, "participants": dict(sorted(split.items()))})
     storage.write_json(storage.join(uri, "cohort.json"), card)
-    from biomechgpt.cohort import card as page  # draws: nothing that every reader of a cohort has to load
+    from biomechgpt.cohort import (
+        data_card as page,  # draws: nothing that every reader of a cohort has to load
+    )
 
     page.write(uri, columns, quarantined, data, rate_hz)
     keep = ("participants", "trials", "hours")

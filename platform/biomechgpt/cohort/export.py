@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from biomechgpt import artifact, cluster, storage, trial
-from biomechgpt.artifact import Artifact
-from biomechgpt.cohort.readers import opensim
-from biomechgpt.cohort.recordings import ANNOTATIONS
-from biomechgpt.settings import InputError
+from biomechgpt.cohort.folder import ANNOTATIONS
+from biomechgpt.core import artifact, cluster, storage
+from biomechgpt.core.artifact import Artifact
+from biomechgpt.core.settings import InputError
+from biomechgpt.motion import trial
+from biomechgpt.recordings.readers import opensim
 
 _VERSION = 1
 

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from biomechgpt.settings import InputError, Settings
+from biomechgpt.core.settings import InputError, Settings
 
 SPLITS = ("train", "validation", "test")
 

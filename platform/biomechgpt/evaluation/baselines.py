@@ -22,12 +22,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from xgboost import XGBClassifier, XGBRegressor
 
-from biomechgpt import cluster, storage
-from biomechgpt.artifact import Artifact
-from biomechgpt.evaluation.rocket import MiniRocket
-from biomechgpt.skeleton import N_JOINTS
-from biomechgpt.tasks import Task, Tasks
-from biomechgpt.trial import read_shard
+from biomechgpt.cohort.shards import read_shard
+from biomechgpt.core import cluster, storage
+from biomechgpt.core.artifact import Artifact
+from biomechgpt.evaluation.minirocket import MiniRocket
+from biomechgpt.motion.skeleton import N_JOINTS
+from biomechgpt.questions.tasks import Task, Tasks
 
 FOLDS = 3
 SPACE = {

@@ -15,12 +15,12 @@ import pyarrow.dataset
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from biomechgpt import storage
-from biomechgpt.artifact import Artifact
-from biomechgpt.cohort import drawing
+from biomechgpt.core import storage
+from biomechgpt.core.artifact import Artifact
 from biomechgpt.evaluation.report import render
-from biomechgpt.figure import BONES, POINTS, points_m
-from biomechgpt.skeleton import INDEX, JOINTS, N_JOINTS, NAMES, TRACKED
+from biomechgpt.motion import plots
+from biomechgpt.motion.kinematics import BONES, POINTS, points_m
+from biomechgpt.motion.skeleton import INDEX, JOINTS, N_JOINTS, NAMES, TRACKED
 from biomechgpt.tokenizer import MotionTokenizer, read_tokens
 
 PAGE = "codebook.html"
@@ -339,16 +339,16 @@ def _line(degrees: np.ndarray, low: float, high: float, *, back: bool = False) -
 def _ranks(count: np.ndarray) -> str:
     """Share of tokens of each code, the most frequent first."""
     share = np.sort(count[count > 0])[::-1] / count.sum()
-    with drawing.style():
+    with plots.style():
         figure = Figure(figsize=(5.4, 2.6))
         axes = figure.add_subplot()
-        axes.plot(np.arange(1, len(share) + 1), 100 * share, color=drawing.RIGHT, linewidth=1.5)
+        axes.plot(np.arange(1, len(share) + 1), 100 * share, color=plots.RIGHT, linewidth=1.5)
         axes.axhline(100 / len(count), color="#999", linewidth=1, linestyle="--")
         axes.set(xlabel="code, by its rank", ylabel="% of tokens", yscale="log", xlim=(1, len(count)))
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
-        return drawing.svg(figure)
+        return plots.svg(figure)
 
 
 def _training(history: Sequence[Mapping[str, float]]) -> str:
@@ -356,12 +356,12 @@ def _training(history: Sequence[Mapping[str, float]]) -> str:
     if not history:
         return ""
     steps = [row["step"] for row in history]
-    with drawing.style():
+    with plots.style():
         figure = Figure(figsize=(5.4, 2.6))
         axes = figure.add_subplot()
-        for name, colour in (("codes_used", drawing.TRUNK), ("perplexity", drawing.RIGHT)):
+        for name, colour in (("codes_used", plots.TRUNK), ("perplexity", plots.RIGHT)):
             label = name.replace("_", " ")
             axes.plot(steps, [row[name] for row in history], color=colour, linewidth=1.5, label=label)
         axes.set(xlabel="training step", ylim=(0, None))
         axes.legend(frameon=False)
-        return drawing.svg(figure)
+        return plots.svg(figure)

@@ -6,17 +6,18 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from biomechgpt import artifact, cluster, storage
-from biomechgpt.artifact import Artifact
-from biomechgpt.cohort.facts import FACTS, Facts, make_facts, read_facts
-from biomechgpt.dialogue.questions import read_tasks
-from biomechgpt.evaluation import baselines, table
-from biomechgpt.evaluation.measure import GROUPS
+from biomechgpt.answering.answerer import WEIGHED, read_answers
+from biomechgpt.cohort.parameters import make_facts, read_facts
+from biomechgpt.core import artifact, cluster, storage
+from biomechgpt.core.artifact import Artifact
+from biomechgpt.core.settings import Settings
+from biomechgpt.evaluation import answers_table, baselines
 from biomechgpt.evaluation.metrics import main_figure
 from biomechgpt.evaluation.report import write_report
-from biomechgpt.language.answer import WEIGHED, read_answers
-from biomechgpt.language.base import STAND_IN
-from biomechgpt.settings import Settings
+from biomechgpt.evaluation.statistics import GROUPS
+from biomechgpt.language.pretrain import STAND_IN
+from biomechgpt.motion.parameters import FACTS, Facts
+from biomechgpt.questions.dataset import read_tasks
 from biomechgpt.tokenizer import read_tokens
 
 VERSION = 3
@@ -83,8 +84,8 @@ def make_evaluation(answers: Artifact, settings: EvaluationSettings, root: str) 
             "draws": settings.draws,
             "seed": settings.seed,
         }
-        content = storage.join(uri, table.FILE)
-        table.write(content, whole.merge(_people(trials, measured), on="trial", how="left"), about)
+        content = storage.join(uri, answers_table.FILE)
+        answers_table.write(content, whole.merge(_people(trials, measured), on="trial", how="left"), about)
         metrics = write_report(content, uri)
         return {name: main_figure(by["model"])[1] for name, by in metrics["tasks"].items() if "model" in by}
 

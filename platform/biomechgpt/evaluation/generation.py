@@ -17,17 +17,17 @@ from pydantic import Field
 from scipy import linalg
 from scipy.spatial.distance import pdist
 
-from biomechgpt import artifact, storage
-from biomechgpt.artifact import Artifact
-from biomechgpt.cohort import gait
-from biomechgpt.cohort.readers import opensim
-from biomechgpt.cohort.recordings import ANNOTATIONS
-from biomechgpt.dialogue.questions import read_questions, read_tasks
-from biomechgpt.language.answer import Answerer
-from biomechgpt.language.generate import SamplingSettings, describe_to_motion, go_on
-from biomechgpt.settings import InputError
-from biomechgpt.skeleton import HIGH_RAD, LOW_RAD
-from biomechgpt.tasks import Task
+from biomechgpt.answering.answerer import Answerer
+from biomechgpt.answering.generate import SamplingSettings, describe_to_motion, go_on
+from biomechgpt.cohort.folder import ANNOTATIONS
+from biomechgpt.core import artifact, storage
+from biomechgpt.core.artifact import Artifact
+from biomechgpt.core.settings import InputError
+from biomechgpt.motion import gait
+from biomechgpt.motion.skeleton import HIGH_RAD, LOW_RAD
+from biomechgpt.questions.dataset import read_questions, read_tasks
+from biomechgpt.questions.tasks import Task
+from biomechgpt.recordings.readers import opensim
 from biomechgpt.tokenizer import MotionTokenizer, read_tokens
 
 VERSION = 1

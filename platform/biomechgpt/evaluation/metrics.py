@@ -15,8 +15,8 @@ import pandas as pd
 from scipy import stats
 from sklearn import metrics as sk
 
-from biomechgpt.cohort.facts import FACTS, stated
-from biomechgpt.tasks import Task
+from biomechgpt.motion.parameters import FACTS, stated
+from biomechgpt.questions.tasks import Task
 
 UNPARSED = "(no answer)"
 """Stands for an answer in which no label could be recognised; counts as a wrong label."""

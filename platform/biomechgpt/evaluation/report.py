@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from biomechgpt import storage
-from biomechgpt.cohort import drawing
-from biomechgpt.cohort.facts import FACTS
-from biomechgpt.evaluation import table
-from biomechgpt.evaluation.measure import SOURCES, measure
+from biomechgpt.core import storage
+from biomechgpt.evaluation import answers_table
+from biomechgpt.evaluation.calibration_metrics import SHARES
 from biomechgpt.evaluation.metrics import MAIN, confusion, description, main_figure
-from biomechgpt.evaluation.trust import SHARES
+from biomechgpt.evaluation.statistics import SOURCES, measure
+from biomechgpt.motion import plots
+from biomechgpt.motion.parameters import FACTS
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
@@ -26,10 +26,10 @@ def write_report(answers: str, folder: str, *, codebook: str | None = None) -> d
 
     answers: URI of an evaluation's answers.parquet. codebook: where the codebook's page is, as a link in `folder`.
     """
-    rows, about = table.read(answers)
+    rows, about = answers_table.read(answers)
     metrics = measure(rows, about)
-    with drawing.style():
-        plots = {name: _plot(name, of_task) for name, of_task in rows.groupby("task", sort=False)}
+    with plots.style():
+        drawn = {name: _plot(name, of_task) for name, of_task in rows.groupby("task", sort=False)}
         trusted = {
             name: _reliability(name, by["model"]["trust"])
             for name, by in metrics["tasks"].items()
@@ -41,7 +41,7 @@ def write_report(answers: str, folder: str, *, codebook: str | None = None) -> d
         about=about,
         metrics=metrics,
         sources=SOURCES,
-        plots=plots,
+        plots=drawn,
         joints=joints,
         trusted=trusted,
         paper=paper(),
@@ -87,7 +87,7 @@ def summary(metrics: dict[str, Any]) -> str:
 
 
 def _svg(figure: Any) -> str:
-    text = drawing.svg(figure)
+    text = plots.svg(figure)
     plt.close(figure)
     return text
 

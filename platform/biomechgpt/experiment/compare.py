@@ -12,16 +12,16 @@ import pandas as pd
 import ray
 from pydantic import Field
 
-from biomechgpt import artifact, cluster, storage
-from biomechgpt.artifact import Artifact
-from biomechgpt.evaluation import measure as measures
-from biomechgpt.evaluation import paper, table
+from biomechgpt.core import artifact, cluster, storage
+from biomechgpt.core.artifact import Artifact
+from biomechgpt.core.settings import Settings, override, plain
+from biomechgpt.evaluation import answers_table, paper
+from biomechgpt.evaluation import statistics as measures
 from biomechgpt.evaluation.metrics import main_figure
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.pipeline import PipelineSettings, check, measure, train, with_seed
 from biomechgpt.experiment.tracking import TrackingSettings
-from biomechgpt.settings import Settings, override, plain
-from biomechgpt.tasks import Tasks
+from biomechgpt.questions.tasks import Tasks
 
 VERSION = 1
 F1_TASKS = ("activity", "impaired", "diagnosis", "assistive_device", "falls_history")
@@ -163,9 +163,9 @@ def _paired(settings: CompareSettings, runs: list[dict[str, Any]]) -> list[dict[
     said: dict[str, list[pd.DataFrame]] = {}
     asked: dict[str, Tasks] = {}
     for run in runs if others else ():
-        answers, about = table.read(storage.join(run["evaluation"], table.FILE))
+        answers, about = answers_table.read(storage.join(run["evaluation"], answers_table.FILE))
         said.setdefault(run["variant"], []).append(answers[answers["source"] == "model"])
-        asked[run["variant"]] = table.tasks_of(about)
+        asked[run["variant"]] = answers_table.tasks_of(about)
     found = []
     for name in others:
         for task in [t for n, t in asked[first].items() if n in asked[name] and t.annotated]:

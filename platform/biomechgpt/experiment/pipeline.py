@@ -10,24 +10,24 @@ from typing import Any
 
 from pydantic import Field
 
-from biomechgpt import storage
-from biomechgpt.artifact import Artifact
+from biomechgpt.answering.answerer import AnswerSettings, make_answers
 from biomechgpt.cohort import CohortSettings, make_cohort
-from biomechgpt.dialogue.questions import QuestionsSettings, make_questions
+from biomechgpt.core import storage
+from biomechgpt.core.artifact import Artifact
+from biomechgpt.core.settings import InputError, Settings, override
 from biomechgpt.evaluation import (
     EvaluationSettings,
+    answers_table,
     make_evaluation,
     summary,
-    table,
     write_codebook,
     write_report,
 )
-from biomechgpt.language import base as base_room
-from biomechgpt.language.answer import AnswerSettings, make_answers
-from biomechgpt.language.base import BaseSettings, make_base
+from biomechgpt.language import pretrain as base_room
 from biomechgpt.language.finetune import FinetuneSettings, make_model
-from biomechgpt.settings import InputError, Settings, override
-from biomechgpt.tasks import load_tasks
+from biomechgpt.language.pretrain import BaseSettings, make_base
+from biomechgpt.questions.dataset import QuestionsSettings, make_questions
+from biomechgpt.questions.tasks import load_tasks
 from biomechgpt.tokenizer import TokenizerSettings, TokensSettings, make_tokenizer, make_tokens
 
 
@@ -117,7 +117,9 @@ def run_pipeline(settings: PipelineSettings) -> Artifact:
     made = train(settings)
     evaluation = measure(made.model, settings.answers, settings.evaluation, settings.root)
     codebook = write_codebook(made.tokens, settings.output)
-    metrics = write_report(evaluation.path(table.FILE), settings.output, codebook=codebook.rsplit("/", 1)[-1])
+    metrics = write_report(
+        evaluation.path(answers_table.FILE), settings.output, codebook=codebook.rsplit("/", 1)[-1]
+    )
     print(f"\n{summary(metrics)}\n")
     print(
         f"report: {storage.join(settings.output, 'report.html')}  ({time.time() - began:.0f} s in this run)"

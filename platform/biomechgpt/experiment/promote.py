@@ -8,12 +8,12 @@ from typing import Any
 
 from pydantic import Field
 
-from biomechgpt import artifact
-from biomechgpt.artifact import Artifact
+from biomechgpt.core import artifact
+from biomechgpt.core.artifact import Artifact
+from biomechgpt.core.settings import InputError, Settings
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.pipeline import validate
 from biomechgpt.experiment.tracking import TrackingSettings
-from biomechgpt.settings import InputError, Settings
 
 RULE = (
     "highest mean over seeds of the validation score (mean over tasks of weighted F1 or Pearson r); "

@@ -9,12 +9,12 @@ from typing import Any
 from pydantic import Field, model_validator
 from ray import tune
 
-from biomechgpt import artifact, cluster, storage
-from biomechgpt.artifact import Artifact
+from biomechgpt.core import artifact, cluster, storage
+from biomechgpt.core.artifact import Artifact
+from biomechgpt.core.settings import InputError, Settings, override, plain
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.pipeline import PipelineSettings, check, train, validate, with_seed
 from biomechgpt.experiment.tracking import TrackingSettings
-from biomechgpt.settings import InputError, Settings, override, plain
 
 VERSION = 1
 STUDY = "study"

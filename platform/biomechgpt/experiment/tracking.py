@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import Field
 
-from biomechgpt.artifact import Artifact
-from biomechgpt.settings import InputError, Settings
+from biomechgpt.core.artifact import Artifact
+from biomechgpt.core.settings import InputError, Settings
 
 SQLITE = "sqlite:///"
 REGISTERED = "biomechgpt"

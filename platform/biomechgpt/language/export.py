@@ -11,12 +11,12 @@ from typing import Any
 import jinja2
 import torch
 
-from biomechgpt import artifact, storage
-from biomechgpt.artifact import Artifact
-from biomechgpt.dialogue.questions import read_tasks
-from biomechgpt.language import model as network
-from biomechgpt.language.stand_in import save
-from biomechgpt.settings import InputError
+from biomechgpt.core import artifact, storage
+from biomechgpt.core.artifact import Artifact
+from biomechgpt.core.settings import InputError
+from biomechgpt.language import network
+from biomechgpt.language.tiny_gemma import save
+from biomechgpt.questions.dataset import read_tasks
 
 VERSION = 1
 

@@ -14,18 +14,17 @@ import numpy as np
 from pydantic import Field, model_validator
 from torch import nn
 
-from biomechgpt import artifact, storage
-from biomechgpt.artifact import Artifact
-from biomechgpt.dialogue.chat import Encoder, motion_vocabulary
-from biomechgpt.dialogue.questions import read_questions, read_tasks
-from biomechgpt.language import base as base_room
-from biomechgpt.language import model as network
-from biomechgpt.language import stand_in
-from biomechgpt.language.answer import calibrate
-from biomechgpt.language.samples import SampleSettings, TreeTrainee, read_trees
-from biomechgpt.settings import InputError, Settings
+from biomechgpt.answering.answerer import calibrate
+from biomechgpt.core import artifact, storage
+from biomechgpt.core.artifact import Artifact
+from biomechgpt.core.settings import InputError, Settings
+from biomechgpt.core.training import TrainingSettings, fit
+from biomechgpt.language import network, tiny_gemma
+from biomechgpt.language import pretrain as base_room
+from biomechgpt.language.batches import SampleSettings, TreeTrainee, read_trees
+from biomechgpt.prompts.encoding import Encoder, motion_vocabulary
+from biomechgpt.questions.dataset import read_questions, read_tasks
 from biomechgpt.tokenizer import read_images, read_views, require_same_tokenizer
-from biomechgpt.training import TrainingSettings, fit
 
 VERSION = 10
 # Every linear layer of the language model; not those of the vision tower that Gemma 3 4B brings along.
@@ -138,7 +137,7 @@ class _QLoRA(TreeTrainee):
 
         with TemporaryDirectory() as folder:
             if self.settings.adapter is None:
-                stand_in.save(self.adapted, self.tokenizer, folder)
+                tiny_gemma.save(self.adapted, self.tokenizer, folder)
                 storage.upload(folder, storage.join(self.uri, "base"))
             else:
                 # The base's own embedding lies in the base; the trained rows are in the adapter all the same.

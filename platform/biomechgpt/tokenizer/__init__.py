@@ -1,6 +1,6 @@
 """The motion tokenizer: a VQ-VAE, its training, and movement to tokens and back."""
 
-from biomechgpt.tokenizer.encode import (
+from biomechgpt.tokenizer.motion_tokenizer import (
     ERROR,
     MotionTokenizer,
     TokensSettings,

@@ -8,14 +8,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from biomechgpt import artifact
-from biomechgpt.artifact import Artifact
 from biomechgpt.cohort import read_table
-from biomechgpt.settings import InputError, Settings
-from biomechgpt.skeleton import N_JOINTS, NAMES, PARTS, TRACKED
-from biomechgpt.tokenizer.encode import MotionTokenizer
-from biomechgpt.tokenizer.model import LossSettings, MotionVQVAE, NetworkSettings, perplexity
-from biomechgpt.training import Trainee, TrainingSettings, fit
+from biomechgpt.core import artifact
+from biomechgpt.core.artifact import Artifact
+from biomechgpt.core.settings import InputError, Settings
+from biomechgpt.core.training import Trainee, TrainingSettings, fit
+from biomechgpt.motion.skeleton import N_JOINTS, NAMES, PARTS, TRACKED
+from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
+from biomechgpt.tokenizer.network import LossSettings, MotionVQVAE, NetworkSettings, perplexity
 
 VERSION = 2
 LEGS = np.isin(np.arange(N_JOINTS), PARTS["legs"])

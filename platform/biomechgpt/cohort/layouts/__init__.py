@@ -14,7 +14,7 @@ from typing import Protocol
 from biomechgpt.cohort.annotations import Row
 from biomechgpt.cohort.layouts import opencap, pose2sim
 from biomechgpt.cohort.layouts.session import COLUMNS, Session
-from biomechgpt.settings import InputError
+from biomechgpt.core.settings import InputError
 
 __all__ = ["LAYOUTS", "Session", "find", "merge"]
 

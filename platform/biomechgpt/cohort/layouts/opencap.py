@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from biomechgpt.cohort.layouts.session import Session, number
-from biomechgpt.settings import InputError
+from biomechgpt.core.settings import InputError
 
 _METADATA = ("sessionMetadata.yaml", "metadata.yaml")
 _KINEMATICS = "OpenSimData/Kinematics"

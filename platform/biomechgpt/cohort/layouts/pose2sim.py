@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from biomechgpt.cohort.layouts.session import Session, number
-from biomechgpt.settings import InputError
+from biomechgpt.core.settings import InputError
 
 _CONFIG, _KINEMATICS = "Config.toml", "kinematics"
 _PERSON = re.compile(r"_P(\d+)(?=[_.])")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from biomechgpt.settings import InputError
+from biomechgpt.core.settings import InputError
 
 COLUMNS: dict[str, str] = {"height_m": "number", "mass_kg": "number", "age": "number", "sex": "text"}
 """Annotations that metadata files may state, and what they hold."""

@@ -1,0 +1,404 @@
+"""The data card: what is in a cohort, how it was read, and how it moves beside published norms.
+
+`data_card.json` for programs, `data_card.html` for people, both in the cohort's artifact. A task tallies a
+shard, tallies add up: memory does not grow with the cohort. Knows the shards and what was quarantined;
+knows nothing about how they were made.
+"""
+
+import pickle
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+import jinja2
+import numpy as np
+import pyarrow.parquet as pq
+from matplotlib.figure import Figure
+
+from biomechgpt.cohort.splits import SPLITS
+from biomechgpt.core import cluster, storage
+from biomechgpt.motion import gait, norms, plots
+from biomechgpt.motion.outcome_measures import KINDS
+from biomechgpt.motion.skeleton import HIGH_RAD, JOINTS, LOW_RAD, N_JOINTS, NAMES
+from biomechgpt.motion.trial import FIXED, Trial, from_row
+
+JSON, HTML = "data_card.json", "data_card.html"
+
+_DEMOGRAPHICS = ("age", "sex", "site")
+_ORIGINS = tuple(name for name in ("source", "reading", "repaired") if name in FIXED.names)
+"""What is known of how a trial came here."""
+_BINS = 120
+_DURATIONS_S = (0.0, 2, 5, 10, 15, 20, 30, 60, 120, 300, 3600)
+_VALUES = 200
+"""Different values of a column that are counted apart; a free-text column has no end of them."""
+_GROUPS = 12
+"""Groups of people whose walking is kept apart."""
+_WALKS = 60
+"""Walks that are listed one by one."""
+_QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+
+
+@dataclass
+class Tally:
+    """Counts over some trials of a cohort; two of different participants add up.
+
+    trials, people, samples, sampled: Counters by split, and by (column, split); `samples` are trials with
+    a value, `sampled` participants with one. values, valued: by column, then value (numbers to 3 digits).
+    unrecorded, angles, outside: (34,) trials, (34, bins) frames, (34,) frames. walking: {group: sums over
+    gait cycles}. walks: cadence, speed and where the speed is from, of the first ones.
+    """
+
+    trials: Counter = field(default_factory=Counter)
+    people: Counter = field(default_factory=Counter)
+    samples: Counter = field(default_factory=Counter)
+    sampled: Counter = field(default_factory=Counter)
+    values: dict[str, Counter] = field(default_factory=dict)
+    valued: dict[str, Counter] = field(default_factory=dict)
+    frames: int = 0
+    durations: np.ndarray = field(default_factory=lambda: np.zeros(len(_DURATIONS_S) - 1, dtype=int))
+    unrecorded: np.ndarray = field(default_factory=lambda: np.zeros(N_JOINTS, dtype=int))
+    angles: np.ndarray = field(default_factory=lambda: np.zeros((N_JOINTS, _BINS), dtype=int))
+    outside: np.ndarray = field(default_factory=lambda: np.zeros(N_JOINTS, dtype=int))
+    walking: dict[str, "Cycles"] = field(default_factory=dict)
+    walks: list[dict[str, Any]] = field(default_factory=list)
+    walked: Counter = field(default_factory=Counter)
+
+    def add(self, other: "Tally") -> None:
+        for mine, others in (
+            (self.trials, other.trials),
+            (self.people, other.people),
+            (self.samples, other.samples),
+            (self.sampled, other.sampled),
+            (self.walked, other.walked),
+        ):
+            mine.update(others)
+        for known, more in ((self.values, other.values), (self.valued, other.valued)):
+            for column, counts in more.items():
+                known[column] = Counter(dict((known.get(column, Counter()) + counts).most_common(_VALUES)))
+        self.frames += other.frames
+        for name in ("durations", "unrecorded", "angles", "outside"):
+            getattr(self, name).__iadd__(getattr(other, name))
+        for group, cycles in other.walking.items():
+            self.cycles(group).add(cycles)
+        self.walks = (self.walks + other.walks)[:_WALKS]
+
+    def cycles(self, group: str) -> "Cycles":
+        """A group's sums; those of one group more than are kept apart go to `others`."""
+        full = len(self.walking) >= _GROUPS and group not in self.walking
+        return self.walking.setdefault("others" if full else group, Cycles())
+
+
+@dataclass
+class Cycles:
+    """Gait cycles, each joint's of its own side: their number (34,), their sum in degrees (34, 101)."""
+
+    count: np.ndarray = field(default_factory=lambda: np.zeros(N_JOINTS, dtype=int))
+    total: np.ndarray = field(default_factory=lambda: np.zeros((N_JOINTS, len(gait.CYCLE))))
+
+    def add(self, other: "Cycles") -> None:
+        self.count += other.count
+        self.total += other.total
+
+    def mean(self, joint: int) -> np.ndarray | None:
+        """A joint's mean curve (101,) in degrees; None without a cycle."""
+        return self.total[joint] / self.count[joint] if self.count[joint] else None
+
+
+def write(
+    uri: str,
+    columns: Mapping[str, str],
+    quarantined: list[dict[str, str]],
+    data: str,
+    frame_rate_hz: float,
+) -> dict[str, Any]:
+    """Write the card of the shards under `uri`/trials beside them; returns what its JSON holds.
+
+    columns: {annotation: "text" | "number"}; quarantined: {"path", "reason"} a recording kept out.
+    data: `synthetic` or `recorded`.
+    """
+    total = Tally()
+    for tally in _tallies(storage.join(uri, "trials"), dict(columns)):
+        total.add(tally)
+    card = summarize(total, columns, quarantined, data, frame_rate_hz)
+    storage.write_json(storage.join(uri, JSON), card)
+    storage.write_bytes(storage.join(uri, HTML), page(card, total).encode())
+    return card
+
+
+def _tallies(folder: str, columns: dict[str, str]) -> Iterable[Tally]:
+    """A tally a shard, each made by a Ray task."""
+
+    def of_shard(item: dict[str, Any]) -> dict[str, Any]:
+        fs, path = storage.arrow_filesystem(folder)
+        table = pq.read_table(f"{path}/{item['shard']}", filesystem=fs)
+        rows = (row for batch in table.to_batches(max_chunksize=8) for row in batch.to_pylist())
+        return {"tally": pickle.dumps(tally((from_row(row) for row in rows), columns))}
+
+    for row in cluster.each(({"shard": name} for name in storage.list_files(folder)), of_shard):
+        yield pickle.loads(row["tally"])
+
+
+def tally(trials: Iterable[Trial], columns: Mapping[str, str]) -> Tally:
+    """What there is to count in these trials, which hold whole participants."""
+    counts = Tally()
+    known: dict[str, dict[str, Counter]] = {}
+    split: dict[str, str] = {}
+    for t in trials:
+        counts.trials[t.split] += 1
+        split[t.participant] = t.split
+        mine = known.setdefault(t.participant, {})
+        for column in (*columns, *_ORIGINS):
+            value = getattr(t, column) if column in _ORIGINS else t.annotations.get(column)
+            if value is None:
+                continue
+            value = float(f"{value:.3g}") if isinstance(value, float) else value
+            counts.samples[column, t.split] += 1
+            counts.values.setdefault(column, Counter())[value] += 1
+            mine.setdefault(column, Counter())[value] += 1
+        _count_angles(counts, t)
+        _count_walk(counts, t)
+    for participant, mine in known.items():
+        counts.people[split[participant]] += 1
+        for column, values in mine.items():
+            counts.sampled[column, split[participant]] += 1
+            counts.valued.setdefault(column, Counter()).update(values.keys())
+    return counts
+
+
+def _count_angles(counts: Tally, t: Trial) -> None:
+    counts.frames += len(t.angles_rad)
+    counts.durations += np.histogram(min(t.duration_s, _DURATIONS_S[-1]), _DURATIONS_S)[0]
+    counts.unrecorded += ~t.joint_mask
+    place = np.floor((t.angles_rad - LOW_RAD) / (HIGH_RAD - LOW_RAD) * _BINS)
+    for joint in np.flatnonzero(t.joint_mask):
+        at = place[:, joint]
+        counts.outside[joint] += int(((at < 0) | (at >= _BINS)).sum())
+        bins = np.clip(at, 0, _BINS - 1).astype(int)
+        counts.angles[joint] += np.bincount(bins, minlength=_BINS)
+
+
+def _count_walk(counts: Tally, t: Trial) -> None:
+    # Where nobody says what is done, whoever steps walks.
+    activity = str(t.annotations.get("activity", "walking")).lower()
+    if "walk" not in activity or "backward" in activity:
+        return
+    found = gait.measure(t.angles_rad, t.pelvis, t.frame_rate_hz)
+    if not np.isfinite(found.cadence_steps_min):
+        return
+    counts.walked["trials"] += 1
+    counts.walked["treadmill or pelvis not recorded"] += not found.travels
+    if len(counts.walks) < _WALKS:
+        counts.walks.append(
+            {
+                "trial": t.trial,
+                "cadence": round(found.cadence_steps_min, 1),
+                "speed_pelvis": round(found.speed_pelvis_m_s, 2),
+                "speed_legs": round(found.speed_legs_m_s, 2),
+                "travels": found.travels,
+            }
+        )
+    sums = counts.cycles(_group(t))
+    for joint, curves in enumerate(gait.own_cycles(np.degrees(t.angles_rad), found).values()):
+        if t.joint_mask[joint]:
+            sums.count[joint] += len(curves)
+            sums.total[joint] += curves.sum(axis=0)
+
+
+def _group(t: Trial) -> str:
+    if t.annotations.get("diagnosis"):
+        return str(t.annotations["diagnosis"])
+    return {"no": "unimpaired", "yes": "impaired"}.get(str(t.annotations.get("impaired")), "not stated")
+
+
+def summarize(
+    total: Tally,
+    columns: Mapping[str, str],
+    quarantined: list[dict[str, str]],
+    data: str,
+    frame_rate_hz: float,
+) -> dict[str, Any]:
+    """The card as JSON: `tasks.<annotation>.{train,validation,test}.{participants,samples}`, `hours`,
+    `participants` (how many), `quarantined` (each with its reason) and the rest."""
+    trials = sum(total.trials.values())
+    return {
+        "data": data,
+        "participants": sum(total.people.values()),
+        "trials": trials,
+        "hours": round(total.frames / frame_rate_hz / 3600, 4),
+        "frames": total.frames,
+        "frame_rate_hz": frame_rate_hz,
+        "splits": {s: {"participants": total.people[s], "trials": total.trials[s]} for s in SPLITS},
+        "tasks": {
+            column: {"kind": "classification" if kind == "text" else "regression"}
+            | {
+                split: {
+                    "participants": total.sampled[column, split],
+                    "samples": total.samples[column, split],
+                }
+                for split in SPLITS
+            }
+            | _spread(total, column, kind)
+            for column, kind in columns.items()
+            if column not in _DEMOGRAPHICS
+        },
+        "demographics": {
+            column: _spread(total, column, KINDS[column]) for column in _DEMOGRAPHICS if column in columns
+        },
+        "missing": {
+            "annotations": {
+                column: trials - sum(total.samples[column, split] for split in SPLITS) for column in columns
+            },
+            "joints": {name: int(n) for name, n in zip(NAMES, total.unrecorded, strict=True) if n},
+        },
+        "durations_s": {
+            f"{low:g} to {high:g}": int(n)
+            for low, high, n in zip(_DURATIONS_S, _DURATIONS_S[1:], total.durations, strict=False)
+            if n
+        },
+        "joints": {
+            name: _joint(total, joint) for joint, name in enumerate(NAMES) if total.angles[joint].any()
+        },
+        "walking": {
+            "trials": total.walked["trials"],
+            "treadmill_or_pelvis_not_recorded": total.walked["treadmill or pelvis not recorded"],
+            "cycles": {group: int(c.count.max()) for group, c in sorted(total.walking.items())},
+            "off_norm_sd": {group: _off_norm(c) for group, c in sorted(total.walking.items())},
+            "listed": total.walks if data != "synthetic" else [],
+        },
+        "origins": {name: dict(total.values.get(name, Counter()).most_common()) for name in _ORIGINS},
+        "quarantined": quarantined,
+    }
+
+
+def _spread(total: Tally, column: str, kind: str) -> dict[str, Any]:
+    """How a column's values are spread over trials and participants."""
+    values, people = (known.get(column, Counter()) for known in (total.values, total.valued))
+    if kind == "text":
+        order = sorted(values, key=lambda v: (-values[v], str(v)))
+        return {"classes": {str(v): {"participants": people[v], "samples": values[v]} for v in order}}
+    if not values:
+        return {"quantiles": {}}
+    at = np.array(sorted(values), dtype=float)
+    share = np.cumsum([values[v] for v in at]) / sum(values.values())
+    return {"quantiles": {f"{q:g}": float(at[np.searchsorted(share, q - 1e-12)]) for q in _QUANTILES}}
+
+
+def _joint(total: Tally, joint: int) -> dict[str, Any]:
+    frames = total.angles[joint]
+    edges = np.degrees(np.linspace(LOW_RAD[joint], HIGH_RAD[joint], _BINS + 1))
+    share = np.concatenate([[0], np.cumsum(frames) / frames.sum()])
+    return {
+        "quantiles": {f"{q:g}": round(float(np.interp(q, share, edges)), 1) for q in _QUANTILES},
+        "outside": round(float(total.outside[joint] / frames.sum()), 5),
+    }
+
+
+def _off_norm(cycles: Cycles) -> dict[str, float]:
+    """Root mean square distance of the mean curve from the norm's, in the norm's SDs, by joint."""
+    found = {}
+    for joint, name in enumerate(NAMES):
+        norm, mean = norms.gait_band(name), cycles.mean(joint)
+        if norm is not None and mean is not None:
+            found[name] = round(float(np.sqrt(np.mean(((mean - norm[0]) / norm[1]) ** 2))), 2)
+    return found
+
+
+def reasons(quarantined: list[dict[str, str]]) -> dict[str, list[dict[str, str]]]:
+    """The quarantined by kind of reason, most frequent first: reasons alike but for names and numbers."""
+    groups: dict[str, list[dict[str, str]]] = {}
+    for item in quarantined:
+        text = item["reason"].removeprefix(item["path"] + ": ")
+        kind = re.sub(r"line \d+(, column '[^']*')?: |column '[^']*'[:,]? ?", "", text)
+        kind = re.sub(r"\(.*?\)|'[^']*'|-?\d+(\.\d+)?", "…", kind).split(": ")[0]
+        groups.setdefault(re.split(r"[,;]", kind)[0].strip(), []).append({**item, "reason": text})
+    return dict(sorted(groups.items(), key=lambda group: -len(group[1])))
+
+
+def page(card: Mapping[str, Any], total: Tally) -> str:
+    """The card as one page that needs nothing else."""
+    template = resources.files("biomechgpt.cohort").joinpath("data_card.html.j2").read_text()
+    with plots.style():
+        pictures = {
+            "walking": _walking_picture(total.walking),
+            "joints": _joints_picture(card["joints"]),
+            "durations": _bars_picture(card["durations_s"], "seconds", "trials"),
+            "age": _age_picture(total.valued.get("age", Counter())),
+        }
+    return (
+        jinja2.Environment(autoescape=True, trim_blocks=True)
+        .from_string(template)
+        .render(
+            card=card,
+            pictures=pictures,
+            reasons=reasons(card["quarantined"]),
+            splits=SPLITS,
+            curves_source=norms.CURVES_SOURCE,
+        )
+    )
+
+
+_COLOURS = ("#2b6cb0", "#c05621", "#2f855a", "#805ad5", "#d53f8c", "#744210")
+
+
+def _walking_picture(walking: Mapping[str, Cycles]) -> str:
+    """Each group's mean curve of the joints that have norms, beside these; right legs above left ones."""
+    groups = sorted(walking, key=lambda group: -walking[group].count.max())[: len(_COLOURS)]
+    if not any(walking[group].count.any() for group in groups):
+        return ""
+    normed = [name for name in NAMES if norms.gait_band(name) is not None]
+    rows = [[name for name in normed if name.endswith(side)] for side in ("_r", "_l")]
+    figure = Figure(figsize=(12, 5))
+    grid = figure.subplots(2, len(rows[0]), sharex=True)
+    for names, line in zip(rows, grid, strict=True):
+        for name, axes in zip(names, line, strict=True):
+            plots.band(axes, name)
+            for group, colour in zip(groups, _COLOURS, strict=False):
+                mean = walking[group].mean(NAMES.index(name))
+                if mean is not None:
+                    axes.plot(gait.CYCLE, mean, color=colour, linewidth=1.5, label=group)
+            axes.set_title(name.replace("_", " "), loc="left")
+    for axes in grid[-1]:
+        axes.set_xlabel("% of the gait cycle")
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(groups), frameon=False)
+    return plots.svg(figure)
+
+
+def _joints_picture(joints: Mapping[str, Any]) -> str:
+    """Where each joint is: 1 to 99 %, 5 to 95 % and median of all frames, over the skeleton's range."""
+    if not joints:
+        return ""
+    figure = Figure(figsize=(11, 0.6 + 0.21 * len(joints)))
+    axes = figure.subplots()
+    for row, (name, found) in enumerate(joints.items()):
+        joint, q = JOINTS[NAMES.index(name)], found["quantiles"]
+        axes.plot([joint.low_deg, joint.high_deg], [row, row], color="#e2e8f0", linewidth=9, zorder=1)
+        axes.plot([q["0.01"], q["0.99"]], [row, row], color="#63b3ed", linewidth=2)
+        axes.plot([q["0.05"], q["0.95"]], [row, row], color="#2b6cb0", linewidth=5)
+        axes.plot(q["0.5"], row, "o", color="#fff", markersize=3, zorder=3)
+    axes.set_yticks(range(len(joints)), [name.replace("_", " ") for name in joints])
+    axes.invert_yaxis()
+    axes.set_xlabel("degrees")
+    axes.axvline(0, color="#a0aec0", linewidth=0.8)
+    return plots.svg(figure)
+
+
+def _bars_picture(counts: Mapping[str, int], xlabel: str, ylabel: str) -> str:
+    figure = Figure(figsize=(5, 2.4))
+    axes = figure.subplots()
+    axes.bar(range(len(counts)), list(counts.values()), color=plots.RIGHT)
+    axes.set_xticks(range(len(counts)), list(counts), rotation=30, ha="right")
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    return plots.svg(figure)
+
+
+def _age_picture(ages: Mapping[Any, int]) -> str:
+    if not ages:
+        return ""
+    by_decade: Counter = Counter()
+    for age, people in sorted(ages.items()):
+        by_decade[f"{10 * int(age // 10)}s"] += people
+    return _bars_picture(by_decade, "age", "participants")

@@ -1,1 +1,0 @@
-"""Dialogue: questions and answers from annotations, as text and as token trees."""

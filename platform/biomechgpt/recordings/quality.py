@@ -1,0 +1,408 @@
+"""Whether a recording can be believed: what is wrong with it, where, and which setting says so.
+
+A recording with a problem is kept out, never repaired in silence: only gaps are ever filled, short ones, where
+the settings ask for it, and the trial then says so. What is odd but may be the person (a foot that skates, a
+stiff knee, an arm that does not swing) is left alone, and so is a joint that a model locks. Knows nothing about
+files' formats, annotations or participants.
+"""
+
+import hashlib
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from pydantic import Field
+from scipy.interpolate import pchip_interpolate
+from scipy.ndimage import median_filter
+from scipy.spatial.transform import Rotation
+
+from biomechgpt.core.settings import InputError, Settings
+from biomechgpt.motion.skeleton import HIGH_RAD, INDEX, LOW_RAD, N_JOINTS, NAMES, TRACKED
+from biomechgpt.recordings.readers import Recording
+
+_SHOULDERS = {"r": ("arm_flex_r", "arm_add_r", "arm_rot_r"), "l": ("arm_flex_l", "arm_add_l", "arm_rot_l")}
+_SHOULDER = np.isin(NAMES, sum(_SHOULDERS.values(), ()))
+_SPEED_S = 1 / 30
+"""Over which a speed is taken, so that a frame's noise at a high rate is none."""
+_UNEVEN = 1.5
+"""Of the usual step: a longer one has lost a frame; shorter ones are a clock's or a text's rounding."""
+
+
+class QualitySettings(Settings):
+    """What a recording must be to be used. Defaults let runners and severe impairments pass."""
+
+    min_duration_s: float = Field(0.5, gt=0)
+    interpolate_gaps_s: float = Field(
+        0.0, ge=0, description="gaps up to this long are interpolated, and the trial says so; 0: none"
+    )
+    rate_tolerance: float = Field(
+        0.02, gt=0, description="fraction by which a declared frame rate may differ from the times'"
+    )
+    spike_s: float = Field(0.05, gt=0, description="longest excursion that is a spike and no movement")
+    spike_deg: float = Field(40.0, gt=0, description="smallest spike of a leg's, the trunk's or neck's joint")
+    arm_spike_deg: float = Field(
+        90.0, gt=0, description="smallest spike of shoulder or elbow; markerless ones are often rough"
+    )
+    range_margin_deg: float = Field(20.0, ge=0, description="beyond the range of the skeleton's joints")
+    max_speed_deg_s: float = Field(
+        2000.0, gt=0, description="of a leg's, the trunk's or neck's joint; walking knees reach 450"
+    )
+    max_arm_speed_deg_s: float = Field(3000.0, gt=0, description="of shoulder or elbow")
+    frozen_s: float = Field(1.0, gt=0, description="longest that a moving joint may keep exactly one value")
+    max_side_correlation: float = Field(
+        0.85, ge=0, le=1, description="of leg and arm of one side in a walk whose arms swing; 1: any"
+    )
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong. joint: None for all of them; time_s: where it begins; value: in the text's unit."""
+
+    kind: str
+    text: str
+    joint: str | None = None
+    time_s: float | None = None
+    value: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}"
+
+
+def accept(
+    name: str, recording: Recording, settings: QualitySettings, declared_rate_hz: float | None = None
+) -> tuple[Recording, str | None]:
+    """The recording, its short gaps filled if the settings say so, and what was filled ("2 gaps ...").
+
+    declared_rate_hz: as annotated; what the recording itself declares is checked as well.
+    Raises InputError with every problem; `name` is what it calls the file.
+    """
+    problems = find_problems(recording, settings, declared_rate_hz)
+    if problems:
+        raise InputError(f"{name}: " + "; ".join(map(str, problems)))
+    return fill_gaps(recording)
+
+
+def find_problems(
+    recording: Recording, settings: QualitySettings, declared_rate_hz: float | None = None
+) -> list[Problem]:
+    """Everything wrong with a recording, empty where nothing is.
+
+    Gaps that `interpolate_gaps_s` allows are no problem. Only recorded joints are judged, and of the untracked
+    ones, which no tokenizer sees, only their gaps.
+    """
+    problems = [
+        *_gaps(recording, settings.interpolate_gaps_s),
+        *_duration(recording.time_s, settings.min_duration_s),
+        *_rate(recording, declared_rate_hz, settings.rate_tolerance),
+    ]
+    if len(recording.time_s) < 3:
+        return problems
+    known, _ = fill_gaps(recording)
+    spikes = list(_spikes(known, settings))
+    spiked = {problem.joint for problem in spikes}
+    return [
+        *problems,
+        *_ranges(known, settings.range_margin_deg),
+        *spikes,
+        *(problem for problem in _speeds(known, settings) if problem.joint not in spiked),
+        *_frozen(known, settings.frozen_s),
+        *_sides(known, settings.max_side_correlation),
+    ]
+
+
+def fill_gaps(recording: Recording) -> tuple[Recording, str | None]:
+    """Missing angles and pelvis from monotone cubics (PCHIP) through the frames around; and how many gaps.
+
+    Frames that a jump in time lost are counted too: resampling interpolates over them. A gap at an end holds
+    the nearest value; a joint without any value is 0, a pelvis upright in the origin.
+    """
+    values = np.concatenate([recording.angles_rad, recording.pelvis], axis=1)
+    for j in np.flatnonzero(np.isnan(values).any(axis=0)):
+        there = np.flatnonzero(~np.isnan(values[:, j]))
+        if len(there) < 2:
+            values[:, j] = values[there[0], j] if len(there) else float(j == N_JOINTS + 3)
+            continue
+        absent = np.isnan(values[:, j])
+        time_s = np.clip(recording.time_s[absent], recording.time_s[there[0]], recording.time_s[there[-1]])
+        values[absent, j] = pchip_interpolate(recording.time_s[there], values[there, j], time_s)
+    filled = replace(recording, angles_rad=values[:, :N_JOINTS], pelvis=values[:, N_JOINTS:])
+    gaps = {(start, end) for _, start, end in _missing(recording)} | set(_jumps(recording.time_s))
+    if not gaps:
+        return filled, None
+    longest = max(end - start for start, end in gaps)
+    return filled, f"{len(gaps)} gap{'s' * (len(gaps) > 1)} interpolated, longest {longest:.2f} s"
+
+
+def content_hash(angles_rad: np.ndarray) -> str:
+    """16 hex digits over angles (T, 34), to a thousandth of a radian: the same movement, however it is filed."""
+    rounded = np.ascontiguousarray(np.round(angles_rad * 1000).astype("<i4"))
+    return hashlib.sha256(rounded.tobytes()).hexdigest()[:16]
+
+
+def find_duplicates(contents: Iterable[tuple[str, Hashable, tuple[str, ...]]]) -> dict[str, str]:
+    """{recording: reason} of those whose content another has: (recording, what is known of it, hashes) of each.
+
+    Of recordings of which the same is known the first may stay; where anything differs none may, since whose
+    movement it is cannot be told.
+    """
+    holders: dict[str, list[tuple[str, Hashable]]] = {}
+    for name, known, hashes in contents:
+        for mark in hashes:
+            holders.setdefault(mark, []).append((name, known))
+    reasons: dict[str, str] = {}
+    for same in holders.values():
+        if len({name for name, _ in same}) < 2:
+            continue
+        (first, known), *others = same
+        if all(what == known for _, what in others):
+            reasons |= {name: f"duplicate: the same content as {first}" for name, _ in others}
+            continue
+        for name, _ in same:
+            rest = ", ".join(other for other, _ in same if other != name)
+            reasons[name] = f"duplicate: the same content as {rest}, annotated otherwise"
+    return reasons
+
+
+def _step_s(time_s: np.ndarray) -> float:
+    return float(np.median(np.diff(time_s))) if len(time_s) > 1 else 0.0
+
+
+def _missing(recording: Recording) -> Iterator[tuple[str, float, float]]:
+    """(joint or "pelvis", start, end) of each run of frames without its value; `end` is one frame past it."""
+    columns = {NAMES[j]: recording.angles_rad[:, j] for j in np.flatnonzero(recording.joint_mask)}
+    columns["pelvis"] = recording.pelvis.sum(axis=1)
+    step = _step_s(recording.time_s)
+    for name, values in columns.items():
+        absent = np.isnan(values)
+        if absent.any():
+            for first, last in _runs(absent):
+                yield name, float(recording.time_s[first]), float(recording.time_s[last]) + step
+
+
+def _jumps(time_s: np.ndarray) -> list[tuple[float, float]]:
+    """(start, end) of frames that the times lack."""
+    step = _step_s(time_s)
+    return [
+        (float(time_s[i]) + step, float(time_s[i + 1]))
+        for i in np.flatnonzero(np.diff(time_s) > _UNEVEN * step)
+    ]
+
+
+def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
+    """(first, last) index of every run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(int)))
+    return [(int(a), int(b) - 1) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def _gaps(recording: Recording, allowed_s: float) -> Iterator[Problem]:
+    time_s = recording.time_s
+    step = _step_s(time_s)
+    found: dict[str, list[tuple[float, float]]] = {"every joint": _jumps(time_s)}
+    for joint, start, end in _missing(recording):
+        found.setdefault(joint, []).append((start, end))
+    for joint, gaps in found.items():
+        # What lies at an end has nothing to be interpolated from.
+        bad = [
+            (start, end)
+            for start, end in gaps
+            if end - start > allowed_s + 1e-6 or start <= time_s[0] or end > time_s[-1] + step / 2
+        ]
+        if bad:
+            start, end = max(bad, key=lambda gap: gap[1] - gap[0])
+            yield Problem(
+                "gap",
+                f"{joint} has no values from {start:.2f} to {end:.2f} s{_more(len(bad))} "
+                f"(interpolate_gaps_s is {allowed_s:g})",
+                None if joint == "every joint" else joint,
+                start,
+                end - start,
+            )
+
+
+def _more(count: int) -> str:
+    return f", and in {count - 1} more places" if count > 1 else ""
+
+
+def _duration(time_s: np.ndarray, shortest_s: float) -> Iterator[Problem]:
+    lasts = float(time_s[-1] - time_s[0]) if len(time_s) else 0.0
+    # A recording lasts from its first frame to its last, and one frame's time more.
+    if lasts + _step_s(time_s) < shortest_s - 1e-6:
+        text = f"expected at least {shortest_s:g} s (min_duration_s), found {len(time_s)} frames over {lasts:.2f} s"
+        yield Problem("too short", text, value=lasts)
+
+
+def _rate(recording: Recording, annotated: float | None, tolerance: float) -> Iterator[Problem]:
+    time_s = recording.time_s
+    if len(time_s) < 2:
+        return
+    # Of the whole where every frame is there; the usual step's where some are lost.
+    measured = ((len(time_s) - 1) / float(time_s[-1] - time_s[0]), 1 / _step_s(time_s))
+    declared = {"the file": recording.declared_rate_hz, "the annotation": annotated}
+    for who, rate in declared.items():
+        if rate is not None and all(abs(rate / m - 1) > tolerance for m in measured):
+            yield Problem(
+                "rate mismatch",
+                f"{who} declares {rate:g} Hz, its times give {measured[0]:.4g} Hz "
+                f"(rate_tolerance is {tolerance:g})",
+                value=measured[0],
+            )
+
+
+def _judged(recording: Recording) -> np.ndarray:
+    return recording.joint_mask & TRACKED
+
+
+def _ranges(recording: Recording, margin_deg: float) -> Iterator[Problem]:
+    angles = np.degrees(recording.angles_rad)
+    # A shoulder passes through poses whose angles have two names, half a turn apart.
+    margin = margin_deg + 180.0 * _SHOULDER
+    low, high = np.degrees(LOW_RAD), np.degrees(HIGH_RAD)
+    beyond = np.maximum(low - margin - angles, angles - high - margin)
+    for j in np.flatnonzero(_judged(recording) & (beyond.max(axis=0) > 0)):
+        i = int(beyond[:, j].argmax())
+        yield Problem(
+            "impossible angle",
+            f"{NAMES[j]} is {angles[i, j]:.0f} degrees at {recording.time_s[i]:.2f} s, expected {low[j]:.0f} to "
+            f"{high[j]:.0f} (range_margin_deg is {margin_deg:g})",
+            NAMES[j],
+            float(recording.time_s[i]),
+            float(angles[i, j]),
+        )
+
+
+def _turns(recording: Recording) -> Iterator[tuple[str, Rotation]]:
+    """The shoulders' orientations. Their angles jump where the arm is at its side's end, these do not."""
+    for side, joints in _SHOULDERS.items():
+        columns = [INDEX[joint] for joint in joints]
+        if recording.joint_mask[columns].all():
+            sign = np.array([1.0, 1.0, 1.0] if side == "r" else [1.0, -1.0, -1.0])
+            yield (
+                f"arm_{side} (flex, add, rot)",
+                Rotation.from_euler("ZXY", recording.angles_rad[:, columns] * sign),
+            )
+
+
+def _is_arm(name: str) -> bool:
+    return name.startswith(("arm", "elbow"))
+
+
+def _spikes(recording: Recording, settings: QualitySettings) -> Iterator[Problem]:
+    """Frames that leave a joint's course and come back: away from the running median by more than is possible."""
+    frames = max(1, round(settings.spike_s / _step_s(recording.time_s)))
+    window = 2 * frames + 1
+
+    def course(values: np.ndarray) -> np.ndarray:
+        return median_filter(values, size=(window, 1), mode="mirror")
+
+    if len(recording.time_s) < window:
+        return
+    columns = np.flatnonzero(_judged(recording) & ~_SHOULDER)
+    angles = np.degrees(recording.angles_rad[:, columns])
+    away = dict(zip((NAMES[j] for j in columns), np.abs(angles - course(angles)).T, strict=True))
+    for name, turn in _turns(recording):
+        matrix = turn.as_matrix().reshape(-1, 9)
+        chord = np.linalg.norm(matrix - course(matrix), axis=1) / np.sqrt(8)
+        away[name] = np.degrees(2 * np.arcsin(np.minimum(chord, 1)))
+    for name, size in away.items():
+        key = "arm_spike_deg" if _is_arm(name) else "spike_deg"
+        limit = getattr(settings, key)
+        if size.max() > limit:
+            i = int(size.argmax())
+            yield Problem(
+                "spike",
+                f"{name} leaves its course by {size[i]:.0f} degrees at {recording.time_s[i]:.2f} s"
+                f"{_more(len(_runs(size > limit)))} ({key} is {limit:g})",
+                name,
+                float(recording.time_s[i]),
+                float(size[i]),
+            )
+
+
+def _speeds(recording: Recording, settings: QualitySettings) -> Iterator[Problem]:
+    time_s = recording.time_s
+    frames = max(1, round(_SPEED_S / _step_s(time_s)))
+    if len(time_s) <= frames:
+        return
+    over_s = time_s[frames:] - time_s[:-frames]
+    columns = np.flatnonzero(_judged(recording) & ~_SHOULDER)
+    turned = np.abs(recording.angles_rad[frames:, columns] - recording.angles_rad[:-frames, columns])
+    speeds = dict(zip((NAMES[j] for j in columns), np.degrees(turned).T / over_s, strict=True))
+    for name, turn in _turns(recording):
+        speeds[name] = np.degrees((turn[:-frames].inv() * turn[frames:]).magnitude()) / over_s
+    for name, speed in speeds.items():
+        key = "max_arm_speed_deg_s" if _is_arm(name) else "max_speed_deg_s"
+        if speed.max() > getattr(settings, key):
+            i = int(speed.argmax())
+            yield Problem(
+                "impossible speed",
+                f"{name} turns at {speed[i]:.0f} degrees a second at {time_s[i]:.2f} s "
+                f"({key} is {getattr(settings, key):g})",
+                name,
+                float(time_s[i]),
+                float(speed[i]),
+            )
+
+
+def _frozen(recording: Recording, longest_s: float) -> Iterator[Problem]:
+    """A joint that moves, then keeps one value to the last digit while others move; or all of them at once.
+
+    A joint that stops at its own lowest or highest value is at a model's stop (a knee clamped at 0).
+    """
+    time_s, angles = recording.time_s, recording.angles_rad
+    moving = np.flatnonzero(_judged(recording) & (np.ptp(angles, axis=0) > np.radians(2)))
+    if not len(moving):
+        return
+    same = np.abs(np.diff(angles[:, moving], axis=0)) < 1e-9
+
+    def long_runs(flags: np.ndarray) -> list[tuple[int, int]]:
+        return [(a, b + 1) for a, b in _runs(flags) if time_s[b + 1] - time_s[a] > longest_s + 1e-6]
+
+    def problem(joint: str | None, a: int, b: int) -> Problem:
+        lasts = float(time_s[b] - time_s[a])
+        return Problem(
+            "frozen",
+            f"{joint or 'every joint'} keeps one value to the last digit from {time_s[a]:.2f} to "
+            f"{time_s[b]:.2f} s (frozen_s is {longest_s:g})",
+            joint,
+            float(time_s[a]),
+            lasts,
+        )
+
+    for a, b in long_runs(np.logical_and.reduce(same, axis=1)):
+        yield problem(None, a, b)
+    for k, j in enumerate(moving):
+        stops = angles[:, j].min(), angles[:, j].max()
+        for a, b in long_runs(same[:, k]):
+            others = np.ptp(angles[a : b + 1, moving], axis=0) > np.radians(5)
+            if others.sum() >= 3 and not np.isclose(angles[a, j], stops, atol=1e-6).any():
+                yield problem(NAMES[j], a, b)
+                break
+
+
+def _sides(recording: Recording, most: float) -> Iterator[Problem]:
+    """A left column that is the right one, or the arms of a walk on the wrong side of its legs."""
+    angles, judged = recording.angles_rad, _judged(recording)
+    for name in NAMES:
+        if not name.endswith("_r"):
+            continue
+        r, l = INDEX[name], INDEX[f"{name[:-2]}_l"]  # noqa: E741
+        moves = judged[[r, l]].all() and np.ptp(angles[:, r]) > np.radians(5)
+        if moves and np.allclose(angles[:, r], angles[:, l], atol=1e-6):
+            yield Problem("mislabelled side", f"{name[:-2]}_l is a copy of {name}", f"{name[:-2]}_l")
+    legs, arms = ([INDEX[f"{joint}_{side}"] for side in "rl"] for joint in ("hip_flexion", "arm_flex"))
+    if not judged[[*legs, *arms]].all() or recording.time_s[-1] - recording.time_s[0] < 1.0:
+        return
+    hip, arm = angles[:, legs], angles[:, arms]
+    # Both hips and both shoulders swing, in turn: a walk, as no hemiplegic arm or walking frame has it.
+    if min(hip.std(axis=0).min(), arm.std(axis=0).min()) < np.radians(5):
+        return
+    if max(np.corrcoef(hip.T)[0, 1], np.corrcoef(arm.T)[0, 1]) > -0.6:
+        return
+    together = float(np.corrcoef(hip[:, 0] - hip[:, 1], arm[:, 0] - arm[:, 1])[0, 1])
+    if together > most:
+        yield Problem(
+            "mislabelled side",
+            f"arms swing with the leg of their own side (hip_flexion and arm_flex correlate at {together:.2f}): "
+            f"right and left of one of them have changed places (max_side_correlation is {most:g})",
+            value=together,
+        )

@@ -1,0 +1,79 @@
+"""Readers of recordings. A new file format is one module with SUFFIXES, `matches` and `read`, in READERS.
+
+opensim      .mot and .sto
+mujoco       .npz of q_ arrays or qpos
+c3d          angles among a C3D's points
+table        CSV and Parquet
+joint_map    a lab's own column names, from a YAML file
+recording    what all of them give: angles in the skeleton's order and signs
+"""
+
+from typing import Protocol
+
+from biomechgpt.core import storage
+from biomechgpt.core.settings import InputError
+from biomechgpt.recordings.readers import c3d, mujoco, opensim, table
+from biomechgpt.recordings.readers.joint_map import JointMap
+from biomechgpt.recordings.readers.recording import ReaderSettings, Recording
+
+__all__ = [
+    "READERS",
+    "SUFFIXES",
+    "JointMap",
+    "ReaderSettings",
+    "Recording",
+    "parse",
+    "read",
+    "recognizes",
+]
+
+
+class Reader(Protocol):
+    """What a reader module has."""
+
+    @property
+    def SUFFIXES(self) -> tuple[str, ...]: ...
+
+    def matches(self, content: bytes, /) -> bool: ...
+
+    def read(self, name: str, content: bytes, settings: ReaderSettings, /) -> Recording: ...
+
+
+READERS: tuple[Reader, ...] = (opensim, mujoco, c3d, table)
+"""The first that matches reads: `table` last, since much is a table."""
+
+SUFFIXES: tuple[str, ...] = tuple(suffix for reader in READERS for suffix in reader.SUFFIXES)
+"""What files of known formats are usually called; what they are, their content says."""
+
+HEAD_BYTES = 65536
+"""Enough of a file's beginning to recognize its format."""
+
+
+def recognizes(head: bytes) -> bool:
+    """Whether a file that begins with these (HEAD_BYTES) bytes is of a format for recordings alone.
+
+    A table is not: it may hold anything, and is a recording where annotations say so.
+    """
+    return any(reader.matches(head) for reader in READERS if reader is not table)
+
+
+def read(uri: str, settings: ReaderSettings, name: str | None = None) -> Recording:
+    """The recording at a path or URI; which reader, its content decides.
+
+    Raises InputError, which calls the file `name` (default: its URI).
+    """
+    name = name or uri
+    try:
+        return parse(name, storage.read_bytes(uri), settings)
+    except FileNotFoundError:
+        raise InputError(f"{name}: no such recording") from None
+
+
+def parse(name: str, content: bytes, settings: ReaderSettings) -> Recording:
+    """The recording in a file's content. Raises InputError, which calls the file `name`."""
+    for reader in READERS:
+        if reader.matches(content):
+            return reader.read(name, content, settings)
+    raise InputError(
+        f"{name}: expected a recording ({', '.join(SUFFIXES)}), found content of no known format"
+    )

@@ -1,0 +1,106 @@
+"""A lab's own column names, as a small YAML file says which of our joints each of them is.
+
+    units: degrees            # of angles, where the file itself does not say
+    time: t                   # the column of time, or rate_hz for files without one
+    joints:
+      hip_flexion_r: Hip R Flex                     # a column, a C3D point's axis (RHipAngles.x) ...
+      knee_angle_r: {column: Knee R Flex, sign: -1} # ... turned round: our knee flexion is negative
+      lumbar_extension: {column: [L5 S1, L4 L5]}    # ... or angles of one chain, added up
+
+An angle is sign * column + offset. A joint that a map does not name is read from a column of that joint's own
+name, where there is one. Knows nothing about file formats.
+"""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from biomechgpt.core.settings import InputError, Settings, read_yaml, validate
+from biomechgpt.motion.skeleton import INDEX
+
+TURNS = ("pelvis_tilt", "pelvis_list", "pelvis_rotation")
+PLACES = ("pelvis_tx", "pelvis_ty", "pelvis_tz")
+
+AngleUnits = Literal["degrees", "radians"]
+
+
+class Column(Settings):
+    """Where one joint's angle, or one coordinate of the pelvis, is in a file."""
+
+    column: str | tuple[str, ...] = Field(description="the file's name of it; of several, their sum")
+    sign: Literal[1, -1] = Field(1, description="-1 where the file's positive is our negative")
+    offset: float = Field(0.0, description="added after the sign, in the column's unit")
+    units: AngleUnits | Literal["m", "mm"] | None = Field(None, description="default: the file's; metres")
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return (self.column,) if isinstance(self.column, str) else self.column
+
+    def values(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """(T,) in the column's unit, our sign."""
+        return self.sign * np.sum([columns[part] for part in self.parts], axis=0) + self.offset
+
+
+class JointMap(Settings):
+    """Which of our joints a lab's columns are."""
+
+    name: str = Field(description="what messages call it")
+    units: AngleUnits | None = Field(None, description="of angles, where the file does not say")
+    time: str = Field("time", description="column of time")
+    time_units: Literal["s", "ms"] = "s"
+    rate_hz: float | None = Field(None, gt=0, description="of files without a column of time")
+    joints: dict[str, Column] = Field(min_length=1)
+
+    @field_validator("joints", mode="before")
+    @classmethod
+    def _short(cls, joints: Any) -> Any:
+        """`joint: column` is `joint: {column: column}`."""
+        if not isinstance(joints, Mapping):
+            return joints
+        return {k: {"column": v} if isinstance(v, str | list) else v for k, v in joints.items()}
+
+    @field_validator("joints")
+    @classmethod
+    def _known(cls, joints: dict[str, Column]) -> dict[str, Column]:
+        for joint, column in joints.items():
+            if joint not in INDEX and joint not in (*TURNS, *PLACES):
+                raise ValueError(
+                    f"{joint!r} is no joint of the skeleton ({', '.join([*INDEX, *TURNS, *PLACES])})"
+                )
+            wrong = ("degrees", "radians") if joint in PLACES else ("m", "mm")
+            if column.units in wrong:
+                raise ValueError(f"{joint}: {column.units} is no unit of it")
+        return joints
+
+    def present(self, columns: Collection[str]) -> list[str]:
+        """The joints whose columns are there."""
+        return [j for j, column in self.joints.items() if all(part in columns for part in column.parts)]
+
+
+def load_maps(path: str) -> tuple[JointMap, ...]:
+    """The map in a YAML file, or those of a folder. Raises InputError naming file and key."""
+    where = Path(path)
+    files = sorted(where.glob("*.yaml")) if where.is_dir() else [where]
+    if not files:
+        raise InputError(f"{path}: expected .yaml files that map joints, found none in this folder")
+    return tuple(validate(JointMap, {"name": file.name, **read_yaml(file)}, str(file)) for file in files)
+
+
+def choose(name: str, maps: Collection[JointMap], columns: Collection[str]) -> JointMap | None:
+    """The map that fits a file, by most of its columns; None where not one of any map's columns is there.
+
+    name: the file, for messages. Raises InputError where two maps fit equally well.
+    """
+    fits = sorted(maps, key=lambda m: -len(m.present(columns)))
+    counts = [len(m.present(columns)) for m in fits]
+    if not fits or counts[0] == 0:
+        return None
+    if len(fits) > 1 and counts[1] == counts[0]:
+        raise InputError(
+            f"{name}: expected one joint map that fits its columns, found {fits[0].name} and {fits[1].name}, "
+            f"which fit {counts[0]} joints each (readers.skeleton: FILE names one)"
+        )
+    return fits[0]

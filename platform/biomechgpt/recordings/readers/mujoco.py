@@ -1,0 +1,176 @@
+"""Reads MuJoCo trajectories: .npz with an array `q_<joint>` a joint, or a matrix `qpos`, in radians and metres.
+
+loco-mujoco's `q_` files of the "reduced" humanoid have the skeleton's signs. Those of the "full" one bend the
+knee positively, and then the left hip's adduction and rotation have the other sign too: the knee tells which.
+Its root is three slides (tx, tz, ty) and three hinges (tilt, list, rotation) in OpenSim's own Y-up frame, so
+the pelvis needs no turning.
+
+A `qpos` (T, nq) begins either with that root or with a free joint, x y z and a quaternion (w, x, y, z): four
+columns of length 1 in every frame are a quaternion. Hinges are named by `joint_names` (or `jnt_names`), or are
+the skeleton's 34, or its 31 without the neck, in its order. A free joint's world is MuJoCo's Z-up or Y-up: the
+axis along which the pelvis is as high as a pelvis is, and stays so; `mujoco_up` says it where people lie.
+"""
+
+import io
+import zipfile
+import zlib
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from biomechgpt.core.settings import InputError
+from biomechgpt.motion.skeleton import NAMES, NECK
+from biomechgpt.recordings.readers.joint_map import PLACES, TURNS
+from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Recording, assemble
+
+SUFFIXES = (".npz",)
+_RATES = ("frequency", "frame_rate", "frame_rate_hz", "fps")
+_JOINT_NAMES = ("joint_names", "jnt_names")
+_SLIDING_ROOT = ("pelvis_tx", "pelvis_tz", "pelvis_ty", *TURNS)
+_HEIGHT_M = (0.2, 1.5)
+"""Of a pelvis, from a low seat to standing tall."""
+_TO_Y_UP = Rotation.from_euler("x", -90, degrees=True)
+
+
+def matches(content: bytes) -> bool:
+    """Whether this is an archive of arrays: a zip whose first member is an .npy."""
+    name = content[30 : 30 + int.from_bytes(content[26:28], "little")]
+    return content[:4] == b"PK\x03\x04" and name.endswith(b".npy")
+
+
+def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
+    """The recording in `content`. Raises InputError naming file, frame and array."""
+    arrays = _arrays(name, content)
+    joints = {k.removeprefix("q_"): v for k, v in arrays.items() if k.startswith("q_")}
+    kind = "MuJoCo .npz, q_ arrays"
+    if "qpos" in arrays:
+        kind, joints = _columns(name, arrays, settings)
+    if not joints:
+        raise InputError(
+            f"{name}: expected arrays named q_<joint> or qpos, found {', '.join(arrays) or 'none'}"
+        )
+    frames = len(next(iter(joints.values())))
+    for key, values in joints.items():
+        if values.shape != (frames,):
+            raise InputError(f"{name}: array 'q_{key}': expected shape ({frames},), found {values.shape}")
+    rate_hz = next((float(arrays[k].flat[0]) for k in _RATES if k in arrays), None)
+    file = Columns(
+        format=kind,
+        values=joints,
+        units="radians",
+        place=lambda i: f"frame {i}",
+        time_s=_time(name, arrays, frames, settings.mujoco_rate_hz if rate_hz is None else rate_hz),
+        declared_rate_hz=rate_hz,
+        turn_with_knee=("hip_adduction_l", "hip_rotation_l"),
+    )
+    return assemble(name, file, settings)
+
+
+def _arrays(name: str, content: bytes) -> dict[str, np.ndarray]:
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            arrays = {k: np.atleast_1d(file[k]) for k in file.files if _wanted(k)}
+        return {k: v.astype(str if k in _JOINT_NAMES else float) for k, v in arrays.items()}
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        ValueError,
+        OSError,
+        EOFError,
+        RuntimeError,
+        MemoryError,
+    ) as error:
+        raise InputError(
+            f"{name}: expected an .npz of numbers, found a damaged or foreign file: {error}"
+        ) from None
+
+
+def _wanted(key: str) -> bool:
+    return key.startswith("q_") or key in ("qpos", "time", *_RATES, *_JOINT_NAMES)
+
+
+def _time(name: str, arrays: dict[str, np.ndarray], frames: int, rate_hz: float) -> np.ndarray:
+    """The file's own times, or those of the rate."""
+    if "time" in arrays:
+        if arrays["time"].shape != (frames,):
+            raise InputError(
+                f"{name}: array 'time': expected shape ({frames},), found {arrays['time'].shape}"
+            )
+        return arrays["time"]
+    if not rate_hz > 0:
+        raise InputError(f"{name}: expected a frame rate above 0, found {rate_hz:g}")
+    return np.arange(frames) / rate_hz
+
+
+def _columns(
+    name: str, arrays: dict[str, np.ndarray], settings: ReaderSettings
+) -> tuple[str, dict[str, np.ndarray]]:
+    """What kind of qpos it is, and its columns by name, the pelvis' as OpenSim has them."""
+    qpos = arrays["qpos"]
+    if qpos.ndim != 2 or qpos.shape[1] < 7 or not len(qpos):
+        raise InputError(
+            f"{name}: array 'qpos': expected frames of a root and hinges, found shape {qpos.shape}"
+        )
+    lengths = np.linalg.norm(qpos[:, 3:7], axis=1)
+    free = bool(np.allclose(lengths[np.isfinite(lengths)], 1, atol=1e-3))
+    root = 7 if free else len(_SLIDING_ROOT)
+    hinges = _hinges(name, arrays, qpos.shape[1], root, free)
+    columns = dict(zip(hinges, qpos[:, root:].T, strict=True))
+    if not free:
+        return "MuJoCo .npz, qpos with sliding root", columns | dict(
+            zip(_SLIDING_ROOT, qpos[:, :root].T, strict=True)
+        )
+    up = _up(name, qpos[:, :3]) if settings.mujoco_up == "auto" else settings.mujoco_up
+    return f"MuJoCo .npz, qpos with free joint, {up.upper()} up", columns | _pelvis(qpos[:, :7], up)
+
+
+def _hinges(name: str, arrays: dict[str, np.ndarray], nq: int, root: int, free: bool) -> list[str]:
+    """Names of the columns after the root: the file's, or the skeleton's."""
+    count = nq - root
+    given = next((arrays[k] for k in _JOINT_NAMES if k in arrays), None)
+    if given is not None:
+        names = [str(k) for k in given.ravel()]
+        whole = 1 if free else root  # a free joint is one joint, six slides and hinges are six
+        if len(names) not in (count, count + whole):
+            raise InputError(
+                f"{name}: array 'qpos': expected a root of {root} columns and {len(names)} named joints, "
+                f"the root among them or not, found {nq} columns"
+            )
+        return names[len(names) - count :]
+    without_neck = [k for k in NAMES if k not in NECK]
+    if count not in (len(NAMES), len(without_neck)):
+        raise InputError(
+            f"{name}: array 'qpos': expected {len(without_neck)} or {len(NAMES)} hinges after a root of {root} "
+            f"columns, found {count} (an array joint_names may name them)"
+        )
+    return list(NAMES) if count == len(NAMES) else without_neck
+
+
+def _up(name: str, place_m: np.ndarray) -> str:
+    """Along which axis, y or z, the pelvis (T, 3) is as high as a pelvis; of both, where it moves less."""
+    low, high = _HEIGHT_M
+    fits = [i for i in (1, 2) if low < np.nanmedian(place_m[:, i]) < high]
+    if not fits:
+        raise InputError(
+            f"{name}: array 'qpos': expected the pelvis {low} to {high} m high along y or z, found it at "
+            f"{np.nanmedian(place_m[:, 1]):.2f} and {np.nanmedian(place_m[:, 2]):.2f} (mujoco_up: y or z says it)"
+        )
+    return "xyz"[min(fits, key=lambda i: np.ptp(place_m[:, i][np.isfinite(place_m[:, i])]))]
+
+
+def _pelvis(root: np.ndarray, up: str) -> dict[str, np.ndarray]:
+    """OpenSim's six coordinates from a free joint (T, 7) in a world whose `up` is y or z.
+
+    The pelvis' own frame may be Y-up, as OpenSim's models are, or like a Z-up world's (Y to the left): whichever
+    of its axes is mostly upright says which.
+    """
+    known = np.isfinite(root[:, 3:]).all(axis=1)
+    place, turn = root[:, :3], Rotation.from_quat(root[known, 3:], scalar_first=True)
+    if up == "z":
+        upright = turn.as_matrix()[:, 2].mean(axis=0)  # the world's z in the pelvis' frame
+        place, turn = _TO_Y_UP.apply(place), _TO_Y_UP * turn
+        if upright[2] > upright[1]:
+            turn = turn * _TO_Y_UP.inv()
+    angles = np.full_like(place, np.nan)
+    angles[known] = turn.as_euler("ZXY")
+    return dict(zip((*PLACES, *TURNS), np.column_stack([place, angles]).T, strict=True))

@@ -1,0 +1,187 @@
+"""Reads OpenSim motion files (.mot, .sto): headers of every version, tabs or spaces, columns in any order.
+
+The header's rules are those of OpenSim's own parser (OpenSim/Common/Storage.cpp): keys as `key=value` or
+`key value`, and without a word on units an old .mot (version below 1) is in degrees, all else in radians.
+Knows nothing about signs: the skeleton's are OpenSim's, but for the knee's, which `recording` finds where the
+header does not say it, as `write` does.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from biomechgpt.core.settings import InputError
+from biomechgpt.motion.skeleton import INDEX, NAMES
+from biomechgpt.recordings.readers.joint_map import PLACES, TURNS
+from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Recording, Sign, assemble
+
+SUFFIXES = (".mot", ".sto")
+_HEADER_LINE = re.compile(rb"^\s*(endheader|(ncolumns|datacolumns|indegrees)[\t =])", re.I | re.M)
+_KNEE_LINE = "knee flexion is "
+
+
+def matches(content: bytes) -> bool:
+    """Whether this is an OpenSim file: it has lines of a header, `endheader` or a number of columns, say."""
+    head = content[:65536]
+    return b"\x00" not in head and _HEADER_LINE.search(head) is not None
+
+
+def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
+    """The recording in `content`. Raises InputError naming file, line and column."""
+    lines = content.decode("utf-8-sig", errors="replace").splitlines()
+    header = _header(name, lines)
+    columns, numbers = _table(name, lines, header)
+    if "time" not in columns:
+        raise InputError(
+            f"{name}: line {header.end + 1}: expected a column 'time', found {', '.join(columns)}"
+        )
+    degrees = header.degrees(name) if settings.units == "header" else settings.units == "degrees"
+    file = Columns(
+        format=f"OpenSim {_suffix(name) or SUFFIXES[0]}",
+        values={k: v for k, v in columns.items() if k != "time"},
+        units="degrees" if degrees else "radians",
+        place=lambda i: f"line {numbers[i]}",
+        time_s=columns["time"],
+        declared_rate_hz=header.rate_hz,
+        knee_flexion=header.knee_flexion,
+    )
+    return assemble(name, file, settings)
+
+
+def write(
+    time_s: np.ndarray,
+    angles_rad: np.ndarray,
+    pelvis: np.ndarray,
+    joint_mask: np.ndarray | None = None,
+    note: str = "",
+) -> str:
+    """A .mot file's text: times (T,), angles (T, 34), pelvis (T, 7); in degrees, the skeleton's signs.
+
+    Columns as OpenSim's own tools write them, pelvis first, without joints that `joint_mask` (34,) says were
+    not recorded. Of OpenSim's models hardly one has the neck, and then its tools ignore these columns; the
+    header's lines about the knee, and `note`, are of those that OpenSim passes over.
+    """
+    recorded = np.ones(len(NAMES), dtype=bool) if joint_mask is None else np.asarray(joint_mask, dtype=bool)
+    turns = Rotation.from_quat(pelvis[:, 3:], scalar_first=True).as_euler("ZXY", degrees=True)
+    columns = ["time", *TURNS, *PLACES, *np.array(NAMES)[recorded]]
+    table = np.column_stack(
+        [time_s, np.unwrap(turns, axis=0, period=360), pelvis[:, :3], np.degrees(angles_rad[:, recorded])]
+    )
+    header = (
+        f"Coordinates\nversion=1\nnRows={len(table)}\nnColumns={len(columns)}\ninDegrees=yes\n\n"
+        f"{_KNEE_LINE.capitalize()}negative.\n{note}\nendheader\n"
+    )
+    lines = ["\t".join(columns), *("\t".join(f"{value:.8f}" for value in row) for row in table)]
+    return header + "\n".join(lines) + "\n"
+
+
+def _suffix(name: str) -> str:
+    return PurePosixPath(name.lower()).suffix
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What a header says; `end` is the number of lines up to and with `endheader`."""
+
+    end: int
+    version: float
+    in_degrees: bool | None
+    rows: int | None
+    range_s: tuple[float, float] | None
+    knee_flexion: Sign | None
+
+    def degrees(self, name: str) -> bool:
+        if self.in_degrees is not None:
+            return self.in_degrees
+        return self.version < 1 and _suffix(name) == ".mot"
+
+    @property
+    def rate_hz(self) -> float | None:
+        """What an old header's number of rows and range of time come to."""
+        if self.range_s is None or not self.rows or self.range_s[1] <= self.range_s[0]:
+            return None
+        return (self.rows - 1) / (self.range_s[1] - self.range_s[0])
+
+
+def _header(name: str, lines: list[str]) -> _Header:
+    version, in_degrees, rows, range_s = 0.0, None, None, None
+    knee_flexion: Sign | None = None
+    for i, line in enumerate(lines):
+        text = line.strip()
+        low = text.lower()
+        if low.startswith("endheader"):
+            return _Header(i + 1, version, in_degrees, rows, range_s, knee_flexion)
+        if low.startswith("angles are in "):
+            in_degrees = low.removeprefix("angles are in ").startswith("degrees")
+            continue
+        if low.startswith(_KNEE_LINE):
+            knee_flexion = "negative" if low.removeprefix(_KNEE_LINE).startswith("negative") else "positive"
+            continue
+        key, _, value = low.partition("=") if "=" in low else low.replace("\t", " ").partition(" ")
+        key, value = key.strip(), value.strip()
+        try:
+            if key == "version":
+                version = float(value)
+            elif key in ("nrows", "nr", "datarows"):
+                rows = int(value)
+            elif key == "indegrees":
+                in_degrees = {"yes": True, "no": False}[value]
+            elif key == "range":
+                start, end = (float(part) for part in value.split())
+                range_s = start, end
+        except (ValueError, KeyError):
+            wanted = {"indegrees": "yes or no", "range": "two numbers"}.get(key, "a number")
+            raise InputError(f"{name}: line {i + 1}: {key}: expected {wanted}, found {value!r}") from None
+    raise InputError(
+        f"{name}: expected a header that ends with 'endheader', found none in {len(lines)} lines"
+    )
+
+
+def _table(name: str, lines: list[str], header: _Header) -> tuple[dict[str, np.ndarray], list[int]]:
+    """Columns by name, and the line number (from 1) of each row."""
+    body = [(i + 1, line) for i, line in enumerate(lines) if i >= header.end and line.strip()]
+    if not body:
+        raise InputError(
+            f"{name}: line {header.end}: expected column names after 'endheader', found the file's end"
+        )
+    (first, title), *body = body
+    labels = [_coordinate(label) for label in title.split()]
+    for label in labels:
+        if label in (*INDEX, *TURNS, *PLACES, "time") and labels.count(label) > 1:
+            raise InputError(f"{name}: line {first}: column {label!r} appears {labels.count(label)} times")
+    values = np.empty((len(body), len(labels)))
+    for row, (number, line) in enumerate(body):
+        cells = line.split()
+        if len(cells) != len(labels):
+            raise InputError(
+                f"{name}: line {number}: expected {len(labels)} values, found {len(cells)}: "
+                "the file is cut off or damaged"
+            )
+        try:
+            values[row] = cells
+        except ValueError:
+            raise InputError(_not_a_number(name, number, labels, cells)) from None
+    if header.rows is not None and header.rows != len(body):
+        raise InputError(
+            f"{name}: line {body[-1][0] if body else first}: the header promises {header.rows} rows, "
+            f"found {len(body)}: the file is cut off or damaged"
+        )
+    return dict(zip(labels, values.T, strict=True)), [number for number, _ in body]
+
+
+def _coordinate(label: str) -> str:
+    """`hip_flexion_r` of a states file's `/jointset/hip_r/hip_flexion_r/value`; other labels as they are."""
+    parts = label.split("/")
+    return parts[-2] if len(parts) > 2 and parts[-1] == "value" else label
+
+
+def _not_a_number(name: str, number: int, labels: list[str], cells: list[str]) -> str:
+    for label, cell in zip(labels, cells, strict=True):
+        try:
+            float(cell)
+        except ValueError:
+            return f"{name}: line {number}, column {label!r}: expected a number, found {cell!r}"
+    return f"{name}: line {number}: expected numbers"

@@ -1,0 +1,319 @@
+"""What a recording is once its file is understood: angles in our order and signs, at the file's own times.
+
+A reader brings a file's columns and what the file says of them; `assemble` finds the joints among them, checks
+them and puts them into the skeleton's order. A value that is missing stays missing (NaN): whether a gap is
+filled or a recording kept out is not decided here. Knows nothing about file formats or participants.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode
+from scipy.spatial.transform import Rotation
+
+from biomechgpt.core.settings import InputError, Settings
+from biomechgpt.motion.skeleton import INDEX, JOINTS, N_JOINTS, NAMES, NECK
+from biomechgpt.recordings.readers.joint_map import PLACES, TURNS, AngleUnits, JointMap, choose, load_maps
+
+KNEES = ("knee_angle_r", "knee_angle_l")
+SWINGING = ("hip_flexion_r", "hip_flexion_l", *KNEES, "ankle_angle_r", "ankle_angle_l")
+"""Joints that cannot turn past half a circle; shoulders can, when a solver passes through a singularity."""
+
+Sign = Literal["positive", "negative"]
+
+
+def _loaded(value: Any) -> Any:
+    return load_maps(value) if isinstance(value, str) else value
+
+
+class ReaderSettings(Settings):
+    """How recordings are read."""
+
+    missing_joints: Literal["error", "neutral"] = Field(
+        "error", description="a file without some tracked joint: an error, or held at 0 and masked"
+    )
+    skeleton: Annotated[tuple[JointMap, ...], NoDecode, BeforeValidator(_loaded)] = Field(
+        (), description="YAML file, or folder of them, that maps a lab's own columns to joints"
+    )
+    units: Literal["header", "degrees", "radians"] = Field(
+        "header",
+        description="angles' unit in .mot, .sto, CSV and Parquet: what header or values tell, or always this",
+    )
+    knee_flexion: Literal["auto", "positive", "negative"] = Field(
+        "auto", description="sign of knee flexion in the files; auto finds it in each file's data"
+    )
+    mujoco_rate_hz: float = Field(500.0, gt=0, description="of .npz files that carry no rate or time")
+    mujoco_up: Literal["auto", "y", "z"] = Field(
+        "auto",
+        description="the world's upward axis in .npz files with a free joint; auto: the pelvis' height",
+    )
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A file's content as its reader found it.
+
+    format: what it is, for people. values: {column: (T,)} by the file's own names, angles in `units`.
+    units: None where the file does not say. time_s: (T,); None where it is among the columns, if anywhere.
+    declared_rate_hz: what the file says of its rate. knee_flexion: what it says of that sign.
+    place: names frame i in messages ("line 37").
+    turn_with_knee: joints whose sign is ours only where knee flexion is negative.
+    """
+
+    format: str
+    values: Mapping[str, np.ndarray]
+    units: AngleUnits | None
+    place: Callable[[int], str]
+    time_s: np.ndarray | None = None
+    declared_rate_hz: float | None = None
+    knee_flexion: Sign | None = None
+    turn_with_knee: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One file's movement.
+
+    time_s: (T,) strictly increasing. angles_rad: (T, 34), NaN where a value is missing.
+    joint_mask: (34,) bool, recorded or not.
+    pelvis: (T, 7), position in metres, quaternion (w, x, y, z); at rest in the origin where not recorded.
+    knee_flexion: the sign that the file uses for it ("positive" was turned round).
+    format, units: what the file is and what its angles are in.
+    declared_rate_hz: the frame rate that the file states, if it does.
+    joint_map: the map whose columns it has, if any.
+    """
+
+    time_s: np.ndarray
+    angles_rad: np.ndarray
+    pelvis: np.ndarray
+    joint_mask: np.ndarray
+    knee_flexion: Sign
+    format: str = "arrays"
+    units: AngleUnits = "radians"
+    declared_rate_hz: float | None = None
+    joint_map: str | None = None
+
+    @property
+    def rate_hz(self) -> float:
+        """Frames a second by the file's times: the mean over steps that are no gaps, since times are rounded."""
+        steps = np.diff(self.time_s)
+        return 1 / float(steps[steps < 1.5 * np.median(steps)].mean())
+
+    @property
+    def reading(self) -> str:
+        """How the file was read, in a line."""
+        how = f"{self.format}, {self.units}, knee flexion {self.knee_flexion}, {self.rate_hz:.4g} Hz"
+        return how + (f", columns by {self.joint_map}" if self.joint_map else "")
+
+
+def assemble(name: str, file: Columns, settings: ReaderSettings) -> Recording:
+    """A recording from a file's columns; name: the file, in messages.
+
+    Raises InputError for time that is missing or does not increase, fewer than two frames, tracked joints that
+    are missing, units that cannot be told, or angles that can only be in another.
+    """
+    joint_map = choose(name, settings.skeleton, file.values)
+    found = _find(file, joint_map)
+    time_s, rate_hz = _time(name, file, joint_map)
+    _check_time(name, time_s, file.place)
+    missing = [j.name for j in JOINTS if j.tracked and j.name not in found and j.name not in NECK]
+    if missing and settings.missing_joints == "error":
+        raise InputError(
+            f"{name}: expected every tracked joint, missing {', '.join(_wanted(missing, joint_map))} "
+            "(missing_joints: neutral accepts such files, with these joints at 0 and masked; "
+            f"skeleton: FILE maps other columns to joints: {_listed(file.values)})"
+        )
+    present = [k for k in NAMES if k in found]
+    if not present:
+        raise InputError(
+            f"{name}: none of the skeleton's joints is among its columns ({_listed(file.values)}): "
+            "no recording of movement"
+        )
+    units = _units(name, found)
+    used = {k: _converted(item, units) for k, item in found.items()}
+    _check_units(name, found, used, units, file.place)
+    sign, turn = _knees(name, used, file, joint_map, settings)
+    angles = np.zeros((len(time_s), N_JOINTS))
+    for k in present:
+        angles[:, INDEX[k]] = _unwrap(used[k])
+    if turn:
+        for k in (*KNEES, *file.turn_with_knee):
+            angles[:, INDEX[k]] *= -1
+    return Recording(
+        time_s=time_s,
+        angles_rad=angles,
+        pelvis=_pelvis(used, len(time_s)),
+        joint_mask=np.isin(NAMES, [*present, *NECK, *(j.name for j in JOINTS if not j.tracked)]),
+        knee_flexion=sign,
+        format=file.format,
+        units=_stated(found[present[0]], units),
+        declared_rate_hz=file.declared_rate_hz or rate_hz,
+        joint_map=joint_map.name if joint_map else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One joint's column: what the file calls it, its values (T,) in `units`, None if still to be told."""
+
+    label: str
+    values: np.ndarray
+    units: str | None
+
+
+def _find(file: Columns, joint_map: JointMap | None) -> dict[str, _Item]:
+    """{joint or coordinate of the pelvis: its column}; a column without any value was not recorded."""
+    items: dict[str, _Item] = {}
+    joints = joint_map.joints if joint_map else {}
+    mapped = joint_map.present(file.values) if joint_map else []
+    angles = file.units or (joint_map.units if joint_map else None)
+    for joint in (*NAMES, *TURNS, *PLACES):
+        units = "m" if joint in PLACES else angles
+        if joint in mapped:
+            column = joints[joint]
+            items[joint] = _Item(" + ".join(column.parts), column.values(file.values), column.units or units)
+        elif joint in file.values and joint not in joints:
+            items[joint] = _Item(joint, np.asarray(file.values[joint], dtype=float), units)
+    return {joint: item for joint, item in items.items() if np.isfinite(item.values).any()}
+
+
+def _wanted(missing: list[str], joint_map: JointMap | None) -> list[str]:
+    """Missing joints, with the columns where a map expects them."""
+    joints = joint_map.joints if joint_map else {}
+    return [f"{k} (column {' + '.join(joints[k].parts)!r})" if k in joints else k for k in missing]
+
+
+def _listed(columns: Mapping[str, np.ndarray], most: int = 12) -> str:
+    names = list(columns)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "no columns") + more
+
+
+def _time(name: str, file: Columns, joint_map: JointMap | None) -> tuple[np.ndarray, float | None]:
+    """Times (T,) in seconds, and the rate that a map declares."""
+    if file.time_s is not None:
+        return file.time_s, None
+    column, rate_hz = (joint_map.time, joint_map.rate_hz) if joint_map else ("time", None)
+    if column in file.values:
+        scale = 1e-3 if joint_map and joint_map.time_units == "ms" else 1.0
+        return scale * file.values[column], rate_hz
+    if rate_hz is None:
+        raise InputError(
+            f"{name}: expected a column {column!r}, found {_listed(file.values)} "
+            "(a joint map may name another, or give the rate_hz)"
+        )
+    return np.arange(len(next(iter(file.values.values())))) / rate_hz, rate_hz
+
+
+def _units(name: str, found: Mapping[str, _Item]) -> AngleUnits:
+    """The unit of those angles whose file does not say.
+
+    Nobody keeps every joint within 3.2 degrees, and no leg turns by more than half a circle.
+    """
+    silent = {k: np.nanmax(np.abs(v.values)) for k, v in found.items() if v.units is None and k in INDEX}
+    if max((v for k, v in silent.items() if k in SWINGING), default=0.0) > 1.1 * np.pi:
+        return "degrees"
+    if (largest := max(silent.values(), default=0.0)) < np.pi:
+        return "radians"
+    raise InputError(
+        f"{name}: expected units of angles, found none, and the largest angle, {largest:.2f}, "
+        "may be either's (units: degrees or radians, here or in a joint map)"
+    )
+
+
+def _stated(item: _Item, units: AngleUnits) -> AngleUnits:
+    return "degrees" if (item.units or units) == "degrees" else "radians"
+
+
+def _converted(item: _Item, units: AngleUnits) -> np.ndarray:
+    """(T,) in radians or metres, NaN where there is no number."""
+    scale = {"degrees": np.pi / 180, "mm": 1e-3}.get(item.units or units, 1.0)
+    return np.where(np.isfinite(item.values), scale * item.values, np.nan)
+
+
+def _check_units(
+    name: str,
+    found: Mapping[str, _Item],
+    used: Mapping[str, np.ndarray],
+    units: AngleUnits,
+    place: Callable[[int], str],
+) -> None:
+    degrees = {k: float(np.nanmax(np.abs(v.values))) for k, v in found.items()
+               if k in INDEX and _stated(v, units) == "degrees"}  # fmt: skip
+    largest = max(degrees, key=lambda k: degrees[k], default=None)
+    if largest is not None and not degrees.keys().isdisjoint(SWINGING) and 0 < degrees[largest] < np.pi:
+        raise InputError(
+            f"{name}: column {found[largest].label!r} has the largest angle, {degrees[largest]:.2f}; "
+            "expected degrees, found what look like radians (units: radians reads them so)"
+        )
+    for k in SWINGING:
+        if k in used and np.nanmax(np.abs(used[k])) > 1.1 * np.pi:
+            frame = int(np.nanargmax(np.abs(used[k])))
+            raise InputError(
+                f"{name}: {place(frame)}, column {found[k].label!r}: {used[k][frame]:.1f} radians is more than "
+                "half a turn; expected radians, found what look like degrees "
+                "(units: degrees reads a .mot, .sto or table so)"
+            )
+
+
+def _knees(
+    name: str,
+    used: Mapping[str, np.ndarray],
+    file: Columns,
+    joint_map: JointMap | None,
+    settings: ReaderSettings,
+) -> tuple[Sign, bool]:
+    """Which sign knee flexion has in the file, and whether the angles are still to be turned round.
+
+    A map or the file may say so; else a setting, else the data: a knee bends by tens of degrees and hardly
+    hyperextends.
+    """
+    knees = np.concatenate([used[k] for k in KNEES if k in used] or [np.zeros(1)])
+    low, high = np.nanpercentile(knees, [1, 99])
+    data: Sign = "positive" if high > -low else "negative"
+    mapped = [joint_map.joints[k] for k in KNEES if joint_map and k in joint_map.joints and k in used]
+    if joint_map and mapped:
+        if data == "positive" and high > np.radians(20):
+            raise InputError(
+                f"{name}: column {mapped[0].parts[0]!r}: expected a knee that bends to negative angles "
+                f"by the sign in {joint_map.name}, found {np.degrees(high):.0f} degrees"
+            )
+        return ("positive" if mapped[0].sign < 0 else "negative"), False
+    sign = settings.knee_flexion if settings.knee_flexion != "auto" else file.knee_flexion or data
+    return sign, sign == "positive"
+
+
+def _unwrap(values: np.ndarray) -> np.ndarray:
+    """(T,) without jumps by whole turns; what is missing stays so."""
+    result, there = values.copy(), np.isfinite(values)
+    result[there] = np.unwrap(values[there])
+    return result
+
+
+def _pelvis(used: Mapping[str, np.ndarray], frames: int) -> np.ndarray:
+    """(T, 7). Tilt about Z, then list about X, then rotation about Y, each about the turned axis."""
+    zero = np.zeros(frames)
+    position = np.stack([used.get(k, zero) for k in PLACES], axis=1)
+    turns = np.stack([used.get(k, zero) for k in TURNS], axis=1)
+    quaternion = Rotation.from_euler("ZXY", turns).as_quat(scalar_first=True)
+    return np.concatenate([position, quaternion], axis=1)
+
+
+def _check_time(name: str, time_s: np.ndarray, place: Callable[[int], str]) -> None:
+    bad = np.flatnonzero(~np.isfinite(time_s))
+    if len(bad):
+        raise InputError(
+            f"{name}: {place(int(bad[0]))}, column 'time': expected a number, found {time_s[bad[0]]}"
+        )
+    steps = np.diff(time_s)
+    if (steps <= 0).any():
+        i = int(np.argmax(steps <= 0))
+        raise InputError(
+            f"{name}: {place(i + 1)}, column 'time': expected time to increase, "
+            f"found {time_s[i + 1]:g} after {time_s[i]:g}"
+        )
+    if len(time_s) < 2:
+        raise InputError(f"{name}: expected a movement, found {len(time_s)} frames")

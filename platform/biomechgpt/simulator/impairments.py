@@ -1,0 +1,202 @@
+"""What impairments and assistive devices do to a simulated body: published patterns, sized by severity.
+
+Each function takes and returns a `Body` for the right side being affected; the left is its mirror image.
+The patterns are those of clinical textbooks (Perry and Burnfield, Gait Analysis, 2nd ed. 2010; for stroke
+also Olney and Richards, Gait & Posture 4 (1996) 136; for prostheses Sagawa et al., Gait & Posture 33 (2011)
+511); their sizes are ours, so chosen that a simple classifier finds them about as hard as the paper's did.
+Knows nothing about labels being asked or predicted.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from biomechgpt.simulator.movement import CYCLE, Body, joint
+
+_PHASE = 2 * np.pi * np.arange(CYCLE) / CYCLE
+
+
+def _copy(body: Body, rhythm: float = 0.0) -> Body:
+    return Body(body.cycle.copy(), body.stand.copy(), body.sit.copy(), body.leg_m, body.rhythm + rhythm)
+
+
+def _shift(body: Body, i: int, degrees: float, *, sitting: float = 0.0) -> None:
+    body.cycle[:, i] += degrees
+    body.stand[i] += degrees
+    body.sit[i] += degrees * sitting
+
+
+def _scale(body: Body, i: int, factor: float) -> None:
+    """Shrink a joint's excursion about its standing angle."""
+    body.cycle[:, i] = body.stand[i] + factor * (body.cycle[:, i] - body.stand[i])
+
+
+def _bump(centre: float, width: float) -> np.ndarray:
+    """1 at `centre` percent of the stride, falling to 0 over about `width`."""
+    away = (np.arange(CYCLE) - centre + CYCLE / 2) % CYCLE - CYCLE / 2
+    return np.exp(-0.5 * (away / width) ** 2)
+
+
+def cautious(body: Body, severity: float) -> Body:
+    """What all who are unsure of their legs do: less swing of arms and trunk, a wider base, bent a little."""
+    body, s = _copy(body), severity
+    for side in "rl":
+        _scale(body, joint("arm_flex", side), 1 - 0.35 * s)
+        _shift(body, joint("arm_add", side), -4 * s)
+        _shift(body, joint("hip_adduction", side), -2 * s)
+        _shift(body, joint("knee_angle", side), -3.5 * s)
+    _scale(body, joint("lumbar_rotation"), 1 - 0.4 * s)
+    _shift(body, joint("lumbar_extension"), -3 * s)
+    return body
+
+
+def stroke(body: Body, severity: float) -> Body:
+    """Stiff knee, circumduction, equinus; the arm flexed and still; weight on the other side, briefly on this."""
+    body, s = _copy(body, 0.3 * severity), severity
+    _scale(body, joint("knee_angle", "r"), 1 - 0.5 * s)
+    _scale(body, joint("hip_flexion", "r"), 1 - 0.3 * s)
+    _scale(body, joint("ankle_angle", "r"), 1 - 0.4 * s)
+    _shift(body, joint("ankle_angle", "r"), -3 * s, sitting=1.0)
+    body.cycle[:, joint("ankle_angle", "r")] -= 10 * s * _bump(80, 12)
+    body.cycle[:, joint("hip_adduction", "r")] -= 11 * s * _bump(72, 11)
+    body.cycle[:, joint("subtalar_angle", "r")] += 8 * s * _bump(85, 14)
+    _scale(body, joint("arm_flex", "r"), 1 - 0.85 * s)
+    _scale(body, joint("elbow_flex", "r"), 1 - 0.7 * s)
+    _shift(body, joint("elbow_flex", "r"), 42 * s, sitting=0.5)
+    _shift(body, joint("arm_rot", "r"), 20 * s, sitting=0.7)
+    _shift(body, joint("pro_sup", "r"), 30 * s, sitting=1.0)
+    _shift(body, joint("wrist_flex", "r"), 25 * s, sitting=1.0)
+    _shift(body, joint("lumbar_bending"), -3 * s, sitting=0.8)
+    body.cycle[:, joint("lumbar_bending")] -= 4 * s * _bump(72, 14)
+    return body
+
+
+def transtibial(body: Body, severity: float) -> Body:
+    """Below the knee: no push-off, an early heel rise, a knee that hardly yields, the trunk a little over it."""
+    s = 0.3 + 0.7 * severity
+    body = _copy(body, 0.15 * s)
+    _scale(body, joint("ankle_angle", "r"), 1 - 0.65 * s)
+    _scale(body, joint("mtp_angle", "r"), 1 - 0.8 * s)
+    body.cycle[:, joint("ankle_angle", "r")] += 7 * s * _bump(62, 8)
+    _scale(body, joint("subtalar_angle", "r"), 1 - s)
+    body.cycle[:, joint("knee_angle", "r")] += 9 * s * _bump(14, 8) - 6 * s * _bump(44, 7)
+    body.cycle[:, joint("lumbar_bending")] += 3.5 * s * _bump(25, 13)
+    body.cycle[:, joint("hip_flexion", "r")] += 4 * s * _bump(70, 12)
+    return body
+
+
+def transfemoral(body: Body, severity: float) -> Body:
+    """Above the knee: a straight knee in stance, less in swing, the hip hiked; the sound ankle vaults, the
+    trunk leans over the prosthesis, the base is wide."""
+    s = 0.3 + 0.7 * severity
+    body = transtibial(_copy(body, 0.15 * s), severity)
+    body.cycle[:, joint("knee_angle", "r")] += 8 * s * (_bump(14, 8) + _bump(72, 9)) + 6 * s * _bump(44, 7)
+    body.cycle[:, joint("hip_flexion", "r")] += 6 * s * _bump(45, 14)
+    body.cycle[:, joint("lumbar_bending")] += 4 * s * _bump(25, 13) - 3 * s * _bump(72, 13)
+    body.cycle[:, joint("ankle_angle", "l")] -= 9 * s * _bump(30, 10)
+    _shift(body, joint("hip_adduction", "r"), -5 * s)
+    _shift(body, joint("lumbar_extension"), -2 * s)
+    return body
+
+
+def spinal_cord(body: Body, severity: float) -> Body:
+    """Crouched, both knees stiff, thighs together, feet dropped, trunk forward; the right a little more."""
+    body, s = _copy(body), severity
+    for side, share in (("r", 1.1), ("l", 0.9)):
+        k = s * share
+        _scale(body, joint("knee_angle", side), 1 - 0.35 * k)
+        _shift(body, joint("knee_angle", side), -17 * k)
+        _shift(body, joint("hip_flexion", side), 12 * k)
+        _shift(body, joint("hip_adduction", side), 5 * k, sitting=0.6)
+        body.cycle[:, joint("ankle_angle", side)] -= 9 * k * _bump(80 if side == "r" else 30, 12)
+        _shift(body, joint("arm_add", side), -8 * k)
+    _shift(body, joint("lumbar_extension"), -9 * s, sitting=0.6)
+    return body
+
+
+def brain_injury(body: Body, severity: float) -> Body:
+    """A wide base, stiff neck, arms held out and swinging less; unsteadiness is the trial's own."""
+    body, s = _copy(body), severity
+    for side in "rl":
+        _shift(body, joint("hip_adduction", side), -5 * s)
+        _shift(body, joint("arm_add", side), -9 * s, sitting=0.3)
+        _scale(body, joint("arm_flex", side), 1 - 0.45 * s)
+        _shift(body, joint("knee_angle", side), -4 * s)
+    _shift(body, joint("neck_extension"), -8 * s, sitting=1.0)
+    body.cycle[:, joint("lumbar_bending")] *= 1 + 0.8 * s
+    return body
+
+
+def _grip(body: Body, side: str) -> None:
+    """A hand around a handle: the forearm half turned in, the wrist bent back, the hand tilted."""
+    _shift(body, joint("pro_sup", side), 20)
+    _shift(body, joint("wrist_flex", side), -25)
+    _shift(body, joint("wrist_dev", side), 12)
+
+
+def cane(body: Body) -> Body:
+    """The left hand on the cane, opposite to the affected side, moving with the right leg."""
+    body = _copy(body)
+    i, e = joint("arm_flex", "l"), joint("elbow_flex", "l")
+    body.stand[[i, e]] += [5, 7]
+    body.cycle[:, i] = body.stand[i] + 10 * np.cos(_PHASE)
+    body.cycle[:, e] = body.stand[e] + 5 * np.cos(_PHASE)
+    _shift(body, joint("arm_add", "l"), -4)
+    _grip(body, "l")
+    body.cycle[:, joint("lumbar_bending")] -= 2
+    return body
+
+
+def walker(body: Body) -> Body:
+    """Both hands on the frame: arms forward and still, the trunk leaning."""
+    body = _copy(body)
+    for side in "rl":
+        for name, held in (("arm_flex", 13.0), ("elbow_flex", 12.0)):
+            _scale(body, joint(name, side), 0.4)
+            _shift(body, joint(name, side), held)
+        _grip(body, side)
+    _shift(body, joint("lumbar_extension"), -6)
+    _shift(body, joint("neck_extension"), 4)
+    return body
+
+
+def crutches(body: Body) -> Body:
+    """Both crutches swing forward together with the right leg; arms out, elbows nearly straight."""
+    body = _copy(body)
+    for side in "rl":
+        i = joint("arm_flex", side)
+        body.stand[i] += 5
+        body.cycle[:, i] = body.stand[i] + 11 * np.cos(_PHASE)
+        _scale(body, joint("elbow_flex", side), 0.6)
+        _shift(body, joint("elbow_flex", side), 5)
+        _shift(body, joint("arm_add", side), -7)
+        _grip(body, side)
+    body.cycle[:, joint("lumbar_extension")] -= 3 * (1 + np.cos(_PHASE))
+    return body
+
+
+def orthosis(body: Body) -> Body:
+    """An ankle-foot orthosis on the right: the ankle hardly moves and does not drop."""
+    body = _copy(body)
+    _scale(body, joint("ankle_angle", "r"), 0.3)
+    _scale(body, joint("subtalar_angle", "r"), 0.15)
+    _shift(body, joint("ankle_angle", "r"), 3, sitting=1.0)
+    body.cycle[:, joint("ankle_angle", "r")] += 2.0
+    body.cycle[:, joint("knee_angle", "r")] -= 5 * _bump(10, 7)
+    return body
+
+
+IMPAIRMENTS: dict[str, Callable[[Body, float], Body]] = {
+    "LLPU transtibial": transtibial,
+    "LLPU transfemoral": transfemoral,
+    "stroke": stroke,
+    "SCI": spinal_cord,
+    "TBI": brain_injury,
+}
+DEVICES: dict[str, Callable[[Body], Body]] = {
+    "none": lambda body: body,
+    "cane": cane,
+    "walker": walker,
+    "crutches": crutches,
+    "orthosis": orthosis,
+}

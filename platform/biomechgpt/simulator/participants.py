@@ -1,0 +1,359 @@
+"""The embedded default: a simulated cohort of participants with latent traits, and what they do.
+
+Every label is a cause or a consequence of how the body moves; nothing else of a trial (its identifier, its
+place in the files, how long a walk is recorded) knows of labels. It shows that the program works: nothing
+learned from it holds for people. Knows nothing about splits or files.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from pydantic import Field
+
+from biomechgpt.core.settings import Settings
+from biomechgpt.motion import norms
+from biomechgpt.motion.outcome_measures import KINDS
+from biomechgpt.motion.skeleton import HIGH_RAD, LOW_RAD, N_JOINTS
+from biomechgpt.motion.trial import Trial
+from biomechgpt.simulator.activities import ACTIVITIES, OTHERS, Manner
+from biomechgpt.simulator.impairments import DEVICES, IMPAIRMENTS, cautious
+from biomechgpt.simulator.movement import HIP_HEIGHT, Body, joint, pelvis, play, stride_m, typical, wander
+from biomechgpt.simulator.protocol import Enrolment, ProtocolSettings, enrol
+
+COLUMNS = KINDS
+"""Annotations of a simulated trial."""
+
+_CONDITIONS = {
+    "LLPU transtibial": 0.24,
+    "LLPU transfemoral": 0.18,
+    "stroke": 0.30,
+    "SCI": 0.17,
+    "TBI": 0.11,
+}
+"""Shares of those who are impaired; the first word is the diagnosis."""
+_AGES = {"none": (45, 20), "LLPU": (55, 13), "stroke": (61, 12), "SCI": (46, 14), "TBI": (40, 14)}
+"""Mean and standard deviation; of the unimpaired, every other is drawn from 65 to 90 years instead."""
+_DEVICES = {  # none, cane, walker, crutches, orthosis; mild and severe
+    "none": ((0.95, 0.04, 0.01, 0.0, 0.0), (0.45, 0.35, 0.20, 0.0, 0.0)),
+    "LLPU": ((0.72, 0.22, 0.02, 0.04, 0.0), (0.35, 0.35, 0.12, 0.18, 0.0)),
+    "stroke": ((0.35, 0.35, 0.04, 0.0, 0.26), (0.15, 0.35, 0.20, 0.0, 0.30)),
+    "SCI": ((0.30, 0.20, 0.12, 0.20, 0.18), (0.05, 0.10, 0.40, 0.30, 0.15)),
+    "TBI": ((0.70, 0.18, 0.12, 0.0, 0.0), (0.30, 0.25, 0.40, 0.05, 0.0)),
+}
+_SLOWER = {"stroke": 0.45, "SCI": 0.25, "TBI": 0.5}
+"""How much longer rising, turning and sitting down take at typical severity, beside walking more slowly."""
+_SITES = ("A", "B", "C")
+_TYPICAL = 0.625
+"""Mean severity: whose walking speed is the published mean of the condition."""
+
+
+class SimulatorSettings(Settings):
+    """Who is simulated, and how well they are recorded."""
+
+    protocol: ProtocolSettings = ProtocolSettings()
+    scale: float = Field(1.0, gt=0, description="of the protocol: a tenth has a tenth of its participants")
+    seed: int = Field(0, ge=0)
+    longest_s: float = Field(120.0, ge=10, description="a recording stops here, whatever is still being done")
+    lasts_s: tuple[float, float] = Field(
+        (8.0, 27.0), description="shortest and longest recording of what has no end of its own, as a walk"
+    )
+    noise_deg: float = Field(
+        1.2, ge=0, description="of markerless motion capture, standard deviation a joint"
+    )
+
+
+@dataclass(frozen=True)
+class Participant:
+    """Who somebody is, and what is collected of them.
+
+    condition: "none" or a key of IMPAIRMENTS. severity: 0 to 1. frail: 0, but for some of the old, up to 1.
+    side: the affected one, or of the cane. fell: within a year. unsteady: 0 to about 1.
+    """
+
+    name: str
+    number: int
+    condition: str
+    severity: float
+    frail: float
+    side: str
+    device: str
+    age: float
+    sex: str
+    site: str
+    fell: bool
+    unsteady: float
+    enrolment: Enrolment
+    kinds: tuple[str, ...]
+
+    @property
+    def split(self) -> str:
+        """The side of the split that the protocol gives them: train or test."""
+        return self.enrolment.split
+
+    def traits(self) -> dict[str, str | float | None]:
+        """The annotations that hold for all of a participant's trials."""
+        asked = self.enrolment
+        return {
+            "impaired": None if asked.impaired == "unknown" else asked.impaired,
+            "diagnosis": self.condition.split()[0] if asked.impaired == "yes" else None,
+            "assistive_device": self.device if asked.device else None,
+            "falls_history": ("yes" if self.fell else "no") if asked.falls else None,
+            "site": self.site,
+            "age": self.age,
+            "sex": self.sex,
+        }
+
+    def labels(self) -> frozenset[str]:
+        """What is known of them, to be spread over the splits."""
+        traits = {f"{k}={v}" for k, v in self.traits().items() if isinstance(v, str)}
+        return frozenset(traits | {f"kind={kind}" for kind in self.kinds})
+
+    def latent(self) -> dict[str, str | float | None]:
+        """What is true of them, whether or not it was collected."""
+        return {
+            "condition": self.condition,
+            "severity": self.severity,
+            "frail": self.frail,
+            "affected_side": self.side,
+            "device": self.device,
+            "unsteady": self.unsteady,
+            "fell": "yes" if self.fell else "no",
+        }
+
+
+def participants(settings: SimulatorSettings) -> list[Participant]:
+    """The study's people, those to test on included, in an order that tells nothing."""
+    rng = np.random.default_rng(settings.seed)
+    enrolled = enrol(settings.protocol.scaled(settings.scale), rng)
+    conditions = _shares(rng, _CONDITIONS, sum(e.impaired == "yes" for e in enrolled))
+    # Falls are asked of prosthesis users: these come first, where there are enough.
+    conditions.sort(key=lambda condition: condition.startswith("LLPU"))
+    prosthesis = conditions[len(conditions) - sum(e.falls for e in enrolled) :]
+    rest = iter(rng.permutation(conditions[: len(conditions) - len(prosthesis)]).tolist())
+    names = [f"S{code:06x}" for code in rng.choice(2**24, len(enrolled), replace=False)]
+    people = []
+    for number, e in enumerate(enrolled):
+        condition = "none"
+        if e.falls:
+            condition = prosthesis.pop()
+        elif e.impaired == "yes":
+            condition = next(rest)
+        elif e.impaired == "unknown" and rng.random() < 0.5:
+            condition = str(rng.choice(list(_CONDITIONS), p=list(_CONDITIONS.values())))
+        people.append(_draw(rng, names[number], number, condition, e))
+    _stratify(people)
+    return [people[k] for k in rng.permutation(len(people))]
+
+
+def _stratify(people: list[Participant]) -> None:
+    """See that those tested are not all alike: falls and none, of every severity; every device somebody has."""
+    asked = [k for k, p in enumerate(people) if p.enrolment.falls]
+    tested = [k for k in asked if people[k].split == "test"]
+    order = sorted(asked, key=lambda k: (people[k].fell, people[k].severity))
+    wanted = {order[int((i + 0.5) / len(tested) * len(order))] for i in range(len(tested))}
+    for k, other in zip(sorted(wanted - set(tested)), sorted(set(tested) - wanted), strict=True):
+        _exchange(people, k, other)
+    for device in DEVICES:
+        have = [k for k, p in enumerate(people) if p.enrolment.device and p.device == device]
+        if len(have) < 3 or any(people[k].split == "test" for k in have):
+            continue
+        tested = [k for k, p in enumerate(people) if p.enrolment.device and p.split == "test"]
+        common = Counter(people[k].device for k in tested)
+        swaps = [
+            (common[people[other].device], -k, k, other)
+            for k in have
+            for other in tested
+            if people[k].enrolment.alike(people[other].enrolment) and not people[k].enrolment.falls
+        ]
+        if swaps:
+            *_, k, other = max(swaps)
+            _exchange(people, k, other)
+
+
+def _exchange(people: list[Participant], k: int, other: int) -> None:
+    """Two participants take one another's place in the study."""
+    one, two = people[k], people[other]
+    people[k] = replace(one, enrolment=two.enrolment, kinds=two.kinds)
+    people[other] = replace(two, enrolment=one.enrolment, kinds=one.kinds)
+
+
+def _draw(
+    rng: np.random.Generator, name: str, number: int, condition: str, enrolment: Enrolment
+) -> Participant:
+    group = condition.split()[0]
+    mean, sd = _AGES[group]
+    old = group == "none" and rng.random() < 0.5
+    age = rng.uniform(65, 90) if old else np.clip(rng.normal(mean, sd), 18, 90)
+    frail = float(rng.beta(2, 2)) if old and rng.random() < 0.45 else 0.0
+    severity = float(0.25 + 0.75 * rng.beta(2.0, 2.0)) if condition != "none" else 0.0
+    if enrolment.trials["FSST"]:
+        severity *= 0.8  # whoever can do no such steps is not tested
+    mild, severe = (np.array(p) for p in _DEVICES[group])
+    needs = max(severity, frail)
+    device = str(rng.choice(list(DEVICES), p=(1 - needs) * mild + needs * severe))
+    unsteady = 0.12 + (0.85 if condition == "TBI" else 0.3) * severity + 0.2 * frail
+    unsteady += 0.25 * rng.beta(1.5, 4)
+    fell = rng.random() < 1 / (1 + np.exp(-10 * (severity + 0.5 * unsteady - 0.88)))
+    return Participant(
+        name=name,
+        number=number,
+        condition=condition,
+        severity=severity,
+        frail=frail,
+        side="r" if rng.random() < 0.5 else "l",
+        device=device,
+        age=float(round(age)),
+        sex="female" if rng.random() < 0.5 else "male",
+        site=str(rng.choice(_SITES)),
+        fell=bool(fell),
+        unsteady=float(unsteady),
+        enrolment=enrolment,
+        kinds=_kinds(rng, enrolment),
+    )
+
+
+def _kinds(rng: np.random.Generator, enrolment: Enrolment) -> tuple[str, ...]:
+    """Each trial's kind, shuffled. What else somebody is recorded doing is much of one and little of another."""
+    share = np.array(list(OTHERS.values())) * np.exp(0.6 * rng.standard_normal(len(OTHERS)))
+    others = rng.choice(list(OTHERS), enrolment.trials["others"], p=share / share.sum())
+    kinds = [kind for kind, n in enrolment.trials.items() if kind != "others" for _ in range(n)]
+    return tuple(str(kind) for kind in rng.permutation([*kinds, *others]))
+
+
+def _shares(rng: np.random.Generator, shares: dict[str, float], count: int) -> list[str]:
+    """`count` names in their exact shares (every name at least once where there is room), shuffled."""
+    ends = np.cumsum(list(shares.values())) / sum(shares.values())
+    at = (np.arange(count) + 0.5) / count
+    return [list(shares)[k] for k in rng.permutation(np.searchsorted(ends, at))]
+
+
+def body_of(person: Participant, rng: np.random.Generator) -> Body:
+    """A person's tables: the textbook's, made theirs by style, age, impairment and device."""
+    tall = rng.normal(1.63 if person.sex == "female" else 1.76, 0.06)
+    old = max(person.age - 55, 0) / 25 + 0.6 * person.frail
+    base = typical(HIP_HEIGHT * float(tall))
+    # Style: every joint a little larger or smaller, elsewhere in its range, and a little late.
+    gain = 1 + 0.08 * np.clip(rng.standard_normal(N_JOINTS), -2, 2)
+    offset = 1.6 * rng.standard_normal(N_JOINTS)
+    stand, cycle = base.stand + offset, base.stand + offset + gain * (base.cycle - base.stand)
+    swing = 1 + 0.3 * rng.standard_normal()
+    for side in "rl":
+        i = joint("arm_flex", side)
+        cycle[:, i] = stand[i] + max(swing, 0.15) * (1 - 0.2 * old) * (cycle[:, i] - stand[i])
+    sit = base.sit + 1.5 * offset + 2.5 * rng.standard_normal(N_JOINTS)
+    bent = -6 * old
+    for posture in (stand, sit, cycle):
+        posture[..., joint("lumbar_extension")] += bent
+        posture[..., joint("neck_extension")] -= bent / 2
+        for side in "rl":
+            posture[..., joint("knee_angle", side)] -= 3 * person.frail
+    body = Body(cycle, stand, sit, base.leg_m)
+    if person.side == "l":
+        body = body.mirrored()
+    if person.condition != "none":
+        body = cautious(IMPAIRMENTS[person.condition](body, 0.7 * person.severity), person.severity)
+    body = DEVICES[person.device](body)
+    if person.side == "l":
+        body = body.mirrored()
+    # Knees and elbows stop at straight, whatever the tables say.
+    for table in (body.cycle, body.stand, body.sit):
+        for side in "rl":
+            k, e = joint("knee_angle", side), joint("elbow_flex", side)
+            table[..., k] = np.minimum(table[..., k], 3.0)
+            table[..., e] = np.maximum(table[..., e], 0.0)
+    return body
+
+
+def _pace(person: Participant) -> float:
+    """Walking speed as a share of the norm: the condition's published mean at typical severity."""
+    lost = 0.3 * person.frail
+    if person.condition != "none":
+        published = norms.GROUPS[person.condition]["walking_speed"].mean
+        lost += (1 - published / norms.walking_speed_m_s(50, person.sex).mean) * person.severity / _TYPICAL
+    return max(1 - lost, 0.15)
+
+
+def trials(settings: SimulatorSettings, person: Participant, rate_hz: float) -> Iterator[Trial]:
+    """A person's trials, the same however many others there are and wherever they are made."""
+    rng = np.random.default_rng([settings.seed, 1, person.number])
+    body = body_of(person, rng)
+    speed, cadence = (
+        norm(person.age, person.sex) for norm in (norms.walking_speed_m_s, norms.cadence_steps_min)
+    )
+    pace = _pace(person)
+    usual_m_s = max(speed.mean + speed.sd * float(rng.normal()), 0.5 * speed.mean) * pace
+    usual_hz = cadence.mean / 120 * (usual_m_s / speed.mean) ** 0.55 * float(rng.normal(1, 0.035))
+    sizes = np.array([0.1, 0.4, 0.7, 1.0, 1.4])
+    lengths = np.maximum.accumulate(stride_m(body, sizes))
+    slow = (1 + 0.2 * max(person.age - 55, 0) / 25) / pace**0.7
+    slow *= 1 + _SLOWER.get(person.condition, 0) * person.severity / _TYPICAL
+    for kind in person.kinds:
+        stride_hz = usual_hz * float(rng.normal(1, 0.03))
+        size = float(np.interp(usual_m_s / usual_hz * rng.normal(1, 0.03), lengths, sizes))
+        manner = Manner(
+            stride_hz=stride_hz,
+            size=size,
+            speed_m_s=stride_hz * float(np.interp(size, sizes, lengths)),
+            unsteady=person.unsteady,
+            slow=float(rng.normal(1, 0.06)) * slow,
+            lasts_s=settings.lasts_s,
+        )
+        yield _trial(rng, settings, person, body, manner, kind, rate_hz)
+
+
+def _trial(
+    rng: np.random.Generator,
+    settings: SimulatorSettings,
+    person: Participant,
+    body: Body,
+    manner: Manner,
+    kind: str,
+    rate_hz: float,
+) -> Trial:
+    activity, annotated = ACTIVITIES[kind]
+    act = activity(rng, manner, rate_hz)
+    drive, frames = act.drive, len(act.turning)
+    # Unsteadiness: strides differ in size, trunk and arms sway.
+    drive.size[:] *= 1 + 0.25 * manner.unsteady * wander(rng, frames, 1, 0.5, rate_hz)[:, 0]
+    angles = play(body, drive, rate_hz)
+    sway = wander(rng, frames, 7, 0.35, rate_hz) * manner.unsteady
+    for k, name in enumerate(("lumbar_extension", "lumbar_bending", "lumbar_rotation", "neck_bending",
+                              "neck_rotation", "arm_add_r", "arm_add_l")):  # fmt: skip
+        angles[:, joint(name)] += 4.0 * sway[:, k]
+    kept = slice(round(settings.longest_s * rate_hz))
+    place = pelvis(body, angles, drive, act.turning, rate_hz)[kept]
+    angles += 0.5 * settings.noise_deg * rng.standard_normal(N_JOINTS)  # a session's calibration
+    angles += settings.noise_deg * wander(rng, frames, N_JOINTS, 0.06, rate_hz)
+    radians = np.clip(np.radians(angles[kept]), LOW_RAD, HIGH_RAD)
+    notes: dict[str, str | float | None] = {name: None for name in COLUMNS}
+    notes |= person.traits() | {"activity": annotated if person.enrolment.activity else None}
+    measures = {"stride_hz": manner.stride_hz, "size": manner.size, "speed_m_s": manner.speed_m_s,
+                "slow": manner.slow, "test_s": act.test_s}  # fmt: skip
+    if kind == "walkway":
+        notes |= measure_walk(drive.strides[kept], place, rate_hz, rng)
+    elif kind in ("TUG", "FSST") and act.test_s is not None and frames <= len(radians):
+        # A test whose end was not recorded has no time that its motion could tell.
+        notes[f"{kind.lower()}_time"] = round(act.test_s, 2)
+    return Trial(
+        trial=f"{rng.integers(2**48):012x}",
+        participant=person.name,
+        angles_rad=radians.astype(np.float32),
+        pelvis=place,
+        frame_rate_hz=rate_hz,
+        data="synthetic",
+        annotations=notes,
+        latent=person.latent() | measures | {"kind": kind, "item": act.item},
+    )
+
+
+def measure_walk(
+    strides: np.ndarray, place: np.ndarray, rate_hz: float, rng: np.random.Generator
+) -> dict[str, str | float | None]:
+    """What an instrumented walkway reads: steps a minute and metres a second as played, within 1 %."""
+    seconds = (len(strides) - 1) / rate_hz
+    cadence = 120 * float(strides[-1] - strides[0]) / seconds
+    speed = float(np.hypot(*(place[-1, [0, 2]] - place[0, [0, 2]]))) / seconds
+    error = 1 + 0.01 * rng.standard_normal(2)
+    return {"cadence": round(cadence * error[0], 1), "walking_speed": round(speed * error[1], 3)}

@@ -1,0 +1,185 @@
+"""The study that is simulated: how many participants and trials each annotation is collected of.
+
+The default is the paper's table of samples, train and test apart, so that a cohort of this size has its
+support a task. Knows nothing about how people move, nor who they are.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from biomechgpt.core.settings import Settings
+
+Count = tuple[int, int]
+"""(participants, trials) that an annotation is collected of."""
+
+
+class Collected(Settings):
+    """What is collected of one side of the split; walking_speed comes with cadence, from a walkway."""
+
+    activity: Count
+    impaired: Count
+    diagnosis: Count
+    assistive_device: Count
+    falls_history: Count
+    walking_speed: Count
+    tug_time: Count
+    fsst_time: Count
+
+    @model_validator(mode="after")
+    def _nested(self) -> "Collected":
+        for inner, outer in (("diagnosis", "impaired"), ("impaired", "assistive_device"),
+                             ("assistive_device", "activity"), ("falls_history", "diagnosis"),
+                             ("walking_speed", "impaired"), ("tug_time", "impaired"),
+                             ("fsst_time", "impaired")):  # fmt: skip
+            few, many = getattr(self, inner), getattr(self, outer)
+            if few[0] > many[0] or few[1] > many[1]:
+                raise ValueError(
+                    f"expected {inner} of no more participants and trials than {outer}, "
+                    f"found {few} and {many}"
+                )
+        for name, (people, trials) in self:
+            if people < 0 or trials < people:
+                raise ValueError(f"{name}: expected a trial a participant at least, found {people, trials}")
+        measured = self.walking_speed[1] + self.tug_time[1] + self.fsst_time[1]
+        if measured > 0.75 * self.impaired[1]:
+            raise ValueError(
+                f"expected at most three of four trials measured, found {measured} of {self.impaired[1]}"
+            )
+        return self
+
+    def scaled(self, scale: float) -> "Collected":
+        """`scale` times the participants and trials; what somebody has, somebody keeps."""
+
+        def count(n: int) -> int:
+            return max(round(n * scale), min(n, 1))
+
+        return Collected(**{
+            name: (count(people), max(count(trials), count(people))) for name, (people, trials) in self
+        })  # fmt: skip
+
+
+PAPER = {
+    "train": Collected(
+        activity=(424, 6447),
+        impaired=(397, 6271),
+        diagnosis=(200, 2685),
+        assistive_device=(415, 6361),
+        falls_history=(42, 632),
+        walking_speed=(126, 1401),
+        tug_time=(111, 295),
+        fsst_time=(98, 205),
+    ),
+    "test": Collected(
+        activity=(41, 401),
+        impaired=(38, 388),
+        diagnosis=(20, 204),
+        assistive_device=(40, 389),
+        falls_history=(2, 33),
+        walking_speed=(11, 79),
+        tug_time=(8, 18),
+        fsst_time=(5, 7),
+    ),
+}
+"""The paper's table of samples."""
+
+
+class ProtocolSettings(Settings):
+    """Who is recruited. Train is what is not held out: validation is carved from it by the splits."""
+
+    train: Collected = PAPER["train"]
+    test: Collected = PAPER["test"]
+    unannotated: int = Field(2, ge=0, description="participants whose trials nothing is known of")
+
+    def scaled(self, scale: float) -> "ProtocolSettings":
+        """The study with `scale` times its people; everything that is collected stays so."""
+        return ProtocolSettings(
+            train=self.train.scaled(scale),
+            test=self.test.scaled(scale),
+            unannotated=round(self.unannotated * scale),
+        )
+
+
+@dataclass
+class Enrolment:
+    """One participant's part in the study, before anybody knows who they are.
+
+    impaired: known or not ("unknown"). Trials are counted by kind: `others` is any activity. The three
+    flags say what is asked of them.
+    """
+
+    split: Literal["train", "test"]
+    impaired: Literal["yes", "no", "unknown"]
+    falls: bool = False
+    device: bool = True
+    activity: bool = True
+    trials: dict[str, int] = field(default_factory=lambda: {"walkway": 0, "TUG": 0, "FSST": 0, "others": 0})
+
+    def alike(self, other: "Enrolment") -> bool:
+        """Whether the same is asked of both."""
+        mine, theirs = ((e.impaired, e.falls, e.device, e.activity) for e in (self, other))
+        return mine == theirs
+
+    @property
+    def count(self) -> int:
+        return sum(self.trials.values())
+
+
+def enrol(settings: ProtocolSettings, rng: np.random.Generator) -> list[Enrolment]:
+    """Everybody in the study. Participants and trials of each annotation are `settings`' own counts, but
+    for groups of fewer trials than participants, who get one each."""
+    people = [*_side("train", settings.train, rng), *_side("test", settings.test, rng)]
+    for _ in range(settings.unannotated):
+        trials = {"walkway": 0, "TUG": 0, "FSST": 0, "others": 6}
+        people.append(Enrolment("train", "unknown", device=False, activity=False, trials=trials))
+    return people
+
+
+def _side(split: Literal["train", "test"], collected: Collected, rng: np.random.Generator) -> list[Enrolment]:
+    a, i, d, v, f = (
+        np.array(getattr(collected, name))
+        for name in ("activity", "impaired", "diagnosis", "assistive_device", "falls_history")
+    )
+    groups: list[tuple[Count, Enrolment]] = [
+        (tuple(f), Enrolment(split, "yes", falls=True)),
+        (tuple(d - f), Enrolment(split, "yes")),
+        (tuple(i - d), Enrolment(split, "no")),
+        (tuple(v - i), Enrolment(split, "unknown")),
+        (tuple(a - v), Enrolment(split, "unknown", device=False)),
+    ]
+    # Trials of a group that has nobody are the next one's.
+    for k in range(len(groups) - 1):
+        (people, trials), e = groups[k]
+        if people == 0:
+            (more, others), next_one = groups[k + 1]
+            groups[k : k + 2] = [((0, 0), e), ((more, others + trials), next_one)]
+    members = [[Enrolment(split, e.impaired, e.falls, e.device) for _ in range(n)] for (n, _), e in groups]
+    # Walkway, TUG and FSST: of those whose impairment is known, more of those who have more trials.
+    known = [(e, total / n) for ((n, total), _), who in zip(groups[:3], members, strict=False) for e in who]
+    for kind, (count, trials) in (
+        ("walkway", collected.walking_speed),
+        ("TUG", collected.tug_time),
+        ("FSST", collected.fsst_time),
+    ):
+        if count:
+            room = np.array([usual if e.count < 0.4 * usual else 0.01 for e, usual in known])
+            chosen = rng.choice(len(known), count, replace=False, p=room / room.sum())
+            for k, n in zip(chosen, spread(rng, trials, [1] * count, 0.35), strict=True):
+                known[k][0].trials[kind] = n
+    for ((_, total), _), who in zip(groups, members, strict=True):
+        least = [max(e.count, 1) for e in who]
+        for e, n in zip(who, spread(rng, max(total, sum(least)), least, 0.5), strict=True):
+            e.trials["others"] = n - e.count
+    return [e for who in members for e in who]
+
+
+def spread(rng: np.random.Generator, total: int, least: Sequence[int], sigma: float) -> list[int]:
+    """`total` in parts of at least `least` each, the rest by lognormal shares of this sigma: heavy-tailed."""
+    if not least:
+        return []
+    share = np.exp(sigma * rng.standard_normal(len(least)))
+    ends = np.round((total - sum(least)) * np.cumsum(share) / share.sum()).astype(int)
+    return (np.asarray(least) + np.diff(ends, prepend=0)).tolist()

@@ -1,0 +1,120 @@
+"""Explanations point at what an answer was made to rest on, and at nothing else. The model here is a formula."""
+
+import numpy as np
+import pytest
+
+from biomechgpt.answering.answerer import Weighed
+from biomechgpt.answering.explain import explain, windows, without_joints, without_tokens
+from biomechgpt.motion.skeleton import INDEX, NAMES, mirror
+from biomechgpt.prompts.encoding import Mirrored
+
+KNEE = INDEX["knee_angle_r"]
+
+
+class Tokenizer:
+    """A token a frame: 1 where the right knee is more than 40 degrees from its zero."""
+
+    seen = np.array([not name.startswith("pro_sup") for name in NAMES])
+    tokens_per_s = 10.0
+
+    def encode(self, movements, masks):
+        assert len(masks) == len(movements)
+        return [(np.abs(np.degrees(m[:, KNEE])) > 40).astype(int) for m in movements]
+
+
+class Answerer:
+    """Says "bent" the likelier, the more frames are bent; counts them as a number."""
+
+    longest_movement = 150
+
+    def read(self, tokenizer, movements, masks):
+        return [tokens.tolist() for tokens in tokenizer.encode(movements, masks)]
+
+    def weigh(self, asked, whole):
+        assert whole  # numbers' means are wanted
+        found = []
+        for motion, task, _ in asked:
+            bent = float(np.mean(motion))
+            likely = {"bent": 0.3 + bent, "straight": 0.7 - bent}
+            labels = sorted(likely, key=lambda label: -likely[label])
+            p = [likely[label] for label in labels]
+            known = {
+                "label": Weighed("x", choices=labels, probability=p),
+                "number": Weighed("x", mean=float(np.sum(motion))),
+            }
+            found.append(known[task])
+        return found
+
+
+class OfBoth(Answerer):
+    """Reads the mirror image as well, and answers with the mean over both."""
+
+    def read(self, tokenizer, movements, masks):
+        images = [mirror(angles) for angles in movements]
+        read = super().read
+        return [
+            Mirrored(*both)
+            for both in zip(*(read(tokenizer, m, masks) for m in (movements, images)), strict=True)
+        ]
+
+    def weigh(self, asked, whole):
+        return super().weigh([([*motion.tokens, *motion.image], *words) for motion, *words in asked], whole)
+
+
+def movement(frames=100, bent=slice(60, 80)):
+    angles = np.zeros((frames, len(NAMES)), dtype=np.float32)
+    angles[bent, KNEE] = np.radians(-80)
+    angles[:, INDEX["hip_flexion_r"]] = np.sin(np.arange(frames))
+    return angles
+
+
+def test_the_joint_and_the_seconds_that_the_answer_rests_on_are_told():
+    mask = np.ones(len(NAMES), dtype=bool)
+    mask[INDEX["neck_rotation"]] = False
+    label, number = explain(Answerer(), Tokenizer(), movement(), mask, [("label", "?"), ("number", "?")])
+    assert (label.of, number.of) == (pytest.approx(0.5), 20)
+    assert "neck_rotation" not in label.joints
+    assert "pro_sup_r" not in label.joints
+    assert number.joints.pop("knee_angle_r") == 20
+    assert label.joints.pop("knee_angle_r") == pytest.approx(0.2)
+    assert set(number.joints.values()) | set(label.joints.values()) == {0}
+    frames = {b: round(10 * (e - b)) for b, e, _ in number.seconds}
+    assert (sum(frames.values()), number.seconds[-1][1]) == (100, 10)
+    # Every bent frame is one more of the number; a linear model, a little shrunk, says so of each part.
+    for b, _, w in number.seconds:
+        assert w == pytest.approx(frames[b] if 6 <= b < 8 else 0, abs=0.25 * frames[b])
+    # Without a straight part more of the rest is bent: it speaks against.
+    assert all((w < 0) == (not 6 <= b < 8) for b, _, w in label.seconds)
+
+
+def test_what_the_mirror_image_shows_is_explained_too():
+    angles = movement()
+    angles[30:48, INDEX["knee_angle_l"]] = np.radians(-80)
+    (number,) = explain(OfBoth(), Tokenizer(), angles, np.ones(len(NAMES), dtype=bool), [("number", "?")])
+    assert number.of == 38
+    assert (number.joints["knee_angle_r"], number.joints["knee_angle_l"]) == (20, 18)
+    for b, e, w in number.seconds:
+        bent = 3 <= b < 4.8 or 6 <= b < 8
+        assert w == pytest.approx(10 * (e - b) if bent else 0, abs=2.5 * (e - b))
+
+
+def test_only_what_is_read_is_explained():
+    told = explain(
+        Answerer(), Tokenizer(), movement(400), np.ones(len(NAMES), dtype=bool), [("number", "?")]
+    )[0]
+    assert told.seconds[-1][1] == 15
+
+
+def test_parts_are_the_whole_and_something_stays():
+    assert np.concatenate(windows(37)).tolist() == list(range(37))
+    assert len(windows(37)) == 37
+    assert len(windows(370)) == 40
+    assert len(windows(3)) == 3
+    assert without_tokens([1, 2, 3, 4], np.array([0, 2])) == [2, 4]
+    assert without_tokens([5], np.array([0])) == [5]
+    assert without_tokens(Mirrored([1, 2, 3], [4, 5, 6]), np.array([1])) == Mirrored([1, 3], [4, 6])
+    held = without_joints(movement(), [KNEE])
+    assert np.ptp(held[:, KNEE]) < 1e-6
+    assert held[:, KNEE].mean() == pytest.approx(movement()[:, KNEE].mean(), abs=1e-6)
+    others = np.delete(np.arange(len(NAMES)), KNEE)
+    np.testing.assert_array_equal(held[:, others], movement()[:, others])

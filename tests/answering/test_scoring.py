@@ -1,0 +1,207 @@
+"""Weighing answers: the probabilities of separate passes, over any questions, whatever a sliding window hides."""
+
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from biomechgpt.answering.scoring import SHARES, Asked, quantile, score
+from biomechgpt.core.settings import InputError
+from biomechgpt.language import tiny_gemma
+from biomechgpt.language.network import extend_vocabulary
+from biomechgpt.prompts.answer_trie import choices, compared
+from biomechgpt.prompts.encoding import Encoder, answer_text
+from biomechgpt.questions.tasks import load_tasks
+from conftest import ROOT
+
+TASKS = load_tasks(ROOT / "configs/tasks")
+ACTIVITIES = ("TUG", "overground walking", "sitting", "sit to stand")
+
+
+@pytest.fixture(scope="module")
+def made():
+    """A small Gemma 3 with random weights and a window shorter than its prompts, and its encoder."""
+    texts = [p for t in TASKS.values() for p in t.phrasings] + [*ACTIVITIES, "12.3 s", "101 steps/min"]
+    tokenizer = tiny_gemma.train_text_tokenizer(texts, 400)
+    torch.manual_seed(0)
+    size = tiny_gemma.StandInSettings(
+        hidden_size=32,
+        intermediate_size=48,
+        layers=3,
+        heads=2,
+        key_value_heads=1,
+        head_dim=16,
+        sliding_window=12,
+    )
+    model = tiny_gemma.new_model(tokenizer, size).eval()
+    with torch.no_grad():  # as unlike as a trained model's
+        for p in model.parameters():
+            p.mul_(3.0)
+    extend_vocabulary(model, tokenizer, np.random.default_rng(0).normal(size=(16, 4)), "random")
+    return model, Encoder(tokenizer)
+
+
+def question(encoder, name, number=0):
+    task = TASKS[name]
+    return Asked(encoder.question(task.phrasings[number]), choices(encoder, task, ACTIVITIES))
+
+
+def alone(model, prefix, asked, tree, answer):
+    """Log probability of an answer by a pass of its own; of a number's tokens but the first among those that may
+    follow."""
+    path = [int(tree.leaf[answer])]
+    while path[0] >= 0:
+        path.insert(0, int(tree.parent[path[0]]))
+    ids = torch.from_numpy(np.concatenate([prefix, asked, tree.token[path[1:]]])).long()[None]
+    with torch.inference_mode():
+        log_p = model(input_ids=ids).logits[0].float().log_softmax(dim=-1)
+    total, at = 0.0, len(prefix) + len(asked) - 1
+    for k, (above, node) in enumerate(pairwise(path)):
+        total += float(log_p[at + k, tree.token[node]])
+        if k and tree.numbers:
+            total -= float(log_p[at + k, tree.token[tree.parent == above]].logsumexp(dim=0))
+    return total
+
+
+@pytest.mark.parametrize("names", [["activity", "impaired", "cadence"], ["walking_speed", "diagnosis"]])
+def test_scores_are_those_of_separate_passes(made, names):
+    model, encoder = made
+    rng = np.random.default_rng(1)
+    prefixes = [encoder.prefix(rng.integers(16, size=n)) for n in (5, 40)]
+    asked = [
+        [question(encoder, name) for name in names],
+        [question(encoder, name, 1) for name in names[::-1]],
+    ]
+    for prefix, questions, found in zip(prefixes, asked, score(model, prefixes, asked, least=0), strict=True):
+        for (text, tree, *_), scores in zip(questions, found, strict=True):
+            assert scores.probability.sum() == pytest.approx(1)
+            for answer in rng.choice(len(tree.leaf), min(len(tree.leaf), 12), replace=False):
+                mine = np.log(scores.probability[answer]) + np.log(scores.mass)
+                assert mine == pytest.approx(alone(model, prefix, text, tree, answer), abs=1e-4)
+
+
+def test_how_familiar_a_movement_is_does_not_depend_on_the_batch(made):
+    model, encoder = made
+    prefixes = [encoder.prefix(range(n)) for n in (2, 9, 16)]
+    asked = [[question(encoder, "activity")] for _ in prefixes]
+    for prefix, (found,) in zip(prefixes, score(model, prefixes, asked), strict=True):
+        ids = torch.from_numpy(prefix)[None]
+        with torch.inference_mode():
+            log_p = model(input_ids=ids).logits[0].float().log_softmax(dim=-1)
+        assert found.familiar == pytest.approx(float(log_p[:-1].gather(1, ids[0, 1:, None]).mean()), abs=1e-4)
+
+
+def test_what_is_not_followed_is_little(made):
+    model, encoder = made
+    prefix = encoder.prefix([1, 2, 3, 4])
+    asked = [question(encoder, name)._replace(whole=True) for name in ("tug_time", "cadence", "activity")]
+    (exact,) = score(model, [prefix], [asked], least=0)
+    for one, every in zip(*score(model, [prefix], [asked]), exact, strict=True):
+        assert np.abs(one.probability - every.probability).sum() < 0.01  # of a model that knows nothing
+        assert one.mass == pytest.approx(every.mass, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["walking_speed", "cadence", "tug_time"])
+def test_quantiles_are_those_of_all_numbers_weighed(made, name):
+    model, encoder = made
+    decoder, read = model.get_decoder(), {}
+
+    def quantiles(how, **given):
+        hook = decoder.register_forward_pre_hook(
+            lambda _, __, named: read.update({how: read.get(how, 0) + named["input_ids"].numel()}),
+            with_kwargs=True,
+        )
+        (first, second, one), (third, fourth) = score(model, prefixes, asked, **given)
+        hook.remove()
+        found = []
+        for parts, shares in (
+            ((one,), SHARES),
+            ((first, second, third, fourth), SHARES),
+            ((first, third), SHARES[1:2]),
+            ((second, fourth), SHARES[1:2]),
+        ):
+            mean = np.mean([part.probability for part in parts], axis=0)
+            found += [quantile(np.asarray(asked[0][0].tree.answers), mean, share) for share in shares]
+        return found
+
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        prefixes = [encoder.prefix(rng.integers(16, size=n)) for n in (5, 30)]
+        # Two phrasings about each of two movements are one answer, one more question another.
+        both = [question(encoder, name, number)._replace(answer="both") for number in (0, 1)]
+        asked = [[*both, question(encoder, name, 2)], both]
+        assert quantiles("few") == quantiles("all", least=0)
+    assert read["few"] < 0.85 * read["all"]
+
+
+def test_a_trial_is_weighed_alike_alone_and_among_others(made):
+    model, encoder = made
+    prefixes = [encoder.prefix(range(n)) for n in (2, 9, 16)]
+    asked = [[question(encoder, name)] for name in ("fsst_time", "activity", "walking_speed")]
+    together = score(model, prefixes, asked)
+    for prefix, questions, found in zip(prefixes, asked, together, strict=True):
+        assert found[0].probability.sum() == pytest.approx(1)
+        ((single,),) = score(model, [prefix], [questions])
+        np.testing.assert_allclose(found[0].probability, single.probability, atol=1e-5)
+
+
+def test_every_plausible_number_and_every_label_can_be_chosen(made):
+    _, encoder = made
+    for task in TASKS.values():
+        tree = choices(encoder, task, ACTIVITIES)
+        texts = []
+        for leaf in tree.leaf:
+            node, path = int(leaf), []
+            while node >= 0:
+                path.insert(0, int(tree.token[node]))
+                node = int(tree.parent[node])
+            texts.append(encoder.tokenizer.decode(path))
+        spoken = [answer_text(task.answer(answer)) for answer in tree.answers]
+        assert all(whole.startswith(text) for whole, text in zip(spoken, texts, strict=True))
+        assert len(set(texts)) == len(texts)
+        if task.kind == "regression":
+            assert (tree.answers[0], tree.answers[-1]) == pytest.approx(task.plausible)
+
+
+def test_a_task_without_labels_needs_some(made):
+    with pytest.raises(InputError, match="task 'activity': expected labels"):
+        choices(made[1], TASKS["activity"])
+
+
+@given(st.lists(st.floats(0.01, 1), min_size=1, max_size=30), st.floats(0.01, 0.99))
+@hypothesis_settings(max_examples=50, deadline=None)
+def test_a_quantile_has_its_share_below(weights, share):
+    probability = np.array(weights) / sum(weights)
+    numbers = np.arange(len(weights)) / 10
+    at = quantile(numbers, probability, share)
+    assert probability[numbers <= at].sum() >= share - 1e-6
+    assert probability[numbers < at].sum() <= share + 1e-6
+
+
+COMPARING = load_tasks(ROOT / "configs/dialogue", ["which_impaired", "quicker", "speed_change"])
+
+
+@pytest.mark.parametrize("name", COMPARING)
+def test_two_movements_are_compared_as_if_each_pair_of_their_answers_were_weighed(made, name):
+    task, encoder = COMPARING[name], made[1]
+    (about,) = [t for t in TASKS.values() if t.annotation == task.annotation]
+    tree, known = choices(encoder, task), choices(encoder, about)
+    rng = np.random.default_rng(3)
+    a, b = (np.zeros(len(known.answers)) for _ in range(2))
+    for p in (a, b):
+        likely = rng.permutation(len(p))[:6]
+        p[likely] = rng.dirichlet(np.ones(len(likely)))
+    expected = np.zeros(len(tree.answers))
+    for i, j in product(np.flatnonzero(a), np.flatnonzero(b)):
+        row, other = ({task.annotation: known.answers[n]} for n in (i, j))
+        truth = task.compared(row, other)
+        if truth is None:
+            continue
+        at = tree.answers.index(round(truth, task.decimals) if isinstance(truth, float) else truth)
+        expected[at] += a[i] * b[j]
+    found = compared(task, tree, known, a, b)
+    assert found == pytest.approx(expected / expected.sum(), abs=1e-9)

@@ -1,0 +1,38 @@
+"""Artifacts: they exist once their manifest does, and are reused."""
+
+from pathlib import Path
+
+import pytest
+
+from biomechgpt.core import artifact, storage
+from biomechgpt.core.settings import InputError, Settings
+
+
+class Width(Settings):
+    width: int = 4
+
+
+def test_artifact_is_reused_and_a_half_built_one_does_not_exist(tmp_path):
+    calls = []
+
+    def build(uri: str) -> dict:
+        calls.append(uri)
+        storage.write_bytes(storage.join(uri, "a.bin"), b"abc")
+        if len(calls) == 1:
+            raise RuntimeError("killed")
+        return {"count": 3}
+
+    def make():
+        return artifact.make("thing", 1, Width(), {}, build, str(tmp_path), data="synthetic")
+
+    with pytest.raises(RuntimeError):
+        make()
+    with pytest.raises(InputError, match="no finished artifact"):
+        artifact.load(calls[0])
+    first, second = make(), make()
+    assert first == second
+    assert len(calls) == 2
+    assert first.figures == {"count": 3}
+    (Path(first.uri) / "a.bin").write_bytes(b"abd")
+    with pytest.raises(InputError, match=r"'a.bin' is altered"):
+        artifact.load(first.uri, verify=True)

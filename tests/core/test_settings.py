@@ -1,0 +1,31 @@
+"""Settings: unknown keys are named, files include others, options override files."""
+
+import pytest
+
+from biomechgpt.core import settings
+from biomechgpt.core.settings import InputError, Settings
+
+
+class Inner(Settings):
+    width: int = 4
+
+
+class Outer(Settings):
+    inner: Inner = Inner()
+    rate: float = 1.0
+
+
+def test_unknown_settings_key_is_named_with_its_path(tmp_path):
+    (tmp_path / "a.yaml").write_text("inner: {widht: 3}\n")
+    with pytest.raises(InputError, match=r"inner\.widht: unknown key"):
+        settings.load(Outer, tmp_path / "a.yaml")
+
+
+def test_overrides_and_includes(tmp_path):
+    (tmp_path / "base.yaml").write_text("width: 7\n")
+    (tmp_path / "a.yaml").write_text("inner: {include: base.yaml}\nrate: 2\n")
+    assert settings.load(Outer, tmp_path / "a.yaml") == Outer(inner=Inner(width=7), rate=2)
+    loaded = settings.load(Outer, tmp_path / "a.yaml", ["--rate=3.5"])
+    assert loaded == Outer(inner=Inner(width=7), rate=3.5)
+    with pytest.raises(InputError, match=r"rate: .*found 'fast'"):
+        settings.load(Outer, tmp_path / "a.yaml", ["--rate", "fast"])

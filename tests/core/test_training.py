@@ -1,0 +1,136 @@
+"""The training loop: exact over workers, their number and interruptions; bad input is not tried again."""
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from ray.train import TrainingFailedError
+from torch import nn
+
+from biomechgpt.core import storage, training
+from biomechgpt.core.settings import InputError, load, validate
+
+
+class Line(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3))
+
+    def forward(self, x, y, valid):
+        error = ((x.to(self.weight.dtype) @ self.weight).float() - y) ** 2
+        return {"squared": ((error * valid).sum(), valid.sum())}
+
+
+class FitLine(training.Trainee):
+    """Fits a line; fails once at `die_at` where a flag file says it has not failed yet."""
+
+    def __init__(
+        self, die_at: int | None = None, flag: str = "", error: type[BaseException] = SystemError
+    ) -> None:
+        rng = np.random.default_rng(0)
+        self.x = torch.tensor(rng.normal(size=(40, 3)), dtype=torch.float32)
+        self.y = self.x @ torch.tensor([1.0, -2.0, 0.5])
+        # Samples count unequally, so an average of averages would differ from the average.
+        self.valid = torch.tensor(rng.integers(1, 4, size=40), dtype=torch.float32)
+        self.die_at, self.flag, self.error, self.calls = die_at, flag, error, 0
+
+    def model(self):
+        self.line = Line()
+        return self.line
+
+    def plan(self):
+        return [[(step * 5 + i) % 40 for i in range(5)] for step in range(30)]
+
+    def collate(self, samples):
+        self.calls += 1
+        if self.calls == self.die_at and not storage.exists(self.flag):
+            storage.write_bytes(self.flag, b"died")
+            raise self.error("trials.csv: line 3: expected a number, found 'x'")
+        return {"x": self.x[samples], "y": self.y[samples], "valid": self.valid[samples]}
+
+    def watch(self):
+        return {"weight": float(self.line.weight.sum())}
+
+    def finish(self, model):
+        return {"weight": model.weight.detach().tolist(), "workers": dist.get_world_size()}
+
+
+def run(tmp_path, name, arguments=None, **settings):
+    settings = training.TrainingSettings(learning_rate=0.1, checkpoint_every=10, **settings)
+    return training.fit(FitLine, arguments or {}, settings, str(tmp_path / name), name)
+
+
+@pytest.fixture(scope="module")
+def one(ray_cluster, tmp_path_factory):
+    """What one worker makes of it, undisturbed."""
+    return run(tmp_path_factory.mktemp("one"), "one")
+
+
+@pytest.mark.cluster
+def test_two_workers_and_a_killed_run_give_the_result_of_one(one, tmp_path):
+    assert one["steps"] == 30
+    assert one["loss"] < 6
+    # Each with a part of the weights, their optimizer in the CPU's memory, and one of them killed.
+    dies = {"die_at": 25, "flag": str(tmp_path / "flag of two")}
+    two = run(tmp_path, "two", dies, workers=2, zero_stage=3, offload=True)
+    assert (tmp_path / "flag of two").exists()
+    np.testing.assert_allclose(two["weight"], one["weight"], rtol=1e-5)
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+    killed = run(tmp_path, "killed", {"die_at": 25, "flag": str(tmp_path / "flag")})
+    assert (tmp_path / "flag").exists()
+    assert (killed["weight"], killed["loss"]) == (one["weight"], one["loss"])
+    assert [row["step"] for row in one["history"]] == list(range(1, 31))
+    assert killed["history"] == one["history"]
+    assert not (tmp_path / "killed" / "run").exists()
+
+
+@pytest.mark.cluster
+def test_weights_in_bf16_go_on_from_their_copy_in_fp32(ray_cluster, tmp_path):
+    """As on A100s (configs/language/paper_1b.yaml)."""
+    how = {"precision": "bf16", "zero_stage": 2}
+    whole = run(tmp_path, "whole", **how)
+    killed = run(tmp_path, "killed", {"die_at": 25, "flag": str(tmp_path / "flag")}, **how)
+    assert (tmp_path / "flag").exists()
+    assert whole["loss"] < 6
+    assert (killed["weight"], killed["loss"]) == (whole["weight"], whole["loss"])
+
+
+@pytest.mark.cluster
+def test_a_run_that_one_worker_began_is_ended_by_two(one, tmp_path):
+    dies = {"die_at": 25, "flag": str(tmp_path / "flag")}
+    with pytest.raises(TrainingFailedError):
+        run(tmp_path, "elastic", dies, max_failures=0)
+    two = run(tmp_path, "elastic", dies, workers=(1, 2))
+    assert (one["workers"], two["workers"]) == (1, 2)
+    np.testing.assert_allclose(two["weight"], one["weight"], rtol=1e-5)
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+
+
+@pytest.mark.cluster
+def test_a_checkpoint_in_parts_is_for_as_many_workers(ray_cluster, tmp_path):
+    dies = {"die_at": 15, "flag": str(tmp_path / "flag")}
+    with pytest.raises(TrainingFailedError):
+        run(tmp_path, "parts", dies, workers=2, zero_stage=2, max_failures=0)
+    with pytest.raises(InputError, match=r"workers 1 .* in 2 parts"):
+        run(tmp_path, "parts", dies, zero_stage=2)
+
+
+@pytest.mark.cluster
+def test_a_workers_input_error_comes_out_as_it_is_and_at_once(ray_cluster, tmp_path):
+    fails = {"die_at": 12, "flag": str(tmp_path / "flag"), "error": InputError}
+    # Tried again it would find the flag, and succeed.
+    with pytest.raises(InputError, match=r"^trials.csv: line 3: expected a number, found 'x'$"):
+        run(tmp_path, "wrong", fails, workers=2, max_failures=5)
+
+
+@pytest.mark.parametrize(("said", "workers"), [("2", 2), ("[1,4]", (1, 4))])
+def test_workers_on_the_command_line(said, workers):
+    assert load(training.TrainingSettings, None, ["--workers", said]).workers == workers
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"workers": 0}, {"workers": [0, 2]}, {"workers": [4, 1]}, {"workers": [1, 4], "zero_stage": 2}]
+)
+def test_workers_that_cannot_be_are_refused(wrong):
+    with pytest.raises(InputError, match="workers"):
+        validate(training.TrainingSettings, wrong, "test")

@@ -1,0 +1,458 @@
+"""Evaluation: scores are scikit-learn's and SciPy's, intervals are of participants, baselines learn what is there
+and never from the person they are asked about, and a report has a place for a figure that there is not."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn import metrics as sk
+
+from biomechgpt.answering.answerer import with_parsed
+from biomechgpt.evaluation import answers_table, baselines, summary, write_report
+from biomechgpt.evaluation.metrics import (
+    OTHER,
+    UNPARSED,
+    classification,
+    confusion,
+    description,
+    main_figure,
+    regression,
+    resample,
+    score,
+)
+from biomechgpt.motion.skeleton import NAMES
+from biomechgpt.questions.tasks import Task
+
+FEW = hypothesis_settings(max_examples=40, deadline=None)
+QUESTIONS = [f"Question {i}?" for i in range(8)]
+AID = Task(name="aid", kind="classification", annotation="aid", labels={"none": "no device", "cane": "a cane"},
+           phrasings=QUESTIONS)  # fmt: skip
+SPEED = Task(name="speed", kind="regression", annotation="speed", unit="m/s", decimals=2, plausible=(0, 3),
+             phrasings=QUESTIONS)  # fmt: skip
+TASKS = {"aid": AID, "speed": SPEED}
+
+label = st.sampled_from(["cane", "none", "walker"])
+guess = st.sampled_from(["cane", "none", "walker", "a horse", None])
+labelled = st.lists(st.tuples(label, guess, st.sampled_from("pqrs")), min_size=1, max_size=40)
+number = st.floats(-50, 50).map(lambda value: round(value, 2))
+measured = st.lists(st.tuples(number, number | st.none(), st.sampled_from("pqrs")), max_size=40)
+
+
+@FEW
+@given(labelled)
+def test_f1_and_accuracy_are_scikit_learns_with_an_unread_answer_wrong(rows):
+    true, predicted, people = zip(*rows, strict=True)
+    scores = classification(true, predicted, people, draws=20)
+    said = ["silence" if p is None else p for p in predicted]
+    weighted = sk.f1_score(true, said, average="weighted", zero_division=0)
+    present = sk.f1_score(true, said, average="macro", labels=sorted(set(true)), zero_division=0)
+    assert scores["f1_weighted"] == pytest.approx(weighted)
+    assert scores["f1_macro"] == pytest.approx(present)
+    assert scores["accuracy"] == pytest.approx(sk.accuracy_score(true, said))
+    assert (scores["n"], scores["participants"]) == (len(rows), len(set(people)))
+    assert scores["unparsed"] == predicted.count(None)
+    json.dumps(scores, allow_nan=False)
+
+
+@FEW
+@given(measured)
+def test_correlation_and_line_are_scipys_over_the_answers_with_a_number(rows):
+    true, predicted, people = zip(*rows, strict=True) if rows else ((), (), ())
+    scores = regression(true, predicted, people, draws=20)
+    read = [(t, p) for t, p in zip(true, predicted, strict=True) if p is not None]
+    x, y = np.array(read, dtype=float).reshape(-1, 2).T
+    assert (scores["n"], scores["unparsed"]) == (len(rows), len(rows) - len(read))
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        assert scores["pearson_r"] is scores["slope"] is scores["p"] is None
+    else:
+        r, p = stats.pearsonr(x, y)
+        assert scores["pearson_r"] == pytest.approx(r, abs=1e-9)
+        if abs(r) < 1 - 1e-9:
+            assert scores["p"] == pytest.approx(p, rel=1e-6)
+        assert [scores["slope"], scores["intercept"]] == pytest.approx(
+            np.polyfit(x, y, 1), rel=1e-6, abs=1e-6
+        )
+    if len(x):
+        assert scores["mae"] == pytest.approx(sk.mean_absolute_error(x, y))
+        assert scores["bias"] == pytest.approx(y.mean() - x.mean())
+    json.dumps(scores, allow_nan=False)
+
+
+def cohort(seed, people=10, trials=6):
+    """True and predicted labels and numbers, right more often for some participants than for others."""
+    rng = np.random.default_rng(seed)
+    who = np.repeat([f"p{i}" for i in range(people)], trials)
+    skill = np.repeat(rng.uniform(0.3, 1, people), trials)
+    true = rng.choice(["cane", "none", "walker"], len(who))
+    said = np.where(rng.random(len(who)) < skill, true, rng.choice(["cane", "none", "walker"], len(who)))
+    x = rng.normal(size=len(who))
+    y = 0.8 * x + np.repeat(rng.normal(size=people), trials) + 0.3 * rng.normal(size=len(who))
+    return {"label": (true, said, who), "number": (x, y, who)}
+
+
+MEASURES = {"label": classification, "number": regression}
+kinds = pytest.mark.parametrize("kind", MEASURES)
+
+
+@kinds
+@pytest.mark.parametrize("seed", range(5))
+def test_intervals_hold_the_figure_and_do_not_grow_with_copies_of_trials(kind, seed):
+    rows = cohort(seed)[kind]
+    once = MEASURES[kind](*rows, draws=400)
+    thrice = MEASURES[kind](*(np.tile(column, 3) for column in rows), draws=400)
+    intervals = [name for name in once if name.endswith("_ci")]
+    assert len(intervals) >= 3
+    for name in intervals:
+        low, high = once[name]
+        assert low < once[name.removesuffix("_ci")] < high
+        # An analysis of variance has its degrees of freedom.
+        freed = name in ("icc_ci", "limits_low_ci", "limits_high_ci")
+        assert thrice[name] == pytest.approx(once[name], rel=0.03 if freed else None, abs=1e-9)
+    assert thrice["n"] == 3 * once["n"]
+    assert thrice["participants"] == once["participants"]
+
+
+@kinds
+def test_more_people_give_a_narrower_interval_and_more_trials_of_them_hardly_do(kind):
+    name = {"label": "accuracy_ci", "number": "bias_ci"}[kind]
+    few, many, often = (
+        np.mean([np.ptp(MEASURES[kind](*cohort(seed, *size)[kind], draws=300)[name]) for seed in range(6)])
+        for size in ((8, 6), (72, 6), (8, 54))
+    )
+    assert many < few / 2
+    assert often > few / 2
+
+
+@kinds
+def test_one_participant_has_no_interval(kind):
+    true, predicted, _ = cohort(0)[kind]
+    scores = MEASURES[kind](true, predicted, ["p"] * len(true))
+    assert all(value is None for name, value in scores.items() if name.endswith("_ci"))
+    assert scores["participants"] == 1
+    assert all(scores[name[:-3]] is not None for name in scores if name.endswith("_ci"))
+
+
+@kinds
+def test_the_order_of_trials_and_the_names_of_participants_do_not_matter_and_a_seed_repeats(kind):
+    true, predicted, people = cohort(1)[kind]
+    measure, order = MEASURES[kind], np.random.default_rng(0).permutation(len(true))
+    first = measure(true, predicted, people)
+    assert measure(true, predicted, people) == first
+    shuffled = measure(true[order], predicted[order], [f"x{p}" for p in people[order]])
+    for name, value in first.items():
+        if name != "by_label":
+            assert shuffled[name] == pytest.approx(value)
+    assert measure(true, predicted, people, seed=1) != first
+
+
+def test_a_draw_is_of_as_many_participants_as_there_are():
+    drawn = resample(7, 300, 0)
+    assert drawn.shape == (300, 7)
+    assert (drawn.sum(axis=1) == 7).all()
+    assert drawn.mean(axis=0) == pytest.approx(1, abs=0.2)
+
+
+def test_shuffled_labels_score_as_the_labels_shares_say():
+    rng = np.random.default_rng(0)
+    true = rng.choice(["cane", "none", "walker"], 4000, p=[0.6, 0.3, 0.1])
+    scores = classification(true, rng.permutation(true), [f"p{i % 40}" for i in range(4000)])
+    assert scores["f1_weighted"] == pytest.approx(0.6**2 + 0.3**2 + 0.1**2, abs=0.03)
+    assert scores["f1_macro"] == pytest.approx(1 / 3, abs=0.03)
+    low, high = scores["f1_weighted_ci"]
+    assert low < 0.46 < high
+    values = rng.normal(size=4000)
+    assert abs(regression(values, rng.permutation(values), ["p", "q"] * 2000)["pearson_r"]) < 0.06
+
+
+@FEW
+@given(labelled)
+def test_confusion_counts_every_trial_once_in_the_row_of_its_label(rows):
+    true, predicted, _ = zip(*rows, strict=True)
+    counts, labels, columns = confusion(true, predicted)
+    assert counts.sum() == len(rows)
+    assert columns[: len(labels)] == labels == sorted(set(true))
+    for i, row in enumerate(labels):
+        mine = [p for t, p in zip(true, predicted, strict=True) if t == row]
+        expected = dict.fromkeys(columns, 0)
+        for p in mine:
+            expected[UNPARSED if p is None else p if p in labels else OTHER] += 1
+        assert dict(zip(columns, counts[i].tolist(), strict=True)) == expected
+    assert (UNPARSED in columns) == (None in predicted)
+    assert (OTHER in columns) == any(p is not None and p not in labels for p in predicted)
+
+
+@FEW
+@given(st.lists(st.lists(st.integers(0, 19), min_size=1, max_size=60), min_size=1, max_size=8))
+def test_a_histogram_is_of_one_trial_and_sums_to_one(tokens):
+    X = baselines.histograms(tokens, 20)
+    assert X.shape == (len(tokens), 20)
+    assert X.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    for row, trial in zip(X, tokens, strict=True):
+        assert set(np.flatnonzero(row)) == set(trial)
+        np.testing.assert_array_equal(baselines.histograms([trial[::-1] * 2], 20)[0], row)
+
+
+def test_a_trial_without_tokens_has_an_empty_histogram():
+    assert baselines.histograms([[], [3]], 4).tolist() == [[0, 0, 0, 0], [0, 0, 0, 1]]
+
+
+def people_and_tokens(people=12, trials=5, seed=0):
+    """Histograms in which a few codes tell the label and the number; column 0 is the participant's number."""
+    rng = np.random.default_rng(seed)
+    who = rng.permutation(np.repeat(np.arange(people), trials))
+    sick = who % 2
+    X = rng.random((len(who), 8)).astype(np.float32)
+    X[:, 1] += sick
+    X[:, 0] = who
+    return X, np.array(["no", "yes"])[sick], 1 + X[:, 2] - X[:, 3], [f"p{w}" for w in who]
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_a_search_never_learns_from_the_person_it_is_tried_on(kind, monkeypatch):
+    X, labels, values, groups = people_and_tokens()
+    folds = []
+
+    class Spy(baselines.Trees):
+        def fit(self, X, y):
+            folds.append((set(X[:, 0]), set()))
+            return super().fit(X, y)
+
+        def predict(self, X):
+            folds[-1][1].update(X[:, 0])
+            return super().predict(X)
+
+    monkeypatch.setattr(baselines, "Trees", Spy)
+    y = labels if kind == "classification" else values
+    found = baselines.search(X, y, groups, kind, draws=2, seed=0)
+    assert found["searched"]
+    assert found["note"] is None
+    assert set(found["parameters"]) == set(baselines.SPACE)
+    json.dumps(found)
+    assert len(folds) == 2 * baselines.FOLDS
+    assert all(learnt and tried and not learnt & tried for learnt, tried in folds)
+    assert set.union(*(tried for _, tried in folds)) == set(range(12))
+
+
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        ({"draws": 0}, "no search asked for"),
+        ({"groups": ["p", "q"] * 30}, "2 training participants, 3 folds"),
+        ({"y": np.array(["yes"] * 60)}, "one value only"),
+    ],
+)
+def test_with_too_little_to_search_on_the_defaults_answer_and_a_note_says_so(change, note):
+    X, y, _, groups = people_and_tokens()
+    given = {"y": y, "groups": groups, "draws": 2} | change
+    found = baselines.search(X, kind="classification", seed=0, **given)
+    assert found == {"parameters": {}, "searched": False, "note": found["note"]}
+    assert note in found["note"]
+    made, _ = baselines.predict(X, X_test=X[:7], kind="classification", seed=0, **given)
+    assert {len(values) for values in made.values()} == {7}
+    assert set(made["xgboost"]) | set(made["chance"]) <= set(given["y"])
+
+
+def test_a_label_that_only_one_participant_has_survives_the_folds():
+    X, y, _, groups = people_and_tokens()
+    y = np.where(np.array(groups) == "p3", "rare", y)
+    made, found = baselines.predict(X, y, groups, X, "classification", draws=2, seed=0)
+    assert found["searched"]
+    assert "rare" in made["xgboost"]
+
+
+def test_xgboost_finds_what_tokens_tell_and_chance_does_not():
+    X, labels, values, groups = people_and_tokens(30)
+    X_test, labels_test, values_test, people = people_and_tokens(20, seed=1)
+    made, _ = baselines.predict(X, labels, groups, X_test, "classification", draws=2, seed=0)
+    trees, chance = (
+        classification(labels_test, made[s], people)["f1_weighted"] for s in ("xgboost", "chance")
+    )
+    assert trees > 0.95
+    assert 0.25 < chance < 0.75
+    made, _ = baselines.predict(X, values, groups, X_test, "regression", draws=2, seed=0)
+    trees, chance = (regression(values_test, made[s], people)["pearson_r"] for s in ("xgboost", "chance"))
+    assert trees > 0.8
+    assert abs(chance) < 0.4
+
+
+def answers(task, truths, texts, people=None) -> pd.DataFrame:
+    """An answers table of the model: what was said where `truths` was annotated."""
+    rows = [
+        {"trial": f"t{i}", "other": None, "participant": p, "split": "test", "task": task.name,
+         "question": QUESTIONS[0], "answer": task.answer(truth), "label": truth if isinstance(truth, str) else None,
+         "value": truth if isinstance(truth, float) else None, "answer_text": text}
+        for i, (truth, text, p) in enumerate(zip(truths, texts, people or truths, strict=True))
+    ]  # fmt: skip
+    return with_parsed(pd.DataFrame(rows), TASKS)
+
+
+def test_what_the_model_said_is_scored_as_it_was_understood():
+    rows = answers(AID, ["none", "cane", "cane", "cane"], ["No device.", "a cane", "no device", "well..."])
+    scores = score(rows, AID)
+    assert rows["label_predicted"].tolist()[:3] == ["none", "cane", "none"]
+    assert (scores["accuracy"], scores["unparsed"]) == (0.5, 1)
+    rows = answers(SPEED, [1.0, 1.5, 2.0, 0.5], ["1.10 m/s", "1.60 m/s.", "about 2.10", "slow"], [*"pqrs"])
+    scores = score(rows, SPEED)
+    assert scores["pearson_r"] == pytest.approx(1)
+    assert scores["bias"] == pytest.approx(0.1)
+    assert (scores["n"], scores["unparsed"]) == (4, 1)
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
+def test_a_baseline_answers_the_very_questions_in_the_tasks_own_words(task):
+    truths = ["none", "cane", "cane"] if task is AID else [1.0, 1.5, 2.0]
+    asked = answers(task, truths, ["?", "?", "?"], [*"pqr"])[::-1]
+    rows = baselines.as_answers(asked, task, np.array(truths[::-1]), "xgboost")
+    same = ["trial", "participant", "task", "question", "answer_true", "label_true", "value_true"]
+    pd.testing.assert_frame_equal(rows[same], asked[same])
+    assert rows["answer_text"].tolist() == rows["answer_true"].tolist()
+    assert set(rows["source"]) == {"xgboost"}
+    scores = score(rows, task)
+    assert scores["unparsed"] == 0
+    assert scores["accuracy" if task is AID else "pearson_r"] == pytest.approx(1)
+
+
+def report_of(folder, rows, tokenizer=None, base="Gemma", stand_in=False) -> tuple[str, dict]:
+    """The page and the metrics of an answers table, written as `make_evaluation` does."""
+    about = {
+        "data": "recorded", "stand_in": stand_in, "model": {"uri": "m", "fingerprint": "f" * 16, "base": base},
+        "tokenizer": {"rmse_deg_tracked": 5.78, "perplexity": 300.0} | (tokenizer or {}),
+        "tasks": [task.model_dump(mode="json") for task in TASKS.values()],
+        "searched": {"aid": {"note": None}}, "seconds": {"cohort": 1.0}, "settings": {}, "made_from": {},
+        "made": "today", "draws": 50, "seed": 0,
+    }  # fmt: skip
+    answers_table.write(f"{folder}/answers.parquet", rows, about)
+    metrics = write_report(f"{folder}/answers.parquet", f"{folder}/out")
+    assert metrics == json.loads((folder / "out/metrics.json").read_text())
+    assert len(summary(metrics).splitlines()) == 2 + len(metrics["tasks"])
+    return (folder / "out/report.html").read_text(), metrics
+
+
+def test_a_report_stands_without_the_figures_that_there_are_not(tmp_path):
+    said = answers(AID, ["none", "cane"], ["I do not know", "a horse"], ["p", "p"])
+    read = answers(SPEED, [1.0, 2.0], ["fast", "slow"], ["p", "p"])
+    page, metrics = report_of(tmp_path, pd.concat([said, read]))
+    scores = metrics["tasks"]
+    assert scores["speed"]["model"]["pearson_r"] is scores["speed"]["model"]["mae"] is None
+    assert page.count("<svg") == 2
+    assert not re.search(r"\b(nan|None|Undefined)\b", page)
+    assert UNPARSED in page
+
+
+def test_a_report_shows_the_figures_and_escapes_what_was_said(tmp_path):
+    said = answers(AID, ["none", "cane"] * 4, ["<script>alert(1)</script>", "no device"] * 4, [*"pqrspqrs"])
+    others = baselines.as_answers(said, AID, np.array(["none", "none"] * 4), "chance")
+    page, metrics = report_of(
+        tmp_path,
+        pd.concat([said, others]),
+        {"rmse_deg_by_joint": dict.fromkeys(NAMES, 4.0), "rmse_deg_all": 4.4},
+        base="a <b>base",
+        stand_in=True,
+    )
+    scores = metrics["tasks"]["aid"]
+    for source in ("model", "chance"):
+        assert f"<td>{scores[source]['f1_weighted']:.2f}" in page
+    assert "4.40°" in page
+    assert "knee_angle_r" in page
+    assert "&lt;script&gt;" in page
+    assert "<script>" not in page
+    assert "It is not Gemma 3" in page
+    assert "a &lt;b&gt;base" in page
+
+
+def test_a_table_of_figures_has_a_dash_for_none():
+    by = {"model": {"pearson_r": None, "n": 0, "participants": 0}, "chance": {"pearson_r": 0.123}}
+    metrics = {
+        "data": "synthetic",
+        "tokenizer": {"rmse_deg_tracked": 1, "perplexity": 2},
+        "tasks": {"speed": by},
+    }
+    last = summary(metrics).splitlines()[-1].split()
+    assert last == ["speed", "pearson_r", *"-----", "0.12", "0", "0"]
+
+
+@FEW
+@given(measured.filter(lambda rows: len(rows) > 0), labelled)
+def test_no_answers_whatever_break_a_score(numbers, labels):
+    for rows, measure in ((numbers, regression), (labels, classification)):
+        true, predicted, people = zip(*rows, strict=True)
+        scores = measure(true, predicted, people, draws=30)
+        for name in [name for name in scores if name.endswith("_ci") and scores[name]]:
+            low, high = scores[name]
+            assert low <= high
+            assert scores["participants"] > 1
+
+
+def test_agreement_is_that_of_a_two_way_analysis_of_variance():
+    """ICC(2,1) against the mean squares of the definition; limits against the errors' own SD."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(1.2, 0.3, 40)
+    y = 0.9 * x + 0.3 + rng.normal(0, 0.1, 40)
+    both = np.stack([x, y], axis=1)
+    n, k, grand = 40, 2, both.mean()
+    rows = k * ((both.mean(axis=1) - grand) ** 2).sum() / (n - 1)
+    raters = n * ((both.mean(axis=0) - grand) ** 2).sum() / (k - 1)
+    left = both - both.mean(axis=1, keepdims=True) - both.mean(axis=0) + grand
+    rest = (left**2).sum() / ((n - 1) * (k - 1))
+    scores = regression(x.tolist(), y.tolist(), [str(i // 2) for i in range(40)], draws=200)
+    expected = (rows - rest) / (rows + (k - 1) * rest + k * (raters - rest) / n)
+    assert scores["icc"] == pytest.approx(expected)
+    assert scores["icc"] < scores["pearson_r"]
+    assert scores["icc_ci"][0] < scores["icc"] < scores["icc_ci"][1]
+    spread = 1.96 * np.std(y - x, ddof=1)
+    assert scores["limits_low"] == pytest.approx((y - x).mean() - spread)
+    assert scores["limits_high"] == pytest.approx((y - x).mean() + spread)
+    same = regression(x.tolist(), x.tolist(), [str(i) for i in range(40)])
+    assert same["icc"] == pytest.approx(1)
+
+
+def test_each_label_has_its_support_precision_and_recall():
+    found = classification(["a", "a", "a", "b"], ["a", "a", "b", None], [*"pqrs"])["by_label"]
+    assert found["a"] == {
+        "support": 3,
+        "precision": 1.0,
+        "recall": pytest.approx(2 / 3),
+        "f1": pytest.approx(0.8),
+    }
+    assert found["b"] == {"support": 1, "precision": 0.0, "recall": 0.0, "f1": 0.0}
+
+
+def test_a_description_is_scored_fact_by_fact_against_what_was_measured():
+    true = ["cadence 100 steps/min, right knee 60 deg, left knee 50 deg"] * 3 + ["duration 9.0 s"]
+    said = [
+        "right knee 63 deg, cadence 112 steps/min",  # one of two right, two of three stated
+        "speed 1.00 m/s",  # nothing that was measured
+        "stroke",
+        "duration 9.2 s",
+    ]
+    scores = description(true, said, [*"ppqr"], draws=100)
+    assert scores["agreement"] == pytest.approx(2 / 4)
+    assert scores["complete"] == pytest.approx(3 / 10)
+    assert (scores["n"], scores["participants"], scores["unparsed"]) == (4, 3, 1)
+    assert scores["by_fact"]["cadence"]["mae"] == pytest.approx(12)
+    assert scores["by_fact"]["speed"]["agreement"] == 0
+    low, high = scores["agreement_ci"]
+    assert 0 <= low <= scores["agreement"] <= high <= 1
+    assert main_figure(scores) == ("agreement", scores["agreement"])
+    nothing = description(true, ["?"] * 4, [*"ppqr"])
+    assert (nothing["agreement"], nothing["complete"]) == (None, 0)
+
+
+def test_the_share_of_questions_that_are_refused_is_a_refusal_tasks_figure():
+    task = Task(name="r", kind="refusal", says="No.", phrasings=QUESTIONS)
+    rows = pd.DataFrame(
+        {
+            "participant": [*"ppqq"],
+            "label_true": ["refused"] * 4,
+            "label_predicted": ["refused", "answered"] * 2,
+        }
+    )
+    scores = score(rows, task)
+    assert main_figure(scores) == ("refused", 0.5)
+    assert scores["n"] == 4

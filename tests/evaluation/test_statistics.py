@@ -1,0 +1,276 @@
+"""What an evaluation says of its answers: paired comparisons, adjusted p values, groups, agreement over phrasings;
+all of it again from one file, without a cluster. And the features of the strong baselines."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from scipy.stats import false_discovery_control
+
+from biomechgpt.core.settings import InputError
+from biomechgpt.evaluation import answers_table, baselines
+from biomechgpt.evaluation.calibration_metrics import phrasings, trust
+from biomechgpt.evaluation.metrics import classification, drawn, score
+from biomechgpt.evaluation.minirocket import BIASES, DILATIONS, KERNELS, MiniRocket
+from biomechgpt.evaluation.statistics import compare, holm, measure, subgroups
+from biomechgpt.questions.tasks import Task
+
+QUESTIONS = [f"Question {i}?" for i in range(8)]
+AID = Task(name="aid", kind="classification", annotation="aid", labels={"none": "no device", "cane": "a cane"},
+           phrasings=QUESTIONS)  # fmt: skip
+SPEED = Task(name="speed", kind="regression", annotation="speed", unit="m/s", decimals=2, plausible=(0, 3),
+             phrasings=QUESTIONS)  # fmt: skip
+
+
+def labels(right, seed=0, people=20, trials=5, source="model"):
+    """Answers of which a share is right, the same questions whatever the share."""
+    truth = np.random.default_rng(0).choice(["none", "cane"], people * trials)
+    hit = np.random.default_rng(seed).random(len(truth)) < right
+    said = np.where(hit, truth, np.where(truth == "none", "cane", "none"))
+    return pd.DataFrame(
+        {
+            "trial": [f"t{i}" for i in range(len(truth))], "other": None, "split": "test", "task": "aid",
+            "kind": "classification", "participant": np.repeat([f"p{i}" for i in range(people)], trials),
+            "question": QUESTIONS[0], "answer_true": [AID.answer(t) for t in truth],
+            "answer_text": [AID.answer(t) for t in said], "label_true": truth, "label_predicted": said,
+            "value_true": np.nan, "value_predicted": np.nan, "source": source,
+            "age": np.repeat(np.linspace(20, 80, people), trials),
+            "sex": np.repeat(np.array(["f", "m"] * people)[:people], trials),
+        }
+    )  # fmt: skip
+
+
+def numbers(noise, seed=0, source="model"):
+    rows = labels(1, source=source)
+    truth = np.random.default_rng(1).uniform(0.5, 2, len(rows))
+    said = truth + noise * np.random.default_rng(seed).normal(size=len(rows))
+    return rows.assign(task="speed", kind="regression", label_true=None, label_predicted=None,
+                       value_true=truth, value_predicted=said)  # fmt: skip
+
+
+ABOUT = {
+    "data": "synthetic", "stand_in": True, "model": {"uri": "m", "fingerprint": "f" * 16, "base": "small"},
+    "tokenizer": {"rmse_deg_tracked": 5.0, "rmse_deg_all": 5.0, "perplexity": 9.0},
+    "tasks": [AID.model_dump(mode="json"), SPEED.model_dump(mode="json")],
+    "searched": {}, "seconds": {}, "settings": {}, "made_from": {}, "made": "today", "draws": 300, "seed": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [labels, numbers], ids=["labels", "numbers"])
+def test_who_is_better_is_told_from_who_is_as_good(make):
+    task = AID if make is labels else SPEED
+    good, bad = (0.95, 0.6) if make is labels else (0.1, 0.8)
+    better = compare([make(good)], [make(bad, 1)], task, draws=500)
+    low, high = better["difference_ci"]
+    assert 0 < low < better["difference"] < high
+    assert better["p"] < 0.01
+    worse = compare([make(bad, 1)], [make(good)], task, draws=500)
+    assert worse["difference"] == pytest.approx(-better["difference"])
+    assert worse["p"] == better["p"]
+    even = compare([make(good)], [make(good, 2)], task, draws=500)
+    assert even["p"] > 0.05
+    assert even["difference_ci"][0] < 0 < even["difference_ci"][1]
+    same = compare([make(good)], [make(good)], task, draws=500)
+    assert (same["difference"], same["p"]) == (0, 1)
+
+
+def test_under_no_difference_p_is_rarely_small():
+    small = [compare([labels(0.8, seed=s)], [labels(0.8, seed=s + 100)], AID, draws=200)["p"] < 0.05
+             for s in range(60)]  # fmt: skip
+    assert np.mean(small) < 0.2
+
+
+def test_the_mean_over_seeds_is_compared_on_the_same_draws():
+    ours, theirs = [labels(0.9, seed=s) for s in range(3)], [labels(0.8, seed=s + 10) for s in range(3)]
+    found = compare(ours, theirs, AID, draws=300)
+    mean = [np.mean([score(rows, AID, draws=0)["f1_weighted"] for rows in side]) for side in (ours, theirs)]
+    assert found["difference"] == pytest.approx(mean[0] - mean[1])
+    alone = compare(ours[:1], theirs[:1], AID, draws=300)
+    assert np.ptp(found["difference_ci"]) < np.ptp(alone["difference_ci"])
+
+
+def test_answers_to_other_questions_are_not_compared():
+    with pytest.raises(ValueError, match="same questions"):
+        compare([labels(0.9)], [labels(0.9)[1:]], AID)
+
+
+@pytest.mark.parametrize("make", [labels, numbers], ids=["labels", "numbers"])
+def test_draws_of_a_figure_are_those_of_its_interval(make):
+    task, rows = (AID, labels(0.8)) if make is labels else (SPEED, numbers(0.4))
+    values = drawn(rows, task, draws=400, seed=3)
+    scores = score(rows, task, draws=400, seed=3)
+    name = "f1_weighted" if make is labels else "pearson_r"
+    assert np.percentile(values, [2.5, 97.5]) == pytest.approx(scores[f"{name}_ci"])
+
+
+def test_a_participant_without_a_number_changes_nobody_elses_draw():
+    rows = numbers(0.4)
+    silent = rows["participant"] == "p3"
+    with_silence = rows.assign(value_predicted=rows["value_predicted"].where(~silent))
+    assert len(drawn(with_silence, SPEED, draws=50, seed=0)) == 50
+    assert np.isfinite(drawn(with_silence, SPEED, draws=50, seed=0)).all()
+    assert np.isnan(drawn(rows.assign(value_predicted=np.nan), SPEED, draws=50, seed=0)).all()
+
+
+@given(st.lists(st.floats(0.001, 1), min_size=1, max_size=12))
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_holm_lies_between_each_p_and_bonferronis_and_keeps_the_order(p):
+    adjusted = holm(p)
+    assert all(one <= made <= min(1, one * len(p)) + 1e-12 for one, made in zip(p, adjusted, strict=True))
+    assert adjusted[int(np.argmin(p))] == pytest.approx(min(1, min(p) * len(p)))
+    order = np.argsort(p, kind="stable")
+    assert (np.diff(np.array(adjusted)[order]) >= -1e-12).all()
+    assert (np.array(adjusted) >= false_discovery_control(p) - 1e-9).all()
+
+
+def test_holm_of_a_textbook():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_groups_are_scored_apart_and_a_tasks_own_column_is_none():
+    rows = labels(0.9)
+    rows["label_predicted"] = np.where(rows["sex"] == "f", rows["label_true"], rows["label_predicted"])
+    found = pd.DataFrame(subgroups(rows.assign(assistive_device="cane", aid="x"), AID, draws=50))
+    assert set(found["by"]) == {"age", "sex"}
+    assert found.groupby("by")["n"].sum().tolist() == [100, 100]
+    women = found[found["group"] == "f"].iloc[0]
+    assert (women["value"], women["participants"]) == (1, 10)
+    assert found.loc[found["by"] == "age", "group"].tolist() == ["below 40", "40 to 64", "65 and older"]
+    one = rows[rows["sex"] == "m"]
+    by_hand = classification(one["label_true"], one["label_predicted"], one["participant"], draws=50)
+    assert found[found["group"] == "m"].iloc[0]["value_ci"] == by_hand["f1_weighted_ci"]
+
+
+def test_agreement_over_phrasings_counts_pairs():
+    rows = labels(1, people=2, trials=1).assign(
+        by_phrasing=[["a cane", "a cane", "no device"], ["a cane", "a cane", "a cane"]]
+    )
+    assert phrasings(rows, AID) == {"phrasings": {"n": 3, "agreement": pytest.approx(4 / 6)}}
+    said = rows.assign(by_phrasing=[["1.00 m/s", "1.20 m/s"], ["0.50 m/s", "0.50 m/s"]])
+    assert phrasings(said, SPEED) == {"phrasings": {"n": 2, "apart": pytest.approx(0.1)}}
+    assert phrasings(rows.assign(by_phrasing=[["a cane"], ["a cane"]]), AID) == {}
+    assert phrasings(labels(1), AID) == {}
+
+
+def test_a_participants_trials_together_are_what_their_mean_says():
+    truth = ["cane"] * 3 + ["none"] * 3
+    rows = labels(1, people=2, trials=3).assign(
+        label_true=truth, label_predicted=["cane", "cane", "none", "none", "none", "cane"], temperature=1.0,
+        promised=False,
+        choices=[["cane", "none"], ["cane", "none"], ["none", "cane"], ["none", "cane"], ["none", "cane"],
+                 ["cane", "none"]],
+        probability=[[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.7, 0.3], [0.6, 0.4], [0.9, 0.1]],
+        possible=[["cane"]] * 6,
+    )  # fmt: skip
+    together = trust(rows, AID, draws=0)["by_participant"]
+    # p0: cane .9 .8 .4; p1: cane .3 .4 .9, which is more than none's .7 .6 .1.
+    assert together == {"accuracy": 0.5, "participants": 2}
+    mixed = rows.assign(label_true=["cane", "none"] * 3)
+    assert "by_participant" not in trust(mixed, AID, draws=0)
+
+
+def test_all_is_measured_and_comparisons_adjust_for_one_another():
+    rows = pd.concat([labels(0.95), labels(0.6, 1, source="xgboost"), labels(0.9, 2, source="gait"),
+                      numbers(0.1), numbers(0.5, 1, source="rocket"), labels(0.5, 3, source="chance")])  # fmt: skip
+    metrics = measure(rows, ABOUT)
+    assert list(metrics["tasks"]["aid"]) == ["model", "xgboost", "gait", "chance"]
+    made = {(c["task"], c["against"]): c for c in metrics["comparisons"]}
+    assert set(made) == {("aid", "xgboost"), ("aid", "gait"), ("speed", "rocket")}
+    p = [c["p"] for c in metrics["comparisons"]]
+    assert [c["p_holm"] for c in metrics["comparisons"]] == holm(p)
+    assert {g["task"] for g in metrics["subgroups"]} == {"aid", "speed"}
+    json.dumps(metrics, allow_nan=False)
+
+
+def test_one_command_makes_page_and_figures_again_without_a_cluster(tmp_path):
+    rows = pd.concat([labels(0.9), labels(0.6, 1, source="xgboost"), numbers(0.2)])
+    answers_table.write(str(tmp_path / "answers.parquet"), rows, ABOUT)
+    job = Path(__file__).parents[2] / "jobs/report.py"
+    code = (
+        "import sys, runpy, ray\n"
+        "def never(*a, **k): raise AssertionError('Ray was started')\n"
+        "ray.init = never\n"
+        f"sys.argv = ['report.py', '--answers', {str(tmp_path)!r}, '--output', {str(tmp_path / 'out')!r}]\n"
+        f"runpy.run_path({str(job)!r}, run_name='__main__')\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads((tmp_path / "out/metrics.json").read_text()) == measure(rows, ABOUT)
+    page = (tmp_path / "out/report.html").read_text()
+    for part in (
+        "The model less each baseline",
+        "XGBoost, tokens",
+        "Groups of participants",
+        "TRIPOD",
+    ):
+        assert part in page
+    assert "synthetic" in page
+    assert not {"nan", "None", "Undefined"} & set(page.replace("<", " ").replace(">", " ").split())
+
+
+@pytest.mark.parametrize("content", [None, b"PAR?", "plain"])
+def test_what_is_no_answers_table_is_named(tmp_path, content):
+    file = tmp_path / "answers.parquet"
+    if content == "plain":
+        labels(1).to_parquet(file)
+    elif content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InputError, match=r"answers\.parquet: expected an evaluation's"):
+        answers_table.read(str(file))
+
+
+def test_minirocket_is_its_paper_on_one_channel():
+    """Against the definition, written out: kernels, dilation, zero padding, share above the bias."""
+    rng = np.random.default_rng(0)
+    series = [rng.normal(size=(n, 1)) for n in (40, 60, 90)]
+    rocket = MiniRocket(series)
+    found = rocket.features(series[1]).reshape(len(DILATIONS), len(KERNELS), BIASES)
+    x = (series[1][:, 0] - rocket.mean[0]) / rocket.scale[0]
+    for d, k in ((0, 0), (2, 17), (4, 83)):
+        weights = np.full(9, -1.0)
+        weights[list(KERNELS[k])] = 2
+        padded = np.pad(x, 4 * DILATIONS[d])
+        out = sum(w * padded[i * DILATIONS[d] : i * DILATIONS[d] + len(x)] for i, w in enumerate(weights))
+        share = (out[:, None] > rocket.biases[d, k]).mean(axis=0)
+        assert found[d, k] == pytest.approx(share, abs=2 / len(x))
+    assert len(KERNELS) == 84
+
+
+def test_minirocket_tells_rhythm_where_a_mean_does_not():
+    rng = np.random.default_rng(1)
+
+    def walk(hz):
+        at = np.arange(int(rng.integers(90, 200))) / 30
+        swing = np.stack([np.sin(2 * np.pi * hz * at), np.cos(2 * np.pi * hz * at)], axis=1)
+        return swing + 0.3 * rng.normal(size=swing.shape)
+
+    pace = rng.uniform(0.5, 2, 80)
+    series = [walk(hz) for hz in pace]
+    rocket = MiniRocket(series[:20])
+    X = np.stack([rocket.features(one) for one in series])
+    groups = [f"p{i // 4}" for i in range(60)]
+    said = baselines.linear("rocket", X[:60], pace[:60], groups, X[60:], "regression")
+    assert np.corrcoef(said, pace[60:])[0, 1] > 0.95
+    labels_ = np.where(pace > 1.2, "quick", "slow")
+    told = baselines.linear("rocket", X[:60], labels_[:60], groups, X[60:], "classification")
+    assert (told == labels_[60:]).mean() > 0.85
+
+
+def test_a_linear_model_knows_what_is_missing_and_what_is_alike():
+    rng = np.random.default_rng(2)
+    X = rng.normal(size=(60, 3))
+    y = np.where(X[:, 0] > 0, "yes", "no")
+    X[::7, 1] = np.nan
+    X[:, 2] = np.nan
+    groups = [f"p{i // 5}" for i in range(60)]
+    assert (baselines.linear("gait", X, y, groups, X, "classification") == y).mean() > 0.9
+    few = baselines.linear("gait", X[:6], y[:6], groups[:6], X, "classification")
+    assert set(few) <= {"yes", "no"}
+    assert set(baselines.linear("gait", X, np.array(["one"] * 60), groups, X, "classification")) == {"one"}

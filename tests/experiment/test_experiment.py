@@ -1,0 +1,173 @@
+"""Sweep, comparison, promotion: on real Ray, over what the tiny run made."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from biomechgpt.core import artifact, settings, storage
+from biomechgpt.core.settings import InputError
+from biomechgpt.evaluation.statistics import SOURCES
+from biomechgpt.experiment import compare as compare_room
+from biomechgpt.experiment import tracking
+from biomechgpt.experiment.compare import CompareSettings, run_compare, tables
+from biomechgpt.experiment.promote import PromoteSettings, run_promote, winner
+from biomechgpt.experiment.sweep import Range, SweepSettings, run_sweep
+from biomechgpt.experiment.tracking import TrackingSettings
+from conftest import ROOT
+
+CONFIGS = ROOT / "configs/experiments"
+
+
+@pytest.fixture(scope="module")
+def mlflow(tmp_path_factory):
+    return TrackingSettings(uri=f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db")
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [(SweepSettings, "sweep_demo"), (SweepSettings, "sweep_tiny"), (CompareSettings, "table2"),
+     (CompareSettings, "table2_tiny"), (CompareSettings, "learning_curve"),
+     (CompareSettings, "ablation")],
+)  # fmt: skip
+def test_shipped_settings_are_valid(model, name):
+    assert settings.load(model, CONFIGS / f"{name}.yaml", ["--root", "elsewhere"]).root == "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"language.finetune.rank": {"choice": [4]}}, r"language\.finetune\.rank: unknown key"),
+        ({"language.finetune.adapter.rank": {"integer": [0, 4]}}, r"adapter\.rank: .*found 0"),
+        ({"language.finetune.adapter.rank": {}}, r"expected one of choice, uniform"),
+        ({"language.finetune.adapter.dropout": {"uniform": [0.2, 0.1]}}, r"a lower and a higher end"),
+    ],
+)
+def test_a_space_that_is_none_is_refused_before_any_work(space, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        run_sweep(settings.validate(SweepSettings, {"space": space, "root": str(tmp_path)}, "test"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_draw_is_within_its_range():
+    for drawn in (Range(integer=(2, 4)), Range(log_uniform=(1e-4, 1e-2)), Range(uniform=(0.0, 0.2))):
+        low, high = drawn.ends()
+        values = [drawn.domain().sample() for _ in range(200)]
+        assert low <= min(values) <= max(values) <= high
+    assert {Range(integer=(2, 4)).domain().sample() for _ in range(200)} == {2, 3, 4}
+
+
+@pytest.mark.cluster
+def test_a_killed_sweep_goes_on_and_makes_what_trials_share_once(tiny, mlflow, tmp_path):
+    made_before = {path.parent.name for path in tiny.root.rglob("manifest.json")}
+    command = [
+        *(
+            sys.executable,
+            "jobs/sweep.py",
+            "--config",
+            "configs/experiments/sweep_tiny.yaml",
+            "--trials",
+            "2",
+        ),
+        *("--root", str(tiny.root), "--tracking.uri", mlflow.uri),
+    ]
+    job = subprocess.Popen(
+        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    assert job.stdout is not None
+    for line in job.stdout:
+        if line.startswith("sweep: trial 1:"):
+            job.send_signal(signal.SIGKILL)
+            break
+    job.wait()
+    assert not list((tiny.root / "sweep").rglob("manifest.json"))
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "going on with the study" in done.stdout
+    uri = done.stdout.strip().splitlines()[-1].removeprefix("artifact: ")
+    sweep = artifact.load(uri, "sweep", verify=True)
+    trials = sweep.read_json("trials.json")
+    assert [len(t["runs"]) for t in trials] == [1, 1]
+    assert trials[0]["score"] >= trials[1]["score"]
+    assert sweep.data == "synthetic"
+    new = [path.parent for path in tiny.root.rglob("manifest.json") if path.parent.name not in made_before]
+    assert {folder.parent.name for folder in new} == {"model", "answers", "evaluation", "sweep"}
+    client = tracking.client(mlflow)
+    (experiment,) = [e for e in client.search_experiments() if e.name == mlflow.experiment]
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == len({run.info.run_name for run in runs}) == 2
+    assert {run.data.metrics["score"] for run in runs} == {t["score"] for t in trials}
+
+
+@pytest.mark.cluster
+def test_tables_of_variants_and_the_champion_by_validation(tiny, mlflow):
+    arguments = ["--root", str(tiny.root), "--tracking.uri", mlflow.uri]
+    comparison = run_compare(settings.load(CompareSettings, CONFIGS / "table2_tiny.yaml", arguments))
+    text = storage.read_bytes(comparison.path("tables.md")).decode()
+    assert "Data: synthetic. Language base: local stand-in" in text
+    rows = {line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")}
+    assert {"all tasks", "activity+impaired", "all tasks, on its training set"} < rows
+    assert set(SOURCES.values()) - {"Model"} < rows
+    first = next(line for line in text.splitlines() if line.startswith("| all tasks |")).split("|")
+    assert re.fullmatch(r"0\.\d\d \(0\.\d\d\)", first[2].strip())
+    assert first[3].strip() == "0.94 (0.01)"  # the paper's 1B, activity
+    made = comparison.read_json("comparison.json")
+    runs, paired = made["runs"], made["paired"]
+    assert [(one["variant"], one["task"]) for one in paired] == [
+        ("activity+impaired", "activity"),
+        ("activity+impaired", "impaired"),
+    ]
+    assert all(one["p"] <= one["p_holm"] <= 1 for one in paired)
+    assert "**Each variant less all tasks**" in text
+    whole = [r for r in runs if r["variant"] == "all tasks"]
+    assert len({r["model"] for r in whole}) == 2
+    assert len({artifact.load(r["model"]).input("tokens").uri for r in runs}) == 1
+    questions = [artifact.load(r["model"]).input("questions").uri for r in whole]
+    assert len(set(questions)) == 2
+
+    champion = run_promote(PromoteSettings(candidates=comparison.uri, tracking=mlflow))
+    assert champion.uri in {r["model"] for r in whole}
+    assert tracking.resolve(mlflow, tracking.CHAMPION) == champion.uri
+    again = run_promote(PromoteSettings(candidates=comparison.uri, tracking=mlflow))
+    assert again == champion
+    assert len(tracking.client(mlflow).search_model_versions("name = 'biomechgpt'")) == 1
+    asked = json.dumps([path.read_text() for path in (tiny.root / "answers").rglob("manifest.json")])
+    assert "validation" in asked
+
+
+@pytest.mark.parametrize("name", ["table2.yaml", "table2_tiny.yaml", "learning_curve.yaml", "ablation.yaml"])
+def test_every_variant_of_a_comparison_is_a_run_that_could_be_made(name):
+    comparison = settings.load(CompareSettings, CONFIGS / name)
+    planned = [compare_room._settings(comparison, variant, 3) for variant in comparison.variants]
+    assert len({one.model_dump_json() for one in planned}) == len(planned)
+    assert {one.language.finetune.training.seed for one in planned} == {3}
+
+
+def test_the_winner_is_the_best_on_average_and_answers_everything():
+    def run(model, score, tasks=("a", "b")):
+        return {"model": model, "score": score, "tasks": dict.fromkeys(tasks, score)}
+
+    candidates = {
+        "steady": [run("m1", 0.6), run("m2", 0.7)],
+        "lucky": [run("m3", 0.9), run("m4", 0.1)],
+        "easy": [run("m5", 0.99, ("a",))],
+    }
+    assert winner(candidates) == ("steady", candidates["steady"][1])
+    with pytest.raises(InputError, match="no candidate answers all"):
+        winner({"one": [run("m", 1, ("a",))], "other": [run("m", 1, ("b",))]})
+
+
+def test_an_unknown_champion_is_named(mlflow):
+    with pytest.raises(InputError, match=r"no model 'nobody' with alias 'champion'"):
+        tracking.resolve(mlflow, "models:/nobody@champion")
+    assert tracking.resolve(mlflow, "s3://bucket/model/x") == "s3://bucket/model/x"
+
+
+def test_tables_say_when_a_figure_is_undefined():
+    rows = {"ours": {"paper": None, "tasks": {"cadence": [0.5, None], "tug_time": [0.5]}}}
+    text = tables(rows, data="recorded", base="b", seeds=2)
+    assert "| ours | undefined |  | 0.50 |  |" in text
+    assert "weighted" not in text

@@ -1,0 +1,260 @@
+"""The whole path, on real Ray: cohort to report, then the same from a user's folder, a job and bad input."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import torch.distributed as dist
+from safetensors.numpy import load_file
+
+from biomechgpt.cohort import read_table
+from biomechgpt.core import storage
+from biomechgpt.core.settings import load, validate
+from biomechgpt.core.training import fit
+from biomechgpt.evaluation.metrics import MAIN
+from biomechgpt.evaluation.statistics import RIVALS, SOURCES
+from biomechgpt.experiment.pipeline import PipelineSettings, run_pipeline
+from biomechgpt.language.finetune import FinetuneSettings, _QLoRA
+from biomechgpt.motion.trial import from_row
+from biomechgpt.recordings.readers import opensim
+from biomechgpt.simulator import SimulatorSettings
+from biomechgpt.simulator import participants as participants_of
+from biomechgpt.simulator import trials as trials_of
+from biomechgpt.tokenizer import MotionTokenizer, read_tokens
+from conftest import ROOT
+
+pytestmark = pytest.mark.cluster
+PAPERS = {path.stem for path in (ROOT / "configs/tasks").glob("*.yaml")}
+BEYOND = {path.stem for path in (ROOT / "configs/dialogue").glob("*.yaml")}
+
+
+def test_report_and_metrics_have_their_shape(tiny):
+    metrics = json.loads((tiny.out / "metrics.json").read_text())
+    assert metrics["data"] == "synthetic"
+    assert {"rmse_deg_tracked", "rmse_deg_all", "perplexity"} <= set(metrics["tokenizer"])
+    # Few people are held out here: two that can be compared may not be among them.
+    asked = PAPERS | {"description", "out_of_scope", "quicker", "speed_change"}
+    assert asked <= set(metrics["tasks"]) <= PAPERS | BEYOND - {"movement"}
+    for name, by in metrics["tasks"].items():
+        assert set(by) == (set(SOURCES) if name in PAPERS else {"model"})
+        for scores in by.values():
+            assert sum(figure in scores for figure in MAIN) == 1
+            assert scores["n"] >= scores["participants"] > 0
+        trusted = by["model"].get("trust")
+        assert (trusted is None) == (name in ("description", "out_of_scope"))
+        assert trusted is None or 0 <= trusted["coverage"] <= 1
+    assert {"cohort", "tokenizer", "tokens", "model", "answers"} <= set(metrics["seconds"])
+    assert {one["against"] for one in metrics["comparisons"]} == set(RIVALS)
+    assert {one["by"] for one in metrics["subgroups"]} >= {"age", "sex"}
+    assert {"answers.parquet", "metrics.json", "report.html"} <= set(tiny.evaluation.manifest["files"])
+    assert metrics == tiny.evaluation.read_json("metrics.json")
+    page = (tiny.out / "report.html").read_text()
+    assert "synthetic" in page
+    assert "stand-in" in page
+    assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", page)
+    for name in metrics["tasks"]:
+        assert name.replace("_", " ") in page
+    assert 'href="codebook.html"' in page
+    codebook = (tiny.out / "codebook.html").read_text()
+    assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", codebook)
+    assert "typical of" in codebook
+    assert "from tokens" in codebook
+
+
+def test_bundle_is_four_bit_and_whole(tiny):
+    bundle = tiny.made("model")
+    assert bundle.figures["linear_layers_4bit"] == 2 * 7  # layers x linear layers of a Gemma 3 layer
+    names = set(bundle.manifest["files"])
+    assert {"bundle.json", "tasks.json", "adapter/adapter_model.safetensors"} <= names
+    assert not [n for n in names if n.endswith((".bin", ".pt", ".pkl"))]
+    assert bundle.read_json("bundle.json")["quantization"] == "nf4"
+
+
+def test_second_run_reuses_every_artifact(tiny):
+    before = {path: path.stat().st_mtime_ns for path in tiny.root.rglob("manifest.json")}
+    assert run_pipeline(tiny.settings).fingerprint == tiny.evaluation.fingerprint
+    assert {path: path.stat().st_mtime_ns for path in tiny.root.rglob("manifest.json")} == before
+
+
+def test_tokens_are_those_of_each_trial_alone_and_nobody_crosses(tiny):
+    cohort, tokens = tiny.made("cohort"), tiny.made("tokens")
+    table = read_tokens(tokens).to_pylist()
+    rows = {row["trial"]: row for row in read_table(cohort).to_pylist()}
+    assert len(table) == len(rows)
+    tokenizer = MotionTokenizer.load(tiny.made("tokenizer").uri)
+    for row in table[:6]:
+        trial = from_row(rows[row["trial"]])
+        (alone,) = tokenizer.encode([trial.angles_rad], [trial.joint_mask])
+        assert alone.tolist() == row["tokens"]
+    splits = {}
+    for row in table:
+        assert splits.setdefault(row["participant"], row["split"]) == row["split"]
+
+
+def test_platform_is_the_standard_librarys_here_and_in_a_worker(ray_cluster):
+    @ray.remote(num_cpus=0.1)
+    def system():
+        import platform
+
+        import biomechgpt
+
+        return platform.system(), Path(biomechgpt.__file__).parent.name
+
+    import platform
+
+    assert platform.system() == "Linux"
+    assert ray.get(system.remote()) == ("Linux", "biomechgpt")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["pipeline.py", "--config", "configs/experiments/absent.yaml"], "absent.yaml"),
+        (["build_cohort.py", "--recordings", "nowhere"], "nowhere"),
+        (["build_cohort.py", "--config", "configs/experiments/tiny.yaml"], "unknown key"),
+        (["tokenize_cohort.py", "--cohort", "nowhere", "--tokenizer", "nowhere"], "nowhere"),
+        (["pipeline.py", "--language.base.name", "google/gemma-3-1b-it"], "hf download google/gemma-3-1b-it"),
+    ],
+)
+def test_bad_input_exits_with_2_and_writes_nothing(tmp_path, arguments, named):
+    script, *rest = arguments
+    rest += ["--root", str(tmp_path / "artifacts")]
+    job = subprocess.run(
+        [sys.executable, f"jobs/{script}", *rest], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert job.returncode == 2, job.stderr
+    assert named in job.stderr
+    assert "Traceback" not in job.stderr
+    assert not storage.list_files(str(tmp_path / "artifacts"))
+
+
+def recordings(folder: Path, participants: int) -> Path:
+    """A folder of .mot files of simulated walks and chairs, with their annotations, as a lab would bring them."""
+    how = SimulatorSettings(scale=0.1, lasts_s=(5, 9), seed=5)
+    people = [p for p in participants_of(how) if p.enrolment.impaired != "unknown" and len(p.kinds) >= 4]
+    lines = ["path,participant,activity,impaired,site"]
+    for person in people[:participants]:
+        for number, made in enumerate(islice(trials_of(how, person, 50.0), 4)):
+            path = folder / person.name / f"{number}.mot"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(opensim.write(np.arange(len(made.angles_rad)) / 50, made.angles_rad, made.pelvis))
+            known = made.annotations
+            lines.append(
+                f"{person.name}/{number}.mot,{person.name},{known['activity']},{known['impaired']},ward"
+            )
+    (folder / "annotations.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_a_folder_of_recordings_takes_the_same_path(ray_cluster, tmp_path):
+    folder = recordings(tmp_path / "in", 12)
+    broken = folder / "broken.mot"
+    broken.write_text("endheader\n")
+    arguments = [
+        "--cohort.recordings",
+        str(folder),
+        "--root",
+        str(tmp_path / "a"),
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    os.chdir(ROOT)
+    run_pipeline(load(PipelineSettings, ROOT / "configs/experiments/tiny.yaml", arguments))
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert metrics["data"] == "recorded"
+    # No two people at the same activity, one of them impaired, among those held out.
+    assert set(metrics["tasks"]) == {"activity", "impaired", "description", "out_of_scope"}
+    page = (tmp_path / "out/report.html").read_text()
+    assert "Data: recorded" in page
+    assert "simulated" not in page
+
+
+def test_every_bad_recording_is_named_and_nothing_is_written(tmp_path):
+    folder = recordings(tmp_path / "in", 8)
+    files = sorted(folder.rglob("*.mot"))
+    lines = files[0].read_text().splitlines()
+    cells = lines[40].split("\t")
+    spoilt = {
+        "gap: hip_rotation_r has no values from": [
+            *lines[:40],
+            "\t".join([*cells[:9], "nan", *cells[10:]]),
+            *lines[41:],
+        ],
+        "expected time to increase": [*lines[:40], "\t".join(["0.1", *cells[1:]]), *lines[41:]],
+        "the file is cut off": lines[:-20],
+        "look like degrees": [line.replace("inDegrees=yes", "inDegrees=no") for line in lines],
+        "missing hip_flexion_r": [line.replace("hip_flexion_r", "thigh") for line in lines],
+    }
+    for file, text in zip(files, spoilt.values(), strict=False):
+        file.write_text("\n".join(text) + "\n")
+    root = tmp_path / "artifacts"
+    command = [
+        sys.executable,
+        "jobs/build_cohort.py",
+        "--recordings",
+        str(folder),
+        "--strict",
+        "--root",
+        str(root),
+    ]
+    job = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert job.returncode == 2, job.stderr
+    for file, message in zip(files, spoilt, strict=False):
+        (line,) = [line for line in job.stderr.splitlines() if str(file.relative_to(folder)) in line]
+        assert message in line
+    assert not storage.list_files(str(root))
+
+
+class Dying(_QLoRA):
+    """The last worker is killed once before its batch `die_at`, where a flag file says that it has not been yet."""
+
+    def __init__(self, die_at: int, flag: str, **arguments) -> None:
+        super().__init__(**arguments)
+        self.left, self.flag = die_at, flag
+
+    def collate(self, samples):
+        self.left -= 1
+        if self.left == 0 and dist.get_rank() == dist.get_world_size() - 1 and not storage.exists(self.flag):
+            storage.write_bytes(self.flag, b"killed")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().collate(samples)
+
+
+def test_two_workers_one_of_them_killed_fine_tune_as_one_does(tiny, tmp_path):
+    """4 bits, ZeRO 2; without dropout, whose random numbers are each worker's own."""
+    model = tiny.made("model")
+    inputs = {name: model.input(name).uri for name in ("base", "questions", "tokens")}
+    losses, rows = [], []
+    for workers, die_at in ((1, 0), (2, 5)):
+        settings = validate(
+            FinetuneSettings,
+            {
+                "compute": "fp32",
+                "batch_size": 4,
+                "epochs": 0.5,
+                "adapter": {"rank": 4, "dropout": 0},
+                "training": {
+                    "workers": workers,
+                    "zero_stage": 2,
+                    "checkpoint_every": 3,
+                    "learning_rate": 3e-3,
+                },
+            },
+            "test",
+        )
+        uri = str(tmp_path / str(workers))
+        arguments = {**inputs, "die_at": die_at, "flag": f"{uri}.flag", "settings": settings.model_dump()}
+        losses.append(fit(Dying, arguments, settings.training, uri, "fine-tuning")["loss"])
+        rows.append(load_file(f"{uri}/adapter/adapter_model.safetensors"))
+        assert storage.exists(f"{uri}.flag") == bool(die_at)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    for name, value in rows[0].items():
+        np.testing.assert_allclose(rows[1][name], value, rtol=2e-2, atol=2e-3, err_msg=name)

@@ -1,0 +1,264 @@
+"""A job submitted to two nodes, as on Kubernetes: own processes, a token, uploaded code, results on S3."""
+
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+from moto.server import ThreadedMotoServer
+
+from biomechgpt.core import artifact
+
+pytestmark = pytest.mark.cluster
+
+# What is submitted, and the kind of artifact that it makes.
+JOB = ["jobs/sweep.py", "--config", "configs/experiments/sweep_tiny.yaml", "--trials", "1"]
+KIND = "sweep"
+JOB_SECONDS = 900
+LARGEST_UPLOAD = 10_000_000
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+TOKEN = "the-token-of-this-test"
+WITH_TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+
+# Prints, for a task on each node, where the package and the standard library's `platform` come from.
+WHERE = """
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
+
+@ray.remote(num_cpus=0)
+def where():
+    import platform
+    import biomechgpt
+    return biomechgpt.__file__, platform.system()
+
+ray.init(logging_level="ERROR")
+for node in ray.nodes():
+    print("on a node:", *ray.get(where.options(scheduling_strategy=On(node["NodeID"], soft=False)).remote()))
+"""
+
+
+class Cluster:
+    """Two nodes of one CPU each, made by `ray start`, apart from any other Ray on this machine."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        """folder: of both nodes' files, short enough for Unix sockets; environment: the nodes' own."""
+        self.folder = folder
+        self.port, self.dashboard = free_port(), free_port()
+        # As KubeRay sets it: what looks for "the" Ray of this machine finds the right one.
+        self.environment = environment | {"RAY_ADDRESS": f"127.0.0.1:{self.port}"}
+        self.nodes: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> None:
+        self._node(
+            *("--head", f"--port={self.port}", f"--ray-client-server-port={free_port()}"),
+            *("--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard}"),
+        )
+        self._wait(lambda: not is_free(self.port), "the head's port")
+        self._node(f"--address=127.0.0.1:{self.port}")
+        self._wait(lambda: self.alive() == 2, "two nodes")
+
+    def _node(self, *options: str) -> None:
+        home = self.folder / f"node{len(self.nodes)}"
+        home.mkdir()
+        command = [
+            *(BIN / "ray", "start", "--block", "--num-cpus=1", "--object-store-memory=100000000", *options),
+            *(f"--temp-dir={home}", f"--dashboard-agent-listen-port={free_port()}"),
+        ]
+        with home.with_suffix(".log").open("w") as log:
+            node = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+        self.nodes.append(node)
+
+    def _wait(self, condition, what: str, seconds: float = 120) -> None:
+        until = time.monotonic() + seconds
+        while not condition():
+            ended = any(node.poll() is not None for node in self.nodes)
+            if ended or time.monotonic() > until:
+                logs = [path.read_text() for path in sorted(self.folder.glob("*.log"))]
+                raise AssertionError("\n".join([f"the cluster did not get to {what}:", *logs]))
+            time.sleep(0.2)
+
+    def alive(self) -> int:
+        try:
+            nodes = json.loads(self.get("/nodes?view=summary"))["data"]["summary"]
+        except (OSError, KeyError):
+            return 0
+        return sum(node["raylet"].get("state") == "ALIVE" for node in nodes)
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.dashboard}"
+
+    def get(self, path: str, token: str = TOKEN) -> str:
+        request = urllib.request.Request(self.address + path, headers={"Authorization": f"Bearer {token}"})
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return response.read().decode()
+
+    def submit(self, name: str, *entrypoint: str, **environment: str) -> tuple[int, str]:
+        """`ray job submit` as infra/README.md has it; its exit status and output, after the job's end."""
+        command = [
+            *(BIN / "ray", "job", "submit", "--address", self.address, "--submission-id", name),
+            *("--runtime-env", "infra/runtime_env.yaml", "--working-dir", ".", "--", *entrypoint),
+        ]
+        # Whoever submits has neither the nodes' credentials nor their token.
+        own = {k: v for k, v in self.environment.items() if not k.startswith(("AWS_", "RAY_"))}
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=own | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=JOB_SECONDS,
+        )
+        return done.returncode, done.stdout
+
+    def log(self, name: str) -> list[str]:
+        """The lines that a job printed itself: its workers' come in brackets, and when they please."""
+        lines = json.loads(self.get(f"/api/jobs/{name}/logs"))["logs"].splitlines()
+        return [line for line in lines if not line.startswith("(")]
+
+    def stop(self) -> None:
+        """End what `start` started, and only that: another Ray may run here."""
+        for _ in range(5):
+            mine = self._processes()
+            for process in mine:
+                try:
+                    process.kill()
+                except psutil.NoSuchProcess:
+                    continue
+            psutil.wait_procs(mine, timeout=10)
+            if not mine:
+                break
+        for node in self.nodes:
+            node.wait(timeout=10)
+
+    def _processes(self) -> list[psutil.Process]:
+        """The nodes' process trees, and what left them but carries the folder in its command or environment."""
+        roots = {node.pid for node in self.nodes if node.poll() is None}
+        found = {}
+        for process in psutil.process_iter():
+            try:
+                words = [*process.cmdline(), *process.environ().values()]
+                if process.pid in roots:
+                    found |= {child.pid: child for child in [process, *process.children(recursive=True)]}
+                elif any(str(self.folder) in word for word in words):
+                    found[process.pid] = process
+            except psutil.Error:
+                continue
+        found.pop(os.getpid(), None)
+        return [process for process in found.values() if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def free_port() -> int:
+    """Below the ports that the system hands out by itself, so that it stays free until it is used."""
+    return next(port for port in random.sample(range(20_000, 32_000), 1000) if is_free(port))
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """The AWS_* variables of an S3 server with the bucket `submitted`."""
+    import boto3
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    access = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+    boto3.client("s3", endpoint_url=endpoint, **access).create_bucket(Bucket="submitted")
+    yield {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def cluster(bucket):
+    # Not pytest's own folder: the path of a Unix socket has at most 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))
+    (folder / "token").write_text(TOKEN)
+    # This process may have a Ray of its own, and has an import path that a cluster has not.
+    inherited = {
+        k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "AWS_")) and k != "PYTHONPATH"
+    }
+    environment = inherited | {
+        **bucket,
+        "HOME": str(folder),  # nobody's ~/.ray/auth_token
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+    }
+    cluster = Cluster(folder, environment)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.timeout(1200)
+def test_submitted_job_leaves_its_artifact_on_s3(cluster, bucket, monkeypatch):
+    import fsspec
+
+    status, output = cluster.submit("job", "python", *JOB, "--root", "s3://submitted/artifacts", **WITH_TOKEN)
+    assert status == 0, output
+    assert "Job 'job' succeeded" in output
+    label, uri = cluster.log("job")[-1].split(" ", 1)
+    assert label == "artifact:"
+    assert uri.startswith("s3://submitted/artifacts/")
+    for name, value in bucket.items():
+        monkeypatch.setenv(name, value)
+    made = artifact.load(uri, KIND, verify=True)
+    (trial,) = made.read_json("trials.json")
+    assert trial["error"] is None
+    assert artifact.load(trial["runs"][0]["model"], "model", verify=True).data == "synthetic"
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+def test_every_node_runs_the_uploaded_code(cluster):
+    status, output = cluster.submit("where", "python", "-c", WHERE, **WITH_TOKEN)
+    assert status == 0, output
+    found = [line.split()[-2:] for line in cluster.log("where") if line.startswith("on a node:")]
+    uploads = sorted(Path(module).parents[2] for module, _ in found)
+    assert [upload.relative_to(cluster.folder).parts[0] for upload in uploads] == ["node0", "node1"]
+    assert {upload.parent.name for upload in uploads} == {"working_dir_files"}
+    # platform/ on the import path does not hide the standard library's module.
+    assert {system for _, system in found} == {"Linux"}
+    for upload in uploads:
+        names = {path.name for path in upload.iterdir()}
+        assert {"platform", "jobs", "configs", "serve"} <= names
+        assert not names & {".git", ".venv", "results", "tests", "benchmarks"}
+        assert not (upload / "serve" / "page").exists()
+        assert sum(path.stat().st_size for path in upload.rglob("*") if path.is_file()) < LARGEST_UPLOAD
+
+
+def test_nothing_is_submitted_without_the_token(cluster):
+    status, output = cluster.submit("refused", "python", "-c", "print('ran')")
+    assert status != 0
+    assert "Missing authentication token" in output
+    with pytest.raises(urllib.error.HTTPError) as wrong:
+        cluster.get("/api/jobs/", token="another")
+    assert wrong.value.code == 403
+    assert "refused" not in cluster.get("/api/jobs/")

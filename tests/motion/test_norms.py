@@ -1,0 +1,63 @@
+"""Norms: what the published tables say, in our units and signs."""
+
+import numpy as np
+import pytest
+
+from biomechgpt.motion import norms
+from biomechgpt.motion.skeleton import HIGH_RAD, LOW_RAD, NAMES
+
+AGES = (20, 35, 45, 55, 65, 75, 85)
+
+
+@pytest.mark.parametrize("sex", ["male", "female", "unknown"])
+@pytest.mark.parametrize("age", AGES)
+def test_what_adults_do_is_of_a_persons_size(age, sex):
+    speed, cadence, step = (
+        of(age, sex) for of in (norms.walking_speed_m_s, norms.cadence_steps_min, norms.step_length_m)
+    )
+    assert 0.9 < speed.mean < 1.5
+    assert 110 < cadence.mean < 132
+    # Two studies, one walk: slower in Oberg's laboratory than elsewhere, but for the oldest.
+    assert 0.8 < cadence.mean / 60 * step.mean / speed.mean < 1.25
+    for norm in (speed, cadence, step, norms.tug_s(age), norms.fsst_s(age)):
+        assert 0 < norm.sd < norm.mean / 2
+        assert norm.source
+
+
+def test_the_published_extremes_of_walking_speed():
+    """Bohannon and Andrews' abstract: 143.4 cm/s for men of 40 to 49 is the fastest, 94.3 for women over 80."""
+    speeds = {(a, s): norms.walking_speed_m_s(a, s).mean for a in AGES for s in ("male", "female")}
+    assert max(speeds, key=speeds.get) == (45, "male")
+    assert min(speeds, key=speeds.get) == (85, "female")
+    assert norms.walking_speed_m_s(5, "male") == norms.walking_speed_m_s(25, "male")
+    assert [norms.tug_s(age).mean for age in (60, 70, 80)] == [8.1, 9.2, 11.3]
+
+
+def test_groups_are_slower_than_healthy_people():
+    for name, group in norms.GROUPS.items():
+        assert group["walking_speed"].mean < norms.walking_speed_m_s(55, "unknown").mean, name
+        for measure, norm in group.items():
+            assert measure in ("walking_speed", "cadence", "tug_time", "fsst_time")
+            assert norm.source
+            if measure == "tug_time":
+                assert norm.mean > norms.tug_s(55).mean, name
+
+
+def test_gait_bands_have_the_skeletons_signs():
+    bands = {name: norms.gait_band(name) for name in NAMES}
+    assert sum(band is not None for band in bands.values()) == 10
+    for i, name in enumerate(NAMES):
+        if bands[name] is None:
+            continue
+        mean, sd = bands[name]
+        assert mean.shape == sd.shape == (101,)
+        assert (sd > 0).all()
+        assert abs(mean[0] - mean[-1]) < 1  # a cycle closes
+        assert (mean > np.degrees(LOW_RAD[i])).all()
+        assert (mean < np.degrees(HIGH_RAD[i])).all()
+    knee, hip, ankle = (bands[f"{name}_r"][0] for name in ("knee_angle", "hip_flexion", "ankle_angle"))
+    assert -65 < knee.min() < -55  # bends in swing
+    assert 68 < knee.argmin() < 78
+    assert hip[0] > 25 > 0 > hip.min()
+    assert 48 < hip.argmin() < 56
+    assert ankle.argmin() == pytest.approx(64, abs=2)  # push-off

@@ -1,0 +1,537 @@
+"""Dialogue: Gemma's chat template, trees of questions, who sees whom, and questions drawn from annotations."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from biomechgpt.core.settings import InputError
+from biomechgpt.language.batches import SampleSettings, read_trees
+from biomechgpt.language.tiny_gemma import CHAT_TEMPLATE, SPECIALS, train_text_tokenizer
+from biomechgpt.motion.parameters import FACTS, describe, mirrored
+from biomechgpt.prompts.encoding import (
+    ANSWER_END,
+    MOTION_END,
+    MOTION_START,
+    QUESTION_END,
+    SHORTEST,
+    TURN_END,
+    Encoder,
+    Tree,
+    answer_text,
+    motion_token,
+    motion_vocabulary,
+    prefix_text,
+    question_text,
+)
+from biomechgpt.prompts.packing import batch_trees, pack, visible
+from biomechgpt.questions.dataset import ask, draw
+from biomechgpt.questions.intent import Recognizer
+from biomechgpt.questions.tasks import load_tasks
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+TASKS = load_tasks(CONFIGS / "tasks")
+PHRASINGS = [text for task in TASKS.values() for text in task.phrasings]
+CODES = 48
+FEW = hypothesis_settings(max_examples=50, deadline=None)
+
+
+def make_encoder() -> Encoder:
+    tokenizer = train_text_tokenizer(PHRASINGS, 400)
+    tokenizer.add_tokens(motion_vocabulary(CODES), special_tokens=True)
+    return Encoder(tokenizer)
+
+
+ENCODER = make_encoder()
+PREFIX = ENCODER.text("<bos><start_of_turn>user\n" + MOTION_START).tolist()
+codes = st.lists(st.integers(0, CODES - 1), max_size=80)
+spoken = st.sampled_from(PHRASINGS) | st.text(st.characters(codec="utf-8"), max_size=20).map(str.strip)
+harmless = spoken.filter(lambda text: not any(token in text for token in SPECIALS))
+"""Without control tokens, which a chat template would take for what they are."""
+
+
+@FEW
+@given(codes, harmless, harmless)
+def test_a_dialogue_is_what_the_chat_template_writes(tokens, question, answer):
+    motion = "".join(motion_token(code) for code in tokens)
+    asked = [{"role": "user", "content": f"{MOTION_START}{motion}{MOTION_END}{question}"}]
+    whole = [*asked, {"role": "assistant", "content": answer}]
+    apply, prompt = ENCODER.tokenizer.apply_chat_template, prefix_text(tokens) + question_text(question)
+    assert ENCODER.tokenizer.chat_template == CHAT_TEMPLATE
+    assert prompt == apply(asked, tokenize=False, add_generation_prompt=True)
+    assert prompt + answer_text(answer) + "\n" == apply(whole, tokenize=False)
+    tree = ENCODER.tree(tokens, [(question, answer)], 4096)
+    ids = np.concatenate([tree.prefix, *tree.branches[0]]).tolist()
+    newline = ENCODER.text("\n").tolist()
+    assert ids + newline == apply(whole, tokenize=True, return_dict=False)
+
+
+@FEW
+@given(st.text(st.characters(codec="utf-8", categories=["L", "Zs"]), max_size=9))
+def test_a_question_without_a_movement_follows_the_template_too(question):
+    asked = [{"role": "user", "content": question}]
+    template = ENCODER.tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    assert ENCODER.tokenizer.decode(ENCODER.prefix(None)) + question_text(question.strip()) == template
+
+
+control = st.sampled_from([*SPECIALS, *motion_vocabulary(3)])
+
+
+@FEW
+@given(st.lists(control | spoken, max_size=6).map("".join))
+def test_control_tokens_that_somebody_types_are_letters(typed):
+    ids = [ENCODER.tokenizer.convert_tokens_to_ids(token) for token in (*SPECIALS, *motion_vocabulary(CODES))]
+    for read, text, end in (
+        (ENCODER.question, question_text, QUESTION_END),
+        (ENCODER.answer, answer_text, ANSWER_END),
+    ):
+        made, closing = read(typed).tolist(), ENCODER.text(end).tolist()
+        assert made[-len(closing) :] == closing
+        assert not set(made[: -len(closing)]) & set(ids)
+        assert ENCODER.tokenizer.decode(made) == text(typed)
+
+
+def test_who_speaks_is_one_token():
+    assert len(ENCODER.text(TURN_END)) == len(ENCODER.text(QUESTION_END)) == 5
+
+
+def test_motion_has_a_token_a_code_in_order():
+    vocabulary = motion_vocabulary(CODES)
+    assert len(set(vocabulary)) == CODES + 2
+    ids = [ENCODER.text(token).tolist() for token in vocabulary]
+    assert [len(some) for some in ids] == [1] * len(ids)
+    prefix = ENCODER.prefix([3, 0, CODES - 1]).tolist()
+    assert prefix == ENCODER.text(prefix_text([3, 0, CODES - 1])).tolist()
+    assert prefix[-4:] == [ids[2 + 3][0], ids[2][0], ids[-1][0], ids[1][0]]
+
+
+pairs = st.lists(st.tuples(spoken, spoken), min_size=1, max_size=4)
+
+
+@FEW
+@given(st.integers(0, 200), pairs, st.integers(8, 80))
+def test_cutting_takes_the_end_of_a_movement_and_never_a_word(length, pairs, spare):
+    tokens = [n % CODES for n in range(length)]
+    longest = max(len(ENCODER.text(question_text(q))) + len(ENCODER.text(answer_text(a))) for q, a in pairs)
+    max_length = longest + len(PREFIX) + 1 + spare
+    tree, whole = ENCODER.tree(tokens, pairs, max_length), ENCODER.prefix(tokens)
+    for (question, answer), (q, a) in zip(pairs, tree.branches, strict=True):
+        assert q.tolist() == ENCODER.text(question_text(question)).tolist()
+        assert a.tolist() == ENCODER.text(answer_text(answer)).tolist()
+        assert len(tree.prefix) + len(q) + len(a) <= max_length
+    assert len(tree.prefix) == min(len(whole), len(PREFIX) + 1 + spare)
+    assert tree.prefix[:-1].tolist() == whole[: len(tree.prefix) - 1].tolist()
+    assert tree.prefix[-1] == whole[-1]
+    assert len(tree) == len(tree.prefix) + sum(len(q) + len(a) for q, a in tree.branches)
+
+
+def test_no_room_for_a_movement_is_refused():
+    longest = len(ENCODER.text(question_text("Why?"))) + len(ENCODER.text(answer_text("x")))
+    with pytest.raises(InputError, match=r"max_length: .* for a movement"):
+        ENCODER.tree([1, 2, 3], [("Why?", "x")], longest + 7)
+
+
+def test_what_is_not_refused_has_some_movement_in_it():
+    longest = len(ENCODER.text(question_text("Why?"))) + len(ENCODER.text(answer_text("x")))
+    for room in range(1, 40):
+        try:
+            tree = ENCODER.tree([5] * 40, [("Why?", "x")], longest + room)
+        except InputError:
+            continue
+        assert tree.prefix[: len(PREFIX)].tolist() == PREFIX
+        assert len(tree.prefix) > len(PREFIX) + 1
+
+
+lengths = st.tuples(
+    st.integers(1, 9), st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=3)
+)
+forests = st.lists(lengths, min_size=1, max_size=3)
+
+
+def grow(shapes) -> list[Tree]:
+    """Trees with these lengths of prefix and (question, answer), every token another number."""
+    fresh = iter(range(1, 10_000))
+    take = lambda n: np.array([next(fresh) for _ in range(n)])  # noqa: E731
+    return [Tree(take(n), [(take(q), take(a)) for q, a in branches]) for n, branches in shapes]
+
+
+@FEW
+@given(
+    forests,
+    st.tuples(*[st.sampled_from([0.0, 0.5, 1.0])] * 3),
+    st.integers(0, 40),
+    st.booleans(),
+)
+def test_a_batch_holds_for_each_token_what_its_separate_samples_would(shapes, weights, room, apart):
+    trees = grow(shapes)
+    if apart:
+        trees = [Tree(t.prefix, t.branches, [0.5 * n for n, _ in enumerate(t.branches)]) for t in trees]
+    batch = {name: values.numpy() for name, values in batch_trees(trees, 0, weights, room).items()}
+    expected: dict[int, list] = {}
+    for tree in trees:
+        for number, (question, answer) in enumerate(tree.branches):
+            sample = np.concatenate([tree.prefix, question, answer])
+            each = (*weights[:2], weights[2] * (0.5 * number if apart else 1.0))
+            kinds = np.repeat(each, [len(tree.prefix), len(question), len(answer)])
+            for at, token in enumerate(sample):
+                before = sample[at - 1] if at else None
+                seen = expected.setdefault(token, [at, before, 0.0])
+                assert seen[:2] == [at, before]
+                seen[2] += kinds[at] if at else 0.0
+    held = {}
+    for ids, position, _, segment, parent, weight in zip(*batch.values(), strict=True):
+        for at in np.flatnonzero(segment >= 0):
+            before = ids[parent[at]] if position[at] else None
+            held[ids[at]] = [position[at], before, weight[at]]
+        assert not ids[segment < 0].any()
+        assert not weight[segment < 0].any()
+    assert held == expected
+
+
+@FEW
+@given(forests, st.none() | st.integers(1, 6), st.integers(0, 40))
+def test_a_token_sees_its_own_sample_up_to_itself_within_the_window(shapes, window, room):
+    trees = grow(shapes)
+    batch = batch_trees(trees, 0, (1, 1, 1), room)
+    seen = visible(batch["tree"], batch["segment"], batch["position_ids"], window)
+    length = batch["input_ids"].shape[1]
+    assert seen.shape == (len(batch["input_ids"]), 1, length, length)
+    assert length <= max(room, *map(len, trees))
+    sees = {a: {b for b, yes in zip(ids, line, strict=True) if yes}
+            for ids, lines in zip(batch["input_ids"].tolist(), seen[:, 0].tolist(), strict=True)
+            for a, line in zip(ids, lines, strict=True) if a}  # fmt: skip
+    for tree in trees:
+        for question, answer in tree.branches:
+            sample = [*tree.prefix, *question, *answer]
+            for at, token in enumerate(sample):
+                first = 0 if window is None else max(0, at + 1 - window)
+                assert sees[token] == set(sample[first : at + 1])
+
+
+@FEW
+@given(forests)
+def test_padding_sees_itself_and_nobody_sees_it(shapes):
+    batch = batch_trees(grow(shapes), 0, (1, 1, 1))
+    padding = batch["segment"] < 0
+    seen = visible(batch["tree"], batch["segment"], batch["position_ids"])[:, 0]
+    itself = torch.eye(seen.shape[1], dtype=torch.bool).expand_as(seen)
+    assert torch.equal(seen[padding], itself[padding])
+    assert torch.equal(seen.mT[padding], itself[padding])
+
+
+@FEW
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=12), st.integers(1, 40))
+def test_best_fit_loses_nothing_and_opens_no_row_that_is_not_needed(sizes, room):
+    rows = pack(sizes, room)
+    assert sorted(i for row in rows for i in row) == list(range(len(sizes)))
+    filled = [sum(sizes[i] for i in row) for row in rows]
+    assert all(total <= room or len(row) == 1 for total, row in zip(filled, rows, strict=True))
+    # Any two rows would not fit into one.
+    assert all(a + b > room for n, a in enumerate(filled) for b in filled[:n])
+
+
+NOTHING = dict.fromkeys(task.annotation for task in TASKS.values())
+
+
+def row(number: int, **annotations) -> dict:
+    return {
+        "trial": f"t{number}",
+        "participant": f"p{number // 2}",
+        "split": "train",
+        **NOTHING,
+        **annotations,
+    }
+
+
+ROWS = [
+    row(0, activity="FSST", impaired="no", assistive_device="none", fsst_time=7.93),
+    row(
+        1, activity="overground walking", impaired="yes", diagnosis="LLPU", falls_history="yes", cadence=101.0
+    ),
+    row(2, activity="TUG", impaired="yes", diagnosis="stroke", falls_history="yes", tug_time=20.0),
+    row(3, activity="sitting"),
+    *(row(n, activity="overground walking", impaired="no", diagnosis="TBI") for n in range(4, 24)),
+]
+
+
+def sort(asked: list[dict]) -> list[dict]:
+    return sorted(asked, key=lambda q: (q["trial"], q["task"]))
+
+
+def test_questions_are_asked_where_they_apply_with_the_annotated_answer():
+    asked = {(q["trial"], q["task"]): q for q in ask(ROWS, TASKS, 0)}
+    by_trial = {n: {task for trial, task in asked if trial == f"t{n}"} for n in range(5)}
+    assert by_trial[0] == {"activity", "impaired", "assistive_device", "fsst_time"}
+    assert by_trial[1] == {"activity", "impaired", "diagnosis", "falls_history", "cadence"}
+    assert by_trial[2] == {"activity", "impaired", "diagnosis", "tug_time"}
+    assert by_trial[3] == {"activity"}
+    assert by_trial[4] == {"activity", "impaired"}
+    answers = {key: (q["answer"], q["label"], q["value"]) for key, q in asked.items()}
+    assert answers["t0", "assistive_device"] == ("no device", "none", None)
+    assert answers["t0", "fsst_time"] == ("7.9 s", None, 7.93)
+    assert answers["t1", "diagnosis"] == ("lower-limb prosthesis user", "LLPU", None)
+    for (trial, task), question in asked.items():
+        assert question["question"] == draw(TASKS[task], trial, 0)
+        assert question["question"] in TASKS[task].phrasings
+        assert question["participant"] == f"p{int(trial[1:]) // 2}"
+
+
+@FEW
+@given(st.permutations(ROWS), st.permutations(list(TASKS)))
+def test_the_order_of_trials_and_tasks_changes_no_question(rows, names):
+    assert sort(ask(rows, {name: TASKS[name] for name in names}, 3)) == sort(ask(ROWS, TASKS, 3))
+
+
+def test_fewer_trials_or_tasks_change_no_other_question():
+    few = ask(ROWS[::2], {"activity": TASKS["activity"]}, 3)
+    assert len(few) == len(ROWS[::2])
+    assert all(question in ask(ROWS, TASKS, 3) for question in few)
+
+
+def test_another_seed_asks_the_same_in_other_words_and_order():
+    one, two = ask(ROWS, TASKS, 0), ask(ROWS, TASKS, 1)
+    assert one == ask(ROWS, TASKS, 0)
+    words = [q.pop("question") != r.pop("question") for q, r in zip(sort(one), sort(two), strict=True)]
+    assert np.mean(words) > 0.7
+    assert one != two
+    assert sort(one) == sort(two)
+
+
+def test_phrasings_are_drawn_evenly_and_tasks_interleave():
+    task = TASKS["activity"]
+    drawn = [task.phrasings.index(draw(task, f"trial {n}", 0)) for n in range(1800)]
+    counts = np.bincount(drawn, minlength=len(task.phrasings))
+    usual = 1800 / len(task.phrasings)
+    assert counts.min() > 0.6 * usual
+    assert counts.max() < 1.4 * usual
+    order = [q["task"] for q in ask(ROWS, TASKS, 0)]
+    assert sum(a != b for a, b in pairwise(order)) > len(order) / 4
+
+
+@FEW
+@given(st.lists(harmless, min_size=1, max_size=7).filter(lambda turns: len(turns) % 2))
+def test_a_conversation_is_what_the_chat_template_writes(turns):
+    roles = ["user", "assistant"]
+    asked = [{"role": roles[n % 2], "content": text} for n, text in enumerate(turns)]
+    asked[0]["content"] = f"{MOTION_START}{MOTION_END}{turns[0]}"
+    template = ENCODER.tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
+    assert [*ENCODER.prefix([]), *ENCODER.question(turns)] == template
+    assert ENCODER.question(turns[:1]).tolist() == ENCODER.question(turns[0]).tolist()
+
+
+def test_several_movements_have_a_letter_each():
+    made = ENCODER.tokenizer.decode(ENCODER.prefix([[1, 2], [3]]))
+    first, second = (f"{MOTION_START}{text}{MOTION_END}" for text in ("<motion_1><motion_2>", "<motion_3>"))
+    assert made == f"<bos><start_of_turn>user\nA: {first}\nB: {second}\n"
+    assert ENCODER.prefix([[1, 2]]).tolist() == ENCODER.prefix([1, 2]).tolist()
+
+
+@FEW
+@given(st.integers(0, 90), st.integers(0, 90), st.integers(2 * SHORTEST, 120))
+def test_of_two_movements_the_longer_loses_its_end(one, other, spare):
+    motion = [[n % CODES for n in range(length)] for length in (one, other)]
+    around = len(ENCODER.prefix([[], []]))
+    made = ENCODER.fit(motion, around + spare).tolist()
+    assert len(made) == around + min(spare, one + other)
+    kept = ENCODER.tokenizer.decode(made).count
+    lengths = [kept(motion_token(0) + motion_token(1)), made.count(ENCODER.text(MOTION_END)[0])]
+    assert lengths[1] == 2
+    starts = [n for n, token in enumerate(made) if token == ENCODER.text(MOTION_START)[0]]
+    ends = [n for n, token in enumerate(made) if token == ENCODER.text(MOTION_END)[0]]
+    left = [end - start - 1 for start, end in zip(starts, ends, strict=True)]
+    for movement, start, n in zip(motion, starts, left, strict=True):
+        assert made[start : start + n + 1] == [made[start], *ENCODER.motion(movement)[1 : n + 1]]
+    if one + other > spare:
+        assert min(left) == min(one, other, max(left)) or abs(left[0] - left[1]) <= 1
+
+
+def test_two_movements_need_room_for_both():
+    around = len(ENCODER.prefix([[], []]))
+    with pytest.raises(InputError, match=rf"expected at least {around + 2 * SHORTEST}"):
+        ENCODER.fit([[1] * 30, [2] * 30], around + 2 * SHORTEST - 1)
+
+
+def test_a_movement_is_answered_in_motion_tokens_and_loses_its_end():
+    tokens = [n % CODES for n in range(300)]
+    ((question, answer),) = ENCODER.tree(None, [("Show TUG.", tokens)], 128).branches
+    end = ENCODER.text(ANSWER_END).tolist()
+    assert answer.tolist()[-1:] == end
+    assert answer.tolist()[:-1] == ENCODER.motion(tokens[: len(answer) - 3]).tolist()
+    assert len(ENCODER.prefix(None)) + len(question) + len(answer) == 128
+
+
+BEYOND = load_tasks(Path(__file__).parents[2] / "configs" / "dialogue")
+BOTH = TASKS | BEYOND
+FACTS_OF = {f"t{n}": dict.fromkeys(FACTS) | {"duration": 9.0, "speed": 0.5, "knee_r": 40.0, "knee_l": 60.0}
+            for n in range(400)}  # fmt: skip
+MANY = [
+    row(n, activity="TUG" if n % 3 else "overground walking", impaired=["yes", "no", "no"][n // 2 % 3],
+        walking_speed=0.5 + n % 7 / 10, assistive_device="cane", diagnosis="stroke")
+    | {"split": "test" if n % 20 < 4 else "train"}
+    for n in range(400)
+]  # fmt: skip
+
+
+def test_compared_movements_share_what_they_must_and_none_is_in_two_pairs():
+    by_trial = {r["trial"]: r for r in MANY}
+    for name in ("which_impaired", "quicker", "speed_change"):
+        task = BEYOND[name]
+        pairs = [q for q in ask(MANY, {name: task}, 0)]
+        assert len(pairs) > 10
+        used = [trial for q in pairs for trial in (q["trial"], q["other"])]
+        assert len(set(used)) == len(used)
+        for q in pairs:
+            a, b = by_trial[q["trial"]], by_trial[q["other"]]
+            assert all(a[column] == b[column] for column in ("split", *task.compare.same))
+            truth = task.compared(a, b)
+            assert q["answer"] == task.answer(truth)
+            assert truth == (q["label"] or q["value"] or 0)
+            assert q["participant"] == a["participant"]
+    labels = [q["label"] for q in ask(MANY, {"which_impaired": BEYOND["which_impaired"]}, 0)]
+    assert 0.25 < labels.count("A") / len(labels) < 0.75
+
+
+def test_a_share_of_the_trials_is_asked_and_always_the_same():
+    task = BEYOND["out_of_scope"]
+    asked = [{q["trial"] for q in ask(MANY, {"out_of_scope": task}, seed)} for seed in (0, 1)]
+    assert asked[0] == asked[1]
+    assert 0.4 < len(asked[0]) / len(MANY) < 0.6
+
+
+def test_held_out_participants_are_asked_in_words_that_nobody_is_trained_with():
+    task = BEYOND["out_of_scope"]
+    for q in ask(MANY, {"out_of_scope": task}, 0):
+        assert q["question"] in (task.phrasings if q["split"] == "train" else task.held_out)
+        assert (q["answer"], q["label"]) == (task.says, "refused")
+
+
+def test_a_description_is_what_was_measured_and_its_mirror_image():
+    asked = ask(MANY, {"description": BEYOND["description"]}, 0, FACTS_OF)
+    assert len(asked) > 60
+    for q in asked:
+        assert q["answer"] == describe(FACTS_OF[q["trial"]])
+        assert q["answer_mirrored"] == describe(mirrored(FACTS_OF[q["trial"]]))
+    assert "right knee 40 deg, left knee 60 deg" in asked[0]["answer"]
+    assert "right knee 60 deg, left knee 40 deg" in asked[0]["answer_mirrored"]
+
+
+def test_a_movement_to_be_made_is_described_in_the_tasks_own_words():
+    tasks = {name: BOTH[name] for name in ("activity", "diagnosis", "assistive_device", "movement")}
+    asked = [q for q in ask(MANY, tasks, 0, FACTS_OF) if q["task"] == "movement"]
+    by_trial = {r["trial"]: r for r in MANY}
+    parts = [["stroke"], ["cane"], ["slowly"], ["duration 9.0 s"]]
+    for q in asked:
+        assert by_trial[q["trial"]]["activity"] in q["question"]
+        assert (q["answer"], q["label"], q["value"]) == ("", None, None)
+        if by_trial[q["trial"]]["impaired"] == "no":
+            assert "stroke" not in q["question"]
+    for (word,) in parts:
+        share = np.mean([word in q["question"] for q in asked])
+        assert 0.1 < share < 0.9
+
+
+def decoded(tree: Tree) -> list[tuple[str, str]]:
+    return [(ENCODER.tokenizer.decode(q), ENCODER.tokenizer.decode(a)) for q, a in tree.branches]
+
+
+def test_trees_show_both_movements_and_a_mirror_image_its_own_answers():
+    asked = ask(MANY[20:60], BOTH, 0, FACTS_OF)
+    views = {r["trial"]: [[1, 2, 3] * 5, [4, 5] * 5] for r in MANY}
+    settings = SampleSettings(max_length=512)
+    trees = read_trees(ENCODER, views, asked, settings)
+    texts = [[ENCODER.tokenizer.decode(t.prefix) for t in of] for of in trees]
+    compared = [n for n, (text, _) in enumerate(texts) if "B: " in text]
+    assert len(compared) == len({(q["trial"], q["other"]) for q in asked if q["other"]})
+    for own, other in (texts[n] for n in compared):
+        assert own.count("<motion_1>") == 10
+        assert other.count("<motion_4>") == 10
+    said = {q["answer"]: q["answer_mirrored"] for q in asked if q["task"] == "description"}
+    pairs = [(decoded(a), decoded(b)) for a, b in trees]
+    for one, mirror in pairs:
+        for (_, answer), (_, in_mirror) in zip(one, mirror, strict=True):
+            plain, of_mirror = (text.removesuffix(ANSWER_END) for text in (answer, in_mirror))
+            if not plain.startswith(MOTION_START):
+                assert of_mirror == said.get(plain, plain)
+    made = [n for n, (text, _) in enumerate(texts) if MOTION_START not in text]
+    assert len(made) == sum(q["task"] == "movement" for q in asked)
+    assert all("<motion_1>" in pairs[n][0][0][1] and "<motion_4>" in pairs[n][1][0][1] for n in made)
+
+
+def test_an_answer_counts_by_its_question_and_its_length_whatever_is_asked_beside_it():
+    asked = ask(MANY[20:60], BOTH, 0, FACTS_OF)
+    views = {r["trial"]: [[1, 2, 3] * 5, [4, 5] * 5] for r in MANY}
+    worth = lambda row, tokens: {"activity": 3.0}.get(row["task"], 1.0) / tokens  # noqa: E731
+    trees = read_trees(ENCODER, views, asked, SampleSettings(max_length=512), 0, worth)
+    activity = {q["question"] for q in asked if q["task"] == "activity"}
+    seen = 0
+    for tree in (view for of in trees for view in of):
+        for (question, _), (_, answer), each in zip(decoded(tree), tree.branches, tree.worth, strict=True):
+            known = question.removesuffix(QUESTION_END) in activity
+            assert each == (3.0 if known else 1.0) / len(answer)
+            seen += known
+    assert seen > 10
+
+
+def test_a_share_of_questions_comes_after_another_about_the_same_movement():
+    asked = ask(MANY, TASKS, 0)
+    views = {r["trial"]: [[1] * 10] for r in MANY}
+    trees = read_trees(ENCODER, views, asked, SampleSettings(max_length=512, turns=0.5))
+    plain = read_trees(ENCODER, views, asked, SampleSettings(max_length=512))
+    questions = {q["question"]: q["answer"] for q in asked}
+    shares, answers = [], []
+    for (one,), (other,) in zip(trees, plain, strict=True):
+        for (question, answer), (alone, _) in zip(decoded(one), decoded(other), strict=True):
+            shares.append(question != alone)
+            answers.append(answer)
+            if question != alone:
+                first, rest = question.split(QUESTION_END, 1)
+                assert first in questions
+                assert rest.endswith(f"{ANSWER_END}\n<start_of_turn>user\n{alone}")
+    assert 0.35 < np.mean(shares) < 0.65
+    assert len(answers) == len(asked)
+
+
+FREE = {
+    "activity": ["Which exercise is being performed here?", "Could you tell me what this person is doing?"],
+    "impaired": ["Does this person move normally?", "Is the gait of the patient impaired, yes or no?"],
+    "diagnosis": ["Could you name the most likely diagnosis?", "What condition might this patient have?"],
+    "assistive_device": [
+        "Is a cane or a walker being used?",
+        "What kind of walking aid does the patient need?",
+    ],
+    "falls_history": ["Has the patient fallen during the last months?", "Any recent falls?"],
+    "walking_speed": ["How fast does this person walk, in m/s?", "Could you estimate the gait speed?"],
+    "cadence": ["How many steps per minute are these?", "Could you tell me the cadence of the walk?"],
+    "tug_time": ["In how many seconds was the TUG completed?", "How long did this timed up and go last?"],
+    "fsst_time": ["How many seconds did the FSST take?", "What was the time in the four square step test?"],
+    "description": ["Please describe this walk for me.", "Summarise how this person moves, please."],
+}
+EVERYTHING = load_tasks([str(CONFIGS / "tasks"), str(CONFIGS / "dialogue")])
+
+
+def test_questions_in_other_words_are_recognised_and_those_out_of_scope_are_not():
+    recognizer = Recognizer(EVERYTHING)
+    asked = [(question, task) for task, questions in FREE.items() for question in questions]
+    trained = {p for task in EVERYTHING.values() for p in task.phrasings}
+    assert not trained & {question for question, _ in asked}
+    found = [recognizer.task(question, list(FREE)) for question, _ in asked]
+    wrong = [(a, f) for a, f in zip(asked, found, strict=True) if f not in (a[1], None)]
+    assert wrong == []
+    assert None not in found
+    refusal = EVERYTHING["out_of_scope"]
+    assert sum(recognizer.task(question, list(EVERYTHING)) is not None for question in refusal.held_out) <= 5
+    assert all(recognizer.task(question, list(EVERYTHING)) is None for question in refusal.phrasings)
+
+
+def test_a_task_is_recognised_among_those_that_can_be_asked_and_none_where_nothing_can_be_refused():
+    recognizer = Recognizer(EVERYTHING)
+    compared = ["which_impaired", "quicker", "speed_change"]
+    assert recognizer.task("Which of the two persons is the impaired one?", compared) == "which_impaired"
+    assert recognizer.task("What is the cadence of this walk?", ["cadence"]) == "cadence"
+    assert recognizer.task("What is the cadence of this walk?", compared) is None
+    assert Recognizer(TASKS).task("What is the cadence of this walk?", ["cadence"]) is None

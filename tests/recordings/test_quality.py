@@ -1,0 +1,252 @@
+"""Quality control: every fault put into a clean movement is found and named, and clean ones are left alone."""
+
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from biomechgpt import simulator
+from biomechgpt.core.settings import InputError
+from biomechgpt.motion.skeleton import INDEX, NAMES, TRACKED
+from biomechgpt.recordings import load, quality, readers
+from biomechgpt.recordings.quality import QualitySettings, find_duplicates, find_problems
+from biomechgpt.recordings.readers import ReaderSettings, Recording
+from conftest import REAL
+from opensim_files import mot, walk
+
+DEFAULTS = QualitySettings()
+CLEAN = readers.parse("walk.mot", mot(walk(4.0)).encode(), ReaderSettings())
+LEGS = [name for name in NAMES if name.startswith(("hip", "knee", "ankle", "subtalar", "lumbar"))]
+
+
+def changed(edit, recording: Recording = CLEAN) -> Recording:
+    """The recording after `edit(angles)`, which changes a copy in place."""
+    angles = recording.angles_rad.copy()
+    edit(angles)
+    return replace(recording, angles_rad=angles)
+
+
+def only(frames) -> Recording:
+    """Some frames of the clean recording."""
+    known = CLEAN.time_s[frames], CLEAN.angles_rad[frames], CLEAN.pelvis[frames]
+    return replace(CLEAN, **dict(zip(("time_s", "angles_rad", "pelvis"), known, strict=True)))
+
+
+def kinds(recording: Recording, how: QualitySettings = DEFAULTS, **more) -> list[str]:
+    return [problem.kind for problem in find_problems(recording, how, **more)]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.floats(30, 240), st.floats(0.5, 1.8), st.floats(0.2, 1.3), st.integers(0, 9))
+def test_a_clean_movement_has_no_problem(rate_hz, stride_hz, size, seed):
+    """At any rate, cadence and size of movement, with a camera's noise."""
+    columns = walk(4.0, rate_hz)
+    angles = readers.parse("walk.mot", mot(columns).encode(), ReaderSettings()).angles_rad
+    noise = np.radians(1.5) * np.random.default_rng(seed).standard_normal(angles.shape)
+    time_s = columns["time"] / stride_hz
+    recording = replace(
+        CLEAN,
+        time_s=time_s,
+        angles_rad=size * angles + noise,
+        pelvis=np.tile(CLEAN.pelvis[:1], (len(time_s), 1)),
+    )
+    assert find_problems(recording, DEFAULTS) == []
+
+
+def test_a_joint_that_was_not_recorded_is_not_judged():
+    mask = CLEAN.joint_mask.copy()
+    mask[INDEX["arm_rot_l"]] = False
+    unseen = changed(
+        lambda a: a.__setitem__((..., INDEX["arm_rot_l"]), np.nan), replace(CLEAN, joint_mask=mask)
+    )
+    assert find_problems(unseen, DEFAULTS) == []
+    filled, said = quality.accept("a.mot", unseen, DEFAULTS)
+    assert said is None
+    assert np.isfinite(filled.angles_rad).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(LEGS), st.integers(5, 390), st.integers(1, 3), st.sampled_from([-1, 1]))
+def test_a_spike_is_named_with_its_joint_and_time(joint, frame, frames, sign):
+    spiked = changed(lambda angles: _add(angles, frame, frames, joint, sign))
+    problems = find_problems(spiked, DEFAULTS)
+    (spike,) = [p for p in problems if p.kind == "spike"]
+    assert (spike.joint, frame <= round(100 * spike.time_s) < frame + frames) == (joint, True)
+    assert f"{joint} leaves its course by" in str(spike)
+    assert "spike_deg is 40" in str(spike)
+
+
+@pytest.mark.parametrize("frame", [0, 1, 398, 399])
+def test_a_spike_at_an_end(frame):
+    problems = find_problems(changed(lambda a: _add(a, frame, 1, "hip_rotation_l", 1)), DEFAULTS)
+    (spike,) = [problem for problem in problems if problem.kind == "spike"]
+    assert spike.joint == "hip_rotation_l"
+    assert spike.time_s == pytest.approx(frame / 100)
+
+
+def _add(angles, frame, frames, joint, sign):
+    angles[frame : frame + frames, INDEX[joint]] += sign * np.radians(75)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(NAMES), st.integers(1, 300), st.integers(1, 90))
+def test_missing_values_are_a_gap_and_filled_only_where_asked(joint, frame, frames):
+    holed = changed(lambda angles: angles[frame : frame + frames].__setitem__((..., INDEX[joint]), np.nan))
+    (gap,) = find_problems(holed, DEFAULTS)
+    assert (gap.kind, gap.joint) == ("gap", joint)
+    assert gap.time_s == pytest.approx(frame / 100, abs=1e-6)
+    assert gap.value == pytest.approx(frames / 100, abs=1e-6)
+    assert "interpolate_gaps_s is 0" in str(gap)
+    with pytest.raises(InputError, match=r"a\.mot: gap: "):
+        load.prepare("a.mot", holed, DEFAULTS, 30.0)
+    allowed = QualitySettings(interpolate_gaps_s=frames / 100)
+    assert find_problems(holed, allowed) == []
+    filled, said = quality.accept("a.mot", holed, allowed)
+    assert said == f"1 gap interpolated, longest {frames / 100:.2f} s"
+    assert np.isfinite(filled.angles_rad).all()
+    known = np.isfinite(holed.angles_rad)
+    np.testing.assert_array_equal(filled.angles_rad[known], holed.angles_rad[known])
+    if frames <= 10:
+        np.testing.assert_allclose(filled.angles_rad, CLEAN.angles_rad, atol=np.radians(3))
+    with pytest.raises(InputError, match="gap"):
+        quality.accept("a.mot", holed, QualitySettings(interpolate_gaps_s=frames / 100 - 0.005))
+
+
+def test_what_is_missing_at_an_end_or_throughout_is_never_filled():
+    generous = QualitySettings(interpolate_gaps_s=10)
+    for where in (slice(0, 3), slice(397, 400), slice(None)):
+        assert kinds(changed(lambda a, w=where: a.__setitem__((w, 4), np.nan)), generous) == ["gap"]
+
+
+def test_a_jump_in_time_is_a_gap_too():
+    keep = np.r_[0:150, 158:400]
+    jump = only(keep)
+    (gap,) = find_problems(jump, DEFAULTS)
+    assert "every joint has no values from 1.50 to 1.58 s" in str(gap)
+    angles, _, said = load.prepare("a.mot", jump, QualitySettings(interpolate_gaps_s=0.1), 30.0)
+    assert said == "1 gap interpolated, longest 0.08 s"
+    whole, _, nothing = load.prepare("a.mot", CLEAN, DEFAULTS, 30.0)
+    assert nothing is None
+    np.testing.assert_allclose(angles, whole, atol=np.radians(4))
+
+
+def test_a_clock_that_rounds_loses_no_frames():
+    time_s = np.round(np.arange(400) / 240, 3)
+    assert find_problems(replace(CLEAN, time_s=time_s), DEFAULTS) == []
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from([n for n in NAMES if TRACKED[INDEX[n]] and "neck" not in n]), st.integers(20, 220))
+def test_a_joint_that_sticks_is_frozen(joint, frame):
+    frozen = changed(
+        lambda a: a[frame : frame + 150].__setitem__((..., INDEX[joint]), a[frame, INDEX[joint]])
+    )
+    stops = CLEAN.angles_rad[:, INDEX[joint]]
+    if np.isclose(CLEAN.angles_rad[frame, INDEX[joint]], [stops.min(), stops.max()], atol=1e-3).any():
+        return  # where a model stops it
+    (problem,) = [p for p in find_problems(frozen, DEFAULTS) if p.kind == "frozen"]
+    assert (problem.joint, problem.time_s) == (joint, pytest.approx(frame / 100, abs=0.011))
+    assert find_problems(frozen, QualitySettings(frozen_s=2)) == []
+
+
+def test_frames_that_repeat_freeze_every_joint():
+    (problem,) = find_problems(changed(lambda a: a[100:250].__setitem__(..., a[100])), DEFAULTS)
+    assert "every joint keeps one value" in str(problem)
+
+
+@pytest.mark.parametrize("value", [0.0, -0.3])
+def test_a_locked_joint_and_a_model_s_stop_are_no_errors(value):
+    def lock(angles):
+        angles[:, INDEX["subtalar_angle_r"]] = value
+        knee = angles[:, INDEX["knee_angle_l"]]
+        knee[200:350] = knee.max()
+
+    assert find_problems(changed(lock), DEFAULTS) == []
+
+
+def test_impossible_angles_and_speeds():
+    (angle,) = find_problems(changed(lambda a: a.__setitem__((..., INDEX["ankle_angle_l"]), 1.6)), DEFAULTS)
+    assert "ankle_angle_l is 92 degrees at 0.00 s, expected -70 to 50 (range_margin_deg is 20)" in str(angle)
+    stepped = changed(lambda a: a[200:].__setitem__((..., INDEX["hip_flexion_r"]), 1.6))
+    (speed,) = find_problems(stepped, DEFAULTS)
+    assert (speed.kind, speed.joint) == ("impossible speed", "hip_flexion_r")
+    assert 1.95 < speed.time_s < 2.0
+
+
+def test_an_arm_that_passes_its_singularity_is_no_spike():
+    """Raised sideways through the horizontal, flexion and rotation turn half a circle within a frame."""
+    angles = CLEAN.angles_rad.copy()
+    raised = np.radians(np.linspace(0, 170, 400))
+    over = raised > np.pi / 2
+    flex, add, rot = (INDEX[f"arm_{part}_r"] for part in ("flex", "add", "rot"))
+    angles[:, add] = np.where(over, raised - np.pi, -raised)
+    angles[:, flex] = angles[:, rot] = np.where(over, np.pi, 0.0)
+    assert find_problems(replace(CLEAN, angles_rad=angles), DEFAULTS) == []
+
+
+def test_too_short():
+    short = only(slice(30))
+    (problem,) = find_problems(short, DEFAULTS)
+    assert "expected at least 0.5 s (min_duration_s), found 30 frames over 0.29 s" in str(problem)
+    assert find_problems(short, QualitySettings(min_duration_s=0.3)) == []
+
+
+def test_a_declared_rate_must_be_the_times():
+    assert kinds(CLEAN, declared_rate_hz=120.0) == ["rate mismatch"]
+    assert kinds(CLEAN, declared_rate_hz=101.0) == []
+
+
+def test_sides():
+    copied = changed(lambda a: a.__setitem__((..., INDEX["hip_flexion_l"]), a[:, INDEX["hip_flexion_r"]]))
+    assert "hip_flexion_l is a copy of hip_flexion_r" in str(find_problems(copied, DEFAULTS)[0])
+    arms = [INDEX["arm_flex_r"], INDEX["arm_flex_l"]]
+    swapped = changed(lambda a: a.__setitem__((..., arms), a[:, arms[::-1]]))
+    assert kinds(swapped) == ["mislabelled side"]
+    assert kinds(swapped, QualitySettings(max_side_correlation=1)) == []
+
+
+def test_the_same_content_is_a_duplicate_and_otherwise_annotated_nobody_s():
+    contents = [("a", 1, ("x", "p")), ("b", 1, ("y", "p")), ("c", 2, ("z", "q")), ("d", 3, ("z", "r"))]
+    assert find_duplicates(contents) == {
+        "b": "duplicate: the same content as a",
+        "c": "duplicate: the same content as d, annotated otherwise",
+        "d": "duplicate: the same content as c, annotated otherwise",
+    }
+
+
+def test_simulated_movements_are_clean():
+    how = simulator.SimulatorSettings(scale=0.06, seed=3)
+    for person in simulator.participants(how):
+        for trial in islice(simulator.trials(how, person, 30.0), 4):
+            time_s = np.arange(len(trial.angles_rad)) / 30
+            recording = replace(CLEAN, time_s=time_s, angles_rad=trial.angles_rad, pelvis=trial.pelvis)
+            assert find_problems(recording, DEFAULTS) == [], (person.condition, trial.annotations["activity"])
+
+
+def real_files():
+    return sorted([*REAL.rglob("*.mot"), *REAL.rglob("*.npz")])
+
+
+def test_real_recordings_are_clean():
+    if not real_files():
+        pytest.skip(f"no real recordings: {REAL} is absent")
+    for path in real_files():
+        recording = readers.read(str(path), ReaderSettings(missing_joints="neutral"))
+        assert find_problems(recording, DEFAULTS) == [], path.name
+
+
+def test_swapped_arms_are_found_in_real_walks():
+    walks = [
+        path for path in real_files() if path.name in ("walkingTS1.mot", "02-constspeed_full_humanoid.npz")
+    ]
+    if not walks:
+        pytest.skip(f"no real recordings: {REAL} is absent")
+    arms = [INDEX["arm_flex_r"], INDEX["arm_flex_l"]]
+    for path in walks:
+        recording = readers.read(str(path), ReaderSettings())
+        swapped = changed(lambda a: a.__setitem__((..., arms), a[:, arms[::-1]]), recording)
+        if recording.time_s[-1] - recording.time_s[0] >= 1:
+            assert kinds(swapped) == ["mislabelled side"], path.name

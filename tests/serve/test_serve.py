@@ -1,0 +1,549 @@
+"""The server: real Ray Serve over the tiny run's bundle, asked as hospital systems, scripts and browsers ask."""
+
+import asyncio
+import base64
+import json
+import os
+import re
+import shutil
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from biomechgpt.core.settings import InputError
+from biomechgpt.questions.tasks import load_tasks
+from biomechgpt.recordings.readers import SUFFIXES
+from conftest import REAL, ROOT
+from serve import app as application
+from serve import examples, schema
+from serve.guard import ApiError, Guard
+
+KEY = os.environ[application.KEY]
+HEADERS = {"Authorization": f"Bearer {KEY}"}
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def url(tiny):
+    from ray import serve
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    bundle = tiny.made("model").uri
+    serve.run(
+        application.build({"bundle": bundle, "max_body_bytes": 2_000_000}), name="test", route_prefix="/"
+    )
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()
+
+
+@pytest.fixture(scope="module")
+def client(url):
+    with httpx.Client(base_url=url, headers=HEADERS, timeout=120) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def walk():
+    """(name, content) of a simulated walk."""
+    name = next(e["name"] for e in examples.listed() if "walking" in e["name"])
+    return name, examples.mot(name).encode()
+
+
+def upload(walk):
+    return {"recording": walk}
+
+
+pytestmark = pytest.mark.cluster
+
+
+def test_the_page_and_probes_need_no_key_and_everything_else_does(url):
+    with httpx.Client(base_url=url, timeout=60) as nobody:
+        page = nobody.get("/")
+        assert page.status_code == 200
+        assert "default-src 'self'" in page.headers["content-security-policy"]
+        assert nobody.get("/healthz").json() == {"status": "ok"}
+        assert nobody.get("/readyz").status_code == 200
+        paths = nobody.get("/openapi.json").json()["paths"]
+        assert {
+            "/v1/answers",
+            "/v1/chat",
+            "/v1/explanations",
+            "/healthz",
+            "/readyz",
+            "/fhir/$answer-motion",
+        } <= set(paths)
+        for path in ("/v1/model", "/v1/examples", "/fhir/metadata", "/v1/nowhere"):
+            assert nobody.get(path).status_code == 401
+        for wrong in ("Bearer wrong", f"bearer {KEY}x", KEY, b"Bearer \xff\xfe"):
+            refused = nobody.get("/v1/model", headers={"Authorization": wrong})
+            assert refused.status_code == 401
+            assert refused.json()["error"]["code"] == "unauthorized"
+            assert refused.headers["www-authenticate"] == "Bearer"
+
+
+def test_answers_to_all_tasks_say_what_they_come_from(client, tiny, walk):
+    made = client.post("/v1/answers", files=upload(walk), data={"tasks": "all"})
+    assert made.status_code == 200, made.text
+    body = made.json()
+    assert len(body["answers"]) == 10
+    # A description is generated, by a model that has hardly learned anything.
+    weighed = [a for a in body["answers"] if a["task"] != "description"]
+    assert [a["task"] for a in weighed if a["label"] is a["value"] is None] == []
+    bundle = tiny.made("model")
+    assert body["model"] == {
+        "fingerprint": bundle.fingerprint,
+        "base": bundle.figures["base"],
+        "data": "synthetic",
+    }
+    assert "synthetic data" in body["notice"]
+    assert "No clinical claim" in body["notice"]
+    assert body["recording"]["frames"] == round(30 * body["recording"]["duration_s"])
+    units = {a["task"]: a["unit"] for a in body["answers"]}
+    assert units["walking_speed"] == "m/s"
+    assert units["activity"] is None
+    assert all(a["text"] or (a["label"], a["value"]) == (None, None) for a in body["answers"])
+
+
+def test_several_recordings_of_one_person_get_one_answer_about_the_person(client, walk):
+    several = [("recording", walk), ("more", walk), ("more", walk)]
+    made = client.post("/v1/answers", files=several, data={"tasks": "all"})
+    assert made.status_code == 200, made.text
+    body = made.json()
+    # What a person has in every recording; not what is done in it, how fast, or what it looks like.
+    tasks = {answer["task"]: answer for answer in body["answers"]}
+    assert (
+        {"impaired", "diagnosis"}
+        <= set(tasks)
+        <= {"impaired", "diagnosis", "assistive_device", "falls_history"}
+    )
+    assert len(body["more"]) == 2
+    assert body["more"][0] == body["recording"]
+    for task, answer in tasks.items():
+        (alone,) = client.post("/v1/answers", files=upload(walk), data={"tasks": task}).json()["answers"]
+        assert sum(answer["probabilities"].values()) == pytest.approx(1)
+        assert answer["label"] == alone["label"]  # three times the same
+    for files, data, said in (
+        (several, {"tasks": "activity"}, "expected all or some of"),
+        (several, {"question": "Who won?"}, "expected a phrasing of"),
+        ([*several, ("other", walk)], {"tasks": "all"}, "found both"),
+        (
+            [("recording", walk), *[("more", ("a.mot", b""))] * 21],
+            {"tasks": "all"},
+            "at most 20 files, found 21",
+        ),
+        ([("recording", walk), ("more", ("bad.csv", b"x"))], {"tasks": "all"}, "bad.csv"),
+    ):
+        refused = client.post("/v1/answers", files=files, data=data)
+        assert refused.status_code == 422, refused.text
+        assert said in refused.json()["error"]["message"]
+
+
+def test_a_question_of_ones_own_and_chat_get_the_same_answer(client, walk):
+    question = "What is the cadence?"
+    asked = client.post("/v1/answers", files=upload(walk), data={"question": question}).json()["answers"]
+    assert [a["task"] for a in asked] == ["cadence"]
+    motion = client.post("/v1/motions", files=upload(walk)).json()
+    messages = [{"role": "user", "content": question}]
+    moved = {key: motion[key] for key in ("tokens", "mirrored", "tokenizer")}
+    chatted = client.post("/v1/chat", json={**moved, "messages": messages}).json()
+    assert chatted["answers"] == asked
+    own = client.post("/v1/answers", files=upload(walk), data={"question": "Who won?"}).json()["answers"]
+    assert own[0]["task"] is None
+    other_words = {"question": "Could you tell me the cadence of the walk?"}
+    (recognised,) = client.post("/v1/answers", files=upload(walk), data=other_words).json()["answers"]
+    assert recognised == asked[0]
+
+
+def test_two_recordings_are_compared(client, walk):
+    both = {**upload(walk), "other": walk}
+    made = client.post("/v1/answers", files=both, data={"tasks": "all"}).json()
+    assert [a["task"] for a in made["answers"]] == ["quicker", "speed_change", "which_impaired"]
+    assert made["other"]["frames"] == made["recording"]["frames"]
+    assert made["answers"][0]["label"] in ("A", "B")
+    assert set(made["answers"][0]["probabilities"]) == {"A", "B"}
+    assert (
+        -1.5 <= made["answers"][1]["low"] <= made["answers"][1]["value"] <= made["answers"][1]["high"] <= 1.5
+    )
+    motion = client.post("/v1/motions", files=upload(walk)).json()
+    moved = {key: [motion[key]] * 2 for key in ("tokens", "mirrored")}
+    question = made["answers"][2]["question"]
+    body = {**moved, "messages": [{"role": "user", "content": question}]}
+    (again,) = client.post("/v1/chat", json=body).json()["answers"]
+    assert again["probabilities"] == pytest.approx(made["answers"][2]["probabilities"], abs=1e-4)
+    for files, task in ((both, "activity"), (upload(walk), "quicker")):
+        refused = client.post("/v1/answers", files=files, data={"tasks": task})
+        assert refused.status_code == 422
+        assert f"found '{task}'" in refused.json()["error"]["message"]
+    asked = {task["name"]: task["movements"] for task in client.get("/v1/model").json()["tasks"]}
+    assert (asked["activity"], asked["quicker"]) == (1, 2)
+    assert not {"out_of_scope", "movement"} & set(asked)
+
+
+def test_a_conversation_changes_what_is_read(client, walk):
+    motion = client.post("/v1/motions", files=upload(walk)).json()
+    moved = {key: motion[key] for key in ("tokens", "tokenizer")}
+    question = {"role": "user", "content": "Is there a movement impairment here?"}
+    before = [{"role": "user", "content": "What is the walking speed?"},
+              {"role": "assistant", "content": "1.71 m/s"}]  # fmt: skip
+    alone, after = (
+        client.post("/v1/chat", json={**moved, "messages": messages}).json()["answers"][0]
+        for messages in ([question], [*before, question])
+    )
+    assert alone["task"] == after["task"] == "impaired"
+    assert alone["question"] == after["question"]
+    assert alone["probabilities"] != after["probabilities"]
+
+
+def test_turns_are_the_users_and_the_models_in_turn():
+    def turns(*said):
+        return application._turns([schema.Turn(role=r, content=c) for r, c in said])
+
+    u, a = "user", "assistant"
+    assert turns((u, "1")) == ["1"]
+    assert turns((a, "hello"), (u, "1"), (a, "2"), (u, "3")) == ["1", "2", "3"]
+    assert turns((u, "0"), (u, "1"), (a, "x"), (a, "2"), (u, "3")) == ["1", "2", "3"]
+
+
+def test_a_strange_movement_gets_no_answer():
+    from biomechgpt.answering.answerer import Weighed
+
+    task = {"a": load_tasks(ROOT / "configs/tasks")["walking_speed"]}
+    usual = schema.answer_of(task, "a", "How fast?", Weighed("1.20 m/s", low=1.0, high=1.4))
+    assert (usual.value, usual.low, usual.refused) == (1.2, 1.0, False)
+    strange = schema.answer_of(task, "a", "How fast?", Weighed("1.20 m/s", low=1.0, high=1.4, strange=True))
+    assert (strange.value, strange.low, strange.refused) == (None, None, True)
+    assert strange.text == schema.STRANGE
+
+
+def test_an_answer_says_what_it_rests_on(client, tiny, walk):
+    tasks = load_tasks(ROOT / "configs/tasks")
+    for task in ("activity", "cadence"):
+        made = client.post("/v1/explanations", files=upload(walk), data={"task": task})
+        assert made.status_code == 200, made.text
+        body = made.json()
+        asked = client.post("/v1/answers", files=upload(walk), data={"tasks": task}).json()["answers"]
+        assert body["answer"] == asked[0]
+        begins, ends = [s[0] for s in body["seconds"]], [s[1] for s in body["seconds"]]
+        assert begins[0] == 0
+        assert begins[1:] == ends[:-1]
+        assert ends[-1] <= asked_seconds(client, walk) + 0.2
+        assert "knee_angle_r" in body["joints"]
+        assert sum(body["joints"].values()) == pytest.approx(sum(body["points"].values()))
+        if task == "activity":
+            assert body["of"] == pytest.approx(max(asked[0]["probabilities"].values()), abs=1e-4)
+            assert all(abs(weight) < 1 for _, _, weight in body["seconds"])
+        phrased = client.post("/v1/explanations", files=upload(walk),
+                              data={"task": task, "question": tasks[task].phrasings[1]})  # fmt: skip
+        assert phrased.json()["answer"]["question"] == tasks[task].phrasings[1]
+    for wrong, name in (({"task": "quicker"}, "quicker"), ({"task": "description"}, "description"),
+                        ({"task": "activity", "question": "Who won?"}, "Who won?")):  # fmt: skip
+        refused = client.post("/v1/explanations", files=upload(walk), data=wrong)
+        assert refused.status_code == 422
+        assert f"found '{name}'" in refused.json()["error"]["message"]
+
+
+def asked_seconds(client, walk):
+    return client.post("/v1/motions", files=upload(walk)).json()["recording"]["used_s"]
+
+
+def test_an_answer_of_more_risk_than_is_wanted_is_uncertain_and_says_what_helps(client, walk):
+    made = client.post("/v1/answers", files=upload(walk), data={"tasks": "activity,cadence", "risk": 0.0001})
+    label, number = made.json()["answers"]
+    assert label["uncertain"]
+    assert label["label"] is None
+    assert label["text"].startswith("Uncertain; most likely ")
+    assert "another recording" in label["advice"]
+    assert label["probabilities"]
+    assert not number["uncertain"]
+    usual = client.post("/v1/answers", files=upload(walk), data={"tasks": "activity"}).json()["answers"][0]
+    assert not usual["uncertain"]
+    assert client.post("/v1/answers", files=upload(walk), data={"tasks": "all", "risk": 2}).status_code == 422
+
+
+def test_a_short_movement_is_told_that_a_longer_one_helps():
+    answer = schema.Answer(
+        task="a", question="?", text="cane", label="cane", risk=0.2, probabilities={"cane": 0.7}
+    )
+    assert schema.sure(answer, None, 12, 3) == schema.sure(answer, 0.2, 12, 3) == answer
+    assert "this has 3 s, those it learned from 12" in schema.sure(answer, 0.1, 12, 3).advice
+    assert "longer" not in schema.sure(answer, 0.1, 12, 13).advice
+    nothing_fitted = answer.model_copy(update={"risk": None})
+    assert schema.sure(nothing_fitted, 0.5, 12, 3).uncertain
+
+
+def test_stated_facts_stand_beside_measured_ones():
+    made = schema.stated_facts(
+        {"cadence": 100, "knee_r": 60, "duration": 9}, {"cadence": 104.4, "knee_r": 40}
+    )
+    assert [(f.name, f.stated, f.measured, f.agrees) for f in made] == [
+        ("cadence", 100, 104, True), ("right knee", 60, 40, False), ("duration", 9, None, False)
+    ]  # fmt: skip
+    assert made[0].usual[0] < 104 < made[0].usual[1]
+
+
+def test_a_description_is_checked_against_the_recording(client, walk):
+    motion = client.post("/v1/motions", files=upload(walk)).json()
+    answers = client.post("/v1/answers", files=upload(walk), data={"tasks": "description"}).json()["answers"]
+    moved = {key: motion[key] for key in ("tokens", "mirrored")}
+    body = {**moved, "messages": [{"role": "user", "content": answers[0]["question"]}]}
+    again = client.post("/v1/chat", json=body).json()["answers"]
+    assert again[0]["text"] == answers[0]["text"]
+    assert [f["name"] for f in again[0]["facts"]] == [f["name"] for f in answers[0]["facts"]]
+    assert all(f["measured"] is None or f["measured"] >= 0 for f in answers[0]["facts"])
+
+
+def test_the_figure_walks_forward_on_the_ground(client, walk):
+    figure = client.post("/v1/motions", files=upload(walk)).json()["figure"]
+    feet = [i for i, name in enumerate(figure["points"]) if name.startswith(("heel", "toe"))]
+    positions = figure["positions_m"]
+    assert all(min(frame[i][1] for i in feet) < 0.02 for frame in positions)
+    assert positions[-1][0][0] - positions[0][0][0] > 1
+    assert {i for bone in figure["bones"] for i in bone} == set(range(len(figure["points"])))
+
+
+def test_requests_at_once_get_the_answers_they_get_alone(client, url, walk):
+    tokens = client.post("/v1/motions", files=upload(walk)).json()["tokens"]
+    questions = [task["question"] for task in client.get("/v1/model").json()["tasks"]]
+
+    def ask(question):
+        body = {"tokens": tokens, "messages": [{"role": "user", "content": question}]}
+        return httpx.post(f"{url}/v1/chat", json=body, headers=HEADERS, timeout=120).json()["answers"][0][
+            "text"
+        ]
+
+    alone = [ask(question) for question in questions]
+    with ThreadPoolExecutor(len(questions)) as pool:
+        assert list(pool.map(ask, questions)) == alone
+
+
+@pytest.mark.skipif(not REAL.exists(), reason=f"no real recordings: {REAL} is absent")
+def test_real_recordings_of_every_format(client):
+    for path in (
+        "opensim/opencap-processing/walking1_videoAndMocap.mot",
+        "mujoco/02-constspeed_reduced_humanoid.npz",
+    ):
+        file = REAL / path
+        made = client.post("/v1/motions", files={"recording": (file.name, file.read_bytes())})
+        assert made.status_code == 200, made.text
+    bare = REAL / "opensim/opensim-core/std_subject01_walk1_ik.mot"
+    refused = client.post("/v1/motions", files={"recording": (bare.name, bare.read_bytes())})
+    assert refused.status_code == 422
+    assert "missing arm_flex_r" in refused.json()["error"]["message"]
+
+
+def bad(walk, **more):
+    return {"files": upload(walk), "data": {"tasks": "all"}} | more
+
+
+BAD = {
+    "no file": (lambda w: {"data": {"tasks": "all"}}, 422, "bad_request", "recording"),
+    "nothing asked": (lambda w: {"files": upload(w)}, 422, "bad_request", "found neither"),
+    "unknown task": (lambda w: bad(w, data={"tasks": "mood"}), 422, "bad_request", "found 'mood'"),
+    "too long a question": (
+        lambda w: bad(w, data={"question": "☃" * 1000}),
+        422,
+        "bad_request",
+        "model's, found",
+    ),
+    "too many letters": (
+        lambda w: bad(w, data={"question": "a" * 2001}),
+        422,
+        "bad_request",
+        "2000 characters, found 2001",
+    ),
+    "another format": (
+        lambda w: bad((*upload(("a.txt", b"hello")).values(),)[0]),
+        422,
+        "bad_recording",
+        "a.txt",
+    ),
+    "cut off": (lambda w: bad((w[0], w[1][:-300])), 422, "bad_recording", "the file is cut off"),
+    "a path for a name": (lambda w: bad(("../../etc/a.mot", b"x")), 422, "bad_recording", "a.mot: expected"),
+    "too large": (lambda w: bad(("a.mot", b"x" * 2_100_000)), 413, "too_large", "2000000 bytes"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_requests_are_told_what_and_where(client, walk, case):
+    arguments, status, code, message = BAD[case]
+    for path in ("/v1/answers", "/fhir/$answer-motion"):
+        refused = client.post(path, **arguments(walk))
+        assert refused.status_code == status, refused.text
+        if path.startswith("/fhir"):
+            outcome = refused.json()
+            assert outcome["resourceType"] == "OperationOutcome"
+            assert message in json.dumps(outcome)
+        else:
+            assert refused.json()["error"]["code"] == code
+            assert message in refused.json()["error"]["message"]
+
+
+def test_a_body_without_a_length_is_counted_as_it_comes(client):
+    def endless():
+        for _ in range(100):
+            yield b"x" * 100_000
+
+    refused = client.post(
+        "/v1/answers", content=endless(), headers={"content-type": "multipart/form-data; boundary=b"}
+    )
+    assert refused.status_code == 413
+
+
+def test_wrong_chats_and_paths(client):
+    ask = [{"role": "user", "content": "What is the cadence?"}]
+    for body, message in (
+        ({"tokens": [99999], "messages": ask}, "tokens: expected 0 to 63"),
+        ({"tokens": [], "messages": ask}, "tokens"),
+        ({"tokens": [1], "mirrored": [64], "messages": ask}, "mirrored: expected 0 to 63"),
+        ({"tokens": [1], "mirrored": [[1], [1]], "messages": ask}, "as tokens has, found 2"),
+        ({"tokens": [1], "messages": [{"role": "assistant", "content": "x"}]}, "the last to be the user's"),
+        ({"tokens": [1]}, "messages"),
+        ({"tokens": [1], "tokenizer": "0123", "messages": ask}, "found tokens of 0123"),
+    ):
+        refused = client.post("/v1/chat", json=body)
+        assert refused.status_code == 422
+        assert message in refused.json()["error"]["message"]
+    for path in ("/v1/nowhere", "/v1/examples/../../secret.mot"):
+        assert client.get(path).json()["error"]["code"] == "not_found"
+
+
+def test_fhir_by_form_and_by_parameters(client, walk):
+    form = client.post(
+        "/fhir/$answer-motion", files=upload(walk), data={"tasks": "all", "subject": "Patient/7"}
+    )
+    assert form.headers["content-type"] == "application/fhir+json"
+    bundle = form.json()
+    kinds = [entry["resource"]["resourceType"] for entry in bundle["entry"]]
+    assert kinds.count("Observation") == 10
+    assert {"DiagnosticReport", "Provenance", "Device"} < set(kinds)
+    attachment = {"title": walk[0], "data": base64.b64encode(walk[1]).decode()}
+    parameters = {
+        "resourceType": "Parameters",
+        "parameter": [
+            {"name": "recording", "valueAttachment": attachment},
+            {"name": "task", "valueCode": "all"},
+            {"name": "subject", "valueReference": {"reference": "Patient/7"}},
+        ],
+    }
+    headers = {"content-type": "application/fhir+json"}
+    same = client.post("/fhir/$answer-motion", content=json.dumps(parameters), headers=headers).json()
+    assert [e["fullUrl"] for e in same["entry"]] == [e["fullUrl"] for e in bundle["entry"]]
+    assert client.get("/fhir/metadata").json()["resourceType"] == "CapabilityStatement"
+    wrong = client.post("/fhir/$answer-motion", files=upload(walk), data={"tasks": "all", "subject": "me"})
+    assert wrong.json()["issue"][0]["code"] == "invalid"
+
+
+def test_more_requests_than_the_limit_are_refused_with_a_time_to_come_back():
+    async def run():
+        inside, release, sent = asyncio.Event(), asyncio.Event(), []
+
+        async def slow(scope, receive, send):
+            inside.set()
+            await release.wait()
+
+        async def nothing():
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message):
+            sent.append(message)
+
+        guard = Guard(slow, key="k", max_body=10, max_requests=1)
+        scope = {
+            "type": "http",
+            "path": "/v1/answers",
+            "method": "POST",
+            "headers": [(b"authorization", b"Bearer k")],
+        }
+        first = asyncio.create_task(guard(scope, nothing, send))
+        await inside.wait()
+        await guard(scope, nothing, send)
+        release.set()
+        await first
+        await guard(scope, nothing, send)  # there is room again
+        return sent
+
+    start, body = asyncio.run(run())
+    assert start["status"] == 503
+    assert dict(start["headers"])[b"retry-after"] == b"2"
+    assert json.loads(body["body"])["error"]["code"] == "busy"
+
+
+def test_a_recording_of_too_many_frames_is_refused(walk):
+    few = application.ServeSettings(bundle="any", max_frames=100)
+    with pytest.raises(ApiError, match="at most 100 frames, found") as refused:
+        application._load(*walk, few, {"frame_rate_hz": 30.0, "longest_s": 9.0})
+    assert refused.value.code == "too_large"
+
+
+def test_an_upload_is_judged_as_a_cohort_s_recordings_are(walk):
+    about = {"frame_rate_hz": 30.0, "longest_s": 9.0}
+    recorded, *_ = application._load(*walk, application.ServeSettings(bundle="any"), about)
+    assert recorded.repaired is None
+    strict = application.ServeSettings(bundle="any", quality={"max_speed_deg_s": 10})
+    with pytest.raises(InputError, match="impossible speed: hip_flexion_r turns at"):
+        application._load(*walk, strict, about)
+
+
+def test_the_page_offers_files_of_every_suffix_that_is_read():
+    page = (ROOT / "serve/static/index.html").read_text()
+    fields = re.findall(r'accept="([^"]*)"', page)
+    assert len(fields) == 2  # a recording, and further ones of the person
+    assert all(accepted.split(",") == list(SUFFIXES) for accepted in fields)
+
+
+def test_an_empty_key_is_refused():
+    with pytest.raises(ValueError, match="BIOMECHGPT_API_KEY"):
+        Guard(None, key=" ", max_body=1, max_requests=1)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_the_page_in_a_browser(url, walk):
+    from playwright.sync_api import expect, sync_playwright
+
+    flags = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    flags += ["--disable-component-update", "--disable-sync", "--use-gl=angle", "--use-angle=swiftshader"]
+    flags += ["--enable-unsafe-swiftshader"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        errors, asked = [], []
+        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda e: errors.append(str(e)))
+        page.on("request", lambda r: asked.append(r.url))
+        page.goto(f"{url}/#key={KEY}", timeout=90_000)
+        expect(page.locator("#banner")).to_contain_text("synthetic", ignore_case=True, timeout=30_000)
+        assert KEY not in page.url
+        page.locator("#examples button").first.click()
+        figure = page.locator("#figure")
+        expect(figure).to_have_attribute("data-state", "playing", timeout=60_000)
+        before = figure.get_attribute("data-frame")
+        expect(figure).not_to_have_attribute("data-frame", before or "", timeout=30_000)
+        page.locator("#ask").fill("What activity is being performed?")
+        page.locator("#send").click()
+        expect(page.locator("#messages .message.answer")).to_have_count(1, timeout=60_000)
+        page.locator("#messages .message.answer .why").click()
+        expect(page.locator("#why-text")).to_contain_text("rests most on", timeout=60_000)
+        assert page.locator("#why-strip i").count() > 1
+        if folder := os.environ.get("BIOMECHGPT_SCREENSHOTS"):
+            page.screenshot(path=f"{folder}/why.png")
+        page.locator("#why-close").click()
+        expect(page.locator("#why")).to_be_hidden()
+        another = {"name": "another.mot", "mimeType": "text/plain", "buffer": walk[1]}
+        page.locator("#more").set_input_files(another)
+        expect(page.locator("#messages .message.user").last).to_contain_text("from 2 recordings")
+        expect(page.locator("#messages .message.answer").nth(2)).to_be_visible(timeout=60_000)
+        assert page.locator("#messages .message.answer .why").count() == 1
+        page.locator("#file").set_input_files(
+            {"name": "a.mot", "mimeType": "text/plain", "buffer": b"nothing"}
+        )
+        expect(page.locator("#load-error")).to_contain_text("a.mot", timeout=30_000)
+        if folder := os.environ.get("BIOMECHGPT_SCREENSHOTS"):
+            page.screenshot(path=f"{folder}/page.png")
+        browser.close()
+    assert [e for e in errors if "422" not in e] == []
+    assert {address.split("/")[2] for address in asked if address.startswith("http")} == {url.split("/")[2]}

@@ -1,0 +1,46 @@
+"""The layers of DESIGN: imports point down, and light modules stay light."""
+
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+LIGHT = (
+    "biomechgpt.recordings.readers",
+    "biomechgpt.recordings.load",
+    "biomechgpt.recordings.quality",
+    "biomechgpt.motion.gait",
+    "biomechgpt.motion.norms",
+    "biomechgpt.motion.parameters",
+    "biomechgpt.questions.tasks",
+    "biomechgpt.simulator",
+)
+"""Modules that a biomechanist uses as a library, without the cluster or the networks."""
+
+
+def test_platform_is_the_standard_librarys():
+    assert platform.python_version() == sys.version.split()[0]
+    assert not (ROOT / "platform" / "__init__.py").exists()
+    code = "import platform, biomechgpt; print(platform.__file__)"
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert str(ROOT) not in out.stdout.replace(str(ROOT / ".venv"), "")
+
+
+def test_imports_point_down():
+    """The contracts stand in pyproject.toml, under tool.importlinter."""
+    command = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_light_modules_load_neither_ray_nor_torch(module):
+    code = f"import sys, {module}; print([m for m in ('ray', 'torch', 'transformers') if m in sys.modules])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,171 @@
+"""The tokenizer over workers: neither codebook nor tokens depend on how many there are, or which are killed."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from ray.train import TrainingFailedError
+from safetensors.numpy import load_file
+
+from biomechgpt.cohort import CohortSettings, make_cohort, read_table
+from biomechgpt.core import artifact, storage
+from biomechgpt.core.settings import InputError, load, validate
+from biomechgpt.core.training import fit
+from biomechgpt.motion.skeleton import N_JOINTS, mirror
+from biomechgpt.tokenizer import (
+    MotionTokenizer,
+    TokenizerSettings,
+    TokensSettings,
+    make_tokens,
+    read_images,
+    read_tokens,
+    read_views,
+)
+from biomechgpt.tokenizer.train import _Tokenizer
+from conftest import ROOT
+
+pytestmark = pytest.mark.cluster
+STEPS = 12
+
+
+class Watched(_Tokenizer):
+    """Looks before each step that all workers have one codebook, to the last bit; the last worker is killed once
+    before its step `die_at`, where a flag file says that it has not been yet."""
+
+    def __init__(self, die_at: int, flag: str, **arguments) -> None:
+        super().__init__(**arguments)
+        self.die_at, self.flag = die_at, flag
+
+    def collate(self, samples):
+        quantizer = self.network.quantizer
+        here = torch.cat([quantizer.codebook, quantizer.total, quantizer.count[:, None]], dim=1)
+        workers = [torch.empty_like(here) for _ in range(dist.get_world_size())]
+        dist.all_gather(workers, here)
+        assert all(torch.equal(here, other) for other in workers)
+        last = dist.get_rank() == dist.get_world_size() - 1
+        if last and quantizer.steps == self.die_at and not storage.exists(self.flag):
+            storage.write_bytes(self.flag, b"killed")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().collate(samples)
+
+    def finish(self, model):
+        restarted = int((self.network.quantizer.count == 1).sum())
+        return {**super().finish(model), "workers": dist.get_world_size(), "restarted": restarted}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("tokenizers")
+
+
+@pytest.fixture(scope="module")
+def cohort(ray_cluster, root):
+    few = ["--simulator.scale", "0.3", "--shard_trials", "8"]
+    return make_cohort(load(CohortSettings, ROOT / "configs/cohort/tiny.yaml", few), str(root))
+
+
+@pytest.fixture(scope="module")
+def train(cohort, root):
+    """Trains a tokenizer and returns its figures and weights; `die_at` 0: undisturbed."""
+
+    def run(name, die_at=0, **training):
+        settings = load(TokenizerSettings, ROOT / "configs/tokenizer/tiny.yaml").model_dump()
+        training = {**settings["training"], "checkpoint_every": 5, **training}
+        settings = {**settings, "steps": STEPS, "batch_size": 16, "training": training}
+        settings = validate(TokenizerSettings, settings, "test")
+        flag = str(root / f"{name}.killed")
+        if not die_at:
+            storage.write_bytes(flag, b"never")
+        arguments = {"die_at": die_at, "flag": flag, "cohort": cohort.uri, "settings": settings.model_dump()}
+        figures = fit(Watched, arguments, settings.training, str(root / name), name)
+        return figures, load_file(root / name / "model.safetensors")
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def one(train):
+    """Made by one worker, undisturbed."""
+    return train("one")
+
+
+@pytest.fixture(scope="module")
+def two(train):
+    """The same by two workers with half of each batch."""
+    return train("two", workers=2)
+
+
+def equal(made, expected):
+    for name, value in expected[1].items():
+        np.testing.assert_allclose(made[1][name], value, rtol=1e-3, atol=1e-4, err_msg=name)
+    assert made[0]["loss"] == pytest.approx(expected[0]["loss"], rel=1e-4)
+
+
+def test_two_workers_learn_the_codebook_of_one(one, two):
+    assert (one[0]["workers"], two[0]["workers"]) == (1, 2)
+    assert one[0]["restarted"] > 0
+    equal(two, one)
+
+
+def test_a_run_with_a_killed_worker_ends_as_if_none_had_been(train, two):
+    """Killed between two checkpoints; the run goes on from the first."""
+    made = train("killed", die_at=8, workers=2)
+    assert made[0]["loss"] == two[0]["loss"]
+    for name, value in two[1].items():
+        np.testing.assert_array_equal(made[1][name], value, err_msg=name)
+
+
+def test_a_training_that_one_worker_began_is_ended_by_two(train, one):
+    with pytest.raises(TrainingFailedError):
+        train("elastic", die_at=8, max_failures=0)
+    made = train("elastic", die_at=8, workers=(1, 2))
+    assert made[0]["workers"] == 2
+    equal(made, one)
+
+
+def test_tokens_are_the_encoders_whatever_the_workers(cohort, one, root, tmp_path):
+    """Two workers are all cores of a small machine: nothing may wait for a third."""
+
+    def copy(uri):
+        storage.upload(root / "one", uri)
+        return {}
+
+    tokenizer = artifact.make("tokenizer", 1, {}, {"cohort": cohort}, copy, str(tmp_path))
+    made = [
+        make_tokens(
+            cohort,
+            tokenizer,
+            TokensSettings(workers=workers, batch_size=5, views=4),
+            str(tmp_path / str(workers)),
+        )
+        for workers in (1, 2)
+    ]
+    assert read_tokens(made[0]).equals(read_tokens(made[1]))
+    assert made[0].figures == made[1].figures
+    encoder = MotionTokenizer.load(tokenizer.uri)
+    tokens = {row["trial"]: row["tokens"] for row in read_tokens(made[0]).to_pylist()}
+    trials = read_table(cohort).to_pylist()
+    assert made[0].figures["trials"] == len(trials) == len(tokens)
+    for row in trials:
+        angles = np.asarray(row["angles_rad"], np.float32).reshape(-1, N_JOINTS)
+        np.testing.assert_array_equal(tokens[row["trial"]], encoder.encode([angles])[0])
+    # Of training trials also in other tokens: mirrored, begun half a step later, both.
+    views = read_views(made[0])
+    assert set(views) == {row["trial"] for row in trials if row["split"] == "train"}
+    assert read_views(made[1]) == views
+    row = next(row for row in trials if row["split"] == "train")
+    angles = np.asarray(row["angles_rad"], np.float32).reshape(-1, N_JOINTS)
+    expected = encoder.encode([angles, mirror(angles), angles[2:], mirror(angles[2:])])
+    assert views[row["trial"]] == [some.tolist() for some in expected]
+    # Of others the mirror image.
+    images = read_images(made[0], ["test", "validation"])
+    assert set(images) == {row["trial"] for row in trials if row["split"] != "train"}
+    row = next(row for row in trials if row["split"] == "test")
+    angles = np.asarray(row["angles_rad"], np.float32).reshape(-1, N_JOINTS)
+    assert images[row["trial"]] == encoder.encode([mirror(angles)])[0].tolist()
+    alone = make_tokens(cohort, tokenizer, TokensSettings(), str(tmp_path / "alone"))
+    with pytest.raises(InputError, match="expected tokens of at least 2 views"):
+        read_images(alone, ["test"])
