@@ -18,7 +18,9 @@ NOTICE = "No clinical claim is made: this is research software, not a medical de
 
 class Stated(BaseModel):
     """A fact that an answer states, and the same measured from the joint angles (null where they do not say):
-    within their tolerance they agree. usual: in most healthy adults' walks, null without a norm."""
+    within their tolerance they agree. usual: in most healthy adults' walks, null without a norm.
+    normal_range_source: publication of that norm, with a mark if it is unverified.
+    normal_range_verified: whether the norm's numbers were compared with the publication."""
 
     name: str
     unit: str
@@ -26,6 +28,8 @@ class Stated(BaseModel):
     measured: float | None
     agrees: bool
     usual: tuple[float, float] | None
+    normal_range_source: str | None
+    normal_range_verified: bool | None
 
 
 class Answer(BaseModel):
@@ -143,6 +147,7 @@ def stated_facts(said: dict[str, float], known: dict[str, float | None]) -> list
     found = []
     for name, value in said.items():
         fact, measured = FACTS[name], known.get(name)
+        source = parameters.normal_range_source(name)
         found.append(
             Stated(
                 name=fact.says,
@@ -151,6 +156,8 @@ def stated_facts(said: dict[str, float], known: dict[str, float | None]) -> list
                 measured=None if measured is None else round(measured, fact.decimals),
                 agrees=measured is not None and abs(measured - value) <= fact.tolerance,
                 usual=parameters.usual(name),
+                normal_range_source=source.shown if source else None,
+                normal_range_verified=source.verified if source else None,
             )
         )
     return found

@@ -4,8 +4,10 @@ import json
 import re
 import runpy
 import xml.dom.minidom
+from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from biomechgpt import simulator
 from biomechgpt.cohort import CohortSettings, data_card, make_cohort, read_table
 from biomechgpt.core import settings, storage
 from biomechgpt.core.settings import InputError
-from biomechgpt.motion import plots
+from biomechgpt.motion import norms, plots
 from biomechgpt.motion.skeleton import INDEX, NAMES
 from biomechgpt.motion.trial import from_row
 from opensim_files import mot, walk
@@ -119,6 +121,21 @@ def test_the_page_needs_nothing_else_and_hides_nothing(trials):
         xml.dom.minidom.parseString(picture)
     for name in ("diagnosis", "walking speed", "stroke"):
         assert name in page
+
+
+@pytest.mark.parametrize("verified", [True, False])
+def test_a_norm_that_was_not_verified_says_so_wherever_it_is_drawn(trials, monkeypatch, verified):
+    """On the card's page, which names the source, and on every picture with a band."""
+    monkeypatch.setattr(norms, "CURVES", replace(norms.CURVES, verified=verified))
+    total = data_card.tally(trials[:10], simulator.COLUMNS)
+    page = data_card.page(summary(total), total)
+    assert norms.CURVES.citation in page
+    assert (norms.UNVERIFIED in page) == (not verified)
+    _, axes = plt.subplots()
+    plots.band(axes, "knee_angle_r")
+    plots.band(axes, "neck_rotation")  # no norm, no mark
+    assert [text.get_text() for text in axes.texts] == ([] if verified else ["norm unverified"])
+    plt.close()
 
 
 def test_an_empty_cohort_has_a_card():

@@ -5,6 +5,7 @@ import pytest
 
 from biomechgpt.motion import norms
 from biomechgpt.motion.skeleton import HIGH_RAD, LOW_RAD, NAMES
+from conftest import ROOT
 
 AGES = (20, 35, 45, 55, 65, 75, 85)
 
@@ -61,3 +62,30 @@ def test_gait_bands_have_the_skeletons_signs():
     assert hip[0] > 25 > 0 > hip.min()
     assert 48 < hip.argmin() < 56
     assert ankle.argmin() == pytest.approx(64, abs=2)  # push-off
+
+
+def test_every_norm_says_whether_it_was_compared_with_its_source():
+    by_age = [of(age, sex) for of in (norms.walking_speed_m_s, norms.cadence_steps_min, norms.step_length_m)
+              for age in AGES for sex in ("male", "female", "")]  # fmt: skip
+    by_age += [of(age) for of in (norms.tug_s, norms.fsst_s) for age in AGES]
+    of_groups = [norm for group in norms.GROUPS.values() for norm in group.values()]
+    used = {norm.source for norm in by_age + of_groups} | {norms.CURVES}
+    assert used == set(norms.SOURCES)
+    for source in norms.SOURCES:
+        assert isinstance(source.verified, bool)
+        assert source.citation
+        assert source.checked.endswith(".")
+        # An unverified one says what is missing; a verified one has nothing missing.
+        assert ("Not compared" in source.checked) == (not source.verified)
+        assert (norms.UNVERIFIED in source.shown) == (not source.verified)
+        assert source.citation in source.shown
+
+
+def test_the_page_of_norms_lists_every_source_as_the_code_has_it():
+    lines = (ROOT / "docs" / "norms.md").read_text().splitlines()
+    cells = {line.split(" | ")[1]: line for line in lines if line.startswith("| ") and " | " in line}
+    for source in norms.SOURCES:
+        verified = "yes" if source.verified else "no"
+        assert cells[source.citation].endswith(f"| {source.citation} | {verified} | {source.checked} |")
+    assert len(cells) == len(norms.SOURCES) + 1  # and the header
+    assert norms.UNVERIFIED in " ".join(lines)

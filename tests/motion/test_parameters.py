@@ -7,7 +7,17 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from test_gait import RATE, walk
 
-from biomechgpt.motion.parameters import FACTS, describe, measure, mirrored, say, stated, usual
+from biomechgpt.motion import norms
+from biomechgpt.motion.parameters import (
+    FACTS,
+    describe,
+    measure,
+    mirrored,
+    normal_range_source,
+    say,
+    stated,
+    usual,
+)
 from biomechgpt.motion.skeleton import INDEX, mirror
 
 FEW = hypothesis_settings(max_examples=50, deadline=None)
@@ -68,3 +78,12 @@ def test_a_published_walk_lies_within_what_is_usual():
         low, high = usual(name)
         assert low < found[name] < high
     assert usual("duration") is None
+
+
+def test_a_usual_range_has_the_source_of_its_norm():
+    for name in FACTS:
+        source = normal_range_source(name)
+        assert (source is None) == (usual(name) is None)
+    assert normal_range_source("speed") is norms.WALKING_SPEED
+    assert normal_range_source("cadence") is norms.OBERG
+    assert normal_range_source("knee_l") is norms.CURVES

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from biomechgpt.core.settings import InputError
+from biomechgpt.motion import norms
 from biomechgpt.questions.tasks import load_tasks
 from biomechgpt.recordings.readers import SUFFIXES
 from conftest import REAL, ROOT
@@ -284,6 +285,9 @@ def test_stated_facts_stand_beside_measured_ones():
         ("cadence", 100, 104, True), ("right knee", 60, 40, False), ("duration", 9, None, False)
     ]  # fmt: skip
     assert made[0].usual[0] < 104 < made[0].usual[1]
+    # A usual range names its source, which says if its numbers were not compared with the publication.
+    assert [f.normal_range_verified for f in made] == [False, True, None]
+    assert [norms.UNVERIFIED in (f.normal_range_source or "") for f in made] == [True, False, False]
 
 
 def test_a_description_is_checked_against_the_recording(client, walk):

@@ -335,7 +335,7 @@ def page(card: Mapping[str, Any], total: Tally) -> str:
             pictures=pictures,
             reasons=reasons(card["quarantined"]),
             splits=SPLITS,
-            curves_source=norms.CURVES_SOURCE,
+            curves_source=norms.CURVES.shown,
         )
     )
 

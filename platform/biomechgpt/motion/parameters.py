@@ -101,16 +101,18 @@ def stated(description: str) -> dict[str, float]:
     return found
 
 
+_NORMS = {"cadence": norms.cadence_steps_min, "speed": norms.walking_speed_m_s}
+
+
 def usual(name: str) -> tuple[float, float] | None:
     """What a fact lies between in most healthy walks, in its unit; None where no norm is at hand.
 
     Speed and cadence: mean -+ 2 SD of adults of 50 (`norms`, both sexes). A joint: the range of the mean curve of
     a gait cycle, -+ 2 SD of a place on it.
     """
-    norm = {"cadence": norms.cadence_steps_min, "speed": norms.walking_speed_m_s}.get(name)
-    if norm is not None:
-        of = norm(50, "")
-        return of.mean - 2 * of.sd, of.mean + 2 * of.sd
+    if name in _NORMS:
+        norm = _NORMS[name](50, "")
+        return norm.mean - 2 * norm.sd, norm.mean + 2 * norm.sd
     joint = FACTS[name].joint
     band = norms.gait_band(joint) if joint else None
     if band is None:
@@ -118,3 +120,10 @@ def usual(name: str) -> tuple[float, float] | None:
     mean, sd = band
     spread = 2 * float(sd.mean())
     return float(np.ptp(mean)) - spread, float(np.ptp(mean)) + spread
+
+
+def normal_range_source(name: str) -> norms.Source | None:
+    """Source of the norm behind `usual`; None where no norm is at hand."""
+    if name in _NORMS:
+        return _NORMS[name](50, "").source
+    return norms.CURVES if usual(name) is not None else None

@@ -130,6 +130,8 @@ def band(axes: Axes, joint: str) -> None:
         mean, sd = norm
         axes.fill_between(gait.CYCLE, mean - sd, mean + sd, color=BAND, alpha=0.7, linewidth=0)
         axes.plot(gait.CYCLE, mean, color="#718096", linewidth=1, linestyle="--")
+        if not norms.CURVES.verified:
+            axes.text(0.99, 0.02, "norm unverified", transform=axes.transAxes, ha="right", color="#718096")
 
 
 def _curves(

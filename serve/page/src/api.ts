@@ -94,6 +94,8 @@ export interface Fact {
   measured: number | null;
   agrees: boolean;
   usual: [number, number] | null;
+  normal_range_source: string | null;
+  normal_range_verified: boolean | null;
 }
 
 export interface Answers {

@@ -280,11 +280,18 @@ function factTable(facts: Fact[]): HTMLElement {
   const head = table.createTHead().insertRow();
   for (const title of ["", "stated", "measured", "usual walk"]) head.append(make("th", "", title));
   const body = table.createTBody();
-  for (const { name, unit, stated, measured, agrees, usual } of facts) {
+  for (const { name, unit, stated, measured, agrees, usual, normal_range_source, normal_range_verified } of facts) {
     const row = body.insertRow();
     if (!agrees) row.className = "off";
     const between = usual ? usual.map((edge) => Number(edge.toPrecision(3))).join("–") : "";
-    for (const cell of [`${name}${unit ? `, ${unit}` : ""}`, stated, measured ?? "–", between]) row.append(make("td", "", String(cell)));
+    for (const cell of [`${name}${unit ? `, ${unit}` : ""}`, stated, measured ?? "–"]) row.append(make("td", "", String(cell)));
+    const unverified = usual !== null && normal_range_verified === false;
+    const norm = make("td", "", unverified ? `${between}*` : between);
+    norm.title = normal_range_source ?? "";
+    row.append(norm);
+  }
+  if (facts.some((fact) => fact.normal_range_verified === false)) {
+    table.createCaption().textContent = "* unverified: quoted from memory of the printed table";
   }
   return table;
 }
