@@ -18,7 +18,6 @@ TESTS = Path(__file__).parent
 _FOLDERS = [str(TESTS), *sorted(str(folder) for folder in TESTS.iterdir() if folder.is_dir())]
 os.environ["PYTHONPATH"] = os.pathsep.join([*_FOLDERS, os.environ.get("PYTHONPATH", "")])
 ROOT = Path(__file__).parents[1]
-REAL = Path(__file__).parents[2] / "shared" / "data"
 # Appended: platform/ must not come before the standard library's module of that name.
 sys.path += [*_FOLDERS[1:], str(ROOT)]
 

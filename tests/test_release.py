@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import biomechgpt
+import real_recordings
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -93,3 +94,21 @@ def test_hooks_run_installed_tools_without_a_network():
         "toml",
         "large-files",
     } <= hooks.keys()
+
+
+def test_every_file_of_the_test_data_has_its_licence_beside_it_and_is_small():
+    readme = (real_recordings.DATA / "README.md").read_text()
+    files = [
+        path for path in real_recordings.DATA.rglob("*") if path.suffix in (".mot", ".json", ".xml", ".yaml")
+    ]
+    assert len(files) == 9
+    for path in files:
+        assert list(path.parent.glob("LICENSE*")), path
+        assert path.stat().st_size < 300_000, path
+        assert path.name in readme or "Ray{Cluster,Job,Service}.v1.schema.json" in readme, path
+    ids = {parameter.id for parameter in real_recordings.rows()}
+    shipped = {
+        path.relative_to(real_recordings.SHIPPED).as_posix() for path in files if path.suffix == ".mot"
+    }
+    assert len(shipped) == 3
+    assert shipped <= ids

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+import real_recordings
 from biomechgpt.cohort import CohortSettings, make_cohort, read_table
 from biomechgpt.cohort.build import _parts, pack
 from biomechgpt.cohort.folder import open_folder
@@ -18,7 +19,6 @@ from biomechgpt.core import artifact, settings, storage
 from biomechgpt.core.settings import InputError
 from biomechgpt.motion.resampling import resample
 from biomechgpt.motion.trial import from_row, schema
-from conftest import REAL
 from opensim_files import mot, walk
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "cohort"
@@ -170,9 +170,16 @@ def test_too_much_is_wrong(ray_cluster, tmp_path):
 
 @pytest.mark.cluster
 def test_real_recordings_become_a_cohort(ray_cluster, tmp_path):
-    if not (REAL / "annotations.csv").exists():
-        pytest.skip(f"no real recordings: {REAL} is absent")
-    card = made_from(REAL, tmp_path).read_json("cohort.json")
+    shipped = made_from(real_recordings.SHIPPED, tmp_path, readers={"missing_joints": "neutral"})
+    card = shipped.read_json("cohort.json")
+    assert (card["trials"], card["quarantined"], shipped.data) == (3, [], "recorded")
+    assert card["annotations"] == {"activity": "text"}
+
+
+@pytest.mark.cluster
+def test_further_real_recordings_become_a_cohort(ray_cluster, tmp_path):
+    real_recordings.path_of("opensim/addbiomechanics/walking1.mot")
+    card = made_from(real_recordings.SHARED, tmp_path).read_json("cohort.json")
     assert (card["trials"], len(card["quarantined"])) == (19, 2)
     assert card["annotations"] == {"activity": "text"}
     assert all("missing arm_flex_r" in item["reason"] for item in card["quarantined"])

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+import real_recordings
 from biomechgpt.cohort.folder import Folder, open_folder
 from biomechgpt.core.settings import InputError
-from conftest import REAL
 from opensim_files import mot, walk
 
 METADATA = "height_m: 1.78\nmass_kg: 72.0\nopenSimModel: LaiUhlrich2022\nsex: m\n"
@@ -51,13 +51,12 @@ def test_opencap_sessions_need_no_table(tmp_path):
 
 
 def test_real_metadata_of_a_session(tmp_path):
-    source = REAL / "opensim" / "opencap-to-nwb"
-    if not source.exists():
-        pytest.skip(f"no real recordings: {source} is absent")
+    metadata = real_recordings.SHIPPED / "opensim" / "opencap-to-nwb" / "metadata.yaml"
+    walk = real_recordings.path_of("opensim/opencap-processing/walking1_videoAndMocap.mot")
     inside = tmp_path / "S" / "OpenSimData" / "Kinematics"
     inside.mkdir(parents=True)
-    (inside / "Squats_0.mot").write_bytes((source / "Squats_0.mot").read_bytes())
-    (tmp_path / "S" / "sessionMetadata.yaml").write_bytes((source / "metadata.yaml").read_bytes())
+    (inside / walk.name).write_bytes(walk.read_bytes())
+    (tmp_path / "S" / "sessionMetadata.yaml").write_bytes(metadata.read_bytes())
     (row,) = open_folder(str(tmp_path)).rows
     assert row.participant == "S"
     assert row.annotations == {"height_m": 1.78, "mass_kg": 72.0, "sex": "male"}

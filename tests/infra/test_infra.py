@@ -6,16 +6,17 @@ import re
 import typing
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 from pydantic import BaseModel
 
-from conftest import REAL
+import real_recordings
 
 ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra"
 KINDS = {"raycluster": "RayCluster", "rayjob": "RayJob", "rayservice": "RayService"}
-SCHEMAS = REAL.parent / "kuberay"
+SCHEMAS = real_recordings.DATA / "kuberay"
 
 
 def manifest(name):
@@ -47,7 +48,7 @@ def walk(value):
         yield from walk(part)
 
 
-# --- KubeRay's schemas, where they are at hand
+# --- KubeRay's schemas
 
 
 def closed(schema):
@@ -74,10 +75,7 @@ def closed(schema):
 
 @pytest.fixture(scope="module")
 def problems():
-    """What KubeRay's schema has against a manifest, as lines; skips where the schemas are not there."""
-    jsonschema = pytest.importorskip("jsonschema")
-    if not SCHEMAS.is_dir():
-        pytest.skip("KubeRay's schemas are not on this machine")
+    """A function that lists what KubeRay's schema finds wrong with a manifest, a line each."""
     validators = {}
 
     def find(document):
@@ -120,7 +118,7 @@ def test_kuberay_schema_refuses_a_misspelt_field(name, problems):
         assert any(path[-1] in line for line in problems(misspelt(path))), path
 
 
-# --- Without them
+# --- Without the schemas
 
 
 @pytest.mark.parametrize("name", KINDS)

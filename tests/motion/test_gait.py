@@ -1,6 +1,5 @@
 """Gait measures: of walks whose cadence and speed are known, simulated ones and real ones."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+import real_recordings
 from biomechgpt import simulator
 from biomechgpt.cohort import CohortSettings
 from biomechgpt.core import settings
@@ -16,7 +16,6 @@ from biomechgpt.motion import gait, norms
 from biomechgpt.motion.resampling import resample
 from biomechgpt.motion.skeleton import INDEX, mirror
 from biomechgpt.recordings import readers
-from conftest import REAL
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "cohort"
 RATE = 30.0
@@ -133,18 +132,13 @@ def test_simulated_walkways_measure_what_is_annotated_of_them():
     assert abs(np.mean(by_legs - speed)) < 0.1
 
 
-def test_real_walks_are_ones_that_a_person_would_believe():
-    if not (REAL / "annotations.csv").exists():
-        pytest.skip(f"no real recordings: {REAL} is absent")
-    how = readers.ReaderSettings(missing_joints="neutral")
-    with (REAL / "annotations.csv").open() as table:
-        walks = [row["path"] for row in csv.DictReader(table) if row["activity"] == "overground walking"]
-    assert len(walks) == 10
-    for path in walks:
-        recording = readers.read(str(REAL / path), how, path)
-        angles, pelvis = resample(recording.time_s, recording.angles_rad, recording.pelvis, RATE)
-        found = gait.measure(angles, pelvis, RATE)
-        assert 80 < found.cadence_steps_min < 125, path
-        assert 0.8 < found.speed_m_s < 1.5, path
-        if found.travels:
-            assert found.speed_legs_m_s == pytest.approx(found.speed_pelvis_m_s, rel=0.2), path
+@pytest.mark.parametrize("row", real_recordings.rows("overground walking"))
+def test_real_walks_are_ones_that_a_person_would_believe(row):
+    settings = readers.ReaderSettings(missing_joints="neutral")
+    recording = readers.read(str(real_recordings.path_of(row["path"])), settings)
+    angles, pelvis = resample(recording.time_s, recording.angles_rad, recording.pelvis, RATE)
+    found = gait.measure(angles, pelvis, RATE)
+    assert 80 < found.cadence_steps_min < 125
+    assert 0.8 < found.speed_m_s < 1.5
+    if found.travels:
+        assert found.speed_legs_m_s == pytest.approx(found.speed_pelvis_m_s, rel=0.2)

@@ -1,6 +1,5 @@
 """The stick figure: every angle moves it as its sign says, mirrors agree, real people walk on the ground."""
 
-import csv
 from xml.etree import ElementTree
 
 import numpy as np
@@ -9,22 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+import real_recordings
 from biomechgpt.motion.kinematics import _SEGMENTS, BONES, HEIGHT_M, POINTS, points_m
 from biomechgpt.motion.resampling import resample
 from biomechgpt.motion.skeleton import HIGH_RAD, INDEX, LOW_RAD, mirror
 from biomechgpt.recordings import readers
 from biomechgpt.recordings.readers import ReaderSettings
 from biomechgpt.simulator import SimulatorSettings, participants, trials
-from conftest import REAL
 
 AT = {name: i for i, name in enumerate(POINTS)}
 X, Y, Z = range(3)
 FEET = [AT[f"{name}_{side}"] for name in ("heel", "ball", "toe") for side in "rl"]
 BALLS = [AT["ball_r"], AT["ball_l"]]
 RATE = 30.0
-TABLE = REAL / "annotations.csv"
-REAL_ROWS = list(csv.DictReader(TABLE.open())) if TABLE.exists() else []
-WALKS = [row["path"] for row in REAL_ROWS if row["activity"] == "overground walking"] or [None]
 
 
 def rest(frames: int = 1) -> np.ndarray:
@@ -124,10 +120,7 @@ def test_hip_turns_about_z_then_x_then_y():
 
 
 def test_axes_and_their_order_are_the_models():
-    path = REAL / "mujoco" / "humanoid_torque.xml"
-    if not path.exists():
-        pytest.skip(f"no MuJoCo model: {path} is absent")
-    model = ElementTree.parse(path)
+    model = ElementTree.parse(real_recordings.DATA / "mujoco" / "humanoid_torque.xml")
     bodies = [[joint.attrib for joint in body.findall("joint")] for body in model.iter("body")]
     theirs = {hinge["name"]: np.fromstring(hinge["axis"], sep=" ") for hinges in bodies for hinge in hinges}
     ours = {joint: axis for segment in _SEGMENTS for joint, axis in segment.hinges}
@@ -236,11 +229,10 @@ def slip(points: np.ndarray) -> float:
     return float(np.median(speed[np.arange(len(speed)), lower]))
 
 
-@pytest.mark.parametrize("path", WALKS)
-def test_real_people_walk_on_the_ground(path):
-    if path is None:
-        pytest.skip(f"no real recordings: {TABLE} is absent")
-    recording = readers.read(str(REAL / path), ReaderSettings(missing_joints="neutral"))
+@pytest.mark.parametrize("row", real_recordings.rows("overground walking"))
+def test_real_people_walk_on_the_ground(row):
+    path = real_recordings.path_of(row["path"])
+    recording = readers.read(str(path), ReaderSettings(missing_joints="neutral"))
     angles, pelvis = resample(recording.time_s, recording.angles_rad, recording.pelvis, RATE)
     points = points_m(angles, pelvis)
     walks_on_the_ground(points)

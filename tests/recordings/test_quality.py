@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import real_recordings
 from biomechgpt import simulator
 from biomechgpt.core.settings import InputError
 from biomechgpt.motion.skeleton import INDEX, NAMES, TRACKED
 from biomechgpt.recordings import load, quality, readers
 from biomechgpt.recordings.quality import QualitySettings, find_duplicates, find_problems
 from biomechgpt.recordings.readers import ReaderSettings, Recording
-from conftest import REAL
 from opensim_files import mot, walk
 
 DEFAULTS = QualitySettings()
@@ -226,27 +226,25 @@ def test_simulated_movements_are_clean():
             assert find_problems(recording, DEFAULTS) == [], (person.condition, trial.annotations["activity"])
 
 
-def real_files():
-    return sorted([*REAL.rglob("*.mot"), *REAL.rglob("*.npz")])
+@pytest.mark.parametrize("row", real_recordings.rows())
+def test_real_recordings_are_clean(row):
+    recording = readers.read(
+        str(real_recordings.path_of(row["path"])), ReaderSettings(missing_joints="neutral")
+    )
+    assert find_problems(recording, DEFAULTS) == []
 
 
-def test_real_recordings_are_clean():
-    if not real_files():
-        pytest.skip(f"no real recordings: {REAL} is absent")
-    for path in real_files():
-        recording = readers.read(str(path), ReaderSettings(missing_joints="neutral"))
-        assert find_problems(recording, DEFAULTS) == [], path.name
-
-
-def test_swapped_arms_are_found_in_real_walks():
-    walks = [
-        path for path in real_files() if path.name in ("walkingTS1.mot", "02-constspeed_full_humanoid.npz")
-    ]
-    if not walks:
-        pytest.skip(f"no real recordings: {REAL} is absent")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "opensim/nimblephysics/HamnerMultipleTrials__run200_ik.mot",
+        "opensim/addbiomechanics/walkingTS1.mot",
+        "mujoco/02-constspeed_full_humanoid.npz",
+    ],
+)
+def test_swapped_arms_are_found_in_real_movements(name):
     arms = [INDEX["arm_flex_r"], INDEX["arm_flex_l"]]
-    for path in walks:
-        recording = readers.read(str(path), ReaderSettings())
-        swapped = changed(lambda a: a.__setitem__((..., arms), a[:, arms[::-1]]), recording)
-        if recording.time_s[-1] - recording.time_s[0] >= 1:
-            assert kinds(swapped) == ["mislabelled side"], path.name
+    recording = readers.read(str(real_recordings.path_of(name)), ReaderSettings())
+    swapped = changed(lambda a: a.__setitem__((..., arms), a[:, arms[::-1]]), recording)
+    if recording.time_s[-1] - recording.time_s[0] >= 1:
+        assert kinds(swapped) == ["mislabelled side"]

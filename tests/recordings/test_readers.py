@@ -1,6 +1,5 @@
 """Readers: real files read the way people move, and every way a file can be written or be wrong."""
 
-import csv
 import io
 from contextlib import suppress
 
@@ -13,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+import real_recordings
 from biomechgpt.cohort import CohortSettings, build, make_cohort, read_table
 from biomechgpt.core.settings import InputError, load
 from biomechgpt.motion.skeleton import INDEX, NAMES, NECK, TRACKED
@@ -20,20 +20,16 @@ from biomechgpt.motion.trial import from_row
 from biomechgpt.recordings import readers
 from biomechgpt.recordings.readers import ReaderSettings, c3d
 from biomechgpt.recordings.readers.joint_map import PLACES, load_maps
-from conftest import REAL, ROOT
+from conftest import ROOT
 from opensim_files import HEADER, PELVIS, in_radians, mot, walk
 
 KNEES = [INDEX["knee_angle_r"], INDEX["knee_angle_l"]]
 STRICT, NEUTRAL = ReaderSettings(), ReaderSettings(missing_joints="neutral")
-TABLE = REAL / "annotations.csv"
-REAL_ROWS = list(csv.DictReader(TABLE.open())) if TABLE.exists() else [None]
 
 
-@pytest.mark.parametrize("row", REAL_ROWS, ids=lambda row: row["path"] if row else "absent")
+@pytest.mark.parametrize("row", real_recordings.rows())
 def test_real_files(row):
-    if row is None:
-        pytest.skip(f"no real recordings: {TABLE} is absent")
-    recording = readers.read(str(REAL / row["path"]), NEUTRAL)
+    recording = readers.read(str(real_recordings.path_of(row["path"])), NEUTRAL)
     assert recording.angles_rad.shape == (len(recording.time_s), 34)
     np.testing.assert_allclose(np.linalg.norm(recording.pelvis[:, 3:], axis=1), 1, atol=1e-9)
     knees = np.degrees(recording.angles_rad[:, KNEES])
@@ -46,9 +42,7 @@ def test_real_files(row):
 
 
 def test_real_files_without_arms_name_what_is_missing():
-    path = REAL / "opensim" / "opensim-core" / "std_subject01_walk1_ik.mot"
-    if not path.exists():
-        pytest.skip(f"no real recordings: {path} is absent")
+    path = real_recordings.path_of("opensim/opensim-core/std_subject01_walk1_ik.mot")
     with pytest.raises(InputError, match=r"missing arm_flex_r, .*elbow_flex_l \(missing_joints: neutral"):
         readers.read(str(path), STRICT)
     mask = readers.read(str(path), NEUTRAL).joint_mask
@@ -58,9 +52,9 @@ def test_real_files_without_arms_name_what_is_missing():
 
 
 def test_real_full_and_reduced_humanoid_are_the_same_walk():
-    paths = [REAL / "mujoco" / f"02-constspeed_{kind}_humanoid.npz" for kind in ("full", "reduced")]
-    if not paths[0].exists():
-        pytest.skip(f"no real recordings: {paths[0]} is absent")
+    paths = [
+        real_recordings.path_of(f"mujoco/02-constspeed_{kind}_humanoid.npz") for kind in ("full", "reduced")
+    ]
     full, reduced = (readers.read(str(path), STRICT) for path in paths)
     assert (full.knee_flexion, reduced.knee_flexion) == ("positive", "negative")
     legs = [i for i, name in enumerate(NAMES) if name.startswith(("hip", "knee", "ankle"))]

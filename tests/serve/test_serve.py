@@ -12,11 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+import real_recordings
 from biomechgpt.core.settings import InputError
 from biomechgpt.motion import norms
 from biomechgpt.questions.tasks import load_tasks
 from biomechgpt.recordings.readers import SUFFIXES
-from conftest import REAL, ROOT
+from conftest import ROOT
 from serve import app as application
 from serve import examples, schema
 from serve.guard import ApiError, Guard
@@ -325,16 +326,22 @@ def test_requests_at_once_get_the_answers_they_get_alone(client, url, walk):
         assert list(pool.map(ask, questions)) == alone
 
 
-@pytest.mark.skipif(not REAL.exists(), reason=f"no real recordings: {REAL} is absent")
-def test_real_recordings_of_every_format(client):
-    for path in (
+@pytest.mark.parametrize(
+    "name",
+    [
         "opensim/opencap-processing/walking1_videoAndMocap.mot",
+        "opensim/nimblephysics/HamnerMultipleTrials__run200_ik.mot",
         "mujoco/02-constspeed_reduced_humanoid.npz",
-    ):
-        file = REAL / path
-        made = client.post("/v1/motions", files={"recording": (file.name, file.read_bytes())})
-        assert made.status_code == 200, made.text
-    bare = REAL / "opensim/opensim-core/std_subject01_walk1_ik.mot"
+    ],
+)
+def test_real_recordings_of_every_format(client, name):
+    file = real_recordings.path_of(name)
+    made = client.post("/v1/motions", files={"recording": (file.name, file.read_bytes())})
+    assert made.status_code == 200, made.text
+
+
+def test_a_real_recording_without_arms_is_refused_and_names_what_is_missing(client):
+    bare = real_recordings.path_of("opensim/opensim-core/std_subject01_walk1_ik.mot")
     refused = client.post("/v1/motions", files={"recording": (bare.name, bare.read_bytes())})
     assert refused.status_code == 422
     assert "missing arm_flex_r" in refused.json()["error"]["message"]
