@@ -22,7 +22,7 @@ from biomechgpt.answering.explain import (
     without_joints,
     without_tokens,
 )
-from biomechgpt.cohort.shards import read_shard
+from biomechgpt.cohort import Cohort
 from biomechgpt.core import artifact, storage
 from biomechgpt.motion.skeleton import INDEX
 from biomechgpt.questions.dataset import read_questions
@@ -34,13 +34,8 @@ TIMES = 5
 
 def movements(bundle, wanted):
     """{trial: (angles, joint mask)} of a bundle's cohort."""
-    source = bundle.input("tokens").input("cohort").path("trials")
-    found = {}
-    for shard in storage.list_files(source):
-        for trial in read_shard(storage.join(source, shard)):
-            if trial.trial in wanted:
-                found[trial.trial] = (trial.angles_rad, trial.joint_mask)
-    return found
+    cohort = Cohort(bundle.input("tokens").input("cohort"))
+    return {t.trial: (t.angles_rad, t.joint_mask) for t in cohort.trials(names=wanted)}
 
 
 def most(weights, count, number):

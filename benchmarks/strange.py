@@ -15,10 +15,11 @@ import json
 from typing import Any
 
 import numpy as np
-import pyarrow.dataset
+import pyarrow.compute as pc
 from sklearn.metrics import roc_auc_score
 
 from biomechgpt.answering.answerer import Answerer
+from biomechgpt.cohort import Cohort
 from biomechgpt.core import artifact, storage
 from biomechgpt.language import network
 from biomechgpt.motion.skeleton import HIGH_RAD, INDEX, LOW_RAD, N_JOINTS, NAMES
@@ -107,10 +108,8 @@ def main() -> None:
 
 def movements(cohort: artifact.Artifact, most: int) -> list[Movement]:
     """Angles of held-out trials."""
-    fs, path = storage.arrow_filesystem(cohort.path("trials"))
-    trials = pyarrow.dataset.dataset(path, filesystem=fs, format="parquet")
-    table = trials.to_table(["trial", "angles_rad"], filter=pyarrow.dataset.field("split") == "test")
-    table = table.sort_by("trial")
+    table = Cohort(cohort).table(["trial", "split", "angles_rad"])
+    table = table.filter(pc.field("split") == "test").sort_by("trial")
     some = table.take(list(range(0, len(table), max(len(table) // most, 1)))[:most])
     return [row.values.to_numpy().reshape(-1, len(NAMES)) for row in some["angles_rad"]]
 

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from biomechgpt.cohort import CohortInfo
 from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import load, override
@@ -193,7 +194,16 @@ def write_cohort(movements: list[np.ndarray], times: int, root: str) -> Artifact
             path = Path(storage.join(uri, "trials", f"part-{at // SHARD:05d}.parquet"))
             path.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(trial.table(trials, {}), path)
-        storage.write_json(storage.join(uri, "cohort.json"), {"annotations": {}, "frame_rate_hz": RATE_HZ})
+        frames = sum(len(movements[i]) for _, i in every)
+        info = CohortInfo(
+            annotations={},
+            frame_rate_hz=RATE_HZ,
+            participants={"train": len(every)},
+            trials=len(every),
+            hours=frames / RATE_HZ / 3600,
+            quarantined=[],
+        )
+        storage.write_json(storage.join(uri, "cohort.json"), info.model_dump(mode="json"))
         return {"trials": len(every)}
 
     return artifact.make("cohort", 1, {"times": times}, {}, build, root, data="synthetic")

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from sklearn.metrics import f1_score
 
-from biomechgpt.cohort import CohortSettings, make_cohort, read_table
+from biomechgpt.cohort import Cohort, CohortSettings, make_cohort
 from biomechgpt.core.settings import load, override
 from biomechgpt.evaluation.baselines import ROCKET_SEES, Trees, histograms, linear
 from biomechgpt.evaluation.minirocket import MiniRocket
@@ -131,7 +131,7 @@ def main() -> None:
             back = MotionTokenizer.load(tokenizer.uri).decode([np.asarray(one) for one in codes])
             rows[path.stem] |= {f"given back, {n}": f for n, f in rocket_f1(table, back, tasks).items()}
     if options.given_back:
-        table = read_table(cohort).sort_by("trial")
+        table = Cohort(cohort).table().sort_by("trial")
         angles = [
             row.values.to_numpy().reshape(-1, N_JOINTS).astype(np.float32) for row in table["angles_rad"]
         ]

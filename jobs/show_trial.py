@@ -2,15 +2,14 @@
 
 import numpy as np
 import pandas as pd
-import pyarrow.dataset
 from pydantic import Field
 
+from biomechgpt.cohort import Cohort
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.job import run_job
 from biomechgpt.core.settings import InputError, Settings
 from biomechgpt.motion import plots
 from biomechgpt.motion.resampling import resample
-from biomechgpt.motion.trial import from_row
 from biomechgpt.recordings import readers
 from biomechgpt.recordings.readers import ReaderSettings
 
@@ -48,13 +47,10 @@ def _of_file(settings: Job, uri: str) -> bytes:
 def _of_cohort(settings: Job) -> bytes:
     if settings.cohort is None or settings.trial is None:
         raise InputError("show_trial: expected `recording`, or `cohort` with `trial`, found neither")
-    cohort = artifact.load(settings.cohort, "cohort")
-    fs, path = storage.arrow_filesystem(cohort.path("trials"))
-    shards = pyarrow.dataset.dataset(path, filesystem=fs, format="parquet")
-    rows = shards.to_table(filter=pyarrow.dataset.field("trial") == settings.trial).to_pylist()
-    if not rows:
+    cohort = Cohort(artifact.load(settings.cohort, "cohort"))
+    t = next(cohort.trials(names=[settings.trial]), None)
+    if t is None:
         raise InputError(f"{settings.cohort}: expected a trial {settings.trial!r}, found none of that name")
-    t = from_row(rows[0])
     known = [f"{name} {value}" for name, value in t.annotations.items() if value is not None]
     return plots.trial_png(
         t.angles_rad,

@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import real_recordings
-from biomechgpt.cohort import CohortSettings, make_cohort, read_table
+from biomechgpt.cohort import Cohort, CohortSettings, make_cohort
 from biomechgpt.cohort.build import _parts, pack
 from biomechgpt.cohort.folder import open_folder
 from biomechgpt.cohort.splits import SPLITS, SplitSettings, assign
@@ -37,7 +37,7 @@ def tiny(ray_cluster, tmp_path_factory):
 
 @pytest.mark.cluster
 def test_a_simulated_cohort(tiny):
-    card, table = tiny.read_json("cohort.json"), read_table(tiny)
+    card, table = tiny.read_json("cohort.json"), Cohort(tiny).table()
     assert tiny.kind == "cohort"
     assert tiny.data == "synthetic"
     assert table.schema.equals(schema(card["annotations"]))
@@ -54,7 +54,7 @@ def test_a_simulated_cohort(tiny):
 
 @pytest.mark.cluster
 def test_latent_traits_lie_beside_the_cohort_not_in_it(tiny):
-    latent, table = pq.read_table(tiny.path("latent.parquet")), read_table(tiny)
+    latent, table = pq.read_table(tiny.path("latent.parquet")), Cohort(tiny).table()
     assert set(latent["participant"].to_pylist()) == set(table["participant"].to_pylist())
     assert {"severity", "unsteady", "fell"} <= set(latent.column_names)
     assert set(latent.column_names) & set(table.column_names) == {"participant"}
@@ -84,9 +84,9 @@ def test_the_same_settings_give_the_same_bytes_and_another_seed_others(tiny, tmp
 
 @pytest.mark.cluster
 def test_reading_some_columns(tiny):
-    assert read_table(tiny, ["split", "trial"]).column_names == ["split", "trial"]
+    assert Cohort(tiny).table(["split", "trial"]).column_names == ["split", "trial"]
     with pytest.raises(pa.ArrowInvalid, match="nonsense"):
-        read_table(tiny, ["nonsense"])
+        Cohort(tiny).table(["nonsense"])
 
 
 def folder_of(path: Path, participants: int = 4, trials: int = 2, at: str = "p") -> Path:
@@ -117,7 +117,7 @@ def test_a_folder_of_recordings(ray_cluster, tmp_path):
     (folder / "stray.MOT").write_text(mot(walk()))
     (folder / "notes.txt").write_text("no recording")
     cohort = made_from(folder, tmp_path)
-    card, table = cohort.read_json("cohort.json"), read_table(cohort)
+    card, table = cohort.read_json("cohort.json"), Cohort(cohort).table()
     assert cohort.data == "recorded"
     assert card["annotations"] == {"activity": "text", "walking_speed": "number", "site": "text"}
     assert card["trials"] == 7
@@ -241,7 +241,7 @@ def test_each_fault_is_quarantined_with_its_reason(ray_cluster, faulty, tmp_path
 
 @pytest.mark.cluster
 def test_gaps_are_interpolated_where_asked_and_the_row_says_so(ray_cluster, faulty, tmp_path):
-    table = read_table(made_from(faulty, tmp_path, quality={"interpolate_gaps_s": 0.15}))
+    table = Cohort(made_from(faulty, tmp_path, quality={"interpolate_gaps_s": 0.15})).table()
     said = dict(zip(table["trial"].to_pylist(), table["repaired"].to_pylist(), strict=True))
     assert len(said) == 9
     assert said.pop("jump.mot") == "1 gap interpolated, longest 0.12 s"
@@ -276,8 +276,8 @@ def test_the_split_is_stored_and_can_be_designated(ray_cluster, tmp_path):
     assert stored["method"] == "designated"
     assert stored["participants"]["person 1"] == "test"
     assert sorted(stored["participants"].values()) == ["test", "train", "train", "validation"]
-    assert cohort.read_json("cohort.json")["annotations"].keys() == {"activity", "walking_speed", "site"}
-    rows = read_table(cohort, ["participant", "split"]).to_pylist()
+    assert Cohort(cohort).info.annotations.keys() == {"activity", "walking_speed", "site"}
+    rows = Cohort(cohort).table(["participant", "split"]).to_pylist()
     assert {row["participant"]: row["split"] for row in rows} == stored["participants"]
 
 
@@ -301,7 +301,7 @@ def pair(ray_cluster, tmp_path_factory):
     table = second / "annotations.csv"
     table.write_text(table.read_text().replace("ward", "home").replace("walking_speed", "score"))
     made = [made_from(first, root), made_from(second, root, splits={"seed": 1})]
-    splits = [part.read_json("splits.json")["participants"] for part in made]
+    splits = [Cohort(part).splits for part in made]
     assert splits[0] != splits[1]  # so that merging could let somebody cross
     return made
 
@@ -327,18 +327,18 @@ def test_nobody_crosses_when_cohorts_are_merged(pair, tmp_path_factory, seed, ap
             homes.setdefault(row["participant"], set()).add((name, row["split"]))
     assert len(homes) == (8 if apart else 4)
     assert all(len(places) == 1 for places in homes.values())
-    stored = merged.read_json("splits.json")["participants"]
+    stored = Cohort(merged).splits
     assert {who: split for who, places in homes.items() for _, split in places} == stored
 
 
 @pytest.mark.cluster
 def test_a_merged_cohort_has_every_trial_as_it_was(pair, tmp_path):
     merged = make_cohort(CohortSettings(cohorts=[part.uri for part in pair]), str(tmp_path))
-    known = merged.read_json("cohort.json")["annotations"]
+    known = Cohort(merged).info.annotations
     assert known == {"activity": "text", "walking_speed": "number", "site": "text", "score": "number"}
-    rows = {row["trial"]: row for row in read_table(merged).to_pylist()}
+    rows = {row["trial"]: row for row in Cohort(merged).table().to_pylist()}
     for part in pair:
-        for row in read_table(part).to_pylist():
+        for row in Cohort(part).table().to_pylist():
             mine = rows[row["trial"]]
             assert {k: v for k, v in mine.items() if k in row and k != "split"} == {
                 k: v for k, v in row.items() if k != "split"
@@ -371,7 +371,7 @@ def test_cohorts_that_do_not_go_together(pair, tiny, tmp_path):
     both = [made_from(folder, tmp_path).uri, tiny.uri]
     mixed = make_cohort(CohortSettings(cohorts=both), str(tmp_path))
     assert mixed.data == "synthetic and recorded"
-    assert set(read_table(mixed, ["data"])["data"].to_pylist()) == {"synthetic", "recorded"}
+    assert set(Cohort(mixed).table(["data"])["data"].to_pylist()) == {"synthetic", "recorded"}
     with pytest.raises(InputError, match="is none of the cohorts"):
         settings.validate(CohortSettings, {"cohorts": uris, "prefix": {"elsewhere": "x"}}, "here")
 

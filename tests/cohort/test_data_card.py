@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from biomechgpt import simulator
-from biomechgpt.cohort import CohortSettings, data_card, make_cohort, read_table
+from biomechgpt.cohort import Cohort, CohortSettings, data_card, make_cohort
 from biomechgpt.core import settings, storage
 from biomechgpt.core.settings import InputError
 from biomechgpt.motion import norms, plots
@@ -150,9 +150,9 @@ def test_a_cohort_has_its_card(ray_cluster, tmp_path):
     cohort = make_cohort(CohortSettings(simulator=SOME, shard_trials=20), str(tmp_path))
     assert len(storage.list_files(cohort.path("trials"))) > 3
     found = cohort.read_json(data_card.JSON)
-    rows = read_table(cohort).to_pylist()
+    rows = Cohort(cohort).table().to_pylist()
     names = {row["participant"]: row["split"] for row in rows}
-    columns = cohort.read_json("cohort.json")["annotations"]
+    columns = Cohort(cohort).info.annotations
     assert found == json.loads(json.dumps(summary(data_card.tally(map(from_row, rows), columns))))
     assert found["participants"] == len(names)
     of_cohort = show_trial(cohort=cohort.uri, trial=rows[5]["trial"], output=str(tmp_path / "trial.png"))

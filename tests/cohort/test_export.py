@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from biomechgpt.cohort import CohortSettings, make_cohort, read_table
+from biomechgpt.cohort import Cohort, CohortSettings, make_cohort
 from biomechgpt.cohort.export import export_mot
 from biomechgpt.core.settings import InputError
 from biomechgpt.motion.skeleton import INDEX, NAMES
@@ -37,7 +37,7 @@ def people(folder):
 
 
 def trials(cohort):
-    return {row["trial"]: from_row(row) for row in read_table(cohort).to_pylist()}
+    return {row["trial"]: from_row(row) for row in Cohort(cohort).table().to_pylist()}
 
 
 @pytest.mark.cluster
@@ -51,8 +51,8 @@ def test_a_cohort_of_the_export_is_the_same_cohort(ray_cluster, tmp_path):
     assert export.kind == "recordings"
     assert export_mot(first, str(tmp_path)) == export
     again = make_cohort(CohortSettings(recordings=export.uri, readers=how, shard_trials=1), str(tmp_path))
-    assert again.read_json("cohort.json")["annotations"] == first.read_json("cohort.json")["annotations"]
-    assert again.read_json("cohort.json")["quarantined"] == []
+    assert Cohort(again).info.annotations == Cohort(first).info.annotations
+    assert Cohort(again).info.quarantined == []
     before, after = trials(first), trials(again)
     assert before.keys() == after.keys()
     for name, one in before.items():
@@ -79,7 +79,7 @@ def test_a_synthetic_cohort_stays_synthetic(ray_cluster, tmp_path):
     export = export_mot(make_cohort(how, str(tmp_path)), str(tmp_path))
     again = make_cohort(CohortSettings(recordings=export.uri), str(tmp_path))
     assert (export.data, again.data) == ("synthetic", "synthetic")
-    assert set(read_table(again)["data"].to_pylist()) == {"synthetic"}
+    assert set(Cohort(again).table()["data"].to_pylist()) == {"synthetic"}
 
 
 @pytest.mark.cluster

@@ -15,7 +15,7 @@ import ray
 import torch.distributed as dist
 from safetensors.numpy import load_file
 
-from biomechgpt.cohort import read_table
+from biomechgpt.cohort import Cohort
 from biomechgpt.core import storage
 from biomechgpt.core.settings import load, validate
 from biomechgpt.core.training import fit
@@ -87,7 +87,7 @@ def test_second_run_reuses_every_artifact(tiny):
 def test_tokens_are_those_of_each_trial_alone_and_nobody_crosses(tiny):
     cohort, tokens = tiny.made("cohort"), tiny.made("tokens")
     table = read_tokens(tokens).to_pylist()
-    rows = {row["trial"]: row for row in read_table(cohort).to_pylist()}
+    rows = {row["trial"]: row for row in Cohort(cohort).table().to_pylist()}
     assert len(table) == len(rows)
     tokenizer = MotionTokenizer.load(tiny.made("tokenizer").uri)
     for row in table[:6]:

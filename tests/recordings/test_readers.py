@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 import real_recordings
-from biomechgpt.cohort import CohortSettings, build, make_cohort, read_table
+from biomechgpt.cohort import Cohort, CohortSettings, build, make_cohort
 from biomechgpt.core.settings import InputError, load
 from biomechgpt.motion.skeleton import INDEX, NAMES, NECK, TRACKED
 from biomechgpt.motion.trial import from_row
@@ -716,8 +716,8 @@ def test_every_format_in_one_cohort(ray_cluster, tmp_path, monkeypatch):
         make_cohort(asked, str(tmp_path / "out"))
     monkeypatch.setattr(build, "find_duplicates", lambda contents: {})
     cohort = make_cohort(asked, str(tmp_path / "out"))
-    assert cohort.read_json("cohort.json")["quarantined"] == []
-    trials = {row["trial"]: from_row(row) for row in read_table(cohort).to_pylist()}
+    assert Cohort(cohort).info.quarantined == []
+    trials = {row["trial"]: from_row(row) for row in Cohort(cohort).table().to_pylist()}
     assert sorted(trials) == names
     for trial in trials.values():
         np.testing.assert_allclose(

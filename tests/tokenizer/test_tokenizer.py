@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from torch import multiprocessing
 
+from biomechgpt.cohort import CohortInfo
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.settings import InputError, validate
 from biomechgpt.motion.skeleton import N_JOINTS, PARTS, TRACKED
@@ -155,7 +156,15 @@ def cohort_of(root, movements, masks, split: str):
         ]  # fmt: skip
         Path(uri, "trials").mkdir(parents=True)
         parquet.write_table(table(trials, {"activity": "text"}), f"{uri}/trials/part-0.parquet")
-        storage.write_json(f"{uri}/cohort.json", {"annotations": {"activity": "text"}, "frame_rate_hz": 30.0})
+        info = CohortInfo(
+            annotations={"activity": "text"},
+            frame_rate_hz=30.0,
+            participants={split: len(trials)},
+            trials=len(trials),
+            hours=sum(t.duration_s for t in trials) / 3600,
+            quarantined=[],
+        )
+        storage.write_json(f"{uri}/cohort.json", info.model_dump(mode="json"))
         return {}
 
     return artifact.make("cohort", 1, {}, {}, build, str(root), data="synthetic")

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from ray.train import TrainingFailedError
 from safetensors.numpy import load_file
 
-from biomechgpt.cohort import CohortSettings, make_cohort, read_table
+from biomechgpt.cohort import Cohort, CohortSettings, make_cohort
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.settings import InputError, load, validate
 from biomechgpt.core.training import fit
@@ -147,7 +147,7 @@ def test_tokens_are_the_encoders_whatever_the_workers(cohort, one, root, tmp_pat
     assert made[0].figures == made[1].figures
     encoder = MotionTokenizer.load(tokenizer.uri)
     tokens = {row["trial"]: row["tokens"] for row in read_tokens(made[0]).to_pylist()}
-    trials = read_table(cohort).to_pylist()
+    trials = Cohort(cohort).table().to_pylist()
     assert made[0].figures["trials"] == len(trials) == len(tokens)
     for row in trials:
         angles = np.asarray(row["angles_rad"], np.float32).reshape(-1, N_JOINTS)

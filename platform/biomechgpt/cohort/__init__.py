@@ -22,6 +22,7 @@ build         all of it through Ray Data into shards
 export        a cohort back to OpenSim files
 """
 
-from biomechgpt.cohort.build import CohortSettings, make_cohort, read_table
+from biomechgpt.cohort.build import CohortSettings, make_cohort
+from biomechgpt.cohort.shards import Cohort, CohortInfo
 
-__all__ = ["CohortSettings", "make_cohort", "read_table"]
+__all__ = ["Cohort", "CohortInfo", "CohortSettings", "make_cohort"]

@@ -22,10 +22,11 @@ from biomechgpt import simulator
 from biomechgpt.cohort import annotations
 from biomechgpt.cohort.annotations import AnnotationMap, Row
 from biomechgpt.cohort.folder import ANNOTATIONS, Folder, labels, load_trial, open_folder
+from biomechgpt.cohort.shards import INFO, SPLITS_FILE, Cohort, CohortInfo, CohortSplits, Shard
 from biomechgpt.cohort.splits import SPLITS, SplitSettings, assign
 from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.core.artifact import Artifact
-from biomechgpt.core.settings import InputError, Settings, load
+from biomechgpt.core.settings import InputError, Settings, load, validate
 from biomechgpt.motion import trial
 from biomechgpt.motion.skeleton import N_JOINTS
 from biomechgpt.recordings.quality import QualitySettings, content_hash, find_duplicates
@@ -120,14 +121,6 @@ def make_cohort(settings: CohortSettings, root: str) -> Artifact:
 def _nature(natures: Iterable[str]) -> str:
     """`recorded`, `synthetic`, or `synthetic and recorded`."""
     return " and ".join(sorted(set(natures), reverse=True))
-
-
-def read_table(cohort: Artifact, columns: list[str] | None = None) -> pa.Table:
-    """All trials, in the order of the shards, with all columns or these. ArrowInvalid for one it lacks."""
-    fs, path = storage.arrow_filesystem(cohort.path("trials"))
-    names = storage.list_files(cohort.path("trials"))
-    tables = [pq.read_table(f"{path}/{name}", columns=columns, filesystem=fs) for name in names]
-    return pa.concat_tables(tables)
 
 
 def _simulate(settings: CohortSettings, uri: str) -> dict[str, Any]:
@@ -296,18 +289,18 @@ def _make_merged(settings: CohortSettings, root: str) -> Artifact:
 
 
 def _merge(settings: CohortSettings, parts: Mapping[str, Artifact], uri: str) -> dict[str, Any]:
-    cards = {where: part.read_json("cohort.json") for where, part in parts.items()}
-    rate_hz, columns = _agreed(cards)
+    cohorts = {where: Cohort(part) for where, part in parts.items()}
+    rate_hz, columns = _agreed({where: cohort.info for where, cohort in cohorts.items()})
     designated = settings.splits.method == "designated"
     shards = [
         {
             "designated": designated,
             "cohort": where,
-            "shard": part.path(f"trials/{name}"),
+            "shard": shard.uri,
             "prefix": settings.prefix.get(where, ""),
         }
-        for where, part in parts.items()
-        for name in storage.list_files(part.path("trials"))
+        for where, cohort in cohorts.items()
+        for shard in cohort.shards
     ]
     found = [pair for item in cluster.each(shards, _listed) for pair in pickle.loads(item["rows"])]
     rows = [row for row, _, _ in found]
@@ -352,15 +345,15 @@ def _merge(settings: CohortSettings, parts: Mapping[str, Artifact], uri: str) ->
     )
 
 
-def _agreed(cards: Mapping[str, dict[str, Any]]) -> tuple[float, dict[str, str]]:
+def _agreed(infos: Mapping[str, CohortInfo]) -> tuple[float, dict[str, str]]:
     """The frame rate and the annotations of cohorts that are to be one."""
-    rates = {where: card["frame_rate_hz"] for where, card in cards.items()}
+    rates = {where: info.frame_rate_hz for where, info in infos.items()}
     if len(set(rates.values())) > 1:
         found = ", ".join(f"{rate:g} Hz in {where}" for where, rate in rates.items())
         raise InputError(f"cohorts: expected one frame rate, found {found}")
     columns: dict[str, str] = {}
-    for where, card in cards.items():
-        for name, kind in card["annotations"].items():
+    for where, info in infos.items():
+        for name, kind in info.annotations.items():
             if columns.setdefault(name, kind) != kind:
                 raise InputError(
                     f"{where}: column {name!r}: expected {columns[name]} as in the cohorts before, found {kind}"
@@ -393,8 +386,7 @@ def _listed(item: dict[str, Any]) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def _shard(uri: str) -> pa.Table:
     """A shard, kept while a task takes one participant after another from it."""
-    fs, path = storage.arrow_filesystem(uri)
-    return pq.read_table(path, filesystem=fs)
+    return Shard(uri).table()
 
 
 def _renamed(shard: str, prefix: str, trials: list[str], columns: Mapping[str, str]) -> pa.Table:
@@ -453,24 +445,30 @@ def _write(
     for written in cluster.each(items, write):
         total.update(written)
     count = Counter(split.values())
-    card = {
-        "annotations": dict(columns),
-        "frame_rate_hz": rate_hz,
-        "participants": {name: count[name] for name in SPLITS},
-        "trials": total["trials"],
-        "hours": round(total["frames"] / rate_hz / 3600, 4),
-        "quarantined": quarantined,
-    }
-    how = settings.splits.decided(designated).model_dump(mode="json")
-    storage.write_json(storage.join(uri, "splits.json"), {**how, "participants": dict(sorted(split.items()))})
-    storage.write_json(storage.join(uri, "cohort.json"), card)
+    info = validate(
+        CohortInfo,
+        {
+            "annotations": dict(columns),
+            "frame_rate_hz": rate_hz,
+            "participants": {name: count[name] for name in SPLITS},
+            "trials": total["trials"],
+            "hours": round(total["frames"] / rate_hz / 3600, 4),
+            "quarantined": quarantined,
+        },
+        uri,
+    )
+    splits = CohortSplits(
+        **settings.splits.decided(designated).model_dump(), participants=dict(sorted(split.items()))
+    )
+    storage.write_json(storage.join(uri, SPLITS_FILE), splits.model_dump(mode="json"))
+    storage.write_json(storage.join(uri, INFO), info.model_dump(mode="json"))
     from biomechgpt.cohort import (
         data_card as page,  # draws: nothing that every reader of a cohort has to load
     )
 
     page.write(uri, columns, quarantined, data, rate_hz)
     keep = ("participants", "trials", "hours")
-    return {**{k: card[k] for k in keep}, "shards": total["shards"], "quarantined": len(quarantined)}
+    return {**info.model_dump(include=set(keep)), "shards": total["shards"], "quarantined": len(quarantined)}
 
 
 def pack(sizes: Mapping[str, int], most: int) -> list[list[str]]:

@@ -15,15 +15,15 @@ from typing import Any
 
 import jinja2
 import numpy as np
-import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
+from biomechgpt.cohort.shards import Shard, list_shards, map_shards
 from biomechgpt.cohort.splits import SPLITS
-from biomechgpt.core import cluster, storage
+from biomechgpt.core import storage
 from biomechgpt.motion import gait, norms, plots
 from biomechgpt.motion.outcome_measures import KINDS
 from biomechgpt.motion.skeleton import HIGH_RAD, JOINTS, LOW_RAD, N_JOINTS, NAMES
-from biomechgpt.motion.trial import FIXED, Trial, from_row
+from biomechgpt.motion.trial import FIXED, Trial
 
 JSON, HTML = "data_card.json", "data_card.html"
 
@@ -120,7 +120,7 @@ def write(
     data: `synthetic` or `recorded`.
     """
     total = Tally()
-    for tally in _tallies(storage.join(uri, "trials"), dict(columns)):
+    for tally in _tallies(uri, dict(columns)):
         total.add(tally)
     card = summarize(total, columns, quarantined, data, frame_rate_hz)
     storage.write_json(storage.join(uri, JSON), card)
@@ -128,16 +128,13 @@ def write(
     return card
 
 
-def _tallies(folder: str, columns: dict[str, str]) -> Iterable[Tally]:
-    """A tally a shard, each made by a Ray task."""
+def _tallies(uri: str, columns: dict[str, str]) -> Iterable[Tally]:
+    """A tally of each shard, each made by a Ray task."""
 
-    def of_shard(item: dict[str, Any]) -> dict[str, Any]:
-        fs, path = storage.arrow_filesystem(folder)
-        table = pq.read_table(f"{path}/{item['shard']}", filesystem=fs)
-        rows = (row for batch in table.to_batches(max_chunksize=8) for row in batch.to_pylist())
-        return {"tally": pickle.dumps(tally((from_row(row) for row in rows), columns))}
+    def tally_shard(shard: Shard) -> dict[str, Any]:
+        return {"tally": pickle.dumps(tally(shard.trials(), columns))}
 
-    for row in cluster.each(({"shard": name} for name in storage.list_files(folder)), of_shard):
+    for row in map_shards(list_shards(uri), tally_shard):
         yield pickle.loads(row["tally"])
 
 

@@ -12,10 +12,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from biomechgpt.cohort.folder import ANNOTATIONS
-from biomechgpt.core import artifact, cluster, storage
+from biomechgpt.cohort.shards import Cohort, Shard, map_shards
+from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError
 from biomechgpt.motion import trial
@@ -35,36 +35,27 @@ def export_mot(cohort: Artifact, root: str) -> Artifact:
 
 
 def _write(cohort: Artifact, uri: str) -> dict[str, Any]:
-    shards = storage.list_files(cohort.path("trials"))
+    shards = Cohort(cohort).shards
     # Before anything is written, and without the angles: names alone.
-    names = [name for shard in shards for name in _read(cohort, shard, ["trial"])["trial"].to_pylist()]
+    names = [name for shard in shards for name in shard.table(["trial"])["trial"].to_pylist()]
     twice = [path for path, count in Counter(_path(name) for name in names).items() if count > 1]
     if twice:
         raise InputError(f"{cohort.uri}: expected a file a trial, found several trials for {twice[0]!r}")
-    fs, path = storage.arrow_filesystem(cohort.path("trials"))
-    schema = pq.read_schema(f"{path}/{shards[0]}", filesystem=fs)
-    columns = [name for name in schema.names if name not in trial.FIXED.names]
+    columns = [name for name in shards[0].schema().names if name not in trial.FIXED.names]
 
-    def write(item: dict[str, Any]) -> dict[str, Any]:
-        return {"lines": _shard(cohort, item["shard"], uri, columns)}
+    def write(shard: Shard) -> dict[str, Any]:
+        return {"lines": _write_shard(shard, uri, columns)}
 
-    lines = [row["lines"] for row in cluster.each(({"shard": shard} for shard in shards), write)]
+    lines = [row["lines"] for row in map_shards(shards, write)]
     header = _line(["path", "participant", "source", "data", "split", *columns])
     storage.write_bytes(storage.join(uri, ANNOTATIONS), (header + "".join(lines)).encode())
     return {"trials": len(names)}
 
 
-def _read(cohort: Artifact, shard: str, columns: list[str] | None = None) -> Any:
-    fs, path = storage.arrow_filesystem(cohort.path("trials"))
-    return pq.read_table(f"{path}/{shard}", columns=columns, filesystem=fs)
-
-
-def _shard(cohort: Artifact, shard: str, uri: str, columns: list[str]) -> str:
+def _write_shard(shard: Shard, uri: str, columns: list[str]) -> str:
     """Write the files of one shard's trials; returns their lines of annotations.csv."""
     lines = []
-    table = _read(cohort, shard)
-    for i in range(table.num_rows):  # a row at a time: Python's numbers take ten times the room of Arrow's
-        made = trial.from_row(table.slice(i, 1).to_pylist()[0])
+    for made in shard.trials():
         text = opensim.write(
             np.arange(len(made.angles_rad)) / made.frame_rate_hz,
             made.angles_rad,

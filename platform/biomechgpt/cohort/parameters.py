@@ -5,8 +5,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from biomechgpt.cohort.shards import read_shard
-from biomechgpt.core import artifact, cluster, storage
+from biomechgpt.cohort.shards import Cohort, Shard
+from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.motion.parameters import FACTS, Facts, measure
 
@@ -17,11 +17,7 @@ def make_facts(cohort: Artifact, root: str) -> Artifact:
     """The facts artifact of a cohort: `facts.parquet`, a row a trial, its name and `FACTS` (null: not known)."""
 
     def build(uri: str) -> dict[str, Any]:
-        shards = [{"shard": name} for name in storage.list_files(cohort.path("trials"))]
-        source = cohort.path("trials")
-        rows = [
-            row for part in cluster.each(shards, lambda item: _of_shard(source, item)) for row in part["rows"]
-        ]
+        rows = [row for result in Cohort(cohort).map_shards(_measure_shard) for row in result["rows"]]
         schema = pa.schema([("trial", pa.string()), *((name, pa.float64()) for name in FACTS)])
         buffer = pa.BufferOutputStream()
         pq.write_table(pa.Table.from_pylist(rows, schema).sort_by("trial"), buffer)
@@ -37,10 +33,10 @@ def read_facts(facts: Artifact) -> dict[str, Facts]:
     return {row.pop("trial"): row for row in rows}
 
 
-def _of_shard(source: str, item: dict[str, Any]) -> dict[str, Any]:
+def _measure_shard(shard: Shard) -> dict[str, Any]:
     return {
         "rows": [
             {"trial": t.trial, **measure(t.angles_rad, t.pelvis, t.frame_rate_hz, t.joint_mask)}
-            for t in read_shard(storage.join(source, item["shard"]))
+            for t in shard.trials()
         ]
     }

@@ -22,8 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from xgboost import XGBClassifier, XGBRegressor
 
-from biomechgpt.cohort.shards import read_shard
-from biomechgpt.core import cluster, storage
+from biomechgpt.cohort.shards import Cohort, Shard
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.evaluation.minirocket import MiniRocket
 from biomechgpt.motion.skeleton import N_JOINTS
@@ -257,33 +256,28 @@ ROCKET_SEES = 32
 
 def rocket(cohort: Artifact, trials: pd.DataFrame, seed: int) -> np.ndarray:
     """MiniRocket's features of a cohort's joint angles, a row a trial of `trials`: (trials, 5040) float32."""
-    source = cohort.path("trials")
     training = trials.loc[trials["split"] == "train", "trial"]
     drawn = set(training.iloc[:: -(-len(training) // ROCKET_SEES)])
-    shards = [{"shard": name} for name in storage.list_files(source)]
-    shown = [series for part in cluster.each(shards, lambda item: _drawn(source, item, drawn))
+    opened = Cohort(cohort)
+    shown = [series for part in opened.map_shards(lambda shard: _drawn(shard, drawn))
              for series in part["series"]]  # fmt: skip
     fitted = ray.put(MiniRocket([np.asarray(series).reshape(-1, N_JOINTS) for series in shown], seed))
     rows: dict[str, np.ndarray] = {}
-    for part in cluster.each(shards, lambda item: _features(source, item, fitted)):
+    for part in opened.map_shards(lambda shard: _features(shard, fitted)):
         X = np.asarray(part["features"], dtype=np.float32).reshape(len(part["trials"]), -1)
         rows |= dict(zip(part["trials"], X, strict=True))
     return np.stack([rows[trial] for trial in trials["trial"]])
 
 
-def _drawn(source: str, item: dict[str, Any], drawn: set[str]) -> dict[str, Any]:
-    return {
-        "series": [
-            t.angles_rad.ravel() for t in read_shard(storage.join(source, item["shard"])) if t.trial in drawn
-        ]
-    }
+def _drawn(shard: Shard, drawn: set[str]) -> dict[str, Any]:
+    return {"series": [t.angles_rad.ravel() for t in shard.trials(names=drawn)]}
 
 
-def _features(source: str, item: dict[str, Any], fitted: Any) -> dict[str, Any]:
+def _features(shard: Shard, fitted: Any) -> dict[str, Any]:
     torch.set_num_threads(1)
     rocket = ray.get(fitted)
     names, rows = [], []
-    for t in read_shard(storage.join(source, item["shard"])):
+    for t in shard.trials():
         names.append(t.trial)
         rows.append(rocket.features(t.angles_rad))
     return {"trials": names, "features": np.concatenate(rows)}

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.dataset
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from biomechgpt.cohort import Cohort
 from biomechgpt.core import storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.evaluation.report import render
 from biomechgpt.motion import plots
 from biomechgpt.motion.kinematics import BONES, POINTS, points_m
-from biomechgpt.motion.skeleton import INDEX, JOINTS, N_JOINTS, NAMES, TRACKED
+from biomechgpt.motion.skeleton import INDEX, JOINTS, NAMES, TRACKED
 from biomechgpt.tokenizer import MotionTokenizer, read_tokens
 
 PAGE = "codebook.html"
@@ -193,18 +193,8 @@ def _look(
 
 def _movements(cohort: Artifact, trials: set[str]) -> Iterator[tuple[str, np.ndarray]]:
     """(trial, angles (T, 34) radians, NaN where a joint was not recorded) of these trials, in any order."""
-    fs, path = storage.arrow_filesystem(cohort.path("trials"))
-    batches = pyarrow.dataset.dataset(path, filesystem=fs, format="parquet").to_batches(
-        columns=["trial", "angles_rad", "joint_mask"],
-        filter=pyarrow.dataset.field("trial").isin(sorted(trials)),
-        batch_size=8,
-        batch_readahead=1,
-        fragment_readahead=1,
-    )
-    for batch in batches:
-        for name, flat, mask in zip(batch["trial"], batch["angles_rad"], batch["joint_mask"], strict=True):
-            angles = flat.values.to_numpy().reshape(-1, N_JOINTS)
-            yield name.as_py(), np.where(np.array(mask.as_py()), angles, np.nan)
+    for trial in Cohort(cohort).trials(names=trials):
+        yield trial.trial, np.where(trial.joint_mask, trial.angles_rad, np.nan)
 
 
 def _cards(

@@ -16,6 +16,7 @@ import torch
 from pydantic import Field
 from safetensors.torch import load_file, save
 
+from biomechgpt.cohort.shards import Cohort, Shard
 from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError, Settings, validate
@@ -212,25 +213,22 @@ MOVEMENT = ("angles_rad", "joint_mask")
 class _EncodeShard:
     """Ray Data's actor: loads the tokenizer once, and writes the tokens of a cohort's shard under its name."""
 
-    def __init__(
-        self, tokenizer: str, source: str, target: str, columns: list[str], batch_size: int, views: int
-    ) -> None:
+    def __init__(self, tokenizer: str, target: str, columns: list[str], batch_size: int, views: int) -> None:
         import ray
 
         torch.set_num_threads(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
         self.tokenizer = MotionTokenizer.load(tokenizer)
-        self.source, self.target, self.columns, self.batch_size = source, target, columns, batch_size
+        self.target, self.columns, self.batch_size = target, columns, batch_size
         self.views = views
         self.done, self.said = 0, time.time()
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
-        fs, path = storage.arrow_filesystem(storage.join(self.source, item["shard"]))
-        with fs.open_input_file(path) as file:
-            blocks = pq.ParquetFile(file).iter_batches(self.batch_size, columns=self.columns)
-            table = pa.concat_tables([self._tokens(pa.Table.from_batches([block])) for block in blocks])
+        shard = Shard(item["shard"])
+        blocks = shard.batches(self.batch_size, self.columns)
+        table = pa.concat_tables([self._tokens(pa.Table.from_batches([block])) for block in blocks])
         buffer = pa.BufferOutputStream()
         pq.write_table(table, buffer)
-        storage.write_bytes(storage.join(self.target, item["shard"]), buffer.getvalue().to_pybytes())
+        storage.write_bytes(storage.join(self.target, shard.name), buffer.getvalue().to_pybytes())
         lengths = pa.compute.list_value_length(table["tokens"])
         return {"trials": table.num_rows, "tokens": pa.compute.sum(lengths).as_py()}
 
@@ -303,10 +301,11 @@ def make_tokens(cohort: Artifact, tokenizer: Artifact, settings: TokensSettings,
         import ray
 
         cluster.connect()
-        info = cohort.read_json("cohort.json")
-        columns = ["trial", "participant", "split", "data", "n_frames", *MOVEMENT, *info["annotations"]]
-        source, target = cohort.path("trials"), storage.join(uri, "tokens")
-        shards = [{"shard": name} for name in storage.list_files(source)]
+        opened = Cohort(cohort)
+        annotations = opened.info.annotations
+        columns = ["trial", "participant", "split", "data", "n_frames", *MOVEMENT, *annotations]
+        target = storage.join(uri, "tokens")
+        shards = [{"shard": shard.uri} for shard in opened.shards]
         gpu: dict[str, Any] = {"num_gpus": 1} if ray.cluster_resources().get("GPU", 0) else {}
         # Actors read and write themselves: tasks for that would wait for a core that the actors hold.
         written = (
@@ -315,7 +314,6 @@ def make_tokens(cohort: Artifact, tokenizer: Artifact, settings: TokensSettings,
                 _EncodeShard,  # type: ignore[arg-type]  # typed as for functions
                 fn_constructor_args=(
                     tokenizer.uri,
-                    source,
                     target,
                     columns,
                     settings.batch_size,
@@ -335,7 +333,7 @@ def make_tokens(cohort: Artifact, tokenizer: Artifact, settings: TokensSettings,
                 "codes": len(loaded.codebook),
                 "tokens_per_step": loaded.tokens_per_step,
                 "tokens_per_s": loaded.tokens_per_s,
-                "annotations": info["annotations"],
+                "annotations": annotations,
             },
         )
         return {name: sum(shard[name] for shard in written) for name in ("trials", "tokens")}

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from biomechgpt.cohort import read_table
+from biomechgpt.cohort import Cohort
 from biomechgpt.core import artifact
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError, Settings
@@ -154,7 +154,7 @@ class _Tokenizer(Trainee):
         return {"perplexity": round(perplexity, 1), "codes_used": used}
 
     def finish(self, model: nn.Module) -> dict[str, Any]:
-        tokenizer = MotionTokenizer(self.network, self.cohort.read_json("cohort.json")["frame_rate_hz"])
+        tokenizer = MotionTokenizer(self.network, Cohort(self.cohort).info.frame_rate_hz)
         tokenizer.save(self.uri)
         return held_out(tokenizer, self.cohort)
 
@@ -162,8 +162,9 @@ class _Tokenizer(Trainee):
 def read_trials(cohort: Artifact, split: str) -> tuple[list[np.ndarray], np.ndarray, dict[str, list[Any]]]:
     """Movements (T, 34) radians, masks (trials, 34), 1 where a joint was recorded, both float32, and the values of
     `BY`. Raises InputError where a split has no trials."""
-    by = [name for name in BY if name in cohort.read_json("cohort.json")["annotations"]]
-    table = read_table(cohort, ["split", "angles_rad", "joint_mask", *by])
+    opened = Cohort(cohort)
+    by = [name for name in BY if name in opened.info.annotations]
+    table = opened.table(["split", "angles_rad", "joint_mask", *by])
     table = table.filter(pc.equal(table["split"], split))
     if not table.num_rows:
         raise InputError(f"{cohort.uri}: no {split} trials")
@@ -238,7 +239,7 @@ def make_tokenizer(
     recordings. Raises InputError where its network or frame rate is another.
     """
     if start:
-        own, rate = start.read_json("tokenizer.json"), cohort.read_json("cohort.json")["frame_rate_hz"]
+        own, rate = start.read_json("tokenizer.json"), Cohort(cohort).info.frame_rate_hz
         network = settings.network.model_dump(mode="json")
         differs = {key: (own["network"].get(key), value) for key, value in network.items()}
         differs["frame_rate_hz"] = (own["frame_rate_hz"], rate)
