@@ -265,7 +265,7 @@ def test_duplicates_are_named_both(ray_cluster, tmp_path):
 
 
 @pytest.mark.cluster
-def test_the_split_is_stored_and_can_be_designated(ray_cluster, tmp_path):
+def test_the_split_is_stored_and_can_be_predefined(ray_cluster, tmp_path):
     folder = folder_of(tmp_path / "in", trials=1)
     table = folder / "annotations.csv"
     where = ["split", "train", "test", "train", "train"]
@@ -273,7 +273,7 @@ def test_the_split_is_stored_and_can_be_designated(ray_cluster, tmp_path):
     table.write_text("\n".join(f"{line},{split}" for line, split in lines) + "\n")
     cohort = made_from(folder, tmp_path)
     stored = cohort.read_json("splits.json")
-    assert stored["method"] == "designated"
+    assert stored["method"] == "predefined"
     assert stored["participants"]["person 1"] == "test"
     assert sorted(stored["participants"].values()) == ["test", "train", "train", "validation"]
     assert Cohort(cohort).info.annotations.keys() == {"activity", "walking_speed", "site"}

@@ -61,9 +61,9 @@ def test_one_site_is_left_out_whole(labels, data):
 
 @QUICK
 @given(LABELS, st.data())
-def test_a_designated_split_is_kept(labels, data):
+def test_a_predefined_split_is_kept(labels, data):
     given_splits = {name: data.draw(st.sampled_from(SPLITS)) for name in labels}
-    split = assign(labels, SplitSettings(method="designated"), designated=given_splits)
+    split = assign(labels, SplitSettings(method="predefined"), predefined=given_splits)
     if "validation" in given_splits.values():
         assert split == given_splits
     assert of(split, "test") == of(given_splits, "test")
@@ -73,10 +73,10 @@ def test_a_designated_split_is_kept(labels, data):
 
 def test_auto_keeps_a_design_where_there_is_one():
     design = dict(zip(PEOPLE, ["test", *["train"] * 5], strict=True))
-    assert of(assign(PEOPLE, SplitSettings(), designated=design), "test") == {"p0"}
+    assert of(assign(PEOPLE, SplitSettings(), predefined=design), "test") == {"p0"}
     assert assign(PEOPLE, SplitSettings()) == assign(PEOPLE, SplitSettings(method="stratified"))
     with pytest.raises(InputError, match="found none for p1, p2, p3, p4, p5"):
-        assign(PEOPLE, SplitSettings(), designated={"p0": "test"})
+        assign(PEOPLE, SplitSettings(), predefined={"p0": "test"})
 
 
 PEOPLE = {f"p{i}": frozenset() for i in range(6)}
@@ -86,7 +86,7 @@ HALVES = {name: frozenset(["north" if i % 2 else "south"]) for i, name in enumer
 @pytest.mark.parametrize(
     ("how", "known", "message"),
     [
-        ({"method": "designated"}, {"designated": {"p0": "test"}}, "found none for p1, p2, p3, p4, p5"),
+        ({"method": "predefined"}, {"predefined": {"p0": "test"}}, "found none for p1, p2, p3, p4, p5"),
         (
             {"method": "leave_one_site_out", "held_out": "north"},
             {"sites": HALVES | {"p2": frozenset(["north", "south"])}},

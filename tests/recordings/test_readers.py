@@ -19,7 +19,7 @@ from biomechgpt.motion.skeleton import INDEX, NAMES, NECK, TRACKED
 from biomechgpt.motion.trial import from_row
 from biomechgpt.recordings import readers
 from biomechgpt.recordings.readers import ReaderSettings, c3d
-from biomechgpt.recordings.readers.joint_map import PLACES, load_maps
+from biomechgpt.recordings.readers.joint_map import PELVIS_TRANSLATIONS, load_maps
 from conftest import ROOT
 from opensim_files import HEADER, PELVIS, in_radians, mot, walk
 
@@ -348,7 +348,7 @@ def test_an_empty_cell_is_a_missing_value():
     assert np.argwhere(np.isnan(recording.angles_rad)).tolist() == [[40, 0]]
 
 
-HALF = {k: v if k in ("time", *PLACES) else 0.05 * v for k, v in walk().items()}
+HALF = {k: v if k in ("time", *PELVIS_TRANSLATIONS) else 0.05 * v for k, v in walk().items()}
 BAD_TABLES = {
     "a short line": (
         csv_text(walk()).rsplit(",", 3)[0],
@@ -376,7 +376,7 @@ BAD_TABLES = {
     ),
     "other names": (
         csv_text({k.upper(): v for k, v in walk().items()} | {"time": walk()["time"]}),
-        r"a: expected every tracked joint, missing hip_flexion_r.*skeleton: FILE maps other columns .*PELVIS_TILT",
+        r"a: expected every tracked joint, missing hip_flexion_r.*joint_map: FILE maps other columns .*PELVIS_TILT",
     ),
 }
 
@@ -411,7 +411,7 @@ def test_what_is_no_recording(content):
         readers.parse("a", content, STRICT)
 
 
-MAPS = ROOT / "configs" / "skeletons"
+MAPS = ROOT / "configs" / "joint_maps"
 SHIPPED = {path.name: load_maps(str(path))[0] for path in sorted(MAPS.glob("*.yaml"))}
 
 
@@ -430,7 +430,7 @@ def as_lab(joint_map, columns):
 def test_shipped_joint_maps(name):
     """Chosen among all of them by the columns, each gives the walk that was written by it."""
     columns = as_lab(SHIPPED[name], walk())
-    recording = readers.parse("a.csv", csv_text(columns).encode(), ReaderSettings(skeleton=str(MAPS)))
+    recording = readers.parse("a.csv", csv_text(columns).encode(), ReaderSettings(joint_map=str(MAPS)))
     assert recording.joint_map == name
     assert recording.reading.endswith(f"100 Hz, columns by {name}")
     assert recording.knee_flexion == ("negative" if name == "pose2sim.yaml" else "positive")
@@ -441,13 +441,13 @@ def test_shipped_joint_maps(name):
 
 def test_a_joint_map_maps_any_format(tmp_path):
     lab = as_lab(SHIPPED["pose2sim.yaml"], walk())
-    recording = readers.parse("a.mot", mot(lab).encode(), ReaderSettings(skeleton=str(MAPS)))
+    recording = readers.parse("a.mot", mot(lab).encode(), ReaderSettings(joint_map=str(MAPS)))
     np.testing.assert_allclose(recording.angles_rad, expected(), atol=1e-6)
 
 
 def one_map(tmp_path, text, name="lab.yaml"):
     (tmp_path / name).write_text(text)
-    return ReaderSettings(missing_joints="neutral", skeleton=str(tmp_path / name))
+    return ReaderSettings(missing_joints="neutral", joint_map=str(tmp_path / name))
 
 
 def test_offsets_units_and_rates_of_a_joint_map(tmp_path):
@@ -483,20 +483,20 @@ def test_a_bad_joint_map_is_refused_by_key(text, tmp_path):
 
 def test_joint_maps_that_do_not_fit(tmp_path):
     with pytest.raises(InputError, match=r"nowhere.yaml: no such settings file"):
-        ReaderSettings(skeleton=str(tmp_path / "nowhere.yaml"))
+        ReaderSettings(joint_map=str(tmp_path / "nowhere.yaml"))
     with pytest.raises(InputError, match=r"expected .yaml files that map joints, found none"):
-        ReaderSettings(skeleton=str(tmp_path))
+        ReaderSettings(joint_map=str(tmp_path))
     clinical = as_lab(SHIPPED["clinical_csv.yaml"], walk())
     del clinical["right_elbow_flexion"]
     with pytest.raises(InputError, match=r"a: .*missing elbow_flex_r \(column 'right_elbow_flexion'\)"):
-        readers.parse("a", csv_text(clinical).encode(), ReaderSettings(skeleton=str(MAPS)))
+        readers.parse("a", csv_text(clinical).encode(), ReaderSettings(joint_map=str(MAPS)))
     for name in ("one.yaml", "two.yaml"):
         one_map(tmp_path, "joints: {knee_angle_r: K, knee_angle_l: L}", name)
     table = csv_text(
         {"time": np.arange(99) / 100, "K": np.linspace(-60, 0, 99), "L": np.linspace(-60, 0, 99)}
     )
     with pytest.raises(InputError, match=r"a: expected one joint map that fits .*one.yaml and two.yaml"):
-        readers.parse("a", table.encode(), ReaderSettings(missing_joints="neutral", skeleton=str(tmp_path)))
+        readers.parse("a", table.encode(), ReaderSettings(missing_joints="neutral", joint_map=str(tmp_path)))
     how = one_map(tmp_path, "joints: {knee_angle_r: {column: K, sign: -1}}")
     with pytest.raises(
         InputError, match=r"a: column 'K': .*bends to negative angles by the sign in lab.yaml, found 59"
@@ -506,9 +506,9 @@ def test_joint_maps_that_do_not_fit(tmp_path):
 
 def test_a_joint_map_travels_in_the_settings():
     """From the command line, and by content: neither a worker nor a fingerprint needs the file's place."""
-    arguments = ["--readers.skeleton", str(MAPS / "plug_in_gait.yaml")]
+    arguments = ["--readers.joint_map", str(MAPS / "plug_in_gait.yaml")]
     how = load(CohortSettings, None, arguments)
-    assert [m.name for m in how.readers.skeleton] == ["plug_in_gait.yaml"]
+    assert [m.name for m in how.readers.joint_map] == ["plug_in_gait.yaml"]
     assert CohortSettings.model_validate(how.model_dump(mode="json")) == how
 
 
@@ -584,7 +584,7 @@ def test_bad_qpos(tmp_path):
     assert readers.read(str(path), ReaderSettings(mujoco_up="z")).pelvis[:, 1] == pytest.approx(0.05)
 
 
-PIG = ReaderSettings(missing_joints="neutral", skeleton=str(MAPS / "plug_in_gait.yaml"))
+PIG = ReaderSettings(missing_joints="neutral", joint_map=str(MAPS / "plug_in_gait.yaml"))
 
 
 def c3d_bytes(tmp_path, *, angles=True, unit="deg", subjects=("P01:",), hidden=(), marker="LASI"):

@@ -1,7 +1,7 @@
 """What is known of recordings: a table with a row a recording, checked line by line.
 
 Columns `path` (relative to the folder) and `participant`, optionally `source`, `data` (recorded, if not synthetic),
-`split` (train, validation or test, for `splits.method: designated`) and `frame_rate_hz` (what the recording was
+`split` (train, validation or test, for `splits.method: predefined`) and `frame_rate_hz` (what the recording was
 made at, which its times must agree with), then any annotations, text or numbers; an empty cell was not collected.
 An `AnnotationMap` says how another table, REDCap's export above all, holds the same. Knows what is wrong with a
 table and where, and which annotations contradict one another; knows nothing about files of movement or who is

@@ -131,11 +131,11 @@ def _simulate(settings: CohortSettings, uri: str) -> dict[str, Any]:
         return trial.table(simulator.trials(how, person, rate_hz), columns)
 
     column = settings.splits.site_column
-    designated = {name: person.split for name, person in people.items()}
+    predefined = {name: person.split for name, person in people.items()}
     split = assign(
         {name: person.labels() for name, person in people.items()},
         settings.splits,
-        designated=designated,
+        predefined=predefined,
         sites={
             name: frozenset([str(v)] if (v := p.traits().get(column)) else []) for name, p in people.items()
         },
@@ -146,7 +146,7 @@ def _simulate(settings: CohortSettings, uri: str) -> dict[str, Any]:
     storage.write_bytes(storage.join(uri, "latent.parquet"), buffer.getvalue())
     sizes = {name: len(person.kinds) for name, person in people.items()}
     return _write(
-        settings, uri, table_of, people, sizes, designated, split, columns, rate_hz, "synthetic", []
+        settings, uri, table_of, people, sizes, predefined, split, columns, rate_hz, "synthetic", []
     )
 
 
@@ -177,7 +177,7 @@ def _record(
         table_of,
         rows,
         sizes,
-        _designated(good),
+        _predefined(good),
         split,
         columns,
         rate_hz,
@@ -193,7 +193,7 @@ def _by_participant(rows: list[Row]) -> dict[str, list[Row]]:
     return result
 
 
-def _designated(rows: list[Row]) -> dict[str, str | None]:
+def _predefined(rows: list[Row]) -> dict[str, str | None]:
     return {row.participant: row.split for row in rows if row.split}
 
 
@@ -207,7 +207,7 @@ def _split(rows: list[Row], settings: SplitSettings) -> dict[str, str]:
     return assign(
         labels(rows),
         settings,
-        designated=_designated(rows),
+        predefined=_predefined(rows),
         sites={name: frozenset(at) for name, at in sites.items()},
     )
 
@@ -291,10 +291,10 @@ def _make_merged(settings: CohortSettings, root: str) -> Artifact:
 def _merge(settings: CohortSettings, parts: Mapping[str, Artifact], uri: str) -> dict[str, Any]:
     cohorts = {where: Cohort(part) for where, part in parts.items()}
     rate_hz, columns = _agreed({where: cohort.info for where, cohort in cohorts.items()})
-    designated = settings.splits.method == "designated"
+    predefined = settings.splits.method == "predefined"
     shards = [
         {
-            "designated": designated,
+            "predefined": predefined,
             "cohort": where,
             "shard": shard.uri,
             "prefix": settings.prefix.get(where, ""),
@@ -336,7 +336,7 @@ def _merge(settings: CohortSettings, parts: Mapping[str, Artifact], uri: str) ->
         table_of,
         places,
         sizes,
-        _designated(good),
+        _predefined(good),
         split,
         columns,
         rate_hz,
@@ -376,7 +376,7 @@ def _listed(item: dict[str, Any]) -> dict[str, Any]:
             annotations={k: v for k, v in known.items() if k not in trial.FIXED.names},
             table=item["cohort"],
             # Where it is decided anew, that two cohorts had a person in different splits is no contradiction.
-            split=known["split"] if item["designated"] else None,
+            split=known["split"] if item["predefined"] else None,
         )
         mark = content_hash(angles[i].values.to_numpy().reshape(-1, N_JOINTS))
         found.append((row, item["shard"], mark))
@@ -409,7 +409,7 @@ def _write(
     table_of: TableOf,
     people: Mapping[str, Any],
     sizes: Mapping[str, int],
-    designated: Mapping[str, str | None],
+    predefined: Mapping[str, str | None],
     split: Mapping[str, str],
     columns: Mapping[str, str],
     rate_hz: float,
@@ -418,7 +418,7 @@ def _write(
 ) -> dict[str, Any]:
     """Write shards, splits.json, cohort.json and the data card; returns the manifest's figures.
 
-    sizes: trials a participant. designated: the split that the data names. data: `synthetic`, `recorded` or both.
+    sizes: trials a participant. predefined: the split that the data names. data: `synthetic`, `recorded` or both.
     """
     most_bytes = settings.shard_mb * 1_000_000
 
@@ -458,7 +458,7 @@ def _write(
         uri,
     )
     splits = CohortSplits(
-        **settings.splits.decided(designated).model_dump(), participants=dict(sorted(split.items()))
+        **settings.splits.decided(predefined).model_dump(), participants=dict(sorted(split.items()))
     )
     storage.write_json(storage.join(uri, SPLITS_FILE), splits.model_dump(mode="json"))
     storage.write_json(storage.join(uri, INFO), info.model_dump(mode="json"))

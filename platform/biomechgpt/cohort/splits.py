@@ -19,13 +19,13 @@ SPLITS = ("train", "validation", "test")
 class SplitSettings(Settings):
     """Fractions of participants, and what decides who is tested.
 
-    stratified: a fraction, rare labels spread. designated: who the data itself names (a `split` column, or the
+    stratified: a fraction, rare labels spread. predefined: who the data itself names (a `split` column, or the
     simulator's protocol); without anybody for validation, that is taken from training. kfold: one of `folds`,
-    over all of which everybody is tested once. leave_one_site_out: all of `held_out`. auto: designated where the
+    over all of which everybody is tested once. leave_one_site_out: all of `held_out`. auto: predefined where the
     data names any, or else stratified.
     """
 
-    method: Literal["auto", "stratified", "designated", "kfold", "leave_one_site_out"] = "auto"
+    method: Literal["auto", "stratified", "predefined", "kfold", "leave_one_site_out"] = "auto"
     test: float = Field(0.1, gt=0, lt=1, description="of stratified")
     validation: float = Field(0.1, ge=0, lt=1)
     seed: int = Field(0, ge=0)
@@ -47,29 +47,29 @@ class SplitSettings(Settings):
             raise ValueError("leave_one_site_out needs held_out, a site")
         return self
 
-    def decided(self, designated: Mapping[str, str | None]) -> "SplitSettings":
+    def decided(self, predefined: Mapping[str, str | None]) -> "SplitSettings":
         """These settings with the method that auto is for such data."""
         if self.method != "auto":
             return self
-        named = any(split is not None for split in designated.values())
-        return self.model_copy(update={"method": "designated" if named else "stratified"})
+        named = any(split is not None for split in predefined.values())
+        return self.model_copy(update={"method": "predefined" if named else "stratified"})
 
 
 def assign(
     labels: Mapping[str, frozenset[Hashable]],
     settings: SplitSettings,
     *,
-    designated: Mapping[str, str | None] | None = None,
+    predefined: Mapping[str, str | None] | None = None,
     sites: Mapping[str, frozenset[str]] | None = None,
 ) -> dict[str, str]:
     """Each participant's split, from {participant: what is known of them}.
 
-    designated, sites: what the data says of each participant, for the methods of these names.
+    predefined, sites: what the data says of each participant, for the methods of these names.
     Two participants or more give at least one test participant, three or more also one for validation
     (where its fraction is not 0). The order of `labels` does not matter.
-    Raises InputError where a participant has no designated split, or no site, or two.
+    Raises InputError where a participant has no predefined split, or no site, or two.
     """
-    settings = settings.decided(designated or {})
+    settings = settings.decided(predefined or {})
     names = sorted(labels)
     names = [names[i] for i in np.random.default_rng(settings.seed).permutation(len(names))]
     if settings.method == "stratified":
@@ -79,10 +79,10 @@ def assign(
     elif settings.method == "leave_one_site_out":
         tested = _at_site(names, sites or {}, settings)
     else:
-        given = {name: (designated or {}).get(name) for name in names}
+        given = {name: (predefined or {}).get(name) for name in names}
         _name(
             [n for n in names if given[n] is None],
-            "splits: method designated expects a split for every participant (a column `split`), found none for",
+            "splits: method predefined expects a split for every participant (a column `split`), found none for",
         )
         if "validation" in given.values() or settings.validation == 0:
             return {name: str(split) for name, split in given.items()}

@@ -1,7 +1,7 @@
 """Reads C3D files that carry angles: points whose three coordinates are a joint's angles, as Plug-in Gait writes.
 
 Columns are `<point>.x`, `.y` and `.z`, without a subject's prefix; a joint map says which joint each of them is
-(configs/skeletons/plug_in_gait.yaml). Which points are angles the parameter POINT:ANGLES says, or without it the
+(configs/joint_maps/plug_in_gait.yaml). Which points are angles the parameter POINT:ANGLES says, or without it the
 joint map; in what unit, POINT:ANGLE_UNITS or the map. Markers are not read: angles come of them by a model.
 
 Binary parsing is ezc3d's, in a process of its own: a damaged file may crash it, which must end neither a run over
@@ -59,7 +59,7 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
         [label.rpartition(":")[2] for label in file[key].tolist()] for key in ("labels", "angles")
     )
     wanted = set(angles) or {
-        part.rpartition(".")[0] for m in settings.skeleton for c in m.joints.values() for part in c.parts
+        part.rpartition(".")[0] for m in settings.joint_map for c in m.joints.values() for part in c.parts
     }
     chosen = [i for i, label in enumerate(labels[: file["points"].shape[1]]) if label in wanted]
     if not chosen:

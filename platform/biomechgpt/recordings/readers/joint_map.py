@@ -21,8 +21,8 @@ from pydantic import Field, field_validator
 from biomechgpt.core.settings import InputError, Settings, read_yaml, validate
 from biomechgpt.motion.skeleton import INDEX
 
-TURNS = ("pelvis_tilt", "pelvis_list", "pelvis_rotation")
-PLACES = ("pelvis_tx", "pelvis_ty", "pelvis_tz")
+PELVIS_ROTATIONS = ("pelvis_tilt", "pelvis_list", "pelvis_rotation")
+PELVIS_TRANSLATIONS = ("pelvis_tx", "pelvis_ty", "pelvis_tz")
 
 AngleUnits = Literal["degrees", "radians"]
 
@@ -65,12 +65,11 @@ class JointMap(Settings):
     @field_validator("joints")
     @classmethod
     def _known(cls, joints: dict[str, Column]) -> dict[str, Column]:
+        targets = (*INDEX, *PELVIS_ROTATIONS, *PELVIS_TRANSLATIONS)
         for joint, column in joints.items():
-            if joint not in INDEX and joint not in (*TURNS, *PLACES):
-                raise ValueError(
-                    f"{joint!r} is no joint of the skeleton ({', '.join([*INDEX, *TURNS, *PLACES])})"
-                )
-            wrong = ("degrees", "radians") if joint in PLACES else ("m", "mm")
+            if joint not in targets:
+                raise ValueError(f"{joint!r} is no joint of the skeleton ({', '.join(targets)})")
+            wrong = ("degrees", "radians") if joint in PELVIS_TRANSLATIONS else ("m", "mm")
             if column.units in wrong:
                 raise ValueError(f"{joint}: {column.units} is no unit of it")
         return joints
@@ -101,6 +100,6 @@ def choose(name: str, maps: Collection[JointMap], columns: Collection[str]) -> J
     if len(fits) > 1 and counts[1] == counts[0]:
         raise InputError(
             f"{name}: expected one joint map that fits its columns, found {fits[0].name} and {fits[1].name}, "
-            f"which fit {counts[0]} joints each (readers.skeleton: FILE names one)"
+            f"which fit {counts[0]} joints each (readers.joint_map: FILE names one)"
         )
     return fits[0]

@@ -20,13 +20,13 @@ from scipy.spatial.transform import Rotation
 
 from biomechgpt.core.settings import InputError
 from biomechgpt.motion.skeleton import NAMES, NECK
-from biomechgpt.recordings.readers.joint_map import PLACES, TURNS
+from biomechgpt.recordings.readers.joint_map import PELVIS_ROTATIONS, PELVIS_TRANSLATIONS
 from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Recording, assemble
 
 SUFFIXES = (".npz",)
 _RATES = ("frequency", "frame_rate", "frame_rate_hz", "fps")
 _JOINT_NAMES = ("joint_names", "jnt_names")
-_SLIDING_ROOT = ("pelvis_tx", "pelvis_tz", "pelvis_ty", *TURNS)
+_SLIDING_ROOT = ("pelvis_tx", "pelvis_tz", "pelvis_ty", *PELVIS_ROTATIONS)
 _HEIGHT_M = (0.2, 1.5)
 """Of a pelvis, from a low seat to standing tall."""
 _TO_Y_UP = Rotation.from_euler("x", -90, degrees=True)
@@ -173,4 +173,6 @@ def _pelvis(root: np.ndarray, up: str) -> dict[str, np.ndarray]:
             turn = turn * _TO_Y_UP.inv()
     angles = np.full_like(place, np.nan)
     angles[known] = turn.as_euler("ZXY")
-    return dict(zip((*PLACES, *TURNS), np.column_stack([place, angles]).T, strict=True))
+    return dict(
+        zip((*PELVIS_TRANSLATIONS, *PELVIS_ROTATIONS), np.column_stack([place, angles]).T, strict=True)
+    )

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from biomechgpt.core.settings import InputError
 from biomechgpt.motion.skeleton import INDEX, NAMES
-from biomechgpt.recordings.readers.joint_map import PLACES, TURNS
+from biomechgpt.recordings.readers.joint_map import PELVIS_ROTATIONS, PELVIS_TRANSLATIONS
 from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Recording, Sign, assemble
 
 SUFFIXES = (".mot", ".sto")
@@ -66,7 +66,7 @@ def write(
     """
     recorded = np.ones(len(NAMES), dtype=bool) if joint_mask is None else np.asarray(joint_mask, dtype=bool)
     turns = Rotation.from_quat(pelvis[:, 3:], scalar_first=True).as_euler("ZXY", degrees=True)
-    columns = ["time", *TURNS, *PLACES, *np.array(NAMES)[recorded]]
+    columns = ["time", *PELVIS_ROTATIONS, *PELVIS_TRANSLATIONS, *np.array(NAMES)[recorded]]
     table = np.column_stack(
         [time_s, np.unwrap(turns, axis=0, period=360), pelvis[:, :3], np.degrees(angles_rad[:, recorded])]
     )
@@ -150,7 +150,7 @@ def _table(name: str, lines: list[str], header: _Header) -> tuple[dict[str, np.n
     (first, title), *body = body
     labels = [_coordinate(label) for label in title.split()]
     for label in labels:
-        if label in (*INDEX, *TURNS, *PLACES, "time") and labels.count(label) > 1:
+        if label in (*INDEX, *PELVIS_ROTATIONS, *PELVIS_TRANSLATIONS, "time") and labels.count(label) > 1:
             raise InputError(f"{name}: line {first}: column {label!r} appears {labels.count(label)} times")
     values = np.empty((len(body), len(labels)))
     for row, (number, line) in enumerate(body):

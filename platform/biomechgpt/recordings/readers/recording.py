@@ -16,7 +16,14 @@ from scipy.spatial.transform import Rotation
 
 from biomechgpt.core.settings import InputError, Settings
 from biomechgpt.motion.skeleton import INDEX, JOINTS, N_JOINTS, NAMES, NECK
-from biomechgpt.recordings.readers.joint_map import PLACES, TURNS, AngleUnits, JointMap, choose, load_maps
+from biomechgpt.recordings.readers.joint_map import (
+    PELVIS_ROTATIONS,
+    PELVIS_TRANSLATIONS,
+    AngleUnits,
+    JointMap,
+    choose,
+    load_maps,
+)
 
 KNEES = ("knee_angle_r", "knee_angle_l")
 SWINGING = ("hip_flexion_r", "hip_flexion_l", *KNEES, "ankle_angle_r", "ankle_angle_l")
@@ -35,7 +42,7 @@ class ReaderSettings(Settings):
     missing_joints: Literal["error", "neutral"] = Field(
         "error", description="a file without some tracked joint: an error, or held at 0 and masked"
     )
-    skeleton: Annotated[tuple[JointMap, ...], NoDecode, BeforeValidator(_loaded)] = Field(
+    joint_map: Annotated[tuple[JointMap, ...], NoDecode, BeforeValidator(_loaded)] = Field(
         (), description="YAML file, or folder of them, that maps a lab's own columns to joints"
     )
     units: Literal["header", "degrees", "radians"] = Field(
@@ -115,7 +122,7 @@ def assemble(name: str, file: Columns, settings: ReaderSettings) -> Recording:
     Raises InputError for time that is missing or does not increase, fewer than two frames, tracked joints that
     are missing, units that cannot be told, or angles that can only be in another.
     """
-    joint_map = choose(name, settings.skeleton, file.values)
+    joint_map = choose(name, settings.joint_map, file.values)
     found = _find(file, joint_map)
     time_s, rate_hz = _time(name, file, joint_map)
     _check_time(name, time_s, file.place)
@@ -124,7 +131,7 @@ def assemble(name: str, file: Columns, settings: ReaderSettings) -> Recording:
         raise InputError(
             f"{name}: expected every tracked joint, missing {', '.join(_wanted(missing, joint_map))} "
             "(missing_joints: neutral accepts such files, with these joints at 0 and masked; "
-            f"skeleton: FILE maps other columns to joints: {_listed(file.values)})"
+            f"joint_map: FILE maps other columns to joints: {_listed(file.values)})"
         )
     present = [k for k in NAMES if k in found]
     if not present:
@@ -170,8 +177,8 @@ def _find(file: Columns, joint_map: JointMap | None) -> dict[str, _Item]:
     joints = joint_map.joints if joint_map else {}
     mapped = joint_map.present(file.values) if joint_map else []
     angles = file.units or (joint_map.units if joint_map else None)
-    for joint in (*NAMES, *TURNS, *PLACES):
-        units = "m" if joint in PLACES else angles
+    for joint in (*NAMES, *PELVIS_ROTATIONS, *PELVIS_TRANSLATIONS):
+        units = "m" if joint in PELVIS_TRANSLATIONS else angles
         if joint in mapped:
             column = joints[joint]
             items[joint] = _Item(" + ".join(column.parts), column.values(file.values), column.units or units)
@@ -296,8 +303,8 @@ def _unwrap(values: np.ndarray) -> np.ndarray:
 def _pelvis(used: Mapping[str, np.ndarray], frames: int) -> np.ndarray:
     """(T, 7). Tilt about Z, then list about X, then rotation about Y, each about the turned axis."""
     zero = np.zeros(frames)
-    position = np.stack([used.get(k, zero) for k in PLACES], axis=1)
-    turns = np.stack([used.get(k, zero) for k in TURNS], axis=1)
+    position = np.stack([used.get(k, zero) for k in PELVIS_TRANSLATIONS], axis=1)
+    turns = np.stack([used.get(k, zero) for k in PELVIS_ROTATIONS], axis=1)
     quaternion = Rotation.from_euler("ZXY", turns).as_quat(scalar_first=True)
     return np.concatenate([position, quaternion], axis=1)
 
