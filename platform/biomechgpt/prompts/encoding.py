@@ -30,18 +30,29 @@ def motion_text(tokens: Iterable[int]) -> str:
     return "".join(motion_token(code) for code in tokens)
 
 
+@dataclass(frozen=True)
+class TurnMarkers:
+    """Control text around the turns of a dialogue, as a model family's chat template writes it; here Gemma's."""
+
+    dialogue_start: str = "<bos><start_of_turn>user\n"
+    """Opens a dialogue; a movement or the first question follows."""
+    question_end: str = "<end_of_turn>\n<start_of_turn>model\n"
+    """Between a question and its answer."""
+    answer_end: str = "<end_of_turn>"
+    """Ends an answer: one token, at which generation stops."""
+    next_question: str = "<end_of_turn>\n<start_of_turn>user\n"
+    """Between an answer and the next question."""
+
+
+GEMMA_TURNS = TurnMarkers()
+TEXT_PREFIX, QUESTION_END = TurnMarkers.dialogue_start, TurnMarkers.question_end
+ANSWER_END, TURN_END = TurnMarkers.answer_end, TurnMarkers.next_question
+
+
 def prefix_text(tokens: Sequence[int]) -> str:
     """The opening of a dialogue about a movement, up to where a question follows."""
-    return f"<bos><start_of_turn>user\n{MOTION_START}{motion_text(tokens)}{MOTION_END}"
+    return f"{TEXT_PREFIX}{MOTION_START}{motion_text(tokens)}{MOTION_END}"
 
-
-TEXT_PREFIX = "<bos><start_of_turn>user\n"
-"""The opening of a dialogue without a movement."""
-
-
-QUESTION_END, ANSWER_END = "<end_of_turn>\n<start_of_turn>model\n", "<end_of_turn>"
-TURN_END = "<end_of_turn>\n<start_of_turn>user\n"
-"""Between an answer and the next question."""
 
 LETTERS = "ABCDEFGH"
 """What several movements are called."""
@@ -125,10 +136,11 @@ class Tree:
 
 
 class Encoder:
-    """Turns dialogues into token ids with a language model's own tokenizer."""
+    """Turns dialogues into token ids with a language model's own tokenizer and its family's turn markers."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, turns: TurnMarkers = GEMMA_TURNS) -> None:
         self.tokenizer = tokenizer
+        self.turns = turns
         self._known: dict[str, np.ndarray] = {}
 
     def text(self, text: str) -> np.ndarray:
@@ -143,13 +155,16 @@ class Encoder:
         somebody typed is read as its letters."""
         parts = []
         for number, words in enumerate([question] if isinstance(question, str) else question):
-            parts += [self._words(words), self.text(TURN_END if number % 2 else QUESTION_END)]
+            parts += [
+                self._words(words),
+                self.text(self.turns.next_question if number % 2 else self.turns.question_end),
+            ]
         return np.concatenate(parts)
 
     def answer(self, answer: Answer) -> np.ndarray:
         """Ids of an answer with its end; words are read as a question's, motion tokens are a movement."""
         said = self._words(answer) if isinstance(answer, str) else self.motion(answer)
-        return np.concatenate([said, self.text(ANSWER_END)])
+        return np.concatenate([said, self.text(self.turns.answer_end)])
 
     def _words(self, words: str) -> np.ndarray:
         # Not kept: a server would keep whatever it is asked.
@@ -174,7 +189,7 @@ class Encoder:
                 for letter, movement in named
                 for part in (self.text(f"{letter}: "), self.motion(movement), self.text("\n"))
             ]
-        return np.concatenate([self.text(TEXT_PREFIX), *said])
+        return np.concatenate([self.text(self.turns.dialogue_start), *said])
 
     def fit(self, motion: Motion | None, room: int) -> np.ndarray:
         """The prefix in at most `room` ids: a movement's end is left out, where there are several the longest's."""
