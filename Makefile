@@ -32,7 +32,7 @@ test: $(VENV)/.ready lint
 
 ## make bench: every benchmark, ratios against the alternative in one run
 bench: $(VENV)/.ready results/demo/metrics.json
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in benchmarks/*/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -4,7 +4,7 @@ Seconds are left out of the movement's tokens, part by part and many random part
 linear model of all these answers gives it (as in LIME, Ribeiro et al., KDD 2016), since what parts do together is
 not what each does alone. A joint is held at its mean over the movement, which goes through the motion tokenizer
 again; the change of the answer is what it weighs. Where an answer is also about the mirror image, the same is left
-out of both. `benchmarks/explanations.py` holds both against parts drawn at
+out of both. `evaluation.audit.explanations` holds both against parts drawn at
 random.
 """
 

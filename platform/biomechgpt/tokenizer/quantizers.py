@@ -8,7 +8,7 @@ Codebooks are learned by exponential moving averages: van den Oord et al. 2017, 
 unused codes of T2M-GPT. Counts, sums and the vectors that resets draw from are those of all workers' batches
 together. vector-quantize-pytorch's first vectors and resets come from each worker's own generator, so that two
 workers learn another codebook than one; ours learn the same (to 1e-6), with the same error and in half its time:
-benchmarks/quantizers.py. Its FSQ has no state to keep equal and is used as it is. Knows tensors only.
+benchmarks/speed/quantizers.py. Its FSQ has no state to keep equal and is used as it is. Knows tensors only.
 """
 
 import math

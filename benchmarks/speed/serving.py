@@ -1,6 +1,6 @@
 """A served bundle: seconds to the first answer, a question's time at one client, and what batching gains.
 
-    python benchmarks/serving.py [--bundle URI] [--questions 40] [--clients 8]
+    python benchmarks/speed/serving.py [--bundle URI] [--questions 40] [--clients 8]
 
 Without --bundle it serves what `make serve` would. The gain is questions a second of many clients over one.
 """

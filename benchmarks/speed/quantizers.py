@@ -4,7 +4,7 @@ workers at half the batch learn what one learns.
 Both have the same size, decay and threshold of resets, and see the same vectors: of unequal clusters, a quarter of
 the steps padding. CPU, one thread; medians.
 
-python benchmarks/quantizers.py [--codes 512] [--dim 128] [--steps 200]
+python benchmarks/speed/quantizers.py [--codes 512] [--dim 128] [--steps 200]
 """
 
 import argparse

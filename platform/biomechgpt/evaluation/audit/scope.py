@@ -1,7 +1,7 @@
 """Which questions in free words a model refuses: those out of scope that nobody was trained with, and new ways of
 asking what it can answer.
 
-    python benchmarks/scope.py [--bundle URI] [--trials 20]
+    python -m biomechgpt.evaluation.audit.scope [--bundle URI] [--trials 20]
 
 Each question is asked about movements of held-out participants, as the server asks it: without saying which task it
 is. One that is recognised is weighed as its task; any other the language model may refuse. The last line is JSON:
@@ -48,7 +48,7 @@ def main() -> None:
         tokens.tolist() for tokens in held_out["tokens"].iloc[:: max(len(held_out) // options.trials, 1)]
     ]
     recognizer = Recognizer(tasks)
-    result = {}
+    result: dict[str, float] = {}
     free = read_yaml(QUESTIONS)
     meant = {question: task for task, questions in free["freely"].items() for question in questions}
     lists = {**free, "freely": list(meant), "held_out": refusal.held_out}

@@ -1,6 +1,6 @@
 """What QLoRA of Gemma 3 takes: memory of a GPU by part, and time; estimated, and measured where there is a GPU.
 
-python benchmarks/memory.py [--write docs/scale.md]
+python benchmarks/speed/gpu_memory.py [--write docs/scale.md]
 
 Parameters are counted on networks of Gemma's published sizes (no weights are needed). Memory: weights as NF4 with
 double quantization (the embedding in bf16), what is trained with its AdamW state as DeepSpeed keeps it, activations
@@ -31,7 +31,7 @@ from biomechgpt.language.finetune import LAYERS, AdapterSettings, with_adapter
 from biomechgpt.prompts.encoding import Tree
 from biomechgpt.prompts.packing import batch_trees
 
-CONFIGS = Path(__file__).parents[1] / "configs/language"
+CONFIGS = Path(__file__).parents[2] / "configs/language"
 # As published with the weights.
 SIZES: dict[str, dict[str, int]] = {
     "1B": {

@@ -1,6 +1,6 @@
 """How numbers are best written and read: a base fine-tuned on the numeric tasks alone, in each form of answer.
 
-    python benchmarks/number_forms.py [--base URI --tokens URI --tokenizer URI]
+    python benchmarks/studies/number_decoding.py [--base URI --tokens URI --tokenizer URI]
 
 Forms: `as it is` (1.05 m/s: digits apart, fixed decimals, a unit), `zeros` (as many digits before the point for
 every answer), `coarse` (a decimal less). Read from the distribution over all numbers that a task can have: its

@@ -3,7 +3,7 @@
 Everybody is held out once: by participant, in folds; one row is of the recordings that were learned from. Errors
 are RMSE in degrees over the tracked joints. The last line is JSON.
 
-python benchmarks/adaptation.py --tokenizer URI --recordings FOLDER [--steps 300]
+python benchmarks/studies/adaptation.py --tokenizer URI --recordings FOLDER [--steps 300]
 """
 
 import argparse
@@ -62,7 +62,7 @@ def main() -> None:
         {"steps": options.steps, "training.warmup_steps": 20},
         "adaptation",
     )
-    recordings = load(CohortSettings, Path(__file__).parents[1] / "configs/cohort/recordings.yaml")
+    recordings = load(CohortSettings, Path(__file__).parents[2] / "configs/cohort/recordings.yaml")
     sums: dict[str, dict[str, np.ndarray]] = {row: {} for row in ROWS}
     seconds, trials, before = [], 0, start.figures["rmse_deg_tracked"]
     after = []

@@ -1,6 +1,6 @@
 """Question trees against separate samples: the same questions, the same loss, how much faster a training step.
 
-python benchmarks/samples.py [--trials 16] [--questions 6] [--tokens 60] [--rounds 5]
+python benchmarks/speed/tree_vs_pairs.py [--trials 16] [--questions 6] [--tokens 60] [--rounds 5]
 """
 
 import argparse

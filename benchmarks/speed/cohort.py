@@ -1,6 +1,6 @@
 """Building cohorts of 1x, 4x and 16x trials: peak memory must not grow with them, and how fast it goes.
 
-python benchmarks/cohort.py [--scale 0.03]
+python benchmarks/speed/cohort.py [--scale 0.03]
 
 Peak memory is private: the driver's and all Ray workers' together, sampled; a fresh Ray for each size.
 """

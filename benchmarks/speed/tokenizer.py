@@ -1,6 +1,6 @@
 """The tokenizer's speed: a training step against T2M-GPT's, tokenizing a cohort against the bare encoder.
 
-python benchmarks/tokenizer.py [--rounds 20] [--most 64] [--pairs 3] [--chart docs/tokenizer_speed.png]
+python benchmarks/speed/tokenizer.py [--rounds 20] [--most 64] [--pairs 3] [--chart docs/tokenizer_speed.png]
 
 Training: the network of configs/tokenizer/demo.yaml on batches of its windows, a whole step with optimizer,
 against the same network as T2M-GPT writes it, in turns. On a GPU the network is that of paper.yaml.
@@ -42,7 +42,7 @@ from biomechgpt.tokenizer import (
 )
 from biomechgpt.tokenizer.network import MotionVQVAE
 
-CONFIGS = Path(__file__).parents[1] / "configs/tokenizer"
+CONFIGS = Path(__file__).parents[2] / "configs/tokenizer"
 TRIALS = 64
 """Of the smallest cohort; the others are so many times as large."""
 SHARD = 256

@@ -1,6 +1,6 @@
 """How hard the simulated cohort is: XGBoost on its token histograms beside the paper's on real people.
 
-    python benchmarks/difficulty.py [--cohort configs/cohort/paper.yaml] [--search 8]
+    python benchmarks/studies/simulator_difficulty.py [--cohort configs/cohort/paper.yaml] [--search 8]
 
 Scores are weighted F1, or Pearson r where the paper gives none for XGBoost: of the held-out participants, and
 cross-validated over those trained on (r squared for numbers). Two participants are tested on falls: that figure

@@ -5,7 +5,8 @@ a search: what a tokenizer keeps of a question, quickly told. --given-back adds 
 MiniRocket's F1 on the joint angles that tokens give back, beside that on the angles themselves; as much as whoever
 reads the tokens can hope for (minutes a variant). --write puts the tables into a document.
 
-python benchmarks/variants.py --cohort configs/cohort/paper.yaml --steps 800 --write docs/tokenizer_variants.md
+python benchmarks/studies/variants.py --cohort configs/cohort/paper.yaml --steps 800 \\
+    --write docs/tokenizer_variants.md
 """
 
 import argparse

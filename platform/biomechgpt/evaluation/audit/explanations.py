@@ -4,7 +4,7 @@ Of held-out movements the tenth of the seconds, and of the joints, that weigh mo
 together, and as many drawn at random. Last line: JSON with how much further the former move the answer, a label's
 probability or a number's mean: `seconds_ratio_labels`, `joints_ratio_labels` and the same of numbers.
 
-    python benchmarks/explanations.py [--bundle URI] [--trials 40]
+    python -m biomechgpt.evaluation.audit.explanations [--bundle URI] [--trials 40]
 """
 
 import argparse
@@ -76,7 +76,7 @@ def main():
     uri = options.bundle or storage.read_json("results/demo/metrics.json")["model"]["uri"]
     bundle = artifact.load(uri, "model")
     answerer, tokenizer = Answerer(uri), MotionTokenizer.load(storage.join(uri, "motion_tokenizer"))
-    asked = {}
+    asked: dict[str, list[tuple[str, str]]] = {}
     for row in read_questions(bundle.input("questions")):
         task = answerer.tasks[row["task"]]
         if row["split"] == "test" and task.annotated and not task.compare:
@@ -88,16 +88,16 @@ def main():
         rows += moved(answerer, tokenizer, angles, mask, asked[trial], rng)
     print(f"{bundle.data} data, {len(chosen)} held-out movements, {len(rows) // 2} answers")
     print(f"{'task':18}{'what':10}{'explained':>11}{'random':>9}{'ratio':>7}{'answers':>9}")
-    moves = {}
-    for task in answerer.tasks:
+    moves: dict[str, list] = {}
+    for name in answerer.tasks:
         for part in ("seconds", "joints"):
-            mine = np.array([values for name, of, *values in rows if (name, of) == (task, part)])
+            mine = np.array([values for task_name, of, *values in rows if (task_name, of) == (name, part)])
             if not len(mine):
                 continue
             explained, random = mine.mean(axis=0)
             ratio = explained / max(random, 1e-9)
-            print(f"{task:18}{part:10}{explained:11.3f}{random:9.3f}{ratio:7.1f}{len(mine):9}")
-            labels = answerer.tasks[task].kind == "classification"
+            print(f"{name:18}{part:10}{explained:11.3f}{random:9.3f}{ratio:7.1f}{len(mine):9}")
+            labels = answerer.tasks[name].kind == "classification"
             # Numbers of all units together: in shares of what random parts move them.
             moves.setdefault(f"{part}_ratio_{'labels' if labels else 'numbers'}", []).append(
                 mine if labels else mine / max(random, 1e-9)

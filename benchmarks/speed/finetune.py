@@ -1,6 +1,7 @@
 """Fine-tuning's speed: question trees against TRL's SFTTrainer with packing, and against a plain padded loop.
 
-python benchmarks/finetune.py [--size 1B] [--trials 48] [--questions 1 2 4 6 8] [--chart docs/finetune_speed.png]
+python benchmarks/speed/finetune.py [--size 1B] [--trials 48] [--questions 1 2 4 6 8]
+    [--chart docs/finetune_speed.png]
 
 One 4-bit QLoRA model (the stand-in's size, or Gemma's with random weights; rank 32, mixed precision) from the same
 start, the same question-answer pairs, as many pairs a step, the same optimizer and rate, one epoch each. TRL packs
@@ -24,7 +25,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from memory import SIZES, random_model
+from gpu_memory import SIZES, random_model
 
 from biomechgpt.language import network
 from biomechgpt.language.batches import plan_batches

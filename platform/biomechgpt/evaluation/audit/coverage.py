@@ -1,7 +1,7 @@
 """How often sets and intervals hold the truth: 100 resplits of new participants into those that they are fitted on
 and those that they are measured on, whole participants.
 
-    python benchmarks/conformal.py [--bundle URI] [--scale 0.5] [--resplits 100]
+    python -m biomechgpt.evaluation.audit.coverage [--bundle URI] [--scale 0.5] [--resplits 100]
 
 The participants are simulated anew (another seed), so that the bundle saw none of them. Of each task: coverage,
 mean over participants and resplits (target .9), of all labels together and of each; labels in a set, or the width

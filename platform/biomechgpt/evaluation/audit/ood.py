@@ -1,6 +1,6 @@
 """How well movements unlike those that a model learned from are told from held-out ones, and how many are refused.
 
-    python benchmarks/strange.py [--bundle URI] [--trials 100]
+    python -m biomechgpt.evaluation.audit.ood [--bundle URI] [--trials 100]
 
 Held-out participants' movements are spoilt: `swapped legs` (right leg's angles on the left and the other way, arms
 as they were), `upside down` (every angle's sign), `on all fours` (trunk bent forward, arms as hips of the other

@@ -1,6 +1,6 @@
 """Weighing every answer of every question of a trial against generating them, with the same model, in one run.
 
-    python benchmarks/answering.py [--bundle URI] [--size 1B] [--trials 64] [--batch 16] [--rounds 3]
+    python benchmarks/speed/answering.py [--bundle URI] [--size 1B] [--trials 64] [--batch 16] [--rounds 3]
 
 Without --bundle it takes the demo's. Answers a second of `Answerer.weigh` over those of `generate` one by one,
 and in batches of alike length; how far its log probabilities are from separate passes', and in how many of their
@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from memory import SIZES
+from gpu_memory import SIZES
 from transformers import DynamicCache, Gemma3ForCausalLM, Gemma3TextConfig
 
 from biomechgpt.answering.answerer import Answerer

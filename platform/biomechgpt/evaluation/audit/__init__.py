@@ -1,0 +1,1 @@
+"""The audit of one model: coverage, out-of-distribution detection, scope, explanations."""
