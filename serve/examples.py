@@ -1,4 +1,4 @@
-"""Recordings to try the page with: simulated participants, written as .mot files when asked for."""
+"""Recordings to try the page with: simulated participants, written as .mot files on request."""
 
 from functools import cache
 
@@ -11,36 +11,34 @@ from biomechgpt.simulator import SimulatorSettings
 
 RATE_HZ = 60.0
 SETTINGS = SimulatorSettings(scale=0.1, seed=20_240, lasts_s=(5, 13))
-"""Another seed than any cohort's: nobody here was trained on."""
-KINDS = (("walkway", 5), ("TUG", 2), ("FSST", 1), ("sitting", 1))
+"""The seed differs from that of every cohort, so no model was trained on these participants."""
+EXAMPLES_PER_KIND = {"walkway": 5, "TUG": 2, "FSST": 1, "sitting": 1}
 
 
 @cache
 def _trials() -> dict[str, tuple[str, Trial]]:
-    """{file name: (description, trial)}: of each kind the first of as many different people, groups mixed."""
+    """{file name: (description, trial)}. The trials of a kind come from participants with different conditions."""
     chosen: dict[str, tuple[str, Trial]] = {}
-    groups: set[tuple[str, str]] = set()
-    left = dict(KINDS)
+    used: set[tuple[str, str]] = set()
+    remaining = dict(EXAMPLES_PER_KIND)
     for person in simulator.participants(SETTINGS):
-        for kind, made in zip(person.kinds, simulator.trials(SETTINGS, person, RATE_HZ), strict=True):
-            if left.get(kind, 0) > 0 and (kind, person.condition) not in groups:
-                groups.add((kind, person.condition))
-                left[kind] -= 1
-                title = made.annotations["activity"] or kind
-                chosen[f"{str(title).replace(' ', '-')}-{person.name}.mot"] = (
-                    f"{title}, simulated participant",
-                    made,
-                )
-                break
+        for kind, trial in zip(person.kinds, simulator.trials(SETTINGS, person, RATE_HZ), strict=True):
+            if remaining.get(kind, 0) > 0 and (kind, person.condition) not in used:
+                used.add((kind, person.condition))
+                remaining[kind] -= 1
+                title = trial.annotations["activity"] or kind
+                name = f"{str(title).replace(' ', '-')}-{person.name}.mot"
+                chosen[name] = (f"{title}, simulated participant", trial)
+                break  # one trial of each participant
     return dict(sorted(chosen.items()))
 
 
 def listed() -> list[dict[str, str]]:
-    """Names and descriptions."""
+    """Names and descriptions of the examples."""
     return [{"name": name, "description": text} for name, (text, _) in _trials().items()]
 
 
 def mot(name: str) -> str:
-    """The file. Raises KeyError."""
+    """An example as the text of a .mot file. Raises KeyError for an unknown name."""
     trial = _trials()[name][1]
     return opensim.write(np.arange(len(trial.angles_rad)) / RATE_HZ, trial.angles_rad, trial.pelvis)

@@ -1,9 +1,9 @@
 """Answers as FHIR R4: a Bundle of preliminary Observations with their report, model and provenance; errors.
 
-Made with SMART's fhirclient, which checks elements and types but no value sets: each code here is R4's own.
-An answer gets a LOINC or SNOMED CT code only where one is known to mean it. AI's part is labelled as HL7's
-AI Transparency on FHIR (ballot of January 2026) asks: `AIAST` on what a model asserted, a Provenance with
-the model as a Device. Knows nothing about models or recordings, only what the JSON API says of them.
+SMART's fhirclient builds the resources. It checks elements and types but no value sets, so each code here is
+taken from R4. An answer gets a LOINC or SNOMED CT code only if the code means the same. Resources made by AI are
+labelled as HL7's AI Transparency on FHIR (ballot of January 2026) asks: the security label `AIAST`, and a
+Provenance with the model as a Device. Knows nothing about models or recordings, only the responses of the JSON API.
 """
 
 import base64
@@ -14,7 +14,8 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from io import BytesIO
@@ -46,10 +47,12 @@ from fhirclient.models.provenance import Provenance, ProvenanceAgent, Provenance
 from fhirclient.models.quantity import Quantity
 from starlette.datastructures import UploadFile
 
+from serve.schema import Answer, Answers, ModelSummary, StatedParameter
+
 CONTENT_TYPE = "application/fhir+json"
 
 BASE = "https://biomechgpt.example/fhir"
-"""Names our own codes and identifiers; nothing is fetched from it."""
+"""Namespace of our own codes and identifiers; nothing is fetched from it."""
 TASKS = f"{BASE}/CodeSystem/task"
 OPERATION = "answer-motion"
 
@@ -61,11 +64,11 @@ STANDARD_CODES: dict[str, tuple[str, str, str]] = {
     ),
     "walking_speed": ("http://snomed.info/sct", "724237005", "Gait speed (observable entity)"),
 }
-"""Task -> (system, code, display). Walking speed in LOINC is a day's mean or a named test's; no LOINC code
-was found for cadence or the four square step test."""
+"""Task -> (system, code, display). LOINC has walking speed only as the mean of a day or of a named test. No LOINC
+code was found for cadence or for the four square step test."""
 
 UCUM: dict[str, str] = {"m/s": "m/s", "steps/min": "{steps}/min", "s": "s"}
-"""A task's unit -> its UCUM code; another unit is stated in words alone."""
+"""Unit of a task -> UCUM code. Other units have no code."""
 
 ISSUES: dict[str, str] = {
     "bad_recording": "invalid",
@@ -76,7 +79,7 @@ ISSUES: dict[str, str] = {
     "not_found": "not-found",
     "internal": "exception",
 }
-"""Our error codes -> R4's issue-type."""
+"""Our error code -> R4 issue-type."""
 
 _TERMS = "http://terminology.hl7.org/CodeSystem"
 _AI = ("http://hl7.org/fhir/uv/aitransparency/CodeSystem/AIdeviceTypeCS", "Artificial-Intelligence",
@@ -93,15 +96,16 @@ R = TypeVar("R")
 
 
 def bundle(
-    result: Mapping[str, Any], *, subject: str | None, recorded: datetime, source_sha256: str
+    answers: Answers, *, subject: str | None, recorded: datetime, source_sha256: str
 ) -> dict[str, Any]:
-    """The JSON API's answers to a recording as a Bundle of type collection.
+    """The answers about a recording as a Bundle of type collection.
 
-    result: what the API returns (recording, answers, model, notice). subject: who was recorded, as a
-    reference `Patient/ID` to where the Bundle goes. recorded: when the answers were made, with a time zone;
-    when the movement was made, nobody said. source_sha256: of the recording's file, 64 hex digits.
-    Resources are identified by subject, recording, model and question: asking again makes the same ones, and
-    asking again about a corrected subject makes others.
+    answers: the response of the JSON API.
+    subject: the person, as a reference `Patient/ID` on the server that will receive the Bundle.
+    recorded: when the answers were made, with a time zone. When the movement was recorded is unknown.
+    source_sha256: checksum of the recording's file, 64 hex digits.
+    Resources are identified by subject, recording, model and question. The same request gives the same
+    identifiers; a request with a corrected subject gives others.
     Raises ValueError for a subject, time or checksum of another form.
     """
     if subject is not None and not _PATIENT.fullmatch(subject):
@@ -110,174 +114,243 @@ def bundle(
         raise ValueError("recorded: expected a time with a time zone, found one without")
     if not re.fullmatch(r"[0-9a-f]{64}", source_sha256):
         raise ValueError(f"source_sha256: expected 64 hex digits, found {source_sha256!r}")
-    model, notice = result["model"], _text(result["notice"])
     time = recorded.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    about_what = (subject or "", source_sha256, model["fingerprint"])
-    keys = _keys(about_what, result["answers"])
-    whole = _digest(*keys, *about_what)
-    tags = _tags(model["data"])
-    about = {"subject": _new(FHIRReference, reference=subject) if subject else None}
+    context = (subject or "", source_sha256, answers.model.fingerprint)
+    keys = _keys(context, answers.answers)
+    bundle_key = _digest(*keys, *context)
+    tags = _tags(answers.model.data)
 
-    device = _device(model, notice, tags)
-    device_url = _url("Device", model["fingerprint"])
-    urls = [_url("Observation", key) for key in keys]
+    device_url = _url("Device", answers.model.fingerprint)
+    observation_urls = [_url("Observation", key) for key in keys]
+    report_url = _url("DiagnosticReport", bundle_key)
     observations = [
-        _new(
-            Observation,
-            meta=_meta(tags, asserted=True),
-            identifier=[_identifier("answer", key)],
-            status="preliminary",
-            # Not `activity`, R4's category of what nobody supervised, such as a day's steps.
-            category=[_concept((f"{_TERMS}/observation-category", "exam", "Exam"))],
-            issued=FHIRInstant(time),
-            method=_concept(text=_METHOD),
-            device=_new(FHIRReference, reference=device_url),
-            **_answer(answer),
-            **about,
-        )
-        for key, answer in zip(keys, result["answers"], strict=True)
+        observation(answer, key=key, time=time, subject=subject, device_url=device_url, tags=tags)
+        for key, answer in zip(keys, answers.answers, strict=True)
     ]
-    report_url = _url("DiagnosticReport", whole)
-    report = _new(
+    entries = [
+        (
+            report_url,
+            report(
+                answers,
+                key=bundle_key,
+                time=time,
+                subject=subject,
+                observation_urls=observation_urls,
+                tags=tags,
+            ),
+        ),
+        *zip(observation_urls, observations, strict=True),
+        (device_url, _device(answers.model, _text(answers.notice), tags)),
+        (
+            _url("Provenance", bundle_key),
+            provenance(
+                answers,
+                time=time,
+                target_urls=[report_url, *observation_urls],
+                device_url=device_url,
+                source_sha256=source_sha256,
+                tags=tags,
+            ),
+        ),
+    ]
+    resource = _new(
+        Bundle,
+        meta=_meta(tags, asserted=True),
+        identifier=_identifier("bundle", bundle_key),
+        type="collection",
+        timestamp=FHIRInstant(time),
+        entry=[_new(BundleEntry, fullUrl=url, resource=entry) for url, entry in entries],
+    )
+    return resource.as_json()
+
+
+def observation(
+    answer: Answer, *, key: str, time: str, subject: str | None, device_url: str, tags: list[Coding]
+) -> Observation:
+    """One answer as a preliminary Observation.
+
+    key: identifies the answer.
+    time: when it was made, as an R4 instant.
+    subject: the person, as Patient/ID.
+    device_url: fullUrl of the model's Device.
+    """
+    return _new(
+        Observation,
+        meta=_meta(tags, asserted=True),
+        identifier=[_identifier("answer", key)],
+        status="preliminary",
+        # Not `activity`: in R4 that category is for unsupervised activity, such as steps per day.
+        category=[_concept((f"{_TERMS}/observation-category", "exam", "Exam"))],
+        issued=FHIRInstant(time),
+        method=_concept(text=_METHOD),
+        device=_reference(device_url),
+        subject=_reference(subject),
+        **_content(answer),
+    )
+
+
+def report(
+    answers: Answers,
+    *,
+    key: str,
+    time: str,
+    subject: str | None,
+    observation_urls: Sequence[str],
+    tags: list[Coding],
+) -> DiagnosticReport:
+    """The DiagnosticReport of all answers. Parameters as for `observation`."""
+    title = "Answers about a recorded movement"
+    return _new(
         DiagnosticReport,
         meta=_meta(tags, asserted=True),
-        identifier=[_identifier("report", whole)],
+        identifier=[_identifier("report", key)],
         status="preliminary",
-        code=_concept((TASKS, "report", "Answers about a recorded movement"),
-                      text="Answers about a recorded movement"),
+        code=_concept((TASKS, "report", title), text=title),
         issued=FHIRInstant(time),
-        result=[_new(FHIRReference, reference=url) for url in urls],
-        conclusion=_conclusion(result, notice),
-        **about,
-    )  # fmt: skip
+        result=[_reference(url) for url in observation_urls],
+        conclusion=_conclusion(answers),
+        subject=_reference(subject),
+    )
+
+
+def provenance(
+    answers: Answers,
+    *,
+    time: str,
+    target_urls: Sequence[str],
+    device_url: str,
+    source_sha256: str,
+    tags: list[Coding],
+) -> Provenance:
+    """The Provenance: the model made the target resources from the recording's file."""
     source = _new(
         FHIRReference,
         type="DocumentReference",
         identifier=_identifier("recording-sha256", source_sha256),
-        display=_text((result.get("recording") or {}).get("name")),
+        display=_text(answers.recording.name) if answers.recording else None,
     )
-    provenance = _new(
+    agent = _new(
+        ProvenanceAgent,
+        type=_concept((f"{_TERMS}/provenance-participant-type", "performer", "Performer")),
+        role=[_concept(_AI)],
+        who=_reference(device_url),
+    )
+    return _new(
         Provenance,
         meta=_meta(tags),
-        target=[_new(FHIRReference, reference=url) for url in (report_url, *urls)],
+        target=[_reference(url) for url in target_urls],
         recorded=FHIRInstant(time),
         reason=[_concept(_ASSERTED)],
-        agent=[
-            _new(
-                ProvenanceAgent,
-                type=_concept((f"{_TERMS}/provenance-participant-type", "performer", "Performer")),
-                role=[_concept(_AI)],
-                who=_new(FHIRReference, reference=device_url),
-            )
-        ],
+        agent=[agent],
         entity=[_new(ProvenanceEntity, role="source", what=source)],
     )
-    entries = [
-        (report_url, report),
-        *zip(urls, observations, strict=True),
-        (device_url, device),
-        (_url("Provenance", whole), provenance),
-    ]
-    made = _new(
-        Bundle,
-        meta=_meta(tags, asserted=True),
-        identifier=_identifier("bundle", whole),
-        type="collection",
-        timestamp=FHIRInstant(time),
-        entry=[_new(BundleEntry, fullUrl=url, resource=resource) for url, resource in entries],
-    )
-    return made.as_json()
 
 
-def _keys(about_what: Sequence[str], answers: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What identifies each answer: what it is about, and its task or else its question."""
+def _keys(context: Sequence[str], answers: Sequence[Answer]) -> list[str]:
+    """A key for each answer, from the context and its task, or else its question."""
     keys: list[str] = []
     for answer in answers:
-        asked = ["task", answer["task"]] if answer["task"] else ["question", answer["question"]]
-        again = 0
-        while (key := _digest(*about_what, *asked, str(again))) in keys:
-            again += 1  # asked twice: two answers, which may differ in words
+        query = ["task", answer.task] if answer.task else ["question", answer.question]
+        repetition = 0
+        while (key := _digest(*context, *query, str(repetition))) in keys:
+            repetition += 1  # the same question twice gives two answers, whose words may differ
         keys.append(key)
     return keys
 
 
-def _answer(answer: Mapping[str, Any]) -> dict[str, Any]:
-    """Code, notes and value of an Observation; or why it has none."""
-    task, text, value = answer["task"], _text(answer["text"]), answer["value"]
-    question = _text(answer["question"]) or "(no question)"
-    label = " ".join((_text(answer["label"]) or "").split())
-    if task:
-        name = task.replace("_", " ")
-        code = _concept(*([STANDARD_CODES[task]] if task in STANDARD_CODES else []), (TASKS, task, name),
-                        text=name)  # fmt: skip
-    else:
-        code = _concept((TASKS, "question", "A question in free words"), text=question)
-    element: dict[str, Any]
-    if value is not None and math.isfinite(value):
-        unit = _text(answer["unit"])
-        ucum = UCUM.get(unit or "")
-        # A decimal's digits are its precision in FHIR: 104.0 only where the answer said so.
-        number = int(value) if float(value).is_integer() and str(float(value)) not in (text or "") else value
-        system = "http://unitsofmeasure.org" if ucum else None
-        element = {"valueQuantity": _new(Quantity, value=number, unit=unit, system=system, code=ucum)}
-    elif label:
-        coding = (f"{TASKS}/{task or 'question'}", label)
-        element = {"valueCodeableConcept": _concept(coding, text=text or label)}
-    elif answer.get("refused"):
-        reason = (f"{_TERMS}/data-absent-reason", "unsupported", "Unsupported")
-        element = {"dataAbsentReason": _concept(reason, text=text)}
-    elif text and (task is None or answer.get("facts")):
-        element = {"valueString": text, **_components(answer.get("facts") or [])}
-    else:
-        reason = (f"{_TERMS}/data-absent-reason", "unknown", "Unknown")
-        why = "The answer states nothing that the task asks for"
-        if answer.get("uncertain"):
-            why = " ".join(filter(None, [text, _text(answer.get("advice") or "")]))
-        element = {"dataAbsentReason": _concept(reason, text=why)}
+def _content(answer: Answer) -> dict[str, Any]:
+    """Code, notes, and value of an Observation, or the reason why it has none."""
+    text, question = _text(answer.text), _text(answer.question) or "(no question)"
     notes = [f"Asked: {question}", f"Answered: {text or '(nothing)'}"]
-    return {"code": code, "note": [_new(Annotation, text=note) for note in notes], **element}
+    return {
+        "code": _code(answer, question),
+        "note": [_new(Annotation, text=note) for note in notes],
+        **_value(answer, text),
+    }
 
 
-def _components(facts: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """What a description states, a component a fact, with what was measured where that is something else."""
-    made = []
-    for fact in facts:
-        ucum = UCUM.get(fact["unit"])
-        system = "http://unitsofmeasure.org" if ucum else None
-        value = _new(Quantity, value=fact["stated"], unit=fact["unit"] or None, system=system, code=ucum)
-        measured = "nothing" if fact["measured"] is None else f"{fact['measured']:g}"
-        doubt = None if fact["agrees"] else [_concept(text=f"Not confirmed: {measured} was measured")]
-        code = _concept((TASKS, "fact", fact["name"]), text=fact["name"])
-        made.append(_new(ObservationComponent, code=code, valueQuantity=value, interpretation=doubt))
-    return {"component": made} if made else {}
+def _code(answer: Answer, question: str) -> CodeableConcept:
+    if not answer.task:
+        return _concept((TASKS, "question", "A question in free words"), text=question)
+    name = answer.task.replace("_", " ")
+    standard = [STANDARD_CODES[answer.task]] if answer.task in STANDARD_CODES else []
+    return _concept(*standard, (TASKS, answer.task, name), text=name)
 
 
-def _conclusion(result: Mapping[str, Any], notice: str | None) -> str:
-    model, recording = result["model"], result.get("recording") or {}
-    parts = [
-        f"Automatic answers about one recorded movement, of a model trained on {_nature(model['data'])}. "
+def _value(answer: Answer, text: str | None) -> dict[str, Any]:
+    """The value of an answer: a quantity, a label, words, or a reason for its absence."""
+    label = " ".join((_text(answer.label) or "").split())
+    if answer.value is not None and math.isfinite(answer.value):
+        return {"valueQuantity": _number(answer.value, _text(answer.unit), text or "")}
+    if label:
+        coding = (f"{TASKS}/{answer.task or 'question'}", label)
+        return {"valueCodeableConcept": _concept(coding, text=text or label)}
+    if answer.refused:
+        reason = (f"{_TERMS}/data-absent-reason", "unsupported", "Unsupported")
+        return {"dataAbsentReason": _concept(reason, text=text)}
+    if text and (answer.task is None or answer.stated_parameters):
+        return {"valueString": text, **_components(answer.stated_parameters)}
+    reason = (f"{_TERMS}/data-absent-reason", "unknown", "Unknown")
+    explanation = "The answer states nothing that the task asks for"
+    if answer.uncertain:
+        explanation = " ".join(filter(None, [text, _text(answer.advice)]))
+    return {"dataAbsentReason": _concept(reason, text=explanation)}
+
+
+def _number(value: float, unit: str | None, text: str) -> Quantity:
+    """A number with its unit. The digits of a decimal are its precision in FHIR: 104.0 only if the text says so."""
+    number = int(value) if float(value).is_integer() and str(float(value)) not in text else value
+    return _quantity(number, unit)
+
+
+def _quantity(value: float, unit: str | None) -> Quantity:
+    ucum = UCUM.get(unit or "")
+    system = "http://unitsofmeasure.org" if ucum else None
+    return _new(Quantity, value=value, unit=unit or None, system=system, code=ucum)
+
+
+def _components(stated: Sequence[StatedParameter]) -> dict[str, Any]:
+    """One component for each stated parameter, with the measured value if it disagrees."""
+    components = []
+    for parameter in stated:
+        measured = "nothing" if parameter.measured is None else f"{parameter.measured:g}"
+        doubt = None if parameter.agrees else [_concept(text=f"Not confirmed: {measured} was measured")]
+        components.append(
+            _new(
+                ObservationComponent,
+                code=_concept((TASKS, "fact", parameter.name), text=parameter.name),
+                valueQuantity=_quantity(parameter.stated, parameter.unit),
+                interpretation=doubt,
+            )
+        )
+    return {"component": components} if components else {}
+
+
+def _conclusion(answers: Answers) -> str:
+    recording, notice = answers.recording, _text(answers.notice)
+    sentences = [
+        f"Automatic answers about one recorded movement, of a model trained on {_nature(answers.model.data)}. "
         "They are preliminary: no person has reviewed them.",
     ]
-    used, duration = recording.get("used_s"), recording.get("duration_s")
-    if used is not None and duration is not None and used < duration:
-        parts.append(f"The model read the first {used:g} of {duration:g} s.")
-    if recording.get("missing_joints"):
-        parts.append(f"Not recorded and taken as 0: {', '.join(recording['missing_joints'])}.")
+    if recording and recording.used_s < recording.duration_s:
+        sentences.append(f"The model read the first {recording.used_s:g} of {recording.duration_s:g} s.")
+    if recording and recording.missing_joints:
+        sentences.append(f"Not recorded and taken as 0: {', '.join(recording.missing_joints)}.")
     if notice is None or "no clinical claim" not in notice.lower():
-        parts.append("No clinical claim is made.")
-    return _text(" ".join([*parts, notice or ""])) or ""
+        sentences.append("No clinical claim is made.")
+    return _text(" ".join([*sentences, notice or ""])) or ""
 
 
-def _device(model: Mapping[str, Any], notice: str | None, tags: list[Coding]) -> Device:
+def _device(model: ModelSummary, notice: str | None, tags: list[Coding]) -> Device:
     """The model as AI Transparency's AI-Device."""
-    versions = {"bundle fingerprint": model["fingerprint"]}
+    versions = {"bundle fingerprint": model.fingerprint}
     with contextlib.suppress(metadata.PackageNotFoundError):  # run from its sources
         versions["biomechgpt"] = metadata.version("biomechgpt")
-    properties = {"language base": _text(model["base"]) or "unknown", "training data": _nature(model["data"])}
+    properties = {"language base": _text(model.base) or "unknown", "training data": _nature(model.data)}
     return _new(
         Device,
         meta=_meta(tags),
-        identifier=[_identifier("model-fingerprint", model["fingerprint"])],
+        identifier=[_identifier("model-fingerprint", model.fingerprint)],
         deviceName=[_new(DeviceDeviceName, name="BiomechGPT", type="model-name")],
         type=_concept(_AI),
         version=[_new(DeviceVersion, type=_concept(text=k), value=v) for k, v in versions.items()],
@@ -294,7 +367,7 @@ def _nature(data: str) -> str:
 
 
 def _tags(data: str) -> list[Coding]:
-    """What keeps answers of a model that learned from simulated people out of a patient's care."""
+    """Tags that keep the answers of a model trained on simulated people out of a patient's care."""
     if "synthetic" not in data.split():
         return []
     return [
@@ -319,46 +392,63 @@ def outcome(code: str, message: str) -> dict[str, Any]:
     return _new(OperationOutcome, issue=[issue]).as_json()
 
 
-def parameters(body: Any) -> dict[str, Any]:
-    """What `$answer-motion` is asked for, of a Parameters resource: recording, tasks, question, subject.
+@dataclass(frozen=True)
+class Operation:
+    """The input of `$answer-motion`.
 
-    recording is an uploaded file, made of the attachment's title and data, and like question and subject
-    None where it is left out. Raises ValueError naming the parameter that is wrong.
+    recording: the uploaded file; None if it was left out.
+    tasks: names of tasks.
+    question: a question in free words.
+    subject: the person, as Patient/ID.
+    """
+
+    recording: UploadFile | None = None
+    tasks: list[str] = field(default_factory=list)
+    question: str | None = None
+    subject: str | None = None
+
+
+def parameters(body: Any) -> Operation:
+    """The input of `$answer-motion` from a Parameters resource.
+
+    The file is made from the title and the data of the attachment.
+    Raises ValueError that names the wrong parameter.
     """
     kinds = {"recording": "valueAttachment", "task": "valueCode", "question": "valueString",
              "subject": "valueReference"}  # fmt: skip
-    wanted = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
+    expected = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
     try:
         if body["resourceType"] != "Parameters":
             raise ValueError
-        given = Parameters(body).parameter or []
-    except Exception:  # fhirclient's own are plain Exceptions, and carry addresses of objects
-        raise ValueError(f"expected an R4 Parameters resource of {wanted}, found another body") from None
+        entries = Parameters(body).parameter or []
+    except Exception:  # fhirclient raises plain Exceptions, whose text has addresses of objects
+        raise ValueError(f"expected an R4 Parameters resource of {expected}, found another body") from None
     values: dict[str, list[Any]] = {name: [] for name in kinds}
-    for each in given:
-        if each.name not in kinds:
-            raise ValueError(f"parameter {each.name!r}: expected one of {wanted}")
-        value = getattr(each, kinds[each.name])
+    for entry in entries:
+        if entry.name not in kinds:
+            raise ValueError(f"parameter {entry.name!r}: expected one of {expected}")
+        value = getattr(entry, kinds[entry.name])
         if value is None:
-            raise ValueError(f"{each.name}: expected {kinds[each.name]}, found another value or none")
-        values[each.name].append(value)
+            raise ValueError(f"{entry.name}: expected {kinds[entry.name]}, found another value or none")
+        values[entry.name].append(value)
     for name in ("recording", "question", "subject"):
         if len(values[name]) > 1:
             raise ValueError(f"{name}: expected one, found {len(values[name])}")
     subjects = [reference.reference for reference in values["subject"]]
     if subjects == [None]:
         raise ValueError("subject: expected valueReference.reference, found none")
-    return {
-        "recording": _file(values["recording"][0]) if values["recording"] else None,
-        "tasks": values["task"],
-        "question": (values["question"] or [None])[0],
-        "subject": (subjects or [None])[0],
-    }
+    return Operation(
+        recording=_file(values["recording"][0]) if values["recording"] else None,
+        tasks=values["task"],
+        question=(values["question"] or [None])[0],
+        subject=(subjects or [None])[0],
+    )
 
 
 def _file(attachment: Any) -> UploadFile:
+    """The file of an Attachment."""
     try:
-        # base64Binary may be broken into lines.
+        # R4's base64Binary may contain line breaks.
         content = base64.b64decode("".join((attachment.data or "").split()), validate=True)
     except (binascii.Error, ValueError):
         raise ValueError("recording: expected valueAttachment.data in base64, found other text") from None
@@ -368,7 +458,7 @@ def _file(attachment: Any) -> UploadFile:
 
 
 def capability_statement(version: str) -> dict[str, Any]:
-    """What `GET [base]/metadata` returns, of this version of the interface."""
+    """The resource that `GET [base]/metadata` returns, for a version of the API."""
     operation = _new(
         CapabilityStatementRestResourceOperation,
         name=OPERATION,
@@ -411,14 +501,18 @@ def capability_statement(version: str) -> dict[str, Any]:
 
 
 def _new(kind: type[R], /, **values: Any) -> R:
-    """An element with these values, None left out; fhirclient itself would take a misspelt name silently."""
-    made = kind()
+    """An element with these values, without those that are None. fhirclient alone would ignore a misspelt name."""
+    element = kind()
     for name, value in values.items():
-        if not hasattr(made, name):
+        if not hasattr(element, name):
             raise AttributeError(f"{kind.__name__} has no element {name!r}")
         if value is not None:
-            setattr(made, name, value)
-    return made
+            setattr(element, name, value)
+    return element
+
+
+def _reference(url: str | None) -> FHIRReference | None:
+    return _new(FHIRReference, reference=url) if url else None
 
 
 def _coding(system: str, code: str, display: str | None = None) -> Coding:
@@ -442,5 +536,5 @@ def _url(kind: str, key: str) -> str:
 
 
 def _text(value: str | None) -> str | None:
-    """A string as FHIR allows it, without control characters and rare spaces; None where nothing is left."""
+    """A string without the control characters and rare spaces that FHIR forbids; None if nothing is left."""
     return _NOT_TEXT.sub(" ", value or "").strip() or None

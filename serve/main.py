@@ -1,58 +1,80 @@
-"""Serves a bundle on this machine: the champion of the registry, or else the demo's. Ctrl-C stops it."""
+"""Serves a model on this machine: the champion of the registry, or else the demo's model. Ctrl-C stops it."""
 
 import os
 import secrets
 import signal
 import sys
+from pathlib import Path
 from threading import Event
 
 from pydantic import Field
 
-from biomechgpt.core import cluster, storage
-from biomechgpt.core.settings import InputError, Settings, load
+from biomechgpt.core import storage
+from biomechgpt.core.settings import InputError, load
 from biomechgpt.experiment import tracking
-from biomechgpt.experiment.tracking import CHAMPION, TrackingSettings
-from serve import app, model
+from biomechgpt.experiment.tracking import CHAMPION, SQLITE, TrackingSettings
+from serve import app
+from serve.settings import GatewaySettings
 
 
-class Local(Settings):
-    """Where to listen, and what to serve."""
+class LocalSettings(GatewaySettings):
+    """Where to listen, which model to serve, and how to read recordings."""
 
-    bundle: str | None = Field(None, description="URI or models:/NAME@ALIAS; default: champion, else demo")
-    demo: str = Field("results/demo", description="folder of the demo's report")
+    bundle: str | None = None
+    """URI of a model, or models:/NAME@ALIAS. Default: the champion of the registry, else the demo's model."""
+    demo: str = "results/demo"
+    """Folder of the demo's report."""
     tracking: TrackingSettings = TrackingSettings()
+    """Where the registry is."""
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: int = Field(8000, ge=1, le=65535)
+    """Port to listen on."""
 
 
-def choose(settings: Local) -> str:
-    """The bundle's URI. Raises InputError where nothing was trained yet."""
+def choose_bundle(settings: LocalSettings) -> str:
+    """The URI of the bundle to serve. Raises InputError if nothing was trained yet."""
     if settings.bundle:
         return tracking.resolve(settings.tracking, settings.bundle)
+    champion = _champion(settings.tracking)
+    if champion:
+        return champion
     metrics = storage.join(settings.demo, "metrics.json")
-    try:
-        return tracking.resolve(settings.tracking, CHAMPION)
-    except InputError:
-        if storage.exists(metrics):
-            return storage.read_json(metrics)["model"]["uri"]
+    if storage.exists(metrics):
+        return str(storage.read_json(metrics)["model"]["uri"])
     raise InputError(
         f"no bundle to serve: the registry has no champion and {settings.demo} no report. "
         "Run `make demo` first, or name one with --bundle"
     )
 
 
-def main(settings: Local) -> None:
+def _champion(settings: TrackingSettings) -> str | None:
+    """The champion's URI; None without one. MLflow is imported only if there can be a registry."""
+    if settings.uri.startswith(SQLITE) and not Path(settings.uri.removeprefix(SQLITE)).exists():
+        return None
+    try:
+        return tracking.resolve(settings, CHAMPION)
+    except (InputError, ModuleNotFoundError):  # no champion, or MLflow is not installed
+        return None
+
+
+def serve_model(settings: LocalSettings) -> None:
+    """Serve until Ctrl-C. Prints the page's address with the access key."""
     from ray import serve
 
-    bundle = choose(settings)
-    given = os.environ.get(app.KEY)
+    from biomechgpt.core import cluster
+    from serve.deployment import QUIET
+
+    bundle = choose_bundle(settings)
+    key_is_ours = app.KEY not in os.environ
     key = os.environ.setdefault(app.KEY, secrets.token_urlsafe(24))
     cluster.connect()
-    serve.start(http_options={"host": settings.host, "port": settings.port}, logging_config=model.QUIET)
-    serve.run(app.build({"bundle": bundle}), name="biomechgpt", route_prefix="/")
+    serve.start(http_options={"host": settings.host, "port": settings.port}, logging_config=QUIET)
+    shared = settings.model_dump(include=set(GatewaySettings.model_fields) | {"tracking"})
+    serve.run(app.build({**shared, "bundle": bundle}), name="biomechgpt", route_prefix="/")
     link = f"http://{settings.host}:{settings.port}/"
     print(f"serving {bundle}")
-    print(f"page: {link}" + (f" (key: {app.KEY})" if given else f"#key={key}"), flush=True)
+    print(f"page: {link}" + (f"#key={key}" if key_is_ours else f" (key: {app.KEY})"), flush=True)
     stopped = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
@@ -62,7 +84,7 @@ def main(settings: Local) -> None:
 
 if __name__ == "__main__":
     try:
-        main(load(Local, None, sys.argv[1:]))
+        serve_model(load(LocalSettings, None, sys.argv[1:]))
     except InputError as error:
         print(f"serve: {error}", file=sys.stderr)
         raise SystemExit(2) from None

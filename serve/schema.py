@@ -1,218 +1,430 @@
-"""What the API takes and gives, and how the model's answers become it."""
+"""Requests and responses of the API. Every field has a description, which the OpenAPI document shows.
 
-from typing import Annotated, Any
+Deprecated fields repeat a value under the name it had in the version before; the next version drops them.
+"""
+
+import re
+from dataclasses import fields, replace
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic.dataclasses import dataclass
 
 from biomechgpt.motion import parameters
 from biomechgpt.motion.parameters import FACTS
 from biomechgpt.motion.skeleton import NAMES
-from biomechgpt.questions.tasks import REFUSED
+from biomechgpt.questions.tasks import REFUSED, Tasks
+from serve.answer_record import Answer as AnswerRecord
 
-LONGEST = 2000
-"""Characters of a question."""
-STRANGE = "I cannot say: this movement is unlike those that I have learned from."
+MAX_QUESTION_CHARS = 2000
+"""Longest question, in characters. The page reads it from /v1/model."""
+OOD_TEXT = "I cannot say: this movement is unlike the movements in the training data."
 NOTICE = "No clinical claim is made: this is research software, not a medical device."
 
 
-class Stated(BaseModel):
-    """A fact that an answer states, and the same measured from the joint angles (null where they do not say):
-    within their tolerance they agree. usual: in most healthy adults' walks, null without a norm.
-    normal_range_source: publication of that norm, with a mark if it is unverified.
-    normal_range_verified: whether the norm's numbers were compared with the publication."""
+def field_descriptions(record: type) -> dict[str, str]:
+    """{field: description} from the lines `field: description` of a dataclass's docstring."""
+    lines = re.findall(r"^ *(\w+): (.+(?:\n {6,}\S.*)*)", record.__doc__ or "", re.MULTILINE)
+    names = {field.name for field in fields(record)}
+    return {name: " ".join(text.split()) for name, text in lines if name in names}
+
+
+def _describe_inherited(schema: dict[str, Any]) -> None:
+    """Add the descriptions of the answer dataclass to the JSON schema of the response."""
+    for name, text in field_descriptions(AnswerRecord).items():
+        schema["properties"][name].setdefault("description", text)
+
+
+class ApiModel(BaseModel):
+    """Base of requests and responses: the string under a field is its description."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+def deprecated_alias(name: str, value_type: Any) -> Any:
+    """A response field that repeats the field `name` under its earlier name, for one version."""
+
+    def value(self: Any) -> Any:
+        return getattr(self, name)
+
+    # `deprecated=` of pydantic would warn whenever a response is written.
+    return computed_field(
+        return_type=value_type,
+        description=f"Deprecated: use {name}.",
+        json_schema_extra={"deprecated": True},
+    )(property(value))
+
+
+class StatedParameter(ApiModel):
+    """A motion parameter that a description states, beside the same parameter measured from the joint angles."""
 
     name: str
+    """Name of the parameter in words, for example `cadence`."""
     unit: str
+    """Unit of the values; empty for a ratio."""
     stated: float
+    """Value that the answer states."""
     measured: float | None
+    """Value measured from the joint angles; null if it cannot be measured."""
     agrees: bool
-    usual: tuple[float, float] | None
+    """Whether both values agree within the tolerance of the parameter."""
+    normal_range: tuple[float, float] | None
+    """Range of most healthy adults who walk; null without a norm."""
     normal_range_source: str | None
+    """Publication of the norm, with a mark if its numbers are unverified."""
     normal_range_verified: bool | None
+    """Whether the numbers of the norm were compared with the publication."""
+
+    usual: ClassVar[Any] = deprecated_alias("normal_range", tuple[float, float] | None)
 
 
-class Answer(BaseModel):
-    """task: which of the model's tasks was asked, null for a question of one's own; label or value: what the
-    answer states, both null where it states neither. probabilities: of each label, calibrated on participants
-    nobody was trained on; possible: the labels that cannot be ruled out, likeliest first; low, high: an interval of
-    the value. Set and interval hold the truth 9 times in 10 where this is `promised`: enough participants were
-    there to fit them. A question of one's own has none of them. refused: the question is none that movement can
-    answer, or the movement is unlike those that the model has learned from. risk: the least share of wrong answers
-    that can be had while this one is still given; more than is wanted, and the answer is `uncertain`, with advice
-    on what would help. facts: that a description states."""
+@dataclass(
+    frozen=True,
+    kw_only=True,
+    config=ConfigDict(use_attribute_docstrings=True, json_schema_extra=_describe_inherited),
+)
+class Answer(AnswerRecord):
+    """One answer: the fields of `biomechgpt.answering.answer.Answer`, and the question that was asked."""
 
+    # The API sends one mapping, where the record has two lists of the same length.
+    probabilities: dict[str, float] = Field(default_factory=dict)  # type: ignore[assignment]
+    """Calibrated probability of each label, most probable first. Empty for a number or a free question."""
     task: str | None
+    """Name of the task; null for a question that is no task of this model."""
     question: str
-    text: str
+    """The question in the words that the model read."""
     label: str | None = None
+    """Label that the answer states; null for a number, a free question or an uncertain answer."""
     value: float | None = None
+    """Number that the answer states, in `unit`; null for a label."""
     unit: str | None = None
+    """Unit of value, low and high."""
     uncertain: bool = False
+    """Whether selective_risk is above the highest accepted risk. `advice` then says what would help."""
     advice: str | None = None
-    risk: float | None = None
-    probabilities: dict[str, float] = {}
-    possible: list[str] = []
-    promised: bool = False
-    low: float | None = None
-    high: float | None = None
+    """How to get a more certain answer; null unless the answer is uncertain."""
     refused: bool = False
-    facts: list[Stated] = []
+    """Whether the question is not about movement, or the movement is out of distribution."""
+    stated_parameters: list[StatedParameter] = Field(default_factory=list)
+    """Motion parameters that a description states, beside measured ones."""
+
+    risk: ClassVar[Any] = deprecated_alias("selective_risk", float | None)
+    possible: ClassVar[Any] = deprecated_alias("prediction_set", list[str])
+    promised: ClassVar[Any] = deprecated_alias("coverage_guaranteed", bool)
+    strange: ClassVar[Any] = deprecated_alias("is_ood", bool)
+    facts: ClassVar[Any] = deprecated_alias("stated_parameters", list[StatedParameter])
+
+    @classmethod
+    def ood(cls, tasks: Tasks, task: str | None, question: str) -> Self:
+        """The refusal of a movement that is out of distribution."""
+        unit = tasks[task].unit if task else None
+        return cls(text=OOD_TEXT, task=task, question=question, unit=unit, is_ood=True, refused=True)
+
+    @classmethod
+    def from_record(cls, tasks: Tasks, task: str | None, question: str, record: AnswerRecord) -> Self:
+        """The response for an answer of the model to a question of `task` (None: a free question)."""
+        if record.is_ood:
+            return cls.ood(tasks, task, question)
+        stated = tasks[task].parse(record.text) if task else None
+        values = {field.name: getattr(record, field.name) for field in fields(AnswerRecord)}
+        values["probabilities"] = dict(zip(record.labels, record.probabilities, strict=True))
+        return cls(
+            **values,
+            task=task,
+            question=question,
+            label=stated if isinstance(stated, str) else None,
+            value=stated if isinstance(stated, float) else None,
+            unit=tasks[task].unit if task else None,
+            refused=any(t.kind == "refusal" and t.parse(record.text) == REFUSED for t in tasks.values()),
+        )
 
 
-class About(BaseModel):
-    """fingerprint: of the bundle; base: its language base; data: nature of the data it was trained on."""
+class ModelSummary(ApiModel):
+    """The model that gave an answer."""
 
     fingerprint: str
+    """Fingerprint of the model bundle, 64 hex digits."""
     base: str
+    """Name of the language model that was fine-tuned."""
     data: str
+    """Kind of training data: recorded, synthetic, or both."""
 
 
-class Explanation(BaseModel):
-    """What an answer rests on. of: a label's probability, or a number's mean; seconds: (begin, end, weight) of
-    parts of the recording; joints: weight of each joint; points: the same at the figure's points. A weight: by how
-    much `of` is less without that part: below 0 the part speaks against it. It says what the model used, not what
-    is wrong with anybody."""
-
-    answer: Answer
-    of: float
-    seconds: list[tuple[float, float, float]]
-    joints: dict[str, float]
-    points: dict[str, float]
-    model: About
-    notice: str = NOTICE
-
-
-class Recorded(BaseModel):
-    """What was found in a recording. used_s: how much of it the model can read; repaired: gaps filled in it."""
+class TaskInfo(ApiModel):
+    """A question that the model was trained and calibrated for."""
 
     name: str
+    """Name of the task, as the form field `tasks` takes it."""
+    kind: str
+    """Kind of the task: classification, regression or description."""
+    question: str
+    """The question in words."""
+    unit: str | None
+    """Unit of a number; null for other kinds."""
+    movements: int
+    """Number of recordings that the question is about: 1, or 2 to compare."""
+
+
+class ModelInfo(ModelSummary):
+    """The model behind the answers, its questions, and the limits of a request."""
+
+    notice: str
+    """Warning to show beside every answer."""
+    tasks: list[TaskInfo]
+    """Questions of this model."""
+    coverage: float
+    """Rate at which prediction sets and intervals contain the truth where coverage_guaranteed is true."""
+    suffixes: list[str]
+    """Usual file name endings of readable recordings. The content decides, not the name."""
+    max_question_chars: int
+    """Longest question, in characters."""
+    max_additional_recordings: int
+    """Largest number of further recordings of a person in one request."""
+
+
+class Example(ApiModel):
+    """A simulated recording to try the API with."""
+
+    name: str
+    """File name, to be read from /v1/examples/NAME."""
+    description: str
+    """What the recording shows."""
+    data: str = "synthetic"
+    """Kind of data."""
+
+
+class Examples(ApiModel):
+    """The simulated recordings of this server."""
+
+    examples: list[Example]
+    """One entry a recording."""
+
+
+class RecordingInfo(ApiModel):
+    """A recording as the server read it."""
+
+    name: str
+    """File name."""
     frames: int
+    """Number of frames at `frame_rate_hz`."""
     duration_s: float
+    """Duration in seconds."""
     used_s: float
+    """Seconds from the start that the model reads."""
     frame_rate_hz: float
+    """Frame rate of the motion tokenizer, in Hz. Recordings are resampled to it."""
     knee_flexion: str
+    """Sign of knee flexion that was found in the file: positive or negative."""
     missing_joints: list[str]
-    repaired: str | None
+    """Joint angles that the file does not have."""
+    repairs: str | None
+    """Gaps that were filled; null without any."""
+
+    repaired: ClassVar[Any] = deprecated_alias("repairs", str | None)
 
     def joint_mask(self) -> np.ndarray:
+        """(34,) bool: True for each recorded joint angle."""
         return ~np.isin(NAMES, self.missing_joints)
 
 
-class Answers(BaseModel):
-    """recording: what was asked about; other: what it was compared with; more: further ones of the same person, who
-    is asked about then."""
+class Answers(ApiModel):
+    """Answers, and what they are about."""
 
     answers: list[Answer]
-    model: About
+    """One answer a question."""
+    model: ModelSummary
+    """The model that answered."""
     notice: str = NOTICE
-    recording: Recorded | None = None
-    other: Recorded | None = None
-    more: list[Recorded] = []
+    """Warning to show beside every answer."""
+    recording: RecordingInfo | None = None
+    """The recording in question; null in a chat, which sends tokens."""
+    compare_with: RecordingInfo | None = None
+    """The second recording of a comparison, called B."""
+    additional_recordings: list[RecordingInfo] = []
+    """Further recordings of the same person. The answers are then about the person."""
+
+    other: ClassVar[Any] = deprecated_alias("compare_with", RecordingInfo | None)
+    more: ClassVar[Any] = deprecated_alias("additional_recordings", list[RecordingInfo])
 
 
-class Motion(BaseModel):
-    """tokens, mirrored (those of the mirror image, where the model reads it too) and tokenizer (its fingerprint):
-    what /v1/chat takes; figure: a stick figure, positions in metres, a frame a row."""
+class Explanation(ApiModel):
+    """Seconds and joints of a recording that an answer rests on.
 
-    recording: Recorded
+    A weight says how much `explained_value` falls without that part of the recording. A positive weight supports
+    the answer, a negative weight speaks against it. Weights describe the model, not the person.
+    """
+
+    answer: Answer
+    """The answer that is explained."""
+    explained_value: float
+    """Probability of the label, or mean of the number's distribution."""
+    seconds: list[tuple[float, float, float]]
+    """(begin, end, weight) of each part of the recording, in seconds."""
+    joints: dict[str, float]
+    """Weight of each joint angle."""
+    points: dict[str, float]
+    """The weights of the joints at the points of the stick figure."""
+    model: ModelSummary
+    """The model that answered."""
+    notice: str = NOTICE
+    """Warning to show beside every answer."""
+
+    of: ClassVar[Any] = deprecated_alias("explained_value", float)
+
+
+class FigureColors(ApiModel):
+    """Colours of the stick figure, the same as in the pictures of the reports."""
+
+    right: str
+    """Colour of the right side, #rrggbb."""
+    left: str
+    """Colour of the left side, #rrggbb."""
+    middle: str
+    """Colour of trunk and head, #rrggbb."""
+
+
+class Figure(ApiModel):
+    """A moving stick figure."""
+
+    frame_rate_hz: float
+    """Frames per second."""
+    points: list[str]
+    """Names of the points."""
+    bones: list[tuple[int, int]]
+    """Pairs of points that a line joins, as indices into `points`."""
+    positions_m: list[list[list[float]]]
+    """Position of each point in each frame: x forward, y up, z right, in metres."""
+    colors: FigureColors
+    """Colours of the sides."""
+
+
+class Motion(ApiModel):
+    """A recording as motion tokens, which /v1/chat takes, and as a stick figure."""
+
+    recording: RecordingInfo
+    """The recording as the server read it."""
     tokens: list[int]
+    """Motion tokens."""
     mirrored: list[int] | None = None
+    """Motion tokens of the mirror image; null if the model does not read it."""
     tokenizer: str
-    figure: dict[str, Any]
+    """Fingerprint of the motion tokenizer that made the tokens."""
+    figure: Figure
+    """The movement to show."""
 
 
-class Turn(BaseModel):
-    role: str = Field(pattern="^(user|assistant)$")
-    content: str = Field(min_length=1, max_length=LONGEST)
+class ChatMessage(ApiModel):
+    """One message of a conversation."""
+
+    role: Literal["user", "assistant"]
+    """Who wrote it: user or assistant."""
+    content: str = Field(min_length=1, max_length=MAX_QUESTION_CHARS)
+    """Text of the message."""
 
 
-Tokens = Annotated[list[int], Field(min_length=1, max_length=20_000)]
-OneOrTwo = Tokens | Annotated[list[Tokens], Field(min_length=2, max_length=2)]
+TokenList = Annotated[list[int], Field(min_length=1, max_length=20_000)]
+OneOrTwo = TokenList | Annotated[list[TokenList], Field(min_length=2, max_length=2)]
 
 
-class Chat(BaseModel):
-    """The last message is the question. A model that was trained on conversations reads those before it too.
-    tokens: of a movement, or of each of two that are compared. mirrored: the same of their mirror images, where
-    /v1/motions gave them; without, the answer is about the movement as it is alone. tokenizer: that made the
-    tokens; another one than the model's is refused."""
+class Chat(ApiModel):
+    """A conversation about one recording, or about two that are compared."""
 
     tokens: OneOrTwo
+    """Motion tokens from /v1/motions, or a list of two such lists to compare."""
     mirrored: OneOrTwo | None = None
+    """Motion tokens of the mirror images from /v1/motions, in the same form as `tokens`."""
     tokenizer: str | None = None
-    messages: list[Turn] = Field(min_length=1, max_length=200)
+    """Fingerprint from /v1/motions. Tokens of another tokenizer are refused."""
+    messages: list[ChatMessage] = Field(min_length=1, max_length=200)
+    """The conversation so far. The last message is the question."""
 
 
-def stated_facts(said: dict[str, float], known: dict[str, float | None]) -> list[Stated]:
-    found = []
-    for name, value in said.items():
-        fact, measured = FACTS[name], known.get(name)
+class ErrorDetail(ApiModel):
+    """What was wrong with a request."""
+
+    code: str
+    """Code of the error, for programs."""
+    message: str
+    """What was expected and what was found, for people."""
+
+
+class ErrorBody(ApiModel):
+    """Body of every error outside /fhir/."""
+
+    error: ErrorDetail
+    """What was wrong."""
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody, "description": text}
+    for status, text in (
+        (401, "No key, or a wrong one."),
+        (413, "The body or the recording is too large."),
+        (422, "The request or the recording is wrong."),
+        (503, "The server is busy; Retry-After says when to come back."),
+    )
+}
+"""Error responses that the OpenAPI document lists for an endpoint under /v1/."""
+
+
+class Health(ApiModel):
+    """State of the HTTP side."""
+
+    status: Literal["ok"] = "ok"
+    """Always ok: the server answers."""
+
+
+def notice_of(model: ModelSummary) -> str:
+    """The warning to show beside every answer of a model."""
+    if "synthetic" not in model.data:
+        return NOTICE
+    return f"{NOTICE} Trained on synthetic data: its answers mean nothing about a patient."
+
+
+def stated_parameters(stated: dict[str, float], measured: dict[str, float | None]) -> list[StatedParameter]:
+    """Each parameter that a description states, compared with the measured one."""
+    compared = []
+    for name, value in stated.items():
+        parameter, measured_value = FACTS[name], measured.get(name)
         source = parameters.normal_range_source(name)
-        found.append(
-            Stated(
-                name=fact.says,
-                unit=fact.unit,
+        compared.append(
+            StatedParameter(
+                name=parameter.says,
+                unit=parameter.unit,
                 stated=value,
-                measured=None if measured is None else round(measured, fact.decimals),
-                agrees=measured is not None and abs(measured - value) <= fact.tolerance,
-                usual=parameters.usual(name),
+                measured=None if measured_value is None else round(measured_value, parameter.decimals),
+                agrees=measured_value is not None and abs(measured_value - value) <= parameter.tolerance,
+                normal_range=parameters.usual(name),
                 normal_range_source=source.shown if source else None,
                 normal_range_verified=source.verified if source else None,
             )
         )
-    return found
+    return compared
 
 
-def strange_answer(tasks: Any, name: str | None, question: str) -> Answer:
-    unit = tasks[name].unit if name else None
-    return Answer(task=name, question=question, text=STRANGE, unit=unit, refused=True)
+def apply_risk_limit(
+    answer: Answer, max_risk: float | None, typical_duration_s: float, duration_s: float | None
+) -> Answer:
+    """The answer, or an uncertain one if its selective risk is above `max_risk`.
 
-
-def answer_of(tasks: Any, name: str | None, question: str, weighed: Any) -> Answer:
-    task = tasks[name] if name else None
-    if weighed.strange:
-        return strange_answer(tasks, name, question)
-    stated = task.parse(weighed.text) if task else None
-    return Answer(
-        task=name,
-        question=question,
-        text=weighed.text,
-        label=stated if isinstance(stated, str) else None,
-        value=stated if isinstance(stated, float) else None,
-        unit=task.unit if task else None,
-        probabilities=dict(zip(weighed.choices, weighed.probability, strict=True)),
-        possible=weighed.possible,
-        risk=weighed.risk,
-        promised=weighed.promised,
-        low=weighed.low,
-        high=weighed.high,
-        refused=any(t.kind == "refusal" and t.parse(weighed.text) == REFUSED for t in tasks.values()),
-    )
-
-
-def sure(answer: Answer, wanted: float | None, usual_s: float, duration_s: float | None) -> Answer:
-    """The answer, or "uncertain" where more would be wrong among those so unsure than is wanted."""
-    if wanted is None or not answer.probabilities or answer.refused:
+    typical_duration_s: of the training recordings; a shorter recording gets the advice to record longer.
+    duration_s: of this recording; None if it is unknown.
+    """
+    if max_risk is None or not answer.probabilities or answer.refused:
         return answer
-    if answer.risk is not None and answer.risk <= wanted:
+    if answer.selective_risk is not None and answer.selective_risk <= max_risk:
         return answer
-    longer = duration_s is not None and duration_s < usual_s
-    also = (
-        f", or a longer one: this has {duration_s:.0f} s, those it learned from {usual_s:.0f}"
-        if longer
-        else ""
+    longer = ""
+    if duration_s is not None and duration_s < typical_duration_s:
+        longer = (
+            f", or a longer one: this recording has {duration_s:.0f} s, "
+            f"those of the training data have {typical_duration_s:.0f} s"
+        )
+    return replace(
+        answer,
+        uncertain=True,
+        text=f"Uncertain; most likely {answer.text}.",
+        advice=f"What would help: another recording of this person{longer}.",
+        label=None,
     )
-    return answer.model_copy(
-        update={
-            "uncertain": True,
-            "text": f"Uncertain; most likely {answer.text}.",
-            "advice": f"What would help: another recording of this person{also}.",
-            "label": None,
-        }
-    )
-
-
-def notice_of(about: About) -> str:
-    if "synthetic" not in about.data:
-        return NOTICE
-    return f"{NOTICE} Trained on synthetic data: its answers mean nothing about a patient."

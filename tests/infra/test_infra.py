@@ -286,7 +286,7 @@ def test_service_names_an_application_that_exists():
     module, function = application["import_path"].split(":")
     source = (ROOT / f"{module.replace('.', '/')}.py").read_text()
     assert re.search(rf"^def {function}\(", source, re.MULTILINE)
-    source += (ROOT / "serve/model.py").read_text()
+    source += (ROOT / "serve/deployment.py").read_text()
     for deployment in application["deployments"]:
         assert re.search(rf"""class {deployment["name"]}\b|name="{deployment["name"]}\"""", source)
     assert [deployment["name"] for deployment in application["deployments"]] == ["Gateway", "Model"]

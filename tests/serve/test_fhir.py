@@ -1,14 +1,12 @@
-"""FHIR: what is made is valid R4 by two judges, holds together, repeats itself, and invents nothing."""
+"""FHIR: resources are valid R4 (by a library and by a schema), consistent, repeatable, and add no content."""
 
 import asyncio
 import base64
-import importlib
 import json
 import re
-import sys
 from copy import deepcopy
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -18,10 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import real_recordings
-
-# serve/ is a namespace package beside tests/. Last, so that platform/ never stands before the library's.
-sys.path.append(str(Path(__file__).parents[2]))
-fhir = importlib.import_module("serve.fhir")
+from serve import fhir
+from serve.schema import Answer, Answers, ModelSummary, RecordingInfo, StatedParameter
 
 SCHEMA = real_recordings.DATA / "fhir" / "fhir-r4.subset.schema.json"
 NOW = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
@@ -29,18 +25,44 @@ SHA = "0123456789abcdef" * 4
 NOTICE = "No clinical claim is made: this is research software."
 
 
-def answer(task, text, label=None, value=None, unit=None, question="What is it?") -> dict[str, Any]:
-    return {
-        "task": task, "question": question, "text": text, "label": label, "value": value, "unit": unit,
-    }  # fmt: skip
+def answer(task, text, label=None, value=None, unit=None, question="What is it?", **fields: Any) -> Answer:
+    return Answer(task=task, question=question, text=text, label=label, value=value, unit=unit, **fields)
 
 
-RESULT = {
-    "recording": {
-        "name": "walk 1.mot", "frames": 300, "duration_s": 40.0, "used_s": 32.5, "frame_rate_hz": 30.0,
-        "knee_flexion": "negative", "missing_joints": ["arm_flex_r"],
-    },
-    "answers": [
+def unchecked(answer: Answer, **values: Any) -> Answer:
+    """An answer with values that pydantic would refuse, such as half of a surrogate pair."""
+    copied = replace(answer)
+    for name, value in values.items():
+        object.__setattr__(copied, name, value)
+    return copied
+
+
+def stated(name, unit, stated, measured, agrees) -> StatedParameter:
+    return StatedParameter(
+        name=name,
+        unit=unit,
+        stated=stated,
+        measured=measured,
+        agrees=agrees,
+        normal_range=None,
+        normal_range_source=None,
+        normal_range_verified=None,
+    )
+
+
+RECORDING = RecordingInfo(
+    name="walk 1.mot",
+    frames=300,
+    duration_s=40.0,
+    used_s=32.5,
+    frame_rate_hz=30.0,
+    knee_flexion="negative",
+    missing_joints=["arm_flex_r"],
+    repairs=None,
+)
+RESULT = Answers(
+    recording=RECORDING,
+    answers=[
         answer("cadence", "104 steps/min", value=104.0, unit="steps/min"),
         answer("walking_speed", "1.25 m/s", value=1.25, unit="m/s"),
         answer("tug_time", "12.0 s", value=12.0, unit="s"),
@@ -49,35 +71,38 @@ RESULT = {
         answer("fsst_time", "no idea", unit="s"),
         answer("diagnosis", "", question="And again?"),
         answer(None, "Rather slowly.", question="How does this person walk?"),
-        answer("description", "cadence 104 steps/min, right knee 61 deg")
-        | {"facts": [
-            {"name": "cadence", "unit": "steps/min", "stated": 104, "measured": 103, "agrees": True},
-            {"name": "right knee", "unit": "deg", "stated": 61, "measured": 40, "agrees": False},
-        ]},
-        answer(None, "I cannot tell.", question="Who is it?") | {"refused": True},
+        answer(
+            "description",
+            "cadence 104 steps/min, right knee 61 deg",
+            stated_parameters=[
+                stated("cadence", "steps/min", 104, 103, True),
+                stated("right knee", "deg", 61, 40, False),
+            ],
+        ),
+        answer(None, "I cannot tell.", question="Who is it?", refused=True),
     ],
-    "model": {"fingerprint": "a" * 64, "base": "local stand-in", "data": "synthetic"},
-    "notice": NOTICE,
-}  # fmt: skip
+    model=ModelSummary(fingerprint="a" * 64, base="local stand-in", data="synthetic"),
+    notice=NOTICE,
+)
 
 
-def made(result: dict[str, Any] = RESULT, **changes: Any) -> dict[str, Any]:
+def made(result: Answers = RESULT, **changes: Any) -> dict[str, Any]:
     arguments = {"subject": "Patient/123", "recorded": NOW, "source_sha256": SHA}
     return fhir.bundle(result, **arguments | changes)
 
 
-def with_model(**changes: str) -> dict[str, Any]:
-    return RESULT | {"model": RESULT["model"] | changes}
+def with_model(**changes: str) -> Answers:
+    return RESULT.model_copy(update={"model": RESULT.model.model_copy(update=changes)})
 
 
 def of(bundle: dict[str, Any], kind: str) -> list[dict[str, Any]]:
-    found = [entry["resource"] for entry in bundle["entry"]]
-    return [resource for resource in found if resource["resourceType"] == kind]
+    resources = [entry["resource"] for entry in bundle["entry"]]
+    return [resource for resource in resources if resource["resourceType"] == kind]
 
 
-def only(answered: dict[str, Any]) -> dict[str, Any]:
+def only(answer: Answer) -> dict[str, Any]:
     """The Observation of one answer."""
-    (observation,) = of(made(RESULT | {"answers": [answered]}), "Observation")
+    (observation,) = of(made(RESULT.model_copy(update={"answers": [answer]})), "Observation")
     return observation
 
 
@@ -97,7 +122,9 @@ def everything() -> dict[str, dict[str, Any]]:
     resources["capabilities"] = fhir.capability_statement("1.0")
     resources["bundle"] = made()
     resources["bundle without subject"] = made(subject=None)
-    resources["bundle of a chat"] = made({**RESULT, "recording": None, "answers": RESULT["answers"][-1:]})
+    resources["bundle of a chat"] = made(
+        RESULT.model_copy(update={"recording": None, "answers": RESULT.answers[-1:]})
+    )
     resources["bundle of recorded data"] = made(with_model(data="recorded"))
     return resources
 
@@ -147,9 +174,9 @@ WILD = st.text(max_size=30) | st.sampled_from(
 @given(
     st.lists(
         st.builds(
-            answer,
+            lambda task, **values: unchecked(answer(task, ""), **values),
             st.sampled_from([None, "cadence", "diagnosis", "activity"]),
-            WILD,
+            text=WILD,
             label=st.none() | WILD,
             value=st.none() | st.floats(),
             unit=st.none() | st.sampled_from(["m/s", "s", "deg"]),
@@ -162,7 +189,8 @@ WILD = st.text(max_size=30) | st.sampled_from(
 )
 @settings(max_examples=60, deadline=None)
 def test_whatever_a_model_says_is_valid(schema, answers, notice, name):
-    result = RESULT | {"answers": answers, "notice": notice, "recording": {"name": name}}
+    recording = RECORDING.model_copy(update={"name": name})
+    result = RESULT.model_copy(update={"answers": answers, "notice": notice, "recording": recording})
     bundle = made(result)
     check(schema, bundle)
     json.dumps(bundle, allow_nan=False).encode()
@@ -182,7 +210,7 @@ def test_every_reference_resolves_and_every_answer_is_reported_and_accounted_for
     observed = {url for url, kind in urls.items() if kind == "Observation"}
     (report,), (provenance,) = of(bundle, "DiagnosticReport"), of(bundle, "Provenance")
     assert {r["reference"] for r in report["result"]} == observed
-    assert len(observed) == len(RESULT["answers"])
+    assert len(observed) == len(RESULT.answers)
     made_by_ai = observed | {url for url, kind in urls.items() if kind == "DiagnosticReport"}
     assert {r["reference"] for r in provenance["target"]} == made_by_ai
     device = next(url for url, kind in urls.items() if kind == "Device")
@@ -241,9 +269,9 @@ def test_the_same_input_has_the_same_ids_whenever_it_is_asked():
 
 
 def test_an_answers_id_does_not_depend_on_the_others_asked():
-    alone = only(RESULT["answers"][1])
+    alone = only(RESULT.answers[1])
     assert alone["identifier"] == of(made(), "Observation")[1]["identifier"]
-    other_words = only(RESULT["answers"][1] | {"question": "How fast?"})
+    other_words = only(replace(RESULT.answers[1], question="How fast?"))
     assert alone["identifier"] == other_words["identifier"]  # a task is the same in other words
     free = [only(answer(None, "x", question=q))["identifier"][0]["value"] for q in ("cadence", "speed")]
     task = only(answer("cadence", "x"))["identifier"][0]["value"]
@@ -302,7 +330,10 @@ def test_what_ai_made_says_so_and_says_what_it_learned_from():
         assert fact in json.dumps(device)
     for fact in ("trained on synthetic data", "o clinical claim", "first 32.5 of 40 s", "arm_flex_r"):
         assert fact in report["conclusion"]
-    assert "o clinical claim" in of(made({**RESULT, "notice": ""}), "DiagnosticReport")[0]["conclusion"]
+    assert (
+        "o clinical claim"
+        in of(made(RESULT.model_copy(update={"notice": ""})), "DiagnosticReport")[0]["conclusion"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -353,22 +384,23 @@ def test_capabilities_name_the_operation():
 DATA = base64.b64encode(b"time hip_flexion_r\n").decode()
 
 
-def asked(*given: dict[str, Any]) -> dict[str, Any]:
+def asked(*given: dict[str, Any]) -> fhir.Operation:
     return fhir.parameters({"resourceType": "Parameters", "parameter": list(given)})
 
 
 def test_parameters_are_read():
-    found = asked(
+    operation = asked(
         {"name": "recording", "valueAttachment": {"title": "walk.mot", "data": DATA[:8] + "\n" + DATA[8:]}},
         {"name": "task", "valueCode": "cadence"},
         {"name": "task", "valueCode": "diagnosis"},
         {"name": "question", "valueString": "How fast?"},
         {"name": "subject", "valueReference": {"reference": "Patient/1"}},
     )
-    recording = found.pop("recording")
+    recording = operation.recording
     assert (recording.filename, asyncio.run(recording.read())) == ("walk.mot", b"time hip_flexion_r\n")
-    assert found == {"tasks": ["cadence", "diagnosis"], "question": "How fast?", "subject": "Patient/1"}
-    nothing = {"recording": None, "tasks": [], "question": None, "subject": None}
+    assert operation.tasks == ["cadence", "diagnosis"]
+    assert (operation.question, operation.subject) == ("How fast?", "Patient/1")
+    nothing = fhir.Operation(recording=None, tasks=[], question=None, subject=None)
     assert asked() == fhir.parameters({"resourceType": "Parameters"}) == nothing
 
 
@@ -414,11 +446,8 @@ def test_a_description_has_a_component_a_fact_and_a_refusal_no_value():
 
 
 def test_an_uncertain_answer_has_no_value_and_says_what_would_help():
-    unsure = answer("diagnosis", "Uncertain; most likely stroke.") | {
-        "uncertain": True,
-        "advice": "Record again.",
-    }
-    element = fhir._answer(unsure)
+    uncertain = answer("diagnosis", "Uncertain; most likely stroke.", uncertain=True, advice="Record again.")
+    element = fhir._content(uncertain)
     assert element["dataAbsentReason"].coding[0].code == "unknown"
     assert element["dataAbsentReason"].text == "Uncertain; most likely stroke. Record again."
     assert "valueCodeableConcept" not in element

@@ -1,0 +1,176 @@
+"""The Ray Serve deployment that holds a model bundle in memory, and the client that the gateway calls it with."""
+
+import asyncio
+from typing import Any, cast
+
+import numpy as np
+from pydantic import Field
+from ray import serve
+from ray.serve.exceptions import BackPressureError
+from ray.serve.handle import DeploymentHandle
+
+from biomechgpt.core import artifact, cluster, storage
+from biomechgpt.experiment.tracking import TrackingSettings
+from biomechgpt.motion import gait, parameters
+from biomechgpt.prompts.encoding import Movement, as_it_is
+from serve.answer_record import Answer, from_weighed
+from serve.errors import ApiError
+from serve.gateway import ModelClient, ServedModel
+from serve.schema import ModelSummary
+from serve.settings import GatewaySettings
+
+QUIET = {"log_level": "WARNING", "enable_access_log": False}
+"""Logging of both deployments. Requests concern patients, so none is logged."""
+
+
+class ServeSettings(GatewaySettings):
+    """Settings of the whole application."""
+
+    bundle: str
+    """URI of a model artifact, or models:/NAME@ALIAS of the registry."""
+    tracking: TrackingSettings = TrackingSettings()
+    """Where the registry is."""
+    replicas: int = Field(1, ge=1)
+    """Number of copies of the model."""
+    gpus: float = Field(0, ge=0)
+    """GPUs of each copy."""
+    batch_size: int = Field(16, ge=1)
+    """Largest number of questions that are answered together."""
+    batch_wait_s: float = Field(0.01, ge=0)
+    """Seconds to wait for further questions of a batch."""
+    max_queued: int = Field(64, ge=1)
+    """Largest number of questions that wait for a replica. Further ones are refused with 503."""
+
+
+@serve.deployment(max_ongoing_requests=256, logging_config=QUIET)
+class Model:
+    """A model bundle in memory. Questions of different requests are answered in one batch.
+
+    bundle: URI of the model artifact.
+    batch_size: largest number of questions in a batch.
+    batch_wait_s: seconds to wait for further questions of a batch.
+    """
+
+    def __init__(self, bundle: str, batch_size: int, batch_wait_s: float) -> None:
+        import torch
+
+        from biomechgpt.answering.answerer import Answerer
+        from biomechgpt.answering.calibration import COVERAGE
+        from biomechgpt.language import network
+        from biomechgpt.questions.intent import Recognizer
+        from biomechgpt.tokenizer import MotionTokenizer, require_same_tokenizer
+
+        network.quiet()
+        torch.set_num_threads(cluster.cpus_for(1))
+        model = artifact.load(bundle, "model", verify=True)
+        self.answerer = Answerer(model.uri)
+        tokenizer_uri = storage.join(model.uri, "motion_tokenizer")
+        require_same_tokenizer(model, artifact.load(tokenizer_uri, "tokenizer"))
+        self.tokenizer = MotionTokenizer.load(tokenizer_uri)
+        self.intent = Recognizer(self.answerer.tasks)
+        tokens_per_s = self.tokenizer.tokens_per_s
+        self.served = ServedModel(
+            summary=ModelSummary(fingerprint=model.fingerprint, base=model.figures["base"], data=model.data),
+            tasks=self.answerer.tasks,
+            person_tasks=list(self.answerer.calibration.people),
+            coverage=COVERAGE,
+            max_question_tokens=self.answerer.longest_question,
+            frame_rate_hz=self.tokenizer.frame_rate_hz,
+            codebook_size=len(self.tokenizer.codebook),
+            tokenizer=self.tokenizer.fingerprint,
+            max_duration_s=self.answerer.longest_movement / tokens_per_s,
+            typical_duration_s=self.answerer.bundle.get("usual_tokens", 0) / tokens_per_s,
+        )
+        self.answer.set_max_batch_size(batch_size)  # type: ignore[attr-defined]
+        self.answer.set_batch_wait_timeout_s(batch_wait_s)  # type: ignore[attr-defined]
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Answer one question of each task, because the first one waits until kernels are loaded."""
+        tokens = [0] * 32
+        tasks = self.answerer.tasks.items()
+        self.answerer.answer(
+            [
+                (tokens, None, "?"),
+                *(([tokens, tokens] if task.compare else tokens, name, "?") for name, task in tasks),
+            ]
+        )
+
+    async def describe(self) -> ServedModel:
+        return self.served
+
+    async def tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> tuple[Movement, bool]:
+        """The motion tokens of a recording, and whether its reconstruction error marks it as out of distribution.
+
+        angles_rad: (T, 34) joint angles at the tokenizer's frame rate.
+        joint_mask: (34,) bool, True for each recorded joint.
+        """
+        return await asyncio.to_thread(self._tokenize, angles_rad, joint_mask)
+
+    def _tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> tuple[Movement, bool]:
+        from biomechgpt.tokenizer import rmse_deg
+
+        (movement,) = self.answerer.read(self.tokenizer, [angles_rad], [joint_mask])
+        (reconstructed,) = self.tokenizer.decode([np.asarray(as_it_is(movement)[0])])
+        error_deg = rmse_deg(angles_rad, reconstructed, joint_mask & self.tokenizer.seen)
+        # The log-likelihood is checked with each answer; here it is infinite, so that only the error counts.
+        return movement, self.answerer.calibration.strange(np.inf, error_deg)
+
+    @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.01)
+    async def answer(self, queries: list[tuple[Any, str | None, Any]]) -> list[Answer]:
+        """The answers to (motion, task or None, question), as `Answerer.answer` takes them."""
+        answers = await asyncio.to_thread(self.answerer.answer, queries)
+        return [from_weighed(answer) for answer in answers]
+
+    async def explain(
+        self, angles_rad: np.ndarray, joint_mask: np.ndarray, queries: list[tuple[str, str]]
+    ) -> list[Any]:
+        """As `biomechgpt.answering.explain.explain`."""
+        from biomechgpt.answering.explain import explain
+
+        return await asyncio.to_thread(
+            explain, self.answerer, self.tokenizer, angles_rad, joint_mask, queries
+        )
+
+    async def measure(self, tokens: list[int]) -> dict[str, float | None]:
+        """Motion parameters of the movement that motion tokens decode to."""
+        return await asyncio.to_thread(self._measure, tokens)
+
+    def _measure(self, tokens: list[int]) -> dict[str, float | None]:
+        step = self.tokenizer.tokens_per_step
+        complete = len(tokens) // step * step  # an incomplete last step cannot be decoded
+        angles = self.tokenizer.decode([np.asarray(tokens[:complete])])[0]
+        rate_hz = self.tokenizer.frame_rate_hz
+        return parameters.measure(angles, gait.walked(angles, rate_hz), rate_hz)
+
+    async def match_task(self, question: str, tasks: list[str]) -> str | None:
+        """The task that a question in free words asks for; None if none of `tasks` is likely enough."""
+        return await asyncio.to_thread(self.intent.task, question, tasks)
+
+    async def question_lengths(self, questions: list[str]) -> list[int]:
+        """Number of tokens of each question, as the language model reads it."""
+        return [len(self.answerer.encoder.question(question)) for question in questions]
+
+
+class RemoteModel:
+    """Calls the methods of `Model` through a handle.
+
+    Raises ApiError `busy` when too many questions are waiting.
+    """
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self.handle = handle
+
+    def __getattr__(self, method: str) -> Any:
+        async def call(*arguments: Any) -> Any:
+            try:
+                return await getattr(self.handle, method).remote(*arguments)
+            except BackPressureError:
+                raise ApiError("busy", "too many questions are waiting; try again later") from None
+
+        return call
+
+
+def remote_model(handle: DeploymentHandle) -> ModelClient:
+    """The client of a running deployment."""
+    return cast(ModelClient, RemoteModel(handle))

@@ -1,0 +1,492 @@
+"""The gateway: checks recordings and questions, asks the model, and builds the responses.
+
+Knows nothing about HTTP paths, and nothing about Ray: it takes any object with the methods of `ModelClient`.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import numpy as np
+from fastapi import Depends, Request
+from pydantic import BaseModel, ConfigDict
+from starlette.datastructures import UploadFile
+
+from biomechgpt.core.settings import InputError
+from biomechgpt.motion import kinematics, parameters
+from biomechgpt.motion.plots import LEFT, RIGHT, TRUNK
+from biomechgpt.motion.skeleton import NAMES
+from biomechgpt.prompts.encoding import Mirrored, Movement, Person, as_it_is, mirror_image
+from biomechgpt.questions.tasks import Tasks, askable
+from biomechgpt.recordings import readers
+from biomechgpt.recordings.load import prepare
+from serve.answer_record import Answer as AnswerRecord
+from serve.errors import ApiError
+from serve.schema import (
+    MAX_QUESTION_CHARS,
+    Answer,
+    Answers,
+    Chat,
+    ChatMessage,
+    Explanation,
+    Figure,
+    FigureColors,
+    ModelInfo,
+    ModelSummary,
+    Motion,
+    RecordingInfo,
+    TaskInfo,
+    apply_risk_limit,
+    notice_of,
+    stated_parameters,
+)
+from serve.settings import GatewaySettings
+
+Query = tuple[str | None, str]
+"""A question: (task or None, words)."""
+
+
+class ServedModel(BaseModel):
+    """What the gateway must know about the loaded model. The deployment fills it in."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, use_attribute_docstrings=True)
+
+    summary: ModelSummary
+    """Fingerprint, base model and kind of training data."""
+    tasks: Tasks
+    """All tasks of the bundle."""
+    person_tasks: list[str]
+    """Tasks that were calibrated for several recordings of a person."""
+    coverage: float
+    """Coverage of prediction sets and intervals."""
+    max_question_tokens: int
+    """Longest question, in tokens of the language model."""
+    frame_rate_hz: float
+    """Frame rate of the motion tokenizer."""
+    codebook_size: int
+    """Number of motion tokens in the vocabulary."""
+    tokenizer: str
+    """Fingerprint of the motion tokenizer."""
+    max_duration_s: float
+    """Longest movement that the model reads, in seconds."""
+    typical_duration_s: float
+    """Typical duration of the training recordings, in seconds."""
+
+
+class ModelClient(Protocol):
+    """Methods of the model, local or remote. `serve.deployment.Model` has them."""
+
+    async def describe(self) -> ServedModel: ...
+
+    async def tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> tuple[Movement, bool]: ...
+
+    async def answer(self, query: tuple[Any, str | None, str | list[str]]) -> AnswerRecord: ...
+
+    async def explain(
+        self, angles_rad: np.ndarray, joint_mask: np.ndarray, queries: list[tuple[str, str]]
+    ) -> list[Any]: ...
+
+    async def measure(self, tokens: list[int]) -> dict[str, float | None]: ...
+
+    async def match_task(self, question: str, tasks: list[str]) -> str | None: ...
+
+    async def question_lengths(self, questions: list[str]) -> list[int]: ...
+
+
+@dataclass(frozen=True)
+class LoadedRecording:
+    """An uploaded recording at the tokenizer's frame rate.
+
+    info: as the response shows it.
+    angles_rad: (T, 34) joint angles.
+    pelvis: (T, 7) position and orientation.
+    content: bytes of the file.
+    """
+
+    info: RecordingInfo
+    angles_rad: np.ndarray
+    pelvis: np.ndarray
+    content: bytes
+
+    @property
+    def sha256(self) -> str:
+        """Checksum of the file, 64 hex digits."""
+        return hashlib.sha256(self.content).hexdigest()
+
+
+class Gateway:
+    """Answers requests with a model.
+
+    model: the model to ask.
+    settings: how recordings are read, and limits.
+    fingerprint: of the bundle to serve. Only the description of this bundle is cached, so that a gateway that
+        starts before the new model, during an update, does not keep the description of the old one.
+        None: any bundle.
+    """
+
+    def __init__(self, model: ModelClient, settings: GatewaySettings, fingerprint: str | None = None) -> None:
+        self.model, self.settings, self.fingerprint = model, settings, fingerprint
+        self._served: ServedModel | None = None
+
+    async def served(self) -> ServedModel:
+        """The description of the model, fetched once."""
+        if self._served is not None:
+            return self._served
+        served = await self.model.describe()
+        if self.fingerprint in (None, served.summary.fingerprint):
+            self._served = served
+        return served
+
+    async def model_info(self) -> ModelInfo:
+        served = await self.served()
+        tasks = [
+            TaskInfo(
+                name=task.name,
+                kind=task.kind,
+                question=task.phrasings[0],
+                unit=task.unit,
+                movements=movements,
+            )
+            for movements in (1, 2)
+            for task in askable(served.tasks, movements).values()
+        ]
+        return ModelInfo(
+            **served.summary.model_dump(),
+            notice=notice_of(served.summary),
+            tasks=tasks,
+            coverage=served.coverage,
+            suffixes=list(readers.SUFFIXES),
+            max_question_chars=MAX_QUESTION_CHARS,
+            max_additional_recordings=self.settings.max_additional_recordings,
+        )
+
+    async def read_recording(self, upload: UploadFile | None) -> LoadedRecording:
+        """An uploaded file, judged, repaired and resampled. Raises ApiError for a file that cannot be used."""
+        if upload is None:
+            raise ApiError("bad_request", "recording: expected a file")
+        name, content = Path(upload.filename or "recording").name, await upload.read()
+        served = await self.served()
+        try:
+            return await asyncio.to_thread(load_recording, name, content, self.settings, served)
+        except InputError as error:
+            raise ApiError("bad_recording", str(error)) from None
+
+    async def tokenize(self, recording: LoadedRecording) -> tuple[Movement, bool]:
+        """Motion tokens of a recording, and whether it is out of distribution."""
+        return await self.model.tokenize(recording.angles_rad, recording.info.joint_mask())
+
+    async def resolve_questions(
+        self, names: Sequence[str], question: str | None, movements: int = 1, about_person: bool = False
+    ) -> list[Query]:
+        """The questions of a request as (task or None, words).
+
+        names: tasks, `all`, or several names joined by commas.
+        question: in free words; it is matched to a task where possible.
+        movements: number of recordings that are compared.
+        about_person: only tasks that were calibrated for several recordings of a person are allowed.
+        Raises ApiError for an unknown task, no question, or one that is too long. A question that is too long
+        is refused here, because in a batch it would make the questions of other requests fail too.
+        """
+        served = await self.served()
+        tasks = askable(served.tasks, movements)
+        if about_person:
+            tasks = {name: tasks[name] for name in served.person_tasks}
+            if not tasks:
+                message = "additional_recordings: this model was not calibrated for several recordings"
+                raise ApiError("bad_request", message)
+        queries = parse_questions(tasks, names, question)
+        if queries[-1][0] is None:
+            task = await self.model.match_task(queries[-1][1], list(tasks))
+            if task:  # ask in words of the training data; the response shows them
+                queries[-1] = (task, tasks[task].phrasings[0])
+        if about_person and any(task is None for task, _ in queries):
+            expected = f"expected a phrasing of {' or '.join(tasks)} about several recordings"
+            raise ApiError("bad_request", f"question: {expected}, found {question!r}")
+        longest = max(await self.model.question_lengths([words for _, words in queries]))
+        if longest > served.max_question_tokens:
+            expected = f"expected at most {served.max_question_tokens} tokens of the language model's"
+            raise ApiError("bad_request", f"question: {expected}, found {longest}")
+        return queries
+
+    async def answer(
+        self,
+        motion: Any,
+        queries: Sequence[Query],
+        measure: Callable[[], Awaitable[dict[str, float | None]]] | None = None,
+        history: Sequence[str] = (),
+        is_ood: bool = False,
+        max_risk: float | None = None,
+        duration_s: float | None = None,
+    ) -> list[Answer]:
+        """The answers to `queries` about a movement, two movements, or a person.
+
+        measure: measures the parameters of the movement, to compare them with stated ones. None: not compared.
+        history: earlier turns of the conversation, the user's and the assistant's in turn.
+        is_ood: the movement is out of distribution, so every answer is a refusal.
+        max_risk: highest accepted error rate. None: that of the settings.
+        duration_s: of the movement.
+        """
+        served = await self.served()
+        if is_ood:
+            return [Answer.ood(served.tasks, task, words) for task, words in queries]
+        records = await asyncio.gather(
+            *(
+                self.model.answer((motion, task, [*history, words] if history else words))
+                for task, words in queries
+            )
+        )
+        limit = self.settings.max_risk if max_risk is None else max_risk
+        answers = [
+            apply_risk_limit(
+                Answer.from_record(served.tasks, task, words, record),
+                limit,
+                served.typical_duration_s,
+                duration_s,
+            )
+            for (task, words), record in zip(queries, records, strict=True)
+        ]
+        return await _with_measured(answers, measure) if measure else answers
+
+    async def answer_recordings(
+        self,
+        recording: UploadFile | None,
+        names: Sequence[str],
+        question: str | None,
+        compare_with: UploadFile | None = None,
+        additional: Sequence[UploadFile] = (),
+        max_risk: float | None = None,
+    ) -> tuple[Answers, LoadedRecording]:
+        """Answers about one recording, two that are compared, or several of one person; and the first recording."""
+        if compare_with is not None and additional:
+            expected = "expected `compare_with` or `additional_recordings` of one person"
+            raise ApiError("bad_request", f"{expected}, found both")
+        most = self.settings.max_additional_recordings
+        if len(additional) > most:
+            message = f"additional_recordings: expected at most {most} files, found {len(additional)}"
+            raise ApiError("bad_request", message)
+        served = await self.served()
+        movements = 1 if compare_with is None else 2
+        queries = await self.resolve_questions(names, question, movements, about_person=bool(additional))
+        first = await self.read_recording(recording)
+        motion, is_ood = await self.tokenize(first)
+        further, motions = [], [motion]
+        for upload in additional or ([] if compare_with is None else [compare_with]):
+            loaded = await self.read_recording(upload)
+            tokens, further_is_ood = await self.tokenize(loaded)
+            further.append(loaded.info)
+            motions.append(tokens)
+            is_ood = is_ood or further_is_ood
+        measure = None
+        if not further:  # of several recordings a stated parameter would not say which one it is about
+
+            async def measure() -> dict[str, float | None]:
+                return await asyncio.to_thread(
+                    parameters.measure,
+                    first.angles_rad,
+                    first.pelvis,
+                    served.frame_rate_hz,
+                    first.info.joint_mask(),
+                )
+
+        subject: Any = motion
+        if further:
+            subject = Person(motions) if additional else motions
+        answers = await self.answer(
+            subject, queries, measure, is_ood=is_ood, max_risk=max_risk, duration_s=first.info.used_s
+        )
+        response = Answers(
+            answers=answers,
+            model=served.summary,
+            recording=first.info,
+            compare_with=None if compare_with is None else further[0],
+            additional_recordings=further if additional else [],
+            notice=notice_of(served.summary),
+        )
+        return response, first
+
+    async def read_motion(self, upload: UploadFile) -> Motion:
+        """The motion tokens and the stick figure of a recording."""
+        served = await self.served()
+        recording = await self.read_recording(upload)
+        motion, _ = await self.tokenize(recording)
+        (tokens,), images = as_it_is(motion), mirror_image(motion)
+        return Motion(
+            recording=recording.info,
+            tokens=list(tokens),
+            mirrored=list(images[0]) if images else None,
+            tokenizer=served.tokenizer,
+            figure=await asyncio.to_thread(stick_figure, recording),
+        )
+
+    async def explain(self, upload: UploadFile, task: str, question: str | None) -> Explanation:
+        """The seconds and joints that the answer to a task rests on."""
+        served = await self.served()
+        tasks = {name: t for name, t in askable(served.tasks, 1).items() if t.annotated}
+        if task not in tasks:
+            raise ApiError("bad_request", f"task: expected one of {', '.join(tasks)}, found {task!r}")
+        words = (question or "").strip() or tasks[task].phrasings[0]
+        if words not in tasks[task].phrasings:
+            raise ApiError("bad_request", f"question: expected a phrasing of {task}, found {words!r}")
+        recording = await self.read_recording(upload)
+        motion, is_ood = await self.tokenize(recording)
+        (answer,) = await self.answer(motion, [(task, words)], is_ood=is_ood)
+        if answer.refused:
+            raise ApiError("bad_recording", answer.text)
+        (explanation,) = await self.model.explain(
+            recording.angles_rad, recording.info.joint_mask(), [(task, words)]
+        )
+        points = dict.fromkeys(kinematics.POINTS, 0.0)
+        for joint, weight in explanation.joints.items():
+            points[kinematics.PIVOTS[joint]] += weight
+        return Explanation(
+            answer=answer,
+            explained_value=explanation.of,
+            seconds=explanation.seconds,
+            joints=explanation.joints,
+            points=points,
+            model=served.summary,
+            notice=notice_of(served.summary),
+        )
+
+    async def chat(self, chat: Chat) -> Answers:
+        """The answer to the last message of a conversation about motion tokens."""
+        served = await self.served()
+        movements, images = as_it_is(chat.tokens), as_it_is(chat.mirrored)
+        check_tokens(chat, movements, images, served)
+        if chat.messages[-1].role != "user":
+            raise ApiError("bad_request", "messages: expected the last to be the user's")
+        turns = alternate_turns(chat.messages)
+        queries = await self.resolve_questions([], turns[-1], len(movements))
+
+        async def measure() -> dict[str, float | None]:
+            return await self.model.measure(list(movements[0]))
+
+        motions: list[Movement] = list(movements)
+        if images:  # a model that does not average over mirror images ignores them
+            motions = [Mirrored(own, image) for own, image in zip(movements, images, strict=True)]
+        single = len(motions) == 1
+        answers = await self.answer(
+            motions[0] if single else motions, queries, measure if single else None, turns[:-1]
+        )
+        return Answers(answers=answers, model=served.summary, notice=notice_of(served.summary))
+
+
+def get_gateway(request: Request) -> Gateway:
+    """The gateway of the application that a request came to."""
+    gateway: Gateway = request.app.state.gateway
+    return gateway
+
+
+GatewayDependency = Annotated[Gateway, Depends(get_gateway)]
+"""Type of an endpoint's parameter that takes the gateway."""
+
+
+async def _with_measured(
+    answers: list[Answer], measure: Callable[[], Awaitable[dict[str, float | None]]]
+) -> list[Answer]:
+    """The answers, each stated parameter beside the measured one. Measures only if an answer states any."""
+    stated = [parameters.stated(answer.text) for answer in answers]
+    if not any(stated):
+        return answers
+    measured = await measure()
+    return [
+        replace(answer, stated_parameters=stated_parameters(values, measured))
+        for answer, values in zip(answers, stated, strict=True)
+    ]
+
+
+def load_recording(
+    name: str, content: bytes, settings: GatewaySettings, served: ServedModel
+) -> LoadedRecording:
+    """Read a file's content. Raises InputError for one that cannot be used, ApiError for one that is too long."""
+    recording = readers.parse(name, content, settings.readers)
+    frames = len(recording.time_s)
+    if frames > settings.max_frames:
+        message = f"{name}: expected at most {settings.max_frames} frames, found {frames}"
+        raise ApiError("too_large", message)
+    rate_hz = served.frame_rate_hz
+    angles, pelvis, repairs = prepare(name, recording, settings.quality, rate_hz)
+    duration_s = len(angles) / rate_hz
+    info = RecordingInfo(
+        name=name,
+        frames=len(angles),
+        duration_s=round(duration_s, 3),
+        used_s=round(min(duration_s, served.max_duration_s), 3),
+        frame_rate_hz=rate_hz,
+        knee_flexion=recording.knee_flexion,
+        missing_joints=[
+            joint for joint, recorded in zip(NAMES, recording.joint_mask, strict=True) if not recorded
+        ],
+        repairs=repairs,
+    )
+    return LoadedRecording(info, angles, pelvis, content)
+
+
+def stick_figure(recording: LoadedRecording) -> Figure:
+    """The stick figure of a recording."""
+    points = kinematics.points_m(recording.angles_rad, recording.pelvis, ground="frame")
+    return Figure(
+        frame_rate_hz=recording.info.frame_rate_hz,
+        points=list(kinematics.POINTS),
+        bones=list(kinematics.BONES),
+        positions_m=np.round(points.astype(float), 3).tolist(),
+        colors=FigureColors(right=RIGHT, left=LEFT, middle=TRUNK),
+    )
+
+
+def parse_questions(tasks: Tasks, names: Sequence[str], question: str | None) -> list[Query]:
+    """The questions as (task or None, words), the one in free words last. Raises ApiError."""
+    names = [name.strip() for joined in names for name in joined.split(",") if name.strip()]
+    if "all" in names:
+        names = list(tasks)
+    unknown = [name for name in names if name not in tasks]
+    if unknown:
+        message = f"tasks: expected all or some of {', '.join(tasks)}, found {unknown[0]!r}"
+        raise ApiError("bad_request", message)
+    queries: list[Query] = [(name, tasks[name].phrasings[0]) for name in names]
+    text = (question or "").strip()
+    if text:
+        if len(text) > MAX_QUESTION_CHARS:
+            message = f"question: expected at most {MAX_QUESTION_CHARS} characters, found {len(text)}"
+            raise ApiError("bad_request", message)
+        same = (name for name, task in tasks.items() if text.casefold() in map(str.casefold, task.phrasings))
+        queries.append((next(same, None), text))
+    if not queries:
+        raise ApiError("bad_request", "expected `tasks` (names, or all) or a `question`, found neither")
+    return queries
+
+
+def check_tokens(
+    chat: Chat, movements: Sequence[Sequence[int]], images: Sequence[Sequence[int]], served: ServedModel
+) -> None:
+    """Raises ApiError for motion tokens that are not this model's."""
+    for name, token_lists in (("tokens", movements), ("mirrored", images)):
+        wrong = [token for tokens in token_lists for token in tokens if not 0 <= token < served.codebook_size]
+        if wrong:
+            message = f"{name}: expected 0 to {served.codebook_size - 1}, found {wrong[0]}"
+            raise ApiError("bad_request", message)
+    if images and len(images) != len(movements):
+        expected = f"mirrored: expected those of {len(movements)} movements, as tokens has"
+        raise ApiError("bad_request", f"{expected}, found {len(images)}")
+    if chat.tokenizer not in (None, served.tokenizer):
+        expected = f"tokenizer: expected the model's, {served.tokenizer}"
+        raise ApiError("bad_request", f"{expected}, found tokens of {chat.tokenizer}")
+
+
+def alternate_turns(messages: Sequence[ChatMessage]) -> list[str]:
+    """The texts of a conversation, the user's and the assistant's in turn, the first and the last from the user.
+
+    Of two messages in a row from the same side, the later one is kept.
+    """
+    turns: list[str] = []
+    for message in messages:
+        # After an even number of turns it is the user's turn.
+        same_side = len(turns) % 2 == (message.role == "user")
+        if same_side and turns:
+            turns[-1] = message.content
+        elif not same_side:
+            turns.append(message.content)
+    return turns

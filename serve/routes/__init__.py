@@ -1,0 +1,18 @@
+"""The endpoints. Each module of this package has an APIRouter `router`; a new module is included by itself.
+
+info      the model, examples, and probes
+answers   answers about uploaded recordings
+chat      answers about motion tokens
+fhir      answers as FHIR resources
+"""
+
+import pkgutil
+from importlib import import_module
+
+from fastapi import APIRouter
+
+
+def routers() -> list[APIRouter]:
+    """The routers of all modules of this package, by name."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return [import_module(f"{__name__}.{name}").router for name in names]

@@ -1,0 +1,100 @@
+"""The FHIR endpoints: capabilities, and answers as a Bundle."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from starlette.datastructures import UploadFile
+
+from serve import fhir
+from serve.errors import ApiError
+from serve.gateway import GatewayDependency
+
+router = APIRouter()
+
+_BODY = {
+    "requestBody": {
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["recording"],
+                    "properties": {
+                        "recording": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "Recording in any readable format.",
+                        },
+                        "tasks": {
+                            "type": "array",
+                            "items": {"type": "string"},
+                            "description": "Names of tasks, or `all`.",
+                        },
+                        "question": {"type": "string", "description": "A question in free words."},
+                        "subject": {"type": "string", "description": "The person, as Patient/ID."},
+                    },
+                }
+            },
+            fhir.CONTENT_TYPE: {"schema": {"type": "object", "description": "An R4 Parameters resource."}},
+        }
+    }
+}
+
+
+@router.get("/fhir/metadata")
+async def metadata() -> Response:
+    """The CapabilityStatement."""
+    return _resource(fhir.capability_statement("1"))
+
+
+@router.post("/fhir/$answer-motion", openapi_extra=_BODY)
+async def answer_motion(gateway: GatewayDependency, request: Request) -> Response:
+    """The answers of /v1/answers as a FHIR R4 Bundle.
+
+    Takes multipart/form-data, or FHIR Parameters: `recording` (valueAttachment with title and data), `task`
+    (valueCode, repeated), `question` (valueString), `subject` (valueReference).
+    """
+    operation = await _read_operation(request)
+    answers, recording = await gateway.answer_recordings(
+        operation.recording, operation.tasks, operation.question
+    )
+    try:
+        bundle = fhir.bundle(
+            answers,
+            subject=operation.subject,
+            recorded=datetime.now(UTC),
+            source_sha256=recording.sha256,
+        )
+    except ValueError as error:
+        raise ApiError("bad_request", str(error)) from None
+    return _resource(bundle)
+
+
+def _resource(content: dict[str, Any]) -> Response:
+    return Response(json.dumps(content), media_type=fhir.CONTENT_TYPE)
+
+
+async def _read_operation(request: Request) -> fhir.Operation:
+    """The input of $answer-motion, from a form or from FHIR Parameters."""
+    content_type = request.headers.get("content-type", "")
+    if content_type.startswith((fhir.CONTENT_TYPE, "application/json")):
+        try:
+            return fhir.parameters(await request.json())
+        except ValueError as error:
+            raise ApiError("bad_request", str(error)) from None
+    form = await request.form()
+    recording = form.get("recording")
+    if isinstance(recording, str):
+        raise ApiError("bad_request", "recording: expected a file, found text")
+    return fhir.Operation(
+        recording=recording,
+        tasks=[task for task in form.getlist("tasks") if isinstance(task, str)],
+        question=_text(form.get("question")),
+        subject=_text(form.get("subject")),
+    )
+
+
+def _text(value: UploadFile | str | None) -> str | None:
+    return value if isinstance(value, str) else None

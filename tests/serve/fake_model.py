@@ -1,0 +1,74 @@
+"""A model that answers without training, Ray or torch: for tests of the endpoints."""
+
+from typing import Any
+
+import numpy as np
+
+from biomechgpt.questions.tasks import load_tasks
+from conftest import ROOT
+from serve.answer_record import Answer
+from serve.gateway import ServedModel
+from serve.schema import ModelSummary
+
+KEY = "key"
+HEADERS = {"Authorization": f"Bearer {KEY}"}
+SERVED = ServedModel(
+    summary=ModelSummary(fingerprint="f" * 64, base="fake", data="synthetic"),
+    tasks=load_tasks([str(ROOT / "configs/tasks"), str(ROOT / "configs/dialogue")]),
+    person_tasks=["impaired", "diagnosis"],
+    coverage=0.9,
+    max_question_tokens=50,
+    frame_rate_hz=30.0,
+    codebook_size=64,
+    tokenizer="t" * 64,
+    max_duration_s=9.0,
+    typical_duration_s=12.0,
+)
+
+
+class FakeModel:
+    """Each task's answer is its first label, or 1. `calls` lists the methods that were called."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.is_ood = False
+        self.served = SERVED
+
+    async def describe(self) -> ServedModel:
+        self.calls.append("describe")
+        return self.served
+
+    async def tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> tuple[list[int], bool]:
+        self.calls.append("tokenize")
+        return [1, 2, 3], self.is_ood
+
+    async def answer(self, query: tuple[Any, str | None, Any]) -> Answer:
+        self.calls.append("answer")
+        _, name, _ = query
+        task = SERVED.tasks.get(name or "")
+        if task is None or not task.annotated:
+            return Answer("Rather slowly.")
+        if task.kind == "regression":
+            return Answer(task.answer(1.0), low=0.5, high=1.5, coverage_guaranteed=True)
+        labels = list(task.labels or {"a": "a", "b": "b"})
+        rest = [0.3 / (len(labels) - 1)] * (len(labels) - 1)
+        return Answer(
+            task.answer(labels[0]),
+            labels=labels,
+            probabilities=[0.7, *rest],
+            prediction_set=labels[:2],
+            selective_risk=0.2,
+            coverage_guaranteed=True,
+        )
+
+    async def explain(self, angles_rad: Any, joint_mask: Any, queries: Any) -> list[Any]:
+        raise NotImplementedError
+
+    async def measure(self, tokens: list[int]) -> dict[str, float | None]:
+        return {}
+
+    async def match_task(self, question: str, tasks: list[str]) -> str | None:
+        return "cadence" if "cadence" in question and "cadence" in tasks else None
+
+    async def question_lengths(self, questions: list[str]) -> list[int]:
+        return [len(question.split()) for question in questions]
