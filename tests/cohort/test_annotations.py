@@ -6,7 +6,9 @@ import pytest
 from test_cohort_build import folder_of
 
 from biomechgpt.cohort import CohortSettings, make_cohort
-from biomechgpt.cohort.annotations import AnnotationMap, Row, contradictions, read_annotations, read_mapped
+from biomechgpt.cohort.annotation_map import AnnotationMap, MappedTables
+from biomechgpt.cohort.annotations import AnnotationTable, Row
+from biomechgpt.cohort.contradictions import contradictions
 from biomechgpt.core import settings
 from biomechgpt.core.settings import InputError
 from biomechgpt.motion.outcome_measures import MEASURES
@@ -29,7 +31,8 @@ EXPORT = (
 
 def mapped(text: str, how: AnnotationMap = REDCAP, **tables: str):
     files = {"in/redcap_export.csv": text, **{f"in/{name}.csv": t for name, t in tables.items()}}
-    return read_mapped("in", how, lambda uri: files[uri].encode())
+    table = MappedTables.open("in", how, lambda uri: files[uri].encode()).annotation_table()
+    return table.rows, table.columns
 
 
 def test_a_redcap_export():
@@ -217,12 +220,12 @@ def test_no_typical_value_looks_like_another_unit(measure):
 
 def test_split_and_frame_rate_are_no_annotations():
     text = b"path,participant,split,frame_rate_hz,activity\na.mot,x,test,100,walk\nb.mot,y,,,walk\n"
-    rows, columns = read_annotations("t.csv", lambda _: text)
-    assert columns == {"activity": "text"}
-    assert [(r.split, r.frame_rate_hz) for r in rows] == [("test", 100.0), (None, None)]
+    table = AnnotationTable.parse("t.csv", text)
+    assert table.columns == {"activity": "text"}
+    assert [(r.split, r.frame_rate_hz) for r in table.rows] == [("test", 100.0), (None, None)]
     for wrong, message in ((b"test", "'tset'"), (b"100", "'fast'")):
         with pytest.raises(InputError, match=f"line 2, column .* found {message}"):
-            read_annotations("t.csv", lambda _, w=wrong, m=message: text.replace(w, m.strip("'").encode()))
+            AnnotationTable.parse("t.csv", text.replace(wrong, message.strip("'").encode()))
 
 
 def test_all_contradictions_stop_the_run_before_anything_is_read(tmp_path):

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import real_recordings
 from biomechgpt.cohort import Cohort, CohortSettings, make_cohort
-from biomechgpt.cohort.build import _parts, pack
 from biomechgpt.cohort.folder import open_folder
 from biomechgpt.cohort.splits import SPLITS, SplitSettings, assign
+from biomechgpt.cohort.writing import join_tables, pack_participants
 from biomechgpt.core import artifact, settings, storage
 from biomechgpt.core.settings import InputError
 from biomechgpt.motion.resampling import resample
@@ -285,7 +285,7 @@ def test_the_split_is_stored_and_can_be_predefined(ray_cluster, tmp_path):
 def test_shards_are_bounded_in_bytes(sizes, most):
     """Participants' tables, of so many bytes each, in order; one that is larger than a shard is alone."""
     tables = [pa.table({"name": pa.array([i] * size, pa.int8())}) for i, size in enumerate(sizes)]
-    parts = list(_parts(iter(tables), most))
+    parts = list(join_tables(iter(tables), most))
     assert pa.concat_tables(parts).equals(pa.concat_tables(tables))
     homes = [set(part["name"].to_pylist()) for part in parts]
     assert sum(map(len, homes)) == len(sizes)
@@ -531,6 +531,6 @@ def test_one_split_must_be_left_to_train_on():
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.integers(1, 12))
 def test_packing_keeps_order_and_bounds(sizes, most):
     by_name = {f"p{i}": size for i, size in enumerate(sizes)}
-    shards = pack(by_name, most)
+    shards = pack_participants(by_name, most)
     assert [name for shard in shards for name in shard] == list(by_name)
     assert all(len(shard) == 1 or sum(by_name[n] for n in shard) <= most for shard in shards)

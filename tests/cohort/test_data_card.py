@@ -13,6 +13,7 @@ import pytest
 
 from biomechgpt import simulator
 from biomechgpt.cohort import Cohort, CohortSettings, data_card, make_cohort
+from biomechgpt.cohort.shards import Quarantined
 from biomechgpt.core import settings, storage
 from biomechgpt.core.settings import InputError
 from biomechgpt.motion import norms, plots
@@ -54,21 +55,21 @@ def test_what_is_counted_is_what_is_there(trials):
     found = summary(data_card.tally(trials, simulator.COLUMNS))
     assert found["participants"] == len({t.participant for t in trials}) > 20
     assert found["hours"] == pytest.approx(sum(t.duration_s for t in trials) / 3600, abs=1e-4)
-    for name, task in found["tasks"].items():
+    for name, column in found["annotations"].items():
         for split in ("train", "validation", "test"):
             here = [t for t in trials if t.split == split and t.annotations.get(name) is not None]
             expected = {"participants": len({t.participant for t in here}), "samples": len(here)}
-            assert task[split] == expected, (name, split)
+            assert column[split] == expected, (name, split)
         known = [t.annotations.get(name) for t in trials if t.annotations.get(name) is not None]
-        if task["kind"] == "classification":
-            assert {value: n["samples"] for value, n in task["classes"].items()} == {
+        if column["kind"] == "text":
+            assert {value: n["samples"] for value, n in column["classes"].items()} == {
                 value: known.count(value) for value in set(known)
             }
         else:
             median = np.quantile(known, 0.5, method="inverted_cdf")
-            assert task["quantiles"]["0.5"] == pytest.approx(median, rel=0.005)
+            assert column["quantiles"]["0.5"] == pytest.approx(median, rel=0.005)
         assert found["missing"]["annotations"][name] == len(trials) - len(known)
-    assert not {"age", "sex", "site"} & found["tasks"].keys()
+    assert not {"age", "sex", "site"} & found["annotations"].keys()
     knee = np.degrees(np.concatenate([t.angles_rad[:, INDEX["knee_angle_l"]] for t in trials]))
     for q in ("0.05", "0.5", "0.95"):
         assert found["joints"]["knee_angle_l"]["quantiles"][q] == pytest.approx(
@@ -106,7 +107,7 @@ def test_reasons_are_grouped_by_what_is_wrong_not_by_where():
 
 def test_the_page_needs_nothing_else_and_hides_nothing(trials):
     total = data_card.tally(trials, simulator.COLUMNS)
-    quarantined = [{"path": "<b>.mot", "reason": "<b>.mot: expected a number, found '<script>'"}]
+    quarantined = [Quarantined(path="<b>.mot", reason="<b>.mot: expected a number, found '<script>'")]
     found = data_card.summarize(total, simulator.COLUMNS, quarantined, "synthetic", RATE)
     page = data_card.page(found, total)
     assert page == data_card.page(found, total)
@@ -159,7 +160,7 @@ def test_a_cohort_has_its_card(ray_cluster, tmp_path):
     assert Path(of_cohort).read_bytes().startswith(b"\x89PNG")
     with pytest.raises(InputError, match="expected a trial 'nobody', found none of that name"):
         show_trial(cohort=cohort.uri, trial="nobody")
-    assert found["tasks"]["activity"]["test"]["participants"] == list(names.values()).count("test")
+    assert found["annotations"]["activity"]["test"]["participants"] == list(names.values()).count("test")
     assert storage.read_bytes(cohort.path(data_card.HTML)).startswith(b"<!doctype html>")
 
 

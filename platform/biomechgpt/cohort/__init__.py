@@ -1,28 +1,28 @@
 """The cohort: who was recorded doing what, as one artifact that every later stage reads.
 
-It comes from a user's folder of recordings with an `annotations.csv`, from cohorts made before, or from the
-embedded simulator; all take the same path. A cohort is Parquet shards of `trial.schema`, participants kept
-together, a `splits.json`, a `cohort.json` that says what is in it and what was kept out, and a data card that
-shows it. Knows nothing about tokens, questions or models.
+It is made from a user's folder of recordings with an `annotations.csv`, from earlier cohorts, or from simulated
+people; all take the same path. A cohort has Parquet shards of `trial.schema` (all trials of a participant in one
+shard), `splits.json`, `cohort.json` (what is in it and what was kept out) and a data card that shows it. Knows
+nothing about tokens, questions or models.
 
-recordings    a folder of files and what is annotated of them
-annotations   tables of what is known of recordings, and what in them cannot be true
-readers/      what each file format says, in the skeleton's order and signs
-layouts/      whose recordings they are, where folders say it
-quality       whether a recording can be believed
-resampling    any frame rate to the cohort's
-simulator     the embedded default: synthetic people (movement, activities, impairments)
-splits        which participants are trained on, and which are held out
-norms         what the literature says of healthy people's and patients' walking
-gait          heel strikes, cycles, cadence, speed and steps of a walk
-facts         what a movement's own angles say of it in numbers, an artifact of its own
-drawing       a trial as stick figures and joint curves beside norms
-card          what is in a cohort, for people and for programs
-build         all of it through Ray Data into shards
-export        a cohort back to OpenSim files
+shards          reads a finished cohort: the class `Cohort`
+build           makes a cohort, from simulated people, recordings or other cohorts
+selection       its settings, whether enough is usable, and who is in which split
+merge           one cohort of several
+writing         shards, splits.json, cohort.json and the data card
+folder          a folder of recordings and their annotations
+annotations     annotations.csv, checked line by line
+annotation_map  other tables, such as a REDCap export, through a YAML map
+contradictions  annotations that cannot all be true
+layouts/        folders that say by their layout who was recorded
+splits          training, validation and test, by participant
+data_card       what is in a cohort, for people and for programs
+parameters      the motion parameters of a cohort, an artifact of its own
+export          a cohort back to OpenSim files
 """
 
-from biomechgpt.cohort.build import CohortSettings, make_cohort
+from biomechgpt.cohort.build import make_cohort
+from biomechgpt.cohort.selection import CohortSettings
 from biomechgpt.cohort.shards import Cohort, CohortInfo
 
 __all__ = ["Cohort", "CohortInfo", "CohortSettings", "make_cohort"]

@@ -17,7 +17,8 @@ import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
-from biomechgpt.cohort.shards import Shard, list_shards, map_shards
+from biomechgpt.cohort.annotations import DEMOGRAPHICS
+from biomechgpt.cohort.shards import Quarantined, Shard, list_shards, map_shards
 from biomechgpt.cohort.splits import SPLITS
 from biomechgpt.core import storage
 from biomechgpt.motion import gait, norms, plots
@@ -27,7 +28,6 @@ from biomechgpt.motion.trial import FIXED, Trial
 
 JSON, HTML = "data_card.json", "data_card.html"
 
-_DEMOGRAPHICS = ("age", "sex", "site")
 _ORIGINS = tuple(name for name in ("source", "reading", "repaired") if name in FIXED.names)
 """What is known of how a trial came here."""
 _BINS = 120
@@ -110,14 +110,15 @@ class Cycles:
 def write(
     uri: str,
     columns: Mapping[str, str],
-    quarantined: list[dict[str, str]],
+    quarantined: list[Quarantined],
     data: str,
     frame_rate_hz: float,
 ) -> dict[str, Any]:
     """Write the card of the shards under `uri`/trials beside them; returns what its JSON holds.
 
-    columns: {annotation: "text" | "number"}; quarantined: {"path", "reason"} a recording kept out.
-    data: `synthetic` or `recorded`.
+    columns: {annotation: "text" | "number"}.
+    quarantined: recordings that were kept out.
+    data: `synthetic`, `recorded` or both.
     """
     total = Tally()
     for tally in _tallies(uri, dict(columns)):
@@ -213,12 +214,17 @@ def _group(t: Trial) -> str:
 def summarize(
     total: Tally,
     columns: Mapping[str, str],
-    quarantined: list[dict[str, str]],
+    quarantined: list[Quarantined],
     data: str,
     frame_rate_hz: float,
 ) -> dict[str, Any]:
-    """The card as JSON: `tasks.<annotation>.{train,validation,test}.{participants,samples}`, `hours`,
-    `participants` (how many), `quarantined` (each with its reason) and the rest."""
+    """The card as JSON.
+
+    annotations: by column its kind (text or number), participants and samples in each split, and their values.
+    demographics: values of age, sex and site.
+    missing: trials without a value, by column and by joint.
+    quarantined: each recording that was kept out, with the reason.
+    """
     trials = sum(total.trials.values())
     return {
         "data": data,
@@ -228,8 +234,8 @@ def summarize(
         "frames": total.frames,
         "frame_rate_hz": frame_rate_hz,
         "splits": {s: {"participants": total.people[s], "trials": total.trials[s]} for s in SPLITS},
-        "tasks": {
-            column: {"kind": "classification" if kind == "text" else "regression"}
+        "annotations": {
+            column: {"kind": kind}
             | {
                 split: {
                     "participants": total.sampled[column, split],
@@ -239,10 +245,10 @@ def summarize(
             }
             | _spread(total, column, kind)
             for column, kind in columns.items()
-            if column not in _DEMOGRAPHICS
+            if column not in DEMOGRAPHICS
         },
         "demographics": {
-            column: _spread(total, column, KINDS[column]) for column in _DEMOGRAPHICS if column in columns
+            column: _spread(total, column, KINDS[column]) for column in DEMOGRAPHICS if column in columns
         },
         "missing": {
             "annotations": {
@@ -266,7 +272,7 @@ def summarize(
             "listed": total.walks if data != "synthetic" else [],
         },
         "origins": {name: dict(total.values.get(name, Counter()).most_common()) for name in _ORIGINS},
-        "quarantined": quarantined,
+        "quarantined": [item.model_dump() for item in quarantined],
     }
 
 

@@ -1,18 +1,22 @@
 """A user's folder of recordings: files that some reader understands, and a table, `annotations.csv`, or a layout.
 
-Knows where each recording is and what is annotated of it; knows nothing about splits or shards.
+Knows where each recording is and what is annotated of it. Knows nothing about splits or shards.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import TypeVar
 
 from biomechgpt.cohort import layouts
-from biomechgpt.cohort.annotations import AnnotationMap, Row, read_annotations, read_mapped
+from biomechgpt.cohort.annotation_map import AnnotationMap, MappedTables
+from biomechgpt.cohort.annotations import AnnotationTable, Row
+from biomechgpt.cohort.layouts import Session
 from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError
+from biomechgpt.motion.outcome_measures import ColumnKind
 from biomechgpt.motion.trial import Trial
 from biomechgpt.recordings import readers
 from biomechgpt.recordings.load import prepare
@@ -20,19 +24,25 @@ from biomechgpt.recordings.quality import QualitySettings
 
 ANNOTATIONS = "annotations.csv"
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Folder:
     """A checked folder: every row has its recording.
 
-    rows: of the table and of layouts. columns: {annotation: "text" | "number"}.
+    uri: where it is.
+    tables: names of the tables that annotate its recordings.
+    rows: one per annotated recording, of the tables and of layouts.
+    columns: {annotation: "text" | "number"}.
     unannotated: recordings without a row.
-    checksum: over the names and contents of all recordings, of the table and of layouts' metadata.
+    checksum: over the names and contents of all recordings, of the tables and of layouts' metadata.
     """
 
     uri: str
+    tables: list[str]
     rows: list[Row]
-    columns: dict[str, str]
+    columns: dict[str, ColumnKind]
     unannotated: list[str]
     checksum: str
 
@@ -43,26 +53,58 @@ def open_folder(uri: str, mapped: AnnotationMap | None = None) -> Folder:
     mapped: how other tables than annotations.csv say the same.
     """
     uri = storage.absolute(uri)
+    tables = [ANNOTATIONS] if mapped is None else mapped.tables
+    files, sessions = discover(uri)
+    _require_tables(uri, files, tables, sessions, mapped)
+    annotated = read_rows(uri, files, mapped)
+    check_present(uri, annotated.rows, files)
+    where = " or ".join(storage.join(uri, name) for name in tables)
+    rows, columns = layouts.merge(where, annotated.rows, annotated.columns, sessions)
+    recordings = {row.path for row in rows}
+    unannotated = find_unannotated(uri, files, recordings.union(tables), sessions)
+    metadata = sorted({name for session in sessions for name in session.metadata})
+    present_tables = [name for name in tables if name in files]
+    content = checksum(uri, [*present_tables, *metadata, *sorted({*recordings, *unannotated})])
+    return Folder(uri, tables, rows, columns, unannotated, content)
+
+
+def discover(uri: str) -> tuple[list[str], list[Session]]:
+    """The files of a folder, and the sessions of known layouts among them. Raises InputError where it is empty."""
     if not storage.exists(uri):
         raise InputError(f"{uri}: no such folder of recordings")
     files = [name for name in storage.list_files(uri) if name]
     if not files:
         raise InputError(f"{uri}: expected recordings and {ANNOTATIONS}, found an empty folder or a file")
-    sessions = layouts.find(files, lambda name: storage.read_bytes(storage.join(uri, name)))
-    tables = [ANNOTATIONS] if mapped is None else mapped.tables
+    return files, layouts.find(files, lambda name: storage.read_bytes(storage.join(uri, name)))
+
+
+def _require_tables(
+    uri: str, files: list[str], tables: list[str], sessions: Sequence[Session], mapped: AnnotationMap | None
+) -> None:
+    """Every table of a map has to be there; annotations.csv only where no layout says who was recorded."""
     missing = [name for name in tables if name not in files]
     if missing and mapped is not None:
         raise InputError(f"{uri}: expected {missing[0]} beside the recordings, as the map says, found none")
     if missing and not sessions:
+        names = ", ".join(layout.NAME for layout in layouts.LAYOUTS)
         raise InputError(
             f"{uri}: expected {ANNOTATIONS} beside the recordings, found none, nor a folder of a known layout "
-            "(an OpenCap session, a Pose2Sim project)"
+            f"({names})"
         )
-    table = " or ".join(storage.join(uri, name) for name in tables)
+
+
+def read_rows(uri: str, files: list[str], mapped: AnnotationMap | None) -> AnnotationTable:
+    """The rows of annotations.csv, or of the tables that a map explains; empty without a table."""
     if mapped is not None:
-        rows, columns = read_mapped(uri, mapped, storage.read_bytes)
-    else:
-        rows, columns = ([], {}) if missing else read_annotations(table, storage.read_bytes)
+        return MappedTables.open(uri, mapped, storage.read_bytes).annotation_table()
+    if ANNOTATIONS not in files:
+        return AnnotationTable([], {})
+    table = storage.join(uri, ANNOTATIONS)
+    return AnnotationTable.parse(table, storage.read_bytes(table))
+
+
+def check_present(uri: str, rows: Iterable[Row], files: Iterable[str]) -> None:
+    """Raise InputError for a row whose recording is not among the files."""
     present = set(files)
     for row in rows:
         if row.path not in present:
@@ -70,48 +112,50 @@ def open_folder(uri: str, mapped: AnnotationMap | None = None) -> Folder:
                 f"{row}: participant {row.participant!r}: "
                 f"expected a recording at {row.path!r}, found no such file in {uri}"
             )
-    rows, columns = layouts.merge(table, rows, columns, sessions)
-    known = {row.path for row in rows}
-    inside = {session.folder for session in sessions}
-    others = [
+
+
+def find_unannotated(
+    uri: str, files: Iterable[str], known: set[str], sessions: Iterable[Session]
+) -> list[str]:
+    """Recordings that no row and no session names; known: files that are recordings with a row, or tables."""
+    session_folders = {session.folder for session in sessions}
+    candidates = [
         name
         for name in files
-        if name not in known.union(tables)
-        and inside.isdisjoint(str(parent) for parent in PurePosixPath(name).parents)
+        if name not in known and session_folders.isdisjoint(map(str, PurePosixPath(name).parents))
     ]
-    strays = _recognized(uri, others)
-    said = sorted({name for session in sessions for name in session.metadata})
-    checksum = _checksum(
-        uri, [*(name for name in tables if name in files), *said, *sorted({*known, *strays})]
-    )
-    return Folder(uri, rows, columns, strays, checksum)
 
-
-def _recognized(uri: str, names: list[str]) -> list[str]:
-    """Those of the files that begin as a recording does, whatever they are called."""
-
-    def one(name: str) -> bool:
+    def is_recording(name: str) -> bool:
+        # The content decides, whatever the file is called; its first bytes are enough.
         return readers.recognizes(storage.read_head(storage.join(uri, name), readers.HEAD_BYTES))
 
-    with ThreadPoolExecutor() as pool:
-        return sorted(name for name, is_one in zip(names, pool.map(one, names), strict=True) if is_one)
+    flags = _in_threads(is_recording, candidates)
+    return sorted(name for name, flag in zip(candidates, flags, strict=True) if flag)
 
 
-def _checksum(uri: str, names: list[str]) -> str:
-    def one(name: str) -> str:
+def checksum(uri: str, names: list[str]) -> str:
+    """One hash over the names and contents of these files, in this order."""
+
+    def digest(name: str) -> str:
         return hashlib.sha256(storage.read_bytes(storage.join(uri, name))).hexdigest()
 
-    with ThreadPoolExecutor() as pool:
-        lines = [f"{digest} {name}\n" for name, digest in zip(names, pool.map(one, names), strict=True)]
+    digests = _in_threads(digest, names)
+    lines = [f"{value} {name}\n" for name, value in zip(names, digests, strict=True)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def _in_threads(function: Callable[[str], T], names: list[str]) -> list[T]:
+    """`function` of each file, several at a time, since a remote file keeps a thread waiting."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(function, names))
+
+
 def load_trial(
-    content: bytes, row: Row, settings: readers.ReaderSettings, judged_by: QualitySettings, rate_hz: float
+    content: bytes, row: Row, settings: readers.ReaderSettings, quality: QualitySettings, rate_hz: float
 ) -> Trial:
     """The trial of one row from its file's content, at `rate_hz`. InputError names the file as the table does."""
     recording = readers.parse(row.path, content, settings)
-    angles_rad, pelvis, repaired = prepare(row.path, recording, judged_by, rate_hz, row.frame_rate_hz)
+    angles_rad, pelvis, repaired = prepare(row.path, recording, quality, rate_hz, row.frame_rate_hz)
     return Trial(
         trial=row.path,
         participant=row.participant,
@@ -125,14 +169,3 @@ def load_trial(
         repaired=repaired,
         annotations=dict(row.annotations),
     )
-
-
-def labels(rows: list[Row]) -> Mapping[str, frozenset[str]]:
-    """What is known of each participant, to be spread over the splits: texts, and which numbers there are."""
-    known: dict[str, set[str]] = {}
-    for row in rows:
-        mine = known.setdefault(row.participant, set())
-        for name, value in row.annotations.items():
-            if value is not None:
-                mine.add(f"{name}={value}" if isinstance(value, str) else name)
-    return {participant: frozenset(mine) for participant, mine in known.items()}

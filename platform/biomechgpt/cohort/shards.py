@@ -7,7 +7,7 @@ A shard is a Parquet file of `trial.schema` that holds all trials of its partici
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,12 +18,11 @@ from biomechgpt.core import cluster, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import Settings, validate
 from biomechgpt.motion import trial
+from biomechgpt.motion.outcome_measures import ColumnKind
 from biomechgpt.motion.trial import Trial
 
 TRIALS, INFO, SPLITS_FILE = "trials", "cohort.json", "splits.json"
 """Names in a cohort's folder: the folder of shards, and what `CohortInfo` and `CohortSplits` hold."""
-
-ColumnKind = Literal["text", "number"]
 
 
 class Quarantined(Settings):

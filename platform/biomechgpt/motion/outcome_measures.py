@@ -3,8 +3,11 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
-KINDS: dict[str, str] = {
+ColumnKind = Literal["text", "number"]
+
+KINDS: dict[str, ColumnKind] = {
     "activity": "text",
     "impaired": "text",
     "diagnosis": "text",

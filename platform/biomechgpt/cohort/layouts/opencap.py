@@ -1,7 +1,7 @@
 """OpenCap's session folders: sessionMetadata.yaml beside OpenSimData/Kinematics/<trial>.mot.
 
-The metadata have height_m, mass_kg, sex (gender_mf in other releases) and, if the app was told it, subjectID;
-else the folder's name stands for the participant.
+The metadata hold height_m, mass_kg, sex (gender_mf in other releases) and, if it was entered in the app, subjectID.
+Without subjectID the folder's name stands for the participant.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,6 +13,7 @@ import yaml
 from biomechgpt.cohort.layouts.session import Session, number
 from biomechgpt.core.settings import InputError
 
+NAME = "an OpenCap session"
 _METADATA = ("sessionMetadata.yaml", "metadata.yaml")
 _KINEMATICS = "OpenSimData/Kinematics"
 _SEX = {"m": "male", "f": "female", "male": "male", "female": "female", "man": "male", "woman": "female"}
@@ -25,13 +26,13 @@ def sessions(files: Sequence[str], read: Callable[[str], bytes]) -> list[Session
         path = PurePosixPath(name)
         if path.suffix.lower() == ".mot":
             kinematics.setdefault(path.parent, []).append(name)
-    found = []
+    result = []
     for name in files:
         path = PurePosixPath(name)
         recordings = kinematics.get(path.parent / _KINEMATICS)
         if path.name in _METADATA and recordings:
-            found.append(_session(name, read(name), path, tuple(recordings)))
-    return found
+            result.append(_session(name, read(name), path, tuple(recordings)))
+    return result
 
 
 def _session(name: str, content: bytes, path: PurePosixPath, recordings: tuple[str, ...]) -> Session:
@@ -43,7 +44,7 @@ def _session(name: str, content: bytes, path: PurePosixPath, recordings: tuple[s
         if values.get(key) is not None
     }
     sex = str(values.get("sex") or values.get("gender_mf") or "").strip().lower()
-    if sex in _SEX:  # others, or not told, are not collected
+    if sex in _SEX:  # any other entry counts as not collected
         annotations["sex"] = _SEX[sex]
     return Session(
         folder=str(path.parent),

@@ -1,8 +1,9 @@
 """Pose2Sim's projects: Config.toml beside kinematics/<trial>.mot, alone or as trials of a batch.
 
-In a batch a trial's folder lies in its participant's, which has a Config.toml too, and a setting that a trial's
-file lacks is taken from the levels above. A trial of several people has a file a person, named ..._P1_...,
-..._P2_..., and lists of heights and masses in that order. Nothing here names a person: the folder does.
+In a batch a trial's folder lies in its participant's folder, which has a Config.toml too; a setting that a trial's
+file lacks comes from the levels above. A trial of several people has a file per person, named ..._P1_...,
+..._P2_..., and lists of heights and masses in that order. No file names a person, so the folder's name stands for
+the participant.
 """
 
 import re
@@ -14,6 +15,7 @@ from typing import Any
 from biomechgpt.cohort.layouts.session import Session, number
 from biomechgpt.core.settings import InputError
 
+NAME = "a Pose2Sim project"
 _CONFIG, _KINEMATICS = "Config.toml", "kinematics"
 _PERSON = re.compile(r"_P(\d+)(?=[_.])")
 _KEYS = {"height_m": "participant_height", "mass_kg": "participant_mass"}
@@ -32,9 +34,9 @@ def sessions(files: Sequence[str], read: Callable[[str], bytes]) -> list[Session
     parsed = {folder: _project(configs[folder], read(configs[folder])) for folder in levels}
     people: dict[tuple[PurePosixPath, int | None], list[str]] = {}
     for trial, names in trials.items():
-        several = _inherited(parsed, trial, "multi_person")[1] is True
+        multi_person = _inherited(parsed, trial, "multi_person")[1] is True
         for f in names:
-            match = _PERSON.search(PurePosixPath(f).name) if several else None
+            match = _PERSON.search(PurePosixPath(f).name) if multi_person else None
             people.setdefault((trial, int(match[1]) if match else None), []).append(f)
     return [
         _session(configs, parsed, trial, person, tuple(names)) for (trial, person), names in people.items()
@@ -50,14 +52,14 @@ def _session(
 ) -> Session:
     owner = trial.parent if trial.parent in configs and trial.parent != trial else trial
     annotations: dict[str, str | float] = {}
-    for key, theirs in _KEYS.items():
-        folder, value = _inherited(parsed, trial, theirs)
+    for key, setting in _KEYS.items():
+        folder, value = _inherited(parsed, trial, setting)
         if isinstance(value, list):
             value = value[(person or 1) - 1] if (person or 1) <= len(value) else None
         elif person is not None:
-            value = None  # one number does not say whose
+            value = None  # one number for several people belongs to none of them
         if folder is not None and value not in (None, "auto", 0):
-            annotations[key] = number(configs[folder], theirs, value)
+            annotations[key] = number(configs[folder], setting, value)
     name = owner.name or "participant"
     levels = [folder for folder in (trial, *trial.parents) if folder in configs]
     return Session(

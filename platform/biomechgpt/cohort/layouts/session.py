@@ -1,19 +1,24 @@
-"""A session: one person's recordings in one place of a folder, and what the metadata there say of that person."""
+"""A session: one person's recordings in one place of a folder, and what the metadata there say about the person."""
 
 from dataclasses import dataclass, field
 
 from biomechgpt.core.settings import InputError
+from biomechgpt.motion.outcome_measures import ColumnKind
 
-COLUMNS: dict[str, str] = {"height_m": "number", "mass_kg": "number", "age": "number", "sex": "text"}
+COLUMNS: dict[str, ColumnKind] = {"height_m": "number", "mass_kg": "number", "age": "number", "sex": "text"}
 """Annotations that metadata files may state, and what they hold."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """Names of files are relative to the user's folder.
+    """One person's recordings; names of files are relative to the user's folder.
 
-    folder: where it is; nothing else in there is a recording. participant: the metadata's name of the person
-    where `stated`, else the folder's. metadata: the files that say so.
+    folder: where the session is; no other file in there is taken for a recording.
+    recordings: the files of movement.
+    participant: the name of the person.
+    stated: the metadata name the participant; if not, the name is the folder's, and a table may give another.
+    annotations: what the metadata say about the person, in columns of `COLUMNS`.
+    metadata: the files that say so.
     """
 
     folder: str
