@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -291,6 +292,7 @@ def test_a_rate_from_rounded_times(tmp_path):
     assert readers.read(str(tmp_path / "a.mot"), STRICT).rate_hz == pytest.approx(60, abs=0.05)
 
 
+@hypothesis_settings(deadline=None)
 @given(st.sets(st.integers(0, 199), max_size=150))
 def test_missing_values_stay_missing_and_move_nothing_else(gone):
     columns = {k: v.copy() for k, v in walk().items()}
