@@ -1,4 +1,4 @@
-"""Motion tokens and their annotations to questions and answers."""
+"""The questions and true answers of a cohort."""
 
 from pydantic import Field
 
@@ -8,12 +8,12 @@ from biomechgpt.questions.dataset import QuestionsSettings, make_questions
 
 
 class Job(QuestionsSettings):
-    tokens: str = Field(exclude=True, description="URI of the tokens artifact")
+    cohort: str = Field(exclude=True, description="URI of the cohort artifact")
     root: str = Field("results/artifacts", exclude=True)
 
 
 def main(settings: Job) -> object:
-    return make_questions(artifact.load(settings.tokens, "tokens"), settings, settings.root)
+    return make_questions(artifact.load(settings.cohort, "cohort"), settings, settings.root)
 
 
 if __name__ == "__main__":

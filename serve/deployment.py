@@ -57,7 +57,7 @@ class Model:
         from biomechgpt.answering.answerer import Answerer
         from biomechgpt.answering.calibration import COVERAGE
         from biomechgpt.language import network
-        from biomechgpt.questions.intent import Recognizer
+        from biomechgpt.questions.intent import IntentClassifier
         from biomechgpt.tokenizer import MotionTokenizer, require_same_tokenizer
 
         network.quiet()
@@ -67,7 +67,7 @@ class Model:
         tokenizer_uri = storage.join(model.uri, "motion_tokenizer")
         require_same_tokenizer(model, artifact.load(tokenizer_uri, "tokenizer"))
         self.tokenizer = MotionTokenizer.load(tokenizer_uri)
-        self.intent = Recognizer(self.answerer.tasks)
+        self.intent = IntentClassifier(self.answerer.tasks)
         tokens_per_s = self.tokenizer.tokens_per_s
         self.served = ServedModel(
             summary=ModelSummary(fingerprint=model.fingerprint, base=model.figures["base"], data=model.data),
@@ -92,7 +92,7 @@ class Model:
         self.answerer.answer(
             [
                 (tokens, None, "?"),
-                *(([tokens, tokens] if task.compare else tokens, name, "?") for name, task in tasks),
+                *(([tokens, tokens] if task.n_movements == 2 else tokens, name, "?") for name, task in tasks),
             ]
         )
 

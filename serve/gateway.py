@@ -20,7 +20,7 @@ from biomechgpt.motion import kinematics, parameters
 from biomechgpt.motion.plots import LEFT, RIGHT, TRUNK
 from biomechgpt.motion.skeleton import NAMES
 from biomechgpt.prompts.encoding import Mirrored, Movement, Person, as_it_is, mirror_image
-from biomechgpt.questions.tasks import Tasks, askable
+from biomechgpt.questions.tasks import AnnotatedTask, Tasks, askable
 from biomechgpt.recordings import readers
 from biomechgpt.recordings.load import prepare
 from serve.answer_record import Answer as AnswerRecord
@@ -145,9 +145,9 @@ class Gateway:
         tasks = [
             TaskInfo(
                 name=task.name,
-                kind=task.kind,
-                question=task.phrasings[0],
-                unit=task.unit,
+                kind=task.answer_kind,
+                question=task.templates[0],
+                unit=task.answer_unit,
                 movements=movements,
             )
             for movements in (1, 2)
@@ -201,7 +201,7 @@ class Gateway:
         if queries[-1][0] is None:
             task = await self.model.match_task(queries[-1][1], list(tasks))
             if task:  # ask in words of the training data; the response shows them
-                queries[-1] = (task, tasks[task].phrasings[0])
+                queries[-1] = (task, tasks[task].templates[0])
         if about_person and any(task is None for task, _ in queries):
             expected = f"expected a phrasing of {' or '.join(tasks)} about several recordings"
             raise ApiError("bad_request", f"question: {expected}, found {question!r}")
@@ -324,11 +324,11 @@ class Gateway:
     async def explain(self, upload: UploadFile, task: str, question: str | None) -> Explanation:
         """The seconds and joints that the answer to a task rests on."""
         served = await self.served()
-        tasks = {name: t for name, t in askable(served.tasks, 1).items() if t.annotated}
+        tasks = {name: t for name, t in askable(served.tasks, 1).items() if isinstance(t, AnnotatedTask)}
         if task not in tasks:
             raise ApiError("bad_request", f"task: expected one of {', '.join(tasks)}, found {task!r}")
-        words = (question or "").strip() or tasks[task].phrasings[0]
-        if words not in tasks[task].phrasings:
+        words = (question or "").strip() or tasks[task].templates[0]
+        if words not in tasks[task].templates:
             raise ApiError("bad_request", f"question: expected a phrasing of {task}, found {words!r}")
         recording = await self.read_recording(upload)
         motion, is_ood = await self.tokenize(recording)
@@ -446,13 +446,13 @@ def parse_questions(tasks: Tasks, names: Sequence[str], question: str | None) ->
     if unknown:
         message = f"tasks: expected all or some of {', '.join(tasks)}, found {unknown[0]!r}"
         raise ApiError("bad_request", message)
-    queries: list[Query] = [(name, tasks[name].phrasings[0]) for name in names]
+    queries: list[Query] = [(name, tasks[name].templates[0]) for name in names]
     text = (question or "").strip()
     if text:
         if len(text) > MAX_QUESTION_CHARS:
             message = f"question: expected at most {MAX_QUESTION_CHARS} characters, found {len(text)}"
             raise ApiError("bad_request", message)
-        same = (name for name, task in tasks.items() if text.casefold() in map(str.casefold, task.phrasings))
+        same = (name for name, task in tasks.items() if text.casefold() in map(str.casefold, task.templates))
         queries.append((next(same, None), text))
     if not queries:
         raise ApiError("bad_request", "expected `tasks` (names, or all) or a `question`, found neither")

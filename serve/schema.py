@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from biomechgpt.motion import parameters
 from biomechgpt.motion.parameters import FACTS
 from biomechgpt.motion.skeleton import NAMES
-from biomechgpt.questions.tasks import REFUSED, Tasks
+from biomechgpt.questions.tasks import Tasks
 from serve.answer_record import Answer as AnswerRecord
 
 MAX_QUESTION_CHARS = 2000
@@ -118,7 +118,7 @@ class Answer(AnswerRecord):
     @classmethod
     def ood(cls, tasks: Tasks, task: str | None, question: str) -> Self:
         """The refusal of a movement that is out of distribution."""
-        unit = tasks[task].unit if task else None
+        unit = tasks[task].answer_unit if task else None
         return cls(text=OOD_TEXT, task=task, question=question, unit=unit, is_ood=True, refused=True)
 
     @classmethod
@@ -135,8 +135,8 @@ class Answer(AnswerRecord):
             question=question,
             label=stated if isinstance(stated, str) else None,
             value=stated if isinstance(stated, float) else None,
-            unit=tasks[task].unit if task else None,
-            refused=any(t.kind == "refusal" and t.parse(record.text) == REFUSED for t in tasks.values()),
+            unit=tasks[task].answer_unit if task else None,
+            refused=any(t.refuses(record.text) for t in tasks.values()),
         )
 
 

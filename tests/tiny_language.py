@@ -53,7 +53,7 @@ def codebook():
 
 
 def text_tokenizer():
-    return tiny_gemma.train_text_tokenizer([text for task in TASKS.values() for text in task.phrasings], 320)
+    return tiny_gemma.train_text_tokenizer([text for task in TASKS.values() for text in task.templates], 320)
 
 
 def new_text_model(tokenizer):
@@ -108,10 +108,18 @@ def room(tmp_path_factory, codebook):
         for n in range(12)
     ]  # fmt: skip
 
+    columns = {"activity": "text", "impaired": "text", "walking_speed": "number"}
+
+    def write_cohort(uri):
+        Path(uri, "trials").mkdir(parents=True)
+        rows = pa.Table.from_pylist(trials).drop_columns(["tokens", "rmse_deg"])
+        pq.write_table(rows, f"{uri}/trials/0.parquet")
+        storage.write_json(f"{uri}/cohort.json", {"annotations": columns})
+        return {}
+
     def write_tokens(uri):
         Path(uri, "tokens").mkdir(parents=True)
         pq.write_table(pa.Table.from_pylist(trials), f"{uri}/tokens/0.parquet")
-        columns = {"activity": "text", "impaired": "text", "walking_speed": "number"}
         storage.write_json(f"{uri}/tokens.json", {"codes": CODES, "annotations": columns})
         return {}
 
@@ -124,7 +132,8 @@ def room(tmp_path_factory, codebook):
 
     tokenizer = made("tokenizer", root, write_tokenizer)
     tokens = made("tokens", root, write_tokens, {"tokenizer": tokenizer})
-    questions = make_questions(tokens, QuestionsSettings(tasks=str(CONFIGS / "tasks")), str(root))
+    cohort = made("cohort", root, write_cohort)
+    questions = make_questions(cohort, QuestionsSettings(tasks=str(CONFIGS / "tasks")), str(root))
     return root, {
         "questions": questions,
         "tokens": tokens,

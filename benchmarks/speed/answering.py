@@ -35,8 +35,9 @@ from biomechgpt.answering.answerer import Answerer
 from biomechgpt.answering.scoring import SHARES, Asked, quantile, score
 from biomechgpt.core import artifact, storage
 from biomechgpt.language import network
-from biomechgpt.prompts.answer_trie import Choices
+from biomechgpt.prompts.answer_trie import AnswerTrie
 from biomechgpt.questions.dataset import read_questions, read_tasks
+from biomechgpt.questions.tasks import PredictionTask
 from biomechgpt.tokenizer import read_tokens
 
 
@@ -58,8 +59,8 @@ def main() -> None:
     if options.size:
         read_along(answerer.model, options.size)
     own = _trials(bundle, options.trials)
-    singles = [t for t in answerer.tasks.values() if t.annotated and not t.compare]
-    every = [(tokens, [(task.name, task.phrasings[0]) for task in singles]) for tokens, _ in own]
+    singles = [t for t in answerer.tasks.values() if isinstance(t, PredictionTask)]
+    every = [(tokens, [(task.name, task.templates[0]) for task in singles]) for tokens, _ in own]
     result: dict[str, Any] = {}
     for prefix, trials in (("", every), ("own_", own)):
         found = _ratios(answerer, trials, options)
@@ -183,7 +184,7 @@ def _trials(bundle: artifact.Artifact, count: int) -> list[tuple[list[int], list
     """Held-out trials: motion tokens and (task, question) pairs."""
     rows = read_questions(bundle.input("questions")).to_pandas()
     tasks = read_tasks(bundle.uri)
-    single = [name for name, task in tasks.items() if task.annotated and not task.compare]
+    single = [name for name, task in tasks.items() if isinstance(task, PredictionTask)]
     rows = rows[(rows["split"] == "test") & rows["task"].isin(single)]
     tokens: pd.Series = read_tokens(bundle.input("tokens")).to_pandas().set_index("trial")["tokens"]
     names = sorted(rows["trial"].unique())[:count]
@@ -208,12 +209,12 @@ def _errors(answerer: Answerer, trials: list[tuple[list[int], list[tuple[str, st
     found = (score(answerer.model, prefixes, *how) for how in ((asked,), (every, 0)))
     for prefix, questions, *both in zip(prefixes, asked, *found, strict=True):
         for (question, tree, *_), told, whole in zip(questions, *both, strict=True):
-            if tree.numbers:
+            if tree.is_numeric:
                 step = tree.answers[1] - tree.answers[0]
                 for share in SHARES:
                     apart = [quantile(np.asarray(tree.answers), s.probability, share) for s in (told, whole)]
                     quantile_error = max(quantile_error, abs(apart[0] - apart[1]) / step)
-            scores = whole if tree.numbers else told
+            scores = whole if tree.is_numeric else told
             for answer in np.argsort(-scores.probability)[:4]:
                 if scores.probability[answer] > 0:
                     alone = _alone(answerer, np.concatenate([prefix, question]), tree, int(answer))
@@ -222,10 +223,10 @@ def _errors(answerer: Answerer, trials: list[tuple[list[int], list[tuple[str, st
     return error, round(quantile_error, 6)
 
 
-def _alone(answerer: Answerer, prompt: np.ndarray, tree: Choices, answer: int) -> float:
+def _alone(answerer: Answerer, prompt: np.ndarray, tree: AnswerTrie, answer: int) -> float:
     """Log probability of an answer by a pass of its own; of a number's tokens but the first among those that may
     follow."""
-    path = [int(tree.leaf[answer])]
+    path = [int(tree.leaves[answer])]
     while path[0] >= 0:
         path.insert(0, int(tree.parent[path[0]]))
     ids = torch.from_numpy(np.concatenate([prompt, tree.token[path[1:]]])).long()[None]
@@ -233,7 +234,7 @@ def _alone(answerer: Answerer, prompt: np.ndarray, tree: Choices, answer: int) -
     total = 0.0
     for k, log_p in enumerate(logits.float().log_softmax(dim=-1).cpu()):
         total += float(log_p[tree.token[path[k + 1]]])
-        if k and tree.numbers:
+        if k and tree.is_numeric:
             total -= float(log_p[tree.token[tree.parent == path[k]]].logsumexp(dim=0))
     return total
 

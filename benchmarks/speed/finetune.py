@@ -33,7 +33,7 @@ from biomechgpt.language.finetune import AdapterSettings, with_adapter
 from biomechgpt.language.tiny_gemma import StandInSettings, new_model, save, train_text_tokenizer
 from biomechgpt.prompts.encoding import Encoder, Tree, motion_vocabulary
 from biomechgpt.prompts.packing import batch_trees
-from biomechgpt.questions.tasks import load_tasks
+from biomechgpt.questions.tasks import LabelTask, load_tasks
 
 CODES, ROOM, RATE = 512, 1024, 1e-3
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -43,7 +43,7 @@ EVERYTHING = (1.0, 1.0, 1.0)
 def start(folder: str, size: str | None) -> Any:
     """The tokenizer of a base that is written into `folder`; its size: one of `SIZES`, or the stand-in's."""
     tasks = load_tasks("configs/tasks").values()
-    words = [text for task in tasks for text in (*task.phrasings, *(task.labels or ()))]
+    words = [text for task in tasks for text in (*task.templates, *(getattr(task, "labels", None) or ()))]
     tokenizer = train_text_tokenizer(words, 1024)
     model = random_model(size) if size else new_model(tokenizer, StandInSettings())
     codebook = np.random.default_rng(0).normal(size=(CODES, 64))
@@ -61,14 +61,16 @@ def qlora(folder: str, tokenizer: Any, rows: bool, compute: Literal["fp32", "bf1
 
 def grow(encoder: Encoder, trials: int, questions: int, tokens: int, rng: np.random.Generator) -> list[Tree]:
     """Trials whose answers follow from their movement: which of the codes are in it."""
-    tasks = [task for task in load_tasks("configs/tasks").values() if task.labels]
+    tasks = [
+        task for task in load_tasks("configs/tasks").values() if isinstance(task, LabelTask) and task.labels
+    ]
     grown = []
     for _ in range(trials):
         kind = int(rng.integers(2))
         length = int(rng.integers(tokens // 2, tokens * 3 // 2))
         movement = rng.integers(kind * CODES // 2, (kind + 1) * CODES // 2, size=length)
         asked = [tasks[i] for i in rng.integers(len(tasks), size=questions)]
-        pairs = [(str(rng.choice(task.phrasings)), tuple(task.labels)[kind]) for task in asked]
+        pairs = [(str(rng.choice(task.templates)), tuple(task.labels)[kind]) for task in asked]
         grown.append(encoder.tree(movement.tolist(), pairs, ROOM))
     return grown
 

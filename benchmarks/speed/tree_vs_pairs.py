@@ -26,7 +26,7 @@ def main() -> None:
     quiet()
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    phrasings = [p for task in load_tasks("configs/tasks").values() for p in task.phrasings]
+    phrasings = [p for task in load_tasks("configs/tasks").values() for p in task.templates]
     tokenizer = train_text_tokenizer(phrasings, 600)
     model = new_model(tokenizer, StandInSettings())
     extend_vocabulary(model, tokenizer, rng.normal(size=(512, 64)), "codebook")

@@ -2,10 +2,9 @@
 
     python benchmarks/studies/number_decoding.py [--base URI --tokens URI --tokenizer URI]
 
-Forms: `as it is` (1.05 m/s: digits apart, fixed decimals, a unit), `zeros` (as many digits before the point for
-every answer), `coarse` (a decimal less). Read from the distribution over all numbers that a task can have: its
-median, its mean, its likeliest number; and `greedy`, the likeliest token after token, as in the paper. The last
-line is JSON: {form: {reading: {task: Pearson r}}}, of held-out participants.
+Forms: `as it is` (1.05 m/s: digits apart, fixed decimals, a unit), `coarse` (a decimal less). Read from the
+distribution over all numbers that a task can have: its median, its mean, its likeliest number; and `greedy`, the
+likeliest token after token, as in the paper. The last line is JSON: {form: {reading: {task: Pearson r}}}, of held-out participants.
 """
 
 import argparse
@@ -26,12 +25,11 @@ from biomechgpt.experiment.pipeline import LanguageSettings
 from biomechgpt.language import network
 from biomechgpt.language.finetune import make_model
 from biomechgpt.questions.dataset import QuestionsSettings, make_questions, read_questions
-from biomechgpt.questions.tasks import load_tasks
+from biomechgpt.questions.tasks import NumberTask, load_tasks
 from biomechgpt.tokenizer import read_tokens
 
 FORMS: dict[str, Any] = {
     "as it is": lambda task: {},
-    "zeros": lambda task: {"digits": len(str(int(task.plausible[1])))},
     "coarse": lambda task: {"decimals": max(task.decimals - 1, 0)},
 }
 
@@ -51,8 +49,9 @@ def parse() -> argparse.Namespace:
 
 def write_tasks(folder: str, form: str) -> None:
     for task in load_tasks("configs/tasks").values():
-        if task.kind == "regression":
-            kept = task.model_dump(mode="json", exclude_defaults=True) | FORMS[form](task)
+        if isinstance(task, NumberTask):
+            kept = task.model_dump(mode="json", exclude_defaults=True)
+            kept |= {"kind": task.kind, **FORMS[form](task)}
             Path(folder, f"{task.name}.yaml").write_text(yaml.safe_dump(kept))
 
 
@@ -110,7 +109,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             write_tasks(folder, form)
             questions = make_questions(
-                tokens, QuestionsSettings(tasks=folder, seed=options.seed), options.root
+                tokens.input("cohort"), QuestionsSettings(tasks=folder, seed=options.seed), options.root
             )
         model = make_model(base, questions, tokens, tokenizer, settings, options.root)
         result[form] = readings(model, questions, tokens)

@@ -39,7 +39,7 @@ def main() -> None:
     cohort = make_cohort(settings.load(CohortSettings, options.cohort), options.root)
     tokenizer = make_tokenizer(cohort, settings.load(TokenizerSettings, options.tokenizer), options.root)
     tokens = make_tokens(cohort, tokenizer, TokensSettings(), options.root)
-    questions = make_questions(tokens, QuestionsSettings(), options.root)
+    questions = make_questions(cohort, QuestionsSettings(), options.root)
     tasks = read_tasks(questions.uri)
     rows = read_questions(questions).to_pandas()
     rows = rows[rows["split"] == "test"].reset_index(drop=True)

@@ -57,7 +57,7 @@ def test_a_weighed_answer_is_what_generation_says_and_has_its_probability(bundle
     answerer = Answerer(bundle[1].uri)
     rng = np.random.default_rng(6)
     movements = [rng.integers(CODES, size=n).tolist() for n in (4, 30)]
-    asked = [(task.name, task.phrasings[0]) for task in answerer.tasks.values()]
+    asked = [(task.name, task.templates[0]) for task in answerer.tasks.values()]
     weighed = iter(answerer.weigh([(movement, *pair) for movement in movements for pair in asked]))
     for movement in movements:
         answers = [next(weighed) for _ in asked]
@@ -76,9 +76,9 @@ def test_a_weighed_answer_is_what_generation_says_and_has_its_probability(bundle
 
 def test_two_movements_are_compared_by_what_is_said_of_each_alone(bundle):
     answerer = Answerer(bundle[1].uri)
-    answerer.tasks |= load_tasks(CONFIGS / "dialogue", ["which_impaired"])
+    answerer.tasks |= load_tasks(CONFIGS / "tasks_extra", ["which_impaired"])
     both = [[7] * 20, [*range(20)]]
-    alone = answerer.weigh([(movement, "impaired", TASKS["impaired"].phrasings[0]) for movement in both])
+    alone = answerer.weigh([(movement, "impaired", TASKS["impaired"].templates[0]) for movement in both])
     a, b = (dict(zip(one.choices, one.probability, strict=True))["yes"] for one in alone)
     first, second = answerer.weigh([(m, "which_impaired", "Who?") for m in (both, both[::-1])])
     for answer, only, other in ((first, a * (1 - b), b * (1 - a)), (second, b * (1 - a), a * (1 - b))):
@@ -94,7 +94,7 @@ def test_two_movements_are_compared_by_what_is_said_of_each_alone(bundle):
 
 def test_a_persons_answer_is_the_mean_over_their_movements(bundle):
     answerer = Answerer(bundle[1].uri)
-    asked = ("impaired", TASKS["impaired"].phrasings[0])
+    asked = ("impaired", TASKS["impaired"].templates[0])
     movements = [[7] * 20, [*range(20)], [3] * 9]
     answerer.calibration.people["impaired"] = TaskCalibration(risks=[(0.5, 0.3)])
     (about,) = answerer.answer([(Person(movements), *asked)])
@@ -109,8 +109,8 @@ def test_a_persons_answer_is_the_mean_over_their_movements(bundle):
 
 def test_an_answer_about_a_movement_and_its_mirror_image_is_their_mean(bundle):
     answerer = Answerer(bundle[1].uri)
-    answerer.tasks |= load_tasks(CONFIGS / "dialogue", ["which_impaired"])
-    asked = ("impaired", TASKS["impaired"].phrasings[0])
+    answerer.tasks |= load_tasks(CONFIGS / "tasks_extra", ["which_impaired"])
+    asked = ("impaired", TASKS["impaired"].templates[0])
     both = [Mirrored([7] * 20, [3] * 20), Mirrored([*range(30)], [*range(30, 0, -1)])]
     as_recorded = answerer.weigh([(movement.tokens, *asked) for movement in both])
     assert answerer.weigh([(movement, *asked) for movement in both]) == as_recorded
@@ -138,7 +138,7 @@ def test_an_answer_over_phrasings_is_their_mean_whichever_of_them_was_asked(bund
     answerer = Answerer(bundle[1].uri)
     movement = [*range(20)]
     for task in answerer.tasks.values():
-        first = task.phrasings[:3]
+        first = task.templates[:3]
         alone = [answerer.weigh([(movement, task.name, words)])[0] for words in first]
         assert [len(one.by_phrasing) for one in alone] == [1, 1, 1]
         answerer.bundle["phrasings"] = 3
@@ -161,7 +161,7 @@ def test_a_number_and_its_interval_are_those_of_its_whole_distribution(bundle):
     answerer.mirrored, answerer.bundle["phrasings"] = True, 3
     movements = [Mirrored([7] * 20, [3] * 20), [*range(20)]]
     for task in (t for t in answerer.tasks.values() if t.kind == "regression"):
-        asked = [(movement, task.name, task.phrasings[0]) for movement in movements]
+        asked = [(movement, task.name, task.templates[0]) for movement in movements]
         for one, whole in zip(answerer.weigh(asked), answerer.weigh(asked, whole=True), strict=True):
             assert (one.text, one.low, one.high, one.by_phrasing) == (
                 whole.text, whole.low, whole.high, whole.by_phrasing
@@ -174,10 +174,10 @@ def test_a_mixed_batch_is_answered_in_order_and_as_each_alone(bundle):
     answerer = Answerer(bundle[1].uri)
     tasks = list(answerer.tasks.values())
     asked = [
-        ([1, 2, 3], tasks[0].name, tasks[0].phrasings[0]),
+        ([1, 2, 3], tasks[0].name, tasks[0].templates[0]),
         ([4] * 9, None, "Is this a walk?"),
-        ([1, 2, 3], tasks[1].name, tasks[1].phrasings[1]),
-        ([5, 6], tasks[0].name, tasks[0].phrasings[0]),
+        ([1, 2, 3], tasks[1].name, tasks[1].templates[1]),
+        ([5, 6], tasks[0].name, tasks[0].templates[0]),
     ]
     together = answerer.answer(asked)
     for one, answer in zip(asked, together, strict=True):
@@ -210,7 +210,7 @@ def test_a_movement_longer_than_was_trained_on_loses_its_end(bundle, monkeypatch
 def test_the_longest_movement_read_whole_is_so_whatever_is_asked(bundle):
     answerer = Answerer(bundle[1].uri)
     encoder, longest = answerer.encoder, answerer.longest_movement
-    phrasings = [text for task in answerer.tasks.values() for text in task.phrasings]
+    phrasings = [text for task in answerer.tasks.values() for text in task.templates]
     room = answerer.bundle["max_length"] - answerer.max_new_tokens
     spare = [
         room - len(encoder.prefix([0] * longest)) - len(encoder.text(question_text(q))) for q in phrasings

@@ -13,7 +13,7 @@ from biomechgpt.answering.scoring import SHARES, Asked, quantile, score
 from biomechgpt.core.settings import InputError
 from biomechgpt.language import tiny_gemma
 from biomechgpt.language.network import extend_vocabulary
-from biomechgpt.prompts.answer_trie import choices, compared
+from biomechgpt.prompts.answer_trie import answer_trie
 from biomechgpt.prompts.encoding import Encoder, answer_text
 from biomechgpt.questions.tasks import load_tasks
 from conftest import ROOT
@@ -25,7 +25,7 @@ ACTIVITIES = ("TUG", "overground walking", "sitting", "sit to stand")
 @pytest.fixture(scope="module")
 def made():
     """A small Gemma 3 with random weights and a window shorter than its prompts, and its encoder."""
-    texts = [p for t in TASKS.values() for p in t.phrasings] + [*ACTIVITIES, "12.3 s", "101 steps/min"]
+    texts = [p for t in TASKS.values() for p in t.templates] + [*ACTIVITIES, "12.3 s", "101 steps/min"]
     tokenizer = tiny_gemma.train_text_tokenizer(texts, 400)
     torch.manual_seed(0)
     size = tiny_gemma.StandInSettings(
@@ -47,13 +47,13 @@ def made():
 
 def question(encoder, name, number=0):
     task = TASKS[name]
-    return Asked(encoder.question(task.phrasings[number]), choices(encoder, task, ACTIVITIES))
+    return Asked(encoder.question(task.templates[number]), answer_trie(encoder, task, ACTIVITIES))
 
 
 def alone(model, prefix, asked, tree, answer):
     """Log probability of an answer by a pass of its own; of a number's tokens but the first among those that may
     follow."""
-    path = [int(tree.leaf[answer])]
+    path = [int(tree.leaves[answer])]
     while path[0] >= 0:
         path.insert(0, int(tree.parent[path[0]]))
     ids = torch.from_numpy(np.concatenate([prefix, asked, tree.token[path[1:]]])).long()[None]
@@ -62,7 +62,7 @@ def alone(model, prefix, asked, tree, answer):
     total, at = 0.0, len(prefix) + len(asked) - 1
     for k, (above, node) in enumerate(pairwise(path)):
         total += float(log_p[at + k, tree.token[node]])
-        if k and tree.numbers:
+        if k and tree.is_numeric:
             total -= float(log_p[at + k, tree.token[tree.parent == above]].logsumexp(dim=0))
     return total
 
@@ -79,7 +79,7 @@ def test_scores_are_those_of_separate_passes(made, names):
     for prefix, questions, found in zip(prefixes, asked, score(model, prefixes, asked, least=0), strict=True):
         for (text, tree, *_), scores in zip(questions, found, strict=True):
             assert scores.probability.sum() == pytest.approx(1)
-            for answer in rng.choice(len(tree.leaf), min(len(tree.leaf), 12), replace=False):
+            for answer in rng.choice(len(tree.leaves), min(len(tree.leaves), 12), replace=False):
                 mine = np.log(scores.probability[answer]) + np.log(scores.mass)
                 assert mine == pytest.approx(alone(model, prefix, text, tree, answer), abs=1e-4)
 
@@ -152,9 +152,9 @@ def test_a_trial_is_weighed_alike_alone_and_among_others(made):
 def test_every_plausible_number_and_every_label_can_be_chosen(made):
     _, encoder = made
     for task in TASKS.values():
-        tree = choices(encoder, task, ACTIVITIES)
+        tree = answer_trie(encoder, task, ACTIVITIES)
         texts = []
-        for leaf in tree.leaf:
+        for leaf in tree.leaves:
             node, path = int(leaf), []
             while node >= 0:
                 path.insert(0, int(tree.token[node]))
@@ -169,7 +169,7 @@ def test_every_plausible_number_and_every_label_can_be_chosen(made):
 
 def test_a_task_without_labels_needs_some(made):
     with pytest.raises(InputError, match="task 'activity': expected labels"):
-        choices(made[1], TASKS["activity"])
+        answer_trie(made[1], TASKS["activity"])
 
 
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=30), st.floats(0.01, 0.99))
@@ -182,14 +182,15 @@ def test_a_quantile_has_its_share_below(weights, share):
     assert probability[numbers < at].sum() <= share + 1e-6
 
 
-COMPARING = load_tasks(ROOT / "configs/dialogue", ["which_impaired", "quicker", "speed_change"])
+COMPARING = load_tasks(ROOT / "configs/tasks_extra", ["which_impaired", "quicker", "speed_change"])
 
 
 @pytest.mark.parametrize("name", COMPARING)
 def test_two_movements_are_compared_as_if_each_pair_of_their_answers_were_weighed(made, name):
     task, encoder = COMPARING[name], made[1]
     (about,) = [t for t in TASKS.values() if t.annotation == task.annotation]
-    tree, known = choices(encoder, task), choices(encoder, about)
+    assert task.is_derivable_from(about, about.answers())
+    tree, known = answer_trie(encoder, task), answer_trie(encoder, about)
     rng = np.random.default_rng(3)
     a, b = (np.zeros(len(known.answers)) for _ in range(2))
     for p in (a, b):
@@ -198,10 +199,10 @@ def test_two_movements_are_compared_as_if_each_pair_of_their_answers_were_weighe
     expected = np.zeros(len(tree.answers))
     for i, j in product(np.flatnonzero(a), np.flatnonzero(b)):
         row, other = ({task.annotation: known.answers[n]} for n in (i, j))
-        truth = task.compared(row, other)
+        truth = task.compare(row, other)
         if truth is None:
             continue
         at = tree.answers.index(round(truth, task.decimals) if isinstance(truth, float) else truth)
         expected[at] += a[i] * b[j]
-    found = compared(task, tree, known, a, b)
+    found = task.derive(tree.answers, known.answers, a, b)
     assert found == pytest.approx(expected / expected.sum(), abs=1e-9)

@@ -8,12 +8,12 @@ import pytest
 
 from biomechgpt.answering.calibration import soften
 from biomechgpt.evaluation.calibration_metrics import SHARES, ece, reliability, risk, trust
-from biomechgpt.questions.tasks import Task
+from biomechgpt.questions.tasks import ClassificationTask, RegressionTask
 
 QUESTIONS = [f"Question {i}?" for i in range(8)]
-AID = Task(name="aid", kind="classification", annotation="aid", phrasings=QUESTIONS)
-SPEED = Task(name="speed", kind="regression", annotation="speed", unit="m/s", decimals=2, plausible=(0, 3),
-             phrasings=QUESTIONS)  # fmt: skip
+AID = ClassificationTask(name="aid", annotation="aid", templates=QUESTIONS)
+SPEED = RegressionTask(name="speed", annotation="speed", unit="m/s", decimals=2, plausible=(0, 3),
+             templates=QUESTIONS)  # fmt: skip
 
 
 def labelled(rows, temperature=1.0) -> pd.DataFrame:

@@ -27,14 +27,14 @@ from biomechgpt.evaluation.metrics import (
     score,
 )
 from biomechgpt.motion.skeleton import NAMES
-from biomechgpt.questions.tasks import Task
+from biomechgpt.questions.tasks import ClassificationTask, RefusalTask, RegressionTask
 
 FEW = hypothesis_settings(max_examples=40, deadline=None)
 QUESTIONS = [f"Question {i}?" for i in range(8)]
-AID = Task(name="aid", kind="classification", annotation="aid", labels={"none": "no device", "cane": "a cane"},
-           phrasings=QUESTIONS)  # fmt: skip
-SPEED = Task(name="speed", kind="regression", annotation="speed", unit="m/s", decimals=2, plausible=(0, 3),
-             phrasings=QUESTIONS)  # fmt: skip
+AID = ClassificationTask(name="aid", annotation="aid", labels={"none": "no device", "cane": "a cane"},
+           templates=QUESTIONS)  # fmt: skip
+SPEED = RegressionTask(name="speed", annotation="speed", unit="m/s", decimals=2, plausible=(0, 3),
+             templates=QUESTIONS)  # fmt: skip
 TASKS = {"aid": AID, "speed": SPEED}
 
 label = st.sampled_from(["cane", "none", "walker"])
@@ -445,7 +445,7 @@ def test_a_description_is_scored_fact_by_fact_against_what_was_measured():
 
 
 def test_the_share_of_questions_that_are_refused_is_a_refusal_tasks_figure():
-    task = Task(name="r", kind="refusal", says="No.", phrasings=QUESTIONS)
+    task = RefusalTask(name="r", refusal_text="No.", templates=QUESTIONS)
     rows = pd.DataFrame(
         {
             "participant": [*"ppqq"],

@@ -20,13 +20,13 @@ from biomechgpt.evaluation.calibration_metrics import phrasings, trust
 from biomechgpt.evaluation.metrics import classification, drawn, score
 from biomechgpt.evaluation.minirocket import BIASES, DILATIONS, KERNELS, MiniRocket
 from biomechgpt.evaluation.statistics import compare, holm, measure, subgroups
-from biomechgpt.questions.tasks import Task
+from biomechgpt.questions.tasks import ClassificationTask, RegressionTask
 
 QUESTIONS = [f"Question {i}?" for i in range(8)]
-AID = Task(name="aid", kind="classification", annotation="aid", labels={"none": "no device", "cane": "a cane"},
-           phrasings=QUESTIONS)  # fmt: skip
-SPEED = Task(name="speed", kind="regression", annotation="speed", unit="m/s", decimals=2, plausible=(0, 3),
-             phrasings=QUESTIONS)  # fmt: skip
+AID = ClassificationTask(name="aid", annotation="aid", labels={"none": "no device", "cane": "a cane"},
+           templates=QUESTIONS)  # fmt: skip
+SPEED = RegressionTask(name="speed", annotation="speed", unit="m/s", decimals=2, plausible=(0, 3),
+             templates=QUESTIONS)  # fmt: skip
 
 
 def labels(right, seed=0, people=20, trials=5, source="model"):

@@ -33,7 +33,7 @@ from conftest import ROOT
 
 pytestmark = pytest.mark.cluster
 PAPERS = {path.stem for path in (ROOT / "configs/tasks").glob("*.yaml")}
-BEYOND = {path.stem for path in (ROOT / "configs/dialogue").glob("*.yaml")}
+BEYOND = {path.stem for path in (ROOT / "configs/tasks_extra").glob("*.yaml")}
 
 
 def test_report_and_metrics_have_their_shape(tiny):

@@ -1,7 +1,4 @@
-"""Dialogue: Gemma's chat template, trees of questions, who sees whom, and questions drawn from annotations."""
-
-from itertools import pairwise
-from pathlib import Path
+"""Prompts: Gemma's chat template, trees of questions, and which token sees which."""
 
 import numpy as np
 import pytest
@@ -13,7 +10,6 @@ from hypothesis import strategies as st
 from biomechgpt.core.settings import InputError
 from biomechgpt.language.batches import SampleSettings, read_trees
 from biomechgpt.language.tiny_gemma import CHAT_TEMPLATE, SPECIALS, train_text_tokenizer
-from biomechgpt.motion.parameters import FACTS, describe, mirrored
 from biomechgpt.prompts.encoding import (
     ANSWER_END,
     MOTION_END,
@@ -30,13 +26,10 @@ from biomechgpt.prompts.encoding import (
     question_text,
 )
 from biomechgpt.prompts.packing import batch_trees, pack, visible
-from biomechgpt.questions.dataset import ask, draw
-from biomechgpt.questions.intent import Recognizer
-from biomechgpt.questions.tasks import load_tasks
+from biomechgpt.questions.dataset import ask
+from example_trials import ALL_TASKS, MANY_TRIALS, PARAMETERS, TASKS
 
-CONFIGS = Path(__file__).parents[2] / "configs"
-TASKS = load_tasks(CONFIGS / "tasks")
-PHRASINGS = [text for task in TASKS.values() for text in task.phrasings]
+PHRASINGS = [text for task in TASKS.values() for text in task.templates]
 CODES = 48
 FEW = hypothesis_settings(max_examples=50, deadline=None)
 
@@ -235,84 +228,6 @@ def test_best_fit_loses_nothing_and_opens_no_row_that_is_not_needed(sizes, room)
     assert all(a + b > room for n, a in enumerate(filled) for b in filled[:n])
 
 
-NOTHING = dict.fromkeys(task.annotation for task in TASKS.values())
-
-
-def row(number: int, **annotations) -> dict:
-    return {
-        "trial": f"t{number}",
-        "participant": f"p{number // 2}",
-        "split": "train",
-        **NOTHING,
-        **annotations,
-    }
-
-
-ROWS = [
-    row(0, activity="FSST", impaired="no", assistive_device="none", fsst_time=7.93),
-    row(
-        1, activity="overground walking", impaired="yes", diagnosis="LLPU", falls_history="yes", cadence=101.0
-    ),
-    row(2, activity="TUG", impaired="yes", diagnosis="stroke", falls_history="yes", tug_time=20.0),
-    row(3, activity="sitting"),
-    *(row(n, activity="overground walking", impaired="no", diagnosis="TBI") for n in range(4, 24)),
-]
-
-
-def sort(asked: list[dict]) -> list[dict]:
-    return sorted(asked, key=lambda q: (q["trial"], q["task"]))
-
-
-def test_questions_are_asked_where_they_apply_with_the_annotated_answer():
-    asked = {(q["trial"], q["task"]): q for q in ask(ROWS, TASKS, 0)}
-    by_trial = {n: {task for trial, task in asked if trial == f"t{n}"} for n in range(5)}
-    assert by_trial[0] == {"activity", "impaired", "assistive_device", "fsst_time"}
-    assert by_trial[1] == {"activity", "impaired", "diagnosis", "falls_history", "cadence"}
-    assert by_trial[2] == {"activity", "impaired", "diagnosis", "tug_time"}
-    assert by_trial[3] == {"activity"}
-    assert by_trial[4] == {"activity", "impaired"}
-    answers = {key: (q["answer"], q["label"], q["value"]) for key, q in asked.items()}
-    assert answers["t0", "assistive_device"] == ("no device", "none", None)
-    assert answers["t0", "fsst_time"] == ("7.9 s", None, 7.93)
-    assert answers["t1", "diagnosis"] == ("lower-limb prosthesis user", "LLPU", None)
-    for (trial, task), question in asked.items():
-        assert question["question"] == draw(TASKS[task], trial, 0)
-        assert question["question"] in TASKS[task].phrasings
-        assert question["participant"] == f"p{int(trial[1:]) // 2}"
-
-
-@FEW
-@given(st.permutations(ROWS), st.permutations(list(TASKS)))
-def test_the_order_of_trials_and_tasks_changes_no_question(rows, names):
-    assert sort(ask(rows, {name: TASKS[name] for name in names}, 3)) == sort(ask(ROWS, TASKS, 3))
-
-
-def test_fewer_trials_or_tasks_change_no_other_question():
-    few = ask(ROWS[::2], {"activity": TASKS["activity"]}, 3)
-    assert len(few) == len(ROWS[::2])
-    assert all(question in ask(ROWS, TASKS, 3) for question in few)
-
-
-def test_another_seed_asks_the_same_in_other_words_and_order():
-    one, two = ask(ROWS, TASKS, 0), ask(ROWS, TASKS, 1)
-    assert one == ask(ROWS, TASKS, 0)
-    words = [q.pop("question") != r.pop("question") for q, r in zip(sort(one), sort(two), strict=True)]
-    assert np.mean(words) > 0.7
-    assert one != two
-    assert sort(one) == sort(two)
-
-
-def test_phrasings_are_drawn_evenly_and_tasks_interleave():
-    task = TASKS["activity"]
-    drawn = [task.phrasings.index(draw(task, f"trial {n}", 0)) for n in range(1800)]
-    counts = np.bincount(drawn, minlength=len(task.phrasings))
-    usual = 1800 / len(task.phrasings)
-    assert counts.min() > 0.6 * usual
-    assert counts.max() < 1.4 * usual
-    order = [q["task"] for q in ask(ROWS, TASKS, 0)]
-    assert sum(a != b for a, b in pairwise(order)) > len(order) / 4
-
-
 @FEW
 @given(st.lists(harmless, min_size=1, max_size=7).filter(lambda turns: len(turns) % 2))
 def test_a_conversation_is_what_the_chat_template_writes(turns):
@@ -365,83 +280,13 @@ def test_a_movement_is_answered_in_motion_tokens_and_loses_its_end():
     assert len(ENCODER.prefix(None)) + len(question) + len(answer) == 128
 
 
-BEYOND = load_tasks(Path(__file__).parents[2] / "configs" / "dialogue")
-BOTH = TASKS | BEYOND
-FACTS_OF = {f"t{n}": dict.fromkeys(FACTS) | {"duration": 9.0, "speed": 0.5, "knee_r": 40.0, "knee_l": 60.0}
-            for n in range(400)}  # fmt: skip
-MANY = [
-    row(n, activity="TUG" if n % 3 else "overground walking", impaired=["yes", "no", "no"][n // 2 % 3],
-        walking_speed=0.5 + n % 7 / 10, assistive_device="cane", diagnosis="stroke")
-    | {"split": "test" if n % 20 < 4 else "train"}
-    for n in range(400)
-]  # fmt: skip
-
-
-def test_compared_movements_share_what_they_must_and_none_is_in_two_pairs():
-    by_trial = {r["trial"]: r for r in MANY}
-    for name in ("which_impaired", "quicker", "speed_change"):
-        task = BEYOND[name]
-        pairs = [q for q in ask(MANY, {name: task}, 0)]
-        assert len(pairs) > 10
-        used = [trial for q in pairs for trial in (q["trial"], q["other"])]
-        assert len(set(used)) == len(used)
-        for q in pairs:
-            a, b = by_trial[q["trial"]], by_trial[q["other"]]
-            assert all(a[column] == b[column] for column in ("split", *task.compare.same))
-            truth = task.compared(a, b)
-            assert q["answer"] == task.answer(truth)
-            assert truth == (q["label"] or q["value"] or 0)
-            assert q["participant"] == a["participant"]
-    labels = [q["label"] for q in ask(MANY, {"which_impaired": BEYOND["which_impaired"]}, 0)]
-    assert 0.25 < labels.count("A") / len(labels) < 0.75
-
-
-def test_a_share_of_the_trials_is_asked_and_always_the_same():
-    task = BEYOND["out_of_scope"]
-    asked = [{q["trial"] for q in ask(MANY, {"out_of_scope": task}, seed)} for seed in (0, 1)]
-    assert asked[0] == asked[1]
-    assert 0.4 < len(asked[0]) / len(MANY) < 0.6
-
-
-def test_held_out_participants_are_asked_in_words_that_nobody_is_trained_with():
-    task = BEYOND["out_of_scope"]
-    for q in ask(MANY, {"out_of_scope": task}, 0):
-        assert q["question"] in (task.phrasings if q["split"] == "train" else task.held_out)
-        assert (q["answer"], q["label"]) == (task.says, "refused")
-
-
-def test_a_description_is_what_was_measured_and_its_mirror_image():
-    asked = ask(MANY, {"description": BEYOND["description"]}, 0, FACTS_OF)
-    assert len(asked) > 60
-    for q in asked:
-        assert q["answer"] == describe(FACTS_OF[q["trial"]])
-        assert q["answer_mirrored"] == describe(mirrored(FACTS_OF[q["trial"]]))
-    assert "right knee 40 deg, left knee 60 deg" in asked[0]["answer"]
-    assert "right knee 60 deg, left knee 40 deg" in asked[0]["answer_mirrored"]
-
-
-def test_a_movement_to_be_made_is_described_in_the_tasks_own_words():
-    tasks = {name: BOTH[name] for name in ("activity", "diagnosis", "assistive_device", "movement")}
-    asked = [q for q in ask(MANY, tasks, 0, FACTS_OF) if q["task"] == "movement"]
-    by_trial = {r["trial"]: r for r in MANY}
-    parts = [["stroke"], ["cane"], ["slowly"], ["duration 9.0 s"]]
-    for q in asked:
-        assert by_trial[q["trial"]]["activity"] in q["question"]
-        assert (q["answer"], q["label"], q["value"]) == ("", None, None)
-        if by_trial[q["trial"]]["impaired"] == "no":
-            assert "stroke" not in q["question"]
-    for (word,) in parts:
-        share = np.mean([word in q["question"] for q in asked])
-        assert 0.1 < share < 0.9
-
-
 def decoded(tree: Tree) -> list[tuple[str, str]]:
     return [(ENCODER.tokenizer.decode(q), ENCODER.tokenizer.decode(a)) for q, a in tree.branches]
 
 
 def test_trees_show_both_movements_and_a_mirror_image_its_own_answers():
-    asked = ask(MANY[20:60], BOTH, 0, FACTS_OF)
-    views = {r["trial"]: [[1, 2, 3] * 5, [4, 5] * 5] for r in MANY}
+    asked = ask(MANY_TRIALS[20:60], ALL_TASKS, 0, PARAMETERS)
+    views = {r["trial"]: [[1, 2, 3] * 5, [4, 5] * 5] for r in MANY_TRIALS}
     settings = SampleSettings(max_length=512)
     trees = read_trees(ENCODER, views, asked, settings)
     texts = [[ENCODER.tokenizer.decode(t.prefix) for t in of] for of in trees]
@@ -463,8 +308,8 @@ def test_trees_show_both_movements_and_a_mirror_image_its_own_answers():
 
 
 def test_an_answer_counts_by_its_question_and_its_length_whatever_is_asked_beside_it():
-    asked = ask(MANY[20:60], BOTH, 0, FACTS_OF)
-    views = {r["trial"]: [[1, 2, 3] * 5, [4, 5] * 5] for r in MANY}
+    asked = ask(MANY_TRIALS[20:60], ALL_TASKS, 0, PARAMETERS)
+    views = {r["trial"]: [[1, 2, 3] * 5, [4, 5] * 5] for r in MANY_TRIALS}
     worth = lambda row, tokens: {"activity": 3.0}.get(row["task"], 1.0) / tokens  # noqa: E731
     trees = read_trees(ENCODER, views, asked, SampleSettings(max_length=512), 0, worth)
     activity = {q["question"] for q in asked if q["task"] == "activity"}
@@ -478,8 +323,8 @@ def test_an_answer_counts_by_its_question_and_its_length_whatever_is_asked_besid
 
 
 def test_a_share_of_questions_comes_after_another_about_the_same_movement():
-    asked = ask(MANY, TASKS, 0)
-    views = {r["trial"]: [[1] * 10] for r in MANY}
+    asked = ask(MANY_TRIALS, TASKS, 0)
+    views = {r["trial"]: [[1] * 10] for r in MANY_TRIALS}
     trees = read_trees(ENCODER, views, asked, SampleSettings(max_length=512, turns=0.5))
     plain = read_trees(ENCODER, views, asked, SampleSettings(max_length=512))
     questions = {q["question"]: q["answer"] for q in asked}
@@ -494,44 +339,3 @@ def test_a_share_of_questions_comes_after_another_about_the_same_movement():
                 assert rest.endswith(f"{ANSWER_END}\n<start_of_turn>user\n{alone}")
     assert 0.35 < np.mean(shares) < 0.65
     assert len(answers) == len(asked)
-
-
-FREE = {
-    "activity": ["Which exercise is being performed here?", "Could you tell me what this person is doing?"],
-    "impaired": ["Does this person move normally?", "Is the gait of the patient impaired, yes or no?"],
-    "diagnosis": ["Could you name the most likely diagnosis?", "What condition might this patient have?"],
-    "assistive_device": [
-        "Is a cane or a walker being used?",
-        "What kind of walking aid does the patient need?",
-    ],
-    "falls_history": ["Has the patient fallen during the last months?", "Any recent falls?"],
-    "walking_speed": ["How fast does this person walk, in m/s?", "Could you estimate the gait speed?"],
-    "cadence": ["How many steps per minute are these?", "Could you tell me the cadence of the walk?"],
-    "tug_time": ["In how many seconds was the TUG completed?", "How long did this timed up and go last?"],
-    "fsst_time": ["How many seconds did the FSST take?", "What was the time in the four square step test?"],
-    "description": ["Please describe this walk for me.", "Summarise how this person moves, please."],
-}
-EVERYTHING = load_tasks([str(CONFIGS / "tasks"), str(CONFIGS / "dialogue")])
-
-
-def test_questions_in_other_words_are_recognised_and_those_out_of_scope_are_not():
-    recognizer = Recognizer(EVERYTHING)
-    asked = [(question, task) for task, questions in FREE.items() for question in questions]
-    trained = {p for task in EVERYTHING.values() for p in task.phrasings}
-    assert not trained & {question for question, _ in asked}
-    found = [recognizer.task(question, list(FREE)) for question, _ in asked]
-    wrong = [(a, f) for a, f in zip(asked, found, strict=True) if f not in (a[1], None)]
-    assert wrong == []
-    assert None not in found
-    refusal = EVERYTHING["out_of_scope"]
-    assert sum(recognizer.task(question, list(EVERYTHING)) is not None for question in refusal.held_out) <= 5
-    assert all(recognizer.task(question, list(EVERYTHING)) is None for question in refusal.phrasings)
-
-
-def test_a_task_is_recognised_among_those_that_can_be_asked_and_none_where_nothing_can_be_refused():
-    recognizer = Recognizer(EVERYTHING)
-    compared = ["which_impaired", "quicker", "speed_change"]
-    assert recognizer.task("Which of the two persons is the impaired one?", compared) == "which_impaired"
-    assert recognizer.task("What is the cadence of this walk?", ["cadence"]) == "cadence"
-    assert recognizer.task("What is the cadence of this walk?", compared) is None
-    assert Recognizer(TASKS).task("What is the cadence of this walk?", ["cadence"]) is None

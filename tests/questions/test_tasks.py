@@ -1,7 +1,9 @@
 """Tasks: the nine of the paper, what an answer says and what is read back from it, and what is refused."""
 
+import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 from hypothesis import given
@@ -9,19 +11,29 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from biomechgpt.core.settings import InputError
-from biomechgpt.questions.tasks import Task, load_tasks
+from biomechgpt.questions.tasks import (
+    KINDS,
+    ClassificationTask,
+    LabelTask,
+    NumberTask,
+    RegressionTask,
+    json_schema,
+    load_tasks,
+)
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "tasks"
 SHIPPED = load_tasks(CONFIGS)
-LABELLED = [task for task in SHIPPED.values() if task.labels]
-MEASURED = [task for task in SHIPPED.values() if task.kind == "regression"]
+LABELLED = [task for task in SHIPPED.values() if isinstance(task, LabelTask) and task.labels]
+MEASURED = [task for task in SHIPPED.values() if isinstance(task, NumberTask)]
 FEW = hypothesis_settings(max_examples=100, deadline=None)
 QUESTIONS = [f"Question {i}?" for i in range(8)]
+AB = {"A": "movement A", "B": "movement B"}
 
 
 def folder_of(path: Path, **task) -> Path:
-    """A folder with one task file, `speed.yaml` unless named otherwise."""
-    task = {"name": "speed", "kind": "classification", "annotation": "speed", "phrasings": QUESTIONS} | task
+    """A folder with one task file, `speed.yaml` unless named otherwise; None leaves a field out."""
+    task = {"name": "speed", "kind": "classification", "annotation": "speed", "templates": QUESTIONS} | task
+    task = {key: value for key, value in task.items() if value is not None}
     (path / f"{task.pop('file', 'speed')}.yaml").write_text(yaml.safe_dump(task))
     return path
 
@@ -42,10 +54,10 @@ def test_the_papers_nine_tasks_are_shipped():
 
 @pytest.mark.parametrize("task", SHIPPED.values(), ids=list(SHIPPED))
 def test_a_question_has_eight_wordings_of_its_own_ready_for_a_chat(task):
-    assert len(task.phrasings) >= 8
-    assert all(text == text.strip() and text[0].isupper() and text[-1] in ".?" for text in task.phrasings)
-    elsewhere = {text for other in SHIPPED.values() if other is not task for text in other.phrasings}
-    assert not elsewhere & set(task.phrasings)
+    assert len(task.templates) >= 8
+    assert all(text == text.strip() and text[0].isupper() and text[-1] in ".?" for text in task.templates)
+    elsewhere = {text for other in SHIPPED.values() if other is not task for text in other.templates}
+    assert not elsewhere & set(task.templates)
 
 
 @pytest.mark.parametrize("task", LABELLED, ids=lambda task: task.name)
@@ -78,7 +90,7 @@ def test_a_number_survives_to_the_tasks_decimals(data, task):
 
 
 def test_a_number_is_found_in_words_and_missed_where_there_is_none():
-    task = Task(name="a", kind="regression", annotation="a", unit="m", plausible=(-9, 9), phrasings=QUESTIONS)
+    task = RegressionTask(name="a", annotation="a", unit="m", plausible=(-9, 9), templates=QUESTIONS)
     assert task.parse("minus? no: -1.5 m") == -1.5
     assert task.parse("3.") == 3
     assert task.parse("fast") is None
@@ -118,14 +130,15 @@ def test_an_unknown_label_is_refused_with_those_there_are():
         ({"colour": "red"}, r"speed\.yaml.*\n.*colour: unknown key"),
         ({"file": "pace"}, r"pace\.yaml: name: expected the file's name 'pace', found 'speed'"),
         ({"name": "Speed"}, r"name: .*found 'Speed'"),
-        ({"kind": "guess"}, r"kind: .*found 'guess'"),
-        ({"phrasings": QUESTIONS[:7]}, "phrasings: .*8 items"),
-        ({"phrasings": [*QUESTIONS, QUESTIONS[0]]}, "phrasings repeat"),
-        ({"labels": {"a": "fast", "b": "fast"}}, "same spoken answer"),
-        ({"labels": {"a": "fast", "b": "Fast."}}, "same spoken answer"),
-        ({"kind": "regression", "unit": "m/s"}, "needs `unit` and `plausible`"),
-        ({"kind": "regression", "plausible": [0, 1]}, "needs `unit` and `plausible`"),
-        ({"decimals": -1}, "decimals: "),
+        ({"kind": "guess"}, r"speed\.yaml: kind: expected one of classification, .*, found 'guess'"),
+        ({"kind": None}, r"speed\.yaml: kind: expected one of classification, .*, found None"),
+        ({"templates": QUESTIONS[:7]}, "templates: .*8 items"),
+        ({"templates": [*QUESTIONS, QUESTIONS[0]]}, "templates repeat"),
+        ({"labels": {"a": "fast", "b": "fast"}}, "two labels have the same text"),
+        ({"labels": {"a": "fast", "b": "Fast."}}, "two labels have the same text"),
+        ({"kind": "regression", "unit": "m/s"}, r"speed\.yaml.*\n.*plausible: "),
+        ({"kind": "regression", "plausible": [0, 1]}, r"speed\.yaml.*\n.*unit: "),
+        ({"kind": "regression", "unit": "m/s", "plausible": [0, 1], "decimals": -1}, "decimals: "),
     ],
 )
 def test_a_wrong_task_file_is_refused_by_name(tmp_path, task, named):
@@ -168,7 +181,7 @@ def test_a_new_question_is_a_new_file_and_nothing_else(tmp_path):
 
 def test_a_label_may_be_a_number_as_a_table_has_it():
     labels = {"0": "no freezing", "1": "freezing of gait"}
-    task = Task(name="fog", kind="classification", annotation="fog", labels=labels, phrasings=QUESTIONS,
+    task = ClassificationTask(name="fog", annotation="fog", labels=labels, templates=QUESTIONS,
                 applies_when={"stage": ["2", "3"]})  # fmt: skip
     row = {"trial": "t", "fog": 1.0, "stage": 3.0}
     assert task.applies(row)
@@ -177,26 +190,27 @@ def test_a_label_may_be_a_number_as_a_table_has_it():
 
 def test_a_label_that_ends_in_a_stop_is_understood():
     labels = {"a": "approx. 2 falls p.a.", "b": "none"}
-    task = Task(name="f", kind="classification", annotation="f", labels=labels, phrasings=QUESTIONS)
+    task = ClassificationTask(name="f", annotation="f", labels=labels, templates=QUESTIONS)
     assert task.parse(task.answer("a")) == "a"
 
 
-BEYOND = load_tasks(CONFIGS.parent / "dialogue")
+BEYOND = load_tasks(CONFIGS.parent / "tasks_extra")
 
 
 def test_questions_beyond_the_paper_are_shipped_apart_and_share_no_wording():
-    assert {t.kind for t in BEYOND.values()} == {
+    assert {t.kind for t in (SHIPPED | BEYOND).values()} == set(KINDS)
+    assert {t.answer_kind for t in BEYOND.values()} == {
         "classification",
         "regression",
         "description",
         "refusal",
         "generation",
     }
-    both = load_tasks([str(CONFIGS), str(CONFIGS.parent / "dialogue")])
+    both = load_tasks([str(CONFIGS), str(CONFIGS.parent / "tasks_extra")])
     assert list(both) == [*SHIPPED, *BEYOND]
-    every = [text for task in both.values() for text in (*task.phrasings, *task.held_out)]
+    every = [text for task in both.values() for text in (*task.templates, *task.test_templates)]
     assert len({text.casefold() for text in every}) == len(every)
-    assert len(BEYOND["out_of_scope"].held_out) >= 60
+    assert len(BEYOND["out_of_scope"].test_templates) >= 60
 
 
 def test_two_folders_with_a_task_of_one_name_are_refused():
@@ -207,17 +221,19 @@ def test_two_folders_with_a_task_of_one_name_are_refused():
 @pytest.mark.parametrize(
     ("task", "named"),
     [
-        ({"annotation": None}, "annotation: expected one of a classification task"),
-        ({"kind": "description"}, "annotation: expected none of a description task"),
-        ({"kind": "refusal", "annotation": None}, "expected `says` of a refusal task"),
-        ({"says": "No."}, "expected `says` of a refusal task, and only of one"),
-        ({"kind": "generation", "annotation": None}, r"expected `\{\}` in each"),
-        ({"compare": {"how": "which"}}, "expected `of` with how: which"),
-        ({"compare": {"how": "more", "of": "x"}}, "and only with it"),
-        ({"compare": {"how": "change"}}, "how: change of a regression task"),
-        ({"compare": {"how": "more"}}, r"labels: expected one for each of \['A', 'B'\]"),
-        ({"share": 0}, "share: "),
-        ({"held_out": [QUESTIONS[0]]}, "phrasings repeat"),
+        ({"annotation": None}, "annotation: Field required"),
+        ({"kind": "description"}, r"annotation: unknown key\n  a description task has name, "),
+        ({"kind": "refusal", "annotation": None}, "refusal_text: Field required"),
+        ({"refusal_text": "No."}, r"refusal_text: unknown key\n  a classification task has name, "),
+        ({"kind": "generation", "annotation": None}, r"templates: expected `\{\}` in each"),
+        ({"kind": "label_comparison", "labels": AB}, "label: Field required"),
+        ({"kind": "number_comparison", "labels": AB, "label": "x"}, "label: unknown key"),
+        ({"kind": "change", "labels": AB}, "labels: unknown key"),
+        ({"kind": "number_comparison"}, "labels: Field required"),
+        ({"kind": "number_comparison", "labels": {"A": "A"}}, r"labels: .* movements \['A', 'B'\]"),
+        ({"sample_share": 0}, "sample_share: "),
+        ({"test_templates": [QUESTIONS[0]]}, "templates repeat"),
+        ({"paraphrases": [QUESTIONS[0]]}, "templates repeat"),
     ],
 )
 def test_a_task_that_is_not_whole_is_refused(tmp_path, task, named):
@@ -228,13 +244,13 @@ def test_a_task_that_is_not_whole_is_refused(tmp_path, task, named):
 def test_two_movements_are_compared_as_the_task_says():
     which, more, change = (BEYOND[name] for name in ("which_impaired", "quicker", "speed_change"))
     yes, no = {"impaired": "yes"}, {"impaired": "no"}
-    assert (which.compared(yes, no), which.compared(no, yes)) == ("A", "B")
-    assert which.compared(yes, yes) is which.compared(no, no) is None
+    assert (which.compare(yes, no), which.compare(no, yes)) == ("A", "B")
+    assert which.compare(yes, yes) is which.compare(no, no) is None
     slow, fast = {"walking_speed": 0.8}, {"walking_speed": 1.3}
-    assert (more.compared(slow, fast), more.compared(fast, slow)) == ("B", "A")
-    assert more.compared(slow, {"walking_speed": 0.85}) is None
-    assert change.compared(slow, fast) == pytest.approx(0.5)
-    assert change.compared(fast, slow) == pytest.approx(-0.5)
+    assert (more.compare(slow, fast), more.compare(fast, slow)) == ("B", "A")
+    assert more.compare(slow, {"walking_speed": 0.85}) is None
+    assert change.compare(slow, fast) == pytest.approx(0.5)
+    assert change.compare(fast, slow) == pytest.approx(-0.5)
     assert change.answer(-0.501) == "-0.50 m/s"
     assert change.answer(-0.001) == change.answer(0.001) == "0.00 m/s"
     assert change.parse("-0.50 m/s") == -0.5
@@ -242,5 +258,46 @@ def test_two_movements_are_compared_as_the_task_says():
 
 def test_a_refusal_is_told_from_an_answer():
     task = BEYOND["out_of_scope"]
-    assert task.parse(f" {task.says.upper()} ") == task.parse(task.answer("refused")) == "refused"
+    assert task.parse(f" {task.refusal_text.upper()} ") == task.parse(task.answer("refused")) == "refused"
     assert task.parse("Paris") == task.parse("") == "answered"
+
+
+def test_excluded_tasks_are_left_out_and_must_exist():
+    tasks = load_tasks(CONFIGS, exclude=["cadence"])
+    assert list(tasks) == [name for name in SHIPPED if name != "cadence"]
+    assert list(load_tasks(CONFIGS, ["cadence", "activity"], ["cadence"])) == ["activity"]
+    with pytest.raises(InputError, match=r"unknown \['balance'\]"):
+        load_tasks(CONFIGS, exclude=["balance"])
+
+
+def test_paraphrases_are_no_training_field():
+    task = SHIPPED["activity"]
+    more = task.model_copy(update={"paraphrases": [*task.paraphrases, "Doing what?"]})
+    assert more != task
+    assert more.training_fields() == task.training_fields()
+    for field in ("templates", "test_templates", "annotation", "labels", "sample_share", "kind"):
+        assert field in task.training_fields()
+
+
+def test_each_task_names_the_columns_that_it_reads():
+    assert SHIPPED["diagnosis"].columns == ("diagnosis", "impaired")
+    assert SHIPPED["diagnosis"].annotation_columns == ("diagnosis",)
+    assert BEYOND["quicker"].columns == ("walking_speed", "activity")
+    assert BEYOND["description"].columns == ()
+
+
+def test_the_schema_for_editors_is_current():
+    """To renew it: `python -m biomechgpt.questions.tasks > configs/tasks/schema.json`."""
+    assert json.loads((CONFIGS / "schema.json").read_text()) == json_schema()
+
+
+@pytest.mark.parametrize(
+    "path", [*CONFIGS.glob("*.yaml"), *CONFIGS.parent.glob("tasks_extra/*.yaml")], ids=lambda p: p.stem
+)
+def test_the_schema_takes_every_shipped_file_and_no_misspelt_one(path):
+    validator = jsonschema.Draft202012Validator(json_schema())
+    values = yaml.safe_load(path.read_text())
+    validator.validate(values)
+    assert not validator.is_valid(values | {"phrasing": []})
+    assert not validator.is_valid(values | {"kind": "guess"})
+    assert not validator.is_valid({key: value for key, value in values.items() if key != "kind"})

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from biomechgpt.questions.tasks import load_tasks
+from biomechgpt.questions.tasks import AnnotatedTask, NumberTask, load_tasks
 from conftest import ROOT
 from serve.answer_record import Answer
 from serve.gateway import ServedModel
@@ -14,7 +14,7 @@ KEY = "key"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 SERVED = ServedModel(
     summary=ModelSummary(fingerprint="f" * 64, base="fake", data="synthetic"),
-    tasks=load_tasks([str(ROOT / "configs/tasks"), str(ROOT / "configs/dialogue")]),
+    tasks=load_tasks([str(ROOT / "configs/tasks"), str(ROOT / "configs/tasks_extra")]),
     person_tasks=["impaired", "diagnosis"],
     coverage=0.9,
     max_question_tokens=50,
@@ -46,11 +46,11 @@ class FakeModel:
         self.calls.append("answer")
         _, name, _ = query
         task = SERVED.tasks.get(name or "")
-        if task is None or not task.annotated:
+        if not isinstance(task, AnnotatedTask):
             return Answer("Rather slowly.")
-        if task.kind == "regression":
+        if isinstance(task, NumberTask):
             return Answer(task.answer(1.0), low=0.5, high=1.5, coverage_guaranteed=True)
-        labels = list(task.labels or {"a": "a", "b": "b"})
+        labels = [str(label) for label in task.answers(["a", "b"])]
         rest = [0.3 / (len(labels) - 1)] * (len(labels) - 1)
         return Answer(
             task.answer(labels[0]),

@@ -213,8 +213,8 @@ def test_an_answer_says_what_it_rests_on(client, tiny, walk):
             assert body["explained_value"] == pytest.approx(max(asked[0]["probabilities"].values()), abs=1e-4)
             assert all(abs(weight) < 1 for _, _, weight in body["seconds"])
         phrased = client.post("/v1/explanations", files=upload(walk),
-                              data={"task": task, "question": tasks[task].phrasings[1]})  # fmt: skip
-        assert phrased.json()["answer"]["question"] == tasks[task].phrasings[1]
+                              data={"task": task, "question": tasks[task].templates[1]})  # fmt: skip
+        assert phrased.json()["answer"]["question"] == tasks[task].templates[1]
     for wrong, name in (({"task": "quicker"}, "quicker"), ({"task": "description"}, "description"),
                         ({"task": "activity", "question": "Who won?"}, "Who won?")):  # fmt: skip
         refused = client.post("/v1/explanations", files=upload(walk), data=wrong)

@@ -24,7 +24,7 @@ from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError, Settings, validate
 from biomechgpt.language import network
-from biomechgpt.prompts.answer_trie import Choices, choices, compared
+from biomechgpt.prompts.answer_trie import AnswerTrie, answer_trie
 from biomechgpt.prompts.encoding import (
     SHORTEST,
     Encoder,
@@ -38,6 +38,14 @@ from biomechgpt.prompts.encoding import (
     movements_of,
 )
 from biomechgpt.questions.dataset import read_questions, read_tasks
+from biomechgpt.questions.tasks import (
+    AnnotatedTask,
+    ComparisonTask,
+    GenerationTask,
+    LabelTask,
+    NumberTask,
+    PredictionTask,
+)
 from biomechgpt.tokenizer import (
     ERROR,
     MotionTokenizer,
@@ -115,7 +123,10 @@ class Answerer:
         self.mirrored = bool(self.bundle.get("mirrored"))
         self.stop = self.tokenizer.convert_tokens_to_ids("<end_of_turn>")
         longest = [
-            task.answer(label) for task in self.tasks.values() for label in task.labels or ()
+            task.answer(label)
+            for task in self.tasks.values()
+            if isinstance(task, LabelTask)
+            for label in task.labels or ()
         ]  # numbers and open labels are short phrases
         self.max_new_tokens = max(
             [
@@ -126,12 +137,12 @@ class Answerer:
         )
 
     @cached_property
-    def choices(self) -> dict[str, Choices]:
+    def choices(self) -> dict[str, AnswerTrie]:
         """{task: every answer that it can have}; labels of a task without its own are those of training."""
         return {
-            name: choices(self.encoder, task, self.bundle["labels"].get(name, ()))
+            name: answer_trie(self.encoder, task, self.bundle["labels"].get(name, ()))
             for name, task in self.tasks.items()
-            if task.annotated
+            if isinstance(task, AnnotatedTask)
         }
 
     def read(
@@ -149,7 +160,11 @@ class Answerer:
     def answer(self, asked: Sequence[tuple[Motion | Person, str | None, Question]]) -> list[Weighed]:
         """Answers to (motion, task, question), as one batch: weighed where a task has answers to choose from, else
         generated, about one movement or two. Raises InputError for a person asked what is generated."""
-        choose = [(i, task) for i, (_, task, _) in enumerate(asked) if task and self.tasks[task].annotated]
+        choose = [
+            (i, task)
+            for i, (_, task, _) in enumerate(asked)
+            if task and isinstance(self.tasks[task], AnnotatedTask)
+        ]
         weighed = self.weigh([(asked[i][0], task, asked[i][2]) for i, task in choose]) if choose else []
         found = {i: answer for (i, _), answer in zip(choose, weighed, strict=True)}
         free = [i for i in range(len(asked)) if i not in found]
@@ -164,7 +179,7 @@ class Answerer:
     def weigh(
         self, asked: Sequence[tuple[Motion | Person, str, Question]], whole: bool = False
     ) -> list[Weighed]:
-        """Answers to (motion, task, question), as one batch; tasks that are `annotated`.
+        """Answers to (motion, task, question), as one batch; tasks whose truth is an annotation.
 
         Probabilities are the mean over the question and other phrasings of its task, as many as the bundle says,
         and over a movement and its mirror image where the bundle says so. whole: with the mean of numbers, for
@@ -197,7 +212,7 @@ class Answerer:
         alone = self._alone(task)
         if alone is None:
             return [(motion, task, question, whole)]
-        return [(movement, alone, self.tasks[alone].phrasings[0], True) for movement in movements_of(motion)]
+        return [(movement, alone, self.tasks[alone].templates[0], True) for movement in movements_of(motion)]
 
     def _read(self, asked: Sequence[tuple[Motion, str, Question, bool]]) -> list[list[Scores]]:
         """Scores of each phrasing of what is asked; of a movement with its mirror image the mean over both. A
@@ -238,32 +253,28 @@ class Answerer:
     def _alone(self, name: str) -> str | None:
         """The task that asks of one movement what task `name` compares two by; None where none does."""
         task = self.tasks[name]
-        if task.compare is None:
+        if not isinstance(task, ComparisonTask):
             return None
-        kind = "classification" if task.compare.how == "which" else "regression"
-        alone = [t for t in self.tasks.values() if t.annotation == task.annotation and not t.compare]
-        known = [t.name for t in alone if t.kind == kind]
-        if task.compare.how == "which":
-            known = [name for name in known if task.compare.of in self.choices[name].answers]
-        return known[0] if known else None
+        singles = ((n, t) for n, t in self.tasks.items() if isinstance(t, PredictionTask))
+        return next((n for n, t in singles if task.is_derivable_from(t, self.choices[n].answers)), None)
 
     def _compared(self, name: str, a: Scores, b: Scores) -> Scores:
         """Scores of a comparison from those of either movement alone."""
-        known = self.choices[str(self._alone(name))]
-        likely = compared(self.tasks[name], self.choices[name], known, a.probability, b.probability)
+        task, known = self.tasks[name], self.choices[str(self._alone(name))]
+        assert isinstance(task, ComparisonTask)
+        likely = task.derive(self.choices[name].answers, known.answers, a.probability, b.probability)
         return Scores(likely, a.mass * b.mass, min(a.familiar, b.familiar))
 
     def _ways(self, task: str, question: Question) -> list[Question]:
         """A question and the same in other phrasings."""
         turns = [question] if isinstance(question, str) else list(question)
-        others = [words for words in self.tasks[task].phrasings if words != turns[-1]]
+        others = [words for words in self.tasks[task].templates if words != turns[-1]]
         return [question, *([*turns[:-1], words] for words in others[: self.bundle.get("phrasings", 1) - 1])]
 
     def _weighed(self, name: str, ways: Sequence[Scores], fitted: TaskCalibration, whole: bool) -> Weighed:
         task, tree, scores = self.tasks[name], self.choices[name], _mean(ways)
         strange = self.calibration.strange(scores.familiar)
-        if task.kind == "regression":
-            assert task.plausible is not None
+        if isinstance(task, NumberTask):
             numbers = np.asarray(tree.answers)
             low, middle, high = (quantile(numbers, scores.probability, q) for q in SHARES)
             alone = [quantile(numbers, way.probability, SHARES[1]) for way in ways]
@@ -279,6 +290,7 @@ class Answerer:
                 strange=strange,
                 by_phrasing=[task.answer(number) for number in alone],
             )
+        assert isinstance(task, LabelTask)
         probability = soften(scores.probability, fitted.temperature)
         order = np.argsort(-probability, kind="stable")
         labels = [str(tree.answers[i]) for i in order]
@@ -300,7 +312,7 @@ class Answerer:
     @property
     def longest_movement(self) -> int:
         """Motion tokens of a movement that is read whole, whichever task is asked about it."""
-        asked = max(len(self.encoder.question(p)) for t in self.tasks.values() for p in t.phrasings)
+        asked = max(len(self.encoder.question(p)) for t in self.tasks.values() for p in t.templates)
         return self._room - asked
 
     @property
@@ -460,7 +472,7 @@ def answer_all(
     tasks = read_tasks(questions.uri)
     asked = read_questions(questions).to_pandas()
     # Whether a movement is what was asked for is judged elsewhere.
-    made = [name for name, task in tasks.items() if task.kind == "generation"]
+    made = [name for name, task in tasks.items() if isinstance(task, GenerationTask)]
     asked = asked[asked["split"].isin(settings.splits) & ~asked["task"].isin(made)]
     if asked.empty:
         raise InputError(f"{questions.uri}: no questions in splits {settings.splits}")
@@ -520,7 +532,7 @@ def with_parsed(answered: pd.DataFrame, tasks: Any) -> pd.DataFrame:
             "participant": answered["participant"],
             "split": answered["split"],
             "task": answered["task"],
-            "kind": [tasks[t].kind for t in answered["task"]],
+            "kind": [tasks[t].answer_kind for t in answered["task"]],
             "question": answered["question"],
             "answer_true": answered["answer"],
             "answer_text": answered["answer_text"],

@@ -17,7 +17,7 @@ import transformers
 from torch.nn import functional
 
 from biomechgpt.language.network import tokens_at_once
-from biomechgpt.prompts.answer_trie import Choices
+from biomechgpt.prompts.answer_trie import AnswerTrie
 
 SHARES = (0.05, 0.5, 0.95)
 """The quantiles of a number's distribution that are told: its interval's ends and its median."""
@@ -31,7 +31,7 @@ class Asked(NamedTuple):
     """
 
     question: np.ndarray
-    tree: Choices
+    tree: AnswerTrie
     answer: Hashable = None
     whole: bool = False
 
@@ -62,7 +62,7 @@ class _Open:
     its choices' tokens with all before them, of numbers' each among those that may follow. place: (N,) where each
     was read, -1 not yet. first: log probability of all first tokens of numbers together."""
 
-    tree: Choices
+    tree: AnswerTrie
     asked: np.ndarray
     total: np.ndarray
     place: np.ndarray
@@ -78,13 +78,13 @@ class _Open:
             rows, nodes = rows[nodes >= 0], nodes[nodes >= 0]
 
     def scores(self, familiar: float) -> Scores:
-        tree, at = self.tree, self.tree.leaf
-        if tree.numbers:
+        tree, at = self.tree, self.tree.leaves
+        if tree.is_numeric:
             while np.isneginf(self.total[at]).any():
                 at = np.where(np.isneginf(self.total[at]), tree.parent[at], at)
-        total = self.total[at] - np.log(tree.answers_after[at])
+        total = self.total[at] - np.log(tree.n_answers[at])
         mass = np.logaddexp.reduce(total)
-        return Scores(np.exp(total - mass), float(np.exp(self.first if tree.numbers else mass)), familiar)
+        return Scores(np.exp(total - mass), float(np.exp(self.first if tree.is_numeric else mass)), familiar)
 
 
 @dataclass
@@ -94,7 +94,7 @@ class _Answer:
     parts: the questions, of those in the same words together.
     """
 
-    tree: Choices
+    tree: AnswerTrie
     whole: bool
     parts: dict[bytes, list[_Open]] = field(default_factory=dict)
 
@@ -107,7 +107,9 @@ class _Answer:
         those that a quantile lies behind; the likeliest in any case, as long as no answer is complete. And what
         follows them, where that is one."""
         tree, every = self.tree, self.every
-        unread = tree.inner[(every[0].place[tree.inner] < 0) & np.isfinite(every[0].total[tree.inner])]
+        unread = tree.internal[
+            (every[0].place[tree.internal] < 0) & np.isfinite(every[0].total[tree.internal])
+        ]
         if not len(unread):
             return unread
         if least > 0:
@@ -116,12 +118,12 @@ class _Answer:
                 [np.exp(q.total[unread] - np.logaddexp.reduce(q.total[first])) for q in every], axis=0
             )
             follow = known > least
-            if not follow.any() and not np.isfinite(every[0].total[tree.leaf]).any():
+            if not follow.any() and not np.isfinite(every[0].total[tree.leaves]).any():
                 follow[known.argmax()] = True
             unread = unread[follow]
-            if tree.numbers and not self.whole:
+            if tree.is_numeric and not self.whole:
                 unread = unread[self._holding(unread)]
-        after = tree.only[unread]
+        after = tree.only_child[unread]
         return np.union1d(unread, after[after >= 0])
 
     def _holding(self, nodes: np.ndarray) -> np.ndarray:
@@ -129,7 +131,7 @@ class _Answer:
         may be. Where that is not certain, first those between whose numbers others lie (12.x and 120.x after 12):
         they tell where."""
         tree, every = self.tree, self.every
-        lowest, highest = tree.range
+        lowest, highest = tree.answer_span
         begin, end = lowest[nodes], highest[nodes] + 1
         may, sure = np.zeros(len(nodes), dtype=bool), np.zeros(len(nodes), dtype=bool)
         # Complete answers, and beginnings after which nothing was read.
@@ -146,7 +148,7 @@ class _Answer:
                 holds = (least[begin] < share) & (share <= most[end])
                 may |= holds
                 sure |= holds & (most[end] - least[begin] <= likely[nodes] + _ROUNDING)
-        first = may & (sure | (end - begin > tree.answers_after[nodes]))
+        first = may & (sure | (end - begin > tree.n_answers[nodes]))
         return first if first.any() else may
 
 
@@ -236,7 +238,7 @@ def _first(
             if above == len(tokens):
                 tokens.append(token)
                 parents.append(int(asked[n - 1]) if n else len(prefix) - 1)
-        now = tree.inner
+        now = tree.internal
         if len(now) > _AT_ONCE:
             now = now[tree.depth[now] == 0]
         if len(now) > _AT_ONCE:
@@ -322,7 +324,7 @@ class _Reader:
         for row, q, nodes in self._want:
             rows.append(np.full(len(nodes), row))
             columns.append(np.where(nodes < 0, q.asked[-1], q.place[nodes]) - self._begin)
-            child, follows = q.tree.after(nodes)
+            child, follows = q.tree.children(nodes)
             states.append(at + follows)
             children.append(child)
             at += len(nodes)
@@ -341,7 +343,7 @@ class _Reader:
         at = 0
         for (_, q, nodes), child in zip(self._want, children, strict=True):
             value, depth = found[at : at + len(child)], q.tree.depth[child]
-            if q.tree.numbers:
+            if q.tree.is_numeric:
                 value = value - together[state[at : at + len(child)]]
                 if nodes[0] < 0:
                     q.first = float(together[state[at]])

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError
-from biomechgpt.questions.tasks import Task, Tasks
+from biomechgpt.questions.tasks import Tasks, tasks_from_json
 
 FILE = "answers.parquet"
 _KEY = b"biomechgpt"
@@ -21,7 +21,7 @@ _KEY = b"biomechgpt"
 
 def tasks_of(about: dict[str, Any]) -> Tasks:
     """The tasks that a table's questions are of, from what is known about it."""
-    return {item["name"]: Task.model_validate(item) for item in about["tasks"]}
+    return tasks_from_json(about["tasks"])
 
 
 def write(uri: str, table: pd.DataFrame, about: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ from biomechgpt.cohort.shards import Cohort, Shard
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.evaluation.minirocket import MiniRocket
 from biomechgpt.motion.skeleton import N_JOINTS
-from biomechgpt.questions.tasks import Task, Tasks
+from biomechgpt.questions.tasks import AnnotatedTask, PredictionTask, Tasks
 
 FOLDS = 3
 SPACE = {
@@ -204,8 +204,9 @@ def run(
     annotations = trials.to_dict("records")
     annotations = [{k: None if pd.isna(v) else v for k, v in row.items()} for row in annotations]
     pending, found = {}, {}
-    for name, task in tasks.items():
-        if not task.annotated or task.compare or not (asked["task"] == name).any():
+    predicted = {name: task for name, task in tasks.items() if isinstance(task, PredictionTask)}
+    for name, task in predicted.items():
+        if not (asked["task"] == name).any():
             continue
         taught = [i for i, r in enumerate(annotations) if r["split"] == "train" and task.applies(r)]
         tested = [place[trial] for trial in asked.loc[asked["task"] == name, "trial"]]
@@ -229,7 +230,7 @@ def run(
         values, searched = made[name, source]
         found[name] = found.get(name, {}) | searched
         rows = asked[asked["task"] == name]
-        tables += [as_answers(rows, tasks[name], said, by) for by, said in values.items()]
+        tables += [as_answers(rows, predicted[name], said, by) for by, said in values.items()]
     return pd.concat(tables, ignore_index=True) if tables else asked.iloc[:0], found
 
 
@@ -283,9 +284,9 @@ def _features(shard: Shard, fitted: Any) -> dict[str, Any]:
     return {"trials": names, "features": np.concatenate(rows)}
 
 
-def as_answers(asked: pd.DataFrame, task: Task, values: np.ndarray, source: str) -> pd.DataFrame:
+def as_answers(asked: pd.DataFrame, task: AnnotatedTask, values: np.ndarray, source: str) -> pd.DataFrame:
     """The rows asked, answered with `values` (labels or numbers) instead of the model's text."""
-    text = task.kind == "classification"
+    text = task.answer_kind == "classification"
     columns: Mapping[str, Any] = {
         "answer_text": [task.answer(value) for value in values],
         "label_predicted": pd.Series([str(v) if text else None for v in values], asked.index, "object"),

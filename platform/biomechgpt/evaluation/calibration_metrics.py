@@ -32,9 +32,9 @@ def trust(rows: pd.DataFrame, task: Task, *, draws: int = 500, seed: int = 0) ->
     """
     if not len(rows):
         return {}
-    if task.kind == "classification" and "possible" in rows:
+    if task.answer_kind == "classification" and "possible" in rows:
         return _labels(rows, draws, seed) | phrasings(rows, task)
-    if task.kind == "regression" and "low" in rows:
+    if task.answer_kind == "regression" and "low" in rows:
         inside = (rows["value_true"] >= rows["low"] - 1e-9) & (rows["value_true"] <= rows["high"] + 1e-9)
         width = float((rows["high"] - rows["low"]).mean())
         return _covered(inside.to_numpy(float), rows, draws, seed) | {"width": width} | phrasings(rows, task)
@@ -49,7 +49,7 @@ def phrasings(rows: pd.DataFrame, task: Task) -> dict[str, Any]:
     if not several:
         return {}
     pairs = [(task.parse(a), task.parse(b)) for said in several for a, b in combinations(said, 2)]
-    if task.kind == "classification":
+    if task.answer_kind == "classification":
         alike = {"agreement": float(np.mean([a == b for a, b in pairs]))}
     else:
         alike = {"apart": float(np.mean([abs(float(a or 0) - float(b or 0)) for a, b in pairs]))}

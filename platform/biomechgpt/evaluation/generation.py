@@ -26,7 +26,7 @@ from biomechgpt.core.settings import InputError
 from biomechgpt.motion import gait
 from biomechgpt.motion.skeleton import HIGH_RAD, LOW_RAD
 from biomechgpt.questions.dataset import read_questions, read_tasks
-from biomechgpt.questions.tasks import Task
+from biomechgpt.questions.tasks import ClassificationTask, GenerationTask
 from biomechgpt.recordings.readers import opensim
 from biomechgpt.tokenizer import MotionTokenizer, read_tokens
 
@@ -57,7 +57,7 @@ def make_generated(model: Artifact, settings: GenerateSettings, root: str) -> Ar
 
     Raises InputError where the model was not trained to make movements.
     """
-    tasks = [t for t in read_tasks(model.uri).values() if t.kind == "generation"]
+    tasks = [t for t in read_tasks(model.uri).values() if isinstance(t, GenerationTask)]
     if settings.mode == "describe" and not tasks:
         raise InputError(f"{model.uri}: expected a task of kind generation among its tasks, found none")
 
@@ -80,11 +80,15 @@ def make_generated(model: Artifact, settings: GenerateSettings, root: str) -> Ar
 
 
 def _described(
-    answerer: Answerer, tokenizer: MotionTokenizer, model: Artifact, task: Task, settings: GenerateSettings
+    answerer: Answerer,
+    tokenizer: MotionTokenizer,
+    model: Artifact,
+    task: GenerationTask,
+    settings: GenerateSettings,
 ) -> pd.DataFrame:
     if settings.wanted:
         rows = pd.DataFrame(
-            {"question": [task.phrasings[0].format(w) for w in settings.wanted], "trial": None}
+            {"question": [task.templates[0].format(w) for w in settings.wanted], "trial": None}
         )
     else:
         asked = read_questions(model.input("questions")).to_pandas()
@@ -227,12 +231,12 @@ def _agreement(answerer: Answerer, made: pd.DataFrame, held_out: pd.DataFrame) -
     for number, row in enumerate(made.itertuples()):
         of = held_out.loc[row.trial]
         for name, task in answerer.tasks.items():
-            if task.kind != "classification" or task.compare:
+            if not isinstance(task, ClassificationTask):
                 continue
             known = {k: (None if pd.isna(v) else v) for k, v in of.drop("tokens").items()}
             if not task.applies(known):
                 continue
-            label = str(task.truth(known))
+            label = task.truth(known)
             if row.question is None or task.answer(label) in str(row.question):
                 asked.append((name, label, number, str(row.trial)))
     figures: dict[str, dict[str, float]] = {"agreement": {}, "agreement_held_out": {}}
@@ -243,7 +247,7 @@ def _agreement(answerer: Answerer, made: pd.DataFrame, held_out: pd.DataFrame) -
         right: dict[str, list[bool]] = {}
         for at in range(0, len(asked), 32):
             some = asked[at : at + 32]
-            questions = [(list(movement_of(a)), a[0], answerer.tasks[a[0]].phrasings[0]) for a in some]
+            questions = [(list(movement_of(a)), a[0], answerer.tasks[a[0]].templates[0]) for a in some]
             for a, answer in zip(some, answerer.answer(questions), strict=True):
                 right.setdefault(a[0], []).append(answerer.tasks[a[0]].parse(answer.text) == a[1])
         figures[key] = {name: float(np.mean(values)) for name, values in right.items()}

@@ -269,15 +269,17 @@ def _share(part: np.ndarray, of: np.ndarray) -> Any:
 def score(table: pd.DataFrame, task: Task, *, draws: int = 500, seed: int = 0) -> Scores:
     """Scores of one task's rows of an answers table from one source."""
     people = table["participant"].tolist()
-    if task.kind == "description":
+    if task.answer_kind == "description":
         said = table["answer_true"].tolist(), table["answer_text"].tolist()
         return description(*said, people, draws=draws, seed=seed)
-    if task.kind == "refusal":
+    if task.answer_kind == "refusal":
         true, said = table["label_true"].tolist(), table["label_predicted"].tolist()
         whole = classification(true, said, people, draws=draws, seed=seed)
         kept = {name: whole[name] for name in ("n", "participants", "unparsed")}
         return {"refused": whole["accuracy"], "refused_ci": whole["accuracy_ci"], **kept}
-    kind, column = (classification, "label") if task.kind == "classification" else (regression, "value")
+    kind, column = (
+        (classification, "label") if task.answer_kind == "classification" else (regression, "value")
+    )
     return kind(
         table[f"{column}_true"].tolist(),
         table[f"{column}_predicted"].tolist(),
@@ -293,7 +295,7 @@ def drawn(rows: pd.DataFrame, task: Task, *, draws: int, seed: int) -> np.ndarra
     Rows of the same participants get the same draws, whoever answered, so differences of it are paired.
     """
     people = rows["participant"].to_numpy(dtype=str)
-    if task.kind == "classification":
+    if task.answer_kind == "classification":
         truth, guess = rows["label_true"].to_numpy(dtype=str), spoken(rows["label_predicted"].tolist())
         return _drawn_labels(truth, guess, people, draws, seed)["f1_weighted"]
     x, y = rows["value_true"].to_numpy(dtype=float), rows["value_predicted"].to_numpy(dtype=float)

@@ -137,7 +137,7 @@ def subgroups(rows: pd.DataFrame, task: Task, *, draws: int = 500, seed: int = 0
     """A task's main figure among participants of each group: {"by", "group", "n", "participants", "figure",
     "value", "value_ci"}. A column in which all are alike, or that is the task's own, tells nothing apart."""
     for by, edges in GROUPS.items():
-        if by not in rows or by == task.annotation:
+        if by not in rows or by in task.annotation_columns:
             continue
         known = rows[rows[by].notna()]
         names = known[by].map(lambda value, edges=edges: _named(value, edges))

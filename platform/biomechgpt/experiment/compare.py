@@ -21,7 +21,7 @@ from biomechgpt.evaluation.metrics import main_figure
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.pipeline import PipelineSettings, check, measure, train, with_seed
 from biomechgpt.experiment.tracking import TrackingSettings
-from biomechgpt.questions.tasks import Tasks
+from biomechgpt.questions.tasks import AnnotatedTask, Tasks
 
 VERSION = 1
 F1_TASKS = ("activity", "impaired", "diagnosis", "assistive_device", "falls_history")
@@ -168,7 +168,7 @@ def _paired(settings: CompareSettings, runs: list[dict[str, Any]]) -> list[dict[
         asked[run["variant"]] = answers_table.tasks_of(about)
     found = []
     for name in others:
-        for task in [t for n, t in asked[first].items() if n in asked[name] and t.annotated]:
+        for task in [t for n, t in asked[first].items() if n in asked[name] and isinstance(t, AnnotatedTask)]:
             ours, theirs = ([rows[rows["task"] == task.name] for rows in said[s]] for s in (name, first))
             if all(len(rows) for rows in (*ours, *theirs)):
                 pair = measures.compare(ours, theirs, task, draws=settings.experiment.evaluation.draws)

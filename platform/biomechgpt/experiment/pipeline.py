@@ -27,7 +27,6 @@ from biomechgpt.language import pretrain as base_room
 from biomechgpt.language.finetune import FinetuneSettings, make_model
 from biomechgpt.language.pretrain import BaseSettings, make_base
 from biomechgpt.questions.dataset import QuestionsSettings, make_questions
-from biomechgpt.questions.tasks import load_tasks
 from biomechgpt.tokenizer import TokenizerSettings, TokensSettings, make_tokenizer, make_tokens
 
 
@@ -69,7 +68,7 @@ def check(settings: PipelineSettings) -> None:
     base_room.check(settings.language.base)
     if settings.language.finetune.mirrored and settings.tokens.views < 2:
         raise InputError("tokens.views: expected at least 2 with finetune.mirrored, found 1")
-    load_tasks(settings.questions.tasks, settings.questions.names)
+    settings.questions.load()
 
 
 def train(settings: PipelineSettings) -> Trained:
@@ -77,11 +76,13 @@ def train(settings: PipelineSettings) -> Trained:
     check(settings)
     root, language = settings.root, settings.language
     cohort = make_cohort(settings.cohort, root)
+    # Before any training: a task whose column nobody has is reported now.
+    questions = make_questions(cohort, settings.questions, root)
     tokenizer = make_tokenizer(cohort, settings.tokenizer, root)
     tokens = make_tokens(cohort, tokenizer, settings.tokens, root)
-    questions = make_questions(tokens, settings.questions, root)
     # One base for all seeds and all choices of tasks: it learns from no answer, so it needs only their words.
-    words = make_questions(tokens, QuestionsSettings(tasks=settings.questions.tasks), root)
+    all_questions = QuestionsSettings(tasks=settings.questions.tasks)
+    words = make_questions(cohort, all_questions, root) if all_questions != settings.questions else questions
     base = make_base(words, tokens, tokenizer, language.base, root)
     model = make_model(base, questions, tokens, tokenizer, language.finetune, root)
     return Trained(cohort, tokenizer, tokens, questions, base, model)

@@ -24,6 +24,7 @@ from biomechgpt.language import pretrain as base_room
 from biomechgpt.language.batches import SampleSettings, TreeTrainee, read_trees
 from biomechgpt.prompts.encoding import Encoder, motion_vocabulary
 from biomechgpt.questions.dataset import read_questions, read_tasks
+from biomechgpt.questions.tasks import ClassificationTask
 from biomechgpt.tokenizer import read_images, read_views, require_same_tokenizer
 
 VERSION = 10
@@ -181,7 +182,7 @@ def _labels(questions: Artifact) -> dict[str, list[str]]:
     tasks = read_tasks(questions.uri)
     for row in read_questions(questions):
         task = tasks[row["task"]]
-        if row["split"] == "train" and task.kind == "classification" and not task.labels:
+        if row["split"] == "train" and isinstance(task, ClassificationTask) and not task.labels:
             found.setdefault(task.name, set()).add(row["label"])
     return {name: sorted(labels) for name, labels in found.items()}
 

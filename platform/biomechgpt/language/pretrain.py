@@ -34,8 +34,8 @@ from biomechgpt.language.batches import SampleSettings, TreeTrainee, plan_batche
 from biomechgpt.language.tiny_gemma import StandInSettings
 from biomechgpt.motion.parameters import FACTS, Facts, describe, mirrored, say
 from biomechgpt.prompts.encoding import LETTERS, Answer, Encoder, Motion, Tree
-from biomechgpt.questions.dataset import pace, read_questions, read_tasks
-from biomechgpt.questions.tasks import Tasks
+from biomechgpt.questions.dataset import read_questions, read_tasks
+from biomechgpt.questions.tasks import GenerationTask, Tasks, pace
 from biomechgpt.tokenizer import MotionTokenizer, is_mirrored, read_views, require_same_tokenizer
 
 VERSION = 4
@@ -204,7 +204,9 @@ class _Motion(TreeTrainee):
 
         rng = np.random.default_rng(self.seed)
         asked, answered = _shuffled(rows, rng)
-        shown = [words for task in tasks.values() if task.kind == "generation" for words in task.phrasings]
+        shown = [
+            words for task in tasks.values() if isinstance(task, GenerationTask) for words in task.templates
+        ]
         draw = _Draw(
             Encoder(self.tokenizer),
             self.settings,
@@ -248,7 +250,7 @@ def _save(model: Any, tokenizer: Any, uri: str) -> dict[str, Any]:
 
 def _spoken(tasks: Tasks, rows: list[dict[str, Any]]) -> list[str]:
     names = [say(name, 0) for name in FACTS] + ["movement A", "more in movement B", "change of -0.0"]
-    return [p for task in tasks.values() for p in task.phrasings] + [row["answer"] for row in rows] + names
+    return [p for task in tasks.values() for p in task.templates] + [row["answer"] for row in rows] + names
 
 
 def _described(facts: Facts, rng: np.random.Generator) -> str:

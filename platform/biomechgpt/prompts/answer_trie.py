@@ -1,8 +1,17 @@
-"""Every answer that a question can have, as a tree of tokens, so that a model can weigh them all at once.
+"""The answer trie: every answer to a question, as a tree of tokens, so that a model can score all of them together.
 
-A label is its whole answer with the end of the turn, so that none is the beginning of another. A number is its
-digits: with fixed decimals these end by themselves; a whole number ends with what follows it in the answer.
-Knows tasks and token ids; knows nothing about models.
+A label's sequence is its whole answer with the end of the turn, so no label is a prefix of another. A number's
+sequence is its digits: with fixed decimals they end by themselves; a whole number ends with the token after it.
+
+Worked example: a time from 3.0 to 120.0 s, whose digits and point are one token each (1,171 answers).
+- The question's children are `1`, `2`, ..., `9`. Behind `1` lie 10.0 to 19.9 and 100.0 to 120.0; its `answer_span`,
+  from 10.0 to 120.0, also covers answers that begin otherwise, such as 20.0.
+- `12` is followed by `.` (12.0 to 12.9) or by `0` (120.0). `120` is a prefix of one number only: it is not
+  `internal`, and the model never reads it.
+- `30` is followed by `.` and nothing else, so `.` is its `only_child`: there is nothing to choose, and both are
+  read in one pass. `30.` is followed by `0` to `9`, which are `leaves`.
+
+Knows tasks and token ids. Knows nothing about models.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,150 +22,129 @@ import numpy as np
 
 from biomechgpt.core.settings import InputError
 from biomechgpt.prompts.encoding import Encoder
-from biomechgpt.questions.tasks import Task
+from biomechgpt.questions.tasks import AnnotatedTask, NumberTask
 
 
 @dataclass(frozen=True)
-class Choices:
-    """A tree of N tokens over a question's answers.
+class AnswerTrie:
+    """A trie of N nodes over a question's A answers.
 
-    token, parent: (N,); a parent stands before its children, -1 is the question's end. leaf: (A,), the token
-    that completes each answer. answers: labels, or numbers in rising order.
+    token: (N,) the token id of each node.
+    parent: (N,) the node before each, which has a smaller index; -1 is the end of the question.
+    leaves: (A,) the node that completes each answer.
+    answers: the labels, or the numbers in rising order.
     """
 
     token: np.ndarray
     parent: np.ndarray
-    leaf: np.ndarray
+    leaves: np.ndarray
     answers: list[str] | list[float]
 
     @cached_property
-    def inner(self) -> np.ndarray:
-        """Tokens that others follow, (M,) in order: what a model has to read. What only one number begins with is
-        that number, and need not be."""
-        inner = np.unique(self.parent[self.parent >= 0])
-        return inner[self.answers_after[inner] > 1] if self.numbers else inner
+    def internal(self) -> np.ndarray:
+        """The nodes (M,) that a model has to read, in order: those with children.
+
+        A prefix of a single number is left out: it already determines the number.
+        """
+        internal = np.unique(self.parent[self.parent >= 0])
+        return internal[self.n_answers[internal] > 1] if self.is_numeric else internal
 
     @cached_property
-    def numbers(self) -> bool:
-        """Whether the answers are numbers."""
+    def is_numeric(self) -> bool:
+        """True if the answers are numbers."""
         return not isinstance(self.answers[0], str)
 
     @cached_property
-    def range(self) -> tuple[np.ndarray, np.ndarray]:
-        """The first and the last of the answers that each token begins or completes, (N,) each."""
-        first, last = np.full(len(self.token), len(self.leaf)), np.full(len(self.token), -1)
-        for answer, at in self._ends:
-            np.minimum.at(first, at, answer)
-            np.maximum.at(last, at, answer)
+    def answer_span(self) -> tuple[np.ndarray, np.ndarray]:
+        """The first and the last answer (N,) each behind each node, as indices into `answers`."""
+        first, last = np.full(len(self.token), len(self.leaves)), np.full(len(self.token), -1)
+        for answer, node in self.ancestors():
+            np.minimum.at(first, node, answer)
+            np.maximum.at(last, node, answer)
         return first, last
 
     @cached_property
-    def answers_after(self) -> np.ndarray:
-        """How many answers each token begins or completes, (N,)."""
-        return np.bincount(np.concatenate([at for _, at in self._ends]), minlength=len(self.token))
+    def n_answers(self) -> np.ndarray:
+        """Number of answers (N,) behind each node, a leaf's own included."""
+        return np.bincount(np.concatenate([node for _, node in self.ancestors()]), minlength=len(self.token))
 
-    @property
-    def _ends(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Answers and their last token each, then their last but one, and so on: (answer, token) of those that
-        have one."""
-        answer, at = np.arange(len(self.leaf)), self.leaf
-        while len(at):
-            yield answer, at
-            answer, at = answer[self.parent[at] >= 0], self.parent[at][self.parent[at] >= 0]
+    def ancestors(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """All (answer, node) pairs with the node on the answer's path: first the leaves, then their parents, ..."""
+        answer, node = np.arange(len(self.leaves)), self.leaves
+        while len(node):
+            yield answer, node
+            has_parent = self.parent[node] >= 0
+            answer, node = answer[has_parent], self.parent[node][has_parent]
 
     @cached_property
     def depth(self) -> np.ndarray:
-        """How many tokens of the answer stand before each, (N,)."""
+        """Number of nodes (N,) before each node on its path."""
         depth = np.zeros(len(self.token), dtype=np.int64)
-        for node in np.flatnonzero(self.parent >= 0):
+        for node in np.flatnonzero(self.parent >= 0):  # parents have smaller indices, so their depth is known
             depth[node] = depth[self.parent[node]] + 1
         return depth
 
     @cached_property
-    def only(self) -> np.ndarray:
-        """The one token that may follow each, where that has to be read too, else -1, (N,)."""
-        only = np.full(len(self.token), -1)
-        alone = np.flatnonzero(np.bincount(self.parent[self.parent >= 0], minlength=len(only)) == 1)
-        child, _ = self.after(alone)
-        only[alone] = np.where(np.isin(child, self.inner), child, -1)
-        return only
+    def only_child(self) -> np.ndarray:
+        """The only child (N,) of each node, if it is internal, else -1. Both can be read in one pass."""
+        only_child = np.full(len(self.token), -1)
+        n_children = np.bincount(self.parent[self.parent >= 0], minlength=len(only_child))
+        nodes = np.flatnonzero(n_children == 1)
+        child, _ = self.children(nodes)
+        only_child[nodes] = np.where(np.isin(child, self.internal), child, -1)
+        return only_child
 
-    def after(self, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens (M,) that may follow these (-1: the question), and which of `nodes` each follows, (M,)."""
-        order, begin = self._children
+    def children(self, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The children (M,) of these nodes (-1: the question), and the index (M,) in `nodes` of each one's parent."""
+        by_parent, begin = self._children_by_parent
         first = begin[nodes + 1]
         count = begin[nodes + 2] - first
-        follows = np.repeat(np.arange(len(nodes)), count)
-        return order[np.arange(len(follows)) + (first - np.cumsum(count) + count)[follows]], follows
+        owner = np.repeat(np.arange(len(nodes)), count)
+        # Child number k overall is the (k - children of the nodes before)-th child of its own parent.
+        offset = (first - np.cumsum(count) + count)[owner]
+        return by_parent[np.arange(len(owner)) + offset], owner
 
     @cached_property
-    def _children(self) -> tuple[np.ndarray, np.ndarray]:
-        """All tokens by what they follow, and where those after each begin, from the question's on."""
+    def _children_by_parent(self) -> tuple[np.ndarray, np.ndarray]:
+        """All nodes ordered by parent, and where the children of -1, 0, 1, ... begin in that order."""
         order = np.argsort(self.parent, kind="stable")
         return order, np.searchsorted(self.parent[order], np.arange(-1, len(self.token) + 1))
 
 
-def choices(encoder: Encoder, task: Task, labels: Sequence[str] = ()) -> Choices:
-    """What `task` can be answered with; labels: of a task without its own. InputError where there are none."""
-    if task.kind == "regression":
-        assert task.plausible is not None
-        step = 10.0**-task.decimals
-        low, high = (round(edge / step) for edge in task.plausible)
-        numbers = [round(k * step, task.decimals) for k in range(low, high + 1)]
-        return _tree([_number(encoder, task, number) for number in numbers], numbers)
-    known = list(task.labels or labels)
-    if not known:
-        raise InputError(f"task {task.name!r}: expected labels to choose from, found none")
-    return _tree([encoder.answer(task.answer(label)) for label in known], known)
+def answer_trie(encoder: Encoder, task: AnnotatedTask, labels: Sequence[str] = ()) -> AnswerTrie:
+    """The trie of all answers to `task`.
 
-
-def compared(task: Task, among: Choices, alone: Choices, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Probability (A,) of each answer `among` those of a task that compares movements A and B.
-
-    a, b: (N,) of each answer to the same question about one of them `alone`, taken to be independent.
+    labels: those of a task without its own.
+    Raises InputError if there are no labels, or if two answers have the same tokens.
     """
-    assert task.compare is not None
-    if task.compare.how == "which":
-        at = alone.answers.index(task.compare.of)  # type: ignore[arg-type]
-        likely = {"A": a[at] * (1 - b[at]), "B": b[at] * (1 - a[at])}
-        found = np.array([likely[str(label)] for label in among.answers])
-    else:
-        numbers = np.asarray(alone.answers, dtype=float)
-        step = numbers[1] - numbers[0]
-        change, likely_change = step * np.arange(1 - len(b), len(b)), np.convolve(b, a[::-1])
-        if task.compare.how == "more":
-            least = max(task.compare.least, step) - step / 2
-            likely = {"A": likely_change[change < -least].sum(), "B": likely_change[change > least].sum()}
-            found = np.array([likely[str(label)] for label in among.answers])
-        else:
-            changes = np.asarray(among.answers, dtype=float)
-            apart = np.abs(change[:, None] - changes)
-            possible = apart.min(axis=1) < max(step, changes[1] - changes[0]) / 2 + 1e-9
-            found = np.bincount(
-                apart.argmin(axis=1)[possible], likely_change[possible], minlength=len(among.answers)
-            )
-    total = found.sum()
-    return found / total if total > 0 else np.full(len(found), 1 / len(found))
+    answers = task.answers(labels)
+    return _trie([_answer_ids(encoder, task, answer) for answer in answers], answers)
 
 
-def _number(encoder: Encoder, task: Task, number: float) -> np.ndarray:
-    whole = encoder.answer(task.answer(number))
-    digits = len(encoder.text(task.answer(number).removesuffix(f" {task.unit}")))
-    return whole[: digits + (task.decimals == 0)]
+def _answer_ids(encoder: Encoder, task: AnnotatedTask, answer: str | float) -> np.ndarray:
+    """The token ids that tell an answer from all others."""
+    text = task.answer(answer)
+    ids = encoder.answer(text)
+    if not isinstance(task, NumberTask):
+        return ids
+    # Without the unit, except for the first token after a whole number: it shows that no digit follows.
+    n_digits = len(encoder.text(text.removesuffix(f" {task.unit}")))
+    return ids[: n_digits + (task.decimals == 0)]
 
 
-def _tree(sequences: list[np.ndarray], answers: list[str] | list[float]) -> Choices:
-    places: dict[tuple[int, ...], int] = {(): -1}
+def _trie(sequences: list[np.ndarray], answers: list[str] | list[float]) -> AnswerTrie:
+    """Merges token sequences by their common prefixes."""
+    node_of: dict[tuple[int, ...], int] = {(): -1}  # a prefix of token ids -> its node
     token: list[int] = []
     parent: list[int] = []
     for sequence in sequences:
         for n in range(1, len(sequence) + 1):
-            path = tuple(sequence[:n].tolist())
-            if path not in places:
-                places[path] = len(token)
-                token.append(path[-1])
-                parent.append(places[path[:-1]])
-    leaf = np.array([places[tuple(sequence.tolist())] for sequence in sequences])
-    if len(set(leaf.tolist())) != len(leaf):
+            prefix = tuple(sequence[:n].tolist())
+            if prefix not in node_of:
+                node_of[prefix] = len(token)
+                token.append(prefix[-1])
+                parent.append(node_of[prefix[:-1]])
+    leaves = np.array([node_of[tuple(sequence.tolist())] for sequence in sequences])
+    if len(set(leaves.tolist())) != len(leaves):
         raise InputError(f"expected a different answer each, found the same tokens twice: {answers}")
-    return Choices(np.array(token), np.array(parent), leaf, answers)
+    return AnswerTrie(np.array(token), np.array(parent), leaves, answers)

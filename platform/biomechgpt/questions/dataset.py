@@ -1,158 +1,150 @@
-"""Questions and answers of a cohort, drawn from its annotations and facts; stored as a `datasets` Dataset.
+"""The questions and true answers of a cohort, stored as a `datasets` Dataset.
 
-One row a question: who is asked about, in which split, the phrasing drawn, and the true answer. A row about two
-movements has the second's trial in `other`; `participant` is the first's. The motion itself stays in the tokens
-artifact: three seeds of phrasings share one tokenization.
+Each row is one question: the trial, its split, the wording that was drawn, and the true answer. A question about
+two movements has the second trial in `other`; `participant` is the first trial's. Questions come from the cohort's
+annotations and motion parameters. Knows nothing about motion tokens: another tokenizer changes no question.
 """
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
+from pydantic import ConfigDict, Field
 
-from biomechgpt.cohort.parameters import make_facts, read_facts
-from biomechgpt.core import artifact, storage
-from biomechgpt.core.artifact import Artifact
+from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError, Settings
-from biomechgpt.motion.parameters import Facts, describe, say
-from biomechgpt.motion.parameters import mirrored as mirror
-from biomechgpt.questions.tasks import REFUSED, Task, Tasks, load_tasks
-from biomechgpt.tokenizer import read_tokens
+from biomechgpt.motion.parameters import Facts
+from biomechgpt.questions.tasks import (
+    AnnotatedTask,
+    BaseTask,
+    ComparisonTask,
+    DescriptionTask,
+    ExampleContext,
+    GenerationTask,
+    Row,
+    Tasks,
+    load_tasks,
+    stable_hash,
+    task_files,
+    tasks_from_json,
+)
 
-VERSION = 2
+if TYPE_CHECKING:
+    import datasets
+
+    from biomechgpt.core.artifact import Artifact
+
+VERSION = 3
+
+logger = logging.getLogger("biomechgpt")
 
 
 class QuestionsSettings(Settings):
-    """tasks: folders of task files; names: which of them (all by default); seed: draws the phrasings."""
+    """Which questions a cohort is asked."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     tasks: str | list[str] = "configs/tasks"
+    """Folder of task files, or several."""
     names: list[str] | None = None
+    """Only these tasks, in this order; null: all files of the folders."""
+    exclude: list[str] = Field(default_factory=list)
+    """Tasks of the folders that are left out."""
     seed: int = 0
+    """Draws the wording of each question and the order of all questions."""
+
+    def load(self) -> Tasks:
+        """The tasks that these settings ask. Raises InputError for a wrong file or an unknown name."""
+        return load_tasks(self.tasks, self.names, self.exclude)
+
+    def left_out(self) -> list[str]:
+        """Tasks of the folders that these settings do not ask."""
+        return [name for name in task_files(self.tasks) if name not in self.load()]
 
 
-def _draw(*of: object) -> int:
-    """A large number that depends on `of` alone."""
-    return int.from_bytes(hashlib.sha256("/".join(map(str, of)).encode()).digest()[:8])
+def draw_template(task: BaseTask, trial: str, seed: int, split: str = "train") -> str:
+    """The wording for a trial. It depends on the task, the trial, its split and the seed, not on other trials."""
+    templates = task.test_templates if task.test_templates and split != "train" else task.templates
+    return templates[stable_hash(seed, task.name, trial) % len(templates)]
 
 
-def draw(task: Task, trial: str, seed: int, split: str = "train") -> str:
-    """The phrasing for a trial: depends on the task, the trial, its split and the seed, not on the order."""
-    among = task.held_out if task.held_out and split != "train" else task.phrasings
-    return among[_draw(seed, task.name, trial) % len(among)]
+def asked_trials(task: BaseTask, rows: Sequence[Row]) -> list[tuple[Row, ...]]:
+    """The trials that `task` is asked about: one row each, or the two rows of a comparison."""
+    applicable = [row for row in rows if task.applies(row)]
+    groups: list[tuple[Row, ...]] = [(row,) for row in applicable]
+    if isinstance(task, ComparisonTask):
+        groups = _pairs(task, applicable)
+    if task.sample_share == 1:
+        return groups
+    # A hash as a number in [0, 1): whether a trial is asked depends on the trial alone.
+    return [g for g in groups if stable_hash("share", task.name, g[0]["trial"]) / 2**64 < task.sample_share]
 
 
-Row = Mapping[str, Any]
+def _pairs(task: ComparisonTask, rows: list[Row]) -> list[tuple[Row, ...]]:
+    """Pairs of trials that can be compared. No trial is in two pairs.
 
-
-def about(task: Task, rows: Sequence[Row]) -> list[tuple[Row, ...]]:
-    """What `task` is asked about: a row of those that it applies to, or two of one split to compare."""
-    asked: list[tuple[Row, ...]] = [(row,) for row in rows if task.applies(row)]
-    if task.compare is not None:
-        asked = _pairs(task, [row for (row,) in asked])
-    if task.share == 1:
-        return asked
-    return [some for some in asked if _draw("share", task.name, some[0]["trial"]) / 2**64 < task.share]
-
-
-def _pairs(task: Task, rows: list[Row]) -> list[tuple[Row, ...]]:
-    """Pairs of rows that differ as the task compares: no trial is in two."""
-    assert task.compare is not None
-    alike: dict[tuple[Any, ...], list[Row]] = {}
-    for row in sorted(rows, key=lambda row: _draw("pair", task.name, row["trial"])):
-        alike.setdefault((row["split"], *(row.get(column) for column in task.compare.same)), []).append(row)
+    Within each group of equal `task.same`, in an order that depends on the trials' names alone, each trial is
+    paired with the first trial before it that is still without a partner and differs as the task asks.
+    """
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in sorted(rows, key=lambda row: stable_hash("pair", task.name, row["trial"])):
+        groups.setdefault((row["split"], *(row.get(column) for column in task.same)), []).append(row)
     pairs: list[tuple[Row, ...]] = []
-    for group in alike.values():
-        waiting: list[Row] = []
+    for group in groups.values():
+        unpaired: list[Row] = []
         for row in group:
-            match = next(
-                (i for i, other in enumerate(waiting) if task.compared(other, row) is not None), None
-            )
+            match = next((i for i, a in enumerate(unpaired) if task.compare(a, row) is not None), None)
             if match is None:
-                waiting.append(row)
+                unpaired.append(row)
             else:
-                pair = (waiting.pop(match), row)
-                first = _draw("first", task.name, row["trial"]) % 2
+                pair = (unpaired.pop(match), row)
+                first = stable_hash("first", task.name, row["trial"]) % 2
                 pairs.append((pair[first], pair[1 - first]))
     return pairs
 
 
-def ask(rows: Iterable[Row], tasks: Tasks, seed: int, facts: Mapping[str, Facts] | None = None) -> list[dict]:
+def ask(
+    rows: Iterable[Row], tasks: Tasks, seed: int, parameters: Mapping[str, Facts] | None = None
+) -> list[dict[str, Any]]:
     """Every applicable question about every trial, shuffled so that tasks interleave.
 
-    rows: trials with `trial`, `participant`, `split` and annotation columns. facts: of each trial, for tasks that
-    describe.
-    Returns rows of FEATURES.
+    rows: trials with `trial`, `participant`, `split` and annotation columns.
+    parameters: {trial: motion parameters}, for descriptions and generation.
+    Returns rows of `features()`. Raises InputError for an annotation that is no label of a task, or not plausible.
     """
-    rows, asked = list(rows), []
+    rows, questions = list(rows), []
+    context = ExampleContext(tasks, parameters or {}, seed)
     for task in tasks.values():
-        for first, *second in about(task, rows):
-            trial = first["trial"]
-            truth, answer, mirrored = None, "", None
-            if task.annotated:
-                truth = task.compared(first, second[0]) if second else task.truth(first)
-                assert truth is not None
-                answer = task.answer(truth)
-            elif task.kind == "refusal":
-                truth = REFUSED
-                answer = task.answer(REFUSED)
-            elif task.kind == "description":
-                known = (facts or {}).get(trial, {})
-                answer, mirrored = describe(known), describe(mirror(known)) if known else None
-                if not answer:
-                    continue
-            question = draw(task, trial, seed, first["split"])
-            if task.kind == "generation":
-                question = question.format(wanted(task, first, tasks, (facts or {}).get(trial, {}), seed))
-            asked.append(
+        for trials in asked_trials(task, rows):
+            example = task.example(trials, context)
+            if example is None:
+                continue
+            first = trials[0]
+            question = draw_template(task, first["trial"], seed, first["split"])
+            if example.description is not None:
+                question = question.format(example.description)
+            questions.append(
                 {
-                    "trial": trial,
-                    "other": second[0]["trial"] if second else None,
+                    "trial": first["trial"],
+                    "other": trials[1]["trial"] if len(trials) > 1 else None,
                     "participant": first["participant"],
                     "split": first["split"],
                     "task": task.name,
                     "question": question,
-                    "answer": answer,
-                    "answer_mirrored": mirrored,
-                    "label": truth if isinstance(truth, str) else None,
-                    "value": truth if isinstance(truth, float) else None,
+                    "answer": example.answer,
+                    "answer_mirrored": example.answer_mirrored,
+                    "label": example.label,
+                    "value": example.value,
                 }
             )
-    order = np.random.default_rng(seed).permutation(len(asked))
-    return [asked[i] for i in order]
+    order = np.random.default_rng(seed).permutation(len(questions))
+    return [questions[i] for i in order]
 
 
-PACES = ((0.8, "slowly"), (1.2, "at a usual pace"), (np.inf, "quickly"))
-"""Walking speeds in words: up to how many m/s. 0.8 and 1.2 m/s are where people begin to get about outside and to
-cross roads in time (Perry et al., Stroke 1995; 26: 982-989; Langlois et al., AJPH 1997; 87: 393-397)."""
-
-
-def pace(facts: Facts) -> str | None:
-    """A walk's speed in words; None of what is no walk."""
-    speed = facts.get("speed")
-    return None if speed is None else next(words for below, words in PACES if speed <= below)
-
-
-def wanted(task: Task, row: Row, tasks: Tasks, facts: Facts, seed: int) -> str:
-    """A description of a movement to be made: what is annotated of a trial in the words of its tasks, its pace and
-    how long it lasts; some of it, drawn at random."""
-    words = {t.annotation: t for t in tasks.values() if t.annotation in task.of and not t.compare}
-    said = []
-    for annotation in task.of:
-        if annotation in words and words[annotation].applies(row):
-            said.append(words[annotation].answer(words[annotation].truth(row)))
-    if (usual := pace(facts)) is not None:
-        said.append(usual)
-    if facts.get("duration") is not None:
-        said.append(say("duration", float(facts["duration"] or 0)))
-    kept = [part for n, part in enumerate(said) if n == 0 or _draw(seed, "wanted", n, row["trial"]) % 3]
-    return ", ".join(kept)
-
-
-TEXTS = (
+TEXT_COLUMNS = (
     "trial",
     "other",
     "participant",
@@ -163,46 +155,97 @@ TEXTS = (
     "answer_mirrored",
     "label",
 )
-FEATURES = datasets.Features(
-    {**{name: datasets.Value("string") for name in TEXTS}, "value": datasets.Value("float64")}
-)
 
 
-def make_questions(tokens: Artifact, settings: QuestionsSettings, root: str) -> Artifact:
-    """The questions artifact of a tokens artifact: `dataset/` (datasets.load_from_disk) and `tasks.json`."""
-    tasks = load_tasks(settings.tasks, settings.names)
-    columns = tokens.read_json("tokens.json")["annotations"]
-    missing = sorted({t.annotation for t in tasks.values() if t.annotation} - set(columns))
-    tasks = {name: task for name, task in tasks.items() if task.annotation in {None, *columns}}
-    if not any(task.annotated for task in tasks.values()):
-        raise InputError(f"{tokens.uri}: none of the tasks' annotations {missing} were collected here")
+def features() -> "datasets.Features":
+    """The columns of a questions dataset."""
+    import datasets
 
-    inputs = {"tokens": tokens}
-    if any(task.kind in ("description", "generation") for task in tasks.values()):
-        inputs["facts"] = make_facts(tokens.input("cohort"), root)
+    text = {name: datasets.Value("string") for name in TEXT_COLUMNS}
+    return datasets.Features({**text, "value": datasets.Value("float64")})
+
+
+def collected_tasks(
+    settings: QuestionsSettings, columns: Collection[str], cohort: str
+) -> tuple[Tasks, dict[str, list[str]]]:
+    """The tasks that a cohort is asked, and for each of the settings' tasks the columns that the cohort lacks.
+
+    columns: the cohort's annotation columns. cohort: its name, for messages.
+    A task whose true answer was not collected is left out. One that lacks another column is kept, and applies to no
+    trial. Each is logged with its file and its column.
+    Raises InputError if the cohort has none of the tasks' annotations.
+    """
+    tasks, files = settings.load(), task_files(settings.tasks)
+    missing: dict[str, list[str]] = {}
+    for name, task in tasks.items():
+        absent = [column for column in task.columns if column not in columns]
+        if absent:
+            missing[name] = absent
+            logger.warning(
+                "%s: no trial is asked, the cohort has no column %s", files[name], ", ".join(absent)
+            )
+    kept = {name: t for name, t in tasks.items() if all(c in columns for c in t.annotation_columns)}
+    if not any(isinstance(task, AnnotatedTask) for task in kept.values()):
+        absent = sorted({c for t in tasks.values() for c in t.annotation_columns})
+        raise InputError(f"{cohort}: none of the tasks' annotations {absent} were collected here")
+    return kept, missing
+
+
+def make_questions(cohort: "Artifact", settings: QuestionsSettings, root: str) -> "Artifact":
+    """The questions artifact of a cohort: `dataset/` (datasets.load_from_disk) and `tasks.json`.
+
+    Its metrics: `questions`, `by_task` (questions of each task), `missing_columns` (of each task, the columns that
+    the cohort lacks) and `left_out` (tasks of the folders that are not asked).
+    Raises InputError if no question applies to any trial.
+    """
+    # Imported here, so that the settings load without Ray.
+    from biomechgpt.cohort.build import read_table
+    from biomechgpt.cohort.parameters import make_facts, read_facts
+    from biomechgpt.core import artifact
+
+    columns = cohort.read_json("cohort.json")["annotations"]
+    left_out = settings.left_out()
+    if left_out:
+        logger.info("questions: the settings leave out %s", ", ".join(left_out))
+    tasks, missing = collected_tasks(settings, columns, cohort.uri)
+
+    inputs = {"cohort": cohort}
+    if any(isinstance(task, DescriptionTask | GenerationTask) for task in tasks.values()):
+        inputs["facts"] = make_facts(cohort, root)
 
     def build(uri: str) -> dict[str, Any]:
-        rows = read_tokens(tokens).drop_columns(["tokens"]).to_pylist()
-        asked = ask(rows, tasks, settings.seed, read_facts(inputs["facts"]) if "facts" in inputs else None)
-        if not asked:
-            raise InputError(f"{tokens.uri}: no question applies to any trial")
-        dataset = datasets.Dataset.from_list(asked, features=FEATURES)
+        import datasets
+
+        rows = read_table(cohort, ["trial", "participant", "split", *columns]).sort_by("trial").to_pylist()
+        parameters = read_facts(inputs["facts"]) if "facts" in inputs else None
+        questions = ask(rows, tasks, settings.seed, parameters)
+        if not questions:
+            raise InputError(f"{cohort.uri}: no question applies to any trial")
+        dataset = datasets.Dataset.from_list(questions, features=features())
         with TemporaryDirectory() as folder:
             dataset.save_to_disk(folder)
             storage.upload(folder, storage.join(uri, "dataset"))
+        # Whole definitions, until the bundle reads them from the task files: its classifier needs paraphrases.
         storage.write_json(
             storage.join(uri, "tasks.json"), [t.model_dump(mode="json") for t in tasks.values()]
         )
-        counts = {name: sum(row["task"] == name for row in asked) for name in tasks}
-        return {"questions": len(asked), "by_task": counts, "not_collected": missing}
+        counts = {name: sum(row["task"] == name for row in questions) for name in tasks}
+        return {
+            "questions": len(questions),
+            "by_task": counts,
+            "missing_columns": missing,
+            "left_out": left_out,
+        }
 
-    # The tasks' content decides, not the folder they lie in.
-    content = {"seed": settings.seed, "tasks": [task.model_dump(mode="json") for task in tasks.values()]}
+    # Only the tasks' training fields decide, neither their folder nor their paraphrases.
+    content = {"seed": settings.seed, "tasks": [task.training_fields() for task in tasks.values()]}
     return artifact.make("questions", VERSION, content, inputs, build, root)
 
 
-def read_questions(questions: Artifact) -> datasets.Dataset:
+def read_questions(questions: "Artifact") -> "datasets.Dataset":
     """All rows of a questions artifact."""
+    import datasets
+
     # In memory: a path on disk would be kept mapped, and differ for every worker of a remote artifact.
     folder: Path = storage.local_copy(questions.path("dataset"))
     return datasets.load_from_disk(str(folder), keep_in_memory=True)
@@ -210,6 +253,4 @@ def read_questions(questions: Artifact) -> datasets.Dataset:
 
 def read_tasks(uri: str) -> Tasks:
     """The tasks stored in a questions artifact or a bundle."""
-    return {
-        item["name"]: Task.model_validate(item) for item in storage.read_json(storage.join(uri, "tasks.json"))
-    }
+    return tasks_from_json(storage.read_json(storage.join(uri, "tasks.json")))

@@ -1,238 +1,660 @@
-"""What can be asked: a task is a YAML file, read here. Adding a clinical question is adding a file.
+"""Tasks: what can be asked. A task is a YAML file, so adding a clinical question means adding one file.
 
-Knows how an annotation becomes a spoken answer and back; knows nothing about tokens or models.
+`Task` is a union of one class per kind, told apart by the field `kind`:
 
-classification, regression   a label or a number, from the cohort's annotations; with `compare`, about two movements
-description                  facts measured from the movement itself (`cohort.facts`)
-refusal                      questions that movement cannot answer
-generation                   a movement that looks as is asked for
+    classification      a label of one movement, from an annotation
+    regression          a number of one movement, from an annotation
+    label_comparison    which of two movements, A or B, has a label
+    number_comparison   which of two movements has the greater number
+    change              the number of movement B minus that of movement A
+    description         quantities measured from the movement itself
+    refusal             questions that movement cannot answer
+    generation          a movement made from a description
+
+Knows how an annotation becomes the text of an answer and back. Knows nothing about tokens or models.
 """
 
+import hashlib
+import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field, model_validator
+import numpy as np
+from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 
 from biomechgpt.core.settings import InputError, Settings, read_yaml, validate
 from biomechgpt.motion.outcome_measures import MEASURES
+from biomechgpt.motion.parameters import Facts, describe, say
+from biomechgpt.motion.parameters import mirrored as mirror
 
 MOVEMENTS = ("A", "B")
-"""What two movements in a question are called."""
+"""The labels of a comparison: the names of its two movements."""
+
+REFUSED, ANSWERED = "refused", "answered"
+"""The labels of a refusal task: REFUSED is right, ANSWERED is wrong."""
 
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
+Row = Mapping[str, Any]
+"""A trial: `trial`, `participant`, `split` and its annotations by column."""
 
-def _plain(value: Any) -> Any:
-    """A whole number as a table of text would have it: 1.0 is `1`."""
+AnswerKind = Literal["classification", "regression", "description", "refusal", "generation"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """The true answer to a question.
+
+    answer: the text.
+    label, value: the label or number that the text states; None if it states none.
+    answer_mirrored: the answer about the movement's mirror image, if that differs.
+    description: the text that replaces `{}` in the template of a generation task.
+    """
+
+    answer: str
+    label: str | None = None
+    value: float | None = None
+    answer_mirrored: str | None = None
+    description: str | None = None
+
+
+@dataclass(frozen=True)
+class ExampleContext:
+    """Everything besides the trials' own rows that an example may need.
+
+    tasks: all tasks that are asked.
+    parameters: {trial: its motion parameters}.
+    seed: draws the parts of a generation's description.
+    """
+
+    tasks: "Tasks" = field(default_factory=dict)
+    parameters: Mapping[str, Facts] = field(default_factory=dict)
+    seed: int = 0
+
+
+def stable_hash(*parts: object) -> int:
+    """A 64-bit number that depends on `parts` alone: the same in every process and on every machine."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8])
+
+
+def _as_text(value: Any) -> Any:
+    """A whole number as a table of text would have it: 1.0 is `1`. Other values stay as they are."""
     return f"{value:g}" if isinstance(value, float) and value.is_integer() else value
 
 
-def _heard(text: str) -> str:
-    """Text without case, final stop and the space around."""
+def _normalised(text: str) -> str:
+    """The text without case, final stop and surrounding spaces, so that spellings of one answer compare equal."""
     return text.strip().rstrip(".").strip().casefold()
 
 
-class Compare(Settings):
-    """A question about two movements, A and B, with the same in the columns `same`.
+class BaseTask(Settings):
+    """The fields and methods of every kind of task."""
 
-    how: `which` of them has the annotation `of`, where one has and one has another; `more`: which has the greater
-    number, where they are at least `least` apart; `change`: B's number less A's.
-    """
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
-    how: Literal["which", "more", "change"]
-    of: str | None = None
-    least: float = Field(0.0, ge=0)
-    same: list[str] = Field(default_factory=lambda: ["participant", "activity"])
-
-    @model_validator(mode="after")
-    def _complete(self) -> "Compare":
-        if (self.how == "which") != (self.of is not None):
-            raise ValueError("expected `of` with how: which, and only with it")
-        return self
-
-
-REFUSED, ANSWERED = "refused", "answered"
-"""Labels of a refusal task: what should be done, and what is wrong."""
-
-
-class Task(Settings):
-    """One clinical question.
-
-    annotation: the cohort's column that holds the truth; not of a description, refusal or generation.
-    labels: annotation value -> the spoken answer; left out, every annotated value is its own answer.
-    applies_when: {column: values}: asked only where all of these hold.
-    plausible: (low, high) of a measure in `unit`; annotations outside it are errors. Of a measure that cohorts
-    know by name (`annotations.MEASURES`) it is theirs, where it is left out.
-    digits: before the point, filled with zeros; 0: as many as it has.
-    compare: makes it one about two movements; its labels are for A and B.
-    says: what a refusal says. of: annotations that a movement to be made may be asked to have.
-    phrasings: of a generation with `{}` where the description goes. held_out: phrasings that nobody is trained
-    with; participants who are not trained on are asked with these. also: further ways in which people ask it, by
-    which a question in free words is recognised; nobody is asked with these.
-    share: of the trials that it applies to, how many are asked.
-    """
+    answer_kind: ClassVar[AnswerKind]
+    """The column `kind` of the answers table: it decides which metrics apply."""
+    n_movements: ClassVar[int] = 1
+    """Number of movements that a question is about."""
+    is_askable: ClassVar[bool] = True
+    """True if a user may ask the task by name."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    kind: Literal["classification", "regression", "description", "refusal", "generation"]
-    annotation: str | None = None
-    labels: dict[str, str] | None = None
-    unit: str | None = None
-    decimals: int = Field(0, ge=0, le=4)
-    digits: int = Field(0, ge=0, le=6)
-    plausible: tuple[float, float] | None = None
+    """Name of the task; the file's name without `.yaml`."""
+    templates: list[str] = Field(min_length=8)
+    """The question in at least eight wordings; each trial is asked with one of them, drawn at random."""
+    test_templates: list[str] = Field(default_factory=list)
+    """Wordings for validation and test participants only; none: they are asked with `templates`."""
+    paraphrases: list[str] = Field(default_factory=list)
+    """Further wordings by which a question in a user's own words is recognised; no trial is asked with these."""
     applies_when: dict[str, list[str]] = Field(default_factory=dict)
-    compare: Compare | None = None
-    says: str | None = None
-    of: list[str] = Field(default_factory=list)
-    share: float = Field(1.0, gt=0, le=1)
-    phrasings: list[str] = Field(min_length=8)
-    held_out: list[str] = Field(default_factory=list)
-    also: list[str] = Field(default_factory=list)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known(cls, values: Any) -> Any:
-        known = MEASURES.get(str(values.get("annotation"))) if isinstance(values, dict) else None
-        if known is None or values.get("plausible") is not None or values.get("compare"):
-            return values
-        return values | {"plausible": (known.low, known.high)}
+    """{column: values}: only trials with one of the values in each of these columns are asked."""
+    sample_share: float = Field(1.0, gt=0, le=1)
+    """Share of the trials that are asked, among those that the task applies to."""
 
     @model_validator(mode="after")
-    def _complete(self) -> "Task":
-        if self.kind == "regression" and (self.unit is None or self.plausible is None):
-            raise ValueError("a regression task needs `unit` and `plausible`")
-        if self.annotated != (self.annotation is not None):
-            raise ValueError(
-                f"annotation: expected {'one' if self.annotated else 'none'} of a {self.kind} task"
-            )
-        if (self.kind == "refusal") != (self.says is not None):
-            raise ValueError("expected `says` of a refusal task, and only of one")
-        if self.compare and (self.kind == "regression") != (self.compare.how == "change"):
-            raise ValueError(
-                "compare: expected how: change of a regression task, which or more of a classification"
-            )
-        if self.compare and self.kind == "classification" and set(self.labels or ()) != set(MOVEMENTS):
-            raise ValueError(f"labels: expected one for each of {list(MOVEMENTS)}, which are compared")
-        if self.kind == "generation" and not all("{}" in text for text in self.phrasings):
-            raise ValueError("phrasings: expected `{}` in each, where the description goes")
-        every = [*self.phrasings, *self.held_out, *self.also]
-        if len(set(every)) != len(every):
-            raise ValueError("phrasings repeat one another")
-        if self.labels and len({_heard(said) for said in self.labels.values()}) != len(self.labels):
-            raise ValueError("two labels have the same spoken answer")
+    def _wordings_differ(self) -> "BaseTask":
+        wordings = [*self.templates, *self.test_templates, *self.paraphrases]
+        repeated = sorted({text for text in wordings if wordings.count(text) > 1})
+        if repeated:
+            raise ValueError(f"templates repeat one another: {repeated[:3]}")
         return self
 
     @property
-    def annotated(self) -> bool:
-        """Whether its truth is an annotation."""
-        return self.kind in ("classification", "regression")
+    def annotation_columns(self) -> tuple[str, ...]:
+        """The columns that hold the true answer."""
+        return ()
 
-    def applies(self, annotations: Mapping[str, Any]) -> bool:
-        """Whether the question makes sense for a trial and its answer was collected."""
-        if self.annotation is not None and annotations.get(self.annotation) is None:
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All annotation columns that the task reads."""
+        return tuple(dict.fromkeys([*self.annotation_columns, *self.applies_when]))
+
+    @property
+    def answer_unit(self) -> str | None:
+        """The unit of the answer; None if the answer is no number."""
+        return None
+
+    def training_fields(self) -> dict[str, Any]:
+        """The fields that decide the questions of a cohort. Paraphrases do not."""
+        return self.model_dump(mode="json", exclude={"paraphrases"})
+
+    def applies(self, row: Row) -> bool:
+        """True if the question makes sense for a trial and its true answer is known."""
+        if any(row.get(column) is None for column in self.annotation_columns):
             return False
-        return all(_plain(annotations.get(column)) in values for column, values in self.applies_when.items())
+        return all(_as_text(row.get(column)) in values for column, values in self.applies_when.items())
 
-    def truth(self, annotations: Mapping[str, Any]) -> str | float:
-        """The annotated label or number. Raises InputError where it is no label, or not plausible."""
-        assert self.annotation is not None
-        value = _plain(annotations[self.annotation])
-        where = f"trial {annotations.get('trial', '?')}, column {self.annotation!r}"
-        if self.kind == "classification":
-            if self.labels is not None and value not in self.labels:
-                raise InputError(f"{where}: expected one of {sorted(self.labels)}, found {value!r}")
-            return str(value)
-        assert self.plausible is not None
+    def example(self, trials: tuple[Row, ...], context: ExampleContext) -> Example | None:
+        """The true answer about one trial, or about two of a comparison. None if there is nothing to say.
+
+        Raises InputError for an annotation that is no label of the task, or not plausible.
+        """
+        raise NotImplementedError
+
+    def parse(self, text: str) -> str | float | None:
+        """The label or number that the text of an answer states; None if it states none."""
+        return None
+
+    def refuses(self, text: str) -> bool:
+        """True if this text is the task's refusal."""
+        return False
+
+
+class AnnotatedTask(BaseTask):
+    """A task whose true answer is an annotation of the cohort."""
+
+    annotation: str
+    """The annotation column that holds the true answer."""
+
+    @property
+    def annotation_columns(self) -> tuple[str, ...]:
+        return (self.annotation,)
+
+    def answer(self, truth: str | float) -> str:
+        """The text for a label or number: `stroke`, `1.25 m/s`."""
+        raise NotImplementedError
+
+    def answers(self, labels: Sequence[str] = ()) -> list[str] | list[float]:
+        """Every label or number that can be the answer; labels: those of a task without its own.
+
+        Raises InputError if there are none.
+        """
+        raise NotImplementedError
+
+
+class LabelTask(AnnotatedTask):
+    """A task that is answered with one of several labels."""
+
+    answer_kind = "classification"
+
+    labels: dict[str, str] | None = None
+    """{label: text of the answer}. Left out: every annotated value is a label and its own text."""
+
+    @model_validator(mode="after")
+    def _answers_differ(self) -> "LabelTask":
+        if self.labels and len({_normalised(text) for text in self.labels.values()}) != len(self.labels):
+            raise ValueError("labels: two labels have the same text")
+        return self
+
+    def answer(self, truth: str | float) -> str:
+        return self.labels[str(truth)] if self.labels else str(truth)
+
+    def answers(self, labels: Sequence[str] = ()) -> list[str]:
+        known = list(self.labels or labels)
+        if not known:
+            raise InputError(f"task {self.name!r}: expected labels to choose from, found none")
+        return known
+
+    def parse(self, text: str) -> str | None:
+        """The label that the text states, whatever its case and final stop."""
+        if self.labels is None:
+            return text.strip().rstrip(".").strip() or None
+        return {_normalised(spoken): label for label, spoken in self.labels.items()}.get(_normalised(text))
+
+
+class NumberTask(AnnotatedTask):
+    """A task that is answered with a number."""
+
+    answer_kind = "regression"
+
+    unit: str
+    """Unit of the number, as it stands in the answer."""
+    decimals: int = Field(0, ge=0, le=4)
+    """Decimals of the number in the answer."""
+    plausible: tuple[float, float]
+    """Lowest and highest number that can be the answer, in `unit`."""
+
+    @property
+    def answer_unit(self) -> str:
+        return self.unit
+
+    def answer(self, truth: str | float) -> str:
+        number = round(float(truth), self.decimals) + 0.0  # adding 0.0 turns -0.0 into 0.0
+        return f"{number:.{self.decimals}f} {self.unit}"
+
+    def answers(self, labels: Sequence[str] = ()) -> list[float]:
+        """All numbers of the plausible range with this many decimals, rising."""
+        step = 10.0**-self.decimals
+        low, high = (round(edge / step) for edge in self.plausible)
+        return [round(k * step, self.decimals) for k in range(low, high + 1)]
+
+    def parse(self, text: str) -> float | None:
+        """The first number in the text."""
+        match = NUMBER.search(text)
+        return float(match.group()) if match else None
+
+
+class ClassificationTask(LabelTask):
+    """A label of one movement, from an annotation."""
+
+    kind: Literal["classification"] = "classification"
+    """The kind of task."""
+
+    def truth(self, row: Row) -> str:
+        """The trial's label. Raises InputError if the annotated value is none of `labels`."""
+        value = _as_text(row[self.annotation])
+        if self.labels is not None and value not in self.labels:
+            raise InputError(f"{_where(self, row)}: expected one of {sorted(self.labels)}, found {value!r}")
+        return str(value)
+
+    def example(self, trials: tuple[Row, ...], context: ExampleContext) -> Example:
+        label = self.truth(trials[0])
+        return Example(self.answer(label), label=label)
+
+
+def _plausible_is_optional(schema: dict[str, Any]) -> None:
+    """In the JSON Schema: `plausible` may be left out for an outcome measure that the program knows."""
+    schema["required"].remove("plausible")
+
+
+class RegressionTask(NumberTask):
+    """A number of one movement, from an annotation."""
+
+    model_config = ConfigDict(json_schema_extra=_plausible_is_optional)
+
+    kind: Literal["regression"] = "regression"
+    """The kind of task."""
+    plausible: tuple[float, float]
+    """Lowest and highest plausible number, in `unit`; a trial outside is an error. May be left out for
+    walking_speed, cadence, tug_time, fsst_time and age, whose ranges the program knows."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _range_of_known_measure(cls, values: Any) -> Any:
+        """Fill in the plausible range of an outcome measure that the program knows by name."""
+        measure = MEASURES.get(str(values.get("annotation"))) if isinstance(values, dict) else None
+        if measure is None or values.get("plausible") is not None:
+            return values
+        return values | {"plausible": (measure.low, measure.high)}
+
+    def truth(self, row: Row) -> float:
+        """The trial's number. Raises InputError if it is not plausible."""
+        value = row[self.annotation]
         low, high = self.plausible
         try:
             number = float(value)
         except ValueError:
             number = math.nan
         if not low <= number <= high:
-            raise InputError(f"{where}: expected {low:g} to {high:g} {self.unit}, found {value}")
+            raise InputError(
+                f"{_where(self, row)}: expected {low:g} to {high:g} {self.unit}, found {_as_text(value)}"
+            )
         return number
 
-    def compared(self, a: Mapping[str, Any], b: Mapping[str, Any]) -> str | float | None:
-        """What is true of movement B beside A, both of which the question applies to; None where nothing is."""
-        assert self.compare is not None
-        assert self.annotation is not None
-        values = [_plain(movement[self.annotation]) for movement in (a, b)]
-        if self.compare.how == "which":
-            has = [str(value) == self.compare.of for value in values]
-            return MOVEMENTS[has.index(True)] if sum(has) == 1 else None
-        change = float(values[1]) - float(values[0])
-        if self.compare.how == "change":
-            assert self.plausible is not None
-            return change if self.plausible[0] <= change <= self.plausible[1] else None
-        return None if abs(change) < max(self.compare.least, 1e-9) else MOVEMENTS[int(change > 0)]
+    def example(self, trials: tuple[Row, ...], context: ExampleContext) -> Example:
+        number = self.truth(trials[0])
+        return Example(self.answer(number), value=number)
 
-    def answer(self, truth: str | float) -> str:
-        """What a label or number is spoken as: `stroke`, `1.25 m/s`."""
-        if self.kind == "refusal":
-            return str(self.says)
-        if self.kind == "classification":
-            return self.labels[str(truth)] if self.labels else str(truth)
-        number = round(float(truth), self.decimals) + 0.0  # never -0.00
-        width = self.digits + self.decimals + (self.decimals > 0) if self.digits else 0
-        return f"{number:0{width}.{self.decimals}f} {self.unit}"
 
-    def parse(self, text: str) -> str | float | None:
-        """The label or number that an answer states; None where it states none.
+PredictionTask = ClassificationTask | RegressionTask
+"""The tasks that predict an annotation of one movement."""
 
-        Without `labels` any text is a label. A label is recognised whatever its case and final stop. Of a refusal
-        task it is whether `text` refuses; a description states facts (`facts.stated`), which are not one.
+
+def _where(task: AnnotatedTask, row: Row) -> str:
+    return f"trial {row.get('trial', '?')}, column {task.annotation!r}"
+
+
+class ComparisonTask(AnnotatedTask):
+    """A task about two movements, A and B, of one split that have the same values in the columns `same`."""
+
+    n_movements = 2
+
+    same: list[str] = Field(default_factory=lambda: ["participant", "activity"])
+    """Columns in which both movements have the same value."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([*super().columns, *(c for c in self.same if c != "participant")]))
+
+    def compare(self, a: Row, b: Row) -> str | float | None:
+        """The true answer about movements A and B; None if this pair is not asked.
+
+        The question applies to both (`applies`).
         """
-        if self.kind == "refusal":
-            return REFUSED if _heard(text) == _heard(str(self.says)) else ANSWERED
-        if self.kind in ("description", "generation"):
-            return None
-        text = text.strip().rstrip(".").strip()
-        if self.kind == "regression":
-            found = NUMBER.search(text)
-            return float(found.group()) if found else None
-        if not text:
-            return None
-        if self.labels is None:
-            return text
-        return {_heard(phrase): label for label, phrase in self.labels.items()}.get(_heard(text))
+        raise NotImplementedError
 
+    def is_derivable_from(self, task: BaseTask, answers: Sequence[str] | Sequence[float]) -> bool:
+        """True if the answers to `task` about each movement alone decide this task.
+
+        answers: every answer that `task` can have.
+        """
+        raise NotImplementedError
+
+    def derive(
+        self,
+        answers: Sequence[str] | Sequence[float],
+        single_answers: Sequence[str] | Sequence[float],
+        a: np.ndarray,
+        b: np.ndarray,
+    ) -> np.ndarray:
+        """Probability (A,) of each of this task's `answers` from a task about each movement alone.
+
+        a, b: probability (N,) of each of `single_answers` for movement A and for B, taken to be independent.
+        If no pair of answers is possible, all answers get the same probability.
+        """
+        weights = self._weights(answers, single_answers, a, b)
+        total = weights.sum()
+        return weights / total if total > 0 else np.full(len(weights), 1 / len(weights))
+
+    def _weights(self, answers: Any, single_answers: Any, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """As `derive`, not normalised."""
+        raise NotImplementedError
+
+
+def _differences(
+    numbers: Sequence[float], a: np.ndarray, b: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """All differences B - A (2N - 1,) of evenly spaced numbers (N,), their probabilities and the spacing."""
+    step = numbers[1] - numbers[0]
+    return step * np.arange(1 - len(b), len(b)), np.convolve(b, a[::-1]), step
+
+
+class _MovementChoiceTask(ComparisonTask, LabelTask):
+    """A comparison that is answered with movement A or movement B."""
+
+    labels: dict[str, str]
+    """Text of the answer for A and for B."""
+
+    @model_validator(mode="after")
+    def _labels_are_movements(self) -> "_MovementChoiceTask":
+        if set(self.labels) != set(MOVEMENTS):
+            raise ValueError(f"labels: expected one for each of the movements {list(MOVEMENTS)}")
+        return self
+
+    def compare(self, a: Row, b: Row) -> str | None:
+        raise NotImplementedError
+
+    def example(self, trials: tuple[Row, ...], context: ExampleContext) -> Example | None:
+        label = self.compare(*trials)
+        return None if label is None else Example(self.answer(label), label=label)
+
+
+class LabelComparisonTask(_MovementChoiceTask):
+    """Which of two movements has a label that the other has not."""
+
+    kind: Literal["label_comparison"] = "label_comparison"
+    """The kind of task."""
+    label: str
+    """The annotated value that exactly one of the two movements has."""
+
+    def compare(self, a: Row, b: Row) -> str | None:
+        has_label = [str(_as_text(row[self.annotation])) == self.label for row in (a, b)]
+        return MOVEMENTS[has_label.index(True)] if sum(has_label) == 1 else None
+
+    def is_derivable_from(self, task: BaseTask, answers: Sequence[str] | Sequence[float]) -> bool:
+        same_column = isinstance(task, ClassificationTask) and task.annotation == self.annotation
+        return same_column and self.label in answers
+
+    def _weights(self, answers: Any, single_answers: Any, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        at = single_answers.index(self.label)
+        likely = {"A": a[at] * (1 - b[at]), "B": b[at] * (1 - a[at])}
+        return np.array([likely[label] for label in answers])
+
+
+class NumberComparisonTask(_MovementChoiceTask):
+    """Which of two movements has the greater number."""
+
+    kind: Literal["number_comparison"] = "number_comparison"
+    """The kind of task."""
+    min_difference: float = Field(0.0, ge=0)
+    """Pairs whose numbers differ by less are not asked."""
+
+    def compare(self, a: Row, b: Row) -> str | None:
+        change = float(b[self.annotation]) - float(a[self.annotation])
+        return None if abs(change) < max(self.min_difference, 1e-9) else MOVEMENTS[int(change > 0)]
+
+    def is_derivable_from(self, task: BaseTask, answers: Sequence[str] | Sequence[float]) -> bool:
+        return isinstance(task, RegressionTask) and task.annotation == self.annotation
+
+    def _weights(self, answers: Any, single_answers: Any, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        change, likely_change, step = _differences(single_answers, a, b)
+        # Differences are multiples of the step; half a step keeps the smallest one that counts on the right side.
+        threshold = max(self.min_difference, step) - step / 2
+        likely = {"A": likely_change[change < -threshold].sum(), "B": likely_change[change > threshold].sum()}
+        return np.array([likely[label] for label in answers])
+
+
+class ChangeTask(ComparisonTask, NumberTask):
+    """The number of movement B minus that of movement A."""
+
+    kind: Literal["change"] = "change"
+    """The kind of task."""
+    plausible: tuple[float, float]
+    """Lowest and highest change that is asked, in `unit`; pairs outside are left out."""
+
+    def compare(self, a: Row, b: Row) -> float | None:
+        change = float(b[self.annotation]) - float(a[self.annotation])
+        return change if self.plausible[0] <= change <= self.plausible[1] else None
+
+    def example(self, trials: tuple[Row, ...], context: ExampleContext) -> Example | None:
+        change = self.compare(*trials)
+        return None if change is None else Example(self.answer(change), value=change)
+
+    def is_derivable_from(self, task: BaseTask, answers: Sequence[str] | Sequence[float]) -> bool:
+        return isinstance(task, RegressionTask) and task.annotation == self.annotation
+
+    def _weights(self, answers: Any, single_answers: Any, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        change, likely_change, step = _differences(single_answers, a, b)
+        changes = np.asarray(answers, dtype=float)
+        # Each difference counts for the nearest answer; those beyond the plausible range count for none.
+        distance = np.abs(change[:, None] - changes)
+        in_range = distance.min(axis=1) < max(step, changes[1] - changes[0]) / 2 + 1e-9
+        nearest = distance.argmin(axis=1)
+        return np.bincount(nearest[in_range], likely_change[in_range], minlength=len(answers))
+
+
+class DescriptionTask(BaseTask):
+    """The motion parameters of a movement in words, measured from the movement itself."""
+
+    answer_kind = "description"
+
+    kind: Literal["description"] = "description"
+    """The kind of task."""
+
+    def example(self, trials: tuple[Row, ...], context: ExampleContext) -> Example | None:
+        values = context.parameters.get(trials[0]["trial"], {})
+        answer = describe(values)
+        return Example(answer, answer_mirrored=describe(mirror(values))) if answer else None
+
+
+class RefusalTask(BaseTask):
+    """Questions that movement cannot answer."""
+
+    answer_kind = "refusal"
+    is_askable = False
+
+    kind: Literal["refusal"] = "refusal"
+    """The kind of task."""
+    refusal_text: str
+    """The answer to every such question."""
+
+    def answer(self, truth: str | float = REFUSED) -> str:
+        """The refusal."""
+        return self.refusal_text
+
+    def example(self, trials: tuple[Row, ...], context: ExampleContext) -> Example:
+        return Example(self.refusal_text, label=REFUSED)
+
+    def parse(self, text: str) -> str:
+        """REFUSED if the text is the refusal, else ANSWERED."""
+        return REFUSED if self.refuses(text) else ANSWERED
+
+    def refuses(self, text: str) -> bool:
+        return _normalised(text) == _normalised(self.refusal_text)
+
+
+class GenerationTask(BaseTask):
+    """A movement made from a description: some of a trial's annotations, its walking pace and its duration."""
+
+    answer_kind = "generation"
+    is_askable = False
+
+    kind: Literal["generation"] = "generation"
+    """The kind of task."""
+    conditions: list[str] = Field(default_factory=list)
+    """Annotation columns that a description may contain, in this order, in the words of their tasks."""
+
+    @model_validator(mode="after")
+    def _templates_have_a_place(self) -> "GenerationTask":
+        if not all("{}" in text for text in (*self.templates, *self.test_templates)):
+            raise ValueError("templates: expected `{}` in each, where the description goes")
+        return self
+
+    def example(self, trials: tuple[Row, ...], context: ExampleContext) -> Example:
+        # The answer is the movement itself, whose tokens are not known here.
+        return Example("", description=self.describe(trials[0], context))
+
+    def describe(self, row: Row, context: ExampleContext) -> str:
+        """The description of a trial: the first part always, each other part with probability 2/3."""
+        values = context.parameters.get(row["trial"], {})
+        # One task a column; the last one wins.
+        task_of = {
+            task.annotation: task for task in context.tasks.values() if isinstance(task, PredictionTask)
+        }
+        parts = []
+        for column in self.conditions:
+            if column in task_of and task_of[column].applies(row):
+                parts.append(task_of[column].answer(task_of[column].truth(row)))
+        if (words := pace(values)) is not None:
+            parts.append(words)
+        if values.get("duration") is not None:
+            parts.append(say("duration", float(values["duration"] or 0)))
+        is_kept = [
+            n == 0 or stable_hash(context.seed, "wanted", n, row["trial"]) % 3 > 0 for n in range(len(parts))
+        ]
+        return ", ".join(part for part, kept in zip(parts, is_kept, strict=True) if kept)
+
+
+PACES = ((0.8, "slowly"), (1.2, "at a usual pace"), (np.inf, "quickly"))
+"""Walking paces: (highest speed in m/s, words). From 0.8 m/s people begin to get about outside, from 1.2 m/s they
+cross roads in time (Perry et al., Stroke 1995; 26: 982-989; Langlois et al., AJPH 1997; 87: 393-397)."""
+
+
+def pace(parameters: Facts) -> str | None:
+    """The walking pace in words; None for a movement that is no walk."""
+    speed = parameters.get("speed")
+    return None if speed is None else next(words for highest, words in PACES if speed <= highest)
+
+
+Task = Annotated[
+    ClassificationTask
+    | RegressionTask
+    | LabelComparisonTask
+    | NumberComparisonTask
+    | ChangeTask
+    | DescriptionTask
+    | RefusalTask
+    | GenerationTask,
+    Field(discriminator="kind"),
+]
+"""A task of any kind."""
 
 Tasks = dict[str, Task]
+"""Tasks by name."""
+
+KINDS: dict[str, type[BaseTask]] = {
+    get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in get_args(get_args(Task)[0])
+}
+"""The class of each kind."""
+
+_ADAPTER: TypeAdapter[Task] = TypeAdapter(Task)
 
 
-def askable(tasks: Tasks, movements: int) -> Tasks:
-    """Those that can be asked about so many movements: one, or two to compare."""
-    return {
-        name: task
-        for name, task in tasks.items()
-        if (task.annotated or task.kind == "description") and (task.compare is not None) == (movements == 2)
-    }
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a task file, for editors."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **_ADAPTER.json_schema()}
+    for kind in KINDS.values():
+        schema["$defs"][kind.__name__]["required"].insert(0, "kind")  # it has a default for Python only
+    return schema
 
 
-def load_tasks(folders: str | Path | list[str], names: Iterable[str] | None = None) -> Tasks:
-    """The tasks of a folder, or of some, by name, in the order of `names` or else of the files.
+def tasks_from_json(items: Iterable[Mapping[str, Any]]) -> Tasks:
+    """Tasks by name from a `tasks.json`."""
+    return {item["name"]: _ADAPTER.validate_python(item) for item in items}
 
-    Raises InputError for an empty folder, an unknown name, a name met twice, or a wrong file, naming it.
-    """
-    tasks: Tasks = {}
-    for folder in folders if isinstance(folders, list) else [folders]:
-        files = sorted(Path(folder).glob("*.yaml"))
-        if not files:
+
+def askable(tasks: Tasks, n_movements: int) -> Tasks:
+    """The tasks that a user can ask about one movement, or about two to compare them."""
+    return {name: t for name, t in tasks.items() if t.is_askable and t.n_movements == n_movements}
+
+
+def read_task(path: str | Path) -> Task:
+    """The task of a YAML file. Raises InputError that names the file, the key and the expected value."""
+    values = read_yaml(path)
+    kind = KINDS.get(str(values.get("kind")))
+    if kind is None:
+        raise InputError(f"{path}: kind: expected one of {', '.join(KINDS)}, found {values.get('kind')!r}")
+    unknown = [str(key) for key in values if key not in kind.model_fields]
+    if unknown:
+        keys = ", ".join(kind.model_fields)
+        lines = [f"  {key}: unknown key" for key in unknown]
+        raise InputError(
+            "\n".join([f"{path}: wrong settings", *lines, f"  a {values['kind']} task has {keys}"])
+        )
+    task = validate(kind, values, str(path))
+    if task.name != Path(path).stem:
+        raise InputError(f"{path}: name: expected the file's name {Path(path).stem!r}, found {task.name!r}")
+    return task  # type: ignore[return-value]  # every value of KINDS is a kind of Task
+
+
+def task_files(folders: str | Path | Sequence[str | Path]) -> dict[str, Path]:
+    """{task: its file} of one folder or several. Raises InputError for an empty folder or a name met twice."""
+    files: dict[str, Path] = {}
+    for folder in [folders] if isinstance(folders, str | Path) else folders:
+        paths = sorted(Path(folder).glob("*.yaml"))
+        if not paths:
             raise InputError(f"{folder}: no task files (*.yaml) here")
-        for path in files:
-            task = validate(Task, read_yaml(path), str(path))
-            if task.name != path.stem:
-                raise InputError(f"{path}: name: expected the file's name {path.stem!r}, found {task.name!r}")
-            if task.name in tasks:
-                raise InputError(f"{path}: expected a name of its own, found another task {task.name!r}")
-            tasks[task.name] = task
-    if names is None:
-        return tasks
-    names = list(names)
-    unknown = [name for name in names if name not in tasks]
+        for path in paths:
+            if path.stem in files:
+                raise InputError(f"{path}: expected a name of its own, found another task {path.stem!r}")
+            files[path.stem] = path
+    return files
+
+
+def load_tasks(
+    folders: str | Path | Sequence[str | Path],
+    names: Iterable[str] | None = None,
+    exclude: Iterable[str] = (),
+) -> Tasks:
+    """The tasks of one folder or several, by name.
+
+    names: only these, in this order; None: all, in the order of the files.
+    exclude: without these.
+    Raises InputError for an empty folder, an unknown name, a name met twice, or a wrong file.
+    """
+    tasks = {name: read_task(path) for name, path in task_files(folders).items()}
+    kept = list(tasks) if names is None else list(names)
+    left_out = list(exclude)
+    unknown = [name for name in [*kept, *left_out] if name not in tasks]
     if unknown:
         raise InputError(f"tasks: unknown {unknown}; {folders} has {sorted(tasks)}")
-    return {name: tasks[name] for name in names}
+    return {name: tasks[name] for name in kept if name not in left_out}
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=1))

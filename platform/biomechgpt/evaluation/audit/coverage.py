@@ -22,7 +22,7 @@ from biomechgpt.core import artifact, storage
 from biomechgpt.core.settings import load, override
 from biomechgpt.evaluation.calibration_metrics import trust
 from biomechgpt.questions.dataset import QuestionsSettings, make_questions, read_tasks
-from biomechgpt.questions.tasks import Task
+from biomechgpt.questions.tasks import PredictionTask
 from biomechgpt.tokenizer import TokensSettings, make_tokens
 
 
@@ -43,8 +43,8 @@ def main() -> None:
     cohort = make_cohort(override(load(CohortSettings, options.cohort), over, "conformal"), options.root)
     views = 2 if bundle.read_json("bundle.json").get("mirrored") else 1
     tokens = make_tokens(cohort, bundle.input("tokenizer"), TokensSettings(views=views), options.root)
-    tasks = {n: t for n, t in read_tasks(bundle.uri).items() if t.annotated and not t.compare}
-    questions = make_questions(tokens, QuestionsSettings(names=list(tasks)), options.root)
+    tasks = {n: t for n, t in read_tasks(bundle.uri).items() if isinstance(t, PredictionTask)}
+    questions = make_questions(tokens.input("cohort"), QuestionsSettings(names=list(tasks)), options.root)
     asked = AnswerSettings(splits=["train", "validation", "test"])
     answers = read_answers(make_answers(bundle, questions, tokens, asked, options.root))
     result = {name: resplit(answers[answers["task"] == name], task, options) for name, task in tasks.items()}
@@ -53,7 +53,7 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def resplit(rows: pd.DataFrame, task: Task, options: argparse.Namespace) -> dict[str, Any]:
+def resplit(rows: pd.DataFrame, task: PredictionTask, options: argparse.Namespace) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     people = np.array(sorted(rows["participant"].unique()))
     if task.kind == "classification":
@@ -77,7 +77,7 @@ def resplit(rows: pd.DataFrame, task: Task, options: argparse.Namespace) -> dict
     return result | {"by_label": by_label, "set_size": mean("set_size")}
 
 
-def _measured(known: pd.DataFrame, new: pd.DataFrame, task: Task) -> dict[str, Any]:
+def _measured(known: pd.DataFrame, new: pd.DataFrame, task: PredictionTask) -> dict[str, Any]:
     who = known["participant"].tolist()
     if task.kind == "regression":
         fitted = fit_numbers(known["low"].tolist(), known["high"].tolist(), known["value_true"].tolist(), who)

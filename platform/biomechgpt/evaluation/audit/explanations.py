@@ -26,6 +26,7 @@ from biomechgpt.cohort import Cohort
 from biomechgpt.core import artifact, storage
 from biomechgpt.motion.skeleton import INDEX
 from biomechgpt.questions.dataset import read_questions
+from biomechgpt.questions.tasks import PredictionTask
 from biomechgpt.tokenizer import MotionTokenizer
 
 TIMES = 5
@@ -53,7 +54,7 @@ def moved(answerer, tokenizer, angles, mask, asked, rng):
     few, some = tenth_of(len(parts)), tenth_of(len(joints))
     found = []
     for told, (task, question) in zip(explained, asked, strict=True):
-        number = answerer.tasks[task].kind == "regression"
+        number = answerer.tasks[task].answer_kind == "regression"
         top_parts = most([w for *_, w in told.seconds], few, number)
         top_joints = most(list(told.joints.values()), some, number)
         cut = [top_parts, *(rng.choice(len(parts), few, replace=False) for _ in range(TIMES))]
@@ -79,7 +80,7 @@ def main():
     asked: dict[str, list[tuple[str, str]]] = {}
     for row in read_questions(bundle.input("questions")):
         task = answerer.tasks[row["task"]]
-        if row["split"] == "test" and task.annotated and not task.compare:
+        if row["split"] == "test" and isinstance(task, PredictionTask):
             asked.setdefault(row["trial"], []).append((row["task"], row["question"]))
     rng = np.random.default_rng(0)
     chosen = rng.permutation(sorted(asked))[: options.trials].tolist()
@@ -97,7 +98,7 @@ def main():
             explained, random = mine.mean(axis=0)
             ratio = explained / max(random, 1e-9)
             print(f"{name:18}{part:10}{explained:11.3f}{random:9.3f}{ratio:7.1f}{len(mine):9}")
-            labels = answerer.tasks[name].kind == "classification"
+            labels = answerer.tasks[name].answer_kind == "classification"
             # Numbers of all units together: in shares of what random parts move them.
             moves.setdefault(f"{part}_ratio_{'labels' if labels else 'numbers'}", []).append(
                 mine if labels else mine / max(random, 1e-9)

@@ -24,6 +24,7 @@ from biomechgpt.core import artifact, storage
 from biomechgpt.language import network
 from biomechgpt.motion.skeleton import HIGH_RAD, INDEX, LOW_RAD, N_JOINTS, NAMES
 from biomechgpt.prompts.encoding import as_it_is
+from biomechgpt.questions.tasks import PredictionTask
 from biomechgpt.tokenizer import MotionTokenizer, rmse_deg
 
 Movement = np.ndarray
@@ -122,8 +123,8 @@ def measured(
     given = tokenizer.decode([np.asarray(as_it_is(motion)[0]) for motion in motions])
     seen = tokenizer.seen
     rmse = [rmse_deg(a, b, seen) for a, b in zip(some, given, strict=True)]
-    task = next(name for name, task in answerer.tasks.items() if task.annotated and not task.compare)
-    question = answerer.tasks[task].phrasings[0]
+    task = next(name for name, task in answerer.tasks.items() if isinstance(task, PredictionTask))
+    question = answerer.tasks[task].templates[0]
     unfamiliar = []
     for at in range(0, len(motions), 8):
         answers = answerer.weigh([(motion, task, question) for motion in motions[at : at + 8]])

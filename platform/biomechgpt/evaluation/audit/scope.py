@@ -21,8 +21,8 @@ from biomechgpt.core import artifact, storage
 from biomechgpt.core.settings import read_yaml
 from biomechgpt.language import network
 from biomechgpt.questions.dataset import read_tasks
-from biomechgpt.questions.intent import Recognizer
-from biomechgpt.questions.tasks import REFUSED, askable
+from biomechgpt.questions.intent import IntentClassifier
+from biomechgpt.questions.tasks import REFUSED, RefusalTask, askable
 from biomechgpt.tokenizer import read_tokens
 
 QUESTIONS = Path(__file__).with_name("scope.yaml")
@@ -39,22 +39,22 @@ def main() -> None:
     uri = options.bundle or storage.read_json("results/demo/metrics.json")["model"]["uri"]
     bundle = artifact.load(uri, "model")
     tasks = read_tasks(bundle.uri)
-    (refusal,) = [task for task in tasks.values() if task.kind == "refusal"]
-    known = {text for task in tasks.values() for text in [*task.phrasings, *task.also]}
+    (refusal,) = [task for task in tasks.values() if isinstance(task, RefusalTask)]
+    known = {text for task in tasks.values() for text in [*task.templates, *task.paraphrases]}
     answerer = Answerer(bundle.uri)
     table = read_tokens(bundle.input("tokens")).to_pandas()
     held_out = table[table["split"] == "test"].sort_values("trial")
     movements = [
         tokens.tolist() for tokens in held_out["tokens"].iloc[:: max(len(held_out) // options.trials, 1)]
     ]
-    recognizer = Recognizer(tasks)
+    classifier = IntentClassifier(tasks)
     result: dict[str, float] = {}
     free = read_yaml(QUESTIONS)
     meant = {question: task for task, questions in free["freely"].items() for question in questions}
-    lists = {**free, "freely": list(meant), "held_out": refusal.held_out}
+    lists = {**free, "freely": list(meant), "held_out": refusal.test_templates}
     for name, questions in lists.items():
         new = [question for question in questions if question not in known]
-        recognised = [recognizer.task(question, askable(tasks, 1)) for question in new]
+        recognised = [classifier.task(question, askable(tasks, 1)) for question in new]
         refused: dict[str, int] = dict.fromkeys(new, 0)
         for movement in movements:
             for question, text in zip(new, answerer.generate([movement] * len(new), new), strict=True):
