@@ -114,7 +114,13 @@ def room(tmp_path_factory, codebook):
         Path(uri, "trials").mkdir(parents=True)
         rows = pa.Table.from_pylist(trials).drop_columns(["tokens", "rmse_deg"])
         pq.write_table(rows, f"{uri}/trials/0.parquet")
-        storage.write_json(f"{uri}/cohort.json", {"annotations": columns})
+        storage.write_json(
+            f"{uri}/cohort.json",
+            {
+                "annotations": columns, "frame_rate_hz": 30.0, "participants": {"train": 5, "test": 1},
+                "trials": len(trials), "hours": 0.1, "quarantined": [],
+            },
+        )  # fmt: skip
         return {}
 
     def write_tokens(uri):

@@ -4,7 +4,8 @@
 
 Forms: `as it is` (1.05 m/s: digits apart, fixed decimals, a unit), `coarse` (a decimal less). Read from the
 distribution over all numbers that a task can have: its median, its mean, its likeliest number; and `greedy`, the
-likeliest token after token, as in the paper. The last line is JSON: {form: {reading: {task: Pearson r}}}, of held-out participants.
+likeliest token after token, as in the paper. The last line is JSON: {form: {reading: {task: Pearson r}}}, of
+held-out participants.
 """
 
 import argparse

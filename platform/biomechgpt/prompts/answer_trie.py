@@ -95,7 +95,7 @@ class AnswerTrie:
         return only_child
 
     def children(self, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The children (M,) of these nodes (-1: the question), and the index (M,) in `nodes` of each one's parent."""
+        """The children (M,) of these nodes (-1: the question), and the index (M,) of each one's parent."""
         by_parent, begin = self._children_by_parent
         first = begin[nodes + 1]
         count = begin[nodes + 2] - first

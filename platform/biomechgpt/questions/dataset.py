@@ -60,10 +60,6 @@ class QuestionsSettings(Settings):
         """The tasks that these settings ask. Raises InputError for a wrong file or an unknown name."""
         return load_tasks(self.tasks, self.names, self.exclude)
 
-    def left_out(self) -> list[str]:
-        """Tasks of the folders that these settings do not ask."""
-        return [name for name in task_files(self.tasks) if name not in self.load()]
-
 
 def draw_template(task: BaseTask, trial: str, seed: int, split: str = "train") -> str:
     """The wording for a trial. It depends on the task, the trial, its split and the seed, not on other trials."""
@@ -165,18 +161,14 @@ def features() -> "datasets.Features":
     return datasets.Features({**text, "value": datasets.Value("float64")})
 
 
-def collected_tasks(
-    settings: QuestionsSettings, columns: Collection[str], cohort: str
-) -> tuple[Tasks, dict[str, list[str]]]:
-    """The tasks that a cohort is asked, and for each of the settings' tasks the columns that the cohort lacks.
+def missing_columns(
+    tasks: Tasks, files: Mapping[str, Path], columns: Collection[str]
+) -> dict[str, list[str]]:
+    """{task: the columns that it reads and the cohort lacks}, logged with the task's file.
 
-    columns: the cohort's annotation columns. cohort: its name, for messages.
-    A task whose true answer was not collected is left out. One that lacks another column is kept, and applies to no
-    trial. Each is logged with its file and its column.
-    Raises InputError if the cohort has none of the tasks' annotations.
+    columns: the cohort's annotation columns.
     """
-    tasks, files = settings.load(), task_files(settings.tasks)
-    missing: dict[str, list[str]] = {}
+    missing = {}
     for name, task in tasks.items():
         absent = [column for column in task.columns if column not in columns]
         if absent:
@@ -184,11 +176,7 @@ def collected_tasks(
             logger.warning(
                 "%s: no trial is asked, the cohort has no column %s", files[name], ", ".join(absent)
             )
-    kept = {name: t for name, t in tasks.items() if all(c in columns for c in t.annotation_columns)}
-    if not any(isinstance(task, AnnotatedTask) for task in kept.values()):
-        absent = sorted({c for t in tasks.values() for c in t.annotation_columns})
-        raise InputError(f"{cohort}: none of the tasks' annotations {absent} were collected here")
-    return kept, missing
+    return missing
 
 
 def make_questions(cohort: "Artifact", settings: QuestionsSettings, root: str) -> "Artifact":
@@ -199,15 +187,21 @@ def make_questions(cohort: "Artifact", settings: QuestionsSettings, root: str) -
     Raises InputError if no question applies to any trial.
     """
     # Imported here, so that the settings load without Ray.
-    from biomechgpt.cohort.build import read_table
+    from biomechgpt.cohort import Cohort
     from biomechgpt.cohort.parameters import make_facts, read_facts
     from biomechgpt.core import artifact
 
-    columns = cohort.read_json("cohort.json")["annotations"]
-    left_out = settings.left_out()
+    columns = list(Cohort(cohort).info.annotations)
+    tasks, files = settings.load(), task_files(settings.tasks)
+    left_out = [name for name in files if name not in tasks]
     if left_out:
         logger.info("questions: the settings leave out %s", ", ".join(left_out))
-    tasks, missing = collected_tasks(settings, columns, cohort.uri)
+    missing = missing_columns(tasks, files, columns)
+    # A task without its annotation is left out. One that lacks another column is kept, and applies to no trial.
+    annotations = sorted({column for task in tasks.values() for column in task.annotation_columns})
+    tasks = {name: t for name, t in tasks.items() if all(c in columns for c in t.annotation_columns)}
+    if not any(isinstance(task, AnnotatedTask) for task in tasks.values()):
+        raise InputError(f"{cohort.uri}: none of the tasks' annotations {annotations} were collected here")
 
     inputs = {"cohort": cohort}
     if any(isinstance(task, DescriptionTask | GenerationTask) for task in tasks.values()):
@@ -216,7 +210,8 @@ def make_questions(cohort: "Artifact", settings: QuestionsSettings, root: str) -
     def build(uri: str) -> dict[str, Any]:
         import datasets
 
-        rows = read_table(cohort, ["trial", "participant", "split", *columns]).sort_by("trial").to_pylist()
+        table = Cohort(cohort).table(["trial", "participant", "split", *columns])
+        rows = table.sort_by("trial").to_pylist()
         parameters = read_facts(inputs["facts"]) if "facts" in inputs else None
         questions = ask(rows, tasks, settings.seed, parameters)
         if not questions:
