@@ -48,7 +48,8 @@ lock: $(VENV)/.ready
 
 ## make page: builds serve/static from serve/page (Node 20); the built page is part of the repository
 page:
-	cd serve/page && npm ci && npm run build
+	$(BIN)/python -m serve.openapi
+	cd serve/page && npm ci && npm run types && npm run build
 
 clean:
 	rm -rf results

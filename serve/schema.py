@@ -39,7 +39,7 @@ def _describe_inherited(schema: dict[str, Any]) -> None:
 class ApiModel(BaseModel):
     """Base of requests and responses: the string under a field is its description."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    model_config = ConfigDict(use_attribute_docstrings=True, json_schema_serialization_defaults_required=True)
 
 
 def deprecated_alias(name: str, value_type: Any) -> Any:
@@ -82,7 +82,11 @@ class StatedParameter(ApiModel):
 @dataclass(
     frozen=True,
     kw_only=True,
-    config=ConfigDict(use_attribute_docstrings=True, json_schema_extra=_describe_inherited),
+    config=ConfigDict(
+        use_attribute_docstrings=True,
+        json_schema_serialization_defaults_required=True,
+        json_schema_extra=_describe_inherited,
+    ),
 )
 class Answer(AnswerRecord):
     """One answer: the fields of `biomechgpt.answering.answer.Answer`, and the question that was asked."""

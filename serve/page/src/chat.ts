@@ -1,10 +1,10 @@
 /** The conversation about the loaded recording. */
 
-import { type Answer, type Answers, type Api, busyText, type Explanation, type Fact, type ModelSummary, type Patience, type Task, type Turn, wordsOf } from "./api";
+import { type Answer, type Answers, type Api, busyText, type ChatMessage, type Explanation, type ModelInfo, type ModelSummary, type Patience, type StatedParameter, wordsOf } from "./api";
 import { announce, byId, make } from "./dom";
 import type { Loaded } from "./picker";
 
-const LONGEST_HISTORY = 20;
+const MAX_HISTORY = 20;
 const ACRONYMS = /\b(tug|fsst)\b/g;
 
 /** "fsst_time" -> "FSST time". */
@@ -17,14 +17,16 @@ export class Chat {
   private loaded: Loaded | null = null;
   private paused = false;
   private asking: AbortController | null = null;
-  private history: Turn[] = [];
-  /** Further recordings of the person in the loaded one. */
-  private more: File[] = [];
+  private history: ChatMessage[] = [];
+  /** Further recordings of the same person. */
+  private additional: File[] = [];
+  /** Rate at which sets and intervals contain the truth; from the server. */
+  private coverage = NaN;
   private readonly messages = byId("messages");
   private readonly field = byId<HTMLInputElement>("ask");
   private readonly suggestions = byId("suggestions");
 
-  /** `onModel` hears which model gave each answer, `onWhy` what one rests on. */
+  /** `onModel` is called with the model of each answer, `onWhy` with an explanation. */
   constructor(
     private readonly api: Api,
     private readonly onModel: (model: ModelSummary) => void,
@@ -49,14 +51,16 @@ export class Chat {
       field.value = "";
       if (files.length > 0 && this.ready()) void this.askPerson(files);
     });
-    // Phones do not know these file types and would grey all files out.
-    if (matchMedia("(pointer: coarse)").matches) field.removeAttribute("accept");
     this.enable();
   }
 
-  showTasks(tasks: Task[]): void {
+  /** Offers the tasks of the model, and takes its limits. */
+  introduce({ tasks, notice, coverage, max_question_chars }: ModelInfo): void {
+    this.coverage = coverage;
+    this.field.maxLength = max_question_chars;
+    this.showIntro(notice);
     this.suggestions.replaceChildren(
-      ...tasks.filter((task) => (task.movements ?? 1) === 1).map((task) => {
+      ...tasks.filter((task) => task.movements === 1).map((task) => {
         const button = make("button", "chip", taskTitle(task.name));
         button.type = "button";
         button.title = task.question;
@@ -70,7 +74,7 @@ export class Chat {
     this.enable();
   }
 
-  showIntro(notice: string): void {
+  private showIntro(notice: string): void {
     this.messages.querySelector(".intro")?.remove();
     const intro = make("div", "intro");
     intro.append(
@@ -80,12 +84,12 @@ export class Chat {
     this.messages.prepend(intro);
   }
 
-  /** Another recording: earlier turns stay on the page but are not part of the new conversation. */
+  /** Another recording. Earlier messages stay on the page but are not part of the new conversation. */
   use(loaded: Loaded): void {
     this.stop();
     this.loaded = loaded;
     this.history = [];
-    this.more = [];
+    this.additional = [];
     const last = this.messages.lastElementChild;
     if (last?.matches(".divider")) last.remove(); // nothing was asked about that one
     this.append(make("p", "divider", `About ${loaded.motion.recording.name}`));
@@ -109,7 +113,7 @@ export class Chat {
 
   private async askOne(question: string): Promise<void> {
     const { motion } = this.loaded!;
-    const turns: Turn[] = [...this.history.slice(-LONGEST_HISTORY), { role: "user", content: question }];
+    const turns: ChatMessage[] = [...this.history.slice(-MAX_HISTORY), { role: "user", content: question }];
     await this.ask(question, (patience) => this.api.chat(motion, turns, patience));
   }
 
@@ -118,21 +122,21 @@ export class Chat {
     await this.ask("Ask everything", (patience) => this.api.allAnswers(file, patience));
   }
 
-  /** What is the same in all recordings of a person; files that cannot be read are not kept. */
+  /** Asks about the person, from all recordings. Files that cannot be read are not kept. */
   private async askPerson(files: File[]): Promise<void> {
     const { file } = this.loaded!;
-    const more = [...this.more, ...files];
-    const question = `About this person, from ${more.length + 1} recordings: ${[file, ...more].map((one) => one.name).join(", ")}`;
+    const additional = [...this.additional, ...files];
+    const question = `About this person, from ${additional.length + 1} recordings: ${[file, ...additional].map(({ name }) => name).join(", ")}`;
     const send = async (patience: Patience) => {
-      const answers = await this.api.personAnswers(file, more, patience);
-      this.more = more;
+      const answers = await this.api.personAnswers(file, additional, patience);
+      this.additional = additional;
       return answers;
     };
     await this.ask(question, send, true);
   }
 
-  /** `ofPerson`: the answers are not about the loaded recording, so they are no part of its conversation. */
-  private async ask(question: string, send: (patience: Patience) => Promise<Answers>, ofPerson = false): Promise<void> {
+  /** `aboutPerson`: the answers are not about the loaded recording, so they are no part of its conversation. */
+  private async ask(question: string, send: (patience: Patience) => Promise<Answers>, aboutPerson = false): Promise<void> {
     const asking = (this.asking = new AbortController());
     const asked = make("div", "message user", question);
     this.append(asked);
@@ -145,12 +149,12 @@ export class Chat {
       pending.remove();
       this.onModel(model);
       for (const answer of answers) {
-        const node = bubble(answer, question, model.data);
-        if (!ofPerson && answer.task && !answer.refused && (answer.uncertain || answer.label !== null || answer.value !== null)) {
+        const node = bubble(answer, question, model.data, this.coverage);
+        if (!aboutPerson && answer.task && !answer.refused && (answer.uncertain || answer.label !== null || answer.value !== null)) {
           node.append(this.whyButton(answer.task, answer.question));
         }
         this.append(node);
-        if (!answer.text || ofPerson) continue;
+        if (!answer.text || aboutPerson) continue;
         this.history.push({ role: "user", content: answer.question || question });
         this.history.push({ role: "assistant", content: answer.text });
       }
@@ -169,7 +173,7 @@ export class Chat {
     }
   }
 
-  /** Asks what an answer about the recording of now rests on; about an earlier one it is not asked any more. */
+  /** A button that asks for the explanation of an answer. It works while the same recording is open. */
   private whyButton(task: string, question: string): HTMLElement {
     const about = this.loaded!;
     const button = make("button", "chip why", "Why?");
@@ -187,8 +191,8 @@ export class Chat {
     button.disabled = true;
     announce("Looking for what the answer rests on");
     try {
-      const told = await this.api.explanation(about.file, task, question);
-      if (this.loaded === about) this.onWhy(told);
+      const explanation = await this.api.explanation(about.file, task, question);
+      if (this.loaded === about) this.onWhy(explanation);
     } catch (reason) {
       this.fail(wordsOf(reason));
     } finally {
@@ -211,7 +215,7 @@ export class Chat {
     this.messages.scrollTop = Math.min(this.messages.scrollHeight, this.messages.scrollTop + above - 6);
   }
 
-  /** Before there is a recording, controls are off; while an answer is awaited they only stand by and keep focus. */
+  /** Without a recording, controls are off. While an answer is awaited, they keep the focus but do nothing. */
   private enable(): void {
     const off = this.loaded === null;
     const standBy = !off && !this.ready();
@@ -228,7 +232,7 @@ export class Chat {
   }
 }
 
-/** "Thinking", with the seconds once it takes long. */
+/** "Reading the movement", with the seconds after 5 s. */
 class Pending {
   readonly node = make("div", "pending");
   private readonly text = make("span", "", "Reading the movement");
@@ -261,50 +265,56 @@ class Pending {
   }
 }
 
-function bubble(answer: Answer, asked: string, data: string): HTMLElement {
+function bubble(answer: Answer, asked: string, data: string, coverage: number): HTMLElement {
   const node = make("div", "message answer");
   if (answer.question && answer.question !== asked) node.append(make("p", "asked", answer.question));
   node.append(make("p", "answer-text", answer.text || "(no words)"));
   if (answer.advice) node.append(make("p", "", answer.advice));
-  const sure = certainty(answer);
-  if (sure) node.append(make("p", "small", sure));
-  if (answer.facts?.length) node.append(factTable(answer.facts));
+  const certainty = certaintyText(answer, coverage);
+  if (certainty) node.append(make("p", "small", certainty));
+  if (answer.stated_parameters.length > 0) node.append(parameterTable(answer.stated_parameters));
   const task = answer.task ? taskTitle(answer.task) : "Free question";
   node.append(make("p", "small", `${task} · ${data} data`));
   return node;
 }
 
-/** What a description states beside what was measured; a fact that is off is marked. */
-function factTable(facts: Fact[]): HTMLElement {
+/** Stated parameters beside measured ones. A stated value that disagrees is marked. */
+function parameterTable(parameters: StatedParameter[]): HTMLElement {
   const table = make("table", "stated");
   const head = table.createTHead().insertRow();
-  for (const title of ["", "stated", "measured", "usual walk"]) head.append(make("th", "", title));
+  for (const title of ["", "stated", "measured", "normal range"]) head.append(make("th", "", title));
   const body = table.createTBody();
-  for (const { name, unit, stated, measured, agrees, usual, normal_range_source, normal_range_verified } of facts) {
+  for (const { name, unit, stated, measured, agrees, normal_range, normal_range_source, normal_range_verified } of parameters) {
     const row = body.insertRow();
     if (!agrees) row.className = "off";
-    const between = usual ? usual.map((edge) => Number(edge.toPrecision(3))).join("–") : "";
+    const between = normal_range ? normal_range.map((edge) => Number(edge.toPrecision(3))).join("–") : "";
     for (const cell of [`${name}${unit ? `, ${unit}` : ""}`, stated, measured ?? "–"]) row.append(make("td", "", String(cell)));
-    const unverified = usual !== null && normal_range_verified === false;
+    const unverified = normal_range !== null && normal_range_verified === false;
     const norm = make("td", "", unverified ? `${between}*` : between);
     norm.title = normal_range_source ?? "";
     row.append(norm);
   }
-  if (facts.some((fact) => fact.normal_range_verified === false)) {
+  if (parameters.some((parameter) => parameter.normal_range_verified === false)) {
     table.createCaption().textContent = "* unverified: quoted from memory of the printed table";
   }
   return table;
 }
 
-/** How sure it is, in words: the three likeliest labels and those that cannot be ruled out, or a number's interval. */
-function certainty(answer: Answer): string {
-  if (answer.low !== null && answer.high !== null) {
-    return `${answer.promised ? "9 in 10 lie" : "probably"} between ${answer.low} and ${answer.high} ${answer.unit ?? ""}`.trim();
+/** The certainty of an answer in words: the three most probable labels and the prediction set, or the interval. */
+export function certaintyText(answer: Answer, coverage: number): string {
+  const { low, high, unit, prediction_set, coverage_guaranteed } = answer;
+  if (low !== null && high !== null) {
+    const interval = `${low} to ${high} ${unit ?? ""}`.trim();
+    return coverage_guaranteed ? `${coverageText(coverage)}: ${interval}` : `probably ${interval} (coverage not guaranteed)`;
   }
   const likely = Object.entries(answer.probabilities)
     .slice(0, 3)
-    .map(([label, share]) => `${label} ${Math.round(100 * share)} %`)
+    .map(([label, probability]) => `${label} ${Math.round(100 * probability)} %`)
     .join(" · ");
-  const possible = answer.possible ?? [];
-  return answer.promised && possible.length > 1 ? `${likely} — not ruled out: ${possible.join(", ")}` : likely;
+  return coverage_guaranteed && prediction_set.length > 1 ? `${likely} — not ruled out: ${prediction_set.join(", ")}` : likely;
+}
+
+/** 0.9 -> "90 % interval". */
+export function coverageText(coverage: number): string {
+  return Number.isFinite(coverage) ? `${Math.round(100 * coverage)} % interval` : "calibrated interval";
 }

@@ -28,8 +28,7 @@ import { OrbitControls } from "three/examples/jsm/controls/OrbitControls.js";
 
 import { type Motion3D, type Side, sideOf } from "./motion";
 
-const COLOURS: Record<Side, number> = { right: 0xd55e00, left: 0x0072b2, middle: 0x66747d };
-/** What speaks for an answer, what against it, and the rest. */
+/** Colours of weights: supports the answer, speaks against it, no weight. */
 const FOR = 0xb3123f;
 const AGAINST = 0x1b4fc0;
 const UNMOVED = 0xb9c3c8;
@@ -129,7 +128,7 @@ export class FigureView {
     this.clear();
     this.motion = motion;
     const materials = Object.fromEntries(
-      Object.entries(COLOURS).map(([side, color]) => [side, new MeshStandardMaterial({ color, roughness: 0.62, fog: false })]),
+      Object.entries(motion.colors).map(([side, color]) => [side, new MeshStandardMaterial({ color, roughness: 0.62, fog: false })]),
     ) as Record<Side, MeshStandardMaterial>;
     const add = (mesh: Mesh) => {
       mesh.castShadow = true;
@@ -192,7 +191,7 @@ export class FigureView {
     this.aim(this.camera.position.clone().sub(this.controls.target));
   }
 
-  /** Colours the points of the figure that an answer rests on, the rest grey; null: its own colours again. */
+  /** Colours the points of the figure by their weight, the rest grey. null: side colours. */
   emphasize(points: Record<string, number> | null): void {
     const motion = this.motion;
     if (!motion) return;
@@ -200,7 +199,7 @@ export class FigureView {
     const most = Math.max(...motion.points.map((name) => Math.abs(weight(name))), 1e-9);
     const paint = (mesh: Mesh, side: Side, share: number | null) => {
       const old = mesh.material as MeshStandardMaterial;
-      const color = share === null ? new Color(COLOURS[side]) : new Color(UNMOVED).lerp(new Color(share < 0 ? AGAINST : FOR), Math.abs(share));
+      const color = share === null ? new Color(motion.colors[side]) : new Color(UNMOVED).lerp(new Color(share < 0 ? AGAINST : FOR), Math.abs(share));
       mesh.material = new MeshStandardMaterial({ color, roughness: 0.62, fog: false });
       old.dispose();
     };

@@ -2,7 +2,7 @@
 
 import "./style.css";
 
-import { Api, busyText, type Model, type ModelSummary, type Recording, wordsOf } from "./api";
+import { Api, busyText, type Figure, type ModelInfo, type ModelSummary, type RecordingInfo, wordsOf } from "./api";
 import { Chat } from "./chat";
 import { byId, make, onChoice, showText } from "./dom";
 import { FigureView, type ViewName } from "./figure";
@@ -21,7 +21,14 @@ const stageNote = byId("stage-note");
 const player = new Player((frame) => view?.pose(frame));
 const view = openView();
 const why = new Why((points) => view?.emphasize(points));
-const chat = new Chat(api, showBanner, (told) => why.show(told, player.seconds));
+const chat = new Chat(
+  api,
+  (model) => {
+    showBanner(model);
+    why.hide(); // it explained an earlier answer
+  },
+  (explanation) => why.show(explanation, player.seconds),
+);
 const picker = new Picker(
   api,
   (loading) => {
@@ -42,7 +49,7 @@ byId("retry").addEventListener("click", () => void start());
 keys.onChange(() => void start());
 void start();
 
-/** Asks the server what it is and what it offers. */
+/** Reads the model and the examples from the server. */
 async function start(): Promise<void> {
   byId("retry").hidden = true;
   const patience = { onBusy: (left: number) => showText(banner, `${busyText(left)} No clinical claim.`) };
@@ -54,19 +61,19 @@ async function start(): Promise<void> {
   byId("retry").hidden = model.status === "fulfilled" && examples.status === "fulfilled";
 }
 
-function introduce(model: Model): void {
+function introduce(model: ModelInfo): void {
   showBanner(model);
-  chat.showIntro(model.notice);
-  chat.showTasks(model.tasks);
+  picker.setSuffixes(model.suffixes);
+  chat.introduce(model);
 }
 
 function showBanner(model: ModelSummary): void {
-  const parts = [`Model trained on ${model.data} data`, `language base: ${model.base}`, `model ${model.fingerprint.slice(0, 8)}`];
+  const parts = [`Model trained on ${model.data} data`, `base model: ${model.base}`, `model ${model.fingerprint.slice(0, 8)}`];
   showText(banner, `${parts.join(" · ")} · no clinical claim, not a medical device`);
   banner.title = `Model fingerprint ${model.fingerprint}`;
 }
 
-/** The figure, or a line in its place where the browser cannot draw in 3D; the questions work without it. */
+/** The figure. A browser that cannot draw in 3D shows a note instead; the questions work without it. */
 function openView(): FigureView | null {
   try {
     return new FigureView(stage, (seconds) => player.tick(seconds), () => chooseView(null));
@@ -82,13 +89,14 @@ function showNote(text: string): void {
   stageNote.replaceChildren(make("p", "", text));
 }
 
-/** Marks a view as the chosen one, or none after the user has turned the figure. */
+/** Marks the chosen view; none after the user has turned the figure. */
 function chooseView(name: ViewName | null): void {
   for (const input of byId("views").querySelectorAll("input")) input.checked = input.value === name;
 }
 
 function showMotion({ motion: { recording, figure } }: Loaded): void {
-  showFacts(recording);
+  showRecording(recording);
+  showSideColors(figure);
   why.hide();
   if (view) {
     const motion = new Motion3D(figure);
@@ -109,17 +117,23 @@ function showMotion({ motion: { recording, figure } }: Loaded): void {
   stage.closest("section")?.scrollIntoView({ block: "nearest" });
 }
 
-function showFacts(recording: Recording): void {
-  const facts: [string, string][] = [
+/** Colours of the legend: those of the figure. */
+function showSideColors({ colors }: Figure): void {
+  const legend = byId("legend");
+  for (const [side, color] of Object.entries(colors)) legend.style.setProperty(`--${side}`, color);
+}
+
+function showRecording(recording: RecordingInfo): void {
+  const entries: [string, string][] = [
     ["Name", recording.name],
     ["Duration", `${recording.duration_s.toFixed(1)} s`],
     ["Frame rate", `${Number(recording.frame_rate_hz.toFixed(2))} Hz`],
-    ["Knee flexion in the file", `knee flexion ${recording.knee_flexion} in file`],
+    ["Knee flexion in the file", `knee flexion: ${recording.knee_flexion} angles in the file`],
   ];
-  const { used_s = recording.duration_s } = recording;
-  if (used_s < recording.duration_s - 0.05) facts.push(["Read by the model", `model reads the first ${used_s.toFixed(1)} s`]);
+  const { used_s } = recording;
+  if (used_s < recording.duration_s - 0.05) entries.push(["Read by the model", `model reads the first ${used_s.toFixed(1)} s`]);
   byId("facts").replaceChildren(
-    ...facts.map(([name, value]) => {
+    ...entries.map(([name, value]) => {
       const row = make("div");
       row.append(make("dt", "hidden", name), make("dd", "", value));
       return row;

@@ -16,6 +16,7 @@ const FLOOR_QUANTILE = 0.05;
 export class Motion3D {
   readonly points: string[];
   readonly bones: [number, number][];
+  readonly colors: Figure["colors"];
   readonly frames: number;
   readonly rate: number;
   /** x, y, z of each point of each frame; not a number where the server sent none. */
@@ -30,6 +31,7 @@ export class Motion3D {
   constructor(figure: Figure) {
     this.points = figure.points;
     this.bones = figure.bones;
+    this.colors = figure.colors;
     this.frames = figure.positions_m.length;
     this.rate = figure.frame_rate_hz;
     this.xyz = flatten(figure);

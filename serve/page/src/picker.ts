@@ -1,4 +1,4 @@
-/** Choosing a recording: the server's examples, a file field, and files dropped anywhere on the page. */
+/** The choice of a recording: an example of the server, a file field, or a file that is dropped on the page. */
 
 import { type Api, busyText, type Example, type Motion, wordsOf } from "./api";
 import { announce, byId, make, showText } from "./dom";
@@ -8,31 +8,46 @@ export interface Loaded {
   motion: Motion;
 }
 
+/** Value of `accept` for a file field; empty: every file. */
+export function acceptOf(suffixes: string[], isPhone: boolean): string {
+  return isPhone ? "" : suffixes.join(",");
+}
+
+/** Help text under the file field. */
+export function suffixesText(suffixes: string[]): string {
+  if (suffixes.length === 0) return "";
+  return `Usually ${suffixes.join(", ")}; the content decides, not the name`;
+}
+
 export class Picker {
   private readonly list = byId("examples");
   private readonly status = byId("load-status");
   private readonly error = byId("load-error");
   private readonly toggle = byId("picker-toggle");
-  private readonly suffixes: string[];
   private loading: AbortController | null = null;
 
-  /** `onLoading` tells that another recording was asked for, before `onLoaded` or a shown error. */
+  /** `onLoading(true)` is called when a recording is chosen, `onLoaded` when it was read. */
   constructor(
     private readonly api: Api,
     private readonly onLoading: (loading: boolean) => void,
     private readonly onLoaded: (loaded: Loaded) => void,
   ) {
     const field = byId<HTMLInputElement>("file");
-    this.suffixes = field.accept.split(",");
     field.addEventListener("change", () => {
       const file = field.files?.[0];
-      field.value = ""; // the same file can be chosen again after it was mended
+      field.value = ""; // so that the same file can be chosen again after it was corrected
       if (file) void this.load(file.name, async () => file);
     });
-    // Phones do not know these file types and would grey all files out.
-    if (matchMedia("(pointer: coarse)").matches) field.removeAttribute("accept");
     this.toggle.addEventListener("click", () => this.setOpen(this.toggle.getAttribute("aria-expanded") !== "true"));
     this.acceptDrops();
+  }
+
+  /** File names that the file dialogs offer first. The server decides by content, so no file is refused here. */
+  setSuffixes(suffixes: string[]): void {
+    // Phones do not know these suffixes and would disable every file.
+    const accept = acceptOf(suffixes, matchMedia("(pointer: coarse)").matches);
+    for (const id of ["file", "more"]) byId<HTMLInputElement>(id).accept = accept;
+    showText(byId("file-help"), suffixesText(suffixes));
   }
 
   showExamples(examples: Example[]): void {
@@ -60,11 +75,6 @@ export class Picker {
   private async load(name: string, open: (patience: { signal: AbortSignal }) => Promise<File>): Promise<void> {
     this.loading?.abort();
     showText(this.error, "");
-    if (!this.suffixes.some((suffix) => name.toLowerCase().endsWith(suffix))) {
-      this.loading = null;
-      this.finish(`${name}: not a recording this page can read. Choose a file of ${this.suffixes.join(", ")}.`);
-      return;
-    }
     const loading = (this.loading = new AbortController());
     const patience = {
       signal: loading.signal,

@@ -1,26 +1,26 @@
-/** What an answer rests on: joints on the figure, seconds on a strip under it, the strongest in words. */
+/** The explanation of an answer: joints on the figure, seconds on a strip under it, the strongest in words. */
 
 import type { Explanation } from "./api";
 import { announce, byId, make } from "./dom";
 
-const MOST_NAMED = 3;
+const MAX_NAMED = 3;
 
 export class Why {
   private readonly box = byId("why");
   private readonly strip = byId("why-strip");
-  /** Of the figure's own colours, which it has not while something is explained. */
+  /** Legend of the side colours. It is hidden while the figure shows weights instead. */
   private readonly legend = byId("legend");
 
-  /** `paint` colours the figure's points, or gives them their own colours back. */
+  /** `paint` colours the figure's points by weight; null restores the side colours. */
   constructor(private readonly paint: (points: Record<string, number> | null) => void) {
     byId("why-close").addEventListener("click", () => this.hide());
   }
 
-  /** seconds: how long the recording is; the strip is as long. */
-  show(told: Explanation, seconds: number): void {
-    const most = Math.max(...told.seconds.map(([, , weight]) => Math.abs(weight)), 1e-9);
+  /** seconds: duration of the recording, which is the length of the strip. */
+  show(explanation: Explanation, seconds: number): void {
+    const most = Math.max(...explanation.seconds.map(([, , weight]) => Math.abs(weight)), 1e-9);
     this.strip.replaceChildren(
-      ...told.seconds.map(([begin, end, weight]) => {
+      ...explanation.seconds.map(([begin, end, weight]) => {
         const part = make("i", weight < 0 ? "against" : "for");
         part.style.left = `${(100 * begin) / seconds}%`;
         part.style.width = `${(100 * Math.min(end - begin, seconds - begin)) / seconds}%`;
@@ -29,11 +29,11 @@ export class Why {
         return part;
       }),
     );
-    const text = `“${told.answer.text}” rests most on ${strongest(told)}.`;
+    const text = explanationText(explanation);
     byId("why-text").textContent = text;
     this.box.hidden = false;
     this.legend.hidden = true;
-    this.paint(told.points);
+    this.paint(explanation.points);
     announce(text);
   }
 
@@ -44,17 +44,36 @@ export class Why {
   }
 }
 
-function strongest({ joints, seconds }: Explanation): string {
-  const names = Object.entries(joints)
+/** In words: the joints and seconds that support an answer, and those that speak against it. */
+export function explanationText({ answer, joints, seconds }: Explanation): string {
+  const weights = Object.entries(joints);
+  const supporting = strongest(weights.filter(([, weight]) => weight > 0));
+  const opposing = strongest(weights.filter(([, weight]) => weight < 0));
+  const best = seconds.filter(([, , weight]) => weight > 0).sort(([, , a], [, , b]) => b - a)[0];
+  const reasons = [...supporting];
+  if (best) reasons.push(`${best[0].toFixed(1)} to ${best[1].toFixed(1)} s`);
+  const sentences = [
+    reasons.length > 0 ? `“${answer.text}” rests most on ${listed(reasons)}.` : `No part of the recording alone supports “${answer.text}”.`,
+  ];
+  if (opposing.length > 0) sentences.push(`Against it: ${listed(opposing)}.`);
+  return sentences.join(" ");
+}
+
+/** Names of the joints with the largest weights, positive or negative. */
+function strongest(weights: [string, number][]): string[] {
+  return weights
     .sort(([, a], [, b]) => Math.abs(b) - Math.abs(a))
-    .slice(0, MOST_NAMED)
+    .slice(0, MAX_NAMED)
     .map(([name]) => jointWords(name));
-  const [begin, end] = [...seconds].sort(([, , a], [, , b]) => Math.abs(b) - Math.abs(a))[0] ?? [0, 0];
-  return `${names.join(", ")}, and on ${begin.toFixed(1)} to ${end.toFixed(1)} s`;
+}
+
+function listed(words: string[]): string {
+  if (words.length < 2) return words.join("");
+  return `${words.slice(0, -1).join(", ")} and ${words.at(-1)}`;
 }
 
 /** "knee_angle_r" -> "right knee angle". */
-function jointWords(name: string): string {
+export function jointWords(name: string): string {
   const side = name.endsWith("_r") ? "right " : name.endsWith("_l") ? "left " : "";
   return side + name.replace(/_[rl]$/, "").replaceAll("_", " ");
 }

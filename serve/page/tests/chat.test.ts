@@ -1,0 +1,30 @@
+import { describe, expect, test } from "vitest";
+
+import type { Answer } from "../src/api";
+import { certaintyText, taskTitle } from "../src/chat";
+
+function answer(values: Partial<Answer>): Answer {
+  return { low: null, high: null, unit: null, probabilities: {}, prediction_set: [], coverage_guaranteed: false, ...values } as Answer;
+}
+
+test("titles of tasks", () => {
+  expect(taskTitle("fsst_time")).toBe("FSST time");
+});
+
+describe("certaintyText", () => {
+  test("an interval names the coverage of the server", () => {
+    const speed = answer({ low: 1, high: 1.4, unit: "m/s", coverage_guaranteed: true });
+    expect(certaintyText(speed, 0.9)).toBe("90 % interval: 1 to 1.4 m/s");
+    expect(certaintyText(speed, 0.8)).toContain("80 %");
+  });
+
+  test("an interval without a guarantee says so", () => {
+    expect(certaintyText(answer({ low: 1, high: 2 }), 0.9)).toBe("probably 1 to 2 (coverage not guaranteed)");
+  });
+
+  test("the prediction set is shown if its coverage is guaranteed", () => {
+    const values = { probabilities: { yes: 0.57, no: 0.43 }, prediction_set: ["yes", "no"] };
+    expect(certaintyText(answer(values), 0.9)).toBe("yes 57 % · no 43 %");
+    expect(certaintyText(answer({ ...values, coverage_guaranteed: true }), 0.9)).toContain("not ruled out: yes, no");
+  });
+});
