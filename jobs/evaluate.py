@@ -4,7 +4,8 @@ from pydantic import Field
 
 from biomechgpt.core import artifact
 from biomechgpt.core.job import run_job
-from biomechgpt.evaluation import EvaluationSettings, make_evaluation
+from biomechgpt.evaluation.evaluate import make_evaluation
+from biomechgpt.evaluation.settings import EvaluationSettings
 
 
 class Job(EvaluationSettings):

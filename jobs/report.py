@@ -5,7 +5,8 @@ from pydantic import Field
 from biomechgpt.core import storage
 from biomechgpt.core.job import run_job
 from biomechgpt.core.settings import Settings
-from biomechgpt.evaluation import answers_table, summary, write_report
+from biomechgpt.evaluation import answers_table
+from biomechgpt.evaluation.report import summary, write_report
 
 
 class Job(Settings):

@@ -5,7 +5,7 @@ from pydantic import Field
 from biomechgpt.core import artifact
 from biomechgpt.core.job import run_job
 from biomechgpt.core.settings import Settings
-from biomechgpt.evaluation import write_codebook
+from biomechgpt.evaluation.codebook import write_codebook
 
 
 class Job(Settings):

@@ -33,7 +33,8 @@ from transformers import DynamicCache, Gemma3ForCausalLM, Gemma3TextConfig
 
 from biomechgpt.answering.answerer import Answerer
 from biomechgpt.answering.scoring import SHARES, Asked, quantile, score
-from biomechgpt.core import artifact, storage
+from biomechgpt.core import artifact
+from biomechgpt.experiment.results import demo_model
 from biomechgpt.language import network
 from biomechgpt.prompts.answer_trie import AnswerTrie
 from biomechgpt.questions.dataset import read_questions, read_tasks
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     network.quiet()
-    uri = options.bundle or storage.read_json("results/demo/metrics.json")["model"]["uri"]
+    uri = options.bundle or demo_model()
     bundle = artifact.load(uri, "model")
     answerer = Answerer(bundle.uri)
     answerer.bundle["phrasings"] = 1  # generating asks in one

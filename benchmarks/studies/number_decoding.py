@@ -19,10 +19,11 @@ import yaml
 
 from biomechgpt.answering.answerer import Answerer
 from biomechgpt.answering.scoring import Asked, quantile, score
-from biomechgpt.core import artifact, storage
+from biomechgpt.core import artifact
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import load, override
 from biomechgpt.experiment.pipeline import LanguageSettings
+from biomechgpt.experiment.results import demo_model
 from biomechgpt.language import network
 from biomechgpt.language.finetune import make_model
 from biomechgpt.questions.dataset import QuestionsSettings, make_questions, read_questions
@@ -96,7 +97,7 @@ def _given(options: argparse.Namespace, name: str) -> Artifact:
     uri = getattr(options, name)
     if uri:
         return artifact.load(uri, name)
-    return artifact.load(storage.read_json("results/demo/metrics.json")["model"]["uri"]).input(name)
+    return artifact.load(demo_model()).input(name)
 
 
 def main() -> None:

@@ -11,11 +11,14 @@ import argparse
 import json
 import math
 
+import numpy as np
+
 from biomechgpt.answering.answerer import with_parsed
 from biomechgpt.cohort import CohortSettings, make_cohort
 from biomechgpt.core import cluster, settings
-from biomechgpt.evaluation import baselines
-from biomechgpt.evaluation.metrics import main_figure, score
+from biomechgpt.evaluation.baselines import BASELINES, BaselineInputs
+from biomechgpt.evaluation.baselines.run import run_baselines
+from biomechgpt.evaluation.metrics import main_score, score
 from biomechgpt.questions.dataset import QuestionsSettings, make_questions, read_questions, read_tasks
 from biomechgpt.tokenizer import TokenizerSettings, TokensSettings, make_tokenizer, make_tokens, read_tokens
 
@@ -46,13 +49,15 @@ def main() -> None:
     asked = with_parsed(rows.assign(answer_text=""), tasks)
     codes = tokens.read_json("tokens.json")["codes"]
     trials = read_tokens(tokens).to_pandas()
-    table, searched = baselines.run(trials, asked, tasks, codes, draws=options.search, seed=0)
+    inputs = BaselineInputs(cohort, trials, np.empty((len(trials), 0)), codes, seed=0)
+    xgboost = {"xgboost": BASELINES["xgboost"]}
+    table, details = run_baselines(inputs, asked, tasks, draws=options.search, seed=0, baselines=xgboost)
     found, validated = {}, {}
     for name, task in tasks.items():
         mine = table[(table["task"] == name) & (table["source"] == "xgboost")]
         scores = score(mine, task, draws=0, seed=0)
-        measure, found[name] = main_figure(scores)
-        validated[name] = searched[name].get("cross_validated", math.nan)
+        measure, found[name] = main_score(scores)
+        validated[name] = details[name]["xgboost"].get("cross_validated", math.nan)
         paper = f"{PAPER[name]:.2f} in the paper" if name in PAPER else ""
         print(
             f"{name:18s} {measure} {found[name]:.3f} over {scores['participants']} participants, "

@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,9 @@ from sklearn.metrics import f1_score
 
 from biomechgpt.cohort import Cohort, CohortSettings, make_cohort
 from biomechgpt.core.settings import load, override
-from biomechgpt.evaluation.baselines import ROCKET_SEES, Trees, histograms, linear
-from biomechgpt.evaluation.minirocket import MiniRocket
+from biomechgpt.evaluation.baselines import BASELINES, Problem
+from biomechgpt.evaluation.baselines.minirocket import MiniRocket, fitting_trials
+from biomechgpt.evaluation.baselines.xgboost import histograms
 from biomechgpt.motion.skeleton import N_JOINTS
 from biomechgpt.questions.tasks import Tasks, load_tasks
 from biomechgpt.tokenizer import (
@@ -39,36 +39,33 @@ from biomechgpt.tokenizer import (
 TASKS = ["activity", "impaired", "diagnosis", "assistive_device"]
 
 
-def f1(table: pa.Table, tokens: list[list[int]], codes: int, tasks: Tasks) -> dict[str, float]:
-    """XGBoost's weighted F1 on the test participants, by task, from the motion tokens of the table's trials."""
-    X = histograms(tokens, codes)
-    return scores(table, X, tasks, lambda X, y, people, X_test: Trees().fit(X, y).predict(X_test))
+def xgboost_f1(table: pa.Table, tokens: list[list[int]], codes: int, tasks: Tasks) -> dict[str, float]:
+    """Weighted F1 of XGBoost on the test participants, by task, from the motion tokens of the table's trials."""
+    return scores("xgboost", table, histograms(tokens, codes), tasks)
 
 
-def rocket_f1(table: pa.Table, movements: list[np.ndarray], tasks: Tasks) -> dict[str, float]:
-    """MiniRocket's, of these movements (T, 34) of the table's trials."""
-    training = np.flatnonzero(np.array(table["split"].to_pylist()) == "train")
-    fitted = MiniRocket([movements[i] for i in training[:: -(-len(training) // ROCKET_SEES)]])
-    X = np.stack([fitted.features(movement) for movement in movements])
-    return scores(
-        table, X, tasks, lambda X, y, people, X_test: linear("rocket", X, y, people, X_test, "classification")
-    )
+def minirocket_f1(table: pa.Table, movements: list[np.ndarray], tasks: Tasks) -> dict[str, float]:
+    """The same of MiniRocket, from movements (T, 34) of the table's trials."""
+    training = [i for i, split in enumerate(table["split"].to_pylist()) if split == "train"]
+    extractor = MiniRocket([movements[i] for i in fitting_trials(training)])
+    X = np.stack([extractor.features(movement) for movement in movements])
+    return scores("minirocket", table, X, tasks)
 
 
-def scores(
-    table: pa.Table, X: np.ndarray, tasks: Tasks, predict: Callable[..., np.ndarray]
-) -> dict[str, float]:
-    """Weighted F1 on the test participants of what `predict` makes of features (trials, n), by task."""
-    rows, found = table.to_pylist(), {}
+def scores(baseline: str, table: pa.Table, X: np.ndarray, tasks: Tasks) -> dict[str, float]:
+    """Weighted F1 of a baseline on the test participants, by task, from features (trials, n)."""
+    rows, f1_of = table.to_pylist(), {}
     for name, task in tasks.items():
         train, test = (
             [i for i, row in enumerate(rows) if row["split"] == split and task.applies(row)]
             for split in ("train", "test")
         )
         truth = np.array([task.truth(row) if task.applies(row) else "" for row in rows])
-        predicted = predict(X[train], truth[train], [rows[i]["participant"] for i in train], X[test])
-        found[name] = round(f1_score(truth[test], predicted, average="weighted", zero_division=0), 3)
-    return found
+        participants = [rows[i]["participant"] for i in train]
+        problem = Problem("classification", X[train], truth[train], participants, X[test])
+        predicted = BASELINES[baseline].fit_predict(problem).values
+        f1_of[name] = round(f1_score(truth[test], predicted, average="weighted", zero_division=0), 3)
+    return f1_of
 
 
 def row(figures: dict[str, Any], f1_of: dict[str, float]) -> dict[str, Any]:
@@ -126,17 +123,17 @@ def main() -> None:
         table = read_tokens(tokens)
         codes, table = table["tokens"].to_pylist(), table.drop_columns(["tokens"])
         rows[path.stem] = row(
-            tokenizer.figures, f1(table, codes, tokens.read_json("tokens.json")["codes"], tasks)
+            tokenizer.figures, xgboost_f1(table, codes, tokens.read_json("tokens.json")["codes"], tasks)
         )
         if options.given_back:
             back = MotionTokenizer.load(tokenizer.uri).decode([np.asarray(one) for one in codes])
-            rows[path.stem] |= {f"given back, {n}": f for n, f in rocket_f1(table, back, tasks).items()}
+            rows[path.stem] |= {f"given back, {n}": f for n, f in minirocket_f1(table, back, tasks).items()}
     if options.given_back:
         table = Cohort(cohort).table().sort_by("trial")
         angles = [
             row.values.to_numpy().reshape(-1, N_JOINTS).astype(np.float32) for row in table["angles_rad"]
         ]
-        own = rocket_f1(table.drop_columns(["angles_rad"]), angles, tasks)
+        own = minirocket_f1(table.drop_columns(["angles_rad"]), angles, tasks)
         rows["the joint angles"] = {f"given back, {n}": f for n, f in own.items()}
     text = "\n\n".join(
         [

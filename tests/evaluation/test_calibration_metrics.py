@@ -7,7 +7,13 @@ import pandas as pd
 import pytest
 
 from biomechgpt.answering.calibration import soften
-from biomechgpt.evaluation.calibration_metrics import SHARES, ece, reliability, risk, trust
+from biomechgpt.evaluation.calibration_metrics import (
+    ANSWERED_SHARES,
+    calibration_scores,
+    ece,
+    reliability,
+    risk_curve,
+)
 from biomechgpt.questions.tasks import ClassificationTask, RegressionTask
 
 QUESTIONS = [f"Question {i}?" for i in range(8)]
@@ -38,8 +44,8 @@ def test_a_calibrated_model_has_no_error_and_one_that_is_too_sure_has_its_gap():
 
 def test_the_surest_answers_carry_the_least_risk():
     right = np.array([1, 1, 1, 1, 1, 1, 1, 0, 1, 0], dtype=float)
-    found = risk(np.linspace(1, 0.1, 10), right)
-    assert len(found) == len(SHARES)
+    found = risk_curve(np.linspace(1, 0.1, 10), right)
+    assert len(found) == len(ANSWERED_SHARES)
     assert found[0] == 0
     assert found[-1] == pytest.approx(0.2)
     assert found[7] == pytest.approx(1 / 8)
@@ -48,7 +54,9 @@ def test_the_surest_answers_carry_the_least_risk():
 def test_what_was_before_the_temperature_is_found_again():
     raw = np.array([0.8, 0.2])
     soft = dict(zip("ab", soften(raw, 2.0).tolist(), strict=True))
-    found = trust(labelled([("p", "a", soft, ["a"]), ("q", "b", soft, ["a", "b"])], temperature=2.0), AID)
+    found = calibration_scores(
+        labelled([("p", "a", soft, ["a"]), ("q", "b", soft, ["a", "b"])], temperature=2.0), AID
+    )
     assert found["bins_before"][0]["confidence"] == pytest.approx(0.8)
     assert found["nll_before"] == pytest.approx(-np.log([0.8, 0.2]).mean())
     assert found["brier_before"] == pytest.approx((2 * 0.2**2 + 2 * 0.8**2) / 2)
@@ -60,15 +68,15 @@ def test_what_was_before_the_temperature_is_found_again():
 def test_coverage_counts_participants_alike():
     sure = {"a": 0.9, "b": 0.1}
     rows = [("p", "a", sure, ["a"])] * 9 + [("q", "b", sure, ["a"])]
-    found = trust(labelled(rows), AID, draws=200)
+    found = calibration_scores(labelled(rows), AID, draws=200)
     assert found["coverage"] == 0.5
     assert found["coverage_by_label"] == {"a": 1.0, "b": 0.0}
     assert found["coverage_ci"] == [0.0, 1.0]
-    assert trust(labelled(rows[:9]), AID)["coverage_ci"] is None
+    assert calibration_scores(labelled(rows[:9]), AID)["coverage_ci"] is None
 
 
 def test_a_label_that_the_model_does_not_know_is_never_right():
-    found = trust(labelled([("p", "c", {"a": 1.0, "b": 0.0}, ["a"])]), AID)
+    found = calibration_scores(labelled([("p", "c", {"a": 1.0, "b": 0.0}, ["a"])]), AID)
     assert (found["coverage"], found["ece"], found["brier"]) == (0, 1, 2)
 
 
@@ -77,11 +85,11 @@ def test_an_interval_covers_its_ends():
         {"participant": [*"ppq"], "value_true": [1.0, 1.2, 2.0], "low": [0.9, 1.2, 1.0], "high": [1.0, 1.3, 1.9],
          "promised": [True, True, False]}
     )  # fmt: skip
-    found = trust(rows, SPEED)
-    assert (found["coverage"], found["promised"], found["participants"]) == (0.5, False, 2)
+    found = calibration_scores(rows, SPEED)
+    assert (found["coverage"], found["coverage_guaranteed"], found["participants"]) == (0.5, False, 2)
     assert found["width"] == pytest.approx(np.mean([0.1, 0.1, 0.9]))
 
 
 def test_generated_answers_say_nothing_of_confidence():
-    assert trust(pd.DataFrame({"participant": ["p"], "label_true": ["a"]}), AID) == {}
-    assert trust(pd.DataFrame(), AID) == {}
+    assert calibration_scores(pd.DataFrame({"participant": ["p"], "label_true": ["a"]}), AID) == {}
+    assert calibration_scores(pd.DataFrame(), AID) == {}

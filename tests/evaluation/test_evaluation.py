@@ -3,6 +3,7 @@ and never from the person they are asked about, and a report has a place for a f
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,18 +15,22 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from biomechgpt.answering.answerer import with_parsed
-from biomechgpt.evaluation import answers_table, baselines, summary, write_report
+from biomechgpt.evaluation import answers_table
+from biomechgpt.evaluation.baselines import BASELINES, Problem, xgboost
+from biomechgpt.evaluation.baselines.cross_validation import FOLDS
+from biomechgpt.evaluation.baselines.run import as_answers
 from biomechgpt.evaluation.metrics import (
     OTHER,
     UNPARSED,
     classification,
     confusion,
     description,
-    main_figure,
+    main_score,
     regression,
     resample,
     score,
 )
+from biomechgpt.evaluation.report import summary, write_report
 from biomechgpt.motion.skeleton import NAMES
 from biomechgpt.questions.tasks import ClassificationTask, RefusalTask, RegressionTask
 
@@ -190,16 +195,16 @@ def test_confusion_counts_every_trial_once_in_the_row_of_its_label(rows):
 @FEW
 @given(st.lists(st.lists(st.integers(0, 19), min_size=1, max_size=60), min_size=1, max_size=8))
 def test_a_histogram_is_of_one_trial_and_sums_to_one(tokens):
-    X = baselines.histograms(tokens, 20)
+    X = xgboost.histograms(tokens, 20)
     assert X.shape == (len(tokens), 20)
     assert X.sum(axis=1) == pytest.approx(1, abs=1e-5)
     for row, trial in zip(X, tokens, strict=True):
         assert set(np.flatnonzero(row)) == set(trial)
-        np.testing.assert_array_equal(baselines.histograms([trial[::-1] * 2], 20)[0], row)
+        np.testing.assert_array_equal(xgboost.histograms([trial[::-1] * 2], 20)[0], row)
 
 
 def test_a_trial_without_tokens_has_an_empty_histogram():
-    assert baselines.histograms([[], [3]], 4).tolist() == [[0, 0, 0, 0], [0, 0, 0, 1]]
+    assert xgboost.histograms([[], [3]], 4).tolist() == [[0, 0, 0, 0], [0, 0, 0, 1]]
 
 
 def people_and_tokens(people=12, trials=5, seed=0):
@@ -218,7 +223,7 @@ def test_a_search_never_learns_from_the_person_it_is_tried_on(kind, monkeypatch)
     X, labels, values, groups = people_and_tokens()
     folds = []
 
-    class Spy(baselines.Trees):
+    class Spy(xgboost.XGBoostEstimator):
         def fit(self, X, y):
             folds.append((set(X[:, 0]), set()))
             return super().fit(X, y)
@@ -227,14 +232,14 @@ def test_a_search_never_learns_from_the_person_it_is_tried_on(kind, monkeypatch)
             folds[-1][1].update(X[:, 0])
             return super().predict(X)
 
-    monkeypatch.setattr(baselines, "Trees", Spy)
+    monkeypatch.setattr(xgboost, "XGBoostEstimator", Spy)
     y = labels if kind == "classification" else values
-    found = baselines.search(X, y, groups, kind, draws=2, seed=0)
+    found = xgboost.search(Problem(kind, X, y, groups, X, draws=2))
     assert found["searched"]
     assert found["note"] is None
-    assert set(found["parameters"]) == set(baselines.SPACE)
+    assert set(found["parameters"]) == set(xgboost.SEARCH_SPACE)
     json.dumps(found)
-    assert len(folds) == 2 * baselines.FOLDS
+    assert len(folds) == 2 * FOLDS
     assert all(learnt and tried and not learnt & tried for learnt, tried in folds)
     assert set.union(*(tried for _, tried in folds)) == set(range(12))
 
@@ -249,34 +254,62 @@ def test_a_search_never_learns_from_the_person_it_is_tried_on(kind, monkeypatch)
 )
 def test_with_too_little_to_search_on_the_defaults_answer_and_a_note_says_so(change, note):
     X, y, _, groups = people_and_tokens()
-    given = {"y": y, "groups": groups, "draws": 2} | change
-    found = baselines.search(X, kind="classification", seed=0, **given)
-    assert found == {"parameters": {}, "searched": False, "note": found["note"]}
-    assert note in found["note"]
-    made, _ = baselines.predict(X, X_test=X[:7], kind="classification", seed=0, **given)
-    assert {len(values) for values in made.values()} == {7}
-    assert set(made["xgboost"]) | set(made["chance"]) <= set(given["y"])
+    values = {"y": y, "groups": groups, "draws": 2} | change
+    problem = Problem("classification", X, values["y"], values["groups"], X[:7], draws=values["draws"])
+    details = xgboost.search(problem)
+    assert details == {"parameters": {}, "searched": False, "note": details["note"]}
+    assert note in details["note"]
+    predicted = {name: baseline_of(name, problem) for name in ("xgboost", "chance", "majority")}
+    assert {len(values) for values in predicted.values()} == {7}
+    assert set(predicted["xgboost"]) | set(predicted["chance"]) <= set(values["y"])
+
+
+def baseline_of(name, problem):
+    """Predictions of a baseline, after the one that it uses."""
+    baseline = BASELINES[name]
+    used = BASELINES[baseline.uses].fit_predict(problem).details if baseline.uses else {}
+    return baseline.fit_predict(replace(problem, used=used)).values
+
+
+@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_a_fold_with_one_trial_leaves_no_nan_and_no_arbitrary_parameters(name, kind):
+    """r2 of one trial is NaN: a study of four people with a walk each."""
+    rng = np.random.default_rng(0)
+    X, groups = rng.random((4, 5)), [*"pqrs"]
+    y = np.array([1.0, 1.2, 0.9, 1.1]) if kind == "regression" else np.array([*"abab"])
+    problem = Problem(kind, X, y, groups, X, draws=2)
+    details = BASELINES["xgboost"].fit_predict(problem).details
+    json.dumps(details, allow_nan=False)
+    if kind == "regression":
+        assert details == {"parameters": {}, "searched": False, "note": details["note"]}
+        assert "too few trials in a fold" in details["note"]
+    assert len(baseline_of(name, problem)) == 4
 
 
 def test_a_label_that_only_one_participant_has_survives_the_folds():
     X, y, _, groups = people_and_tokens()
     y = np.where(np.array(groups) == "p3", "rare", y)
-    made, found = baselines.predict(X, y, groups, X, "classification", draws=2, seed=0)
-    assert found["searched"]
-    assert "rare" in made["xgboost"]
+    prediction = BASELINES["xgboost"].fit_predict(Problem("classification", X, y, groups, X, draws=2))
+    assert prediction.details["searched"]
+    assert "rare" in prediction.values
 
 
 def test_xgboost_finds_what_tokens_tell_and_chance_does_not():
     X, labels, values, groups = people_and_tokens(30)
     X_test, labels_test, values_test, people = people_and_tokens(20, seed=1)
-    made, _ = baselines.predict(X, labels, groups, X_test, "classification", draws=2, seed=0)
+    problem = Problem("classification", X, labels, groups, X_test, draws=2)
     trees, chance = (
-        classification(labels_test, made[s], people)["f1_weighted"] for s in ("xgboost", "chance")
+        classification(labels_test, baseline_of(name, problem), people)["f1_weighted"]
+        for name in ("xgboost", "chance")
     )
     assert trees > 0.95
     assert 0.25 < chance < 0.75
-    made, _ = baselines.predict(X, values, groups, X_test, "regression", draws=2, seed=0)
-    trees, chance = (regression(values_test, made[s], people)["pearson_r"] for s in ("xgboost", "chance"))
+    problem = Problem("regression", X, values, groups, X_test, draws=2)
+    trees, chance = (
+        regression(values_test, baseline_of(name, problem), people)["pearson_r"]
+        for name in ("xgboost", "chance")
+    )
     assert trees > 0.8
     assert abs(chance) < 0.4
 
@@ -308,7 +341,7 @@ def test_what_the_model_said_is_scored_as_it_was_understood():
 def test_a_baseline_answers_the_very_questions_in_the_tasks_own_words(task):
     truths = ["none", "cane", "cane"] if task is AID else [1.0, 1.5, 2.0]
     asked = answers(task, truths, ["?", "?", "?"], [*"pqr"])[::-1]
-    rows = baselines.as_answers(asked, task, np.array(truths[::-1]), "xgboost")
+    rows = as_answers(asked, task, np.array(truths[::-1]), "xgboost")
     same = ["trial", "participant", "task", "question", "answer_true", "label_true", "value_true"]
     pd.testing.assert_frame_equal(rows[same], asked[same])
     assert rows["answer_text"].tolist() == rows["answer_true"].tolist()
@@ -324,8 +357,8 @@ def report_of(folder, rows, tokenizer=None, base="Gemma", stand_in=False) -> tup
         "data": "recorded", "stand_in": stand_in, "model": {"uri": "m", "fingerprint": "f" * 16, "base": base},
         "tokenizer": {"rmse_deg_tracked": 5.78, "perplexity": 300.0} | (tokenizer or {}),
         "tasks": [task.model_dump(mode="json") for task in TASKS.values()],
-        "searched": {"aid": {"note": None}}, "seconds": {"cohort": 1.0}, "settings": {}, "made_from": {},
-        "made": "today", "draws": 50, "seed": 0,
+        "baselines": {"aid": {"xgboost": {"note": None}}}, "seconds": {"cohort": 1.0}, "settings": {},
+        "made_from": {}, "made": "today", "draws": 50, "seed": 0,
     }  # fmt: skip
     answers_table.write(f"{folder}/answers.parquet", rows, about)
     metrics = write_report(f"{folder}/answers.parquet", f"{folder}/out")
@@ -347,7 +380,7 @@ def test_a_report_stands_without_the_figures_that_there_are_not(tmp_path):
 
 def test_a_report_shows_the_figures_and_escapes_what_was_said(tmp_path):
     said = answers(AID, ["none", "cane"] * 4, ["<script>alert(1)</script>", "no device"] * 4, [*"pqrspqrs"])
-    others = baselines.as_answers(said, AID, np.array(["none", "none"] * 4), "chance")
+    others = as_answers(said, AID, np.array(["none", "none"] * 4), "chance")
     page, metrics = report_of(
         tmp_path,
         pd.concat([said, others]),
@@ -435,11 +468,11 @@ def test_a_description_is_scored_fact_by_fact_against_what_was_measured():
     assert scores["agreement"] == pytest.approx(2 / 4)
     assert scores["complete"] == pytest.approx(3 / 10)
     assert (scores["n"], scores["participants"], scores["unparsed"]) == (4, 3, 1)
-    assert scores["by_fact"]["cadence"]["mae"] == pytest.approx(12)
-    assert scores["by_fact"]["speed"]["agreement"] == 0
+    assert scores["by_parameter"]["cadence"]["mae"] == pytest.approx(12)
+    assert scores["by_parameter"]["speed"]["agreement"] == 0
     low, high = scores["agreement_ci"]
     assert 0 <= low <= scores["agreement"] <= high <= 1
-    assert main_figure(scores) == ("agreement", scores["agreement"])
+    assert main_score(scores) == ("agreement", scores["agreement"])
     nothing = description(true, ["?"] * 4, [*"ppqr"])
     assert (nothing["agreement"], nothing["complete"]) == (None, 0)
 
@@ -454,5 +487,5 @@ def test_the_share_of_questions_that_are_refused_is_a_refusal_tasks_figure():
         }
     )
     scores = score(rows, task)
-    assert main_figure(scores) == ("refused", 0.5)
+    assert main_score(scores) == ("refused", 0.5)
     assert scores["n"] == 4

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
 
 from biomechgpt.core.settings import InputError
-from biomechgpt.evaluation import answers_table, baselines
-from biomechgpt.evaluation.calibration_metrics import phrasings, trust
-from biomechgpt.evaluation.metrics import classification, drawn, score
-from biomechgpt.evaluation.minirocket import BIASES, DILATIONS, KERNELS, MiniRocket
-from biomechgpt.evaluation.statistics import compare, holm, measure, subgroups
+from biomechgpt.evaluation import answers_table
+from biomechgpt.evaluation.baselines import BASELINES, Problem
+from biomechgpt.evaluation.baselines.minirocket import BIASES, DILATIONS, KERNELS, MiniRocket
+from biomechgpt.evaluation.calibration_metrics import calibration_scores, template_agreement
+from biomechgpt.evaluation.metrics import classification, draw_main_metric, score
+from biomechgpt.evaluation.statistics import compare, compute_metrics, holm, subgroups
 from biomechgpt.questions.tasks import ClassificationTask, RegressionTask
 
 QUESTIONS = [f"Question {i}?" for i in range(8)]
@@ -59,7 +60,7 @@ ABOUT = {
     "data": "synthetic", "stand_in": True, "model": {"uri": "m", "fingerprint": "f" * 16, "base": "small"},
     "tokenizer": {"rmse_deg_tracked": 5.0, "rmse_deg_all": 5.0, "perplexity": 9.0},
     "tasks": [AID.model_dump(mode="json"), SPEED.model_dump(mode="json")],
-    "searched": {}, "seconds": {}, "settings": {}, "made_from": {}, "made": "today", "draws": 300, "seed": 0,
+    "baselines": {}, "seconds": {}, "settings": {}, "made_from": {}, "made": "today", "draws": 300, "seed": 0,
 }  # fmt: skip
 
 
@@ -104,7 +105,7 @@ def test_answers_to_other_questions_are_not_compared():
 @pytest.mark.parametrize("make", [labels, numbers], ids=["labels", "numbers"])
 def test_draws_of_a_figure_are_those_of_its_interval(make):
     task, rows = (AID, labels(0.8)) if make is labels else (SPEED, numbers(0.4))
-    values = drawn(rows, task, draws=400, seed=3)
+    values = draw_main_metric(rows, task, draws=400, seed=3)
     scores = score(rows, task, draws=400, seed=3)
     name = "f1_weighted" if make is labels else "pearson_r"
     assert np.percentile(values, [2.5, 97.5]) == pytest.approx(scores[f"{name}_ci"])
@@ -114,9 +115,9 @@ def test_a_participant_without_a_number_changes_nobody_elses_draw():
     rows = numbers(0.4)
     silent = rows["participant"] == "p3"
     with_silence = rows.assign(value_predicted=rows["value_predicted"].where(~silent))
-    assert len(drawn(with_silence, SPEED, draws=50, seed=0)) == 50
-    assert np.isfinite(drawn(with_silence, SPEED, draws=50, seed=0)).all()
-    assert np.isnan(drawn(rows.assign(value_predicted=np.nan), SPEED, draws=50, seed=0)).all()
+    assert len(draw_main_metric(with_silence, SPEED, draws=50, seed=0)) == 50
+    assert np.isfinite(draw_main_metric(with_silence, SPEED, draws=50, seed=0)).all()
+    assert np.isnan(draw_main_metric(rows.assign(value_predicted=np.nan), SPEED, draws=50, seed=0)).all()
 
 
 @given(st.lists(st.floats(0.001, 1), min_size=1, max_size=12))
@@ -152,11 +153,13 @@ def test_agreement_over_phrasings_counts_pairs():
     rows = labels(1, people=2, trials=1).assign(
         by_phrasing=[["a cane", "a cane", "no device"], ["a cane", "a cane", "a cane"]]
     )
-    assert phrasings(rows, AID) == {"phrasings": {"n": 3, "agreement": pytest.approx(4 / 6)}}
+    assert template_agreement(rows, AID) == {"templates": {"n": 3, "agreement": pytest.approx(4 / 6)}}
     said = rows.assign(by_phrasing=[["1.00 m/s", "1.20 m/s"], ["0.50 m/s", "0.50 m/s"]])
-    assert phrasings(said, SPEED) == {"phrasings": {"n": 2, "apart": pytest.approx(0.1)}}
-    assert phrasings(rows.assign(by_phrasing=[["a cane"], ["a cane"]]), AID) == {}
-    assert phrasings(labels(1), AID) == {}
+    assert template_agreement(said, SPEED) == {
+        "templates": {"n": 2, "mean_abs_difference": pytest.approx(0.1)}
+    }
+    assert template_agreement(rows.assign(by_phrasing=[["a cane"], ["a cane"]]), AID) == {}
+    assert template_agreement(labels(1), AID) == {}
 
 
 def test_a_participants_trials_together_are_what_their_mean_says():
@@ -169,20 +172,24 @@ def test_a_participants_trials_together_are_what_their_mean_says():
         probability=[[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.7, 0.3], [0.6, 0.4], [0.9, 0.1]],
         possible=[["cane"]] * 6,
     )  # fmt: skip
-    together = trust(rows, AID, draws=0)["by_participant"]
+    together = calibration_scores(rows, AID, draws=0)["by_participant"]
     # p0: cane .9 .8 .4; p1: cane .3 .4 .9, which is more than none's .7 .6 .1.
     assert together == {"accuracy": 0.5, "participants": 2}
     mixed = rows.assign(label_true=["cane", "none"] * 3)
-    assert "by_participant" not in trust(mixed, AID, draws=0)
+    assert "by_participant" not in calibration_scores(mixed, AID, draws=0)
 
 
 def test_all_is_measured_and_comparisons_adjust_for_one_another():
-    rows = pd.concat([labels(0.95), labels(0.6, 1, source="xgboost"), labels(0.9, 2, source="gait"),
-                      numbers(0.1), numbers(0.5, 1, source="rocket"), labels(0.5, 3, source="chance")])  # fmt: skip
-    metrics = measure(rows, ABOUT)
+    rows = pd.concat(
+        [
+            *(labels(0.95), labels(0.6, 1, source="xgboost"), labels(0.9, 2, source="gait")),
+            *(numbers(0.1), numbers(0.5, 1, source="minirocket"), labels(0.5, 3, source="chance")),
+        ]
+    )
+    metrics = compute_metrics(rows, ABOUT)
     assert list(metrics["tasks"]["aid"]) == ["model", "xgboost", "gait", "chance"]
     made = {(c["task"], c["against"]): c for c in metrics["comparisons"]}
-    assert set(made) == {("aid", "xgboost"), ("aid", "gait"), ("speed", "rocket")}
+    assert set(made) == {("aid", "xgboost"), ("aid", "gait"), ("speed", "minirocket")}
     p = [c["p"] for c in metrics["comparisons"]]
     assert [c["p_holm"] for c in metrics["comparisons"]] == holm(p)
     assert {g["task"] for g in metrics["subgroups"]} == {"aid", "speed"}
@@ -202,12 +209,12 @@ def test_one_command_makes_page_and_figures_again_without_a_cluster(tmp_path):
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
-    assert json.loads((tmp_path / "out/metrics.json").read_text()) == measure(rows, ABOUT)
+    assert json.loads((tmp_path / "out/metrics.json").read_text()) == compute_metrics(rows, ABOUT)
     page = (tmp_path / "out/report.html").read_text()
     for part in (
-        "The model less each baseline",
+        "Differences between model and baselines",
         "XGBoost, tokens",
-        "Groups of participants",
+        "Subgroups of participants",
         "TRIPOD",
     ):
         assert part in page
@@ -243,6 +250,10 @@ def test_minirocket_is_its_paper_on_one_channel():
     assert len(KERNELS) == 84
 
 
+def predictions(baseline, *problem):
+    return BASELINES[baseline].fit_predict(Problem(*problem)).values
+
+
 def test_minirocket_tells_rhythm_where_a_mean_does_not():
     rng = np.random.default_rng(1)
 
@@ -256,10 +267,10 @@ def test_minirocket_tells_rhythm_where_a_mean_does_not():
     rocket = MiniRocket(series[:20])
     X = np.stack([rocket.features(one) for one in series])
     groups = [f"p{i // 4}" for i in range(60)]
-    said = baselines.linear("rocket", X[:60], pace[:60], groups, X[60:], "regression")
+    said = predictions("minirocket", "regression", X[:60], pace[:60], groups, X[60:])
     assert np.corrcoef(said, pace[60:])[0, 1] > 0.95
     labels_ = np.where(pace > 1.2, "quick", "slow")
-    told = baselines.linear("rocket", X[:60], labels_[:60], groups, X[60:], "classification")
+    told = predictions("minirocket", "classification", X[:60], labels_[:60], groups, X[60:])
     assert (told == labels_[60:]).mean() > 0.85
 
 
@@ -270,7 +281,7 @@ def test_a_linear_model_knows_what_is_missing_and_what_is_alike():
     X[::7, 1] = np.nan
     X[:, 2] = np.nan
     groups = [f"p{i // 5}" for i in range(60)]
-    assert (baselines.linear("gait", X, y, groups, X, "classification") == y).mean() > 0.9
-    few = baselines.linear("gait", X[:6], y[:6], groups[:6], X, "classification")
+    assert (predictions("gait", "classification", X, y, groups, X) == y).mean() > 0.9
+    few = predictions("gait", "classification", X[:6], y[:6], groups[:6], X)
     assert set(few) <= {"yes", "no"}
-    assert set(baselines.linear("gait", X, np.array(["one"] * 60), groups, X, "classification")) == {"one"}
+    assert set(predictions("gait", "classification", X, np.array(["one"] * 60), groups, X)) == {"one"}

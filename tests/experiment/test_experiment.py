@@ -11,9 +11,8 @@ import pytest
 from biomechgpt.core import artifact, settings, storage
 from biomechgpt.core.settings import InputError
 from biomechgpt.evaluation.statistics import SOURCES
-from biomechgpt.experiment import compare as compare_room
 from biomechgpt.experiment import tracking
-from biomechgpt.experiment.compare import CompareSettings, run_compare, tables
+from biomechgpt.experiment.compare import CompareSettings, run_compare, tables, variant_settings
 from biomechgpt.experiment.promote import PromoteSettings, run_promote, winner
 from biomechgpt.experiment.sweep import Range, SweepSettings, run_sweep
 from biomechgpt.experiment.tracking import TrackingSettings
@@ -107,7 +106,7 @@ def test_tables_of_variants_and_the_champion_by_validation(tiny, mlflow):
     arguments = ["--root", str(tiny.root), "--tracking.uri", mlflow.uri]
     comparison = run_compare(settings.load(CompareSettings, CONFIGS / "table2_tiny.yaml", arguments))
     text = storage.read_bytes(comparison.path("tables.md")).decode()
-    assert "Data: synthetic. Language base: local stand-in" in text
+    assert "Data: synthetic. Language model base: local stand-in" in text
     rows = {line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")}
     assert {"all tasks", "activity+impaired", "all tasks, on its training set"} < rows
     assert set(SOURCES.values()) - {"Model"} < rows
@@ -141,7 +140,7 @@ def test_tables_of_variants_and_the_champion_by_validation(tiny, mlflow):
 @pytest.mark.parametrize("name", ["table2.yaml", "table2_tiny.yaml", "learning_curve.yaml", "ablation.yaml"])
 def test_every_variant_of_a_comparison_is_a_run_that_could_be_made(name):
     comparison = settings.load(CompareSettings, CONFIGS / name)
-    planned = [compare_room._settings(comparison, variant, 3) for variant in comparison.variants]
+    planned = [variant_settings(comparison, variant, 3) for variant in comparison.variants]
     assert len({one.model_dump_json() for one in planned}) == len(planned)
     assert {one.language.finetune.training.seed for one in planned} == {3}
 
@@ -168,6 +167,34 @@ def test_an_unknown_champion_is_named(mlflow):
 
 def test_tables_say_when_a_figure_is_undefined():
     rows = {"ours": {"paper": None, "tasks": {"cadence": [0.5, None], "tug_time": [0.5]}}}
-    text = tables(rows, data="recorded", base="b", seeds=2)
+    metrics = dict.fromkeys(("cadence", "tug_time"), "pearson_r")
+    text = tables(rows, metrics, data="recorded", base="b", seeds=2)
     assert "| ours | undefined |  | 0.50 |  |" in text
     assert "weighted" not in text
+
+
+def test_a_new_task_has_its_column_after_the_papers():
+    """Every task that a comparison answered is in its tables, with the main metric of its kind."""
+    rows = {
+        "ours": {
+            "paper": "1B, all tasks",
+            "tasks": {
+                "freezing": [0.9, 0.8, 0.85],
+                "which_impaired": [0.7],
+                "speed_change": [0.4],
+                "activity": [0.9],
+                "cadence": [0.8],
+                "out_of_scope": [1.0],
+            },
+        }
+    }
+    kinds = {"freezing": "f1_weighted", "which_impaired": "f1_weighted", "speed_change": "pearson_r"}
+    kinds |= {"cadence": "pearson_r", "activity": "f1_weighted", "out_of_scope": "refused"}
+    lines = tables(rows, kinds, data="recorded", base="b", seeds=3).splitlines()
+    heads = [line for line in lines if line.startswith("| model")]
+    assert heads == [
+        "| model | activity | paper | freezing | paper | which impaired | paper |",
+        "| model | cadence | paper | speed change | paper |",
+        "| model | out of scope | paper |",
+    ]
+    assert "| ours | 0.90 | 0.94 (0.01) | 0.85 (0.05) |  | 0.70 |  |" in lines

@@ -19,8 +19,8 @@ from biomechgpt.cohort import Cohort
 from biomechgpt.core import storage
 from biomechgpt.core.settings import load, validate
 from biomechgpt.core.training import fit
-from biomechgpt.evaluation.metrics import MAIN
-from biomechgpt.evaluation.statistics import RIVALS, SOURCES
+from biomechgpt.evaluation.metrics import METRICS
+from biomechgpt.evaluation.statistics import COMPETITORS, SOURCES
 from biomechgpt.experiment.pipeline import PipelineSettings, run_pipeline
 from biomechgpt.language.finetune import FinetuneSettings, _QLoRA
 from biomechgpt.motion.trial import from_row
@@ -46,13 +46,13 @@ def test_report_and_metrics_have_their_shape(tiny):
     for name, by in metrics["tasks"].items():
         assert set(by) == (set(SOURCES) if name in PAPERS else {"model"})
         for scores in by.values():
-            assert sum(figure in scores for figure in MAIN) == 1
+            assert sum(name in scores for name, metric in METRICS.items() if metric.is_main) == 1
             assert scores["n"] >= scores["participants"] > 0
-        trusted = by["model"].get("trust")
+        trusted = by["model"].get("calibration")
         assert (trusted is None) == (name in ("description", "out_of_scope"))
         assert trusted is None or 0 <= trusted["coverage"] <= 1
     assert {"cohort", "tokenizer", "tokens", "model", "answers"} <= set(metrics["seconds"])
-    assert {one["against"] for one in metrics["comparisons"]} == set(RIVALS)
+    assert {one["against"] for one in metrics["comparisons"]} == set(COMPETITORS)
     assert {one["by"] for one in metrics["subgroups"]} >= {"age", "sex"}
     assert {"answers.parquet", "metrics.json", "report.html"} <= set(tiny.evaluation.manifest["files"])
     assert metrics == tiny.evaluation.read_json("metrics.json")

@@ -1,7 +1,8 @@
-"""How far a model's confidence can be trusted: calibration, coverage of sets and intervals, risk against coverage.
+"""How far a model's confidence can be trusted: calibration, coverage of prediction sets and intervals, selective
+prediction.
 
-From an answers table alone. A participant counts once in what was promised a participant (coverage); calibration is
-over trials. Pure functions of tables.
+From an answers table alone. Coverage is guaranteed per participant, so each participant counts once in it.
+Calibration is over trials. Pure functions of tables.
 """
 
 from itertools import combinations
@@ -15,153 +16,178 @@ from biomechgpt.evaluation.metrics import resample
 from biomechgpt.questions.tasks import Task
 
 BINS = 10
-RISKS = (0.05, 0.1, 0.2)
-SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""Bins of confidence, of equal width, in the reliability diagram and in the expected calibration error."""
+RISK_LIMITS = (0.05, 0.1, 0.2)
+"""Error rates that selective prediction is measured at."""
+ANSWERED_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""Shares of the answers, most confident first, that the risk curve is measured at."""
 
 
-def trust(rows: pd.DataFrame, task: Task, *, draws: int = 500, seed: int = 0) -> dict[str, Any]:
-    """Of one task's weighed answers (`answer.with_parsed`); {} where there are none.
+def calibration_scores(rows: pd.DataFrame, task: Task, *, draws: int = 500, seed: int = 0) -> dict[str, Any]:
+    """Calibration of the model's answers to one task; {} if they have no probabilities.
 
-    Labels: ece, brier, nll, each with its `_before` (temperature 1); bins: [{confidence, accuracy, n}] of the
-    reliability diagram, and bins_before; set_size: labels in a set; risk: error among the most confident `SHARES`
-    of the answers; abstaining: [{wanted, answered, wrong}] of giving only answers whose calibrated risk is at most
-    `RISKS`; by_participant: {accuracy, participants} of the mean probability over all trials of a
-    participant, where all have the same label. Both kinds: coverage with its interval and promised, whether enough
-    participants were behind it; phrasings: {n, agreement} or {n, apart}, see `phrasings`. Numbers: width of the
-    interval, in the unit.
+    Labels:
+    temperature: of the temperature scaling.
+    ece, brier, nll, bins: expected calibration error, Brier score, negative log-likelihood, reliability diagram.
+        The same with `_before`: at temperature 1.
+    set_size: mean number of labels in a prediction set.
+    risk: error rate among the most confident `ANSWERED_SHARES` of the answers.
+    selective_prediction: [{limit, answered, wrong}], if an answer is given only with a calibrated risk of at most
+        each of `RISK_LIMITS`.
+    by_participant: {accuracy, participants} of the mean probability over all trials of a participant, if these all
+        have the same label.
+    coverage_by_label: coverage among the trials of each label.
+
+    Numbers:
+    width: mean width of the interval, in the unit.
+
+    Both:
+    coverage, coverage_ci: how often the set or the interval holds the truth.
+    coverage_guaranteed: whether there were enough validation participants for the guarantee.
+    templates: see `template_agreement`.
     """
     if not len(rows):
         return {}
     if task.answer_kind == "classification" and "possible" in rows:
-        return _labels(rows, draws, seed) | phrasings(rows, task)
+        return _label_calibration(rows, draws, seed) | template_agreement(rows, task)
     if task.answer_kind == "regression" and "low" in rows:
         inside = (rows["value_true"] >= rows["low"] - 1e-9) & (rows["value_true"] <= rows["high"] + 1e-9)
-        width = float((rows["high"] - rows["low"]).mean())
-        return _covered(inside.to_numpy(float), rows, draws, seed) | {"width": width} | phrasings(rows, task)
+        scores = _coverage(inside.to_numpy(float), rows, draws, seed)
+        scores["width"] = float((rows["high"] - rows["low"]).mean())
+        return scores | template_agreement(rows, task)
     return {}
 
 
-def phrasings(rows: pd.DataFrame, task: Task) -> dict[str, Any]:
-    """How far answers depend on how a question is put: {"phrasings": {n, agreement}}, the share of pairs of
-    phrasings with the same label, or {n, apart}, their mean absolute difference in the unit. {} where one was
-    asked."""
-    several = [list(said) for said in rows.get("by_phrasing", ()) if said is not None and len(said) > 1]
-    if not several:
+def template_agreement(rows: pd.DataFrame, task: Task) -> dict[str, Any]:
+    """How far answers depend on the wording of a question; {} if each was asked in one wording.
+
+    {"templates": {n, agreement}} for labels: the share of pairs of wordings with the same label.
+    {"templates": {n, mean_abs_difference}} for numbers, in the unit.
+    """
+    answers = [list(texts) for texts in rows.get("by_phrasing", ()) if texts is not None and len(texts) > 1]
+    if not answers:
         return {}
-    pairs = [(task.parse(a), task.parse(b)) for said in several for a, b in combinations(said, 2)]
+    pairs = [(task.parse(a), task.parse(b)) for texts in answers for a, b in combinations(texts, 2)]
     if task.answer_kind == "classification":
-        alike = {"agreement": float(np.mean([a == b for a, b in pairs]))}
+        result = {"agreement": float(np.mean([a == b for a, b in pairs]))}
     else:
-        alike = {"apart": float(np.mean([abs(float(a or 0) - float(b or 0)) for a, b in pairs]))}
-    return {"phrasings": {"n": max(map(len, several)), **alike}}
+        result = {
+            "mean_abs_difference": float(np.mean([abs(float(a or 0) - float(b or 0)) for a, b in pairs]))
+        }
+    return {"templates": {"n": max(map(len, answers)), **result}}
 
 
-def _abstaining(rows: pd.DataFrame, right: np.ndarray) -> dict[str, Any]:
-    if "risk" not in rows or rows["risk"].isna().all():
-        return {}
-    expected = rows["risk"].to_numpy(float)
-    found = []
-    for wanted in RISKS:
-        given = expected <= wanted
-        wrong = float(1 - right[given].mean()) if given.any() else None
-        found.append({"wanted": wanted, "answered": float(given.mean()), "wrong": wrong})
-    return {"abstaining": found}
-
-
-def _by_participant(rows: pd.DataFrame, said: list[np.ndarray]) -> dict[str, Any]:
-    truth = one_label(rows)
-    if truth is None:
-        return {}
-    pairs = zip(rows["choices"], said, strict=True)
-    likely = pd.DataFrame([dict(zip(labels, p, strict=True)) for labels, p in pairs]).fillna(0.0)
-    people = rows["participant"].to_numpy()
-    answers = likely.groupby(people).mean().idxmax(axis=1)
-    right = float((answers == truth).mean())
-    return {"by_participant": {"accuracy": right, "participants": len(truth)}}
-
-
-def _labels(rows: pd.DataFrame, draws: int, seed: int) -> dict[str, Any]:
+def _label_calibration(rows: pd.DataFrame, draws: int, seed: int) -> dict[str, Any]:
     truth = rows["label_true"].tolist()
-    after = [np.asarray(p, dtype=float) for p in rows["probability"]]
-    before = [soften(p, 1 / t) for p, t in zip(after, rows["temperature"], strict=True)]
-    place = [list(c).index(t) if t in list(c) else None for c, t in zip(rows["choices"], truth, strict=True)]
-    right = np.array([i == 0 for i in place], dtype=float)  # choices come likeliest first
-    found: dict[str, Any] = {"temperature": float(rows["temperature"].iloc[0])}
-    for name, said in (("", after), ("_before", before)):
-        confidence = np.array([p[0] for p in said])
-        found |= {
-            f"ece{name}": ece(confidence, right),
-            f"brier{name}": float(np.mean([_brier(p, i) for p, i in zip(said, place, strict=True)])),
-            f"nll{name}": float(np.mean([_nll(p, i) for p, i in zip(said, place, strict=True)])),
-            f"bins{name}": reliability(confidence, right),
+    labels = [list(choices) for choices in rows["choices"]]
+    calibrated = [np.asarray(p, dtype=float) for p in rows["probability"]]
+    # Scaling back by the inverse temperature gives the probabilities before calibration.
+    uncalibrated = [soften(p, 1 / t) for p, t in zip(calibrated, rows["temperature"], strict=True)]
+    rank = [of.index(t) if t in of else None for of, t in zip(labels, truth, strict=True)]
+    correct = np.array([i == 0 for i in rank], dtype=float)  # labels come most probable first
+    scores: dict[str, Any] = {"temperature": float(rows["temperature"].iloc[0])}
+    for suffix, probabilities in (("", calibrated), ("_before", uncalibrated)):
+        confidence = np.array([p[0] for p in probabilities])
+        pairs = list(zip(probabilities, rank, strict=True))
+        scores |= {
+            f"ece{suffix}": ece(confidence, correct),
+            f"brier{suffix}": float(np.mean([_brier(p, i) for p, i in pairs])),
+            f"nll{suffix}": float(np.mean([_nll(p, i) for p, i in pairs])),
+            f"bins{suffix}": reliability(confidence, correct),
         }
     inside = np.array([t in list(s) for s, t in zip(rows["possible"], truth, strict=True)], dtype=float)
     by_label = {}
     for label in sorted(set(truth)):
-        mine = rows["label_true"].to_numpy() == label
-        by_label[label] = _covered(inside[mine], rows[mine], 0, seed)["coverage"]
-    return found | {
-        **_covered(inside, rows, draws, seed),
+        of_label = rows["label_true"].to_numpy() == label
+        by_label[label] = _coverage(inside[of_label], rows[of_label], 0, seed)["coverage"]
+    return scores | {
+        **_coverage(inside, rows, draws, seed),
         "coverage_by_label": by_label,
         "set_size": float(rows["possible"].str.len().mean()),
-        **_by_participant(rows, after),
-        **_abstaining(rows, right),
-        "risk": risk(np.array([p[0] for p in after]), right),
+        **_by_participant(rows, calibrated),
+        **selective_prediction(rows, correct),
+        "risk": risk_curve(np.array([p[0] for p in calibrated]), correct),
     }
 
 
-def ece(confidence: np.ndarray, right: np.ndarray) -> float:
-    """Expected calibration error: mean gap between confidence and accuracy over BINS equal bins, by their size."""
-    return float(
-        sum(b["n"] * abs(b["confidence"] - b["accuracy"]) for b in reliability(confidence, right))
-        / len(right)
-    )
+def selective_prediction(rows: pd.DataFrame, correct: np.ndarray) -> dict[str, Any]:
+    """Share answered and error rate at each of `RISK_LIMITS`; {} if no answer has a calibrated risk."""
+    if "risk" not in rows or rows["risk"].isna().all():
+        return {}
+    risk = rows["risk"].to_numpy(float)
+    results = []
+    for limit in RISK_LIMITS:
+        answered = risk <= limit
+        wrong = float(1 - correct[answered].mean()) if answered.any() else None
+        results.append({"limit": limit, "answered": float(answered.mean()), "wrong": wrong})
+    return {"selective_prediction": results}
 
 
-def reliability(confidence: np.ndarray, right: np.ndarray) -> list[dict[str, float]]:
-    """The bins that have answers: mean confidence, accuracy, n."""
-    at = np.minimum((confidence * BINS).astype(int), BINS - 1)
+def _by_participant(rows: pd.DataFrame, probabilities: list[np.ndarray]) -> dict[str, Any]:
+    """Accuracy when the probabilities of all trials of a participant are averaged."""
+    truth = one_label(rows)
+    if truth is None:
+        return {}
+    pairs = zip(rows["choices"], probabilities, strict=True)
+    table = pd.DataFrame([dict(zip(labels, p, strict=True)) for labels, p in pairs]).fillna(0.0)
+    answers = table.groupby(rows["participant"].to_numpy()).mean().idxmax(axis=1)
+    accuracy = float((answers == truth).mean())
+    return {"by_participant": {"accuracy": accuracy, "participants": len(truth)}}
+
+
+def ece(confidence: np.ndarray, correct: np.ndarray) -> float:
+    """Expected calibration error: the mean gap of confidence and accuracy over bins, weighted by their size."""
+    bins = reliability(confidence, correct)
+    return float(sum(b["n"] * abs(b["confidence"] - b["accuracy"]) for b in bins) / len(correct))
+
+
+def reliability(confidence: np.ndarray, correct: np.ndarray) -> list[dict[str, float]]:
+    """Mean confidence, accuracy and n of each of `BINS` equal bins of confidence; empty bins are left out."""
+    # Confidence 1 belongs to the last bin.
+    bin_of = np.minimum((confidence * BINS).astype(int), BINS - 1)
     return [
         {
-            "confidence": float(confidence[at == b].mean()),
-            "accuracy": float(right[at == b].mean()),
-            "n": int((at == b).sum()),
+            "confidence": float(confidence[bin_of == b].mean()),
+            "accuracy": float(correct[bin_of == b].mean()),
+            "n": int((bin_of == b).sum()),
         }
         for b in range(BINS)
-        if (at == b).any()
+        if (bin_of == b).any()
     ]
 
 
-def risk(confidence: np.ndarray, right: np.ndarray) -> list[float]:
-    """Share of wrong answers among the most confident SHARES of them."""
+def risk_curve(confidence: np.ndarray, correct: np.ndarray) -> list[float]:
+    """Error rate among the most confident `ANSWERED_SHARES` of the answers."""
     order = np.argsort(-confidence, kind="stable")
-    wrong = np.cumsum(1 - right[order])
-    at = [max(round(share * len(order)), 1) for share in SHARES]
-    return [float(wrong[n - 1] / n) for n in at]
+    wrong = np.cumsum(1 - correct[order])
+    sizes = [max(round(share * len(order)), 1) for share in ANSWERED_SHARES]
+    return [float(wrong[n - 1] / n) for n in sizes]
 
 
-def _brier(p: np.ndarray, place: int | None) -> float:
+def _brier(p: np.ndarray, rank: int | None) -> float:
+    """Squared distance to the truth. rank: position of the true label in `p`, None if `p` does not have it."""
     truth = np.zeros(len(p))
-    if place is not None:
-        truth[place] = 1
-    return float(((p - truth) ** 2).sum() + (place is None))
+    if rank is not None:
+        truth[rank] = 1
+    return float(((p - truth) ** 2).sum() + (rank is None))
 
 
-def _nll(p: np.ndarray, place: int | None) -> float:
-    return float(-np.log(max(p[place], 1e-12) if place is not None else 1e-12))
+def _nll(p: np.ndarray, rank: int | None) -> float:
+    return float(-np.log(max(p[rank], 1e-12) if rank is not None else 1e-12))
 
 
-def _covered(inside: np.ndarray, rows: pd.DataFrame, draws: int, seed: int) -> dict[str, Any]:
-    """Mean over participants of the share of their trials that are covered, and its 95 % interval."""
+def _coverage(inside: np.ndarray, rows: pd.DataFrame, draws: int, seed: int) -> dict[str, Any]:
+    """Mean over participants of the share of their trials whose truth is inside, and its 95 % interval."""
     who = np.unique(rows["participant"].to_numpy(dtype=str), return_inverse=True)[1]
     mean = np.bincount(who, inside) / np.bincount(who)
     interval = None
     if draws and len(mean) > 1:
+        # The bootstrap draws participants, because trials of one person are not independent.
         drawn = resample(len(mean), draws, seed) @ mean / len(mean)
         interval = [float(edge) for edge in np.percentile(drawn, [2.5, 97.5])]
     return {
         "coverage": float(mean.mean()),
         "coverage_ci": interval,
-        "promised": bool(rows["promised"].fillna(False).astype(bool).all()),
+        "coverage_guaranteed": bool(rows["promised"].fillna(False).astype(bool).all()),
         "participants": len(mean),
     }

@@ -1,14 +1,18 @@
-"""Scores of predictions and their intervals. Pure functions of arrays: no files, no models, no tasks' wording.
+"""Metrics of predictions, and their confidence intervals. Pure functions of arrays: no files, no models.
 
-An interval is the 2.5th to 97.5th percentile over bootstrap draws of whole participants: trials of one
-person are not independent, so a test set of 80 trials from 11 people knows no more than 11 people can say.
-scikit-learn and SciPy give the scores; the draws use the same formulas on sums kept a participant, so that
-a thousand draws are one matrix product.
+To add a metric, write a function of the true and the predicted values and list it in `METRICS`. Report, comparisons
+and sweeps read the registry.
+
+An interval is the 2.5th to 97.5th percentile over bootstrap draws of whole participants. Trials of one person are
+not independent: 80 trials from 11 people carry no more information than 11 people can. scikit-learn and SciPy give
+the value itself. The draws use the same formulas on sums kept per participant, so that a thousand draws are one
+matrix product.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -19,11 +23,321 @@ from biomechgpt.motion.parameters import FACTS, stated
 from biomechgpt.questions.tasks import Task
 
 UNPARSED = "(no answer)"
-"""Stands for an answer in which no label could be recognised; counts as a wrong label."""
+"""Stands for an answer without a recognisable label; counts as a wrong label."""
 OTHER = "(other)"
 """Stands for a predicted label that no trial here has; counts as a wrong label."""
 
+Kind = Literal["classification", "regression", "description", "refusal"]
 Scores = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric.
+
+    name: its key in metrics.json. The interval's key is `NAME_ci`.
+    label: what people call it.
+    kinds: kinds of tasks that it is computed for.
+    function: the value from true and predicted values, NaN if undefined. Classification and refusal: arrays of
+        labels, `UNPARSED` for an answer without one. Regression: arrays of numbers, only answers with a number.
+        Description: lists of texts.
+    higher_is_better: None if neither is better.
+    is_main: whether tasks of these kinds are judged by it. Exactly one metric per kind is.
+    has_interval: whether it gets a bootstrap interval.
+    from_sums: the same for many bootstrap draws at once, from sums over participants (see `_SUMS`): an array of
+        values, NaN if undefined. Without it `function` is called once per draw, which is slow.
+    format: how a number is shown.
+    """
+
+    name: str
+    label: str
+    kinds: tuple[Kind, ...]
+    function: Callable[[Any, Any], float]
+    higher_is_better: bool | None
+    is_main: bool = False
+    has_interval: bool = True
+    from_sums: Callable[[np.ndarray], np.ndarray] | None = None
+    format: str = ".2f"
+
+
+# --- labels -------------------------------------------------------------------------------------------------------
+
+
+def _sk_f1(average: str) -> Callable[[np.ndarray, np.ndarray], float]:
+    def f1(truth: np.ndarray, guess: np.ndarray) -> float:
+        return sk.f1_score(truth, guess, labels=np.unique(truth), average=average, zero_division=0)
+
+    return f1
+
+
+def _sum_labels(truth: np.ndarray, guess: np.ndarray, who: np.ndarray) -> np.ndarray:
+    """Confusion counts of each participant: (participants, labels, labels + 1). Rows are the true labels; the last
+    column counts every answer that is none of them."""
+    labels = np.unique(truth)
+    rows = np.searchsorted(labels, truth)
+    columns = np.searchsorted(labels, guess).clip(max=len(labels) - 1)
+    columns = np.where(labels[columns] == guess, columns, len(labels))
+    counts = np.zeros((who.max() + 1, len(labels), len(labels) + 1))
+    np.add.at(counts, (who, rows, columns), 1)
+    return counts
+
+
+def _hits(confusion: np.ndarray) -> np.ndarray:
+    diagonal = np.arange(confusion.shape[1])
+    return confusion[:, diagonal, diagonal]
+
+
+def _f1_by_label(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """F1 and support of each label in each draw: (draws, labels) both."""
+    support = confusion.sum(axis=2)
+    predicted = confusion[:, :, : confusion.shape[1]].sum(axis=1)
+    # F1 = 2 TP / (support + predicted); a label that a draw neither has nor predicts gets 0.
+    return 2 * _hits(confusion) / np.maximum(support + predicted, 1), support
+
+
+def _f1_weighted(confusion: np.ndarray) -> np.ndarray:
+    f1, support = _f1_by_label(confusion)
+    return (f1 * support).sum(axis=1) / support.sum(axis=1)
+
+
+def _f1_macro(confusion: np.ndarray) -> np.ndarray:
+    f1, support = _f1_by_label(confusion)
+    return f1.sum(axis=1, where=support > 0) / (support > 0).sum(axis=1)
+
+
+def _accuracy(confusion: np.ndarray) -> np.ndarray:
+    return _hits(confusion).sum(axis=1) / confusion.sum(axis=2).sum(axis=1)
+
+
+# --- numbers ------------------------------------------------------------------------------------------------------
+
+
+def _sum_numbers(x: np.ndarray, y: np.ndarray, who: np.ndarray) -> np.ndarray:
+    """Sums of (1, u, v, uu, vv, uv, |error|, error) of each participant: (participants, 8).
+
+    x: true values. y: predicted values. u, v: the same less their means, so that sums of squares keep their digits.
+    """
+    u, v = x - x.mean(), y - y.mean()
+    terms = np.stack([np.ones_like(u), u, v, u * u, v * v, u * v, np.abs(y - x), y - x], axis=1)
+    sums = np.zeros((who.max() + 1, 8))
+    np.add.at(sums, who, terms)
+    return sums
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Number of pairs and centred sums of squares in each draw; squares are NaN where either side is constant."""
+
+    n: np.ndarray
+    xx: np.ndarray
+    yy: np.ndarray
+    xy: np.ndarray
+    error: np.ndarray
+
+
+def _moments(sums: np.ndarray) -> _Moments:
+    n, u, v, uu, vv, uv, _, error = sums.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        xx, yy, xy = uu - u * u / n, vv - v * v / n, uv - u * v / n
+    scale_x, scale_y = 1e-12 * np.maximum(uu, 1e-300), 1e-12 * np.maximum(vv, 1e-300)
+    varied = (xx > scale_x) & (yy > scale_y) & (n >= 3)
+    return _Moments(n, np.where(varied, xx, np.nan), np.where(varied, yy, np.nan), xy, error)
+
+
+def _pearson_r(sums: np.ndarray) -> np.ndarray:
+    m = _moments(sums)
+    return np.clip(m.xy / np.sqrt(m.xx * m.yy), -1, 1)
+
+
+def _slope(sums: np.ndarray) -> np.ndarray:
+    m = _moments(sums)
+    return m.xy / m.xx
+
+
+def _mean_squares(m: _Moments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean squares of a two-way analysis of variance whose two raters are measurement and answer: between trials,
+    between raters, residual."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = (m.xx + m.yy + 2 * m.xy) / 2 / (m.n - 1)
+        residual = (m.xx + m.yy - 2 * m.xy) / 2 / (m.n - 1)
+        raters = m.error**2 / m.n / 2
+    return between, raters, residual
+
+
+def _icc(sums: np.ndarray) -> np.ndarray:
+    m = _moments(sums)
+    between, raters, residual = _mean_squares(m)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (between - residual) / (between + residual + 2 * (raters - residual) / m.n)
+
+
+def _limit_of_agreement(sign: int) -> Callable[[np.ndarray], np.ndarray]:
+    def limit(sums: np.ndarray) -> np.ndarray:
+        m = _moments(sums)
+        _, _, residual = _mean_squares(m)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            # The residual mean square is half the variance of the errors.
+            return m.error / m.n + sign * (1.96 * np.sqrt(2 * np.maximum(residual, 0)))
+
+    return limit
+
+
+def _mean_of(column: int) -> Callable[[np.ndarray], np.ndarray]:
+    def mean(sums: np.ndarray) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return sums[:, column] / sums[:, 0]
+
+    return mean
+
+
+def _mean_absolute_error(x: np.ndarray, y: np.ndarray) -> float:
+    return float(np.abs(y - x).mean())
+
+
+def _bias(x: np.ndarray, y: np.ndarray) -> float:
+    return float((y - x).mean())
+
+
+def _of_all(from_sums: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray, np.ndarray], float]:
+    """The function of numbers that `from_sums` computes, on all trials together."""
+
+    def value(x: np.ndarray, y: np.ndarray) -> float:
+        sums = _sum_numbers(x, y, np.arange(len(x)))
+        return float(from_sums(sums.sum(axis=0, keepdims=True))[0])
+
+    return value
+
+
+def _regression_line(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
+    """A field of SciPy's `linregress`; NaN with fewer than three pairs or a constant side."""
+
+    def value(x: np.ndarray, y: np.ndarray) -> float:
+        if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+            return math.nan
+        return float(getattr(stats.linregress(x, y), name))
+
+    return value
+
+
+# --- descriptions -------------------------------------------------------------------------------------------------
+
+
+def _statements(true: Sequence[str], predicted: Sequence[str]) -> pd.DataFrame:
+    """One row per parameter that a predicted description states: row (number of the description), parameter, true
+    (NaN if it was not measured), predicted, correct (within the parameter's tolerance)."""
+    rows: list[tuple[int, str, float, float]] = []
+    for row, (measured, said) in enumerate(zip(map(stated, true), map(stated, predicted), strict=True)):
+        rows += [(row, name, measured.get(name, np.nan), value) for name, value in said.items()]
+    table = pd.DataFrame(rows, columns=["row", "parameter", "true", "predicted"])
+    tolerance = table["parameter"].map({name: fact.tolerance for name, fact in FACTS.items()})
+    table["correct"] = (table["true"] - table["predicted"]).abs() <= tolerance + 1e-9
+    return table
+
+
+def _sum_statements(true: Sequence[str], predicted: Sequence[str], who: np.ndarray) -> np.ndarray:
+    """Counts of (correct, stated, stated and measured, measured) of each participant: (participants, 4)."""
+    table = _statements(true, predicted)
+    counts = np.zeros((who.max() + 1, 4))
+    participant = who[table["row"].to_numpy(int)]
+    np.add.at(counts[:, 0], participant, table["correct"])
+    np.add.at(counts[:, 1], participant, 1)
+    np.add.at(counts[:, 2], participant, table["true"].notna())
+    np.add.at(counts[:, 3], who, [len(stated(text)) for text in true])
+    return counts
+
+
+def _share(numerator: int, denominator: int) -> Callable[[np.ndarray], np.ndarray]:
+    """The ratio of two columns of counts; NaN where the denominator is 0."""
+
+    def share(counts: np.ndarray) -> np.ndarray:
+        total = counts[..., denominator]
+        return np.where(total > 0, counts[..., numerator] / np.maximum(total, 1), np.nan)
+
+    return share
+
+
+def _of_statements(
+    from_sums: Callable[[np.ndarray], np.ndarray],
+) -> Callable[[Sequence[str], Sequence[str]], float]:
+    def value(true: Sequence[str], predicted: Sequence[str]) -> float:
+        return float(from_sums(_sum_statements(true, predicted, np.zeros(len(true), int)).sum(axis=0)))
+
+    return value
+
+
+_SUMS: dict[Kind, Callable[[Any, Any, np.ndarray], np.ndarray]] = {
+    "classification": _sum_labels,
+    "refusal": _sum_labels,
+    "regression": _sum_numbers,
+    "description": _sum_statements,
+}
+"""Sums that `Metric.from_sums` reads, by kind: (true, predicted, participant number of each row) -> sums of each
+participant, first axis participants."""
+
+_LABELS: tuple[Kind, ...] = ("classification",)
+_NUMBERS: tuple[Kind, ...] = ("regression",)
+_TEXTS: tuple[Kind, ...] = ("description",)
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        # The mean of the labels' F1, weighted by how many trials have the label, as in the paper.
+        Metric("f1_weighted", "weighted F1", _LABELS, _sk_f1("weighted"), True, True, from_sums=_f1_weighted),
+        # The plain mean over the labels that occur in the annotations.
+        Metric("f1_macro", "macro F1", _LABELS, _sk_f1("macro"), True, from_sums=_f1_macro),
+        Metric("accuracy", "accuracy", _LABELS, sk.accuracy_score, True, from_sums=_accuracy),
+        # Of predicted against true values.
+        Metric("pearson_r", "Pearson r", _NUMBERS, _regression_line("rvalue"), True, True, from_sums=_pearson_r),
+        Metric("slope", "slope", _NUMBERS, _regression_line("slope"), None, from_sums=_slope),
+        Metric("intercept", "intercept", _NUMBERS, _regression_line("intercept"), None, has_interval=False),
+        Metric("p", "p of r", _NUMBERS, _regression_line("pvalue"), None, has_interval=False, format=".1e"),
+        Metric("mae", "mean absolute error", _NUMBERS, _mean_absolute_error, False, from_sums=_mean_of(6)),
+        # Mean of predicted less true.
+        Metric("bias", "bias", _NUMBERS, _bias, None, from_sums=_mean_of(7)),
+        # Absolute agreement of single measurements (Shrout and Fleiss, Psychol Bull 1979; 86: 420-428).
+        Metric("icc", "ICC(2,1)", _NUMBERS, _of_all(_icc), True, from_sums=_icc),
+        # Bias -+ 1.96 SD of the errors (Bland and Altman, Lancet 1986; 327: 307).
+        Metric(
+            "limits_low", "lower limit of agreement", _NUMBERS, _of_all(_limit_of_agreement(-1)), None,
+            from_sums=_limit_of_agreement(-1),
+        ),
+        Metric(
+            "limits_high", "upper limit of agreement", _NUMBERS, _of_all(_limit_of_agreement(1)), None,
+            from_sums=_limit_of_agreement(1),
+        ),
+        # Share of stated parameters within their tolerance of the measured value. A parameter that was not measured
+        # counts as wrong.
+        Metric(
+            "agreement", "statements within tolerance", _TEXTS, _of_statements(_share(0, 1)), True, True,
+            from_sums=_share(0, 1),
+        ),
+        Metric(
+            "complete", "measured parameters stated", _TEXTS, _of_statements(_share(2, 3)), True,
+            from_sums=_share(2, 3),
+        ),
+        Metric("refused", "share refused", ("refusal",), sk.accuracy_score, True, True, from_sums=_accuracy),
+    )
+}  # fmt: skip
+"""Every metric by its name, in the order of metrics.json and of the report's columns."""
+
+
+def metrics_of(kind: str) -> list[Metric]:
+    """The metrics of a kind of tasks."""
+    return [metric for metric in METRICS.values() if kind in metric.kinds]
+
+
+def main_metric(kind: str) -> Metric:
+    """The metric that tasks of a kind are judged by."""
+    return next(metric for metric in metrics_of(kind) if metric.is_main)
+
+
+def main_score(scores: Scores) -> tuple[str, float | None]:
+    """Name and value of the main metric among a task's scores."""
+    name = next(name for name, metric in METRICS.items() if metric.is_main and name in scores)
+    return name, scores[name]
+
+
+# --- scores of a kind ---------------------------------------------------------------------------------------------
 
 
 def classification(
@@ -34,62 +348,25 @@ def classification(
     draws: int = 500,
     seed: int = 0,
 ) -> Scores:
-    """F1 and accuracy of labels; None in `predicted` is an answer that could not be parsed.
+    """Metrics of labels; None in `predicted` is an answer without a recognisable label.
 
-    f1_weighted: mean of the labels' F1 weighted by their support, as in the paper.
-    f1_macro: their plain mean, over the labels present in `true`.
+    Each metric has its `_ci`: [low, high] of 95 %, None with fewer than two participants.
+    n, participants, unparsed: numbers of trials, participants, and answers without a label.
     by_label: {label: support, precision, recall, f1} of the labels in `true`.
-    *_ci: (low, high) of 95 %, None with fewer than two participants.
     """
-    truth, guess = np.asarray(true, dtype=str), spoken(predicted)
+    truth, guess = np.asarray(true, dtype=str), as_labels(predicted)
     people = np.asarray(participants, dtype=str)
-    counts: Scores = {
-        "n": len(truth),
-        "participants": len(set(people)),
-        "unparsed": int((guess == UNPARSED).sum()),
-    }
-    names = ("f1_weighted", "f1_macro", "accuracy")
-    if not len(truth):
-        return _with_intervals(dict.fromkeys(names), None) | counts | {"by_label": {}}
+    scores = _scores("classification", truth, guess, people, draws, seed)
+    scores |= _counts(people, int((guess == UNPARSED).sum()))
     labels = np.unique(truth)
-    point = {
-        "f1_weighted": sk.f1_score(truth, guess, labels=labels, average="weighted", zero_division=0),
-        "f1_macro": sk.f1_score(truth, guess, labels=labels, average="macro", zero_division=0),
-        "accuracy": sk.accuracy_score(truth, guess),
-    }
-    drawn = _drawn_labels(truth, guess, people, draws, seed)
-    columns = sk.precision_recall_fscore_support(truth, guess, labels=labels, zero_division=0)
-    counts["by_label"] = {
-        str(label): {"support": int(n), "precision": float(p), "recall": float(r), "f1": float(f)}
-        for label, p, r, f, n in zip(labels, *columns, strict=True)
-    }
-    return _with_intervals(point, drawn if counts["participants"] > 1 else None) | counts
-
-
-def _drawn_labels(
-    truth: np.ndarray, guess: np.ndarray, people: np.ndarray, draws: int, seed: int
-) -> dict[str, np.ndarray]:
-    """Scores of each bootstrap draw of participants: (draws,) each."""
-    labels, who = np.unique(truth), np.unique(people, return_inverse=True)[1]
-    rows = np.searchsorted(labels, truth)
-    columns = np.searchsorted(labels, guess).clip(max=len(labels) - 1)
-    columns = np.where(labels[columns] == guess, columns, len(labels))
-    cells = np.zeros((who.max() + 1, len(labels), len(labels) + 1))
-    np.add.at(cells, (who, rows, columns), 1)
-    return _f1(np.tensordot(resample(len(cells), draws, seed), cells, axes=1))
-
-
-def _f1(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Scores of confusion counts (draws, labels, labels + 1): rows true, last column any other answer."""
-    support = confusion.sum(axis=2)
-    size = confusion.shape[1]
-    hits = confusion[:, np.arange(size), np.arange(size)]
-    f1 = 2 * hits / np.maximum(support + confusion[:, :, :size].sum(axis=1), 1)
-    return {
-        "f1_weighted": (f1 * support).sum(axis=1) / support.sum(axis=1),
-        "f1_macro": f1.sum(axis=1, where=support > 0) / (support > 0).sum(axis=1),
-        "accuracy": hits.sum(axis=1) / support.sum(axis=1),
-    }
+    scores["by_label"] = {}
+    if len(truth):
+        columns = sk.precision_recall_fscore_support(truth, guess, labels=labels, zero_division=0)
+        scores["by_label"] = {
+            str(label): {"support": int(n), "precision": float(p), "recall": float(r), "f1": float(f)}
+            for label, p, r, f, n in zip(labels, *columns, strict=True)
+        }
+    return scores
 
 
 def regression(
@@ -100,224 +377,174 @@ def regression(
     draws: int = 500,
     seed: int = 0,
 ) -> Scores:
-    """Agreement of numbers, in their unit; None or NaN in `predicted` is an answer without a number.
+    """Metrics of numbers, in their unit; None or NaN in `predicted` is an answer without a number.
 
-    pearson_r, slope, intercept, p: of predicted against true, over the parsed answers; None where fewer
-    than three were parsed or one side is constant. mae, bias: mean of |error| and of error, predicted - true.
-    icc: ICC(2,1), absolute agreement of single measurements (Shrout and Fleiss, Psychol Bull 1979; 86: 420-428).
-    limits_low, limits_high: of agreement, bias -+ 1.96 SD of the errors (Bland and Altman, Lancet 1986; 327: 307).
+    Metrics are over the answers with a number. The correlation and the line are None with fewer than three of them
+    or a constant side.
     """
     truth, guess = np.asarray(true, dtype=float), np.asarray(predicted, dtype=float)
     people = np.asarray(participants, dtype=str)
     parsed = np.isfinite(guess)
-    counts: Scores = {
-        "n": len(truth),
-        "participants": len(set(people)),
-        "unparsed": int((~parsed).sum()),
-    }
-    x, y, people = truth[parsed], guess[parsed], people[parsed]
-    names = ("pearson_r", "slope", "intercept", "p", "mae", "bias", "icc", "limits_low", "limits_high")
-    point: Scores = dict.fromkeys(names)
-    if not len(x):
-        return _with_intervals(point, None) | counts
-    point |= {"mae": np.abs(y - x).mean(), "bias": (y - x).mean()}
-    if len(x) >= 3 and np.ptp(x) > 0 and np.ptp(y) > 0:
-        line = stats.linregress(x, y)
-        point |= {
-            "pearson_r": line.rvalue,
-            "slope": line.slope,
-            "intercept": line.intercept,
-            "p": line.pvalue,
+    scores = _scores("regression", truth[parsed], guess[parsed], people[parsed], draws, seed)
+    return scores | _counts(people, int((~parsed).sum()))
+
+
+def description(
+    true: Sequence[str],
+    predicted: Sequence[str],
+    participants: Sequence[str],
+    *,
+    draws: int = 500,
+    seed: int = 0,
+) -> Scores:
+    """Metrics of the parameters that descriptions state, against the measured ones.
+
+    by_parameter: {name: n, pearson_r, mae, agreement}.
+    """
+    people = np.asarray(participants, dtype=str)
+    scores = _scores("description", list(true), list(predicted), people, draws, seed)
+    scores |= _counts(people, sum(not stated(text) for text in predicted))
+    by_parameter = {}
+    for name, rows in _statements(true, predicted).groupby("parameter"):
+        measured = rows.dropna()
+        of_numbers = regression(
+            measured["true"].tolist(), measured["predicted"].tolist(), [""] * len(measured), draws=0
+        )
+        by_parameter[str(name)] = {
+            "n": len(rows),
+            "pearson_r": of_numbers["pearson_r"],
+            "mae": of_numbers["mae"],
+            "agreement": float(rows["correct"].mean()),
         }
-    sums = _sums(x, y)
-    whole = _line(sums.sum(axis=0, keepdims=True))
-    point |= {name: whole[name][0] for name in ("icc", "limits_low", "limits_high")}
-    drawn = _drawn_numbers(sums, people, draws, seed) if len(set(people)) > 1 else None
-    return _with_intervals(point, drawn) | counts
+    return scores | {"by_parameter": {name: by_parameter[name] for name in FACTS if name in by_parameter}}
 
 
-def _sums(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """What `_line` needs of each pair: (n, 8)."""
-    u, v = x - x.mean(), y - y.mean()  # centred: sums of squares keep their digits
-    return np.stack([np.ones_like(u), u, v, u * u, v * v, u * v, np.abs(y - x), y - x], axis=1)
+def refusal(
+    true: Sequence[str],
+    predicted: Sequence[str | None],
+    participants: Sequence[str],
+    *,
+    draws: int = 500,
+    seed: int = 0,
+) -> Scores:
+    """How often questions that must be refused are refused."""
+    truth, guess = np.asarray(true, dtype=str), as_labels(predicted)
+    people = np.asarray(participants, dtype=str)
+    scores = _scores("refusal", truth, guess, people, draws, seed)
+    return scores | _counts(people, int((guess == UNPARSED).sum()))
 
 
-def _drawn_numbers(sums: np.ndarray, people: np.ndarray, draws: int, seed: int) -> dict[str, np.ndarray]:
-    who = np.unique(people, return_inverse=True)[1]
-    by_person = np.zeros((who.max() + 1, sums.shape[1]))
-    np.add.at(by_person, who, sums)
-    return _line(resample(len(by_person), draws, seed) @ by_person)
-
-
-def _line(sums: np.ndarray) -> dict[str, np.ndarray]:
-    """Scores of summed (1, u, v, uu, vv, uv, |error|, error) a draw: (draws, 8); NaN where constant."""
-    n, u, v, uu, vv, uv, absolute, error = sums.T
-    xx, yy, xy = uu - u * u / n, vv - v * v / n, uv - u * v / n
-    scale_x, scale_y = 1e-12 * np.maximum(uu, 1e-300), 1e-12 * np.maximum(vv, 1e-300)
-    varied = (xx > scale_x) & (yy > scale_y) & (n >= 3)
-    xx, yy = np.where(varied, xx, np.nan), np.where(varied, yy, np.nan)
-    # Mean squares of a two-way analysis of variance, measured and answered as its two raters.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = (xx + yy + 2 * xy) / 2 / (n - 1)
-        residual = (xx + yy - 2 * xy) / 2 / (n - 1)
-        raters = error**2 / n / 2
-        icc = (between - residual) / (between + residual + 2 * (raters - residual) / n)
-        spread = 1.96 * np.sqrt(2 * np.maximum(residual, 0))
-    return {
-        "icc": icc,
-        "limits_low": error / n - spread,
-        "limits_high": error / n + spread,
-        "pearson_r": np.clip(xy / np.sqrt(xx * yy), -1, 1),
-        "slope": xy / xx,
-        "mae": absolute / n,
-        "bias": error / n,
+def score(table: pd.DataFrame, task: Task, *, draws: int = 500, seed: int = 0) -> Scores:
+    """Scores of one source's answers to one task, from rows of an answers table."""
+    functions: dict[str, tuple[Callable[..., Scores], str, str]] = {
+        "classification": (classification, "label_true", "label_predicted"),
+        "regression": (regression, "value_true", "value_predicted"),
+        "description": (description, "answer_true", "answer_text"),
+        "refusal": (refusal, "label_true", "label_predicted"),
     }
+    function, true, predicted = functions[task.answer_kind]
+    columns = (table[name].tolist() for name in (true, predicted, "participant"))
+    return function(*columns, draws=draws, seed=seed)
+
+
+def _counts(people: np.ndarray, unparsed: int) -> Scores:
+    return {"n": len(people), "participants": len(set(people)), "unparsed": unparsed}
+
+
+def _scores(kind: Kind, true: Any, predicted: Any, people: np.ndarray, draws: int, seed: int) -> Scores:
+    """The metrics of a kind, each followed by its `_ci`. None instead of NaN throughout."""
+    scores: Scores = {}
+    names, who = np.unique(people, return_inverse=True)
+    weights = sums = None
+    if draws and len(names) > 1:
+        weights = resample(len(names), draws, seed)
+        # Sums of a draw: each participant's sums count as often as the draw has the participant.
+        sums = np.tensordot(weights, _SUMS[kind](true, predicted, who), axes=1)
+    for metric in metrics_of(kind):
+        value = metric.function(true, predicted) if len(people) else math.nan
+        defined = math.isfinite(value)
+        scores[metric.name] = float(value) if defined else None
+        if not metric.has_interval:
+            continue
+        scores[f"{metric.name}_ci"] = None
+        if defined and weights is not None and sums is not None:
+            if metric.from_sums is not None:
+                drawn = metric.from_sums(sums)
+            else:
+                drawn = _draw_by_rows(metric, true, predicted, who, weights)
+            scores[f"{metric.name}_ci"] = percentile_interval(drawn)
+    return scores
+
+
+def _draw_by_rows(
+    metric: Metric, true: Any, predicted: Any, who: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """A metric's value in each draw, by repeating the rows of each participant as often as the draw has them."""
+    values = np.empty(len(weights))
+    for draw, weight in enumerate(weights):
+        rows = np.repeat(np.arange(len(who)), weight.astype(int)[who])
+        if isinstance(true, np.ndarray):
+            values[draw] = metric.function(true[rows], predicted[rows]) if len(rows) else math.nan
+        else:
+            values[draw] = metric.function([true[i] for i in rows], [predicted[i] for i in rows])
+    return values
+
+
+def percentile_interval(drawn: np.ndarray) -> list[float] | None:
+    """The middle 95 % of bootstrap values; None if half of them or more are undefined."""
+    finite = drawn[np.isfinite(drawn)]
+    # With half the draws undefined, the others would be a biased selection.
+    if len(finite) * 2 <= len(drawn):
+        return None
+    return [float(edge) for edge in np.percentile(finite, [2.5, 97.5])]
 
 
 def resample(participants: int, draws: int, seed: int) -> np.ndarray:
-    """How often each participant is in each bootstrap draw: (draws, participants), rows sum to participants."""
+    """How often each bootstrap draw has each participant: (draws, participants); rows sum to participants."""
     share = np.full(participants, 1 / participants)
     return np.random.default_rng(seed).multinomial(participants, share, size=draws).astype(float)
 
 
-def _with_intervals(point: Scores, drawn: dict[str, np.ndarray] | None) -> Scores:
-    """Each score followed by its `_ci`; None instead of NaN throughout. `p` and `intercept` have none."""
-    result: Scores = {}
-    for name, value in point.items():
-        known = value is not None and math.isfinite(value)
-        result[name] = float(value) if known else None
-        if name in ("p", "intercept"):
-            continue
-        result[f"{name}_ci"] = None
-        if known and drawn is not None:
-            finite = drawn[name][np.isfinite(drawn[name])]
-            # With half the draws undefined, the rest would speak for the lucky ones only.
-            if len(finite) * 2 > len(drawn[name]):
-                result[f"{name}_ci"] = [float(edge) for edge in np.percentile(finite, [2.5, 97.5])]
-    return result
+def draw_main_metric(rows: pd.DataFrame, task: Task, *, draws: int, seed: int) -> np.ndarray:
+    """A task's main metric (weighted F1 or Pearson r) in each bootstrap draw: (draws,), NaN if undefined.
+
+    Rows of the same participants get the same draws, whoever answered. So differences between sources are paired.
+    """
+    who = np.unique(rows["participant"].to_numpy(dtype=str), return_inverse=True)[1]
+    weights = resample(who.max() + 1, draws, seed)
+    metric = main_metric(task.answer_kind)
+    if task.answer_kind == "classification":
+        true, predicted = rows["label_true"].to_numpy(dtype=str), as_labels(rows["label_predicted"].tolist())
+        keep = np.ones(len(rows), dtype=bool)
+        sums = _sum_labels(true, predicted, who)
+    else:
+        true = rows["value_true"].to_numpy(dtype=float)
+        predicted = rows["value_predicted"].to_numpy(dtype=float)
+        keep = np.isfinite(predicted)
+        # Participants without a number stay in the draw and add nothing.
+        sums = np.zeros((who.max() + 1, 8))
+        if keep.any():
+            parsed = _sum_numbers(true[keep], predicted[keep], who[keep])
+            sums[: len(parsed)] = parsed
+    if metric.from_sums is not None:
+        return metric.from_sums(np.tensordot(weights, sums, axes=1))
+    return _draw_by_rows(metric, true[keep], predicted[keep], who[keep], weights)
 
 
-def spoken(predicted: Sequence[str | None]) -> np.ndarray:
-    """Predicted labels as an array of text, UNPARSED where there is none."""
+def as_labels(predicted: Sequence[str | None]) -> np.ndarray:
+    """Predicted labels as an array of text, `UNPARSED` for a missing one."""
     return np.array([UNPARSED if pd.isna(label) else str(label) for label in predicted], dtype=str)
 
 
 def confusion(
     true: Sequence[str], predicted: Sequence[str | None]
 ) -> tuple[np.ndarray, list[str], list[str]]:
-    """Counts, the true labels (rows) and the predicted ones (columns): the same, then OTHER and UNPARSED if met."""
-    truth, guess = np.asarray(true, dtype=str), spoken(predicted)
+    """Confusion counts, the true labels (rows), and the predicted labels (columns): the same, then OTHER and
+    UNPARSED if they occur."""
+    truth, guess = np.asarray(true, dtype=str), as_labels(predicted)
     labels = sorted(set(truth))
     guess = np.where(np.isin(guess, [*labels, UNPARSED]), guess, OTHER)
     columns = labels + [extra for extra in (OTHER, UNPARSED) if extra in guess]
     counts = np.zeros((len(labels), len(columns)), dtype=int)
     np.add.at(counts, ([labels.index(t) for t in truth], [columns.index(g) for g in guess]), 1)
     return counts, labels, columns
-
-
-def description(
-    true: Sequence[str],
-    said: Sequence[str],
-    participants: Sequence[str],
-    *,
-    draws: int = 500,
-    seed: int = 0,
-) -> Scores:
-    """What descriptions state against what was measured, in the words of `facts.describe`.
-
-    agreement: share of stated facts that lie within their tolerance of the measured one; a fact that the movement
-    does not have counts as wrong. complete: share of measured facts that were stated. by_fact: {name: {n,
-    pearson_r, mae, agreement}}.
-    """
-    people = np.asarray(participants, dtype=str)
-    who = np.unique(people, return_inverse=True)[1]
-    found: list[tuple[int, str, float, float]] = []
-    counts = np.zeros((len(set(people)), 4))  # right, stated, stated of measured, measured
-    for person, t, s in zip(who, map(stated, true), map(stated, said), strict=True):
-        found += [(person, name, t.get(name, np.nan), value) for name, value in s.items()]
-        counts[person, 2:] += len(s.keys() & t.keys()), len(t)
-    table = pd.DataFrame(found, columns=["person", "fact", "true", "said"])
-    within = table["fact"].map({name: fact.tolerance for name, fact in FACTS.items()})
-    table["right"] = (table["true"] - table["said"]).abs() <= within + 1e-9
-    np.add.at(counts, (table["person"], 0), table["right"])
-    np.add.at(counts, (table["person"], 1), 1)
-    shares = lambda c: {"agreement": _share(c[..., 0], c[..., 1]), "complete": _share(c[..., 2], c[..., 3])}  # noqa: E731
-    drawn = shares(resample(len(counts), draws, seed) @ counts) if len(counts) > 1 else None
-    by_fact = {}
-    for name, rows in table.groupby("fact"):
-        known = rows.dropna()
-        scores = regression(known["true"].tolist(), known["said"].tolist(), known["person"].tolist(), draws=0)
-        by_fact[str(name)] = {
-            "n": len(rows),
-            "pearson_r": scores["pearson_r"],
-            "mae": scores["mae"],
-            "agreement": float(rows["right"].mean()),
-        }
-    silent = sum(not stated(text) for text in said)
-    return _with_intervals(shares(counts.sum(axis=0)), drawn) | {
-        "n": len(people),
-        "participants": len(counts),
-        "unparsed": silent,
-        "by_fact": {name: by_fact[name] for name in FACTS if name in by_fact},
-    }
-
-
-def _share(part: np.ndarray, of: np.ndarray) -> Any:
-    return np.where(of > 0, part / np.maximum(of, 1), np.nan)
-
-
-def score(table: pd.DataFrame, task: Task, *, draws: int = 500, seed: int = 0) -> Scores:
-    """Scores of one task's rows of an answers table from one source."""
-    people = table["participant"].tolist()
-    if task.answer_kind == "description":
-        said = table["answer_true"].tolist(), table["answer_text"].tolist()
-        return description(*said, people, draws=draws, seed=seed)
-    if task.answer_kind == "refusal":
-        true, said = table["label_true"].tolist(), table["label_predicted"].tolist()
-        whole = classification(true, said, people, draws=draws, seed=seed)
-        kept = {name: whole[name] for name in ("n", "participants", "unparsed")}
-        return {"refused": whole["accuracy"], "refused_ci": whole["accuracy_ci"], **kept}
-    kind, column = (
-        (classification, "label") if task.answer_kind == "classification" else (regression, "value")
-    )
-    return kind(
-        table[f"{column}_true"].tolist(),
-        table[f"{column}_predicted"].tolist(),
-        people,
-        draws=draws,
-        seed=seed,
-    )
-
-
-def drawn(rows: pd.DataFrame, task: Task, *, draws: int, seed: int) -> np.ndarray:
-    """A task's main figure (weighted F1 or Pearson r) in each bootstrap draw: (draws,), NaN where undefined.
-
-    Rows of the same participants get the same draws, whoever answered, so differences of it are paired.
-    """
-    people = rows["participant"].to_numpy(dtype=str)
-    if task.answer_kind == "classification":
-        truth, guess = rows["label_true"].to_numpy(dtype=str), spoken(rows["label_predicted"].tolist())
-        return _drawn_labels(truth, guess, people, draws, seed)["f1_weighted"]
-    x, y = rows["value_true"].to_numpy(dtype=float), rows["value_predicted"].to_numpy(dtype=float)
-    parsed = np.isfinite(y)
-    sums = np.zeros((len(rows), 8))  # participants without a number stay in the draw, and add nothing
-    if parsed.any():
-        sums[parsed] = _sums(x[parsed], y[parsed])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return _drawn_numbers(sums, people, draws, seed)["pearson_r"]
-
-
-def main_figure(scores: Scores) -> tuple[str, float | None]:
-    """Name and value of the figure that a task is judged by: weighted F1 or Pearson r, of descriptions agreement,
-    of refusals the share refused."""
-    name = next(name for name in MAIN if name in scores)
-    return name, scores[name]
-
-
-MAIN = {
-    "f1_weighted": "weighted F1",
-    "pearson_r": "Pearson r",
-    "agreement": "facts within tolerance",
-    "refused": "share refused",
-}
-"""Figures that tasks are judged by, and what they are called."""

@@ -4,53 +4,62 @@ from importlib import resources
 from typing import Any
 
 import jinja2
-import matplotlib
 import numpy as np
 import pandas as pd
 import yaml
+from matplotlib.figure import Figure
 
 from biomechgpt.core import storage
 from biomechgpt.evaluation import answers_table
-from biomechgpt.evaluation.calibration_metrics import SHARES
-from biomechgpt.evaluation.metrics import MAIN, confusion, description, main_figure
-from biomechgpt.evaluation.statistics import SOURCES, measure
+from biomechgpt.evaluation.baselines import BASELINES
+from biomechgpt.evaluation.calibration_metrics import ANSWERED_SHARES
+from biomechgpt.evaluation.metrics import METRICS, confusion, description, main_score, metrics_of
+from biomechgpt.evaluation.paper import paper
+from biomechgpt.evaluation.statistics import MODEL, SOURCES, compute_metrics
 from biomechgpt.motion import plots
 from biomechgpt.motion.parameters import FACTS
 
-matplotlib.use("svg")
-import matplotlib.pyplot as plt
+PAPER_ROWS = ("4B, all tasks", "1B, all tasks", "XGBoost")
+"""Rows of the paper's tables that are shown beside ours."""
 
 
 def write_report(answers: str, folder: str, *, codebook: str | None = None) -> dict[str, Any]:
-    """Write `folder`/report.html and `folder`/metrics.json; returns the latter's content (`measure`).
+    """Write `folder`/report.html and `folder`/metrics.json; returns the content of the latter.
 
-    answers: URI of an evaluation's answers.parquet. codebook: where the codebook's page is, as a link in `folder`.
+    answers: URI of an evaluation's answers.parquet.
+    codebook: link to the codebook page, relative to `folder`.
     """
     rows, about = answers_table.read(answers)
-    metrics = measure(rows, about)
+    metrics = compute_metrics(rows, about)
+    kinds = {task.name: task.answer_kind for task in answers_table.tasks_of(about).values()}
     with plots.style():
-        drawn = {name: _plot(name, of_task) for name, of_task in rows.groupby("task", sort=False)}
-        trusted = {
-            name: _reliability(name, by["model"]["trust"])
+        task_plots = {name: _task_plot(name, of_task) for name, of_task in rows.groupby("task", sort=False)}
+        calibration_plots = {
+            name: _calibration_plot(name, by[MODEL]["calibration"])
             for name, by in metrics["tasks"].items()
-            if "bins" in by.get("model", {}).get("trust", {})
+            if "bins" in by.get(MODEL, {}).get("calibration", {})
         }
-        joints = _joints(about["tokenizer"].get("rmse_deg_by_joint") or {})
+        joints = _joint_plot(about["tokenizer"].get("rmse_deg_by_joint") or {})
     page = render(
         "report.html.j2",
         about=about,
         metrics=metrics,
-        sources=SOURCES,
-        plots=drawn,
+        kinds=kinds,
+        sources=[source for source in SOURCES if any(source in by for by in metrics["tasks"].values())],
+        labels=SOURCES,
+        baselines=BASELINES,
+        registry=METRICS,
+        metrics_of=metrics_of,
+        task_plots=task_plots,
+        calibration_plots=calibration_plots,
         joints=joints,
-        trusted=trusted,
         paper=paper(),
+        paper_rows=PAPER_ROWS,
         tripod=yaml.safe_load(resources.files("biomechgpt.evaluation").joinpath("tripod.yaml").read_text()),
         conversation=_conversation(rows),
         settings=yaml.safe_dump(about["settings"], sort_keys=False),
         codebook=codebook,
-        main={name: main_figure(by["model"])[0] for name, by in metrics["tasks"].items()},
-        called=MAIN,
+        main={name: main_score(by[MODEL])[0] for name, by in metrics["tasks"].items()},
     )
     storage.write_json(storage.join(folder, "metrics.json"), metrics)
     storage.write_bytes(storage.join(folder, "report.html"), page.encode())
@@ -58,127 +67,120 @@ def write_report(answers: str, folder: str, *, codebook: str | None = None) -> d
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from one of this room's templates."""
+    """A page from one of this package's templates."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("biomechgpt.evaluation", "."), autoescape=True, trim_blocks=True
     )
     return environment.get_template(template).render(**values)
 
 
-def paper() -> dict[str, dict[str, list[float]]]:
-    """The paper's results: {row of its tables: {task: [mean, std of three runs]}}; both its tables."""
-    text = resources.files("biomechgpt.evaluation").joinpath("paper.yaml").read_text()
-    return yaml.safe_load(text)["rows"]
-
-
 def summary(metrics: dict[str, Any]) -> str:
-    """The main figures as a small table of text: model beside baselines."""
+    """The main metrics as a small table of text: the model beside the baselines."""
+    tokenizer = metrics["tokenizer"]
     lines = [
-        f"data: {metrics['data']}; tokenizer: {metrics['tokenizer']['rmse_deg_tracked']} degrees RMSE over "
-        f"tracked joints, perplexity {metrics['tokenizer']['perplexity']}",
-        f"{'task':18}{'figure':13}{''.join(f'{s:>10}' for s in SOURCES)}{'n':>7}{'people':>8}",
+        f"data: {metrics['data']}; tokenizer: {tokenizer['rmse_deg_tracked']} degrees RMSE over tracked joints, "
+        f"perplexity {tokenizer['perplexity']}",
+        f"{'task':18}{'metric':13}{''.join(f'{source:>13}' for source in SOURCES)}{'trials':>8}{'people':>8}",
     ]
-    for name, by in metrics["tasks"].items():
-        key, _ = main_figure(by["model"])
-        values = [by[s][key] if s in by else None for s in SOURCES]
-        cells = "".join(f"{'-' if v is None else f'{v:.2f}':>10}" for v in values)
-        lines.append(f"{name:18}{key:13}{cells}{by['model']['n']:>7}{by['model']['participants']:>8}")
+    for task, by_source in metrics["tasks"].items():
+        name, _ = main_score(by_source[MODEL])
+        values = [by_source[source][name] if source in by_source else None for source in SOURCES]
+        cells = "".join(f"{'-' if value is None else f'{value:.2f}':>13}" for value in values)
+        counts = by_source[MODEL]
+        lines.append(f"{task:18}{name:13}{cells}{counts['n']:>8}{counts['participants']:>8}")
     return "\n".join(lines)
 
 
-def _svg(figure: Any) -> str:
-    text = plots.svg(figure)
-    plt.close(figure)
-    return text
-
-
-def _plot(task: str, rows: pd.DataFrame) -> str:
-    model = rows[rows["source"] == "model"]
-    kind = model["kind"].iloc[0]
+def _task_plot(task: str, rows: pd.DataFrame) -> str:
+    """The model's answers to a task against the truth."""
+    answers = rows[rows["source"] == MODEL]
+    kind = answers["kind"].iloc[0]
     if kind == "description":
-        return _facts(task, model)
-    return _scatter(task, model) if kind == "regression" else _matrix(task, model)
+        return _statement_plot(task, answers)
+    return _scatter_plot(task, answers) if kind == "regression" else _confusion_plot(task, answers)
 
 
-def _facts(task: str, rows: pd.DataFrame) -> str:
+def _statement_plot(task: str, rows: pd.DataFrame) -> str:
     texts = rows["answer_true"].tolist(), rows["answer_text"].tolist()
-    by_fact = description(*texts, rows["participant"].tolist(), draws=0)["by_fact"]
-    names = list(reversed(by_fact))
-    figure, axes = plt.subplots(figsize=(3.6, 0.9 + 0.22 * max(len(names), 1)))
-    axes.barh([FACTS[n].says for n in names], [by_fact[n]["agreement"] for n in names], color="#2b6cb0")
-    axes.set(xlim=(0, 1), xlabel="share within tolerance of what was measured", title=task)
+    by_parameter = description(*texts, rows["participant"].tolist(), draws=0)["by_parameter"]
+    names = list(reversed(by_parameter))
+    figure = Figure(figsize=(3.6, 0.9 + 0.22 * max(len(names), 1)))
+    axes = figure.add_subplot()
+    axes.barh(
+        [FACTS[name].says for name in names],
+        [by_parameter[name]["agreement"] for name in names],
+        color=plots.RIGHT,
+    )
+    axes.set(xlim=(0, 1), xlabel="share within tolerance of the measurement", title=task)
     axes.tick_params(axis="y", labelsize=8)
-    return _svg(figure)
+    return plots.svg(figure)
 
 
-def _matrix(task: str, rows: pd.DataFrame) -> str:
+def _confusion_plot(task: str, rows: pd.DataFrame) -> str:
     counts, labels, columns = confusion(rows["label_true"].tolist(), rows["label_predicted"].tolist())
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    figure, axes = plt.subplots(figsize=(1.8 + 0.55 * len(columns), 1.3 + 0.42 * len(labels)))
+    figure = Figure(figsize=(1.8 + 0.55 * len(columns), 1.3 + 0.42 * len(labels)))
+    axes = figure.add_subplot()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for i in range(len(labels)):
-        for j in range(len(columns)):
-            if counts[i, j]:
-                axes.text(
-                    j,
-                    i,
-                    counts[i, j],
-                    ha="center",
-                    va="center",
-                    color="white" if share[i, j] > 0.55 else "#222",
-                )
+    for i, j in zip(*np.nonzero(counts), strict=True):
+        color = "white" if share[i, j] > 0.55 else "#222"
+        axes.text(j, i, str(counts[i, j]), ha="center", va="center", color=color)
     axes.set_xticks(range(len(columns)), columns, rotation=35, ha="right")
     axes.set_yticks(range(len(labels)), labels)
     axes.set(xlabel="answered", ylabel="annotated", title=task)
-    return _svg(figure)
+    return plots.svg(figure)
 
 
-def _scatter(task: str, rows: pd.DataFrame) -> str:
+def _scatter_plot(task: str, rows: pd.DataFrame) -> str:
     x, y = rows["value_true"].to_numpy(float), rows["value_predicted"].to_numpy(float)
     x, y = x[np.isfinite(y)], y[np.isfinite(y)]
-    figure, axes = plt.subplots(figsize=(3.4, 3.2))
-    axes.scatter(x, y, s=12, alpha=0.6, color="#2b6cb0", linewidths=0)
+    figure = Figure(figsize=(3.4, 3.2))
+    axes = figure.add_subplot()
+    axes.scatter(x, y, s=12, alpha=0.6, color=plots.RIGHT, linewidths=0)
     if len(x):
         ends = np.array([min(x.min(), y.min()), max(x.max(), y.max())])
         axes.plot(ends, ends, color="#999", linewidth=1, linestyle="--")
-        if len(x) > 2 and np.ptp(x) > 0:
-            slope, intercept = np.polyfit(x, y, 1)
-            span = np.array([x.min(), x.max()])
-            axes.plot(span, slope * span + intercept, color="#c05621", linewidth=1.5)
+    if len(x) > 2 and np.ptp(x) > 0:
+        slope, intercept = np.polyfit(x, y, 1)
+        span = np.array([x.min(), x.max()])
+        axes.plot(span, slope * span + intercept, color=plots.LEFT, linewidth=1.5)
     axes.set(xlabel="measured", ylabel="answered", title=task)
-    return _svg(figure)
+    return plots.svg(figure)
 
 
-def _reliability(task: str, trusted: dict[str, Any]) -> str:
-    figure, (left, right) = plt.subplots(1, 2, figsize=(5.6, 2.7))
+def _calibration_plot(task: str, calibration: dict[str, Any]) -> str:
+    """Reliability diagram before and after calibration, and the risk curve."""
+    figure = Figure(figsize=(5.6, 2.7))
+    left, right = figure.subplots(1, 2)
     left.plot([0, 1], [0, 1], color="#999", linewidth=1, linestyle="--")
-    for bins, color, label in (("bins_before", "#c05621", "before"), ("bins", "#2b6cb0", "calibrated")):
-        points = [(b["confidence"], b["accuracy"], b["n"]) for b in trusted[bins]]
+    for bins, color, label in (("bins_before", plots.LEFT, "before"), ("bins", plots.RIGHT, "calibrated")):
+        points = [(b["confidence"], b["accuracy"], b["n"]) for b in calibration[bins]]
         x, y, n = (np.array(column) for column in zip(*points, strict=True))
         left.plot(x, y, color=color, linewidth=1, alpha=0.7, label=label)
         left.scatter(x, y, s=6 + 60 * n / n.sum(), color=color, linewidths=0)
-    left.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="share right", title=task)
+    left.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy", title=task)
     left.legend(fontsize=7, frameon=False)
-    right.plot(SHARES, trusted["risk"], color="#2b6cb0", marker=".")
-    right.set(xlim=(0, 1), ylim=(0, None), xlabel="share answered, surest first", ylabel="share wrong")
+    right.plot(ANSWERED_SHARES, calibration["risk"], color=plots.RIGHT, marker=".")
+    right.set(xlim=(0, 1), ylim=(0, None), xlabel="share answered, most confident first", ylabel="error rate")
     figure.set_layout_engine("tight")
-    return _svg(figure)
+    return plots.svg(figure)
 
 
-def _joints(rmse: dict[str, float]) -> str:
+def _joint_plot(rmse: dict[str, float]) -> str:
     if not rmse:
         return ""
     names = list(reversed(rmse))
-    figure, axes = plt.subplots(figsize=(6.2, 0.3 + 0.19 * len(names)))
-    axes.barh(names, [rmse[name] for name in names], color="#2b6cb0")
-    axes.set(xlabel="RMSE, degrees, held-out participants")
+    figure = Figure(figsize=(6.2, 0.3 + 0.19 * len(names)))
+    axes = figure.add_subplot()
+    axes.barh(names, [rmse[name] for name in names], color=plots.RIGHT)
+    axes.set(xlabel="RMSE in degrees, held-out participants")
     axes.tick_params(axis="y", labelsize=8)
-    return _svg(figure)
+    return plots.svg(figure)
 
 
 def _conversation(answers: pd.DataFrame) -> dict[str, Any]:
-    """All questions about one test trial: the first of those that were asked most."""
-    rows = answers[answers["source"] == "model"]
+    """All questions about one test trial: the first of those with the most questions."""
+    rows = answers[answers["source"] == MODEL]
     counts = rows["trial"].value_counts()
     trial = min(counts[counts == counts.max()].index)
     chosen = rows[rows["trial"] == trial]

@@ -1,8 +1,8 @@
-"""All figures of an evaluation, from its answers table alone: scores, trust, comparisons, subgroups.
+"""All statistics of an evaluation, from its answers table alone: scores, calibration, comparisons, subgroups.
 
-Comparisons are paired: two sources, or two variants, on the same trials, with the same draws of whole participants.
-p is of the bootstrap, two-sided; `p_holm` is adjusted for all comparisons of its table (Holm, Scand J Stat 1979; 6:
-65-70).
+Comparisons are paired: two sources, or two variants, on the same trials, with the same bootstrap draws of whole
+participants. p is two-sided and comes from the bootstrap. `p_holm` is adjusted for all comparisons of its table
+(Holm, Scand J Stat 1979; 6: 65-70).
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,23 +12,19 @@ import numpy as np
 import pandas as pd
 
 from biomechgpt.evaluation.answers_table import tasks_of
-from biomechgpt.evaluation.calibration_metrics import trust
-from biomechgpt.evaluation.metrics import drawn, main_figure, score
+from biomechgpt.evaluation.baselines import BASELINES
+from biomechgpt.evaluation.calibration_metrics import calibration_scores
+from biomechgpt.evaluation.metrics import draw_main_metric, main_score, percentile_interval, score
 from biomechgpt.questions.tasks import Task
 
-SOURCES = {
-    "model": "Model",
-    "xgboost": "XGBoost, tokens",
-    "rocket": "MiniRocket, angles",
-    "gait": "linear, gait",
-    "majority": "commonest",
-    "chance": "chance",
-}
-"""Who answers, and what they are called."""
-RIVALS = ("xgboost", "rocket", "gait")
-"""Baselines that the model is compared with."""
+MODEL = "model"
+"""The `source` of the language model's rows."""
+SOURCES = {MODEL: "Model"} | {name: baseline.label for name, baseline in BASELINES.items()}
+"""{source: the heading of its column}: the model, then the baselines."""
+COMPETITORS = tuple(name for name, baseline in BASELINES.items() if baseline.is_competitor)
+"""Baselines that the model is tested against."""
 
-GROUPS: dict[str, tuple[tuple[float, str], ...]] = {
+SUBGROUPS: dict[str, tuple[tuple[float, str], ...]] = {
     "age": ((40, "below 40"), (65, "40 to 64"), (np.inf, "65 and older")),
     "sex": (),
     "pace": ((0.4, "below 0.4 m/s"), (0.8, "0.4 to 0.8 m/s"), (1.2, "0.8 to 1.2 m/s"), (np.inf, "faster")),
@@ -36,37 +32,42 @@ GROUPS: dict[str, tuple[tuple[float, str], ...]] = {
     "diagnosis": (),
     "site": (),
 }  # fmt: skip
-"""Columns about participants by which figures are told apart; numbers below each edge have a name. Pace is the mean
-measured speed of a participant's walks, whose edges part household from limited and full community walking (Perry
-et al., Stroke 1995; 26: 982-989)."""
+"""Columns that divide participants into subgroups. A number belongs to the first name whose upper edge is above it.
+
+Pace is the mean measured speed of a participant's walks. Its edges separate household, limited community and full
+community walking (Perry et al., Stroke 1995; 26: 982-989).
+"""
 
 
-def measure(table: pd.DataFrame, about: dict[str, Any]) -> dict[str, Any]:
-    """metrics.json: {"data", "model", "tokenizer", "seconds", "tasks": {task: {source: scores}}, "comparisons",
-    "subgroups"}; see `metrics`, `trust`, `compare` and `subgroups`."""
-    tasks = tasks_of(about)
-    how = {"draws": about["draws"], "seed": about["seed"]}
-    scored: dict[str, Any] = {}
+def compute_metrics(table: pd.DataFrame, about: dict[str, Any]) -> dict[str, Any]:
+    """The content of metrics.json: data, model, tokenizer, seconds, tasks ({task: {source: scores}}), comparisons,
+    subgroups. See `metrics.score`, `calibration_scores`, `compare` and `subgroups`."""
+    bootstrap = {"draws": about["draws"], "seed": about["seed"]}
+    scores: dict[str, Any] = {}
     comparisons, groups = [], []
-    for name, task in tasks.items():
+    for name, task in tasks_of(about).items():
         rows = table[table["task"] == name]
         if rows.empty:
             continue
-        by = dict(tuple(rows.groupby("source", sort=False)))
-        scored[name] = {source: score(by[source], task, **how) for source in SOURCES if source in by}
-        scored[name].get("xgboost", {}).update(about["searched"].get(name, {}))
-        if "model" not in by:
+        by_source = dict(tuple(rows.groupby("source", sort=False)))
+        scores[name] = {
+            source: score(by_source[source], task, **bootstrap) for source in SOURCES if source in by_source
+        }
+        for source, details in about["baselines"].get(name, {}).items():
+            scores[name].get(source, {}).update(details)
+        if MODEL not in by_source:
             continue
-        if trusted := trust(by["model"], task, **how):
-            scored[name]["model"]["trust"] = trusted
-        for rival in RIVALS:
-            if rival in by:
-                pair = compare([by["model"]], [by[rival]], task, **how)
-                comparisons.append({"task": name, "against": rival, **pair})
-        groups += [{"task": name, **group} for group in subgroups(by["model"], task, **how)]
-    adjust(comparisons)
-    kept = {name: about[name] for name in ("data", "model", "tokenizer", "seconds")}
-    return {**kept, "tasks": scored, "comparisons": comparisons, "subgroups": groups}
+        answers = by_source[MODEL]
+        if calibration := calibration_scores(answers, task, **bootstrap):
+            scores[name][MODEL]["calibration"] = calibration
+        for competitor in COMPETITORS:
+            if competitor in by_source:
+                comparison = compare([answers], [by_source[competitor]], task, **bootstrap)
+                comparisons.append({"task": name, "against": competitor, **comparison})
+        groups += [{"task": name, **group} for group in subgroups(answers, task, **bootstrap)]
+    adjust_p_values(comparisons)
+    origin = {key: about[key] for key in ("data", "model", "tokenizer", "seconds")}
+    return {**origin, "tasks": scores, "comparisons": comparisons, "subgroups": groups}
 
 
 def compare(
@@ -77,19 +78,19 @@ def compare(
     draws: int = 500,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """A task's main figure of ours less theirs, each a table or one a seed, whose mean is meant.
+    """A task's main metric of ours less theirs. Each side is one table, or one per seed, whose mean counts.
 
-    Returns {"figure", "difference", "difference_ci", "p", "n", "participants"}; None where it is undefined.
-    Raises ValueError where the tables are not of the same questions.
+    Returns {"metric", "difference", "difference_ci", "p", "n", "participants"}; None if undefined.
+    Raises ValueError if the tables answer different questions.
     """
-    asked = {
+    questions = {
         tuple(sorted(zip(rows["trial"], rows["other"].fillna(""), strict=True))) for rows in (*ours, *theirs)
     }
-    if len(asked) != 1:
+    if len(questions) != 1:
         raise ValueError(f"{task.name}: expected answers to the same questions")
-    values = [[main_figure(score(rows, task, draws=0)) for rows in side] for side in (ours, theirs)]
-    found: dict[str, Any] = {
-        "figure": values[0][0][0],
+    values = [[main_score(score(rows, task, draws=0)) for rows in side] for side in (ours, theirs)]
+    result: dict[str, Any] = {
+        "metric": values[0][0][0],
         "difference": None,
         "difference_ci": None,
         "p": None,
@@ -97,67 +98,73 @@ def compare(
         "participants": int(ours[0]["participant"].nunique()),
     }
     if any(value is None for side in values for _, value in side):
-        return found
+        return result
     means = [float(np.mean([value for _, value in side])) for side in values]
-    found["difference"] = means[0] - means[1]
-    if found["participants"] < 2 or not draws:
-        return found
-    sides = [
-        np.mean([drawn(rows, task, draws=draws, seed=seed) for rows in side], axis=0)
+    result["difference"] = means[0] - means[1]
+    if result["participants"] < 2 or not draws:
+        return result
+    # Both sides are drawn with the same seed, so a draw has the same participants on both sides.
+    drawn = [
+        np.mean([draw_main_metric(rows, task, draws=draws, seed=seed) for rows in side], axis=0)
         for side in (ours, theirs)
     ]
-    apart = sides[0] - sides[1]
-    apart = apart[np.isfinite(apart)]
-    if len(apart) * 2 > draws:
-        found["difference_ci"] = [float(edge) for edge in np.percentile(apart, [2.5, 97.5])]
-        tail = min((apart <= 0).sum(), (apart >= 0).sum()) + 1
-        found["p"] = float(min(1.0, 2 * tail / (len(apart) + 1)))
-    return found
+    differences = drawn[0] - drawn[1]
+    if (interval := percentile_interval(differences)) is not None:
+        result["difference_ci"] = interval
+        differences = differences[np.isfinite(differences)]
+        # One draw on the other side of 0 is added, so that p is never 0 (Davison and Hinkley 1997, chapter 4).
+        tail = min((differences <= 0).sum(), (differences >= 0).sum()) + 1
+        result["p"] = float(min(1.0, 2 * tail / (len(differences) + 1)))
+    return result
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p values adjusted for one another."""
+    """p values adjusted for one another by Holm's method."""
     order = np.argsort(p, kind="stable")
+    # The smallest p is multiplied by the number of tests, the next by one less, and so on. None gets smaller than
+    # the one before it.
     scaled = np.asarray(p, dtype=float)[order] * np.arange(len(p), 0, -1)
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1)
     return adjusted.tolist()
 
 
-def adjust(comparisons: list[dict[str, Any]]) -> None:
-    """Give each of `compare`'s results its `p_holm` among all of them."""
-    known = [one for one in comparisons if one["p"] is not None]
-    for one in comparisons:
-        one["p_holm"] = None
-    for one, p in zip(known, holm([one["p"] for one in known]), strict=True):
-        one["p_holm"] = p
+def adjust_p_values(comparisons: list[dict[str, Any]]) -> None:
+    """Give each result of `compare` its `p_holm` among all of them; None if it has no p."""
+    tested = [comparison for comparison in comparisons if comparison["p"] is not None]
+    for comparison in comparisons:
+        comparison["p_holm"] = None
+    for comparison, p in zip(tested, holm([c["p"] for c in tested]), strict=True):
+        comparison["p_holm"] = p
 
 
 def subgroups(rows: pd.DataFrame, task: Task, *, draws: int = 500, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """A task's main figure among participants of each group: {"by", "group", "n", "participants", "figure",
-    "value", "value_ci"}. A column in which all are alike, or that is the task's own, tells nothing apart."""
-    for by, edges in GROUPS.items():
-        if by not in rows or by in task.annotation_columns:
+    """A task's main metric in each subgroup: {"by", "group", "n", "participants", "metric", "value", "value_ci"}.
+
+    A column is skipped if all participants are in one group, or if it is what the task asks for.
+    """
+    for column, edges in SUBGROUPS.items():
+        if column not in rows or column in task.annotation_columns:
             continue
-        known = rows[rows[by].notna()]
-        names = known[by].map(lambda value, edges=edges: _named(value, edges))
+        annotated = rows[rows[column].notna()]
+        names = annotated[column].map(lambda value, edges=edges: _group_name(value, edges))
         if names.nunique() < 2:
             continue
         order = [name for _, name in edges] or sorted(names.unique())
         for group in [name for name in order if (names == name).any()]:
-            mine = known[names == group]
-            scores = score(mine, task, draws=draws, seed=seed)
-            figure, value = main_figure(scores)
+            members = annotated[names == group]
+            scores = score(members, task, draws=draws, seed=seed)
+            metric, value = main_score(scores)
             yield {
-                "by": by,
+                "by": column,
                 "group": group,
-                "n": len(mine),
-                "participants": int(mine["participant"].nunique()),
-                "figure": figure,
+                "n": len(members),
+                "participants": int(members["participant"].nunique()),
+                "metric": metric,
                 "value": value,
-                "value_ci": scores.get(f"{figure}_ci"),
+                "value_ci": scores.get(f"{metric}_ci"),
             }
 
 
-def _named(value: Any, edges: Sequence[tuple[float, str]]) -> str:
+def _group_name(value: Any, edges: Sequence[tuple[float, str]]) -> str:
     return next(name for edge, name in edges if value < edge) if edges else str(value)

@@ -1,118 +1,135 @@
 """A comparison: variants of a model, each over several seeds, in the paper's two tables with its columns beside.
 
-Seeds redraw phrasings and adapters over the same motion tokens. Variants differ in settings only, so whatever
-they share is made once.
+A seed draws the wording of questions, the order of training and the adapter anew, over the same motion tokens.
+Variants differ in settings only, so whatever they share is made once.
 """
 
+import logging
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import pandas as pd
-import ray
 from pydantic import Field
 
 from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import Settings, override, plain
-from biomechgpt.evaluation import answers_table, paper
-from biomechgpt.evaluation import statistics as measures
-from biomechgpt.evaluation.metrics import main_figure
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.pipeline import PipelineSettings, check, measure, train, with_seed
 from biomechgpt.experiment.tracking import TrackingSettings
 from biomechgpt.questions.tasks import AnnotatedTask, Tasks
 
-VERSION = 1
-F1_TASKS = ("activity", "impaired", "diagnosis", "assistive_device", "falls_history")
-R_TASKS = ("cadence", "walking_speed", "tug_time", "fsst_time")
-"""The columns of the paper's tables, in their order."""
+logger = logging.getLogger("biomechgpt")
+
+VERSION = 2
+TITLES = {
+    "f1_weighted": "F1, weighted by support",
+    "pearson_r": "Pearson r between answered and measured",
+}
+"""Titles of the tables whose metric has a longer name there. Tasks with the same main metric share a table."""
 
 
 class Variant(Settings):
-    """settings: {path: value} laid over the experiment's; split: on whose participants it is measured;
-    baselines: others become rows of the tables; paper: the row of the paper's tables beside it.
-    """
+    """One variant of the experiment."""
 
     settings: dict[str, Any] = Field(default_factory=dict)
+    """{path of a setting: value}, laid over the experiment's settings."""
     split: Literal["test", "train"] = "test"
+    """Split whose participants the variant is evaluated on."""
     baselines: bool = False
+    """Whether the baselines become rows of the tables."""
     paper: str | None = None
+    """The row of the paper's tables that is shown beside it."""
 
 
 class CompareSettings(Settings):
-    """variants: {name, as the tables call it: what is different}."""
+    """A comparison of variants over seeds."""
 
     experiment: PipelineSettings = PipelineSettings()
+    """Settings that all variants start from."""
     variants: dict[str, Variant] = Field(min_length=1)
+    """{name in the tables: what is different}."""
     seeds: list[int] = Field(default_factory=lambda: [0, 1, 2], min_length=1)
-    concurrent: int = Field(1, ge=1, exclude=True, description="runs at a time")
+    """Seeds that each variant is trained with."""
+    concurrent: int = Field(1, ge=1, exclude=True)
+    """Runs at a time."""
     tracking: TrackingSettings = Field(TrackingSettings(), exclude=True)
+    """Where the runs are recorded."""
     root: str = Field("results/artifacts", exclude=True)
+    """Folder or s3:// URI of all artifacts."""
 
 
 def run_compare(settings: CompareSettings) -> Artifact:
     """The comparison artifact: `tables.md` and `comparison.json`. Raises InputError for wrong variants."""
     planned = {
-        (name, seed): _settings(settings, name, seed) for name in settings.variants for seed in settings.seeds
+        (name, seed): variant_settings(settings, name, seed)
+        for name in settings.variants
+        for seed in settings.seeds
     }
-    for one in planned.values():
-        check(one)
+    for run_settings in planned.values():
+        check(run_settings)
 
     def build(uri: str) -> dict[str, Any]:
         cluster.connect()
-        runs = _all(settings, planned)
+        runs = _run_all(settings, planned)
         for run in runs:
             _track(settings, run)
         rows = _rows(settings, runs)
-        text = tables(rows, data=runs[0]["data"], base=runs[0]["base"], seeds=len(settings.seeds))
-        paired = _paired(settings, runs)
-        text += pairs_table(paired)
+        text = tables(
+            rows, _main_metrics(runs), data=runs[0]["data"], base=runs[0]["base"], seeds=len(settings.seeds)
+        )
+        paired = _paired_comparisons(settings, runs)
+        text += paired_table(paired)
         storage.write_bytes(storage.join(uri, "tables.md"), text.encode())
         storage.write_json(
             storage.join(uri, "comparison.json"), {"rows": rows, "paired": paired, "runs": runs}
         )
         return {"runs": len(runs), "data": runs[0]["data"]}
 
-    made = artifact.make("comparison", VERSION, settings, {}, build, settings.root)
-    print("\n" + storage.read_bytes(made.path("tables.md")).decode())
-    return made
+    return artifact.make("comparison", VERSION, settings, {}, build, settings.root)
 
 
-def _settings(settings: CompareSettings, name: str, seed: int) -> PipelineSettings:
+def show_comparison(comparison: Artifact) -> str:
+    """The tables of a comparison, in Markdown."""
+    return storage.read_bytes(comparison.path("tables.md")).decode()
+
+
+def variant_settings(settings: CompareSettings, name: str, seed: int) -> PipelineSettings:
+    """The experiment's settings of one variant with one seed."""
     variant = settings.variants[name]
-    over = {
+    changes = {
         "root": settings.root,
         "answers.splits": [variant.split],
         "evaluation.baselines": variant.baselines,
         "evaluation.seed": seed,
-    }
-    return with_seed(
-        override(settings.experiment, over | variant.settings, f"variants.{name}.settings"), seed
-    )
+    } | variant.settings
+    return with_seed(override(settings.experiment, changes, f"variants.{name}.settings"), seed)
 
 
-def _all(
+def _run_all(
     settings: CompareSettings, planned: Mapping[tuple[str, int], PipelineSettings]
 ) -> list[dict[str, Any]]:
-    """Every run's result, `concurrent` at a time."""
+    """The results of all runs, `concurrent` at a time."""
+    import ray
+
+    # A run is a driver that waits for the trainings it asks for, so it holds no core.
+    run_remote = ray.remote(num_cpus=0, max_retries=0)(_run)
     waiting = list(planned.items())
     running: dict[Any, tuple[str, int]] = {}
-    done: dict[tuple[str, int], dict[str, Any]] = {}
+    results: dict[tuple[str, int], dict[str, Any]] = {}
     while waiting or running:
         while waiting and len(running) < settings.concurrent:
-            key, one = waiting.pop(0)
-            running[_run.remote(plain(one))] = key
+            key, run_settings = waiting.pop(0)
+            running[run_remote.remote(plain(run_settings))] = key
         (ready,), _ = ray.wait(list(running))
-        key = running.pop(ready)
-        done[key] = {"variant": key[0], "seed": key[1]} | ray.get(ready)
-        print(f"comparison: {key[0]}, seed {key[1]} ({len(done)} of {len(planned)})", flush=True)
-    return [done[key] for key in planned]
+        variant, seed = key = running.pop(ready)
+        results[key] = {"variant": variant, "seed": seed} | ray.get(ready)
+        logger.info("comparison: %s, seed %d (%d of %d)", variant, seed, len(results), len(planned))
+    return [results[key] for key in planned]
 
 
-@ray.remote(num_cpus=0, max_retries=0)
 def _run(values: dict[str, Any]) -> dict[str, Any]:
-    """One variant with one seed: a driver that holds no core while the trainings it asks for run."""
+    """One variant with one seed, in a Ray task."""
     cluster.connect()
     settings = PipelineSettings.model_validate(values)
     model = train(settings).model
@@ -127,74 +144,97 @@ def _run(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _track(settings: CompareSettings, run: dict[str, Any]) -> None:
+    from biomechgpt.evaluation.metrics import main_score
+
     tracking.record(
         settings.tracking,
         f"{run['variant']} seed {run['seed']} {run['evaluation'].rsplit('/', 1)[-1]}",
         params=settings.variants[run["variant"]].settings | {"seed": run["seed"]},
-        metrics={task: main_figure(by["model"])[1] for task, by in run["tasks"].items()},
+        metrics={task: main_score(by_source["model"])[1] for task, by_source in run["tasks"].items()},
         tags={key: run[key] for key in ("model", "evaluation", "base", "data")},
     )
 
 
+def _main_metrics(runs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """{task: its main metric}, of all tasks that any run answered."""
+    from biomechgpt.evaluation.metrics import main_score
+
+    return {
+        task: main_score(by_source["model"])[0] for run in runs for task, by_source in run["tasks"].items()
+    }
+
+
 def _rows(settings: CompareSettings, runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """{row: {"paper": its row in the paper, "tasks": {task: the seeds' figures}}}, in the tables' order."""
-    wanted = [(name, name, "model", v.paper) for name, v in settings.variants.items()]
-    for name, variant in settings.variants.items():
-        if variant.baselines:
-            theirs = {"xgboost": "XGBoost", "chance": "chance"}
-            wanted += [
-                (measures.SOURCES[s], name, s, theirs.get(s)) for s in measures.SOURCES if s != "model"
-            ]
-            break
+    """{row: {"paper": the paper's row beside it, "tasks": {task: values of the seeds}}}, in the tables' order."""
+    from biomechgpt.evaluation.baselines import BASELINES
+    from biomechgpt.evaluation.metrics import main_score
+
+    # (title, variant, source, row of the paper)
+    plan = [(name, name, "model", variant.paper) for name, variant in settings.variants.items()]
+    with_baselines = [name for name, variant in settings.variants.items() if variant.baselines]
+    for name in with_baselines[:1]:
+        plan += [(b.label, name, b.name, b.paper_row) for b in BASELINES.values()]
     rows: dict[str, dict[str, Any]] = {}
-    for title, variant_name, source, beside in wanted:
-        figures: dict[str, list[float | None]] = {}
-        for run in [r for r in runs if r["variant"] == variant_name]:
-            for task, by in run["tasks"].items():
-                if source in by:
-                    figures.setdefault(task, []).append(main_figure(by[source])[1])
-        rows[title] = {"paper": beside, "tasks": figures}
+    for title, variant_name, source, paper_row in plan:
+        values: dict[str, list[float | None]] = {}
+        for run in runs:
+            if run["variant"] != variant_name:
+                continue
+            for task, by_source in run["tasks"].items():
+                if source in by_source:
+                    values.setdefault(task, []).append(main_score(by_source[source])[1])
+        rows[title] = {"paper": paper_row, "tasks": values}
     return rows
 
 
-def _paired(settings: CompareSettings, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every other variant less the first, in each task of both, over seeds, on the same test participants."""
+def _paired_comparisons(settings: CompareSettings, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every variant less the first one, in each task of both, over seeds, on the same test participants."""
+    from biomechgpt.evaluation import answers_table
+    from biomechgpt.evaluation.statistics import MODEL, adjust_p_values, compare
+
     first, *others = [name for name, variant in settings.variants.items() if variant.split == "test"] or [""]
-    said: dict[str, list[pd.DataFrame]] = {}
-    asked: dict[str, Tasks] = {}
-    for run in runs if others else ():
-        answers, about = answers_table.read(storage.join(run["evaluation"], answers_table.FILE))
-        said.setdefault(run["variant"], []).append(answers[answers["source"] == "model"])
-        asked[run["variant"]] = answers_table.tasks_of(about)
-    found = []
+    if not others:
+        return []
+    answers: dict[str, list[Any]] = {}
+    tasks: dict[str, Tasks] = {}
+    for run in runs:
+        table, about = answers_table.read(storage.join(run["evaluation"], answers_table.FILE))
+        answers.setdefault(run["variant"], []).append(table[table["source"] == MODEL])
+        tasks[run["variant"]] = answers_table.tasks_of(about)
+    comparisons = []
     for name in others:
-        for task in [t for n, t in asked[first].items() if n in asked[name] and isinstance(t, AnnotatedTask)]:
-            ours, theirs = ([rows[rows["task"] == task.name] for rows in said[s]] for s in (name, first))
+        shared = [
+            task
+            for task in tasks[first].values()
+            if task.name in tasks[name] and isinstance(task, AnnotatedTask)
+        ]
+        for task in shared:
+            ours, theirs = ([t[t["task"] == task.name] for t in answers[v]] for v in (name, first))
             if all(len(rows) for rows in (*ours, *theirs)):
-                pair = measures.compare(ours, theirs, task, draws=settings.experiment.evaluation.draws)
-                found.append({"variant": name, "against": first, "task": task.name, **pair})
-    measures.adjust(found)
-    return found
+                result = compare(ours, theirs, task, draws=settings.experiment.evaluation.draws)
+                comparisons.append({"variant": name, "against": first, "task": task.name, **result})
+    adjust_p_values(comparisons)
+    return comparisons
 
 
-def pairs_table(paired: Sequence[Mapping[str, Any]]) -> str:
-    """Comparisons of variants in Markdown; nothing where there are none."""
+def paired_table(paired: Sequence[Mapping[str, Any]]) -> str:
+    """Comparisons of variants in Markdown; empty if there are none."""
     if not paired:
         return ""
     lines = [
         f"**Each variant less {paired[0]['against']}**",
         "",
-        "Mean over seeds, on the same trials; intervals and p by bootstrap over participants, p adjusted by Holm's",
-        f"method for these {len(paired)} comparisons.",
+        "Mean over seeds, on the same trials. Intervals and p are from a bootstrap over participants.",
+        f"The adjusted p is Holm's, for these {len(paired)} comparisons.",
         "",
-        "| variant | task | difference | 95 % interval | p | p, adjusted | participants |",
+        "| variant | task | difference | 95 % interval | p | adjusted p | participants |",
         "|---" * 7 + "|",
     ]
-    for one in paired:
-        low, high = one["difference_ci"] or (None, None)
-        cells = [one["variant"], one["task"].replace("_", " "), _number(one["difference"])]
-        cells += [f"{_number(low)} to {_number(high)}", _number(one["p"], 3), _number(one["p_holm"], 3)]
-        lines.append(f"| {' | '.join(cells)} | {one['participants']} |")
+    for row in paired:
+        low, high = row["difference_ci"] or (None, None)
+        cells = [row["variant"], row["task"].replace("_", " "), _number(row["difference"])]
+        cells += [f"{_number(low)} to {_number(high)}", _number(row["p"], 3), _number(row["p_holm"], 3)]
+        lines.append(f"| {' | '.join(cells)} | {row['participants']} |")
     return "\n".join([*lines, ""])
 
 
@@ -202,45 +242,79 @@ def _number(value: float | None, digits: int = 2) -> str:
     return "undefined" if value is None else f"{value:.{digits}f}"
 
 
-def tables(rows: Mapping[str, Mapping[str, Any]], *, data: str, base: str, seeds: int) -> str:
-    """The paper's two tables in Markdown: ours, mean (std) over seeds, and the paper's beside."""
-    beside = paper()
+def tables(
+    rows: Mapping[str, Mapping[str, Any]],
+    main_metrics: Mapping[str, str],
+    *,
+    data: str,
+    base: str,
+    seeds: int,
+) -> str:
+    """A Markdown table for each main metric: ours, mean (standard deviation) over seeds, and the paper's beside.
 
-    def table(tasks: tuple[str, ...], title: str) -> list[str]:
-        shown = [t for t in tasks if any(t in row["tasks"] for row in rows.values())]
-        if not shown:
-            return []
-        head = " | ".join(f"{t.replace('_', ' ')} | paper" for t in shown)
-        lines = [f"**{title}**", "", f"| model | {head} |", "|---" * (1 + 2 * len(shown)) + "|"]
-        for name, row in rows.items():
-            theirs = beside.get(row["paper"] or "", {})
-            cells = " | ".join(
-                f"{_cell(row['tasks'].get(t, []))} | {_cell(theirs.get(t, []), True)}" for t in shown
-            )
-            if any(t in row["tasks"] for t in shown):
-                lines.append(f"| {name} | {cells} |")
-        return [*lines, ""]
+    rows: {row: {"paper": row of the paper, "tasks": {task: values of the seeds}}}.
+    main_metrics: {task: its main metric}. The paper's tasks come first, in its order, then the others.
+    """
+    from biomechgpt.evaluation.metrics import METRICS
+    from biomechgpt.evaluation.paper import paper
 
-    return "\n".join(
-        [
-            f"Data: {data}. Language base: {base}. Mean (standard deviation) of {seeds} seeds, by held-out",
-            "participants. The paper's figures are of other people and recordings: not comparable, for scale.",
-            "",
-            *table(F1_TASKS, "F1, weighted by support"),
-            *table(R_TASKS, "Pearson r between answered and measured"),
+    results = paper()
+    paper_order = list(dict.fromkeys(task for of_row in results.values() for task in of_row))
+    order = [
+        *(t for t in paper_order if t in main_metrics),
+        *(t for t in main_metrics if t not in paper_order),
+    ]
+    lines = [
+        f"Data: {data}. Language model base: {base}. Mean (standard deviation) of {seeds} seeds, on held-out",
+        "participants. The paper's results are of other people and recordings: for scale, not comparable.",
+        "",
+    ]
+    for name, metric in METRICS.items():
+        shown = [
+            task
+            for task in order
+            if main_metrics[task] == name and any(task in row["tasks"] for row in rows.values())
         ]
-    )
+        if metric.is_main and shown:
+            title = TITLES.get(name, metric.label[0].upper() + metric.label[1:])
+            lines += _table(title, shown, rows, results)
+    return "\n".join(lines)
 
 
-def _cell(figures: Sequence[float | None], summarised: bool = False) -> str:
-    """`.95 (.02)`; `summarised`: figures are [mean, std] already. An undefined figure of any seed is named."""
-    if not figures:
+def _table(
+    title: str,
+    tasks: Sequence[str],
+    rows: Mapping[str, Mapping[str, Any]],
+    results: Mapping[str, Mapping[str, Sequence[float]]],
+) -> list[str]:
+    head = " | ".join(f"{task.replace('_', ' ')} | paper" for task in tasks)
+    lines = [f"**{title}**", "", f"| model | {head} |", "|---" * (1 + 2 * len(tasks)) + "|"]
+    for name, row in rows.items():
+        if not any(task in row["tasks"] for task in tasks):
+            continue
+        beside = results.get(row["paper"] or "", {})
+        cells = (
+            f"{mean_and_std(row['tasks'].get(task, []))} | {_paper_cell(beside.get(task, []))}"
+            for task in tasks
+        )
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def mean_and_std(values: Sequence[float | None]) -> str:
+    """`0.95 (0.02)`, without the bracket for one value. One undefined seed makes the cell "undefined"."""
+    defined = [value for value in values if value is not None]
+    if not values:
         return ""
-    if any(f is None for f in figures):
+    if len(defined) < len(values):
         return "undefined"
-    known = [f for f in figures if f is not None]
-    if summarised:
-        mean, std = known[0], known[1] if len(known) > 1 else None
-    else:
-        mean, std = statistics.mean(known), statistics.stdev(known) if len(known) > 1 else None
-    return f"{mean:.2f}" + ("" if std is None else f" ({std:.2f})")
+    mean = f"{statistics.mean(defined):.2f}"
+    return mean if len(defined) < 2 else f"{mean} ({statistics.stdev(defined):.2f})"
+
+
+def _paper_cell(values: Sequence[float]) -> str:
+    """values: nothing, [mean] or [mean, standard deviation]."""
+    if not values:
+        return ""
+    mean, *std = (f"{value:.2f}" for value in values)
+    return mean if not std else f"{mean} ({std[0]})"

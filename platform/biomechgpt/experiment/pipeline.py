@@ -15,14 +15,11 @@ from biomechgpt.cohort import CohortSettings, make_cohort
 from biomechgpt.core import storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError, Settings, override
-from biomechgpt.evaluation import (
-    EvaluationSettings,
-    answers_table,
-    make_evaluation,
-    summary,
-    write_codebook,
-    write_report,
-)
+from biomechgpt.evaluation import answers_table
+from biomechgpt.evaluation.codebook import write_codebook
+from biomechgpt.evaluation.evaluate import make_evaluation
+from biomechgpt.evaluation.report import summary, write_report
+from biomechgpt.evaluation.settings import EvaluationSettings
 from biomechgpt.language import pretrain as base_room
 from biomechgpt.language.finetune import FinetuneSettings, make_model
 from biomechgpt.language.pretrain import BaseSettings, make_base

@@ -20,7 +20,7 @@ from biomechgpt.answering.calibration import fit_labels, fit_numbers, prediction
 from biomechgpt.cohort import CohortSettings, make_cohort
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.settings import load, override
-from biomechgpt.evaluation.calibration_metrics import trust
+from biomechgpt.evaluation.calibration_metrics import calibration_scores
 from biomechgpt.questions.dataset import QuestionsSettings, make_questions, read_tasks
 from biomechgpt.questions.tasks import PredictionTask
 from biomechgpt.tokenizer import TokensSettings, make_tokens
@@ -66,7 +66,7 @@ def resplit(rows: pd.DataFrame, task: PredictionTask, options: argparse.Namespac
     for _ in range(options.resplits):
         fitted_on = rows["participant"].isin(rng.permutation(people)[: len(people) // 2])
         found.append(_measured(rows[fitted_on], rows[~fitted_on], task))
-    known = [f for f in found if f["promised"]]
+    known = [f for f in found if f["coverage_guaranteed"]]
     mean = lambda key: round(float(np.mean([f[key] for f in known])), 3) if known else None  # noqa: E731
     result = {"participants": len(people), "promised": len(known) / len(found), "coverage": mean("coverage")}
     if task.kind == "regression":
@@ -83,7 +83,7 @@ def _measured(known: pd.DataFrame, new: pd.DataFrame, task: PredictionTask) -> d
         fitted = fit_numbers(known["low"].tolist(), known["high"].tolist(), known["value_true"].tolist(), who)
         more = fitted.widen or 0.0
         new = new.assign(low=new["low"] - more, high=new["high"] + more, promised=fitted.promised)
-        return trust(new, task, draws=0)
+        return calibration_scores(new, task, draws=0)
     said = [dict(zip(c, p, strict=True)) for c, p in zip(known["choices"], known["raw"], strict=True)]
     fitted = fit_labels(said, known["label_true"].tolist(), who)
     soft = [soften(p, fitted.temperature) for p in new["raw"]]
@@ -92,7 +92,7 @@ def _measured(known: pd.DataFrame, new: pd.DataFrame, task: PredictionTask) -> d
     new = new.assign(
         probability=soft, possible=possible, temperature=fitted.temperature, promised=fitted.promised
     )
-    return trust(new, task, draws=0)
+    return calibration_scores(new, task, draws=0)
 
 
 if __name__ == "__main__":

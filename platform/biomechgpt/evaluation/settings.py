@@ -1,0 +1,18 @@
+"""Settings of an evaluation. Importing them loads neither Ray nor scikit-learn."""
+
+from pydantic import Field
+
+from biomechgpt.core.settings import Settings
+
+
+class EvaluationSettings(Settings):
+    """How a model's answers are evaluated."""
+
+    baselines: bool = True
+    """Whether baselines answer the same questions."""
+    draws: int = Field(2000, ge=0)
+    """Bootstrap draws of participants for each confidence interval."""
+    search: int = Field(8, ge=0)
+    """Settings that the randomized search of XGBoost tries for each task."""
+    seed: int = 0
+    """Seed of the bootstrap, the search and the baselines."""
