@@ -17,6 +17,7 @@ LIGHT = (
     "biomechgpt.motion.norms",
     "biomechgpt.motion.parameters",
     "biomechgpt.questions.tasks",
+    "biomechgpt.questions.dataset",
     "biomechgpt.simulator",
 )
 """Modules that a biomechanist uses as a library, without the cluster or the networks."""
@@ -39,7 +40,8 @@ def test_imports_point_down():
 
 @pytest.mark.parametrize("module", LIGHT)
 def test_light_modules_load_neither_ray_nor_torch(module):
-    code = f"import sys, {module}; print([m for m in ('ray', 'torch', 'transformers') if m in sys.modules])"
+    heavy = ("ray", "torch", "transformers", "datasets")
+    code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
