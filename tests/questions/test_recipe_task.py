@@ -9,7 +9,13 @@ from written_cohort import N_TRIALS, write_cohort
 
 from biomechgpt.core.settings import InputError, load
 from biomechgpt.experiment.pipeline import PipelineSettings
-from biomechgpt.questions.dataset import QuestionsSettings, make_questions, read_questions, read_tasks
+from biomechgpt.questions.dataset import (
+    QuestionsSettings,
+    full_tasks,
+    make_questions,
+    read_questions,
+    read_tasks,
+)
 from biomechgpt.questions.intent import IntentClassifier
 from conftest import ROOT
 
@@ -103,6 +109,9 @@ def test_a_paraphrase_changes_no_questions_artifact_and_a_template_does(cohort, 
     assert list(before.manifest["inputs"]) == ["cohort"]
     (folder / "freezing.yaml").write_text(f"{FREEZING}  - Does he get stuck?\n")
     assert questions_of(cohort, tmp_path, tasks=str(folder)).fingerprint == before.fingerprint
+    tasks = full_tasks(before, QuestionsSettings(tasks=str(folder)))
+    assert list(tasks) == ["activity", "cadence", "freezing"]
+    assert tasks["freezing"].paraphrases[-1] == "Does he get stuck?"
     (folder / "freezing.yaml").write_text(FREEZING.replace("Freezing or no", "Freezing, or no"))
     assert questions_of(cohort, tmp_path, tasks=str(folder)).fingerprint != before.fingerprint
 

@@ -249,3 +249,12 @@ def read_questions(questions: "Artifact") -> "datasets.Dataset":
 def read_tasks(uri: str) -> Tasks:
     """The tasks stored in a questions artifact or a bundle."""
     return tasks_from_json(storage.read_json(storage.join(uri, "tasks.json")))
+
+
+def full_tasks(questions: "Artifact", settings: QuestionsSettings) -> Tasks:
+    """The tasks of a questions artifact with all their fields, from the settings' task files: what a bundle holds.
+
+    Tasks that the cohort was not asked are not among them.
+    """
+    definitions = settings.load()
+    return {name: definitions[name] for name in read_tasks(questions.uri)}
