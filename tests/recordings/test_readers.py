@@ -678,6 +678,7 @@ CHANGES = st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_si
 
 
 @pytest.mark.parametrize("kind", WHOLE)
+@hypothesis_settings(deadline=None)
 @given(changes=CHANGES, end=st.integers(1, 10**6))
 def test_damage_is_refused_or_read_and_never_more(kind, changes, end):
     """Nothing that a disk or a network does to a file ends in another error than InputError."""

@@ -1,4 +1,4 @@
-"""From a recording as it was read to a movement at the wanted frame rate: judged, repaired, resampled."""
+"""From a recording to a movement at one frame rate: checked, gaps filled, resampled."""
 
 import numpy as np
 
@@ -14,10 +14,12 @@ def prepare(
     rate_hz: float,
     declared_rate_hz: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray, str | None]:
-    """A recording that was judged, at `rate_hz`: angles (T, 34), pelvis (T, 7), and what was repaired.
+    """A recording that passed quality control, at `rate_hz`: angles (T, 34), pelvis (T, 7), and filled gaps.
 
-    What a cohort takes and what a server takes: raises InputError with every problem of the recording.
+    name: the file, in messages. declared_rate_hz: the rate that an annotation states.
+    Cohorts and the server both use it. Raises InputError with every problem of the recording.
     """
-    whole, repaired = quality.accept(name, recording, settings, declared_rate_hz)
-    angles_rad, pelvis = resample(whole.time_s, whole.angles_rad, whole.pelvis, rate_hz)
-    return angles_rad, pelvis, repaired
+    # Gaps are filled first: the anti-aliasing filter would spread a missing value over its neighbours.
+    filled, repairs = quality.accept(name, recording, settings, declared_rate_hz)
+    angles_rad, pelvis = resample(filled.time_s, filled.angles_rad, filled.pelvis, rate_hz)
+    return angles_rad, pelvis, repairs

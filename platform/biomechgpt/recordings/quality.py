@@ -1,9 +1,9 @@
-"""Whether a recording can be believed: what is wrong with it, where, and which setting says so.
+"""Quality control of a recording: what is wrong with it, where, and which setting decides.
 
-A recording with a problem is kept out, never repaired in silence: only gaps are ever filled, short ones, where
-the settings ask for it, and the trial then says so. What is odd but may be the person (a foot that skates, a
-stiff knee, an arm that does not swing) is left alone, and so is a joint that a model locks. Knows nothing about
-files' formats, annotations or participants.
+A recording with a problem is kept out, never repaired in silence. Only short gaps are ever filled, if the settings
+allow it, and the trial then says so. Signs of a person's impairment (a foot that drags, a stiff knee, an arm that
+does not swing) are no problem, and neither is a joint that a model locks. Knows nothing about file formats,
+annotations or participants.
 """
 
 import hashlib
@@ -23,40 +23,54 @@ from biomechgpt.recordings.readers import Recording
 _SHOULDERS = {"r": ("arm_flex_r", "arm_add_r", "arm_rot_r"), "l": ("arm_flex_l", "arm_add_l", "arm_rot_l")}
 _SHOULDER = np.isin(NAMES, sum(_SHOULDERS.values(), ()))
 _SPEED_S = 1 / 30
-"""Over which a speed is taken, so that a frame's noise at a high rate is none."""
+"""Time window for speeds, so that single-frame noise at high frame rates averages out."""
 _UNEVEN = 1.5
-"""Of the usual step: a longer one has lost a frame; shorter ones are a clock's or a text's rounding."""
+"""A time step longer than 1.5 median steps means dropped frames; shorter ones are rounding."""
+_MOVING_RAD = np.radians(2)
+"""A joint with a larger range moves; one with a smaller range may be locked by the model."""
+_SWINGING_RAD = np.radians(5)
+"""Smallest range or standard deviation of a joint that takes part in a movement."""
+_ALTERNATING = -0.6
+"""Right and left hip (or shoulder) alternate, as in a walk, if they correlate at most this much."""
 
 
 class QualitySettings(Settings):
-    """What a recording must be to be used. Defaults let runners and severe impairments pass."""
+    """What a recording must be like to be used. The defaults let runners and severe impairments pass."""
 
     min_duration_s: float = Field(0.5, gt=0)
-    interpolate_gaps_s: float = Field(
-        0.0, ge=0, description="gaps up to this long are interpolated, and the trial says so; 0: none"
-    )
-    rate_tolerance: float = Field(
-        0.02, gt=0, description="fraction by which a declared frame rate may differ from the times'"
-    )
-    spike_s: float = Field(0.05, gt=0, description="longest excursion that is a spike and no movement")
-    spike_deg: float = Field(40.0, gt=0, description="smallest spike of a leg's, the trunk's or neck's joint")
-    arm_spike_deg: float = Field(
-        90.0, gt=0, description="smallest spike of shoulder or elbow; markerless ones are often rough"
-    )
-    range_margin_deg: float = Field(20.0, ge=0, description="beyond the range of the skeleton's joints")
-    max_speed_deg_s: float = Field(
-        2000.0, gt=0, description="of a leg's, the trunk's or neck's joint; walking knees reach 450"
-    )
-    max_arm_speed_deg_s: float = Field(3000.0, gt=0, description="of shoulder or elbow")
-    frozen_s: float = Field(1.0, gt=0, description="longest that a moving joint may keep exactly one value")
-    max_side_correlation: float = Field(
-        0.85, ge=0, le=1, description="of leg and arm of one side in a walk whose arms swing; 1: any"
-    )
+    """Shortest recording."""
+    interpolate_gaps_s: float = Field(0.0, ge=0)
+    """Longest gap that is interpolated; the trial says so. 0: no gap is."""
+    rate_tolerance: float = Field(0.02, gt=0)
+    """Largest relative difference between a declared frame rate and that of the times."""
+    spike_s: float = Field(0.05, gt=0)
+    """Longest excursion that counts as a spike; a longer one is movement."""
+    spike_deg: float = Field(40.0, gt=0)
+    """Smallest spike of a joint of the legs, trunk or neck."""
+    arm_spike_deg: float = Field(90.0, gt=0)
+    """Smallest spike of a shoulder or elbow; markerless capture is often rough there."""
+    range_margin_deg: float = Field(20.0, ge=0)
+    """How far an angle may lie outside the skeleton's range of the joint."""
+    max_speed_deg_s: float = Field(2000.0, gt=0)
+    """Highest speed of a joint of the legs, trunk or neck; walking knees reach 450."""
+    max_arm_speed_deg_s: float = Field(3000.0, gt=0)
+    """Highest speed of a shoulder or elbow."""
+    frozen_s: float = Field(1.0, gt=0)
+    """Longest time for which a moving joint may keep exactly one value."""
+    max_side_correlation: float = Field(0.85, ge=0, le=1)
+    """Highest correlation of leg and arm of one side in a walk with swinging arms; 1 switches the check off."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong. joint: None for all of them; time_s: where it begins; value: in the text's unit."""
+    """One problem of a recording.
+
+    kind: gap, too short, rate mismatch, impossible angle, spike, impossible speed, frozen or mislabelled side.
+    text: what is wrong, where, and the setting that decides.
+    joint: None if it concerns all joints.
+    time_s: where it begins.
+    value: the measured value, in the unit of the text.
+    """
 
     kind: str
     text: str
@@ -71,10 +85,11 @@ class Problem:
 def accept(
     name: str, recording: Recording, settings: QualitySettings, declared_rate_hz: float | None = None
 ) -> tuple[Recording, str | None]:
-    """The recording, its short gaps filled if the settings say so, and what was filled ("2 gaps ...").
+    """The recording with its short gaps filled, and what was filled ("2 gaps interpolated, ..."; None: nothing).
 
-    declared_rate_hz: as annotated; what the recording itself declares is checked as well.
-    Raises InputError with every problem; `name` is what it calls the file.
+    name: the file, in messages.
+    declared_rate_hz: the annotated frame rate; the one that the recording states is checked as well.
+    Raises InputError with every problem.
     """
     problems = find_problems(recording, settings, declared_rate_hz)
     if problems:
@@ -85,10 +100,10 @@ def accept(
 def find_problems(
     recording: Recording, settings: QualitySettings, declared_rate_hz: float | None = None
 ) -> list[Problem]:
-    """Everything wrong with a recording, empty where nothing is.
+    """All problems of a recording.
 
-    Gaps that `interpolate_gaps_s` allows are no problem. Only recorded joints are judged, and of the untracked
-    ones, which no tokenizer sees, only their gaps.
+    Gaps that `interpolate_gaps_s` allows are no problem. Only recorded joints are checked; untracked joints, which
+    no tokenizer sees, only for gaps.
     """
     problems = [
         *_gaps(recording, settings.interpolate_gaps_s),
@@ -97,29 +112,33 @@ def find_problems(
     ]
     if len(recording.time_s) < 3:
         return problems
-    known, _ = fill_gaps(recording)
-    spikes = list(_spikes(known, settings))
+    # The other checks need a value in every frame. What is filled here is not kept.
+    filled, _ = fill_gaps(recording)
+    spikes = list(_spikes(filled, settings))
     spiked = {problem.joint for problem in spikes}
     return [
         *problems,
-        *_ranges(known, settings.range_margin_deg),
+        *_ranges(filled, settings.range_margin_deg),
         *spikes,
-        *(problem for problem in _speeds(known, settings) if problem.joint not in spiked),
-        *_frozen(known, settings.frozen_s),
-        *_sides(known, settings.max_side_correlation),
+        # A spike is also an impossible speed: it is reported once.
+        *(problem for problem in _speeds(filled, settings) if problem.joint not in spiked),
+        *_frozen(filled, settings.frozen_s),
+        *_sides(filled, settings.max_side_correlation),
     ]
 
 
 def fill_gaps(recording: Recording) -> tuple[Recording, str | None]:
-    """Missing angles and pelvis from monotone cubics (PCHIP) through the frames around; and how many gaps.
+    """The recording with missing values interpolated, and a text that counts the gaps (None: there was none).
 
-    Frames that a jump in time lost are counted too: resampling interpolates over them. A gap at an end holds
-    the nearest value; a joint without any value is 0, a pelvis upright in the origin.
+    Monotone cubics (PCHIP) do not overshoot between the frames around a gap. Frames that a jump in time lost count
+    as a gap too, since resampling interpolates over them. A gap at an end holds the nearest value. A joint without
+    any value is 0; a pelvis without any is upright in the origin.
     """
     values = np.concatenate([recording.angles_rad, recording.pelvis], axis=1)
     for j in np.flatnonzero(np.isnan(values).any(axis=0)):
         there = np.flatnonzero(~np.isnan(values[:, j]))
         if len(there) < 2:
+            # Column N_JOINTS + 3 is the quaternion's w: 1 is upright.
             values[:, j] = values[there[0], j] if len(there) else float(j == N_JOINTS + 3)
             continue
         absent = np.isnan(values[:, j])
@@ -134,31 +153,32 @@ def fill_gaps(recording: Recording) -> tuple[Recording, str | None]:
 
 
 def content_hash(angles_rad: np.ndarray) -> str:
-    """16 hex digits over angles (T, 34), to a thousandth of a radian: the same movement, however it is filed."""
+    """16 hex digits over angles (T, 34), to a thousandth of a radian: the same in whichever format a file is."""
     rounded = np.ascontiguousarray(np.round(angles_rad * 1000).astype("<i4"))
     return hashlib.sha256(rounded.tobytes()).hexdigest()[:16]
 
 
 def find_duplicates(contents: Iterable[tuple[str, Hashable, tuple[str, ...]]]) -> dict[str, str]:
-    """{recording: reason} of those whose content another has: (recording, what is known of it, hashes) of each.
+    """{recording: reason} for recordings that have the same content as another.
 
-    Of recordings of which the same is known the first may stay; where anything differs none may, since whose
-    movement it is cannot be told.
+    contents: (recording, its annotations, hashes of its content) of each.
+    Of equally annotated duplicates the first stays. If any annotation differs none stays, since nobody can tell
+    whose movement it is.
     """
     holders: dict[str, list[tuple[str, Hashable]]] = {}
-    for name, known, hashes in contents:
-        for mark in hashes:
-            holders.setdefault(mark, []).append((name, known))
+    for name, annotations, hashes in contents:
+        for content in hashes:
+            holders.setdefault(content, []).append((name, annotations))
     reasons: dict[str, str] = {}
     for same in holders.values():
         if len({name for name, _ in same}) < 2:
             continue
-        (first, known), *others = same
-        if all(what == known for _, what in others):
-            reasons |= {name: f"duplicate: the same content as {first}" for name, _ in others}
+        (first, annotations), *later = same
+        if all(annotated == annotations for _, annotated in later):
+            reasons |= {name: f"duplicate: the same content as {first}" for name, _ in later}
             continue
         for name, _ in same:
-            rest = ", ".join(other for other, _ in same if other != name)
+            rest = ", ".join(duplicate for duplicate, _ in same if duplicate != name)
             reasons[name] = f"duplicate: the same content as {rest}, annotated otherwise"
     return reasons
 
@@ -180,7 +200,7 @@ def _missing(recording: Recording) -> Iterator[tuple[str, float, float]]:
 
 
 def _jumps(time_s: np.ndarray) -> list[tuple[float, float]]:
-    """(start, end) of frames that the times lack."""
+    """(start, end) of each run of frames that is missing from the times."""
     step = _step_s(time_s)
     return [
         (float(time_s[i]) + step, float(time_s[i + 1]))
@@ -201,7 +221,7 @@ def _gaps(recording: Recording, allowed_s: float) -> Iterator[Problem]:
     for joint, start, end in _missing(recording):
         found.setdefault(joint, []).append((start, end))
     for joint, gaps in found.items():
-        # What lies at an end has nothing to be interpolated from.
+        # A gap at the beginning or end has no frame on its other side to interpolate from.
         bad = [
             (start, end)
             for start, end in gaps
@@ -225,7 +245,7 @@ def _more(count: int) -> str:
 
 def _duration(time_s: np.ndarray, shortest_s: float) -> Iterator[Problem]:
     lasts = float(time_s[-1] - time_s[0]) if len(time_s) else 0.0
-    # A recording lasts from its first frame to its last, and one frame's time more.
+    # The last frame lasts one step too.
     if lasts + _step_s(time_s) < shortest_s - 1e-6:
         text = f"expected at least {shortest_s:g} s (min_duration_s), found {len(time_s)} frames over {lasts:.2f} s"
         yield Problem("too short", text, value=lasts)
@@ -235,7 +255,7 @@ def _rate(recording: Recording, annotated: float | None, tolerance: float) -> It
     time_s = recording.time_s
     if len(time_s) < 2:
         return
-    # Of the whole where every frame is there; the usual step's where some are lost.
+    # The mean rate, right if no frame is lost, and the rate of the usual step, right if some are.
     measured = ((len(time_s) - 1) / float(time_s[-1] - time_s[0]), 1 / _step_s(time_s))
     declared = {"the file": recording.declared_rate_hz, "the annotation": annotated}
     for who, rate in declared.items():
@@ -254,7 +274,7 @@ def _judged(recording: Recording) -> np.ndarray:
 
 def _ranges(recording: Recording, margin_deg: float) -> Iterator[Problem]:
     angles = np.degrees(recording.angles_rad)
-    # A shoulder passes through poses whose angles have two names, half a turn apart.
+    # At some shoulder poses two sets of angles, half a turn apart, describe the same orientation.
     margin = margin_deg + 180.0 * _SHOULDER
     low, high = np.degrees(LOW_RAD), np.degrees(HIGH_RAD)
     beyond = np.maximum(low - margin - angles, angles - high - margin)
@@ -271,10 +291,11 @@ def _ranges(recording: Recording, margin_deg: float) -> Iterator[Problem]:
 
 
 def _turns(recording: Recording) -> Iterator[tuple[str, Rotation]]:
-    """The shoulders' orientations. Their angles jump where the arm is at its side's end, these do not."""
+    """(name, orientation) of each shoulder. Its angles jump near a singularity, its orientation does not."""
     for side, joints in _SHOULDERS.items():
         columns = [INDEX[joint] for joint in joints]
         if recording.joint_mask[columns].all():
+            # The left shoulder's adduction and rotation are mirrored, so the signs change.
             sign = np.array([1.0, 1.0, 1.0] if side == "r" else [1.0, -1.0, -1.0])
             yield (
                 f"arm_{side} (flex, add, rot)",
@@ -287,7 +308,7 @@ def _is_arm(name: str) -> bool:
 
 
 def _spikes(recording: Recording, settings: QualitySettings) -> Iterator[Problem]:
-    """Frames that leave a joint's course and come back: away from the running median by more than is possible."""
+    """Frames that leave a joint's course and come back: too far from the running median."""
     frames = max(1, round(settings.spike_s / _step_s(recording.time_s)))
     window = 2 * frames + 1
 
@@ -301,6 +322,7 @@ def _spikes(recording: Recording, settings: QualitySettings) -> Iterator[Problem
     away = dict(zip((NAMES[j] for j in columns), np.abs(angles - course(angles)).T, strict=True))
     for name, turn in _turns(recording):
         matrix = turn.as_matrix().reshape(-1, 9)
+        # The distance of two rotation matrices, sqrt(8) sin(angle / 2), gives the angle between them.
         chord = np.linalg.norm(matrix - course(matrix), axis=1) / np.sqrt(8)
         away[name] = np.degrees(2 * np.arcsin(np.minimum(chord, 1)))
     for name, size in away.items():
@@ -344,12 +366,13 @@ def _speeds(recording: Recording, settings: QualitySettings) -> Iterator[Problem
 
 
 def _frozen(recording: Recording, longest_s: float) -> Iterator[Problem]:
-    """A joint that moves, then keeps one value to the last digit while others move; or all of them at once.
+    """A moving joint that keeps one value to the last digit while others move, or all joints at once.
 
-    A joint that stops at its own lowest or highest value is at a model's stop (a knee clamped at 0).
+    A joint that rests at its own lowest or highest value is at a limit of the model (a knee clamped at 0): no
+    problem.
     """
     time_s, angles = recording.time_s, recording.angles_rad
-    moving = np.flatnonzero(_judged(recording) & (np.ptp(angles, axis=0) > np.radians(2)))
+    moving = np.flatnonzero(_judged(recording) & (np.ptp(angles, axis=0) > _MOVING_RAD))
     if not len(moving):
         return
     same = np.abs(np.diff(angles[:, moving], axis=0)) < 1e-9
@@ -373,31 +396,33 @@ def _frozen(recording: Recording, longest_s: float) -> Iterator[Problem]:
     for k, j in enumerate(moving):
         stops = angles[:, j].min(), angles[:, j].max()
         for a, b in long_runs(same[:, k]):
-            others = np.ptp(angles[a : b + 1, moving], axis=0) > np.radians(5)
-            if others.sum() >= 3 and not np.isclose(angles[a, j], stops, atol=1e-6).any():
+            moving_meanwhile = np.ptp(angles[a : b + 1, moving], axis=0) > _SWINGING_RAD
+            if moving_meanwhile.sum() >= 3 and not np.isclose(angles[a, j], stops, atol=1e-6).any():
                 yield problem(NAMES[j], a, b)
                 break
 
 
 def _sides(recording: Recording, most: float) -> Iterator[Problem]:
-    """A left column that is the right one, or the arms of a walk on the wrong side of its legs."""
+    """A left column that is a copy of the right one, or arms on the wrong side of a walk's legs."""
     angles, judged = recording.angles_rad, _judged(recording)
     for name in NAMES:
         if not name.endswith("_r"):
             continue
         r, l = INDEX[name], INDEX[f"{name[:-2]}_l"]  # noqa: E741
-        moves = judged[[r, l]].all() and np.ptp(angles[:, r]) > np.radians(5)
+        moves = judged[[r, l]].all() and np.ptp(angles[:, r]) > _SWINGING_RAD
         if moves and np.allclose(angles[:, r], angles[:, l], atol=1e-6):
             yield Problem("mislabelled side", f"{name[:-2]}_l is a copy of {name}", f"{name[:-2]}_l")
     legs, arms = ([INDEX[f"{joint}_{side}"] for side in "rl"] for joint in ("hip_flexion", "arm_flex"))
     if not judged[[*legs, *arms]].all() or recording.time_s[-1] - recording.time_s[0] < 1.0:
         return
     hip, arm = angles[:, legs], angles[:, arms]
-    # Both hips and both shoulders swing, in turn: a walk, as no hemiplegic arm or walking frame has it.
-    if min(hip.std(axis=0).min(), arm.std(axis=0).min()) < np.radians(5):
+    # Only a walk in which both hips and both shoulders swing and alternate tells the sides apart. A hemiplegic arm
+    # or hands on a walking frame do not.
+    if min(hip.std(axis=0).min(), arm.std(axis=0).min()) < _SWINGING_RAD:
         return
-    if max(np.corrcoef(hip.T)[0, 1], np.corrcoef(arm.T)[0, 1]) > -0.6:
+    if max(np.corrcoef(hip.T)[0, 1], np.corrcoef(arm.T)[0, 1]) > _ALTERNATING:
         return
+    # In a walk each arm swings with the opposite leg, so leg and arm of one side should not go together.
     together = float(np.corrcoef(hip[:, 0] - hip[:, 1], arm[:, 0] - arm[:, 1])[0, 1])
     if together > most:
         yield Problem(

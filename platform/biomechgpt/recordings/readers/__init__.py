@@ -1,11 +1,11 @@
 """Readers of recordings. A new file format is one module with SUFFIXES, `matches` and `read`, in READERS.
 
 opensim      .mot and .sto
-mujoco       .npz of q_ arrays or qpos
-c3d          angles among a C3D's points
+mujoco       .npz with q_ arrays or qpos
+c3d          angles among the points of a C3D file
 table        CSV and Parquet
 joint_map    a lab's own column names, from a YAML file
-recording    what all of them give: angles in the skeleton's order and signs
+recording    the result of every reader: angles in the skeleton's order and signs
 """
 
 from typing import Protocol
@@ -29,7 +29,12 @@ __all__ = [
 
 
 class Reader(Protocol):
-    """What a reader module has."""
+    """What a reader module has.
+
+    SUFFIXES: what files of the format are usually called.
+    matches: whether content, or its first HEAD_BYTES bytes, is of the format.
+    read: the recording in a file's content. Raises InputError that calls the file by the name given.
+    """
 
     @property
     def SUFFIXES(self) -> tuple[str, ...]: ...
@@ -40,27 +45,27 @@ class Reader(Protocol):
 
 
 READERS: tuple[Reader, ...] = (opensim, mujoco, c3d, table)
-"""The first that matches reads: `table` last, since much is a table."""
+"""The first reader that matches reads the file. `table` stands last, since many formats look like a table."""
 
 SUFFIXES: tuple[str, ...] = tuple(suffix for reader in READERS for suffix in reader.SUFFIXES)
-"""What files of known formats are usually called; what they are, their content says."""
+"""Usual suffixes of all formats, for file pickers and messages. Files are recognized by their content."""
 
 HEAD_BYTES = 65536
 """Enough of a file's beginning to recognize its format."""
 
 
 def recognizes(head: bytes) -> bool:
-    """Whether a file that begins with these (HEAD_BYTES) bytes is of a format for recordings alone.
+    """Whether a file that begins with these (HEAD_BYTES) bytes is surely a recording.
 
-    A table is not: it may hold anything, and is a recording where annotations say so.
+    A table may hold anything: it is a recording only where annotations say so.
     """
     return any(reader.matches(head) for reader in READERS if reader is not table)
 
 
 def read(uri: str, settings: ReaderSettings, name: str | None = None) -> Recording:
-    """The recording at a path or URI; which reader, its content decides.
+    """The recording at a path or URI, read by the first reader that matches its content.
 
-    Raises InputError, which calls the file `name` (default: its URI).
+    name: what messages call the file (default: its URI). Raises InputError.
     """
     name = name or uri
     try:

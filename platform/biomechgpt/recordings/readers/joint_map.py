@@ -1,14 +1,14 @@
-"""A lab's own column names, as a small YAML file says which of our joints each of them is.
+"""Joint maps: a small YAML file that says which column of a lab's files is which joint of the skeleton.
 
     units: degrees            # of angles, where the file itself does not say
     time: t                   # the column of time, or rate_hz for files without one
     joints:
       hip_flexion_r: Hip R Flex                     # a column, a C3D point's axis (RHipAngles.x) ...
-      knee_angle_r: {column: Knee R Flex, sign: -1} # ... turned round: our knee flexion is negative
+      knee_angle_r: {column: Knee R Flex, sign: -1} # ... with its sign changed: our knee flexion is negative
       lumbar_extension: {column: [L5 S1, L4 L5]}    # ... or angles of one chain, added up
 
-An angle is sign * column + offset. A joint that a map does not name is read from a column of that joint's own
-name, where there is one. Knows nothing about file formats.
+An angle is sign * column + offset. A joint that a map does not name is read from a column with that joint's own
+name, if there is one. Knows nothing about file formats.
 """
 
 from collections.abc import Collection, Mapping
@@ -22,18 +22,24 @@ from biomechgpt.core.settings import InputError, Settings, read_yaml, validate
 from biomechgpt.motion.skeleton import INDEX
 
 PELVIS_ROTATIONS = ("pelvis_tilt", "pelvis_list", "pelvis_rotation")
+"""OpenSim's names, in the order in which the rotations are applied: about Z, then X, then Y."""
 PELVIS_TRANSLATIONS = ("pelvis_tx", "pelvis_ty", "pelvis_tz")
+"""OpenSim's names: forward, up and right, in metres."""
 
 AngleUnits = Literal["degrees", "radians"]
 
 
 class Column(Settings):
-    """Where one joint's angle, or one coordinate of the pelvis, is in a file."""
+    """The column of one joint's angle, or of one coordinate of the pelvis."""
 
-    column: str | tuple[str, ...] = Field(description="the file's name of it; of several, their sum")
-    sign: Literal[1, -1] = Field(1, description="-1 where the file's positive is our negative")
-    offset: float = Field(0.0, description="added after the sign, in the column's unit")
-    units: AngleUnits | Literal["m", "mm"] | None = Field(None, description="default: the file's; metres")
+    column: str | tuple[str, ...]
+    """The file's column; several columns are added up."""
+    sign: Literal[1, -1] = 1
+    """-1 if positive in the file is negative in the skeleton."""
+    offset: float = 0.0
+    """Added after the sign, in the column's unit."""
+    units: AngleUnits | Literal["m", "mm"] | None = None
+    """Unit of this column. Default: the file's unit for angles, metres for translations."""
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -45,14 +51,20 @@ class Column(Settings):
 
 
 class JointMap(Settings):
-    """Which of our joints a lab's columns are."""
+    """Which columns of a lab's files are which joints of the skeleton."""
 
-    name: str = Field(description="what messages call it")
-    units: AngleUnits | None = Field(None, description="of angles, where the file does not say")
-    time: str = Field("time", description="column of time")
+    name: str
+    """What messages call the map; its file's name."""
+    units: AngleUnits | None = None
+    """Unit of angles in files that do not state it."""
+    time: str = "time"
+    """Column of time."""
     time_units: Literal["s", "ms"] = "s"
-    rate_hz: float | None = Field(None, gt=0, description="of files without a column of time")
+    """Unit of the column of time."""
+    rate_hz: float | None = Field(None, gt=0)
+    """Frame rate of files without a column of time."""
     joints: dict[str, Column] = Field(min_length=1)
+    """Each joint and its column."""
 
     @field_validator("joints", mode="before")
     @classmethod
@@ -75,7 +87,7 @@ class JointMap(Settings):
         return joints
 
     def present(self, columns: Collection[str]) -> list[str]:
-        """The joints whose columns are there."""
+        """The joints all of whose columns a file has."""
         return [j for j, column in self.joints.items() if all(part in columns for part in column.parts)]
 
 
@@ -89,9 +101,9 @@ def load_maps(path: str) -> tuple[JointMap, ...]:
 
 
 def choose(name: str, maps: Collection[JointMap], columns: Collection[str]) -> JointMap | None:
-    """The map that fits a file, by most of its columns; None where not one of any map's columns is there.
+    """The map that finds most of its joints in a file; None if no map finds any.
 
-    name: the file, for messages. Raises InputError where two maps fit equally well.
+    name: the file, in messages. columns: the file's columns. Raises InputError where two maps fit equally well.
     """
     fits = sorted(maps, key=lambda m: -len(m.present(columns)))
     counts = [len(m.present(columns)) for m in fits]

@@ -1,8 +1,8 @@
-"""What a recording is once its file is understood: angles in our order and signs, at the file's own times.
+"""A recording: angles in the skeleton's order and signs, at the file's own times.
 
-A reader brings a file's columns and what the file says of them; `assemble` finds the joints among them, checks
-them and puts them into the skeleton's order. A value that is missing stays missing (NaN): whether a gap is
-filled or a recording kept out is not decided here. Knows nothing about file formats or participants.
+A reader brings a file's columns and what the file states about them. `assemble` finds the joints among the columns,
+checks them and puts them into the skeleton's order. A missing value stays missing (NaN): quality control decides
+whether a gap is filled or the recording is kept out. Knows nothing about file formats or participants.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +27,11 @@ from biomechgpt.recordings.readers.joint_map import (
 
 KNEES = ("knee_angle_r", "knee_angle_l")
 SWINGING = ("hip_flexion_r", "hip_flexion_l", *KNEES, "ankle_angle_r", "ankle_angle_l")
-"""Joints that cannot turn past half a circle; shoulders can, when a solver passes through a singularity."""
+"""Joints that cannot turn past half a circle. Shoulder angles can, when a solver passes through a singularity."""
+_MAX_LEG_RAD = 1.1 * np.pi
+"""Larger angles of a leg's joint are degrees: no leg turns by more than half a circle. 10 % are left for noise."""
+_BENT_KNEE_RAD = np.radians(20)
+"""A knee that is this far on the wrong side of zero is flexed, not hyperextended."""
 
 Sign = Literal["positive", "negative"]
 
@@ -39,35 +43,32 @@ def _loaded(value: Any) -> Any:
 class ReaderSettings(Settings):
     """How recordings are read."""
 
-    missing_joints: Literal["error", "neutral"] = Field(
-        "error", description="a file without some tracked joint: an error, or held at 0 and masked"
-    )
-    joint_map: Annotated[tuple[JointMap, ...], NoDecode, BeforeValidator(_loaded)] = Field(
-        (), description="YAML file, or folder of them, that maps a lab's own columns to joints"
-    )
-    units: Literal["header", "degrees", "radians"] = Field(
-        "header",
-        description="angles' unit in .mot, .sto, CSV and Parquet: what header or values tell, or always this",
-    )
-    knee_flexion: Literal["auto", "positive", "negative"] = Field(
-        "auto", description="sign of knee flexion in the files; auto finds it in each file's data"
-    )
-    mujoco_rate_hz: float = Field(500.0, gt=0, description="of .npz files that carry no rate or time")
-    mujoco_up: Literal["auto", "y", "z"] = Field(
-        "auto",
-        description="the world's upward axis in .npz files with a free joint; auto: the pelvis' height",
-    )
+    missing_joints: Literal["error", "neutral"] = "error"
+    """A file without some tracked joint is an error, or the joint is held at 0 and masked (neutral)."""
+    joint_map: Annotated[tuple[JointMap, ...], NoDecode, BeforeValidator(_loaded)] = ()
+    """YAML file, or folder of them, that maps a lab's own columns to joints."""
+    units: Literal["header", "degrees", "radians"] = "header"
+    """Unit of angles in .mot, .sto, CSV and Parquet: what header or values tell (header), or always this one."""
+    knee_flexion: Literal["auto", "positive", "negative"] = "auto"
+    """Sign of knee flexion in the files; auto detects it in each file."""
+    mujoco_rate_hz: float = Field(500.0, gt=0)
+    """Frame rate of .npz files that state neither rate nor time."""
+    mujoco_up: Literal["auto", "y", "z"] = "auto"
+    """Upward axis of the world in .npz files with a free joint; auto detects it by the pelvis' height."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """A file's content as its reader found it.
+    """A file's columns, as its reader found them.
 
-    format: what it is, for people. values: {column: (T,)} by the file's own names, angles in `units`.
-    units: None where the file does not say. time_s: (T,); None where it is among the columns, if anywhere.
-    declared_rate_hz: what the file says of its rate. knee_flexion: what it says of that sign.
+    format: the file's format, for people.
+    values: {column: (T,)} by the file's own names, angles in `units`.
+    units: unit of angles; None if the file does not state it.
     place: names frame i in messages ("line 37").
-    turn_with_knee: joints whose sign is ours only where knee flexion is negative.
+    time_s: (T,); None if time is one of the columns, or absent.
+    declared_rate_hz: the frame rate that the file states.
+    knee_flexion: the sign of knee flexion that the file states.
+    turn_with_knee: joints whose sign changes together with the knee's.
     """
 
     format: str
@@ -84,13 +85,15 @@ class Columns:
 class Recording:
     """One file's movement.
 
-    time_s: (T,) strictly increasing. angles_rad: (T, 34), NaN where a value is missing.
-    joint_mask: (34,) bool, recorded or not.
-    pelvis: (T, 7), position in metres, quaternion (w, x, y, z); at rest in the origin where not recorded.
-    knee_flexion: the sign that the file uses for it ("positive" was turned round).
-    format, units: what the file is and what its angles are in.
-    declared_rate_hz: the frame rate that the file states, if it does.
-    joint_map: the map whose columns it has, if any.
+    time_s: (T,) strictly increasing.
+    angles_rad: (T, 34), NaN where a value is missing.
+    pelvis: (T, 7), position in metres, quaternion (w, x, y, z); upright in the origin if it was not recorded.
+    joint_mask: (34,) bool, True where the joint was recorded.
+    knee_flexion: its sign in the file; a positive one was changed to the skeleton's.
+    format: the file's format.
+    units: unit of angles in the file.
+    declared_rate_hz: the frame rate that the file or its joint map states, if any.
+    joint_map: name of the joint map that was used, if any.
     """
 
     time_s: np.ndarray
@@ -105,7 +108,7 @@ class Recording:
 
     @property
     def rate_hz(self) -> float:
-        """Frames a second by the file's times: the mean over steps that are no gaps, since times are rounded."""
+        """Frames a second by the file's times. The mean over steps without gaps, since a file rounds its times."""
         steps = np.diff(self.time_s)
         return 1 / float(steps[steps < 1.5 * np.median(steps)].mean())
 
@@ -119,8 +122,8 @@ class Recording:
 def assemble(name: str, file: Columns, settings: ReaderSettings) -> Recording:
     """A recording from a file's columns; name: the file, in messages.
 
-    Raises InputError for time that is missing or does not increase, fewer than two frames, tracked joints that
-    are missing, units that cannot be told, or angles that can only be in another.
+    Raises InputError for time that is missing or does not increase, fewer than two frames, missing tracked joints,
+    and a unit that cannot be detected or that the angles contradict.
     """
     joint_map = choose(name, settings.joint_map, file.values)
     found = _find(file, joint_map)
@@ -216,12 +219,13 @@ def _time(name: str, file: Columns, joint_map: JointMap | None) -> tuple[np.ndar
 
 
 def _units(name: str, found: Mapping[str, _Item]) -> AngleUnits:
-    """The unit of those angles whose file does not say.
+    """The unit of the angles whose unit neither file nor map states.
 
-    Nobody keeps every joint within 3.2 degrees, and no leg turns by more than half a circle.
+    Nobody keeps every joint within 3.2 degrees, so smaller values are radians. No leg turns by more than half a
+    circle, so larger values are degrees. Between the two both are possible, and the user has to say which.
     """
     silent = {k: np.nanmax(np.abs(v.values)) for k, v in found.items() if v.units is None and k in INDEX}
-    if max((v for k, v in silent.items() if k in SWINGING), default=0.0) > 1.1 * np.pi:
+    if max((v for k, v in silent.items() if k in SWINGING), default=0.0) > _MAX_LEG_RAD:
         return "degrees"
     if (largest := max(silent.values(), default=0.0)) < np.pi:
         return "radians"
@@ -257,7 +261,7 @@ def _check_units(
             "expected degrees, found what look like radians (units: radians reads them so)"
         )
     for k in SWINGING:
-        if k in used and np.nanmax(np.abs(used[k])) > 1.1 * np.pi:
+        if k in used and np.nanmax(np.abs(used[k])) > _MAX_LEG_RAD:
             frame = int(np.nanargmax(np.abs(used[k])))
             raise InputError(
                 f"{name}: {place(frame)}, column {found[k].label!r}: {used[k][frame]:.1f} radians is more than "
@@ -273,17 +277,18 @@ def _knees(
     joint_map: JointMap | None,
     settings: ReaderSettings,
 ) -> tuple[Sign, bool]:
-    """Which sign knee flexion has in the file, and whether the angles are still to be turned round.
+    """The sign of knee flexion in the file, and whether the angles still have that sign and must be changed.
 
-    A map or the file may say so; else a setting, else the data: a knee bends by tens of degrees and hardly
-    hyperextends.
+    A joint map decides; else the setting, else what the file states, else the data. A knee flexes by tens of
+    degrees and hardly hyperextends, so the side of zero that the angles reach furthest is flexion.
     """
     knees = np.concatenate([used[k] for k in KNEES if k in used] or [np.zeros(1)])
+    # Percentiles, so that a few spikes do not decide.
     low, high = np.nanpercentile(knees, [1, 99])
     data: Sign = "positive" if high > -low else "negative"
     mapped = [joint_map.joints[k] for k in KNEES if joint_map and k in joint_map.joints and k in used]
     if joint_map and mapped:
-        if data == "positive" and high > np.radians(20):
+        if data == "positive" and high > _BENT_KNEE_RAD:
             raise InputError(
                 f"{name}: column {mapped[0].parts[0]!r}: expected a knee that bends to negative angles "
                 f"by the sign in {joint_map.name}, found {np.degrees(high):.0f} degrees"
@@ -294,14 +299,18 @@ def _knees(
 
 
 def _unwrap(values: np.ndarray) -> np.ndarray:
-    """(T,) without jumps by whole turns; what is missing stays so."""
+    """(T,) without jumps by whole turns; missing values stay missing."""
     result, there = values.copy(), np.isfinite(values)
     result[there] = np.unwrap(values[there])
     return result
 
 
 def _pelvis(used: Mapping[str, np.ndarray], frames: int) -> np.ndarray:
-    """(T, 7). Tilt about Z, then list about X, then rotation about Y, each about the turned axis."""
+    """(T, 7): position, quaternion (w, x, y, z).
+
+    OpenSim's convention: tilt about Z, then list about X, then rotation about Y, each about the axis that the
+    rotations before have turned ("ZXY" in capitals: intrinsic).
+    """
     zero = np.zeros(frames)
     position = np.stack([used.get(k, zero) for k in PELVIS_TRANSLATIONS], axis=1)
     turns = np.stack([used.get(k, zero) for k in PELVIS_ROTATIONS], axis=1)
