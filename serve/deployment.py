@@ -63,7 +63,7 @@ class Model:
         network.quiet()
         torch.set_num_threads(cluster.cpus_for(1))
         model = artifact.load(bundle, "model", verify=True)
-        self.answerer = Answerer(model.uri)
+        self.answerer = Answerer.load(model.uri)
         tokenizer_uri = storage.join(model.uri, "motion_tokenizer")
         require_same_tokenizer(model, artifact.load(tokenizer_uri, "tokenizer"))
         self.tokenizer = MotionTokenizer.load(tokenizer_uri)
@@ -79,7 +79,7 @@ class Model:
             codebook_size=len(self.tokenizer.codebook),
             tokenizer=self.tokenizer.fingerprint,
             max_duration_s=self.answerer.longest_movement / tokens_per_s,
-            typical_duration_s=self.answerer.bundle.get("usual_tokens", 0) / tokens_per_s,
+            typical_duration_s=self.answerer.info.median_tokens / tokens_per_s,
         )
         self.answer.set_max_batch_size(batch_size)  # type: ignore[attr-defined]
         self.answer.set_batch_wait_timeout_s(batch_wait_s)  # type: ignore[attr-defined]

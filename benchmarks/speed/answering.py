@@ -23,6 +23,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from gpu_memory import SIZES
 from transformers import DynamicCache, Gemma3ForCausalLM, Gemma3TextConfig
 
 from biomechgpt.answering.answerer import Answerer
+from biomechgpt.answering.bundle import ModelBundle
 from biomechgpt.answering.scoring import SHARES, Asked, quantile, score
 from biomechgpt.core import artifact
 from biomechgpt.experiment.results import demo_model
@@ -54,8 +56,9 @@ def main() -> None:
     network.quiet()
     uri = options.bundle or demo_model()
     bundle = artifact.load(uri, "model")
-    answerer = Answerer(bundle.uri)
-    answerer.bundle["phrasings"] = 1  # generating asks in one
+    parts = ModelBundle(bundle.uri).parts
+    scoring = parts.info.scoring.model_copy(update={"templates": 1})  # generating asks in one
+    answerer = Answerer(replace(parts, info=parts.info.model_copy(update={"scoring": scoring})))
     error, quantile_error = _errors(answerer, _trials(bundle, 6))
     if options.size:
         read_along(answerer.model, options.size)

@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from biomechgpt.answering.answerer import with_parsed
+from biomechgpt.answering.batch import with_parsed
 from biomechgpt.cohort import CohortSettings, make_cohort
 from biomechgpt.core import cluster, settings
 from biomechgpt.evaluation.baselines import BASELINES, BaselineInputs

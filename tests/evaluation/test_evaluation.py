@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
 
-from biomechgpt.answering.answerer import with_parsed
+from biomechgpt.answering.batch import with_parsed
 from biomechgpt.evaluation import answers_table
 from biomechgpt.evaluation.baselines import BASELINES, Problem, xgboost
 from biomechgpt.evaluation.baselines.cross_validation import FOLDS

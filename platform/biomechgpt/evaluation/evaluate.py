@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from biomechgpt.answering.answerer import WEIGHED, read_answers
+from biomechgpt.answering.batch import WEIGHED, read_answers
 from biomechgpt.cohort.parameters import make_facts, read_facts
 from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.core.artifact import Artifact
@@ -74,7 +74,8 @@ def _origin(answers: Artifact) -> dict[str, Any]:
     """What the answers come from, for the report."""
     model, questions, tokens = (answers.input(name) for name in ("model", "questions", "tokens"))
     tokenizer = tokens.input("tokenizer")
-    steps = [tokens.input("cohort"), tokenizer, tokens, questions, model.input("base"), model, answers]
+    parts = [model.input(kind) for kind in ("base", "adapter", "calibration")]
+    steps = [tokens.input("cohort"), tokenizer, tokens, questions, *parts, model, answers]
     return {
         "data": tokens.data,
         "stand_in": model.figures["base"] == STAND_IN,

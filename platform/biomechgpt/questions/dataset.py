@@ -220,10 +220,7 @@ def make_questions(cohort: "Artifact", settings: QuestionsSettings, root: str) -
         with TemporaryDirectory() as folder:
             dataset.save_to_disk(folder)
             storage.upload(folder, storage.join(uri, "dataset"))
-        # Whole definitions, until the bundle reads them from the task files: its classifier needs paraphrases.
-        storage.write_json(
-            storage.join(uri, "tasks.json"), [t.model_dump(mode="json") for t in tasks.values()]
-        )
+        storage.write_json(storage.join(uri, "tasks.json"), content["tasks"])
         counts = {name: sum(row["task"] == name for row in questions) for name in tasks}
         return {
             "questions": len(questions),
@@ -247,7 +244,7 @@ def read_questions(questions: "Artifact") -> "datasets.Dataset":
 
 
 def read_tasks(uri: str) -> Tasks:
-    """The tasks stored in a questions artifact or a bundle."""
+    """The tasks stored in a bundle, or in a questions artifact, which has no paraphrases."""
     return tasks_from_json(storage.read_json(storage.join(uri, "tasks.json")))
 
 

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from biomechgpt.answering.answerer import AnswerSettings, make_answers, read_answers
+from biomechgpt.answering.batch import make_answers, read_answers
+from biomechgpt.answering.bundle import ModelBundle
 from biomechgpt.answering.calibration import fit_labels, fit_numbers, prediction_set, soften
+from biomechgpt.answering.settings import BatchAnswerSettings
 from biomechgpt.cohort import CohortSettings, make_cohort
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.settings import load, override
@@ -41,11 +43,11 @@ def main() -> None:
     bundle = artifact.load(uri, "model")
     over = {"simulator.scale": options.scale, "simulator.seed": options.seed}
     cohort = make_cohort(override(load(CohortSettings, options.cohort), over, "conformal"), options.root)
-    views = 2 if bundle.read_json("bundle.json").get("mirrored") else 1
+    views = 2 if ModelBundle(bundle.uri).info.scoring.mirrored else 1
     tokens = make_tokens(cohort, bundle.input("tokenizer"), TokensSettings(views=views), options.root)
     tasks = {n: t for n, t in read_tasks(bundle.uri).items() if isinstance(t, PredictionTask)}
     questions = make_questions(tokens.input("cohort"), QuestionsSettings(names=list(tasks)), options.root)
-    asked = AnswerSettings(splits=["train", "validation", "test"])
+    asked = BatchAnswerSettings(splits=["train", "validation", "test"])
     answers = read_answers(make_answers(bundle, questions, tokens, asked, options.root))
     result = {name: resplit(answers[answers["task"] == name], task, options) for name, task in tasks.items()}
     for name, found in result.items():

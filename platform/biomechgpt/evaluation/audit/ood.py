@@ -83,7 +83,7 @@ def main() -> None:
     network.quiet()
     uri = options.bundle or storage.read_json("results/demo/metrics.json")["model"]["uri"]
     bundle = artifact.load(uri, "model")
-    answerer = Answerer(bundle.uri)
+    answerer = Answerer.load(bundle.uri)
     tokenizer = MotionTokenizer.load(bundle.path("motion_tokenizer"))
     usual = movements(bundle.input("tokens").input("cohort"), options.trials)
     rng = np.random.default_rng(0)
