@@ -16,6 +16,7 @@ from biomechgpt.answering.batch import make_calibration
 from biomechgpt.answering.bundle import ModelBundle, make_model
 from biomechgpt.answering.settings import AnswerSettings, ScoringSettings
 from biomechgpt.core import artifact, storage
+from biomechgpt.core.settings import plain
 from biomechgpt.language import finetune, network, tiny_gemma
 from biomechgpt.language.pretrain import BaseSettings, check, make_base
 from biomechgpt.questions.dataset import QuestionsSettings, make_questions
@@ -175,7 +176,7 @@ def settings_of(**values):
 
 def trainee_of(base, room, **values):
     inputs = {"base": base.uri, "questions": room[1]["questions"].uri, "tokens": room[1]["tokens"].uri}
-    return finetune._QLoRA(**inputs, settings=settings_of(**values).model_dump())
+    return finetune._QLoRA(**inputs, settings=plain(settings_of(**values)))
 
 
 LAST = {}

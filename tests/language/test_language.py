@@ -37,6 +37,7 @@ from tiny_language import (
     one_thread,
     relative,
     room,
+    settings_of,
     text_tokenizer,
     trainee_of,
 )
@@ -391,3 +392,21 @@ def test_an_exported_checkpoint_is_the_bundle_for_plain_transformers(bundle, roo
         "None were given",
     ):
         assert said in card
+
+
+@pytest.mark.parametrize("field", ["packing", "gradient_checkpointing"])
+def test_a_setting_that_moves_no_fingerprint_reaches_the_training(base, room, field, monkeypatch):
+    received = []
+
+    def stop(trainee, arguments, *rest):
+        received.append(finetune.FinetuneSettings.model_validate(arguments["settings"]))
+        raise InterruptedError
+
+    monkeypatch.setattr(finetune, "fit", stop)
+    inputs = {name: room[1][name] for name in ("questions", "tokens")}
+    for value in (True, False):
+        # Other epochs than elsewhere, so that nothing is there to be reused.
+        settings = settings_of(**{field: value}).model_copy(update={"epochs": 0.125})
+        with pytest.raises(InterruptedError):
+            finetune.make_adapter(base[1], **inputs, settings=settings, root=str(room[0]))
+    assert [getattr(settings, field) for settings in received] == [True, False]

@@ -5,7 +5,9 @@ done again. Sweeps and comparisons call the same functions with other settings.
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pydantic import Field
@@ -14,7 +16,7 @@ from biomechgpt.answering.batch import make_answers, make_calibration
 from biomechgpt.answering.bundle import make_model
 from biomechgpt.answering.settings import AnswerSettings, BatchAnswerSettings
 from biomechgpt.cohort import CohortSettings, make_cohort
-from biomechgpt.core import storage
+from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError, Settings, override
 from biomechgpt.evaluation import answers_table
@@ -89,6 +91,18 @@ def train(settings: PipelineSettings) -> Trained:
     calibration = make_calibration(adapter, questions, tokens, settings.answers, root)
     model = make_model(base, adapter, tokenizer, calibration, settings.questions.load(), root)
     return Trained(cohort, tokenizer, tokens, questions, base, adapter, calibration, model)
+
+
+def fingerprints(settings: PipelineSettings, stubs: Mapping[str, artifact.Stub]) -> dict[str, str]:
+    """{kind: fingerprint} of all artifacts that these settings lead to; nothing is built.
+
+    stubs: what an artifact holds that decides what is made from it (`artifact.dry_run`): the cohort's annotations.
+    """
+    with TemporaryDirectory() as root, artifact.dry_run(stubs):
+        trained = train(settings.model_copy(update={"root": root}))
+        evaluation = measure(trained.model, settings.answers, settings.evaluation, root)
+        made = vars(trained) | {"answers": evaluation.input("answers"), "evaluation": evaluation}
+    return {kind: of_kind.fingerprint for kind, of_kind in made.items()}
 
 
 def measure(

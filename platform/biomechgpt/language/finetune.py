@@ -15,7 +15,7 @@ from torch import nn
 
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact
-from biomechgpt.core.settings import InputError, Settings
+from biomechgpt.core.settings import InputError, Settings, plain
 from biomechgpt.core.training import TrainingSettings, fit
 from biomechgpt.language import network, tiny_gemma
 from biomechgpt.language import pretrain as base_room
@@ -54,7 +54,7 @@ class FinetuneSettings(SampleSettings):
     adapter: AdapterSettings | None = AdapterSettings()
     quantization: Literal["nf4", "none"] = "nf4"
     compute: Literal["fp32", "bf16"] = "bf16"
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = Field(False, exclude=True)
     batch_size: int = Field(10, ge=1)
     answer_weight: float | None = Field(None, gt=0)
     balance: float = Field(0.0, ge=0, le=1)
@@ -195,7 +195,8 @@ def make_adapter(
             "base": base.uri,
             "questions": questions.uri,
             "tokens": tokens.uri,
-            "settings": settings.model_dump(),
+            # model_dump() would leave out `packing` and whatever else moves no fingerprint.
+            "settings": {k: v for k, v in plain(settings).items() if k in FinetuneSettings.model_fields},
         }
         figures = fit(_QLoRA, arguments, settings.training, uri, "fine-tuning")
         info = AdapterInfo(
