@@ -1,6 +1,8 @@
 """Answers to a cohort's questions through Ray Data: of a finished model, and of a new one to calibrate it."""
 
+import pickle
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -34,11 +36,11 @@ _SPOKEN = 5
 class _AnswerBatch:
     """Ray Data's actor: loads the model once and answers blocks of trials with their questions."""
 
-    def __init__(self, parts: ModelParts, method: str, threads: int) -> None:
+    def __init__(self, model: bytes, method: str, threads: int) -> None:
         torch.set_num_threads(threads)
         network.quiet()
         self.method = method
-        self.answerer = Answerer(parts)
+        self.answerer = Answerer(pickle.loads(zlib.decompress(model)))
 
     def __call__(self, block: pa.Table) -> pa.Table:
         rows = block.to_pylist()
@@ -172,13 +174,15 @@ def answer_all(
     asked_words = together["question"].map(lambda questions: sum(_SPOKEN + q.count(" ") for q in questions))
     length = together["tokens"].str.len() + scoring.templates * asked_words
     together = together.iloc[np.argsort(length, kind="stable")]
+    # Ray puts large constructor arguments into its object store, where a restarted actor may not find them.
+    packed = zlib.compress(pickle.dumps(model))
     gpu: dict[str, Any] = {"num_gpus": 1} if ray.cluster_resources().get("GPU", 0) else {}
     answering = (
         ray.data.from_arrow(pa.Table.from_pandas(together, preserve_index=False))
         .repartition(-(-len(together) // settings.batch_size))
         .map_batches(
             _AnswerBatch,
-            fn_constructor_args=(model, settings.method, cluster.cpus_for(settings.workers)),
+            fn_constructor_args=(packed, settings.method, cluster.cpus_for(settings.workers)),
             batch_size=settings.batch_size,
             batch_format="pyarrow",
             # Half a core at least is left, so that what feeds the actors always finds room.
