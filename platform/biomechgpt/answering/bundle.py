@@ -102,12 +102,15 @@ def make_model(
     _require_made_from(adapter, base)
     _require_made_from(calibration, adapter)
     questions, tokens = adapter.input("questions"), adapter.input("tokens")
-    trained = [task["name"] for task in questions.manifest["settings"]["tasks"]]
-    if missing := [name for name in trained if name not in tasks]:
-        raise InputError(
-            f"tasks: expected those that {adapter.uri} was trained on, found none named {missing}"
-        )
-    content = [tasks[name].model_dump(mode="json") for name in trained]
+    content = []
+    for trained in questions.manifest["settings"]["tasks"]:
+        task = tasks.get(trained["name"])
+        if task is None or task.training_fields() != trained:
+            raise InputError(
+                f"tasks: expected {trained['name']!r} as {adapter.uri} was trained on it, "
+                f"found {'no such task' if task is None else 'another definition'}"
+            )
+        content.append(task.model_dump(mode="json"))
 
     def build(uri: str) -> dict[str, Any]:
         info = adapters.read_info(adapter)
