@@ -1,8 +1,7 @@
 """The data card: what is in a cohort, how it was read, and how it moves beside published norms.
 
-`data_card.json` for programs, `data_card.html` for people, both in the cohort's artifact. A task tallies a
-shard, tallies add up: memory does not grow with the cohort. Knows the shards and what was quarantined;
-knows nothing about how they were made.
+`data_card.json` for programs, `data_card.html` for people, both in the cohort's artifact. A Ray task tallies a
+shard and tallies add up, so memory does not grow with the cohort. Knows nothing about how a cohort was made.
 """
 
 import pickle
@@ -29,26 +28,36 @@ from biomechgpt.motion.trial import FIXED, Trial
 JSON, HTML = "data_card.json", "data_card.html"
 
 _ORIGINS = tuple(name for name in ("source", "reading", "repaired") if name in FIXED.names)
-"""What is known of how a trial came here."""
+"""Columns that say where a trial comes from and how it was read."""
 _BINS = 120
 _DURATIONS_S = (0.0, 2, 5, 10, 15, 20, 30, 60, 120, 300, 3600)
 _VALUES = 200
-"""Different values of a column that are counted apart; a free-text column has no end of them."""
+"""Most values of a column that are counted separately; a free-text column may have any number of them."""
 _GROUPS = 12
-"""Groups of people whose walking is kept apart."""
+"""Most groups of people whose walking is shown separately."""
 _WALKS = 60
-"""Walks that are listed one by one."""
+"""Most walks that are listed one by one."""
 _QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
 @dataclass
 class Tally:
-    """Counts over some trials of a cohort; two of different participants add up.
+    """Counts over some trials of a cohort; tallies of different participants add up.
 
-    trials, people, samples, sampled: Counters by split, and by (column, split); `samples` are trials with
-    a value, `sampled` participants with one. values, valued: by column, then value (numbers to 3 digits).
-    unrecorded, angles, outside: (34,) trials, (34, bins) frames, (34,) frames. walking: {group: sums over
-    gait cycles}. walks: cadence, speed and where the speed is from, of the first ones.
+    trials: trials by split.
+    people: participants by split.
+    samples: trials with a value, by (column, split).
+    sampled: participants with a value, by (column, split).
+    values: trials by column and value (numbers to 3 digits).
+    valued: participants by column and value.
+    frames: number of frames.
+    durations: trials by bin of `_DURATIONS_S`.
+    unrecorded: (34,) trials in which the joint was not recorded.
+    angles: (34, bins) frames by bin of the joint's range.
+    outside: (34,) frames outside the joint's range.
+    walking: {group: sums over gait cycles}.
+    walks: cadence and speed of the first walks.
+    walked: number of walking trials, and of those whose pelvis does not travel.
     """
 
     trials: Counter = field(default_factory=Counter)
@@ -86,14 +95,18 @@ class Tally:
         self.walks = (self.walks + other.walks)[:_WALKS]
 
     def cycles(self, group: str) -> "Cycles":
-        """A group's sums; those of one group more than are kept apart go to `others`."""
+        """A group's sums; when `_GROUPS` groups are there, a further group is added to `others`."""
         full = len(self.walking) >= _GROUPS and group not in self.walking
         return self.walking.setdefault("others" if full else group, Cycles())
 
 
 @dataclass
 class Cycles:
-    """Gait cycles, each joint's of its own side: their number (34,), their sum in degrees (34, 101)."""
+    """Sums over gait cycles; a cycle of a joint starts with the heel strike of its own side.
+
+    count: (34,) number of cycles.
+    total: (34, 101) sum of the curves, in degrees.
+    """
 
     count: np.ndarray = field(default_factory=lambda: np.zeros(N_JOINTS, dtype=int))
     total: np.ndarray = field(default_factory=lambda: np.zeros((N_JOINTS, len(gait.CYCLE))))
@@ -140,7 +153,7 @@ def _tallies(uri: str, columns: dict[str, str]) -> Iterable[Tally]:
 
 
 def tally(trials: Iterable[Trial], columns: Mapping[str, str]) -> Tally:
-    """What there is to count in these trials, which hold whole participants."""
+    """The counts of these trials; all trials of a participant have to be among them."""
     counts = Tally()
     known: dict[str, dict[str, Counter]] = {}
     split: dict[str, str] = {}
@@ -179,7 +192,7 @@ def _count_angles(counts: Tally, t: Trial) -> None:
 
 
 def _count_walk(counts: Tally, t: Trial) -> None:
-    # Where nobody says what is done, whoever steps walks.
+    # Without an annotated activity every movement with steps counts as a walk.
     activity = str(t.annotations.get("activity", "walking")).lower()
     if "walk" not in activity or "backward" in activity:
         return

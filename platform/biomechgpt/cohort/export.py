@@ -1,8 +1,8 @@
 """Writes a cohort as files that other software opens: an OpenSim .mot a trial, and annotations.csv.
 
-The folder is what the cohort's own readers take: a cohort made of it has the same participants, annotations and
-splits, what was synthetic is so again, and at the same frame rate its angles are the same to 1e-4 degrees. A Ray
-task a shard, so that no more than some shards are in memory.
+The folder is valid input for a cohort: one made from it has the same participants, annotations, splits and
+provenance, and at the same frame rate the same angles to 1e-4 degrees. A Ray task writes one shard, so only a few
+shards are in memory.
 """
 
 import csv
@@ -75,5 +75,5 @@ def _line(cells: list[Any]) -> str:
 
 
 def _path(name: str) -> str:
-    """A trial's file: its own name, under which its recording came if it was a .mot, or else with .mot behind."""
+    """A trial's file: the trial's name, with .mot appended unless it ends so."""
     return name if PurePosixPath(name).suffix.lower() == ".mot" else f"{name}.mot"

@@ -1,11 +1,12 @@
-"""Reads C3D files that carry angles: points whose three coordinates are a joint's angles, as Plug-in Gait writes.
+"""Reads C3D files with angles: points whose three coordinates are a joint's angles, as Plug-in Gait writes them.
 
 Columns are `<point>.x`, `.y` and `.z`, without a subject's prefix; a joint map says which joint each of them is
-(configs/joint_maps/plug_in_gait.yaml). Which points are angles the parameter POINT:ANGLES says, or without it the
-joint map; in what unit, POINT:ANGLE_UNITS or the map. Markers are not read: angles come of them by a model.
+(configs/joint_maps/plug_in_gait.yaml). The parameter POINT:ANGLES names the points that are angles; without it the
+joint map does. Their unit is POINT:ANGLE_UNITS, or the map's. Markers are not read: angles from markers need
+inverse kinematics with a model.
 
-Binary parsing is ezc3d's, in a process of its own: a damaged file may crash it, which must end neither a run over
-a thousand files nor a server.
+ezc3d parses the file in a process of its own: a damaged file may crash it, which must end neither a run over a
+thousand files nor a server.
 """
 
 import subprocess
@@ -48,7 +49,7 @@ numpy.savez(
 
 
 def matches(content: bytes) -> bool:
-    """Whether this is a C3D: where its parameters are, then the format's mark."""
+    """Whether this is a C3D file: the block of its parameters, then the byte 0x50."""
     return content[1:2] == b"\x50" and 1 < content[0] < 32
 
 
@@ -98,7 +99,7 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
 
 
 def _frames(content: bytes) -> tuple[int, int]:
-    """Number (from 1) of the first frame, and how many the header promises: ezc3d says how many there are."""
+    """Number (from 1) of the first frame, and how many frames the header promises; ezc3d does not check it."""
     processor = content[512 * (content[0] - 1) + 3 :][:1]
     order: Literal["big", "little"] = "big" if processor == b"\x56" else "little"  # 86: SGI's
     first, last = (int.from_bytes(content[i : i + 2], order) for i in (6, 8))

@@ -1,14 +1,15 @@
-"""Reads MuJoCo trajectories: .npz with an array `q_<joint>` a joint, or a matrix `qpos`, in radians and metres.
+"""Reads MuJoCo trajectories: .npz with an array `q_<joint>` per joint, or a matrix `qpos`, in radians and metres.
 
-loco-mujoco's `q_` files of the "reduced" humanoid have the skeleton's signs. Those of the "full" one bend the
-knee positively, and then the left hip's adduction and rotation have the other sign too: the knee tells which.
-Its root is three slides (tx, tz, ty) and three hinges (tilt, list, rotation) in OpenSim's own Y-up frame, so
-the pelvis needs no turning.
+loco-mujoco's `q_` files of the "reduced" humanoid have the skeleton's signs. In those of the "full" humanoid knee
+flexion is positive, and then the left hip's adduction and rotation have the opposite sign too: the knee's sign
+tells the two apart. The root is three slides (tx, tz, ty) and three hinges (tilt, list, rotation) in OpenSim's own
+Y-up frame, so the pelvis needs no conversion.
 
-A `qpos` (T, nq) begins either with that root or with a free joint, x y z and a quaternion (w, x, y, z): four
-columns of length 1 in every frame are a quaternion. Hinges are named by `joint_names` (or `jnt_names`), or are
-the skeleton's 34, or its 31 without the neck, in its order. A free joint's world is MuJoCo's Z-up or Y-up: the
-axis along which the pelvis is as high as a pelvis is, and stays so; `mujoco_up` says it where people lie.
+A `qpos` (T, nq) begins either with that root or with a free joint: x, y, z and a quaternion (w, x, y, z). If
+columns 3 to 6 have length 1 in every frame, they are a quaternion. The hinges are named by `joint_names` (or
+`jnt_names`), or they are the skeleton's 34 joints, or its 31 without the neck, in its order. The world of a free
+joint is Z-up (as in MuJoCo) or Y-up; the upward axis is the one along which the pelvis has, and keeps, the height
+of a pelvis. For people who lie down the setting `mujoco_up` states it.
 """
 
 import io
@@ -28,7 +29,8 @@ _RATES = ("frequency", "frame_rate", "frame_rate_hz", "fps")
 _JOINT_NAMES = ("joint_names", "jnt_names")
 _SLIDING_ROOT = ("pelvis_tx", "pelvis_tz", "pelvis_ty", *PELVIS_ROTATIONS)
 _HEIGHT_M = (0.2, 1.5)
-"""Of a pelvis, from a low seat to standing tall."""
+"""Height of a pelvis, from sitting on a low seat to standing tall."""
+# Turns MuJoCo's Z-up world into OpenSim's Y-up world: z becomes y, and y becomes -z.
 _TO_Y_UP = Rotation.from_euler("x", -90, degrees=True)
 
 
@@ -105,7 +107,7 @@ def _time(name: str, arrays: dict[str, np.ndarray], frames: int, rate_hz: float)
 def _columns(
     name: str, arrays: dict[str, np.ndarray], settings: ReaderSettings
 ) -> tuple[str, dict[str, np.ndarray]]:
-    """What kind of qpos it is, and its columns by name, the pelvis' as OpenSim has them."""
+    """The kind of qpos, and its columns by joint, the pelvis in OpenSim's coordinates."""
     qpos = arrays["qpos"]
     if qpos.ndim != 2 or qpos.shape[1] < 7 or not len(qpos):
         raise InputError(
@@ -125,13 +127,13 @@ def _columns(
 
 
 def _hinges(name: str, arrays: dict[str, np.ndarray], nq: int, root: int, free: bool) -> list[str]:
-    """Names of the columns after the root: the file's, or the skeleton's."""
+    """Names of the columns after the root, by the file or else by the skeleton."""
     count = nq - root
     given = next((arrays[k] for k in _JOINT_NAMES if k in arrays), None)
     if given is not None:
         names = [str(k) for k in given.ravel()]
-        whole = 1 if free else root  # a free joint is one joint, six slides and hinges are six
-        if len(names) not in (count, count + whole):
+        root_joints = 1 if free else root  # a free joint is one joint, six slides and hinges are six
+        if len(names) not in (count, count + root_joints):
             raise InputError(
                 f"{name}: array 'qpos': expected a root of {root} columns and {len(names)} named joints, "
                 f"the root among them or not, found {nq} columns"
@@ -147,7 +149,7 @@ def _hinges(name: str, arrays: dict[str, np.ndarray], nq: int, root: int, free: 
 
 
 def _up(name: str, place_m: np.ndarray) -> str:
-    """Along which axis, y or z, the pelvis (T, 3) is as high as a pelvis; of both, where it moves less."""
+    """The axis, y or z, along which the pelvis (T, 3) has the height of a pelvis; if both fit, the steadier one."""
     low, high = _HEIGHT_M
     fits = [i for i in (1, 2) if low < np.nanmedian(place_m[:, i]) < high]
     if not fits:
@@ -159,10 +161,10 @@ def _up(name: str, place_m: np.ndarray) -> str:
 
 
 def _pelvis(root: np.ndarray, up: str) -> dict[str, np.ndarray]:
-    """OpenSim's six coordinates from a free joint (T, 7) in a world whose `up` is y or z.
+    """OpenSim's six coordinates from a free joint (T, 7); up: the world's upward axis, y or z.
 
-    The pelvis' own frame may be Y-up, as OpenSim's models are, or like a Z-up world's (Y to the left): whichever
-    of its axes is mostly upright says which.
+    The pelvis' own frame may be Y-up, as in OpenSim's models, or Z-up with Y to the left: the axis that is upright
+    most of the time decides.
     """
     known = np.isfinite(root[:, 3:]).all(axis=1)
     place, turn = root[:, :3], Rotation.from_quat(root[known, 3:], scalar_first=True)

@@ -1,9 +1,9 @@
 """Reads OpenSim motion files (.mot, .sto): headers of every version, tabs or spaces, columns in any order.
 
-The header's rules are those of OpenSim's own parser (OpenSim/Common/Storage.cpp): keys as `key=value` or
-`key value`, and without a word on units an old .mot (version below 1) is in degrees, all else in radians.
-Knows nothing about signs: the skeleton's are OpenSim's, but for the knee's, which `recording` finds where the
-header does not say it, as `write` does.
+The header's rules are those of OpenSim's own parser (OpenSim/Common/Storage.cpp): keys are `key=value` or `key
+value`. If the header states no unit, an old .mot (version below 1) is in degrees and any other file in radians. The
+skeleton's signs are OpenSim's except for the knee: `write` states its sign in the header, and `recording` detects
+it in files without that line. Knows nothing about participants.
 """
 
 import re
@@ -24,7 +24,7 @@ _KNEE_LINE = "knee flexion is "
 
 
 def matches(content: bytes) -> bool:
-    """Whether this is an OpenSim file: it has lines of a header, `endheader` or a number of columns, say."""
+    """Whether this is an OpenSim file: it has a line of a header, such as `endheader` or the number of columns."""
     head = content[:65536]
     return b"\x00" not in head and _HEADER_LINE.search(head) is not None
 
@@ -58,11 +58,13 @@ def write(
     joint_mask: np.ndarray | None = None,
     note: str = "",
 ) -> str:
-    """A .mot file's text: times (T,), angles (T, 34), pelvis (T, 7); in degrees, the skeleton's signs.
+    """The text of a .mot file, in degrees and the skeleton's signs.
 
-    Columns as OpenSim's own tools write them, pelvis first, without joints that `joint_mask` (34,) says were
-    not recorded. Of OpenSim's models hardly one has the neck, and then its tools ignore these columns; the
-    header's lines about the knee, and `note`, are of those that OpenSim passes over.
+    time_s: (T,). angles_rad: (T, 34). pelvis: (T, 7).
+    joint_mask: (34,) bool; joints that were not recorded get no column.
+    note: a line of the header for people.
+    The columns are in the order of OpenSim's own tools, pelvis first. Hardly any OpenSim model has a neck; the
+    tools then ignore its columns. They also ignore the header's line about the knee and the note.
     """
     recorded = np.ones(len(NAMES), dtype=bool) if joint_mask is None else np.asarray(joint_mask, dtype=bool)
     turns = Rotation.from_quat(pelvis[:, 3:], scalar_first=True).as_euler("ZXY", degrees=True)
@@ -84,7 +86,12 @@ def _suffix(name: str) -> str:
 
 @dataclass(frozen=True)
 class _Header:
-    """What a header says; `end` is the number of lines up to and with `endheader`."""
+    """What a header states.
+
+    end: number of lines up to and including `endheader`.
+    range_s: first and last time.
+    knee_flexion: its sign, if the header states it.
+    """
 
     end: int
     version: float
@@ -100,7 +107,7 @@ class _Header:
 
     @property
     def rate_hz(self) -> float | None:
-        """What an old header's number of rows and range of time come to."""
+        """The frame rate from an old header's number of rows and range of time."""
         if self.range_s is None or not self.rows or self.range_s[1] <= self.range_s[0]:
             return None
         return (self.rows - 1) / (self.range_s[1] - self.range_s[0])
@@ -173,7 +180,7 @@ def _table(name: str, lines: list[str], header: _Header) -> tuple[dict[str, np.n
 
 
 def _coordinate(label: str) -> str:
-    """`hip_flexion_r` of a states file's `/jointset/hip_r/hip_flexion_r/value`; other labels as they are."""
+    """The coordinate of a states file's label: `hip_flexion_r` of `/jointset/hip_r/hip_flexion_r/value`."""
     parts = label.split("/")
     return parts[-2] if len(parts) > 2 and parts[-1] == "value" else label
 

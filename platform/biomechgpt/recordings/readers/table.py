@@ -1,7 +1,7 @@
-"""Reads plain tables, CSV and Parquet: a column of time and a column a joint, by our names or by a joint map's.
+"""Reads plain tables, CSV and Parquet: a column of time and one per joint, by our names or by a joint map's.
 
-A CSV's cells are set apart by commas, semicolons (then a decimal comma is one) or tabs; its first line names
-the columns. Units are what the joint map or the settings say, or else what the values can only be in. Empty
+The cells of a CSV are separated by commas, tabs or semicolons (then a comma is a decimal comma); its first line
+names the columns. The unit of angles is stated by the joint map or the settings, or detected from the values. Empty
 cells and nulls are missing values. Knows nothing about who was recorded.
 """
 
@@ -63,7 +63,7 @@ def _parquet(name: str, content: bytes) -> dict[str, np.ndarray]:
 
 
 def _csv(name: str, content: bytes) -> dict[str, np.ndarray]:
-    """Columns by name; one that is text all through is no column of a recording."""
+    """Columns by name, without those that hold only text."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -102,7 +102,7 @@ def _numbers(name: str, key: str, cells: Sequence[str], delimiter: str) -> np.nd
 
 
 def _number(cell: str, delimiter: str) -> float | None:
-    """NaN where nothing is in the cell, None where no number is."""
+    """A cell's number; NaN if the cell is empty, None if it holds anything else."""
     try:
         return float((cell.replace(",", ".") if delimiter == ";" else cell).strip() or "nan")
     except ValueError:
