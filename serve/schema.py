@@ -3,12 +3,11 @@
 Deprecated fields repeat a value under the name it had in the version before; the next version drops them.
 """
 
-import re
 from dataclasses import fields, replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, computed_field
 from pydantic.dataclasses import dataclass
 
 from biomechgpt.motion import parameters
@@ -24,10 +23,9 @@ NOTICE = "No clinical claim is made: this is research software, not a medical de
 
 
 def field_descriptions(record: type) -> dict[str, str]:
-    """{field: description} from the lines `field: description` of a dataclass's docstring."""
-    lines = re.findall(r"^ *(\w+): (.+(?:\n {6,}\S.*)*)", record.__doc__ or "", re.MULTILINE)
-    names = {field.name for field in fields(record)}
-    return {name: " ".join(text.split()) for name, text in lines if name in names}
+    """{field: description} of a dataclass, from the strings under its fields."""
+    properties = TypeAdapter(record).json_schema()["properties"]
+    return {name: value["description"] for name, value in properties.items() if "description" in value}
 
 
 def _describe_inherited(schema: dict[str, Any]) -> None:

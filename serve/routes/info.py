@@ -23,7 +23,9 @@ async def describe(gateway: GatewayDependency) -> ModelInfo:
 @router.get("/v1/examples", responses=ERRORS)
 async def list_examples() -> Examples:
     """Simulated recordings to try the API with."""
-    return Examples(examples=[Example(**example) for example in examples.listed()])
+    # The first call simulates them, which takes seconds.
+    listed = await asyncio.to_thread(examples.listed)
+    return Examples(examples=[Example(**example) for example in listed])
 
 
 @router.get("/v1/examples/{name}", response_class=PlainTextResponse, responses=ERRORS)

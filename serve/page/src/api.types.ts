@@ -241,12 +241,12 @@ export interface components {
         Answer: {
             /**
              * Text
-             * @description the answer in words.
+             * @description The answer in words.
              */
             text: string;
             /**
              * Labels
-             * @description possible labels, most probable first. Empty for a number.
+             * @description The labels that the task can be answered with, most probable first; empty for a number.
              */
             labels: string[];
             /**
@@ -258,59 +258,59 @@ export interface components {
             };
             /**
              * Prediction Set
-             * @description labels that cannot be ruled out, most probable first.
+             * @description The labels that cannot be ruled out, most probable first (conformal prediction).
              */
             prediction_set: string[];
             /**
              * Low
-             * @description lower end of the interval of a number, in the task's unit.
+             * @description Lower end of a number's interval.
              */
             low: number | null;
             /**
              * High
-             * @description upper end of the interval of a number, in the task's unit.
+             * @description Upper end of a number's interval.
              */
             high: number | null;
             /**
              * Mean
-             * @description mean of a number's distribution, if it was computed.
+             * @description Mean of a number's distribution, if it was asked for; the answer itself is the median.
              */
             mean: number | null;
             /**
              * Selective Risk
-             * @description lowest error rate at which this answer is still given.
+             * @description Lowest error rate at which this answer is still given; answers that are less confident than it are not.
              */
             selective_risk: number | null;
             /**
              * Valid Probability
-             * @description probability that the model gives to all valid answers together.
+             * @description Probability that the model gives to all valid answers together; of a number, to valid first tokens.
              */
             valid_probability: number | null;
             /**
              * Temperature
-             * @description temperature applied to the label probabilities.
+             * @description Temperature that was applied to the label probabilities.
              */
             temperature: number | null;
             /**
              * Coverage Guaranteed
-             * @description whether enough participants were there to guarantee the coverage of set and interval.
+             * @description Whether enough participants calibrated the set or interval, so that it holds the truth 90 % of the time.
              * @default false
              */
             coverage_guaranteed: boolean;
             /**
              * Log Likelihood
-             * @description mean log-likelihood of the motion tokens.
+             * @description Mean log-likelihood of the movement's tokens.
              */
             log_likelihood: number | null;
             /**
              * Is Ood
-             * @description whether the movement is out of distribution.
+             * @description Whether the movement is out of distribution: less likely than nearly all movements like those of training.
              * @default false
              */
             is_ood: boolean;
             /**
              * Template Answers
-             * @description the answer to each of the question templates that were averaged.
+             * @description The answer to each prompt template that was averaged.
              */
             template_answers: string[];
             /**

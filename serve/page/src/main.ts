@@ -53,11 +53,15 @@ void start();
 async function start(): Promise<void> {
   byId("retry").hidden = true;
   const patience = { onBusy: (left: number) => showText(banner, `${busyText(left)} No clinical claim.`) };
-  const [model, examples] = await Promise.allSettled([api.model(patience), api.examples()]);
-  if (model.status === "fulfilled") introduce(model.value);
-  else showText(banner, `The model’s description is missing: ${wordsOf(model.reason)} No clinical claim, not a medical device.`);
-  if (examples.status === "fulfilled") picker.showExamples(examples.value);
-  else picker.showExamplesNote(`The examples could not be listed: ${wordsOf(examples.reason)}`);
+  // The model is shown as soon as it is there: a server that has just started needs seconds for its examples.
+  const [model, examples] = await Promise.allSettled([
+    api.model(patience).then(introduce),
+    api.examples().then((listed) => picker.showExamples(listed)),
+  ]);
+  if (model.status === "rejected") {
+    showText(banner, `The model’s description is missing: ${wordsOf(model.reason)} No clinical claim, not a medical device.`);
+  }
+  if (examples.status === "rejected") picker.showExamplesNote(`The examples could not be listed: ${wordsOf(examples.reason)}`);
   byId("retry").hidden = model.status === "fulfilled" && examples.status === "fulfilled";
 }
 
