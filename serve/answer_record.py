@@ -62,7 +62,7 @@ _EARLIER_NAMES = {
 def from_weighed(answer: object) -> Answer:
     """The record of an answer that has these names, or the earlier ones."""
     values = {}
-    for name in (field.name for field in fields(Answer)):
+    for name in (column.name for column in fields(Answer)):
         earlier = _EARLIER_NAMES.get(name, name)
         values[name] = getattr(answer, name if hasattr(answer, name) else earlier)
     return Answer(**values)
