@@ -711,7 +711,7 @@ def test_every_format_in_one_cohort(ray_cluster, tmp_path, monkeypatch):
     (folder / "annotations.csv").write_text(
         "\n".join(["path,participant", *(f"{k},{k}" for k in names)]) + "\n"
     )
-    how = {"missing_joints": "neutral", "skeleton": str(MAPS)}
+    how = {"missing_joints": "neutral", "joint_map": str(MAPS)}
     asked = CohortSettings(recordings=str(folder), readers=how)
     with pytest.raises(
         InputError, match=r"a\.mot: duplicate: the same content as a\.parquet, lab\.csv, q\.npz"
