@@ -1,55 +1,82 @@
-# Everything a newcomer needs: `make demo`, `make test`.
-PYTHON ?= python3.11
+# What a newcomer needs. `make` alone prints this list.
+# The first of these interpreters that runs; PYTHON=... takes another one.
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3,$(if $(shell $(name) -c '' 2>/dev/null && echo yes),$(name))))
 VENV   := .venv
 BIN    := $(VENV)/bin
-# A laptop's Ray needs no token file in a home that may be read-only, nor usage reports; a cluster sets its own.
+PIP    := $(BIN)/pip install --quiet --constraint infra/requirements.lock
+# A laptop's Ray needs no token file in a home that may be read-only, and sends no usage reports.
 export RAY_USAGE_STATS_ENABLED ?= 0
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo serve test bench lint lock hooks page clean
+.DEFAULT_GOAL := help
+.PHONY: help demo serve check test bench lint lock hooks page texts clean
 
-$(VENV)/.ready: pyproject.toml infra/requirements.lock
-	$(PYTHON) -m venv $(VENV)
+## make: this list
+help:
+	@sed -n 's/^## //p' $(firstword $(MAKEFILE_LIST))
+
+# What users need: no test tools.
+$(VENV)/.ready: pyproject.toml setup.py infra/requirements.lock
+	@"$(PYTHON)" -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 12) else "PYTHON: expected Python 3.11 or 3.12, found " + sys.version.split()[0])'
+	"$(PYTHON)" -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip setuptools wheel
-	$(BIN)/pip install --quiet --constraint infra/requirements.lock torch
-	$(BIN)/pip install --quiet --constraint infra/requirements.lock --editable '.[dev]'
+	$(PIP) torch
+	$(PIP) --editable .
+	touch $@
+
+# What developers need on top of it.
+$(VENV)/.dev: $(VENV)/.ready
+	$(PIP) --editable '.[dev]'
 	touch $@
 
 ## make demo: the whole path, from a cohort to results/demo/report.html; DATA=folder takes your own recordings
 demo: $(VENV)/.ready
-	$(BIN)/python jobs/pipeline.py --config configs/experiments/demo.yaml $(if $(DATA),--cohort.recordings $(DATA))
+	$(BIN)/biomechgpt demo $(if $(DATA),--cohort.recordings $(DATA))
 
 ## make serve: the API and the page on 127.0.0.1:8000 (PORT=), with the registry's champion or the demo's model
 serve: $(VENV)/.ready
-	$(BIN)/python -m serve.main $(if $(PORT),--port $(PORT)) $(if $(BUNDLE),--bundle $(BUNDLE))
+	$(BIN)/biomechgpt serve $(if $(PORT),--port $(PORT)) $(if $(BUNDLE),--bundle $(BUNDLE))
 
 results/demo/metrics.json:
 	$(MAKE) demo
 
+## make check: lint, types and the fast tests, in less than five minutes
+check: lint
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not cluster and not slow"
+
 ## make test: lint, types and the whole suite
-test: $(VENV)/.ready lint
+test: lint
 	$(BIN)/pytest -n 2 --dist loadgroup
 
-## make bench: every benchmark, ratios against the alternative in one run
-bench: $(VENV)/.ready results/demo/metrics.json
-	@for script in benchmarks/*/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+## make bench: every benchmark of speed; each prints ratios against the alternative in one run
+bench: $(VENV)/.dev results/demo/metrics.json
+	@for script in benchmarks/speed/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-lint: $(VENV)/.ready
+## make lint: ruff, the layers of the packages, mypy
+lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-hooks: $(VENV)/.ready
+## make hooks: the same checks before every commit
+hooks: $(VENV)/.dev
 	$(BIN)/pre-commit install
 
-lock: $(VENV)/.ready
+## make texts: everything that is generated from the code and committed (the text of --help)
+texts: $(VENV)/.dev
+	$(BIN)/python -m biomechgpt.commands
+
+## make lock: infra/requirements.lock from what is installed
+lock: $(VENV)/.dev
 	{ echo "# Exact versions of a set that is known to work together. Renew: make lock"; \
 	  $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > infra/requirements.lock
 
 ## make page: builds serve/static from serve/page (Node 20); the built page is part of the repository
-page:
+page: $(VENV)/.dev
 	$(BIN)/python -m serve.openapi
 	cd serve/page && npm ci && npm run types && npm run build
 
+## make clean: removes results/
 clean:
 	rm -rf results
