@@ -27,9 +27,13 @@ import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 
 from biomechgpt.core.settings import InputError, Settings, read_yaml, validate
-from biomechgpt.motion.outcome_measures import MEASURES
-from biomechgpt.motion.parameters import Facts, describe, say
-from biomechgpt.motion.parameters import mirrored as mirror
+from biomechgpt.motion.outcome_measures import OUTCOME_MEASURES
+from biomechgpt.motion.parameters import (
+    ParameterValues,
+    format_description,
+    format_parameter,
+    mirror_parameters,
+)
 
 MOVEMENTS = ("A", "B")
 """The labels of a comparison: the names of its two movements."""
@@ -72,7 +76,7 @@ class ExampleContext:
     """
 
     tasks: "Tasks" = field(default_factory=dict)
-    parameters: Mapping[str, Facts] = field(default_factory=dict)
+    parameters: Mapping[str, ParameterValues] = field(default_factory=dict)
     seed: int = 0
 
 
@@ -287,7 +291,7 @@ class RegressionTask(NumberTask):
     @classmethod
     def _range_of_known_measure(cls, values: Any) -> Any:
         """Fill in the plausible range of an outcome measure that the program knows by name."""
-        measure = MEASURES.get(str(values.get("annotation"))) if isinstance(values, dict) else None
+        measure = OUTCOME_MEASURES.get(str(values.get("annotation"))) if isinstance(values, dict) else None
         if measure is None or values.get("plausible") is not None:
             return values
         return values | {"plausible": (measure.low, measure.high)}
@@ -478,8 +482,10 @@ class DescriptionTask(BaseTask):
 
     def example(self, trials: tuple[Row, ...], context: ExampleContext) -> Example | None:
         values = context.parameters.get(trials[0]["trial"], {})
-        answer = describe(values)
-        return Example(answer, answer_mirrored=describe(mirror(values))) if answer else None
+        answer = format_description(values)
+        return (
+            Example(answer, answer_mirrored=format_description(mirror_parameters(values))) if answer else None
+        )
 
 
 class RefusalTask(BaseTask):
@@ -529,7 +535,7 @@ class GenerationTask(BaseTask):
         # The answer is the movement itself, whose tokens are not known here.
         return Example("", description=self.describe(trials[0], context))
 
-    def describe(self, row: Row, context: ExampleContext) -> str:
+    def format_description(self, row: Row, context: ExampleContext) -> str:
         """The description of a trial: the first part always, each other part with probability 2/3."""
         values = context.parameters.get(row["trial"], {})
         # One task a column; the last one wins.
@@ -543,7 +549,7 @@ class GenerationTask(BaseTask):
         if (words := pace(values)) is not None:
             parts.append(words)
         if values.get("duration") is not None:
-            parts.append(say("duration", float(values["duration"] or 0)))
+            parts.append(format_parameter("duration", float(values["duration"] or 0)))
         is_kept = [
             n == 0 or stable_hash(context.seed, "wanted", n, row["trial"]) % 3 > 0 for n in range(len(parts))
         ]
@@ -555,7 +561,7 @@ PACES = ((0.8, "slowly"), (1.2, "at a usual pace"), (np.inf, "quickly"))
 cross roads in time (Perry et al., Stroke 1995; 26: 982-989; Langlois et al., AJPH 1997; 87: 393-397)."""
 
 
-def pace(parameters: Facts) -> str | None:
+def pace(parameters: ParameterValues) -> str | None:
     """The walking pace in words; None for a movement that is no walk."""
     speed = parameters.get("speed")
     return None if speed is None else next(words for highest, words in PACES if speed <= highest)
@@ -577,7 +583,7 @@ Task = Annotated[
 Tasks = dict[str, Task]
 """Tasks by name."""
 
-KINDS: dict[str, type[BaseTask]] = {
+COLUMN_KINDS: dict[str, type[BaseTask]] = {
     get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in get_args(get_args(Task)[0])
 }
 """The class of each kind."""
@@ -588,7 +594,7 @@ _ADAPTER: TypeAdapter[Task] = TypeAdapter(Task)
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of a task file, for editors."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **_ADAPTER.json_schema()}
-    for kind in KINDS.values():
+    for kind in COLUMN_KINDS.values():
         schema["$defs"][kind.__name__]["required"].insert(0, "kind")  # it has a default for Python only
     return schema
 
@@ -606,9 +612,11 @@ def askable(tasks: Tasks, n_movements: int) -> Tasks:
 def read_task(path: str | Path) -> Task:
     """The task of a YAML file. Raises InputError that names the file, the key and the expected value."""
     values = read_yaml(path)
-    kind = KINDS.get(str(values.get("kind")))
+    kind = COLUMN_KINDS.get(str(values.get("kind")))
     if kind is None:
-        raise InputError(f"{path}: kind: expected one of {', '.join(KINDS)}, found {values.get('kind')!r}")
+        raise InputError(
+            f"{path}: kind: expected one of {', '.join(COLUMN_KINDS)}, found {values.get('kind')!r}"
+        )
     unknown = [str(key) for key in values if key not in kind.model_fields]
     if unknown:
         keys = ", ".join(kind.model_fields)
@@ -619,7 +627,7 @@ def read_task(path: str | Path) -> Task:
     task = validate(kind, values, str(path))
     if task.name != Path(path).stem:
         raise InputError(f"{path}: name: expected the file's name {Path(path).stem!r}, found {task.name!r}")
-    return task  # type: ignore[return-value]  # every value of KINDS is a kind of Task
+    return task  # type: ignore[return-value]  # every value of COLUMN_KINDS is a kind of Task
 
 
 def task_files(folders: str | Path | Sequence[str | Path]) -> dict[str, Path]:
