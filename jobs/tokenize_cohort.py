@@ -4,7 +4,8 @@ from pydantic import Field
 
 from biomechgpt.core import artifact
 from biomechgpt.core.job import run_job
-from biomechgpt.tokenizer import TokensSettings, make_tokens
+from biomechgpt.tokenizer.settings import TokensSettings
+from biomechgpt.tokenizer.tokens import make_tokens
 
 
 class Job(TokensSettings):

@@ -4,7 +4,8 @@ from pydantic import Field
 
 from biomechgpt.core import artifact
 from biomechgpt.core.job import run_job
-from biomechgpt.tokenizer import TokenizerSettings, make_tokenizer
+from biomechgpt.tokenizer.settings import TokenizerSettings
+from biomechgpt.tokenizer.train import make_tokenizer
 
 
 class Job(TokenizerSettings):
