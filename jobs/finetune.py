@@ -7,7 +7,8 @@ from biomechgpt.answering.bundle import make_model
 from biomechgpt.answering.settings import AnswerSettings
 from biomechgpt.core import artifact
 from biomechgpt.core.job import run_job
-from biomechgpt.language.finetune import FinetuneSettings, make_adapter
+from biomechgpt.language.finetune import make_adapter
+from biomechgpt.language.settings import FinetuneSettings
 from biomechgpt.questions.tasks import load_tasks
 
 

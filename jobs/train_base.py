@@ -4,7 +4,8 @@ from pydantic import Field
 
 from biomechgpt.core import artifact
 from biomechgpt.core.job import run_job
-from biomechgpt.language.pretrain import BaseSettings, make_base
+from biomechgpt.language.pretrain import make_base
+from biomechgpt.language.settings import BaseSettings
 
 
 class Job(BaseSettings):

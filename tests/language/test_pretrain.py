@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from biomechgpt.core.settings import InputError, validate
-from biomechgpt.language import tiny_gemma
-from biomechgpt.language.pretrain import PretrainingSettings, _compared, _Draw
+from biomechgpt.language import tiny_model
+from biomechgpt.language.pretrain import _comparison, _SampleSource
+from biomechgpt.language.settings import PretrainingSettings
 from biomechgpt.motion.parameters import FACTS, mirrored, stated
 from biomechgpt.prompts.encoding import Encoder, motion_vocabulary
 
@@ -25,14 +26,14 @@ MOVEMENTS = {trial: [[n, n, n, n], [n + 4] * 4] for n, trial in enumerate(FACTS_
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    made = tiny_gemma.train_text_tokenizer(["movement A more in change of speed 0.12 m/s"], 320)
+    made = tiny_model.train_text_tokenizer(["movement A more in change of speed 0.12 m/s"], 320)
     made.add_tokens(motion_vocabulary(8))
     return made
 
 
 def drawn(tokenizer, trial, view=0, times=200, **settings):
     """Texts of (prefix, questions and answers) of trees drawn for a trial."""
-    draw = _Draw(
+    draw = _SampleSource(
         Encoder(tokenizer),
         validate(PretrainingSettings, settings, "test"),
         np.random.default_rng(0),
@@ -42,7 +43,7 @@ def drawn(tokenizer, trial, view=0, times=200, **settings):
         MOVEMENTS,
         FACTS_OF,
     )
-    trees = [draw.tree(trial, view) for _ in range(times)]
+    trees = [draw.sample(trial, view) for _ in range(times)]
     return [
         (tokenizer.decode(t.prefix), [(tokenizer.decode(q), tokenizer.decode(a)) for q, a in t.branches])
         for t in trees
@@ -51,7 +52,8 @@ def drawn(tokenizer, trial, view=0, times=200, **settings):
 
 def test_a_movement_stands_alone_beside_another_one_or_after_its_facts_as_often_as_set(tokenizer):
     seen = Counter(
-        prefix.count("<motion_start>") for prefix, _ in drawn(tokenizer, "a", beside=0.3, told=0.2)
+        prefix.count("<motion_start>")
+        for prefix, _ in drawn(tokenizer, "a", pairwise_share=0.3, text_to_motion_share=0.2)
     )
     assert seen[2] / 200 == pytest.approx(0.3, abs=0.08)
     assert seen[0] / 200 == pytest.approx(0.2, abs=0.08)
@@ -59,7 +61,9 @@ def test_a_movement_stands_alone_beside_another_one_or_after_its_facts_as_often_
 
 def test_what_comes_after_its_facts_is_the_movement_itself(tokenizer):
     for view, facts in ((0, FACTS_OF["b"]), (1, mirrored(FACTS_OF["b"]))):
-        for prefix, [(question, answer)] in drawn(tokenizer, "b", view, 20, beside=0, told=1):
+        for prefix, [(question, answer)] in drawn(
+            tokenizer, "b", view, 20, pairwise_share=0, text_to_motion_share=1
+        ):
             assert "<motion" not in prefix
             assert answer.count(f"<motion_{MOVEMENTS['b'][view][0]}>") == 4
             assert len(said := stated(question)) == 6
@@ -68,16 +72,19 @@ def test_what_comes_after_its_facts_is_the_movement_itself(tokenizer):
 
 
 def test_movements_stand_beside_those_that_can_be_compared_in_the_same_view(tokenizer):
-    for prefix, branches in drawn(tokenizer, "a", 1, 40, beside=1, told=0):
+    for prefix, branches in drawn(tokenizer, "a", 1, 40, pairwise_share=1, text_to_motion_share=0):
         first, second = re.findall(r"<motion_start>(.*?)<motion_end>", prefix)
         assert first == "<motion_4>" * 4
         assert second in ("<motion_4>" * 4, "<motion_5>" * 4)
         assert len(branches) == 4
-    assert all("<motion_6>" in p for p, _ in drawn(tokenizer, "sits", 1, 10, beside=1, told=0))
+    assert all(
+        "<motion_6>" in p
+        for p, _ in drawn(tokenizer, "sits", 1, 10, pairwise_share=1, text_to_motion_share=0)
+    )
 
 
 def test_of_a_movement_without_facts_nothing_is_said(tokenizer):
-    for prefix, branches in drawn(tokenizer, "silent", beside=0.5, told=0.5):
+    for prefix, branches in drawn(tokenizer, "silent", pairwise_share=0.5, text_to_motion_share=0.5):
         assert prefix.count("<motion_start>") == 1
         assert all(not stated(answer) for _, answer in branches)
 
@@ -85,7 +92,7 @@ def test_of_a_movement_without_facts_nothing_is_said(tokenizer):
 def test_comparisons_say_what_was_measured():
     forms = Counter()
     for seed in range(30):
-        for part in _compared(FACTS_OF["a"], FACTS_OF["b"], np.random.default_rng(seed)).split(", "):
+        for part in _comparison(FACTS_OF["a"], FACTS_OF["b"], np.random.default_rng(seed)).split(", "):
             if "more" in part:
                 forms["more"] += 1
                 assert part.endswith("movement B")
@@ -102,4 +109,4 @@ def test_comparisons_say_what_was_measured():
 
 def test_shares_of_more_than_all_are_refused():
     with pytest.raises(InputError, match=r"at most 1 together, found 1\.3"):
-        validate(PretrainingSettings, {"beside": 0.7, "told": 0.6}, "base.yaml")
+        validate(PretrainingSettings, {"pairwise_share": 0.7, "text_to_motion_share": 0.6}, "base.yaml")

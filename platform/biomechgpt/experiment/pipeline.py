@@ -24,9 +24,10 @@ from biomechgpt.evaluation.codebook import write_codebook
 from biomechgpt.evaluation.evaluate import make_evaluation
 from biomechgpt.evaluation.report import summary, write_report
 from biomechgpt.evaluation.settings import EvaluationSettings
-from biomechgpt.language import pretrain as base_room
-from biomechgpt.language.finetune import FinetuneSettings, make_adapter
-from biomechgpt.language.pretrain import BaseSettings, make_base
+from biomechgpt.language import pretrain
+from biomechgpt.language.finetune import make_adapter
+from biomechgpt.language.pretrain import make_base
+from biomechgpt.language.settings import BaseSettings, FinetuneSettings
 from biomechgpt.questions.dataset import QuestionsSettings, make_questions
 from biomechgpt.tokenizer import TokenizerSettings, TokensSettings, make_tokenizer, make_tokens
 
@@ -68,7 +69,7 @@ class Trained:
 
 def check(settings: PipelineSettings) -> None:
     """Refuse what can be refused before an hour of work. Raises InputError."""
-    base_room.check(settings.language.base)
+    pretrain.check(settings.language.base)
     if settings.answers.mirrored and settings.tokens.views < 2:
         raise InputError("tokens.views: expected at least 2 with answers.mirrored, found 1")
     settings.questions.load()
