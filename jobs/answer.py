@@ -2,12 +2,13 @@
 
 from pydantic import Field
 
-from biomechgpt.answering.answerer import AnswerSettings, make_answers
+from biomechgpt.answering.batch import make_answers
+from biomechgpt.answering.settings import BatchAnswerSettings
 from biomechgpt.core import artifact
 from biomechgpt.core.job import run_job
 
 
-class Job(AnswerSettings):
+class Job(BatchAnswerSettings):
     model: str = Field(exclude=True, description="URI of the model artifact")
     questions: str = Field(exclude=True, description="URI of the questions artifact")
     tokens: str = Field(exclude=True, description="URI of the tokens artifact")

@@ -30,7 +30,7 @@ class Model:
         network.quiet()
         torch.set_num_threads(cluster.cpus_for(1))
         made = artifact.load(bundle, "model", verify=True)
-        self.answerer = Answerer(made.uri)
+        self.answerer = Answerer.load(made.uri)
         motion = storage.join(made.uri, "motion_tokenizer")
         require_same_tokenizer(made, artifact.load(motion, "tokenizer"))
         self.motion = MotionTokenizer.load(motion)
@@ -44,7 +44,7 @@ class Model:
             "codes": len(self.motion.codebook),
             "tokenizer": self.motion.fingerprint,
             "longest_s": self.answerer.longest_movement / self.motion.tokens_per_s,
-            "usual_s": self.answerer.bundle.get("usual_tokens", 0) / self.motion.tokens_per_s,
+            "usual_s": self.answerer.info.median_tokens / self.motion.tokens_per_s,
         }
         self.answer.set_max_batch_size(batch_size)  # type: ignore[attr-defined]
         self.answer.set_batch_wait_timeout_s(batch_wait_s)  # type: ignore[attr-defined]

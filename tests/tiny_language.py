@@ -1,6 +1,7 @@
 """A tiny language model of either form with what it is made from, trained in this process: for tests of it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,12 @@ import pytest
 import torch
 from transformers import Gemma3Config, Gemma3ForCausalLM, Gemma3ForConditionalGeneration
 
+from biomechgpt.answering.answerer import Answerer
+from biomechgpt.answering.batch import make_calibration
+from biomechgpt.answering.bundle import ModelBundle, make_model
+from biomechgpt.answering.settings import AnswerSettings, ScoringSettings
 from biomechgpt.core import artifact, storage
+from biomechgpt.core.settings import plain
 from biomechgpt.language import finetune, network, tiny_gemma
 from biomechgpt.language.pretrain import BaseSettings, check, make_base
 from biomechgpt.questions.dataset import QuestionsSettings, make_questions
@@ -155,7 +161,7 @@ def settings_of(**values):
 
 def trainee_of(base, room, **values):
     inputs = {"base": base.uri, "questions": room[1]["questions"].uri, "tokens": room[1]["tokens"].uri}
-    return finetune._QLoRA(**inputs, settings=settings_of(**values).model_dump())
+    return finetune._QLoRA(**inputs, settings=plain(settings_of(**values)))
 
 
 LAST = {}
@@ -185,11 +191,26 @@ def fit_here(trainee, arguments, settings, uri, name):
     return it.finish(model)
 
 
+def model_of(base, room, settings):
+    """The model artifact of a base, fine-tuned in this process and calibrated on nobody."""
+    root, inputs = str(room[0]), {name: room[1][name] for name in ("questions", "tokens")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune, "fit", fit_here)
+        adapter = finetune.make_adapter(base, **inputs, settings=settings, root=root)
+    calibration = make_calibration(adapter, **inputs, settings=AnswerSettings(), root=root)
+    return make_model(base, adapter, room[1]["tokenizer"], calibration, TASKS, root)
+
+
+def answerer_of(model, tasks=None, calibration=None, **scoring):
+    """An answerer of a model artifact with other tasks, another calibration or other scoring settings."""
+    parts = ModelBundle(model.uri).parts
+    info = parts.info.model_copy(update={"scoring": ScoringSettings(**scoring)})
+    given = {"tasks": tasks, "calibration": calibration}
+    return Answerer(replace(parts, info=info, **{k: v for k, v in given.items() if v is not None}))
+
+
 @pytest.fixture(scope="module")
 def bundle(base, room):
     """(the trained model, the bundle artifact)."""
-    root, inputs = room
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finetune, "fit", fit_here)
-        model = finetune.make_model(base[1], **inputs, settings=settings_of(), root=str(root))
+    model = model_of(base[1], room, settings_of())
     return LAST["model"], model

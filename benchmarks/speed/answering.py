@@ -23,6 +23,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,9 @@ from gpu_memory import SIZES
 from transformers import DynamicCache, Gemma3ForCausalLM, Gemma3TextConfig
 
 from biomechgpt.answering.answerer import Answerer
-from biomechgpt.answering.scoring import SHARES, Asked, quantile, score
+from biomechgpt.answering.bundle import ModelBundle
+from biomechgpt.answering.calibration import INTERVAL_SHARES
+from biomechgpt.answering.scoring import Asked, quantile, score
 from biomechgpt.core import artifact, storage
 from biomechgpt.language import network
 from biomechgpt.prompts.answer_trie import Choices
@@ -52,8 +55,9 @@ def main() -> None:
     network.quiet()
     uri = options.bundle or storage.read_json("results/demo/metrics.json")["model"]["uri"]
     bundle = artifact.load(uri, "model")
-    answerer = Answerer(bundle.uri)
-    answerer.bundle["phrasings"] = 1  # generating asks in one
+    parts = ModelBundle(bundle.uri).parts
+    scoring = parts.info.scoring.model_copy(update={"templates": 1})  # generating asks in one
+    answerer = Answerer(replace(parts, info=parts.info.model_copy(update={"scoring": scoring})))
     error, quantile_error = _errors(answerer, _trials(bundle, 6))
     if options.size:
         read_along(answerer.model, options.size)
@@ -210,7 +214,7 @@ def _errors(answerer: Answerer, trials: list[tuple[list[int], list[tuple[str, st
         for (question, tree, *_), told, whole in zip(questions, *both, strict=True):
             if tree.numbers:
                 step = tree.answers[1] - tree.answers[0]
-                for share in SHARES:
+                for share in INTERVAL_SHARES:
                     apart = [quantile(np.asarray(tree.answers), s.probability, share) for s in (told, whole)]
                     quantile_error = max(quantile_error, abs(apart[0] - apart[1]) / step)
             scores = whole if tree.numbers else told

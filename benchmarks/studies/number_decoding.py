@@ -1,6 +1,6 @@
 """How numbers are best written and read: a base fine-tuned on the numeric tasks alone, in each form of answer.
 
-    python benchmarks/studies/number_decoding.py [--base URI --tokens URI --tokenizer URI]
+    python benchmarks/studies/number_decoding.py [--base URI --tokens URI]
 
 Forms: `as it is` (1.05 m/s: digits apart, fixed decimals, a unit), `zeros` (as many digits before the point for
 every answer), `coarse` (a decimal less). Read from the distribution over all numbers that a task can have: its
@@ -18,13 +18,15 @@ import numpy as np
 import yaml
 
 from biomechgpt.answering.answerer import Answerer
+from biomechgpt.answering.bundle import ModelParts, uncalibrated
 from biomechgpt.answering.scoring import Asked, quantile, score
+from biomechgpt.answering.settings import ScoringSettings
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import load, override
 from biomechgpt.experiment.pipeline import LanguageSettings
 from biomechgpt.language import network
-from biomechgpt.language.finetune import make_model
+from biomechgpt.language.finetune import make_adapter
 from biomechgpt.questions.dataset import QuestionsSettings, make_questions, read_questions
 from biomechgpt.questions.tasks import load_tasks
 from biomechgpt.tokenizer import read_tokens
@@ -40,7 +42,7 @@ def parse() -> argparse.Namespace:
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name in ("base", "tokens", "tokenizer"):
+    for name in ("base", "tokens"):
         options.add_argument(f"--{name}", help=f"URI of a {name} artifact; by default the demo's")
     options.add_argument("--config", default="configs/language/stand_in_paper.yaml")
     options.add_argument("--epochs", type=float, default=2.0)
@@ -56,9 +58,9 @@ def write_tasks(folder: str, form: str) -> None:
             Path(folder, f"{task.name}.yaml").write_text(yaml.safe_dump(kept))
 
 
-def readings(model: Artifact, questions: Artifact, tokens: Artifact) -> dict[str, dict[str, float]]:
+def readings(model: ModelParts, questions: Artifact, tokens: Artifact) -> dict[str, dict[str, float]]:
     """{reading: {task: Pearson r}} over the test split."""
-    answerer = Answerer(model.uri)
+    answerer = Answerer(model)
     movements = read_tokens(tokens).to_pandas().set_index("trial")["tokens"]
     asked = [q for q in read_questions(questions) if q["split"] == "test"]
     asked.sort(key=lambda q: len(movements[q["trial"]]))
@@ -102,7 +104,7 @@ def _given(options: argparse.Namespace, name: str) -> Artifact:
 def main() -> None:
     options = parse()
     network.quiet()
-    base, tokens, tokenizer = (_given(options, name) for name in ("base", "tokens", "tokenizer"))
+    base, tokens = (_given(options, name) for name in ("base", "tokens"))
     over = {"finetune.epochs": options.epochs, "finetune.training.seed": options.seed}
     settings = override(load(LanguageSettings, options.config), over, "number_forms").finetune
     result = {}
@@ -112,8 +114,8 @@ def main() -> None:
             questions = make_questions(
                 tokens, QuestionsSettings(tasks=folder, seed=options.seed), options.root
             )
-        model = make_model(base, questions, tokens, tokenizer, settings, options.root)
-        result[form] = readings(model, questions, tokens)
+        adapter = make_adapter(base, questions, tokens, settings, options.root)
+        result[form] = readings(uncalibrated(base, adapter, questions, ScoringSettings()), questions, tokens)
         print(f"{form}: {result[form]}", flush=True)
     print(json.dumps(result))
 

@@ -11,7 +11,7 @@ import argparse
 import json
 import math
 
-from biomechgpt.answering.answerer import with_parsed
+from biomechgpt.answering.batch import with_parsed
 from biomechgpt.cohort import CohortSettings, make_cohort
 from biomechgpt.core import cluster, settings
 from biomechgpt.evaluation import baselines

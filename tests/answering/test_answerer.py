@@ -5,12 +5,24 @@ import pytest
 import torch
 
 from biomechgpt.answering.answerer import Answerer
-from biomechgpt.answering.calibration import TaskCalibration
+from biomechgpt.answering.calibration import Calibration, TaskCalibration
 from biomechgpt.core.settings import InputError
 from biomechgpt.prompts.encoding import MOTION_END, Mirrored, Person, prefix_text, question_text
 from biomechgpt.questions.dataset import read_questions
 from biomechgpt.questions.tasks import load_tasks
-from tiny_language import CODES, CONFIGS, PAIRS, TASKS, base, bundle, codebook, one_thread, relative, room
+from tiny_language import (
+    CODES,
+    CONFIGS,
+    PAIRS,
+    TASKS,
+    answerer_of,
+    base,
+    bundle,
+    codebook,
+    one_thread,
+    relative,
+    room,
+)
 
 
 def prompts(answerer, movements, questions):
@@ -21,7 +33,7 @@ def prompts(answerer, movements, questions):
 
 def test_a_bundle_loads_to_the_model_that_was_trained(bundle):
     trained, made_bundle = bundle
-    answerer = Answerer(made_bundle.uri)
+    answerer = Answerer.load(made_bundle.uri)
     (ids,) = prompts(answerer, [[1, 2, 3] * 9], [PAIRS[0][0]])
     with torch.inference_mode():
         expected, logits = trained.model(input_ids=ids).logits, answerer.model(input_ids=ids).logits
@@ -34,7 +46,7 @@ def test_a_bundle_loads_to_the_model_that_was_trained(bundle):
 
 def test_a_batch_is_answered_as_each_question_alone_word_for_word(bundle):
     _, made_bundle = bundle
-    answerer, rng = Answerer(made_bundle.uri), np.random.default_rng(5)
+    answerer, rng = Answerer.load(made_bundle.uri), np.random.default_rng(5)
     movements = [rng.integers(CODES, size=n).tolist() for n in (1, 3, 17, 33, 60, 25)]
     questions = [question for question, _ in PAIRS * 2]
     together = answerer.generate(movements, questions)
@@ -54,7 +66,7 @@ def test_a_batch_is_answered_as_each_question_alone_word_for_word(bundle):
 
 
 def test_a_weighed_answer_is_what_generation_says_and_has_its_probability(bundle):
-    answerer = Answerer(bundle[1].uri)
+    answerer = Answerer.load(bundle[1].uri)
     rng = np.random.default_rng(6)
     movements = [rng.integers(CODES, size=n).tolist() for n in (4, 30)]
     asked = [(task.name, task.phrasings[0]) for task in answerer.tasks.values()]
@@ -67,89 +79,86 @@ def test_a_weighed_answer_is_what_generation_says_and_has_its_probability(bundle
             if task.kind == "regression":
                 assert answer.low <= task.parse(answer.text) <= answer.high
             else:
-                assert sum(answer.probability) == pytest.approx(1)
-                assert answer.probability == sorted(answer.probability, reverse=True)
-                assert answer.text == task.answer(answer.choices[0])
-                if text in map(task.answer, answer.choices) and answer.probability[0] > 0.5:
+                assert sum(answer.probabilities) == pytest.approx(1)
+                assert answer.probabilities == sorted(answer.probabilities, reverse=True)
+                assert answer.text == task.answer(answer.labels[0])
+                if text in map(task.answer, answer.labels) and answer.probabilities[0] > 0.5:
                     assert answer.text == text
 
 
 def test_two_movements_are_compared_by_what_is_said_of_each_alone(bundle):
-    answerer = Answerer(bundle[1].uri)
-    answerer.tasks |= load_tasks(CONFIGS / "dialogue", ["which_impaired"])
+    tasks = TASKS | load_tasks(CONFIGS / "dialogue", ["which_impaired"])
+    answerer = answerer_of(bundle[1], tasks)
     both = [[7] * 20, [*range(20)]]
     alone = answerer.weigh([(movement, "impaired", TASKS["impaired"].phrasings[0]) for movement in both])
-    a, b = (dict(zip(one.choices, one.probability, strict=True))["yes"] for one in alone)
+    a, b = (dict(zip(one.labels, one.probabilities, strict=True))["yes"] for one in alone)
     first, second = answerer.weigh([(m, "which_impaired", "Who?") for m in (both, both[::-1])])
     for answer, only, other in ((first, a * (1 - b), b * (1 - a)), (second, b * (1 - a), a * (1 - b))):
-        said = dict(zip(answer.choices, answer.probability, strict=True))
+        said = dict(zip(answer.labels, answer.probabilities, strict=True))
         assert said["A"] == pytest.approx(only / (only + other))
-    assert first.familiar == min(one.familiar for one in alone)
+    assert first.log_likelihood == min(one.log_likelihood for one in alone)
     # Without a task that asks it of one movement, the two are read together.
-    del answerer.tasks["impaired"]
-    (together,) = answerer.weigh([(both, "which_impaired", "Who?")])
-    assert sum(together.probability) == pytest.approx(1)
-    assert together.familiar != first.familiar
+    del tasks["impaired"]
+    (together,) = answerer_of(bundle[1], tasks).weigh([(both, "which_impaired", "Who?")])
+    assert sum(together.probabilities) == pytest.approx(1)
+    assert together.log_likelihood != first.log_likelihood
 
 
 def test_a_persons_answer_is_the_mean_over_their_movements(bundle):
-    answerer = Answerer(bundle[1].uri)
+    calibration = Calibration(people={"impaired": TaskCalibration(risk_curve=[(0.5, 0.3)])})
+    answerer = answerer_of(bundle[1], calibration=calibration)
     asked = ("impaired", TASKS["impaired"].phrasings[0])
     movements = [[7] * 20, [*range(20)], [3] * 9]
-    answerer.calibration.people["impaired"] = TaskCalibration(risks=[(0.5, 0.3)])
     (about,) = answerer.answer([(Person(movements), *asked)])
     alone = answerer.answer([(movement, *asked) for movement in movements])
-    for label, p in zip(about.choices, about.probability, strict=True):
-        assert p == pytest.approx(np.mean([w.probability[w.choices.index(label)] for w in alone]))
-    assert about.familiar == min(w.familiar for w in alone)
-    assert about.risk == 0.3
+    for label, p in zip(about.labels, about.probabilities, strict=True):
+        assert p == pytest.approx(np.mean([w.probabilities[w.labels.index(label)] for w in alone]))
+    assert about.log_likelihood == min(w.log_likelihood for w in alone)
+    assert about.selective_risk == 0.3
     with pytest.raises(InputError, match="expected a task with answers to choose from"):
         answerer.answer([(movements[0], *asked), (Person(movements), None, "Why?")])
 
 
 def test_an_answer_about_a_movement_and_its_mirror_image_is_their_mean(bundle):
-    answerer = Answerer(bundle[1].uri)
-    answerer.tasks |= load_tasks(CONFIGS / "dialogue", ["which_impaired"])
+    tasks = TASKS | load_tasks(CONFIGS / "dialogue", ["which_impaired"])
+    calibration = Calibration(people={"impaired": TaskCalibration()})
+    alone, answerer = (answerer_of(bundle[1], tasks, calibration, mirrored=on) for on in (False, True))
     asked = ("impaired", TASKS["impaired"].phrasings[0])
     both = [Mirrored([7] * 20, [3] * 20), Mirrored([*range(30)], [*range(30, 0, -1)])]
-    as_recorded = answerer.weigh([(movement.tokens, *asked) for movement in both])
-    assert answerer.weigh([(movement, *asked) for movement in both]) == as_recorded
-    answerer.mirrored = True
+    as_recorded = alone.weigh([(movement.tokens, *asked) for movement in both])
+    assert alone.weigh([(movement, *asked) for movement in both]) == as_recorded
     images = answerer.weigh([(movement.image, *asked) for movement in both])
     together = answerer.weigh([*((movement, *asked) for movement in both), (both[0].tokens, *asked)])
     for answer, one, other in zip(together, as_recorded, images, strict=False):
-        for label, p in zip(answer.choices, answer.probability, strict=True):
-            assert p == pytest.approx(np.mean([w.probability[w.choices.index(label)] for w in (one, other)]))
-        assert answer.familiar == min(one.familiar, other.familiar)
-    np.testing.assert_allclose(together[2].probability, as_recorded[0].probability, atol=1e-6)
+        for label, p in zip(answer.labels, answer.probabilities, strict=True):
+            assert p == pytest.approx(np.mean([w.probabilities[w.labels.index(label)] for w in (one, other)]))
+        assert answer.log_likelihood == min(one.log_likelihood, other.log_likelihood)
+    np.testing.assert_allclose(together[2].probabilities, as_recorded[0].probabilities, atol=1e-6)
     # A person's movements, two that are compared, and what is generated, which is about the movement itself.
-    answerer.calibration.people["impaired"] = TaskCalibration()
     person, pair, text = answerer.answer(
         [(Person(both), *asked), (both, "which_impaired", "Who?"), (both[0], None, "Why?")]
     )
-    yes = [answer.probability[answer.choices.index("yes")] for answer in together[:2]]
-    assert person.probability[person.choices.index("yes")] == pytest.approx(np.mean(yes))
+    yes = [answer.probabilities[answer.labels.index("yes")] for answer in together[:2]]
+    assert person.probabilities[person.labels.index("yes")] == pytest.approx(np.mean(yes))
     a, b = yes[0] * (1 - yes[1]), yes[1] * (1 - yes[0])
-    assert pair.probability[pair.choices.index("A")] == pytest.approx(a / (a + b))
+    assert pair.probabilities[pair.labels.index("A")] == pytest.approx(a / (a + b))
     assert [text.text] == answerer.generate([both[0].tokens], ["Why?"])
 
 
 def test_an_answer_over_phrasings_is_their_mean_whichever_of_them_was_asked(bundle):
-    answerer = Answerer(bundle[1].uri)
+    answerer, averaging = (answerer_of(bundle[1], templates=n) for n in (1, 3))
     movement = [*range(20)]
     for task in answerer.tasks.values():
         first = task.phrasings[:3]
         alone = [answerer.weigh([(movement, task.name, words)])[0] for words in first]
-        assert [len(one.by_phrasing) for one in alone] == [1, 1, 1]
-        answerer.bundle["phrasings"] = 3
-        together = [answerer.weigh([(movement, task.name, words)] * 2) for words in first]
-        answerer.bundle["phrasings"] = 1
+        assert [len(one.template_answers) for one in alone] == [1, 1, 1]
+        together = [averaging.weigh([(movement, task.name, words)] * 2) for words in first]
         for one, other in together:
-            assert (one.text, one.by_phrasing) == (other.text, other.by_phrasing)
-            assert sorted(one.by_phrasing) == sorted(each.text for each in alone)
+            assert (one.text, one.template_answers) == (other.text, other.template_answers)
+            assert sorted(one.template_answers) == sorted(each.text for each in alone)
             if task.kind == "classification":
-                for label, p in zip(one.choices, one.probability, strict=True):
-                    mean = np.mean([w.probability[w.choices.index(label)] for w in alone])
+                for label, p in zip(one.labels, one.probabilities, strict=True):
+                    mean = np.mean([w.probabilities[w.labels.index(label)] for w in alone])
                     assert p == pytest.approx(mean, abs=1e-4)
             else:
                 low, high = min(w.low for w in alone), max(w.high for w in alone)
@@ -157,21 +166,20 @@ def test_an_answer_over_phrasings_is_their_mean_whichever_of_them_was_asked(bund
 
 
 def test_a_number_and_its_interval_are_those_of_its_whole_distribution(bundle):
-    answerer = Answerer(bundle[1].uri)
-    answerer.mirrored, answerer.bundle["phrasings"] = True, 3
+    answerer = answerer_of(bundle[1], mirrored=True, templates=3)
     movements = [Mirrored([7] * 20, [3] * 20), [*range(20)]]
     for task in (t for t in answerer.tasks.values() if t.kind == "regression"):
         asked = [(movement, task.name, task.phrasings[0]) for movement in movements]
         for one, whole in zip(answerer.weigh(asked), answerer.weigh(asked, whole=True), strict=True):
-            assert (one.text, one.low, one.high, one.by_phrasing) == (
-                whole.text, whole.low, whole.high, whole.by_phrasing
+            assert (one.text, one.low, one.high, one.template_answers) == (
+                whole.text, whole.low, whole.high, whole.template_answers
             )  # fmt: skip
-            assert (one.mean, one.familiar) == (None, whole.familiar)
+            assert (one.mean, one.log_likelihood) == (None, whole.log_likelihood)
             assert whole.low < whole.mean < whole.high
 
 
 def test_a_mixed_batch_is_answered_in_order_and_as_each_alone(bundle):
-    answerer = Answerer(bundle[1].uri)
+    answerer = Answerer.load(bundle[1].uri)
     tasks = list(answerer.tasks.values())
     asked = [
         ([1, 2, 3], tasks[0].name, tasks[0].phrasings[0]),
@@ -182,20 +190,20 @@ def test_a_mixed_batch_is_answered_in_order_and_as_each_alone(bundle):
     together = answerer.answer(asked)
     for one, answer in zip(asked, together, strict=True):
         (alone,) = answerer.answer([one])
-        assert (alone.text, alone.choices) == (answer.text, answer.choices)
-        np.testing.assert_allclose(alone.probability, answer.probability, atol=1e-4)
+        assert (alone.text, alone.labels) == (answer.text, answer.labels)
+        np.testing.assert_allclose(alone.probabilities, answer.probabilities, atol=1e-4)
 
 
 def test_there_is_room_for_every_answer_that_was_trained(bundle, room):
-    answerer = Answerer(bundle[1].uri)
+    answerer = Answerer.load(bundle[1].uri)
     answers = set(read_questions(room[1]["questions"])["answer"])
     longest = max(len(answerer.encoder.answer(answer)) for answer in answers)
     assert longest <= answerer.max_new_tokens
 
 
 def test_a_movement_longer_than_was_trained_on_loses_its_end(bundle, monkeypatch):
-    answerer, asked = Answerer(bundle[1].uri), []
-    limit = answerer.bundle["max_length"]
+    answerer, asked = Answerer.load(bundle[1].uri), []
+    limit = answerer.info.max_length
     monkeypatch.setattr(
         answerer.model, "generate", lambda **given: asked.append(given["input_ids"]) or asked[-1]
     )
@@ -208,10 +216,10 @@ def test_a_movement_longer_than_was_trained_on_loses_its_end(bundle, monkeypatch
 
 
 def test_the_longest_movement_read_whole_is_so_whatever_is_asked(bundle):
-    answerer = Answerer(bundle[1].uri)
+    answerer = Answerer.load(bundle[1].uri)
     encoder, longest = answerer.encoder, answerer.longest_movement
     phrasings = [text for task in answerer.tasks.values() for text in task.phrasings]
-    room = answerer.bundle["max_length"] - answerer.max_new_tokens
+    room = answerer.info.max_length - answerer.max_new_tokens
     spare = [
         room - len(encoder.prefix([0] * longest)) - len(encoder.text(question_text(q))) for q in phrasings
     ]
@@ -219,7 +227,7 @@ def test_the_longest_movement_read_whole_is_so_whatever_is_asked(bundle):
 
 
 def test_the_longest_question_is_answered_and_a_longer_one_refused(bundle):
-    answerer = Answerer(bundle[1].uri)
+    answerer = Answerer.load(bundle[1].uri)
     spare = answerer.longest_question - len(answerer.encoder.question("?"))
     question = "?" * (spare + 1)
     assert len(answerer.encoder.question(question)) == answerer.longest_question

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
 
-from biomechgpt.answering.answerer import with_parsed
+from biomechgpt.answering.batch import with_parsed
 from biomechgpt.evaluation import answers_table, baselines, summary, write_report
 from biomechgpt.evaluation.metrics import (
     OTHER,

@@ -230,8 +230,8 @@ class Dying(_QLoRA):
 
 def test_two_workers_one_of_them_killed_fine_tune_as_one_does(tiny, tmp_path):
     """4 bits, ZeRO 2; without dropout, whose random numbers are each worker's own."""
-    model = tiny.made("model")
-    inputs = {name: model.input(name).uri for name in ("base", "questions", "tokens")}
+    adapter = tiny.made("adapter")
+    inputs = {name: adapter.input(name).uri for name in ("base", "questions", "tokens")}
     losses, rows = [], []
     for workers, die_at in ((1, 0), (2, 5)):
         settings = validate(

@@ -31,12 +31,13 @@ from tiny_language import (
     base,
     bundle,
     codebook,
-    fit_here,
+    model_of,
     new_text_model,
     on_device,
     one_thread,
     relative,
     room,
+    settings_of,
     text_tokenizer,
     trainee_of,
 )
@@ -340,17 +341,14 @@ def test_a_learning_curve_adds_people_to_those_before():
 
 
 def test_all_weights_may_be_trained_and_the_bundle_has_no_adapter(base, room):
-    root, inputs = room
     settings = finetune.FinetuneSettings(
         compute="fp32", batch_size=8, epochs=2, adapter=None, quantization="none"
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finetune, "fit", fit_here)
-        made = finetune.make_model(base[1], **inputs, settings=settings, root=str(root))
+    made = model_of(base[1], room, settings)
     trained, frozen = LAST["model"], LAST["frozen"]
     assert all("vision_tower" in name or "multi_modal_projector" in name for name in frozen)
     assert not any(name.startswith("adapter/") for name in made.manifest["files"])
-    answerer, own = Answerer(made.uri), trained.model.state_dict()
+    answerer, own = Answerer.load(made.uri), trained.model.state_dict()
     start = network.load_model(base[1].path("model"), "none", "fp32").state_dict()
     for name, value in answerer.model.state_dict().items():
         assert torch.equal(value, own[name])
@@ -377,7 +375,7 @@ def test_an_exported_checkpoint_is_the_bundle_for_plain_transformers(bundle, roo
     command = [sys.executable, "-c", PLAIN, made.uri, str(tmp_path / "out.pt")]
     subprocess.run(command, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     ids, logits = torch.load(tmp_path / "out.pt")
-    answerer = Answerer(bundle[1].uri)
+    answerer = Answerer.load(bundle[1].uri)
     asked = [*answerer.encoder.prefix([3, 7]), *answerer.encoder.question("What is it?")]
     assert ids[0].tolist() == [int(i) for i in asked]
     with torch.inference_mode():
@@ -394,3 +392,21 @@ def test_an_exported_checkpoint_is_the_bundle_for_plain_transformers(bundle, roo
         "None were given",
     ):
         assert said in card
+
+
+@pytest.mark.parametrize("field", ["packing", "gradient_checkpointing"])
+def test_a_setting_that_moves_no_fingerprint_reaches_the_training(base, room, field, monkeypatch):
+    received = []
+
+    def stop(trainee, arguments, *rest):
+        received.append(finetune.FinetuneSettings.model_validate(arguments["settings"]))
+        raise InterruptedError
+
+    monkeypatch.setattr(finetune, "fit", stop)
+    inputs = {name: room[1][name] for name in ("questions", "tokens")}
+    for value in (True, False):
+        # Other epochs than elsewhere, so that nothing is there to be reused.
+        settings = settings_of(**{field: value}).model_copy(update={"epochs": 0.125})
+        with pytest.raises(InterruptedError):
+            finetune.make_adapter(base[1], **inputs, settings=settings, root=str(room[0]))
+    assert [getattr(settings, field) for settings in received] == [True, False]

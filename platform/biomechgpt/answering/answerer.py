@@ -1,28 +1,28 @@
-"""Answers: a bundle asked questions about movements, one batch at a time or a whole cohort through Ray Data.
+"""The answerer: a model that is asked questions about movements, one batch at a time.
 
 A task's question is answered by weighing every answer that it can have; any other by free generation.
 """
 
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import islice
-from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import ray
 import torch
-from pydantic import Field
 
-from biomechgpt.answering.calibration import Calibration, TaskCalibration, fit, prediction_set, soften
-from biomechgpt.answering.scoring import SHARES, Asked, Scores, quantile, score
-from biomechgpt.core import artifact, cluster, storage
-from biomechgpt.core.artifact import Artifact
-from biomechgpt.core.settings import InputError, Settings, validate
+from biomechgpt.answering.answer import Answer
+from biomechgpt.answering.bundle import ModelBundle, ModelParts
+from biomechgpt.answering.calibration import (
+    INTERVAL_SHARES,
+    TaskCalibration,
+    apply_temperature,
+    prediction_set,
+)
+from biomechgpt.answering.scoring import Asked, Scores, quantile, score
+from biomechgpt.core import storage
+from biomechgpt.core.settings import InputError
 from biomechgpt.language import network
 from biomechgpt.prompts.answer_trie import Choices, choices, compared
 from biomechgpt.prompts.encoding import (
@@ -37,82 +37,25 @@ from biomechgpt.prompts.encoding import (
     mirror_image,
     movements_of,
 )
-from biomechgpt.questions.dataset import read_questions, read_tasks
-from biomechgpt.tokenizer import (
-    ERROR,
-    MotionTokenizer,
-    mirrored,
-    read_images,
-    read_tokens,
-    require_same_tokenizer,
-)
-
-VERSION = 9
-
-_SPOKEN = 5
-"""About how many tokens of a question are not its words."""
-
-
-class AnswerSettings(Settings):
-    """splits: whose questions are asked; method: every answer weighed, or the likeliest token after token as
-    in the paper; batch_size: trials, or prompts, read together."""
-
-    splits: list[str] = Field(default_factory=lambda: ["test"])
-    method: Literal["weigh", "generate"] = "weigh"
-    batch_size: int = Field(16, ge=1)
-    workers: int = Field(1, ge=1, exclude=True)
-
-
-@dataclass(frozen=True)
-class Weighed:
-    """An answer that was chosen among all that its task can have.
-
-    choices, probability: labels from the likeliest, with their probabilities (sum 1) at the task's `temperature`;
-    possible: those that cannot be ruled out. Empty for a number, which is the median of its distribution, with an
-    interval (low, high), and its mean where the whole distribution was wanted. Sets and intervals hold the truth
-    `calibration.COVERAGE` of the time, where enough participants were there to calibrate them (`promised`).
-    risk: the least share of wrong answers that can be had while this one is still given.
-    mass: probability that the model gives to all answers together, of numbers to their first tokens; little where
-    it would rather say something else.
-    familiar: mean log probability of the movement's tokens; strange: less than that of nearly all movements like
-    those that were learned from.
-    by_phrasing: the answer in each of the phrasings that it is the mean of.
-    An answer that was generated has its text alone.
-    """
-
-    text: str
-    choices: list[str] = field(default_factory=list)
-    probability: list[float] = field(default_factory=list)
-    possible: list[str] = field(default_factory=list)
-    low: float | None = None
-    high: float | None = None
-    mean: float | None = None
-    risk: float | None = None
-    mass: float | None = None
-    temperature: float | None = None
-    promised: bool = False
-    familiar: float | None = None
-    strange: bool = False
-    by_phrasing: list[str] = field(default_factory=list)
+from biomechgpt.tokenizer import MotionTokenizer, mirrored
 
 
 class Answerer:
-    """A loaded bundle; the same movement and question get the same answer, whatever else is asked with them (where
-    the bundle computes in 16 bits, to rounding).
+    """A loaded model; the same movement and question get the same answer, whatever else is asked with them (where
+    the model computes in 16 bits, to rounding).
 
-    cache: where a download of the bundle is kept; a bundle that is not finished must not lie where others look.
-    mirrored: whether an answer is also about a movement's mirror image, where it comes with one.
+    cache: folder for downloads of remote weights; by default one that all processes of this machine share.
     """
 
-    def __init__(self, uri: str, cache: str | None = None) -> None:
-        folder = storage.local_copy(uri, cache)
-        self.bundle = storage.read_json(str(folder / "bundle.json"))
-        self.tasks = read_tasks(str(folder))
-        self.calibration = read_calibration(str(folder))
-        self.tokenizer = network.load_tokenizer(folder / "base")
-        self.model = network.load_merged(folder, self.bundle).eval()
+    def __init__(self, parts: ModelParts, cache: str | None = None) -> None:
+        self.info, self.tasks, self.calibration = parts.info, parts.tasks, parts.calibration
+        base = storage.local_copy(parts.base, cache)
+        weights: Path | None = None if parts.adapter is None else storage.local_copy(parts.adapter, cache)
+        self.tokenizer = network.load_tokenizer(base)
+        self.model = network.load_merged(
+            base, weights, self.info.quantization, self.info.compute_dtype
+        ).eval()
         self.encoder = Encoder(self.tokenizer)
-        self.mirrored = bool(self.bundle.get("mirrored"))
         self.stop = self.tokenizer.convert_tokens_to_ids("<end_of_turn>")
         longest = [
             task.answer(label) for task in self.tasks.values() for label in task.labels or ()
@@ -120,16 +63,21 @@ class Answerer:
         self.max_new_tokens = max(
             [
                 16,
-                self.bundle["longest_answer"],
+                self.info.longest_answer,
                 *(len(self.encoder.answer(text)) for text in longest),
             ]
         )
+
+    @classmethod
+    def load(cls, uri: str) -> "Answerer":
+        """The answerer of a model artifact, or of a copy of its folder."""
+        return cls(ModelBundle(uri).parts)
 
     @cached_property
     def choices(self) -> dict[str, Choices]:
         """{task: every answer that it can have}; labels of a task without its own are those of training."""
         return {
-            name: choices(self.encoder, task, self.bundle["labels"].get(name, ()))
+            name: choices(self.encoder, task, self.info.labels.get(name, ()))
             for name, task in self.tasks.items()
             if task.annotated
         }
@@ -140,13 +88,13 @@ class Answerer:
         """Movements (T, 34) radians at the tokenizer's rate, and which joints (34,) of each were recorded, as
         questions are asked about them: with their mirror images where answers are about those too."""
         own = [tokens.tolist() for tokens in tokenizer.encode(movements, masks)]
-        if not self.mirrored:
+        if not self.info.scoring.mirrored:
             return list(own)
         seen = [mirrored(angles, mask) for angles, mask in zip(movements, masks, strict=True)]
         images = tokenizer.encode([angles for angles, _ in seen], [mask for _, mask in seen])
         return [Mirrored(tokens, image.tolist()) for tokens, image in zip(own, images, strict=True)]
 
-    def answer(self, asked: Sequence[tuple[Motion | Person, str | None, Question]]) -> list[Weighed]:
+    def answer(self, asked: Sequence[tuple[Motion | Person, str | None, Question]]) -> list[Answer]:
         """Answers to (motion, task, question), as one batch: weighed where a task has answers to choose from, else
         generated, about one movement or two. Raises InputError for a person asked what is generated."""
         choose = [(i, task) for i, (_, task, _) in enumerate(asked) if task and self.tasks[task].annotated]
@@ -158,12 +106,12 @@ class Answerer:
             if len(motions) < len(free):
                 raise InputError("several movements of a person: expected a task with answers to choose from")
             texts = self.generate(motions, [asked[i][2] for i in free])
-            found |= {i: Weighed(text) for i, text in zip(free, texts, strict=True)}
+            found |= {i: Answer(text) for i, text in zip(free, texts, strict=True)}
         return [found[i] for i in range(len(asked))]
 
     def weigh(
         self, asked: Sequence[tuple[Motion | Person, str, Question]], whole: bool = False
-    ) -> list[Weighed]:
+    ) -> list[Answer]:
         """Answers to (motion, task, question), as one batch; tasks that are `annotated`.
 
         Probabilities are the mean over the question and other phrasings of its task, as many as the bundle says,
@@ -208,7 +156,7 @@ class Answerer:
         ] = {}
         for i, (motion, task, question, whole) in enumerate(asked):
             turns = (question,) if isinstance(question, str) else tuple(question)
-            image = mirror_image(motion) if self.mirrored else []
+            image = mirror_image(motion) if self.info.scoring.mirrored else []
             both = {tuple(map(tuple, as_it_is(m))): m for m in ([motion, image] if image else [motion])}
             motions.update(both)
             for key in both:
@@ -218,9 +166,7 @@ class Answerer:
             motion = motions[key]
             texts = [[self._question(motion, w) for w in self._ways(task, t)] for _, task, t, _ in of_motion]
             longest = max(len(text) for of_one in texts for text in of_one)
-            prefixes.append(
-                self.encoder.fit(motion, self.bundle["max_length"] - longest - self.max_new_tokens)
-            )
+            prefixes.append(self.encoder.fit(motion, self.info.max_length - longest - self.max_new_tokens))
             ways = [
                 (one, way, text)
                 for one, of_one in zip(of_motion, texts, strict=True)
@@ -257,44 +203,44 @@ class Answerer:
         """A question and the same in other phrasings."""
         turns = [question] if isinstance(question, str) else list(question)
         others = [words for words in self.tasks[task].phrasings if words != turns[-1]]
-        return [question, *([*turns[:-1], words] for words in others[: self.bundle.get("phrasings", 1) - 1])]
+        return [question, *([*turns[:-1], words] for words in others[: self.info.scoring.templates - 1])]
 
-    def _weighed(self, name: str, ways: Sequence[Scores], fitted: TaskCalibration, whole: bool) -> Weighed:
+    def _weighed(self, name: str, ways: Sequence[Scores], fitted: TaskCalibration, whole: bool) -> Answer:
         task, tree, scores = self.tasks[name], self.choices[name], _mean(ways)
-        strange = self.calibration.strange(scores.familiar)
+        is_ood = self.calibration.is_ood(scores.familiar)
         if task.kind == "regression":
             assert task.plausible is not None
             numbers = np.asarray(tree.answers)
-            low, middle, high = (quantile(numbers, scores.probability, q) for q in SHARES)
-            alone = [quantile(numbers, way.probability, SHARES[1]) for way in ways]
-            more = fitted.widen or 0.0
-            return Weighed(
+            low, middle, high = (quantile(numbers, scores.probability, q) for q in INTERVAL_SHARES)
+            alone = [quantile(numbers, way.probability, INTERVAL_SHARES[1]) for way in ways]
+            more = fitted.interval_offset or 0.0
+            return Answer(
                 task.answer(middle),
                 low=round(max(min(low - more, middle), task.plausible[0]), task.decimals),
                 high=round(min(max(high + more, middle), task.plausible[1]), task.decimals),
                 mean=float(numbers @ scores.probability) if whole else None,
-                mass=scores.mass,
-                promised=fitted.promised,
-                familiar=scores.familiar,
-                strange=strange,
-                by_phrasing=[task.answer(number) for number in alone],
+                valid_probability=scores.mass,
+                coverage_guaranteed=fitted.coverage_guaranteed,
+                log_likelihood=scores.familiar,
+                is_ood=is_ood,
+                template_answers=[task.answer(number) for number in alone],
             )
-        probability = soften(scores.probability, fitted.temperature)
+        probability = apply_temperature(scores.probability, fitted.temperature)
         order = np.argsort(-probability, kind="stable")
         labels = [str(tree.answers[i]) for i in order]
         likely = dict(zip(labels, probability[order].tolist(), strict=True))
-        return Weighed(
+        return Answer(
             task.answer(labels[0]),
-            choices=labels,
-            probability=list(likely.values()),
-            possible=prediction_set(likely, fitted),
-            risk=fitted.risk(float(probability.max())),
-            mass=scores.mass,
+            labels=labels,
+            probabilities=list(likely.values()),
+            prediction_set=prediction_set(likely, fitted),
+            selective_risk=fitted.selective_risk(float(probability.max())),
+            valid_probability=scores.mass,
             temperature=fitted.temperature,
-            promised=fitted.promised,
-            familiar=scores.familiar,
-            strange=strange,
-            by_phrasing=[task.answer(str(tree.answers[int(way.probability.argmax())])) for way in ways],
+            coverage_guaranteed=fitted.coverage_guaranteed,
+            log_likelihood=scores.familiar,
+            is_ood=is_ood,
+            template_answers=[task.answer(str(tree.answers[int(way.probability.argmax())])) for way in ways],
         )
 
     @property
@@ -311,13 +257,13 @@ class Answerer:
     @property
     def _room(self) -> int:
         """Tokens for a movement and a question."""
-        return self.bundle["max_length"] - self.max_new_tokens - len(self.encoder.prefix([]))
+        return self.info.max_length - self.max_new_tokens - len(self.encoder.prefix([]))
 
     def _question(self, motion: Motion, question: Question) -> np.ndarray:
         """Ids of a question; a conversation loses its earliest turns where it leaves no room for the motion, all
         of them where the model never saw any."""
         turns = [question] if isinstance(question, str) else list(question)
-        if not self.bundle.get("turns"):
+        if not self.info.history:
             turns = turns[-1:]
         most = self._room - SHORTEST * len(movements_of(motion))
         while len(ids := self.encoder.question(turns)) > most and len(turns) > 2:
@@ -333,7 +279,7 @@ class Answerer:
         prompts = []
         for motion, question in zip(motions, questions, strict=True):
             asked = self._question(motion, question)
-            room = self.bundle["max_length"] - len(asked) - self.max_new_tokens
+            room = self.info.max_length - len(asked) - self.max_new_tokens
             prompts.append(np.concatenate([self.encoder.fit(motion, room), asked]))
         made = self.write(
             prompts,
@@ -367,214 +313,3 @@ def _mean(scores: Sequence[Scores]) -> Scores:
         float(np.mean([one.mass for one in scores])),
         min(one.familiar for one in scores),
     )
-
-
-class _AnswerBatch:
-    """Ray Data's actor: loads the bundle once and answers blocks of trials with their questions."""
-
-    def __init__(self, uri: str, method: str, threads: int, finished: bool) -> None:
-        torch.set_num_threads(threads)
-        network.quiet()
-        self.method = method
-        if finished:
-            self.answerer = Answerer(uri)
-        else:
-            with TemporaryDirectory() as cache:
-                self.answerer = Answerer(uri, cache)
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        rows = block.to_pylist()
-        motions: list[Motion] = []
-        for row in rows:
-            movement = _movement(row["tokens"], row["image"])
-            motions.append(
-                [movement, _movement(row["other"], row["other_image"])] if row["other"] else movement
-            )
-        asked_of = [motion for motion, row in zip(motions, rows, strict=True) for _ in row["task"]]
-        questions = [question for row in rows for question in row["question"]]
-        if self.method == "weigh":
-            tasks = [task for row in rows for task in row["task"]]
-            made = self.answerer.answer(list(zip(asked_of, tasks, questions, strict=True)))
-            answers = [asdict(answer) for answer in made]
-        else:
-            answers = [{"text": text} for text in self.answerer.generate(asked_of, questions)]
-        asked = [number for row in rows for number in row["number"]]
-        schema = pa.schema([("number", pa.int64()), *_ANSWERED])
-        return pa.Table.from_pylist(
-            [{"number": number, **answer} for number, answer in zip(asked, answers, strict=True)], schema
-        )
-
-
-def _movement(tokens: Sequence[int], image: Sequence[int] | None) -> Movement:
-    return tokens if image is None else Mirrored(tokens, image)
-
-
-_ANSWERED = [
-    ("text", pa.string()),
-    ("choices", pa.list_(pa.string())),
-    ("probability", pa.list_(pa.float64())),
-    ("possible", pa.list_(pa.string())),
-    ("low", pa.float64()),
-    ("high", pa.float64()),
-    ("risk", pa.float64()),
-    ("mass", pa.float64()),
-    ("temperature", pa.float64()),
-    ("promised", pa.bool_()),
-    ("familiar", pa.float64()),
-    ("strange", pa.bool_()),
-    ("by_phrasing", pa.list_(pa.string())),
-]
-
-
-def make_answers(
-    model: Artifact, questions: Artifact, tokens: Artifact, settings: AnswerSettings, root: str
-) -> Artifact:
-    """The answers artifact: `answers.parquet`, a row a question asked of the settings' splits.
-
-    Raises InputError for tokens of another tokenizer than the model's.
-    """
-    require_same_tokenizer(model, tokens)
-
-    def build(uri: str) -> dict[str, Any]:
-        answers = answer_all(model.uri, questions, tokens, settings)
-        local = answers.to_parquet(None, index=False)
-        assert isinstance(local, bytes)
-        storage.write_bytes(storage.join(uri, "answers.parquet"), local)
-        parsed = answers["label_predicted"].notna() | answers["value_predicted"].notna()
-        parsed |= answers["kind"] == "description"
-        return {"answers": len(answers), "parsed": round(float(parsed.mean()), 4)}
-
-    inputs = {"model": model, "questions": questions, "tokens": tokens}
-    return artifact.make("answers", VERSION, settings, inputs, build, root)
-
-
-def answer_all(
-    bundle: str, questions: Artifact, tokens: Artifact, settings: AnswerSettings, finished: bool = True
-) -> pd.DataFrame:
-    """The answers table of a bundle asked a cohort's questions of the settings' splits, through Ray Data.
-
-    finished: whether the bundle is an artifact already. InputError where there are no questions, or tokens without
-    mirror images for a bundle that reads them.
-    """
-    cluster.connect()
-    tasks = read_tasks(questions.uri)
-    asked = read_questions(questions).to_pandas()
-    # Whether a movement is what was asked for is judged elsewhere.
-    made = [name for name, task in tasks.items() if task.kind == "generation"]
-    asked = asked[asked["split"].isin(settings.splits) & ~asked["task"].isin(made)]
-    if asked.empty:
-        raise InputError(f"{questions.uri}: no questions in splits {settings.splits}")
-    asked = asked.assign(number=np.arange(len(asked)))
-    by_motion = asked.groupby(["trial", "other"], sort=False, dropna=False)
-    together = by_motion[["task", "question", "number"]].agg(list).reset_index()
-    trials = read_tokens(tokens).select(["trial", "tokens", ERROR]).to_pandas().set_index("trial")
-    movements, errors = trials["tokens"], trials[ERROR]
-    described = storage.read_json(storage.join(bundle, "bundle.json"))
-    images = read_images(tokens, settings.splits) if described.get("mirrored") else {}
-    others = [None if pd.isna(trial) else trial for trial in together["other"]]
-    together = together.assign(
-        tokens=together["trial"].map(movements),
-        image=[images.get(trial) for trial in together["trial"]],
-        other=[movements[trial] if trial else None for trial in others],
-        other_image=[images.get(trial) if trial else None for trial in others],
-    )
-    # Movements that are of alike length with what is asked of them together: little is padding.
-    asked_words = together["question"].map(lambda questions: sum(_SPOKEN + q.count(" ") for q in questions))
-    length = together["tokens"].str.len() + described.get("phrasings", 1) * asked_words
-    together = together.iloc[np.argsort(length, kind="stable")]
-    gpu: dict[str, Any] = {"num_gpus": 1} if ray.cluster_resources().get("GPU", 0) else {}
-    answering = (
-        ray.data.from_arrow(pa.Table.from_pandas(together, preserve_index=False))
-        .repartition(-(-len(together) // settings.batch_size))
-        .map_batches(
-            _AnswerBatch,
-            fn_constructor_args=(bundle, settings.method, cluster.cpus_for(settings.workers), finished),
-            batch_size=settings.batch_size,
-            batch_format="pyarrow",
-            # Half a core at least is left, so that what feeds the actors always finds room.
-            num_cpus=min(1.0, max(cluster.cpus() - 1, 0.5) / settings.workers),
-            compute=ray.data.ActorPoolStrategy(size=settings.workers),
-            **gpu,
-        )
-        .iter_batches(batch_size=None, batch_format="pyarrow")
-    )
-    parts: list[pa.Table] = []
-    said = time.time()
-    for part in answering:
-        parts.append(part)
-        if time.time() - said > 10:
-            said = time.time()
-            print(f"answers: {sum(map(len, parts))} of {len(asked)} questions", flush=True)
-    answered = asked.merge(pa.concat_tables(parts).to_pandas(), on="number").drop(columns="number")
-    answered = answered.rename(columns={"text": "answer_text"})
-    return with_parsed(answered, tasks).assign(rmse_deg=answered["trial"].map(errors).astype(float))
-
-
-def with_parsed(answered: pd.DataFrame, tasks: Any) -> pd.DataFrame:
-    """Answers with what they state: question rows plus `answer_text` -> the answers table."""
-    stated = [tasks[t].parse(a) for t, a in zip(answered["task"], answered["answer_text"], strict=True)]
-    return pd.DataFrame(
-        {
-            "trial": answered["trial"],
-            "other": answered["other"],
-            "participant": answered["participant"],
-            "split": answered["split"],
-            "task": answered["task"],
-            "kind": [tasks[t].kind for t in answered["task"]],
-            "question": answered["question"],
-            "answer_true": answered["answer"],
-            "answer_text": answered["answer_text"],
-            "label_true": answered["label"],
-            "label_predicted": pd.Series([s if isinstance(s, str) else None for s in stated], dtype="object"),
-            "value_true": answered["value"].astype(float),
-            "value_predicted": [s if isinstance(s, float) else np.nan for s in stated],
-            "source": "model",
-            **{name: answered[name] for name in WEIGHED if name in answered},
-        }
-    )
-
-
-WEIGHED = (
-    "choices",
-    "probability",
-    "possible",
-    "low",
-    "high",
-    "risk",
-    "mass",
-    "temperature",
-    "promised",
-    "familiar",
-    "strange",
-    "by_phrasing",
-)
-"""What only a model's weighed answers have in the answers table; see `Weighed`."""
-
-
-CALIBRATION = "calibration.json"
-
-
-def calibrate(bundle: str, questions: Artifact, tokens: Artifact, workers: int = 1) -> dict[str, Any]:
-    """Write a bundle's `calibration.json`, fitted on validation participants; {} without any.
-
-    Returns {task: temperature or widening} worth showing.
-    """
-    fitted = Calibration()
-    storage.write_json(storage.join(bundle, CALIBRATION), fitted.model_dump(mode="json"))
-    if "validation" in read_questions(questions)["split"]:
-        settings = AnswerSettings(splits=["validation"], workers=workers)
-        fitted = fit(answer_all(bundle, questions, tokens, settings, finished=False))
-    storage.write_json(storage.join(bundle, CALIBRATION), fitted.model_dump(mode="json"))
-    return {
-        n: round(one.temperature if one.widen is None else one.widen, 3) for n, one in fitted.tasks.items()
-    }
-
-
-def read_calibration(bundle: str) -> Calibration:
-    """The calibration of a bundle; an empty one while there is none."""
-    uri = storage.join(bundle, CALIBRATION)
-    return validate(Calibration, storage.read_json(uri) if storage.exists(uri) else {}, uri)
-
-
-def read_answers(answers: Artifact) -> pd.DataFrame:
-    return pd.read_parquet(storage.local_copy(answers.path("answers.parquet")))

@@ -59,7 +59,7 @@ def _sample(
     may_end: bool,
     settings: SamplingSettings,
 ) -> list[list[int]]:
-    room = answerer.bundle["max_length"]
+    room = answerer.info.max_length
     for number, (prompt, n) in enumerate(zip(prompts, longest, strict=True)):
         if len(prompt) + n > room:
             raise InputError(

@@ -16,11 +16,9 @@ import torch
 import transformers
 from torch.nn import functional
 
+from biomechgpt.answering.calibration import INTERVAL_SHARES
 from biomechgpt.language.network import tokens_at_once
 from biomechgpt.prompts.answer_trie import Choices
-
-SHARES = (0.05, 0.5, 0.95)
-"""The quantiles of a number's distribution that are told: its interval's ends and its median."""
 
 
 class Asked(NamedTuple):
@@ -134,8 +132,10 @@ class _Answer:
         may, sure = np.zeros(len(nodes), dtype=bool), np.zeros(len(nodes), dtype=bool)
         # Complete answers, and beginnings after which nothing was read.
         ends = np.flatnonzero((every[0].place < 0) & np.isfinite(every[0].total))
-        ways = [(of_one, SHARES[1:2]) for of_one in self.parts.values()] if len(self.parts) > 1 else []
-        for questions, shares in [(every, SHARES), *ways]:
+        ways = (
+            [(of_one, INTERVAL_SHARES[1:2]) for of_one in self.parts.values()] if len(self.parts) > 1 else []
+        )
+        for questions, shares in [(every, INTERVAL_SHARES), *ways]:
             likely = np.mean([np.exp(q.total) for q in questions], axis=0)
             # What lies below each number at least, and at most.
             least, most = (

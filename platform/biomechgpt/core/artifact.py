@@ -8,7 +8,9 @@ builds it into the folder that its fingerprint names. A build that died left no 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -70,6 +72,25 @@ def fingerprint(kind: str, version: int, settings: Mapping[str, Any], inputs: Ma
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
+Stub = Callable[[str, Mapping[str, Any]], None]
+"""Writes into the folder of an artifact (URI, settings) what later steps read to decide on their fingerprints."""
+
+_stubs: ContextVar[Mapping[str, Stub] | None] = ContextVar("stubs", default=None)
+
+
+@contextmanager
+def dry_run(stubs: Mapping[str, Stub]) -> Iterator[None]:
+    """Inside, `make` builds nothing: an artifact is its manifest and what the stub of its kind, if any, writes.
+
+    The fingerprints are the real ones as far as the stubs write the real content. Use a temporary root.
+    """
+    token = _stubs.set(stubs)
+    try:
+        yield
+    finally:
+        _stubs.reset(token)
+
+
 def make(
     kind: str,
     version: int,
@@ -91,6 +112,8 @@ def make(
     plain = settings.model_dump(mode="json") if isinstance(settings, Settings) else dict(settings)
     mark = fingerprint(kind, version, plain, inputs)
     uri = storage.join(storage.absolute(root), kind, mark)
+    if (stubs := _stubs.get()) is not None:
+        return _stub(uri, kind, mark, version, plain, inputs, stubs.get(kind), data)
     if found := _found(uri):
         return found
     with cluster.alone(uri):
@@ -120,6 +143,38 @@ def _build(
     started = time.time()
     figures = dict(build(uri))
     nature = figures.pop("data", None) or data or _nature(inputs)
+    made = _publish(uri, kind, mark, version, nature, settings, inputs, figures, started)
+    print(f"{kind} {mark}: done in {made.manifest['seconds']:.0f} s", flush=True)
+    return made
+
+
+def _stub(
+    uri: str,
+    kind: str,
+    mark: str,
+    version: int,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, Artifact],
+    stub: Stub | None,
+    data: str | None,
+) -> Artifact:
+    if stub is not None:
+        stub(uri, settings)
+    return _publish(uri, kind, mark, version, data or _nature(inputs), settings, inputs, {}, time.time())
+
+
+def _publish(
+    uri: str,
+    kind: str,
+    mark: str,
+    version: int,
+    nature: str,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, Artifact],
+    figures: Mapping[str, Any],
+    started: float,
+) -> Artifact:
+    """Write the manifest, which makes the files of a folder an artifact."""
     manifest = {
         "kind": kind,
         "fingerprint": mark,
@@ -133,7 +188,6 @@ def _build(
         "seconds": round(time.time() - started, 2),
     }
     storage.write_json(storage.join(uri, MANIFEST), manifest)
-    print(f"{kind} {mark}: done in {manifest['seconds']:.0f} s", flush=True)
     return Artifact(uri, manifest)
 
 

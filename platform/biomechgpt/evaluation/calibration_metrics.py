@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from biomechgpt.answering.calibration import one_label, soften
+from biomechgpt.answering.calibration import apply_temperature, one_label
 from biomechgpt.evaluation.metrics import resample
 from biomechgpt.questions.tasks import Task
 
@@ -32,7 +32,7 @@ def trust(rows: pd.DataFrame, task: Task, *, draws: int = 500, seed: int = 0) ->
     """
     if not len(rows):
         return {}
-    if task.kind == "classification" and "possible" in rows:
+    if task.kind == "classification" and "prediction_set" in rows:
         return _labels(rows, draws, seed) | phrasings(rows, task)
     if task.kind == "regression" and "low" in rows:
         inside = (rows["value_true"] >= rows["low"] - 1e-9) & (rows["value_true"] <= rows["high"] + 1e-9)
@@ -45,7 +45,7 @@ def phrasings(rows: pd.DataFrame, task: Task) -> dict[str, Any]:
     """How far answers depend on how a question is put: {"phrasings": {n, agreement}}, the share of pairs of
     phrasings with the same label, or {n, apart}, their mean absolute difference in the unit. {} where one was
     asked."""
-    several = [list(said) for said in rows.get("by_phrasing", ()) if said is not None and len(said) > 1]
+    several = [list(said) for said in rows.get("template_answers", ()) if said is not None and len(said) > 1]
     if not several:
         return {}
     pairs = [(task.parse(a), task.parse(b)) for said in several for a, b in combinations(said, 2)]
@@ -57,9 +57,9 @@ def phrasings(rows: pd.DataFrame, task: Task) -> dict[str, Any]:
 
 
 def _abstaining(rows: pd.DataFrame, right: np.ndarray) -> dict[str, Any]:
-    if "risk" not in rows or rows["risk"].isna().all():
+    if "selective_risk" not in rows or rows["selective_risk"].isna().all():
         return {}
-    expected = rows["risk"].to_numpy(float)
+    expected = rows["selective_risk"].to_numpy(float)
     found = []
     for wanted in RISKS:
         given = expected <= wanted
@@ -72,7 +72,7 @@ def _by_participant(rows: pd.DataFrame, said: list[np.ndarray]) -> dict[str, Any
     truth = one_label(rows)
     if truth is None:
         return {}
-    pairs = zip(rows["choices"], said, strict=True)
+    pairs = zip(rows["labels"], said, strict=True)
     likely = pd.DataFrame([dict(zip(labels, p, strict=True)) for labels, p in pairs]).fillna(0.0)
     people = rows["participant"].to_numpy()
     answers = likely.groupby(people).mean().idxmax(axis=1)
@@ -82,9 +82,9 @@ def _by_participant(rows: pd.DataFrame, said: list[np.ndarray]) -> dict[str, Any
 
 def _labels(rows: pd.DataFrame, draws: int, seed: int) -> dict[str, Any]:
     truth = rows["label_true"].tolist()
-    after = [np.asarray(p, dtype=float) for p in rows["probability"]]
-    before = [soften(p, 1 / t) for p, t in zip(after, rows["temperature"], strict=True)]
-    place = [list(c).index(t) if t in list(c) else None for c, t in zip(rows["choices"], truth, strict=True)]
+    after = [np.asarray(p, dtype=float) for p in rows["probabilities"]]
+    before = [apply_temperature(p, 1 / t) for p, t in zip(after, rows["temperature"], strict=True)]
+    place = [list(c).index(t) if t in list(c) else None for c, t in zip(rows["labels"], truth, strict=True)]
     right = np.array([i == 0 for i in place], dtype=float)  # choices come likeliest first
     found: dict[str, Any] = {"temperature": float(rows["temperature"].iloc[0])}
     for name, said in (("", after), ("_before", before)):
@@ -95,7 +95,7 @@ def _labels(rows: pd.DataFrame, draws: int, seed: int) -> dict[str, Any]:
             f"nll{name}": float(np.mean([_nll(p, i) for p, i in zip(said, place, strict=True)])),
             f"bins{name}": reliability(confidence, right),
         }
-    inside = np.array([t in list(s) for s, t in zip(rows["possible"], truth, strict=True)], dtype=float)
+    inside = np.array([t in list(s) for s, t in zip(rows["prediction_set"], truth, strict=True)], dtype=float)
     by_label = {}
     for label in sorted(set(truth)):
         mine = rows["label_true"].to_numpy() == label
@@ -103,7 +103,7 @@ def _labels(rows: pd.DataFrame, draws: int, seed: int) -> dict[str, Any]:
     return found | {
         **_covered(inside, rows, draws, seed),
         "coverage_by_label": by_label,
-        "set_size": float(rows["possible"].str.len().mean()),
+        "set_size": float(rows["prediction_set"].str.len().mean()),
         **_by_participant(rows, after),
         **_abstaining(rows, right),
         "risk": risk(np.array([p[0] for p in after]), right),
@@ -162,6 +162,6 @@ def _covered(inside: np.ndarray, rows: pd.DataFrame, draws: int, seed: int) -> d
     return {
         "coverage": float(mean.mean()),
         "coverage_ci": interval,
-        "promised": bool(rows["promised"].fillna(False).astype(bool).all()),
+        "promised": bool(rows["coverage_guaranteed"].fillna(False).astype(bool).all()),
         "participants": len(mean),
     }

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from biomechgpt.answering.answerer import WEIGHED, read_answers
+from biomechgpt.answering.answer import ANSWER_COLUMNS
+from biomechgpt.answering.batch import read_answers
 from biomechgpt.cohort.parameters import make_facts, read_facts
 from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.core.artifact import Artifact
@@ -50,7 +51,7 @@ def make_evaluation(answers: Artifact, settings: EvaluationSettings, root: str) 
         whole = asked
         searched: dict[str, Any] = {}
         if settings.baselines:
-            plain = asked.drop(columns=list(WEIGHED), errors="ignore")
+            plain = asked.drop(columns=list(ANSWER_COLUMNS), errors="ignore")
             codes = tokens.read_json("tokens.json")["codes"]
             features = {
                 "xgboost": baselines.histograms(trials["tokens"].tolist(), codes),
@@ -66,10 +67,8 @@ def make_evaluation(answers: Artifact, settings: EvaluationSettings, root: str) 
                 seed=settings.seed,
             )
             whole = pd.concat([asked, others], ignore_index=True)
-        steps = {
-            made.kind: made
-            for made in (cohort, tokenizer, tokens, questions, model.input("base"), model, answers)
-        }
+        trained = [model.input(name) for name in ("base", "adapter", "calibration")]
+        steps = {made.kind: made for made in (cohort, tokenizer, tokens, questions, *trained, model, answers)}
         about = {
             "data": tokens.data,
             "stand_in": model.figures["base"] == STAND_IN,

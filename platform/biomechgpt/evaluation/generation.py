@@ -62,7 +62,7 @@ def make_generated(model: Artifact, settings: GenerateSettings, root: str) -> Ar
         raise InputError(f"{model.uri}: expected a task of kind generation among its tasks, found none")
 
     def build(uri: str) -> dict[str, Any]:
-        answerer = Answerer(model.uri)
+        answerer = Answerer.load(model.uri)
         tokenizer = MotionTokenizer.load(model.path("motion_tokenizer"))
         tokens = read_tokens(model.input("tokens")).to_pandas()
         held_out = tokens[tokens["split"] == settings.split]

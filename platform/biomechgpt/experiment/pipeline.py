@@ -1,18 +1,22 @@
-"""The whole path: cohort, tokenizer, tokens, questions, base, fine-tuning, answers, evaluation, report.
+"""The whole path, from a cohort through a calibrated model to an evaluation and its report.
 
 Each step asks for an artifact, so a step that was done before, by this run or by another variant's, is not
 done again. Sweeps and comparisons call the same functions with other settings.
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pydantic import Field
 
-from biomechgpt.answering.answerer import AnswerSettings, make_answers
+from biomechgpt.answering.batch import make_answers, make_calibration
+from biomechgpt.answering.bundle import make_model
+from biomechgpt.answering.settings import AnswerSettings, BatchAnswerSettings
 from biomechgpt.cohort import CohortSettings, make_cohort
-from biomechgpt.core import storage
+from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError, Settings, override
 from biomechgpt.evaluation import (
@@ -24,7 +28,7 @@ from biomechgpt.evaluation import (
     write_report,
 )
 from biomechgpt.language import pretrain as base_room
-from biomechgpt.language.finetune import FinetuneSettings, make_model
+from biomechgpt.language.finetune import FinetuneSettings, make_adapter
 from biomechgpt.language.pretrain import BaseSettings, make_base
 from biomechgpt.questions.dataset import QuestionsSettings, make_questions
 from biomechgpt.questions.tasks import load_tasks
@@ -61,14 +65,16 @@ class Trained:
     tokens: Artifact
     questions: Artifact
     base: Artifact
+    adapter: Artifact
+    calibration: Artifact
     model: Artifact
 
 
 def check(settings: PipelineSettings) -> None:
     """Refuse what can be refused before an hour of work. Raises InputError."""
     base_room.check(settings.language.base)
-    if settings.language.finetune.mirrored and settings.tokens.views < 2:
-        raise InputError("tokens.views: expected at least 2 with finetune.mirrored, found 1")
+    if settings.answers.mirrored and settings.tokens.views < 2:
+        raise InputError("tokens.views: expected at least 2 with answers.mirrored, found 1")
     load_tasks(settings.questions.tasks, settings.questions.names)
 
 
@@ -83,11 +89,28 @@ def train(settings: PipelineSettings) -> Trained:
     # One base for all seeds and all choices of tasks: it learns from no answer, so it needs only their words.
     words = make_questions(tokens, QuestionsSettings(tasks=settings.questions.tasks), root)
     base = make_base(words, tokens, tokenizer, language.base, root)
-    model = make_model(base, questions, tokens, tokenizer, language.finetune, root)
-    return Trained(cohort, tokenizer, tokens, questions, base, model)
+    adapter = make_adapter(base, questions, tokens, language.finetune, root)
+    calibration = make_calibration(adapter, questions, tokens, settings.answers, root)
+    tasks = load_tasks(settings.questions.tasks, settings.questions.names)
+    model = make_model(base, adapter, tokenizer, calibration, tasks, root)
+    return Trained(cohort, tokenizer, tokens, questions, base, adapter, calibration, model)
 
 
-def measure(model: Artifact, answers: AnswerSettings, evaluation: EvaluationSettings, root: str) -> Artifact:
+def fingerprints(settings: PipelineSettings, stubs: Mapping[str, artifact.Stub]) -> dict[str, str]:
+    """{kind: fingerprint} of all artifacts that these settings lead to; nothing is built.
+
+    stubs: what an artifact holds that decides what is made from it (`artifact.dry_run`): the cohort's annotations.
+    """
+    with TemporaryDirectory() as root, artifact.dry_run(stubs):
+        trained = train(settings.model_copy(update={"root": root}))
+        evaluation = measure(trained.model, settings.answers, settings.evaluation, root)
+        made = vars(trained) | {"answers": evaluation.input("answers"), "evaluation": evaluation}
+    return {kind: of_kind.fingerprint for kind, of_kind in made.items()}
+
+
+def measure(
+    model: Artifact, answers: BatchAnswerSettings, evaluation: EvaluationSettings, root: str
+) -> Artifact:
     """The evaluation of a model's answers to its own cohort's questions of `answers.splits`."""
     answered = make_answers(model, model.input("questions"), model.input("tokens"), answers, root)
     return make_evaluation(answered, evaluation, root)
@@ -100,7 +123,7 @@ def validate(model: Artifact, root: str) -> dict[str, Any]:
     undefined or negative r counts as 0.
     """
     figures = measure(
-        model, AnswerSettings(splits=["validation"]), EvaluationSettings(baselines=False), root
+        model, BatchAnswerSettings(splits=["validation"]), EvaluationSettings(baselines=False), root
     ).figures
     score = sum(max(value or 0.0, 0.0) for value in figures.values()) / len(figures)
     return {"score": score, "tasks": figures, "model": model.uri, "data": model.data}

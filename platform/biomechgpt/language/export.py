@@ -37,7 +37,10 @@ def export_model(model: Artifact, root: str, evaluation: Artifact | None = None)
     def build(uri: str) -> dict[str, Any]:
         folder = storage.local_copy(model.uri)
         bundle = storage.read_json(str(folder / "bundle.json"))
-        merged = network.load_merged(folder, bundle).to(torch.bfloat16)
+        weights = folder / "adapter" if bundle["adapter"] else None
+        merged = network.load_merged(
+            folder / "base", weights, bundle["quantization"], bundle["compute_dtype"]
+        ).to(torch.bfloat16)
         with TemporaryDirectory() as made:
             save(merged, network.load_tokenizer(folder / "base"), made)
             storage.upload(made, uri)

@@ -1,7 +1,6 @@
 """QLoRA: a 4-bit base, low-rank adapters on every linear layer, the motion tokens' rows trained.
 
-Or adapters on an unpacked base, or all weights. The result is a bundle, all that serving needs: base, adapter where
-there is one, motion tokenizer, tasks.
+Or adapters on an unpacked base, or all weights. The adapter artifact holds the trained weights, nothing else.
 """
 
 import re
@@ -14,19 +13,19 @@ import numpy as np
 from pydantic import Field, model_validator
 from torch import nn
 
-from biomechgpt.answering.answerer import calibrate
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact
-from biomechgpt.core.settings import InputError, Settings
+from biomechgpt.core.settings import InputError, Settings, plain
 from biomechgpt.core.training import TrainingSettings, fit
 from biomechgpt.language import network, tiny_gemma
 from biomechgpt.language import pretrain as base_room
+from biomechgpt.language.adapter import INFO, MODEL, WEIGHTS, AdapterInfo
 from biomechgpt.language.batches import SampleSettings, TreeTrainee, read_trees
 from biomechgpt.prompts.encoding import Encoder, motion_vocabulary
 from biomechgpt.questions.dataset import read_questions, read_tasks
-from biomechgpt.tokenizer import read_images, read_views, require_same_tokenizer
+from biomechgpt.tokenizer import read_views, require_same_tokenizer
 
-VERSION = 10
+VERSION = 1
 # Every linear layer of the language model; not those of the vision tower that Gemma 3 4B brings along.
 OTHER = r"vision_tower|multi_modal_projector"
 LAYERS = rf"(?!.*(?:{OTHER})).*\.(?:[qkvo]|gate|up|down)_proj"
@@ -43,24 +42,19 @@ class AdapterSettings(Settings):
 class FinetuneSettings(SampleSettings):
     """Defaults are the paper's for 4B, but for `samples`, which changes speed and not the loss.
 
-    adapter: null trains all weights of the language model, which needs `quantization: none`. phrasings: each
-    question with answers to choose from is asked in so many, and its answer averaged over them; the paper's is 1.
+    adapter: null trains all weights of the language model, which needs `quantization: none`.
     answer_weight: the most that the tokens of one answer weigh together, so that a movement or a description, of a
     hundred tokens, does not crowd out labels of five; null: no limit, as in the paper, whose answers are short.
     balance: an answer weighs by how rare its task's questions are, to this power: 0, as in the paper, not at all; 1
     makes every task weigh the same. Without it few steps do not teach what few questions ask.
-    mirrored: an answer is about a movement and its mirror image, which training reads where there are `views`, and
-    the mean over both; reading twice takes twice as long.
     participants: only so many of the training participants, drawn by the seed, for a learning curve; null: all.
     """
 
     adapter: AdapterSettings | None = AdapterSettings()
     quantization: Literal["nf4", "none"] = "nf4"
     compute: Literal["fp32", "bf16"] = "bf16"
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = Field(False, exclude=True)
     batch_size: int = Field(10, ge=1)
-    phrasings: int = Field(1, ge=1)
-    mirrored: bool = False
     answer_weight: float | None = Field(None, gt=0)
     balance: float = Field(0.0, ge=0, le=1)
     participants: int | None = Field(None, ge=1)
@@ -138,11 +132,11 @@ class _QLoRA(TreeTrainee):
         with TemporaryDirectory() as folder:
             if self.settings.adapter is None:
                 tiny_gemma.save(self.adapted, self.tokenizer, folder)
-                storage.upload(folder, storage.join(self.uri, "base"))
+                storage.upload(folder, storage.join(self.uri, MODEL))
             else:
                 # The base's own embedding lies in the base; the trained rows are in the adapter all the same.
                 self.adapted.save_pretrained(folder, save_embedding_layers=False)
-                storage.upload(folder, storage.join(self.uri, "adapter"))
+                storage.upload(folder, storage.join(self.uri, WEIGHTS))
         trained = sum(p.numel() for p in self.adapted.parameters() if p.requires_grad)
         layers = [m for m in self.adapted.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
         return {
@@ -186,55 +180,40 @@ def _labels(questions: Artifact) -> dict[str, list[str]]:
     return {name: sorted(labels) for name, labels in found.items()}
 
 
-def make_model(
-    base: Artifact,
-    questions: Artifact,
-    tokens: Artifact,
-    tokenizer: Artifact,
-    settings: FinetuneSettings,
-    root: str,
+def make_adapter(
+    base: Artifact, questions: Artifact, tokens: Artifact, settings: FinetuneSettings, root: str
 ) -> Artifact:
-    """The bundle: `base/`, `adapter/` (unless all weights were trained), `motion_tokenizer/`, `tasks.json`,
-    `bundle.json` and `calibration.json`, fitted on validation participants.
+    """The adapter artifact: `adapter/`, or `model/` where all weights were trained, and `adapter.json`.
 
-    Raises InputError for a base or tokens of another tokenizer, and for tokens of one view with `mirrored`.
+    Raises InputError for a base and tokens of different tokenizers.
     """
-    require_same_tokenizer(base, tokens, tokenizer)
-    if settings.mirrored:
-        read_images(tokens, [])
+    require_same_tokenizer(base, tokens)
 
     def build(uri: str) -> dict[str, Any]:
         arguments = {
             "base": base.uri,
             "questions": questions.uri,
             "tokens": tokens.uri,
-            "settings": settings.model_dump(),
+            # model_dump() would leave out `packing` and whatever else moves no fingerprint.
+            "settings": {k: v for k, v in plain(settings).items() if k in FinetuneSettings.model_fields},
         }
         figures = fit(_QLoRA, arguments, settings.training, uri, "fine-tuning")
-        storage.upload(storage.local_copy(tokenizer.uri), storage.join(uri, "motion_tokenizer"))
-        if settings.adapter is not None:
-            storage.upload(base_room.folder(base), storage.join(uri, "base"))
-        storage.write_bytes(storage.join(uri, "tasks.json"), storage.read_bytes(questions.path("tasks.json")))
-        storage.write_json(
-            storage.join(uri, "bundle.json"),
-            {
-                "base": base.figures["base"],
-                "data": tokens.data,
-                "quantization": settings.quantization,
-                "adapter": settings.adapter is not None,
-                "compute": settings.compute,
-                "tokenizer": tokenizer.fingerprint,
-                "max_length": settings.max_length,
-                "turns": settings.turns > 0,
-                "phrasings": settings.phrasings,
-                "mirrored": settings.mirrored,
-                "longest_answer": figures["longest_answer"],
-                "usual_tokens": figures["usual_tokens"],
-                "labels": _labels(questions),
-            },
+        info = AdapterInfo(
+            base=base.figures["base"],
+            provenance=tokens.data,
+            quantization=settings.quantization,
+            compute_dtype=settings.compute,
+            adapter=settings.adapter is not None,
+            tokenizer=tokens.manifest["inputs"]["tokenizer"]["fingerprint"],
+            max_length=settings.max_length,
+            history=settings.turns > 0,
+            longest_answer=figures["longest_answer"],
+            median_tokens=figures["usual_tokens"],
+            labels=_labels(questions),
+            training_settings=settings.model_dump(mode="json"),
         )
-        calibrated = calibrate(uri, questions, tokens)
-        return {**figures, "base": base.figures["base"], "calibration": calibrated}
+        storage.write_json(storage.join(uri, INFO), info.model_dump(mode="json"))
+        return {**figures, "base": base.figures["base"]}
 
-    inputs = {"base": base, "questions": questions, "tokens": tokens, "tokenizer": tokenizer}
-    return artifact.make("model", VERSION, settings, inputs, build, root)
+    inputs = {"base": base, "questions": questions, "tokens": tokens}
+    return artifact.make("adapter", VERSION, settings, inputs, build, root)

@@ -5,7 +5,6 @@ Knows tensors and checkpoints on local disk; knows nothing about trials, tasks o
 
 import logging
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -173,20 +172,21 @@ def load_model(
     return transformers.AutoModelForCausalLM.from_pretrained(str(folder), **options)
 
 
-def load_merged(bundle: Path, about: Mapping[str, Any]) -> Any:
-    """The model of a bundle's folder: its base unpacked from 4 bits once, its adapter, where it has one, added.
+def load_merged(
+    base: Path, adapter: Path | None, quantization: Literal["nf4", "none"], compute: Literal["fp32", "bf16"]
+) -> Any:
+    """The model of a base's folder: unpacked from 4 bits once, with the adapter of a folder, if any, added.
 
-    about: the bundle's `bundle.json`.
-    The same model but for rounding (packed weights are multiplied in 16 bits), quicker, and in fp32 the same
-    whatever else is in a batch.
+    The same model as in training but for rounding (packed weights are multiplied in 16 bits), quicker, and in fp32
+    the same whatever else is in a batch.
     """
-    base = load_model(bundle / "base", about["quantization"], about["compute"])
-    base = base.to(device()) if about["quantization"] == "none" else base.dequantize()
-    if not about["adapter"]:
-        return base
+    model = load_model(base, quantization, compute)
+    model = model.to(device()) if quantization == "none" else model.dequantize()
+    if adapter is None:
+        return model
     from peft import PeftModel  # takes 4 s to load, which only a process that has a model has to wait for
 
-    return PeftModel.from_pretrained(base, str(bundle / "adapter")).merge_and_unload()
+    return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
 
 
 def quiet() -> None:

@@ -27,7 +27,7 @@ from torch import nn
 from biomechgpt.cohort.parameters import make_facts, read_facts
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact
-from biomechgpt.core.settings import InputError, Settings
+from biomechgpt.core.settings import InputError, Settings, plain
 from biomechgpt.core.training import TrainingSettings, fit
 from biomechgpt.language import network, tiny_gemma
 from biomechgpt.language.batches import SampleSettings, TreeTrainee, plan_batches
@@ -304,8 +304,8 @@ def make_base(
             "tokens": tokens.uri,
             "tokenizer": tokenizer.uri,
             "facts": inputs["facts"].uri if "facts" in inputs else None,
-            # Python values: a JSON dump would leave out the fields that say where a training runs.
-            "settings": settings.model_dump(),
+            # model_dump() would leave out `packing` and whatever else moves no fingerprint.
+            "settings": {k: v for k, v in plain(settings).items() if k in BaseSettings.model_fields},
         }
         if settings.name is not None and not settings.motion.epochs:
             trainee = _Motion(**arguments)  # nothing to train: the vocabulary alone

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from biomechgpt.answering.answerer import AnswerSettings, make_answers, read_answers
-from biomechgpt.answering.calibration import fit_labels, fit_numbers, prediction_set, soften
+from biomechgpt.answering.batch import make_answers, read_answers
+from biomechgpt.answering.bundle import ModelBundle
+from biomechgpt.answering.calibration import apply_temperature, fit_labels, fit_numbers, prediction_set
+from biomechgpt.answering.settings import BatchAnswerSettings
 from biomechgpt.cohort import CohortSettings, make_cohort
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.settings import load, override
@@ -41,11 +43,11 @@ def main() -> None:
     bundle = artifact.load(uri, "model")
     over = {"simulator.scale": options.scale, "simulator.seed": options.seed}
     cohort = make_cohort(override(load(CohortSettings, options.cohort), over, "conformal"), options.root)
-    views = 2 if bundle.read_json("bundle.json").get("mirrored") else 1
+    views = 2 if ModelBundle(bundle.uri).info.scoring.mirrored else 1
     tokens = make_tokens(cohort, bundle.input("tokenizer"), TokensSettings(views=views), options.root)
     tasks = {n: t for n, t in read_tasks(bundle.uri).items() if t.annotated and not t.compare}
     questions = make_questions(tokens, QuestionsSettings(names=list(tasks)), options.root)
-    asked = AnswerSettings(splits=["train", "validation", "test"])
+    asked = BatchAnswerSettings(splits=["train", "validation", "test"])
     answers = read_answers(make_answers(bundle, questions, tokens, asked, options.root))
     result = {name: resplit(answers[answers["task"] == name], task, options) for name, task in tasks.items()}
     for name, found in result.items():
@@ -58,8 +60,8 @@ def resplit(rows: pd.DataFrame, task: Task, options: argparse.Namespace) -> dict
     people = np.array(sorted(rows["participant"].unique()))
     if task.kind == "classification":
         raw = [
-            soften(np.asarray(p), 1 / t)
-            for p, t in zip(rows["probability"], rows["temperature"], strict=True)
+            apply_temperature(np.asarray(p), 1 / t)
+            for p, t in zip(rows["probabilities"], rows["temperature"], strict=True)
         ]
         rows = rows.assign(raw=raw)
     found = []
@@ -81,16 +83,21 @@ def _measured(known: pd.DataFrame, new: pd.DataFrame, task: Task) -> dict[str, A
     who = known["participant"].tolist()
     if task.kind == "regression":
         fitted = fit_numbers(known["low"].tolist(), known["high"].tolist(), known["value_true"].tolist(), who)
-        more = fitted.widen or 0.0
-        new = new.assign(low=new["low"] - more, high=new["high"] + more, promised=fitted.promised)
+        more = fitted.interval_offset or 0.0
+        new = new.assign(
+            low=new["low"] - more, high=new["high"] + more, coverage_guaranteed=fitted.coverage_guaranteed
+        )
         return trust(new, task, draws=0)
-    said = [dict(zip(c, p, strict=True)) for c, p in zip(known["choices"], known["raw"], strict=True)]
+    said = [dict(zip(c, p, strict=True)) for c, p in zip(known["labels"], known["raw"], strict=True)]
     fitted = fit_labels(said, known["label_true"].tolist(), who)
-    soft = [soften(p, fitted.temperature) for p in new["raw"]]
-    pairs = zip(new["choices"], soft, strict=True)
+    soft = [apply_temperature(p, fitted.temperature) for p in new["raw"]]
+    pairs = zip(new["labels"], soft, strict=True)
     possible = [prediction_set(dict(zip(c, p, strict=True)), fitted) for c, p in pairs]
     new = new.assign(
-        probability=soft, possible=possible, temperature=fitted.temperature, promised=fitted.promised
+        probabilities=soft,
+        prediction_set=possible,
+        temperature=fitted.temperature,
+        coverage_guaranteed=fitted.coverage_guaranteed,
     )
     return trust(new, task, draws=0)
 

@@ -75,7 +75,7 @@ def main():
     options = parser.parse_args()
     uri = options.bundle or storage.read_json("results/demo/metrics.json")["model"]["uri"]
     bundle = artifact.load(uri, "model")
-    answerer, tokenizer = Answerer(uri), MotionTokenizer.load(storage.join(uri, "motion_tokenizer"))
+    answerer, tokenizer = Answerer.load(uri), MotionTokenizer.load(storage.join(uri, "motion_tokenizer"))
     asked: dict[str, list[tuple[str, str]]] = {}
     for row in read_questions(bundle.input("questions")):
         task = answerer.tasks[row["task"]]

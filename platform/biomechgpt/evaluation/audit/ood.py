@@ -82,7 +82,7 @@ def main() -> None:
     network.quiet()
     uri = options.bundle or storage.read_json("results/demo/metrics.json")["model"]["uri"]
     bundle = artifact.load(uri, "model")
-    answerer = Answerer(bundle.uri)
+    answerer = Answerer.load(bundle.uri)
     tokenizer = MotionTokenizer.load(bundle.path("motion_tokenizer"))
     usual = movements(bundle.input("tokens").input("cohort"), options.trials)
     rng = np.random.default_rng(0)
@@ -127,12 +127,12 @@ def measured(
     unfamiliar = []
     for at in range(0, len(motions), 8):
         answers = answerer.weigh([(motion, task, question) for motion in motions[at : at + 8]])
-        unfamiliar += [-float(answer.familiar or 0) for answer in answers]
+        unfamiliar += [-float(answer.log_likelihood or 0) for answer in answers]
     return np.array(unfamiliar), np.array(rmse)
 
 
 def refused(answerer: Answerer, found: tuple[np.ndarray, np.ndarray]) -> float:
-    strange = [answerer.calibration.strange(-unlikely, lost) for unlikely, lost in zip(*found, strict=True)]
+    strange = [answerer.calibration.is_ood(-unlikely, lost) for unlikely, lost in zip(*found, strict=True)]
     return round(float(np.mean(strange)), 3)
 
 

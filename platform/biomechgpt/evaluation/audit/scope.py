@@ -41,7 +41,7 @@ def main() -> None:
     tasks = read_tasks(bundle.uri)
     (refusal,) = [task for task in tasks.values() if task.kind == "refusal"]
     known = {text for task in tasks.values() for text in [*task.phrasings, *task.also]}
-    answerer = Answerer(bundle.uri)
+    answerer = Answerer.load(bundle.uri)
     table = read_tokens(bundle.input("tokens")).to_pandas()
     held_out = table[table["split"] == "test"].sort_values("trial")
     movements = [

@@ -1,0 +1,151 @@
+"""The model artifact: a bundle of all that answering and serving need, and the parts an answerer is built from.
+
+`base/`, `adapter/` (unless all weights were trained), `motion_tokenizer/`, `tasks.json`, `calibration.json`,
+`bundle.json`. Making one copies files; it trains and computes nothing. Knows nothing about torch or Ray.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from biomechgpt.answering.calibration import Calibration
+from biomechgpt.answering.settings import ScoringSettings
+from biomechgpt.core import artifact, storage
+from biomechgpt.core.artifact import Artifact
+from biomechgpt.core.settings import InputError, validate
+from biomechgpt.language import adapter as adapters
+from biomechgpt.language.adapter import AdapterInfo
+from biomechgpt.questions.dataset import read_tasks
+from biomechgpt.questions.tasks import Tasks
+from biomechgpt.tokenizer import require_same_tokenizer
+
+VERSION = 11
+
+INFO = "bundle.json"
+TASKS = "tasks.json"
+CALIBRATION = "calibration.json"
+BASE, ADAPTER, MOTION_TOKENIZER = "base", "adapter", "motion_tokenizer"
+
+
+class BundleInfo(AdapterInfo):
+    """What a bundle says about itself: its adapter's description, and how it scores answers."""
+
+    scoring: ScoringSettings
+    """Templates and mirror images that an answer is averaged over; the calibration holds for these."""
+
+
+@dataclass(frozen=True)
+class ModelParts:
+    """All that an answerer is built from. Small and picklable: the weights are named by URI.
+
+    base: URI of the checkpoint's folder.
+    adapter: URI of the LoRA weights' folder, or None where all weights were trained.
+    info: what the prompts have to look like, and how answers are scored.
+    tasks: the questions whose answers are scored.
+    calibration: an empty one gives uncalibrated answers.
+    """
+
+    base: str
+    adapter: str | None
+    info: BundleInfo
+    tasks: Tasks
+    calibration: Calibration
+
+
+class ModelBundle:
+    """A finished model artifact's metadata, read once. uri: of the artifact, or of a copy of its folder."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = storage.absolute(uri)
+        path = storage.join(self.uri, INFO)
+        self.info = validate(BundleInfo, storage.read_json(path), path)
+        self.tasks = read_tasks(self.uri)
+        path = storage.join(self.uri, CALIBRATION)
+        self.calibration = validate(Calibration, storage.read_json(path), path)
+
+    @property
+    def motion_tokenizer(self) -> str:
+        """URI of the motion tokenizer."""
+        return storage.join(self.uri, MOTION_TOKENIZER)
+
+    @property
+    def parts(self) -> ModelParts:
+        base, weights = storage.join(self.uri, BASE), storage.join(self.uri, ADAPTER)
+        return ModelParts(
+            base, weights if self.info.adapter else None, self.info, self.tasks, self.calibration
+        )
+
+
+def uncalibrated(
+    base: Artifact, adapter: Artifact, questions: Artifact, scoring: ScoringSettings
+) -> ModelParts:
+    """The parts of a model that was fine-tuned but not yet calibrated."""
+    info = adapters.read_info(adapter)
+    return ModelParts(
+        _checkpoint(base, adapter, info),
+        adapter.path(adapters.WEIGHTS) if info.adapter else None,
+        BundleInfo(**info.model_dump(), scoring=scoring),
+        read_tasks(questions.uri),
+        Calibration(),
+    )
+
+
+def make_model(
+    base: Artifact, adapter: Artifact, tokenizer: Artifact, calibration: Artifact, tasks: Tasks, root: str
+) -> Artifact:
+    """The model artifact: a copy of these parts.
+
+    tasks: full definitions; those that were not trained, because the cohort has no annotation of them, are left
+    out. Raises InputError for a part of another tokenizer or adapter, and for a trained task that is missing.
+    """
+    require_same_tokenizer(base, tokenizer)
+    _require_made_from(adapter, base)
+    _require_made_from(calibration, adapter)
+    questions, tokens = adapter.input("questions"), adapter.input("tokens")
+    trained = [task["name"] for task in questions.manifest["settings"]["tasks"]]
+    if missing := [name for name in trained if name not in tasks]:
+        raise InputError(
+            f"tasks: expected those that {adapter.uri} was trained on, found none named {missing}"
+        )
+    content = [tasks[name].model_dump(mode="json") for name in trained]
+
+    def build(uri: str) -> dict[str, Any]:
+        info = adapters.read_info(adapter)
+        _copy(_checkpoint(base, adapter, info), uri, BASE)
+        if info.adapter:
+            _copy(adapter.path(adapters.WEIGHTS), uri, ADAPTER)
+        _copy(tokenizer.uri, uri, MOTION_TOKENIZER)
+        scoring = calibration.manifest["settings"]
+        bundled = BundleInfo(**info.model_dump(), scoring=validate(ScoringSettings, scoring, calibration.uri))
+        storage.write_json(storage.join(uri, INFO), bundled.model_dump(mode="json"))
+        storage.write_json(storage.join(uri, TASKS), content)
+        storage.write_json(storage.join(uri, CALIBRATION), calibration.read_json(CALIBRATION))
+        return {**adapter.figures, "calibration": calibration.figures}
+
+    inputs: Mapping[str, Artifact] = {
+        "base": base,
+        "adapter": adapter,
+        "tokenizer": tokenizer,
+        "calibration": calibration,
+        # The adapter's own inputs: they move no fingerprint, and a model is asked its own cohort's questions.
+        "questions": questions,
+        "tokens": tokens,
+    }
+    return artifact.make("model", VERSION, {"tasks": content}, inputs, build, root)
+
+
+def _require_made_from(made: Artifact, source: Artifact) -> None:
+    fingerprint = made.manifest["inputs"][source.kind]["fingerprint"]
+    if fingerprint != source.fingerprint:
+        raise InputError(
+            f"{made.uri}: expected one made from {source.kind} {source.fingerprint}, found one of {fingerprint}"
+        )
+
+
+def _checkpoint(base: Artifact, adapter: Artifact, info: AdapterInfo) -> str:
+    """URI of the whole checkpoint below the LoRA weights, or of the one that training made of it."""
+    return (base if info.adapter else adapter).path(adapters.MODEL)
+
+
+def _copy(source: str, uri: str, name: str) -> None:
+    storage.upload(storage.local_copy(source), storage.join(uri, name))

@@ -1,0 +1,43 @@
+"""Settings of answering. Importing them needs neither torch nor Ray."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from biomechgpt.core.settings import Settings
+
+
+class ScoringSettings(Settings):
+    """How a model scores answers. Part of the model, because its calibration holds for these only."""
+
+    templates: int = Field(1, ge=1)
+    """Prompt templates of a task whose answers are averaged: the question itself and others. The paper uses 1."""
+    mirrored: bool = False
+    """Average over a movement and its mirror image: twice the cost, and needs tokens.views of at least 2."""
+
+
+class BatchAnswerSettings(Settings):
+    """Which questions of a cohort a finished model is asked, and how."""
+
+    splits: list[str] = Field(default_factory=lambda: ["test"])
+    """Splits whose questions are asked."""
+    method: Literal["weigh", "generate"] = "weigh"
+    """weigh: score every possible answer. generate: the most probable token one after another, as in the paper."""
+    batch_size: int = Field(16, ge=1, exclude=True)
+    """Movements that are read together."""
+    workers: int = Field(1, ge=1, exclude=True)
+    """Processes that answer, each with the model in its memory."""
+
+
+class AnswerSettings(ScoringSettings, BatchAnswerSettings):
+    """How a model answers, and which questions of its own cohort it is asked."""
+
+    @property
+    def scoring(self) -> ScoringSettings:
+        return ScoringSettings(templates=self.templates, mirrored=self.mirrored)
+
+    @property
+    def batch(self) -> BatchAnswerSettings:
+        return BatchAnswerSettings(
+            splits=self.splits, method=self.method, batch_size=self.batch_size, workers=self.workers
+        )
