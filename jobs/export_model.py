@@ -5,7 +5,7 @@ from pydantic import Field
 from biomechgpt.core import artifact
 from biomechgpt.core.job import run_job
 from biomechgpt.core.settings import Settings
-from biomechgpt.language.export import export_model
+from biomechgpt.experiment.export import export_with_card
 
 
 class Job(Settings):
@@ -16,7 +16,7 @@ class Job(Settings):
 
 def main(settings: Job) -> object:
     evaluation = artifact.load(settings.evaluation, "evaluation") if settings.evaluation else None
-    return export_model(artifact.load(settings.model, "model"), settings.root, evaluation)
+    return export_with_card(artifact.load(settings.model, "model"), settings.root, evaluation)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pydantic import Field
 from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError, load
 from biomechgpt.experiment import tracking
+from biomechgpt.experiment.results import demo_model
 from biomechgpt.experiment.tracking import CHAMPION, SQLITE, TrackingSettings
 from serve import app
 from serve.settings import GatewaySettings
@@ -41,7 +42,7 @@ def choose_bundle(settings: LocalSettings) -> str:
         return champion
     metrics = storage.join(settings.demo, "metrics.json")
     if storage.exists(metrics):
-        return str(storage.read_json(metrics)["model"]["uri"])
+        return demo_model(settings.demo)
     raise InputError(
         f"no bundle to serve: the registry has no champion and {settings.demo} no report. "
         "Run `make demo` first, or name one with --bundle"

@@ -25,7 +25,7 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from biomechgpt.core.settings import load
 from biomechgpt.core.training import TrainingSettings, deepspeed_config
-from biomechgpt.experiment.pipeline import LanguageSettings
+from biomechgpt.experiment.settings import LanguageSettings
 from biomechgpt.language import network
 from biomechgpt.language.finetune import LAYERS, AdapterSettings, with_adapter
 from biomechgpt.prompts.encoding import Tree

@@ -24,8 +24,8 @@ from biomechgpt.answering.settings import ScoringSettings
 from biomechgpt.core import artifact
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import load, override
-from biomechgpt.experiment.pipeline import LanguageSettings
 from biomechgpt.experiment.results import demo_model
+from biomechgpt.experiment.settings import LanguageSettings
 from biomechgpt.language import network
 from biomechgpt.language.finetune import make_adapter
 from biomechgpt.questions.dataset import QuestionsSettings, make_questions, read_questions

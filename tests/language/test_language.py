@@ -17,9 +17,9 @@ from torch.nn import functional
 from biomechgpt.answering.answerer import Answerer
 from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError
+from biomechgpt.experiment.export import export_with_card
 from biomechgpt.language import finetune, network
 from biomechgpt.language.batches import plan_batches
-from biomechgpt.language.export import export_model
 from biomechgpt.prompts.encoding import Encoder, motion_vocabulary, question_text
 from biomechgpt.prompts.packing import batch_trees
 from tiny_language import (
@@ -370,8 +370,8 @@ torch.save((ids["input_ids"], model.float()(**ids).logits[0]), sys.argv[2])
 
 
 def test_an_exported_checkpoint_is_the_bundle_for_plain_transformers(bundle, room, tmp_path):
-    made = export_model(bundle[1], str(room[0]))
-    assert export_model(bundle[1], str(room[0])).fingerprint == made.fingerprint
+    made = export_with_card(bundle[1], str(room[0]))
+    assert export_with_card(bundle[1], str(room[0])).fingerprint == made.fingerprint
     command = [sys.executable, "-c", PLAIN, made.uri, str(tmp_path / "out.pt")]
     subprocess.run(command, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     ids, logits = torch.load(tmp_path / "out.pt")
@@ -389,7 +389,7 @@ def test_an_exported_checkpoint_is_the_bundle_for_plain_transformers(bundle, roo
         bundle[1].fingerprint,
         "walking_speed | m/s",
         "no clinical claim",
-        "None were given",
+        "No evaluation was given",
     ):
         assert said in card
 

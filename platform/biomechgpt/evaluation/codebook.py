@@ -1,8 +1,7 @@
-"""The codebook page: what motion tokens look like, where they occur, and what they lose of a movement.
+"""The codebook page: what motion tokens look like, where they occur, and how well they reconstruct a movement.
 
-One self-contained file, made from tokens and the cohort and tokenizer that they came from. What it shows is
-sampled and the cohort is read in passing: no more than a few trials' movements are in memory at a time. Knows
-nothing about language models.
+One self-contained file, made from tokens and their cohort and tokenizer. It shows a sample. The cohort is streamed,
+so only a few trials are in memory at a time. Knows nothing about language models.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,28 +24,28 @@ from biomechgpt.tokenizer import MotionTokenizer, read_tokens
 
 PAGE = "codebook.html"
 BY = ("activity", "impaired", "diagnosis")
-"""Annotations by which a code's places are told, where the cohort has them."""
+"""Annotation columns that the page counts the occurrences of a code by."""
 
 _FREQUENT, _TYPICAL = 12, 2
-"""Codes that have a card: the most frequent ones, and the most typical ones of each activity."""
+"""Number of codes shown: the most frequent ones, and the most typical ones of each activity."""
 _PLACES = 48
-"""Occurrences that a code's mean is taken over."""
+"""Occurrences that the mean of a code is computed from."""
 _CONTEXT_S = 0.3
-"""Shown before and after a token."""
+"""Seconds shown before and after a token."""
 _HELD_OUT = 60
-"""Trials among which the best and the worst are sought."""
+"""Held-out trials among which the best, the median and the worst are chosen."""
 _SHOWN_S = 10.0
-"""Of a reconstructed trial."""
+"""Seconds shown of a reconstructed trial."""
 _LEAST_DEG = 10.0
-"""No curve is shown over fewer degrees."""
+"""Smallest vertical range of a curve, in degrees."""
 _CURVES = ("hip_flexion", "knee_angle", "ankle_angle", "lumbar_extension", "arm_flex", "elbow_flex")
 _SIDES = {"_r": "right", "_l": "left"}
 _NAMES = tuple(dict.fromkeys(name[:-2] if name[-2:] in _SIDES else name for name in NAMES))
 """Joints without their sides."""
 
 Lift = dict[str, tuple[np.ndarray, float]]
-"""By value of an annotation: the share of each code's occurrences that are there (codes,), and of all tokens'. The
-quotient is how many times more often a code occurs there."""
+"""{value of an annotation: (share of the occurrences of each code that have this value (codes,), the same share of
+all tokens)}. The quotient of both is the lift."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,10 @@ class _Overlay:
 
 
 def write_codebook(tokens: Artifact, folder: str) -> str:
-    """Write `folder`/codebook.html for a tokens artifact, whose cohort and tokenizer are beside it; returns its
-    URI. Raises InputError where they are not."""
+    """Write `folder`/codebook.html of a tokens artifact; returns its URI.
+
+    Raises InputError if the cohort or the tokenizer of the tokens is not under the same root.
+    """
     cohort, tokenizer = tokens.input("cohort"), tokens.input("tokenizer")
     info = tokens.read_json("tokens.json")
     table = read_tokens(tokens).to_pandas()

@@ -15,7 +15,7 @@ from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import Settings, override, plain
 from biomechgpt.experiment import tracking
-from biomechgpt.experiment.pipeline import PipelineSettings, check, measure, train, with_seed
+from biomechgpt.experiment.settings import PipelineSettings
 from biomechgpt.experiment.tracking import TrackingSettings
 from biomechgpt.questions.tasks import AnnotatedTask, Tasks
 
@@ -61,6 +61,8 @@ class CompareSettings(Settings):
 
 def run_compare(settings: CompareSettings) -> Artifact:
     """The comparison artifact: `tables.md` and `comparison.json`. Raises InputError for wrong variants."""
+    from biomechgpt.experiment.pipeline import check
+
     planned = {
         (name, seed): variant_settings(settings, name, seed)
         for name in settings.variants
@@ -96,6 +98,8 @@ def show_comparison(comparison: Artifact) -> str:
 
 def variant_settings(settings: CompareSettings, name: str, seed: int) -> PipelineSettings:
     """The experiment's settings of one variant with one seed."""
+    from biomechgpt.experiment.pipeline import with_seed
+
     variant = settings.variants[name]
     changes = {
         "root": settings.root,
@@ -130,6 +134,8 @@ def _run_all(
 
 def _run(values: dict[str, Any]) -> dict[str, Any]:
     """One variant with one seed, in a Ray task."""
+    from biomechgpt.experiment.pipeline import measure, train
+
     cluster.connect()
     settings = PipelineSettings.model_validate(values)
     model = train(settings).model

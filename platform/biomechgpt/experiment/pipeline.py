@@ -10,46 +10,24 @@ from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pydantic import Field
-
 from biomechgpt.answering.batch import make_answers, make_calibration
 from biomechgpt.answering.bundle import make_model
-from biomechgpt.answering.settings import AnswerSettings, BatchAnswerSettings
-from biomechgpt.cohort import CohortSettings, make_cohort
+from biomechgpt.answering.settings import BatchAnswerSettings
+from biomechgpt.cohort import make_cohort
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact
-from biomechgpt.core.settings import InputError, Settings, override
+from biomechgpt.core.settings import InputError, override
 from biomechgpt.evaluation import answers_table
 from biomechgpt.evaluation.codebook import write_codebook
 from biomechgpt.evaluation.evaluate import make_evaluation
 from biomechgpt.evaluation.report import summary, write_report
 from biomechgpt.evaluation.settings import EvaluationSettings
+from biomechgpt.experiment.settings import PipelineSettings
 from biomechgpt.language import pretrain as base_room
-from biomechgpt.language.finetune import FinetuneSettings, make_adapter
-from biomechgpt.language.pretrain import BaseSettings, make_base
+from biomechgpt.language.finetune import make_adapter
+from biomechgpt.language.pretrain import make_base
 from biomechgpt.questions.dataset import QuestionsSettings, make_questions
-from biomechgpt.tokenizer import TokenizerSettings, TokensSettings, make_tokenizer, make_tokens
-
-
-class LanguageSettings(Settings):
-    """One settings file a language model: its base and how it is fine-tuned."""
-
-    base: BaseSettings = BaseSettings()
-    finetune: FinetuneSettings = FinetuneSettings()
-
-
-class PipelineSettings(Settings):
-    """root: where artifacts live; output: the folder of the report. Both local or s3://."""
-
-    cohort: CohortSettings = CohortSettings()
-    tokenizer: TokenizerSettings = TokenizerSettings()
-    tokens: TokensSettings = TokensSettings()
-    questions: QuestionsSettings = QuestionsSettings()
-    language: LanguageSettings = LanguageSettings()
-    answers: AnswerSettings = AnswerSettings()
-    evaluation: EvaluationSettings = EvaluationSettings()
-    root: str = Field("results/artifacts", exclude=True)
-    output: str = Field("results/demo", exclude=True)
+from biomechgpt.tokenizer import make_tokenizer, make_tokens
 
 
 @dataclass(frozen=True)
@@ -114,10 +92,10 @@ def measure(
 
 
 def validate(model: Artifact, root: str) -> dict[str, Any]:
-    """A model's figures on validation participants, never on those of the test split.
+    """A model's main metrics on validation participants, never on those of the test split.
 
-    Returns {"score", "tasks", "model", "data"}; score: mean over tasks of weighted F1 or Pearson r, where an
-    undefined or negative r counts as 0.
+    Returns {"score", "tasks", "model", "data"}. score: mean over tasks of the main metric; one that is undefined or
+    negative counts as 0.
     """
     figures = measure(
         model, BatchAnswerSettings(splits=["validation"]), EvaluationSettings(baselines=False), root
@@ -127,7 +105,7 @@ def validate(model: Artifact, root: str) -> dict[str, Any]:
 
 
 def with_seed(settings: PipelineSettings, seed: int) -> PipelineSettings:
-    """Another run of the same: phrasings, order and adapters drawn anew over the same motion tokens."""
+    """Another run of the same experiment: wordings, order and adapters drawn anew over the same motion tokens."""
     return override(settings, {"questions.seed": seed, "language.finetune.training.seed": seed}, "seed")
 
 

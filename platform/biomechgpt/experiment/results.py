@@ -7,9 +7,9 @@ DEMO = "results/demo"
 """Folder of the demo's report and metrics.json."""
 
 
-def demo_model() -> str:
-    """URI of the demo's model artifact. Raises InputError if the demo was not run here."""
-    metrics = storage.join(DEMO, "metrics.json")
+def demo_model(folder: str = DEMO) -> str:
+    """URI of the model that a report is of. folder: the report's. Raises InputError if it has no metrics.json."""
+    metrics = storage.join(folder, "metrics.json")
     if not storage.exists(metrics):
         raise InputError(
             f"{metrics}: expected the results of `make demo`, found no such file (give a model's URI)"

@@ -1,51 +1,60 @@
-"""A sweep: Ray Tune with Optuna over settings, each setting measured over seeds on validation participants.
+"""A sweep: Ray Tune with Optuna searches settings. Each trial is trained with every seed and scored on validation
+participants.
 
-A Tune trial is a small driver that asks for artifacts, so what trials share is made once. The study lies beside
-the artifact that it becomes: a killed sweep goes on where it was. Test participants are never looked at.
+A Tune trial is a small driver that asks for artifacts, so what trials share is made once. The study is stored
+beside the artifact, so a killed sweep resumes. Test participants are never used.
 """
 
+import logging
 from typing import Any
 
 from pydantic import Field, model_validator
-from ray import tune
 
 from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError, Settings, override, plain
 from biomechgpt.experiment import tracking
-from biomechgpt.experiment.pipeline import PipelineSettings, check, train, validate, with_seed
+from biomechgpt.experiment.settings import PipelineSettings
 from biomechgpt.experiment.tracking import TrackingSettings
+
+logger = logging.getLogger("biomechgpt")
 
 VERSION = 1
 STUDY = "study"
 
 
 class Range(Settings):
-    """What one setting is drawn from: exactly one of these."""
+    """The values that one setting is drawn from. Exactly one field is set."""
 
     choice: list[Any] | None = Field(None, min_length=1)
+    """A list of values."""
     uniform: tuple[float, float] | None = None
+    """Lowest and highest number, uniformly distributed."""
     log_uniform: tuple[float, float] | None = None
-    integer: tuple[int, int] | None = Field(None, description="both ends included")
+    """Lowest and highest number, whose logarithm is uniformly distributed."""
+    integer: tuple[int, int] | None = None
+    """Lowest and highest integer, both included."""
 
     @model_validator(mode="after")
-    def _one_of_them(self) -> "Range":
+    def _exactly_one(self) -> "Range":
         given = [name for name, value in self if value is not None]
         if len(given) != 1:
             raise ValueError(
                 f"expected one of choice, uniform, log_uniform, integer, found {given or 'none'}"
             )
-        for ends in (self.uniform, self.log_uniform, self.integer):
-            if ends and not ends[0] < ends[1]:
-                raise ValueError(f"expected a lower and a higher end, found {list(ends)}")
+        for bounds in (self.uniform, self.log_uniform, self.integer):
+            if bounds and not bounds[0] < bounds[1]:
+                raise ValueError(f"expected a lower and a higher end, found {list(bounds)}")
         return self
 
-    def ends(self) -> list[Any]:
-        """Values whose being valid makes every draw valid."""
+    def extremes(self) -> list[Any]:
+        """If these values are valid, every draw is."""
         return list(self.choice or self.uniform or self.log_uniform or self.integer or [])
 
     def domain(self) -> Any:
         """The same for Ray Tune."""
+        from ray import tune
+
         if self.choice is not None:
             return tune.choice(self.choice)
         if self.integer is not None:
@@ -57,50 +66,59 @@ class Range(Settings):
 
 
 class SweepSettings(Settings):
-    """space: {path of a setting, as in `--language.finetune.adapter.rank`: what it is drawn from}."""
+    """A search over settings of an experiment."""
 
     experiment: PipelineSettings = PipelineSettings()
+    """Settings that all trials start from."""
     space: dict[str, Range] = Field(min_length=1)
+    """{path of a setting, such as `language.finetune.adapter.rank`: the values that it is drawn from}."""
     trials: int = Field(20, ge=1)
+    """Number of settings to try."""
     seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)
+    """Seeds that each trial is trained with."""
     search_seed: int = 0
-    concurrent: int = Field(1, ge=1, exclude=True, description="trials at a time")
+    """Seed of Optuna's sampler."""
+    concurrent: int = Field(1, ge=1, exclude=True)
+    """Trials at a time."""
     tracking: TrackingSettings = Field(TrackingSettings(), exclude=True)
+    """Where the trials are recorded."""
     root: str = Field("results/artifacts", exclude=True)
+    """Folder or s3:// URI of all artifacts."""
 
 
 def run_sweep(settings: SweepSettings) -> Artifact:
-    """The sweep artifact: `trials.json`, best first. Raises InputError for a path or value that is none."""
-    for path, drawn in settings.space.items():
-        for value in drawn.ends():
+    """The sweep artifact: `trials.json`, best first. Raises InputError for a wrong path or value."""
+    from biomechgpt.experiment.pipeline import check
+
+    for path, values in settings.space.items():
+        for value in values.extremes():
             override(settings.experiment, {path: value}, f"space.{path}")
     check(settings.experiment)
 
     def build(uri: str) -> dict[str, Any]:
-        trials = _study(settings, uri)
-        done = [t for t in trials if t["score"] is not None]
-        if not done:
+        trials = _run_study(settings, uri)
+        finished = [trial for trial in trials if trial["score"] is not None]
+        if not finished:
             raise InputError(f"sweep: none of {len(trials)} trials finished: {trials[0]['error']}")
         storage.write_json(storage.join(uri, "trials.json"), trials)
+        best = finished[0]
         return {
             "trials": len(trials),
-            "failed": len(trials) - len(done),
-            "best_score": done[0]["score"],
-            "best": done[0]["settings"],
-            "data": done[0]["data"],
+            "failed": len(trials) - len(finished),
+            "best_score": best["score"],
+            "best": best["settings"],
+            "data": best["data"],
         }
 
-    made = artifact.make("sweep", VERSION, settings, {}, build, settings.root)
-    print(_table(made.read_json("trials.json")))
-    return made
+    return artifact.make("sweep", VERSION, settings, {}, build, settings.root)
 
 
-def _study(settings: SweepSettings, uri: str) -> list[dict[str, Any]]:
-    """Run or resume the study; trials as plain rows, best first, failed ones last."""
-    from ray.tune.search.optuna import OptunaSearch
-
+def _run_study(settings: SweepSettings, uri: str) -> list[dict[str, Any]]:
+    """Run or resume the study. The trials as plain rows, best first, failed ones last."""
     cluster.connect()
     import optuna
+    from ray import tune
+    from ray.tune.search.optuna import OptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     fs, path = storage.arrow_filesystem(storage.join(uri, "run"))
@@ -109,18 +127,19 @@ def _study(settings: SweepSettings, uri: str) -> list[dict[str, Any]]:
         tune.with_parameters(
             _trial, experiment=plain(settings.experiment), seeds=settings.seeds, root=settings.root
         ),
-        # Room for any number of drivers, and no core taken from the trainings that they wait for.
+        # A driver takes no core from the trainings that it waits for. It asks for 1 byte of memory, because Tune
+        # refuses a trial without any resource.
         tune.PlacementGroupFactory([{"CPU": 0, "memory": 1}]),
     )
     if tune.Tuner.can_restore(folder, storage_filesystem=fs):
-        print("sweep: going on with the study that was begun", flush=True)
+        logger.info("sweep: going on with the study that was begun")
         tuner = tune.Tuner.restore(
             folder, trainable, resume_unfinished=True, restart_errored=True, storage_filesystem=fs
         )
     else:
         tuner = tune.Tuner(
             trainable,
-            param_space={path: drawn.domain() for path, drawn in settings.space.items()},
+            param_space={path: values.domain() for path, values in settings.space.items()},
             tune_config=tune.TuneConfig(
                 search_alg=OptunaSearch(
                     metric="score", mode="max", sampler=optuna.samplers.TPESampler(seed=settings.search_seed)
@@ -135,7 +154,7 @@ def _study(settings: SweepSettings, uri: str) -> list[dict[str, Any]]:
                 storage_path=path,
                 storage_filesystem=fs,
                 verbose=0,
-                callbacks=[_Tracked(settings.tracking, uri)],
+                callbacks=[_record_trials(settings.tracking, uri)],
                 failure_config=tune.FailureConfig(max_failures=1),
             ),
         )
@@ -143,10 +162,10 @@ def _study(settings: SweepSettings, uri: str) -> list[dict[str, Any]]:
     grid = tuner.fit()
     for result in (grid[i] for i in range(len(grid))):
         metrics = result.metrics or {}
-        done = result.error is None and metrics.get("seeds") == len(settings.seeds)
+        finished = result.error is None and metrics.get("seeds") == len(settings.seeds)
         rows.append(
             {
-                "score": metrics["score"] if done else None,
+                "score": metrics["score"] if finished else None,
                 "settings": result.config,
                 "runs": metrics.get("runs", []),
                 "data": metrics.get("data"),
@@ -157,7 +176,11 @@ def _study(settings: SweepSettings, uri: str) -> list[dict[str, Any]]:
 
 
 def _trial(config: dict[str, Any], experiment: dict[str, Any], seeds: list[int], root: str) -> None:
-    """One Tune trial: the settings drawn, trained and measured with every seed."""
+    """One Tune trial: the settings in `config`, trained and validated with every seed."""
+    from ray import tune
+
+    from biomechgpt.experiment.pipeline import train, validate, with_seed
+
     cluster.connect()
     runs: list[dict[str, Any]] = []
     for seed in seeds:
@@ -167,40 +190,41 @@ def _trial(config: dict[str, Any], experiment: dict[str, Any], seeds: list[int],
         tune.report({"score": score, "seeds": len(runs), "runs": runs, "data": runs[0]["data"]})
 
 
-class _Tracked(tune.Callback):
-    """Records every finished trial in MLflow, from the driver."""
+def _record_trials(settings: TrackingSettings, sweep: str) -> Any:
+    """A Tune callback that records every finished trial in MLflow, from the driver."""
+    from ray import tune
 
-    def __init__(self, settings: TrackingSettings, sweep: str) -> None:
-        self.settings, self.sweep = settings, sweep
+    class RecordTrials(tune.Callback):
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            result = trial.last_result
+            tracking.record(
+                settings,
+                f"sweep {sweep.rsplit('/', 1)[-1]} {trial.trial_id}",
+                params=trial.config,
+                metrics=_mean_by_task(result["runs"]) | {"score": result["score"]},
+                tags={
+                    "sweep": sweep,
+                    "data": result["data"],
+                    "models": " ".join(run["model"] for run in result["runs"]),
+                },
+            )
+            finished = sum(other.status == "TERMINATED" for other in trials)
+            logger.info("sweep: trial %d: score %.3f  %s", finished, result["score"], trial.config)
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        found = trial.last_result
-        tracking.record(
-            self.settings,
-            f"sweep {self.sweep.rsplit('/', 1)[-1]} {trial.trial_id}",
-            params=trial.config,
-            metrics=_figures(found["runs"]) | {"score": found["score"]},
-            tags={
-                "sweep": self.sweep,
-                "data": found["data"],
-                "models": " ".join(r["model"] for r in found["runs"]),
-            },
-        )
-        done = sum(t.status == "TERMINATED" for t in trials)
-        print(f"sweep: trial {done}: score {found['score']:.3f}  {trial.config}", flush=True)
+    return RecordTrials()
 
 
-def _figures(runs: list[dict[str, Any]]) -> dict[str, float | None]:
-    """Mean over seeds of each task's figure; None where a seed has none."""
+def _mean_by_task(runs: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Each task's main metric, mean over seeds; None if a seed has none."""
     by_task = {task: [run["tasks"].get(task) for run in runs] for task in runs[0]["tasks"]}
-    return {task: None if None in seen else sum(seen) / len(seen) for task, seen in by_task.items()}
+    return {task: None if None in values else sum(values) / len(values) for task, values in by_task.items()}
 
 
-def _table(trials: list[dict[str, Any]]) -> str:
+def show_sweep(sweep: Artifact) -> str:
+    """The trials of a sweep as text, best first."""
     lines = [f"{'score':>7}  settings (score: mean over tasks on validation participants)"]
-    for trial in trials:
+    for trial in sweep.read_json("trials.json"):
         score = "failed" if trial["score"] is None else f"{trial['score']:.3f}"
-        lines.append(
-            f"{score:>7}  " + "  ".join(f"{k.split('.')[-1]}={v}" for k, v in trial["settings"].items())
-        )
+        values = "  ".join(f"{path.split('.')[-1]}={value}" for path, value in trial["settings"].items())
+        lines.append(f"{score:>7}  {values}")
     return "\n".join(lines)

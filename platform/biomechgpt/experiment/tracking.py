@@ -1,23 +1,26 @@
-"""MLflow: what was run and with what result, and which bundle is the champion.
+"""MLflow: which runs were made, with which results, and which model is the champion.
 
-Only the driver writes here (a SQLite file is not shared between nodes). Recording is idempotent: an artifact
-or a Tune trial that is recorded twice, after a restart say, is one MLflow run.
+Only the driver writes here, because a SQLite file is not shared between nodes. Recording is idempotent: an artifact
+or a Tune trial that is recorded twice, for instance after a restart, is one MLflow run.
 """
 
+import logging
 import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError, Settings
+
+if TYPE_CHECKING:
+    from biomechgpt.core.artifact import Artifact
 
 SQLITE = "sqlite:///"
 REGISTERED = "biomechgpt"
-"""The registered model whose versions are bundles."""
+"""The registered model. Its versions are model artifacts."""
 CHAMPION = f"models:/{REGISTERED}@champion"
 
 
@@ -25,16 +28,15 @@ class TrackingSettings(Settings):
     """Where MLflow keeps its runs and its registry."""
 
     uri: str = Field(
-        default_factory=lambda: os.environ.get("MLFLOW_TRACKING_URI", f"{SQLITE}results/mlflow.db"),
-        description="of MLflow: SQLite file or server",
+        default_factory=lambda: os.environ.get("MLFLOW_TRACKING_URI", f"{SQLITE}results/mlflow.db")
     )
+    """MLflow's SQLite file or server. Default: the environment variable MLFLOW_TRACKING_URI."""
     experiment: str = "biomechgpt"
+    """Name of the MLflow experiment."""
 
 
 def client(settings: TrackingSettings) -> Any:
-    """An `mlflow.MlflowClient`, the SQLite file's folder made."""
-    import logging
-
+    """An `mlflow.MlflowClient`. Creates the folder of the SQLite file."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     from mlflow import MlflowClient
@@ -55,45 +57,46 @@ def record(
     metrics: Mapping[str, float | None],
     tags: Mapping[str, str],
 ) -> str:
-    """One MLflow run called `name`, made or made again; returns its id. Metrics that are None are left out."""
+    """Create or update the MLflow run called `name`; returns its id. Metrics that are None are left out."""
     mlflow = client(settings)
     experiment = mlflow.get_experiment_by_name(settings.experiment)
-    number = experiment.experiment_id if experiment else mlflow.create_experiment(settings.experiment)
-    known = mlflow.search_runs([number], f"attributes.run_name = '{name}'", max_results=1)
-    run = known[0].info.run_id if known else mlflow.create_run(number, run_name=name).info.run_id
-    had = known[0].data.params if known else {}
+    experiment_id = experiment.experiment_id if experiment else mlflow.create_experiment(settings.experiment)
+    existing = mlflow.search_runs([experiment_id], f"attributes.run_name = '{name}'", max_results=1)
+    run = existing[0] if existing else mlflow.create_run(experiment_id, run_name=name)
+    run_id = run.info.run_id
     for key, value in params.items():
-        if key not in had:  # MLflow's parameters never change
-            mlflow.log_param(run, key, str(value)[:500])
-    for key, number_ in metrics.items():
-        if number_ is not None and math.isfinite(number_):
-            mlflow.log_metric(run, key, number_)
+        if key not in run.data.params:  # MLflow refuses to change a parameter
+            mlflow.log_param(run_id, key, str(value)[:500])
+    for key, number in metrics.items():
+        if number is not None and math.isfinite(number):
+            mlflow.log_metric(run_id, key, number)
     for key, text in tags.items():
-        mlflow.set_tag(run, key, text)
-    mlflow.set_terminated(run, "FINISHED")
-    return run
+        mlflow.set_tag(run_id, key, text)
+    mlflow.set_terminated(run_id, "FINISHED")
+    return run_id
 
 
 def register(
-    settings: TrackingSettings, model: Artifact, run: str, alias: str, tags: Mapping[str, str]
+    settings: TrackingSettings, model: "Artifact", run: str, alias: str, tags: Mapping[str, str]
 ) -> str:
-    """Make the bundle a version of the registered model (once) and give it `alias`; returns the version."""
+    """Make the model artifact a version of the registered model (once) and give it `alias`; returns the version."""
     mlflow = client(settings)
     if not mlflow.search_registered_models(f"name = '{REGISTERED}'"):
         mlflow.create_registered_model(REGISTERED)
     versions = mlflow.search_model_versions(f"name = '{REGISTERED}'")
-    known = [v.version for v in versions if v.source == model.uri]
-    version = known[0] if known else mlflow.create_model_version(REGISTERED, model.uri, run_id=run).version
+    number = next((version.version for version in versions if version.source == model.uri), None)
+    if number is None:
+        number = mlflow.create_model_version(REGISTERED, model.uri, run_id=run).version
     for key, text in {"fingerprint": model.fingerprint, "data": model.data, **tags}.items():
-        mlflow.set_model_version_tag(REGISTERED, version, key, text)
-    mlflow.set_registered_model_alias(REGISTERED, alias, version)
-    return str(version)
+        mlflow.set_model_version_tag(REGISTERED, number, key, text)
+    mlflow.set_registered_model_alias(REGISTERED, alias, number)
+    return str(number)
 
 
 def resolve(settings: TrackingSettings, uri: str) -> str:
-    """The bundle's own URI of `models:/NAME@ALIAS`; any other URI is returned as it is.
+    """The artifact URI that `models:/NAME@ALIAS` stands for; any other URI is returned unchanged.
 
-    Raises InputError where there is no such model or alias.
+    Raises InputError if the registry has no such model or alias.
     """
     if not uri.startswith("models:/"):
         return uri
