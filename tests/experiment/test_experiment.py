@@ -93,7 +93,10 @@ def test_a_killed_sweep_goes_on_and_makes_what_trials_share_once(tiny, mlflow, t
     assert trials[0]["score"] >= trials[1]["score"]
     assert sweep.data == "synthetic"
     new = [path.parent for path in tiny.root.rglob("manifest.json") if path.parent.name not in made_before]
-    assert {folder.parent.name for folder in new} == {"model", "answers", "evaluation", "sweep"}
+    assert {folder.parent.name for folder in new} == {
+        *("adapter", "calibration", "model"),
+        *("answers", "evaluation", "sweep"),
+    }
     client = tracking.client(mlflow)
     (experiment,) = [e for e in client.search_experiments() if e.name == mlflow.experiment]
     runs = client.search_runs([experiment.experiment_id])
