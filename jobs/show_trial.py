@@ -56,7 +56,7 @@ def _of_cohort(settings: Job) -> bytes:
         t.angles_rad,
         t.pelvis,
         t.frame_rate_hz,
-        title=f"{t.trial} ({t.data}), participant {t.participant}",
+        title=f"{t.trial} ({t.provenance}), participant {t.participant}",
         how=", ".join(known),
         joint_mask=t.joint_mask,
     )

@@ -70,7 +70,9 @@ class Model:
         self.intent = IntentClassifier(self.answerer.tasks)
         tokens_per_s = self.tokenizer.tokens_per_s
         self.served = ServedModel(
-            summary=ModelSummary(fingerprint=model.fingerprint, base=model.figures["base"], data=model.data),
+            summary=ModelSummary(
+                fingerprint=model.fingerprint, base=model.metrics["base"], data=model.provenance
+            ),
             tasks=self.answerer.tasks,
             person_tasks=list(self.answerer.calibration.people),
             coverage=COVERAGE,
@@ -141,7 +143,7 @@ class Model:
         complete = len(tokens) // step * step  # an incomplete last step cannot be decoded
         angles = self.tokenizer.decode([np.asarray(tokens[:complete])])[0]
         rate_hz = self.tokenizer.frame_rate_hz
-        return parameters.measure(angles, gait.walked(angles, rate_hz), rate_hz)
+        return parameters.measure_parameters(angles, gait.walked(angles, rate_hz), rate_hz)
 
     async def match_task(self, question: str, tasks: list[str]) -> str | None:
         """The task that a question in free words asks for; None if none of `tasks` is likely enough."""

@@ -284,7 +284,7 @@ class Gateway:
 
             async def measure() -> dict[str, float | None]:
                 return await asyncio.to_thread(
-                    parameters.measure,
+                    parameters.measure_parameters,
                     first.angles_rad,
                     first.pelvis,
                     served.frame_rate_hz,
@@ -388,7 +388,7 @@ async def _with_measured(
     answers: list[Answer], measure: Callable[[], Awaitable[dict[str, float | None]]]
 ) -> list[Answer]:
     """The answers, each stated parameter beside the measured one. Measures only if an answer states any."""
-    stated = [parameters.stated(answer.text) for answer in answers]
+    stated = [parameters.parse_description(answer.text) for answer in answers]
     if not any(stated):
         return answers
     measured = await measure()

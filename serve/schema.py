@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, computed_field
 from pydantic.dataclasses import dataclass
 
 from biomechgpt.motion import parameters
-from biomechgpt.motion.parameters import FACTS
+from biomechgpt.motion.parameters import PARAMETERS
 from biomechgpt.motion.skeleton import NAMES
 from biomechgpt.questions.tasks import Tasks
 from serve.answer_record import Answer as AnswerRecord
@@ -388,16 +388,16 @@ def stated_parameters(stated: dict[str, float], measured: dict[str, float | None
     """Each parameter that a description states, compared with the measured one."""
     compared = []
     for name, value in stated.items():
-        parameter, measured_value = FACTS[name], measured.get(name)
+        parameter, measured_value = PARAMETERS[name], measured.get(name)
         source = parameters.normal_range_source(name)
         compared.append(
             StatedParameter(
-                name=parameter.says,
+                name=parameter.label,
                 unit=parameter.unit,
                 stated=value,
                 measured=None if measured_value is None else round(measured_value, parameter.decimals),
                 agrees=measured_value is not None and abs(measured_value - value) <= parameter.tolerance,
-                normal_range=parameters.usual(name),
+                normal_range=parameters.normal_range(name),
                 normal_range_source=source.shown if source else None,
                 normal_range_verified=source.verified if source else None,
             )

@@ -1,6 +1,6 @@
 """The shipped tasks, and trials with annotations that they can be asked about."""
 
-from biomechgpt.motion.parameters import FACTS
+from biomechgpt.motion import parameters
 from biomechgpt.questions.tasks import AnnotatedTask, load_tasks
 from conftest import ROOT
 
@@ -31,7 +31,7 @@ TRIALS = [
     *(row(n, activity="overground walking", impaired="no", diagnosis="TBI") for n in range(4, 24)),
 ]
 
-PARAMETERS = {f"t{n}": dict.fromkeys(FACTS) | {"duration": 9.0, "speed": 0.5, "knee_r": 40.0, "knee_l": 60.0}
+PARAMETERS = {f"t{n}": dict.fromkeys(parameters.PARAMETERS) | {"duration": 9.0, "speed": 0.5, "knee_r": 40.0, "knee_l": 60.0}
             for n in range(400)}  # fmt: skip
 MANY_TRIALS = [
     row(n, activity="TUG" if n % 3 else "overground walking", impaired=["yes", "no", "no"][n // 2 % 3],

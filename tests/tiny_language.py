@@ -95,7 +95,7 @@ def relative(a, b):
 
 def made(kind, root, build, inputs=None):
     """An artifact with what `build` writes into its folder."""
-    return artifact.make(kind, 1, {}, inputs or {}, build, str(root), data="synthetic")
+    return artifact.make(kind, 1, {}, inputs or {}, build, str(root), provenance="synthetic")
 
 
 @pytest.fixture(scope="module")

@@ -72,7 +72,7 @@ def main() -> None:
         result |= {f"{prefix}{name}": value for name, value in found.items()}
     size = options.size or "the bundle's"
     errors = {"max_score_error": error, "max_quantile_error": quantile_error}
-    print(json.dumps(result | errors | {"size": size, "data": bundle.data}))
+    print(json.dumps(result | errors | {"size": size, "data": bundle.provenance}))
 
 
 def _ratios(answerer: Answerer, trials: list[Any], options: argparse.Namespace) -> dict[str, float]:

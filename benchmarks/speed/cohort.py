@@ -63,9 +63,9 @@ def main() -> None:
             stored = sum(path.stat().st_size for path in Path(root).rglob("*.parquet"))
             ray.shutdown()
         peaks[f"{size}x"] = round(peak.mb)
-        factors[size] = made.figures["hours"] * 3600 / seconds
+        factors[size] = made.metrics["hours"] * 3600 / seconds
         print(
-            f"{size:>3}x {made.figures['trials']:>7} {made.figures['hours']:>6.2f} {made.figures['shards']:>6} "
+            f"{size:>3}x {made.metrics['trials']:>7} {made.metrics['hours']:>6.2f} {made.metrics['shards']:>6} "
             f"{seconds:>8.1f} {factors[size]:>11.0f} {peak.mb:>8.0f}",
             flush=True,
         )
@@ -74,7 +74,7 @@ def main() -> None:
             {
                 "peak_mb": peaks,
                 "realtime_factor": round(factors[16]),
-                "bytes_a_trial": round(stored / made.figures["trials"]),
+                "bytes_a_trial": round(stored / made.metrics["trials"]),
                 "cpus": psutil.cpu_count(),
             }
         )

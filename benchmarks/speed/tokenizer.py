@@ -181,7 +181,7 @@ def write_cohort(movements: list[np.ndarray], times: int, root: str) -> Artifact
             angles_rad=movements[i],
             pelvis=np.zeros((len(movements[i]), 7), np.float32),
             frame_rate_hz=RATE_HZ,
-            data="synthetic",
+            provenance="synthetic",
             source="benchmark",
             joint_mask=np.ones(N_JOINTS, bool),
             annotations={},
@@ -206,7 +206,7 @@ def write_cohort(movements: list[np.ndarray], times: int, root: str) -> Artifact
         storage.write_json(storage.join(uri, "cohort.json"), info.model_dump(mode="json"))
         return {"trials": len(every)}
 
-    return artifact.make("cohort", 1, {"times": times}, {}, build, root, data="synthetic")
+    return artifact.make("cohort", 1, {"times": times}, {}, build, root, provenance="synthetic")
 
 
 def tokenizing(most: int, pairs: int, chart: str | None) -> dict[str, Any]:

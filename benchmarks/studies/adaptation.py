@@ -64,7 +64,7 @@ def main() -> None:
     )
     recordings = load(CohortSettings, Path(__file__).parents[2] / "configs/cohort/recordings.yaml")
     sums: dict[str, dict[str, np.ndarray]] = {row: {} for row in ROWS}
-    seconds, trials, before = [], 0, start.figures["rmse_deg_tracked"]
+    seconds, trials, before = [], 0, start.metrics["rmse_deg_tracked"]
     after = []
     for fold in range(options.folds):
         how: dict[str, Any] = {
@@ -76,7 +76,7 @@ def main() -> None:
             "splits.validation": 0.0,
         }
         cohort = make_cohort(override(recordings, how, "adaptation"), options.root)
-        trials = cohort.figures["trials"]
+        trials = cohort.metrics["trials"]
         squared(MotionTokenizer.load(start.uri), cohort, sums["as it is"])
         began = time.time()
         adapted = MotionTokenizer.load(make_tokenizer(cohort, settings, options.root, start).uri)
@@ -97,8 +97,8 @@ def main() -> None:
             "## On recordings of people",
             f"`python {' '.join(sys.argv)}`, on {os.cpu_count()} cores. {trials} recordings; each participant "
             f"held out once in {options.folds} folds. Adapting took {np.mean(seconds):.0f} s a fold. On held-out "
-            f"participants of the cohort it was made from ({start.data}) the tokenizer's error goes from {before} "
-            f"to {np.mean(after):.2f} degrees by it.",
+            f"participants of the cohort it was made from ({start.provenance}) the tokenizer's error goes from "
+            f"{before} to {np.mean(after):.2f} degrees by it.",
             "\n".join(f"| {' | '.join(line)} |" for line in table),
         ]
     )

@@ -63,7 +63,7 @@ def main() -> None:
             f"{name:18s} {measure} {found[name]:.3f} over {scores['participants']} participants, "
             f"{scores['n']} trials, cross-validated {validated[name]:.3f}  {paper}"
         )
-    rmse = tokenizer.figures["rmse_deg_tracked"]
+    rmse = tokenizer.metrics["rmse_deg_tracked"]
     print(json.dumps({"xgboost": found, "cross_validated": validated, "rmse_deg": rmse}))
 
 

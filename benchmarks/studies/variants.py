@@ -119,11 +119,11 @@ def main() -> None:
         settings = override(load(TokenizerSettings, path), {"steps": options.steps}, str(path))
         tokenizer = make_tokenizer(cohort, settings, options.root)
         tokens = make_tokens(cohort, tokenizer, TokensSettings(), options.root)
-        figures[path.stem] = tokenizer.figures
+        figures[path.stem] = tokenizer.metrics
         table = read_tokens(tokens)
         codes, table = table["tokens"].to_pylist(), table.drop_columns(["tokens"])
         rows[path.stem] = row(
-            tokenizer.figures, xgboost_f1(table, codes, tokens.read_json("tokens.json")["codes"], tasks)
+            tokenizer.metrics, xgboost_f1(table, codes, tokens.read_json("tokens.json")["codes"], tasks)
         )
         if options.given_back:
             back = MotionTokenizer.load(tokenizer.uri).decode([np.asarray(one) for one in codes])
@@ -138,8 +138,8 @@ def main() -> None:
     text = "\n\n".join(
         [
             "# Tokenizers compared",
-            f"`python {' '.join(sys.argv)}`, on {os.cpu_count()} cores. Cohort: {cohort.data}, "
-            f"{cohort.figures['participants']['test']} held-out participants. Errors are RMSE in degrees; the 8 "
+            f"`python {' '.join(sys.argv)}`, on {os.cpu_count()} cores. Cohort: {cohort.provenance}, "
+            f"{cohort.metrics['participants']['test']} held-out participants. Errors are RMSE in degrees; the 8 "
             "joints that a variant zeroes count with all their movement in `34 all`. F1 is weighted by support, of "
             "XGBoost on histograms of tokens without a search, on the held-out participants; `given back` of "
             "MiniRocket on the joint angles that tokens give back.",

@@ -11,7 +11,7 @@ from biomechgpt.cohort.annotations import AnnotationTable, Row
 from biomechgpt.cohort.contradictions import contradictions
 from biomechgpt.core import settings
 from biomechgpt.core.settings import InputError
-from biomechgpt.motion.outcome_measures import MEASURES
+from biomechgpt.motion.outcome_measures import OUTCOME_MEASURES
 
 REDCAP = settings.load(AnnotationMap, Path(__file__).parents[2] / "configs" / "annotations" / "redcap.yaml")
 HEAD = (
@@ -209,9 +209,9 @@ def test_what_can_be_is_no_contradiction():
     assert contradictions([row(2, tug_time=150.0)], {"tug_time": (3, 300)}) == []
 
 
-@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("measure", OUTCOME_MEASURES)
 def test_no_typical_value_looks_like_another_unit(measure):
-    known = MEASURES[measure]
+    known = OUTCOME_MEASURES[measure]
     assert known.looks_like(known.typical) == next(iter(known.units))
     for unit, size in known.units.items():
         if not known.low <= known.typical / size <= known.high:

@@ -39,14 +39,14 @@ def tiny(ray_cluster, tmp_path_factory):
 def test_a_simulated_cohort(tiny):
     card, table = tiny.read_json("cohort.json"), Cohort(tiny).table()
     assert tiny.kind == "cohort"
-    assert tiny.data == "synthetic"
+    assert tiny.provenance == "synthetic"
     assert table.schema.equals(schema(card["annotations"]))
     assert table.num_rows == card["trials"] == 24 * 5
     assert card["participants"] == {"train": 15, "validation": 4, "test": 5}
     assert card["quarantined"] == []
     frames = sum(table["n_frames"].to_pylist())
     assert card["hours"] == pytest.approx(frames / 30 / 3600, abs=1e-4)
-    assert set(table["data"].to_pylist()) == {"synthetic"}
+    assert set(table["provenance"].to_pylist()) == {"synthetic"}
     trial = from_row(table.slice(7, 1).to_pylist()[0])
     assert trial.angles_rad.dtype == np.float32
     assert np.isfinite(trial.angles_rad).all()
@@ -118,7 +118,7 @@ def test_a_folder_of_recordings(ray_cluster, tmp_path):
     (folder / "notes.txt").write_text("no recording")
     cohort = made_from(folder, tmp_path)
     card, table = cohort.read_json("cohort.json"), Cohort(cohort).table()
-    assert cohort.data == "recorded"
+    assert cohort.provenance == "recorded"
     assert card["annotations"] == {"activity": "text", "walking_speed": "number", "site": "text"}
     assert card["trials"] == 7
     assert [item["path"] for item in card["quarantined"]] == ["p1/b.mot", "stray.MOT"]
@@ -128,7 +128,7 @@ def test_a_folder_of_recordings(ray_cluster, tmp_path):
     assert rows["p2/a.mot"]["walking_speed"] == 1.2
     assert rows["p2/b.mot"]["walking_speed"] is None
     assert rows["p2/a.mot"]["participant"] == "person 2"
-    assert rows["p2/a.mot"]["data"] == "recorded"
+    assert rows["p2/a.mot"]["provenance"] == "recorded"
     trial = from_row(rows["p2/a.mot"])
     time = np.arange(len(trial.angles_rad)) / 30
     truth = -32 + 30 * np.sin(2 * np.pi * time)
@@ -172,7 +172,7 @@ def test_too_much_is_wrong(ray_cluster, tmp_path):
 def test_real_recordings_become_a_cohort(ray_cluster, tmp_path):
     shipped = made_from(real_recordings.SHIPPED, tmp_path, readers={"missing_joints": "neutral"})
     card = shipped.read_json("cohort.json")
-    assert (card["trials"], card["quarantined"], shipped.data) == (3, [], "recorded")
+    assert (card["trials"], card["quarantined"], shipped.provenance) == (3, [], "recorded")
     assert card["annotations"] == {"activity": "text"}
 
 
@@ -242,7 +242,7 @@ def test_each_fault_is_quarantined_with_its_reason(ray_cluster, faulty, tmp_path
 @pytest.mark.cluster
 def test_gaps_are_interpolated_where_asked_and_the_row_says_so(ray_cluster, faulty, tmp_path):
     table = Cohort(made_from(faulty, tmp_path, quality={"interpolate_gaps_s": 0.15})).table()
-    said = dict(zip(table["trial"].to_pylist(), table["repaired"].to_pylist(), strict=True))
+    said = dict(zip(table["trial"].to_pylist(), table["repairs"].to_pylist(), strict=True))
     assert len(said) == 9
     assert said.pop("jump.mot") == "1 gap interpolated, longest 0.12 s"
     assert set(said.values()) == {None}
@@ -320,7 +320,7 @@ def test_nobody_crosses_when_cohorts_are_merged(pair, tmp_path_factory, seed, ap
         ),
         str(tmp_path_factory.mktemp("merged")),
     )
-    assert (merged.data, merged.figures["trials"]) == ("recorded", 12)
+    assert (merged.provenance, merged.metrics["trials"]) == ("recorded", 12)
     homes: dict[str, set] = {}
     for name in storage.list_files(merged.path("trials")):
         for row in pq.read_table(merged.path(f"trials/{name}")).to_pylist():
@@ -370,8 +370,8 @@ def test_cohorts_that_do_not_go_together(pair, tiny, tmp_path):
     table.write_text(table.read_text().replace("score", "diagnosis"))
     both = [made_from(folder, tmp_path).uri, tiny.uri]
     mixed = make_cohort(CohortSettings(cohorts=both), str(tmp_path))
-    assert mixed.data == "synthetic and recorded"
-    assert set(Cohort(mixed).table(["data"])["data"].to_pylist()) == {"synthetic", "recorded"}
+    assert mixed.provenance == "synthetic and recorded"
+    assert set(Cohort(mixed).table(["provenance"])["provenance"].to_pylist()) == {"synthetic", "recorded"}
     with pytest.raises(InputError, match="is none of the cohorts"):
         settings.validate(CohortSettings, {"cohorts": uris, "prefix": {"elsewhere": "x"}}, "here")
 

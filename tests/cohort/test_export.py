@@ -57,10 +57,10 @@ def test_a_cohort_of_the_export_is_the_same_cohort(ray_cluster, tmp_path):
     assert before.keys() == after.keys()
     for name, one in before.items():
         two = after[name]
-        assert (two.participant, two.source, two.data, two.split) == (
+        assert (two.participant, two.source, two.provenance, two.split) == (
             one.participant,
             one.source,
-            one.data,
+            one.provenance,
             one.split,
         )
         assert two.annotations == one.annotations
@@ -78,8 +78,8 @@ def test_a_synthetic_cohort_stays_synthetic(ray_cluster, tmp_path):
     how = CohortSettings(simulator={"scale": 0.02, "lasts_s": (3, 5)})
     export = export_mot(make_cohort(how, str(tmp_path)), str(tmp_path))
     again = make_cohort(CohortSettings(recordings=export.uri), str(tmp_path))
-    assert (export.data, again.data) == ("synthetic", "synthetic")
-    assert set(Cohort(again).table()["data"].to_pylist()) == {"synthetic"}
+    assert (export.provenance, again.provenance) == ("synthetic", "synthetic")
+    assert set(Cohort(again).table()["provenance"].to_pylist()) == {"synthetic"}
 
 
 @pytest.mark.cluster

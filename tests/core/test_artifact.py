@@ -23,7 +23,7 @@ def test_artifact_is_reused_and_a_half_built_one_does_not_exist(tmp_path):
         return {"count": 3}
 
     def make():
-        return artifact.make("thing", 1, Width(), {}, build, str(tmp_path), data="synthetic")
+        return artifact.make("thing", 1, Width(), {}, build, str(tmp_path), provenance="synthetic")
 
     with pytest.raises(RuntimeError):
         make()
@@ -32,7 +32,7 @@ def test_artifact_is_reused_and_a_half_built_one_does_not_exist(tmp_path):
     first, second = make(), make()
     assert first == second
     assert len(calls) == 2
-    assert first.figures == {"count": 3}
+    assert first.metrics == {"count": 3}
     (Path(first.uri) / "a.bin").write_bytes(b"abd")
     with pytest.raises(InputError, match=r"'a.bin' is altered"):
         artifact.load(first.uri, verify=True)

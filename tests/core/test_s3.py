@@ -41,8 +41,8 @@ def test_artifact_is_published_reused_and_checked(bucket, tmp_path):
         storage.write_bytes(storage.join(uri, "part/a.txt"), b"angles")
         return {"trials": 1}
 
-    first = artifact.make("cohort", 1, {"seed": 0}, {}, build, bucket, data="synthetic")
-    again = artifact.make("cohort", 1, {"seed": 0}, {}, build, bucket, data="synthetic")
+    first = artifact.make("cohort", 1, {"seed": 0}, {}, build, bucket, provenance="synthetic")
+    again = artifact.make("cohort", 1, {"seed": 0}, {}, build, bucket, provenance="synthetic")
     assert len(built) == 1
     assert again.manifest == first.manifest
     assert (storage.local_copy(first.uri, tmp_path) / "part/a.txt").read_bytes() == b"angles"

@@ -113,11 +113,11 @@ def tokens(tmp_path, monkeypatch):
         codes.append(np.concatenate([[i % CODES], rng.integers(CODES, size=-(-n // 4) - 1)]))
     made = {
         name: artifact.Artifact(
-            str(tmp_path / name / name), {"kind": name, "fingerprint": name, "data": "recorded"}
+            str(tmp_path / name / name), {"kind": name, "fingerprint": name, "provenance": "recorded"}
         )
         for name in ("cohort", "tokenizer", "tokens")
     }
-    made["tokenizer"].manifest["figures"] = {"perplexity": 7.0, "rmse_deg_tracked": 2.0}
+    made["tokenizer"].manifest["metrics"] = {"perplexity": 7.0, "rmse_deg_tracked": 2.0}
     made["tokens"].manifest["inputs"] = {
         name: {"kind": name, "fingerprint": name} for name in ("cohort", "tokenizer")
     }

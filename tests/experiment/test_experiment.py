@@ -91,7 +91,7 @@ def test_a_killed_sweep_goes_on_and_makes_what_trials_share_once(tiny, mlflow, t
     trials = sweep.read_json("trials.json")
     assert [len(t["runs"]) for t in trials] == [1, 1]
     assert trials[0]["score"] >= trials[1]["score"]
-    assert sweep.data == "synthetic"
+    assert sweep.provenance == "synthetic"
     new = [path.parent for path in tiny.root.rglob("manifest.json") if path.parent.name not in made_before]
     assert {folder.parent.name for folder in new} == {
         *("adapter", "calibration", "model"),

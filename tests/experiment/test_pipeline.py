@@ -71,7 +71,7 @@ def test_report_and_metrics_have_their_shape(tiny):
 
 def test_bundle_is_four_bit_and_whole(tiny):
     bundle = tiny.made("model")
-    assert bundle.figures["linear_layers_4bit"] == 2 * 7  # layers x linear layers of a Gemma 3 layer
+    assert bundle.metrics["linear_layers_4bit"] == 2 * 7  # layers x linear layers of a Gemma 3 layer
     names = set(bundle.manifest["files"])
     assert {"bundle.json", "tasks.json", "adapter/adapter_model.safetensors"} <= names
     assert not [n for n in names if n.endswith((".bin", ".pt", ".pkl"))]

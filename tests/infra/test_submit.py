@@ -233,7 +233,7 @@ def test_submitted_job_leaves_its_artifact_on_s3(cluster, bucket, monkeypatch):
     made = artifact.load(uri, KIND, verify=True)
     (trial,) = made.read_json("trials.json")
     assert trial["error"] is None
-    assert artifact.load(trial["runs"][0]["model"], "model", verify=True).data == "synthetic"
+    assert artifact.load(trial["runs"][0]["model"], "model", verify=True).provenance == "synthetic"
     fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 

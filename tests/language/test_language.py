@@ -385,7 +385,7 @@ def test_an_exported_checkpoint_is_the_bundle_for_plain_transformers(bundle, roo
     assert names <= set(made.manifest["files"])
     card = storage.read_bytes(made.path("README.md")).decode()
     for said in (
-        made.data,
+        made.provenance,
         bundle[1].fingerprint,
         "walking_speed | m/s",
         "no clinical claim",

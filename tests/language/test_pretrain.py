@@ -10,10 +10,10 @@ import pytest
 from biomechgpt.core.settings import InputError, validate
 from biomechgpt.language import tiny_gemma
 from biomechgpt.language.pretrain import PretrainingSettings, _compared, _Draw
-from biomechgpt.motion.parameters import FACTS, mirrored, stated
+from biomechgpt.motion.parameters import PARAMETERS, mirror_parameters, parse_description
 from biomechgpt.prompts.encoding import Encoder, motion_vocabulary
 
-WALK = {name: 1.0 + n for n, name in enumerate(FACTS)}
+WALK = {name: 1.0 + n for n, name in enumerate(PARAMETERS)}
 FACTS_OF = {
     "a": WALK,
     "b": {name: value + 0.5 for name, value in WALK.items()},
@@ -58,11 +58,11 @@ def test_a_movement_stands_alone_beside_another_one_or_after_its_facts_as_often_
 
 
 def test_what_comes_after_its_facts_is_the_movement_itself(tokenizer):
-    for view, facts in ((0, FACTS_OF["b"]), (1, mirrored(FACTS_OF["b"]))):
+    for view, facts in ((0, FACTS_OF["b"]), (1, mirror_parameters(FACTS_OF["b"]))):
         for prefix, [(question, answer)] in drawn(tokenizer, "b", view, 20, beside=0, told=1):
             assert "<motion" not in prefix
             assert answer.count(f"<motion_{MOVEMENTS['b'][view][0]}>") == 4
-            assert len(said := stated(question)) == 6
+            assert len(said := parse_description(question)) == 6
             assert all(abs(value - facts[name]) <= 0.5 for name, value in said.items())
             assert question.startswith("Show quickly, ")
 
@@ -79,7 +79,7 @@ def test_movements_stand_beside_those_that_can_be_compared_in_the_same_view(toke
 def test_of_a_movement_without_facts_nothing_is_said(tokenizer):
     for prefix, branches in drawn(tokenizer, "silent", beside=0.5, told=0.5):
         assert prefix.count("<motion_start>") == 1
-        assert all(not stated(answer) for _, answer in branches)
+        assert all(not parse_description(answer) for _, answer in branches)
 
 
 def test_comparisons_say_what_was_measured():
@@ -93,9 +93,9 @@ def test_comparisons_say_what_was_measured():
                 forms["change"] += 1
                 assert float(re.search(r" (-?[\d.]+)", part).group(1)) == pytest.approx(0.5, abs=0.5)
             else:
-                ((name, value),) = stated(part).items()
+                ((name, value),) = parse_description(part).items()
                 of = "a" if part.startswith("movement A") else "b"
-                assert value == pytest.approx(FACTS_OF[of][name], abs=0.51 * 10 ** -FACTS[name].decimals)
+                assert value == pytest.approx(FACTS_OF[of][name], abs=0.51 * 10 ** -PARAMETERS[name].decimals)
                 forms[of] += 1
     assert set(forms) == {"more", "change", "a", "b"}
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from biomechgpt.motion.parameters import describe, mirrored
+from biomechgpt.motion.parameters import format_description, mirror_parameters
 from biomechgpt.questions.dataset import ask, draw_template
 from example_trials import ALL_TASKS, EXTRA_TASKS, MANY_TRIALS, PARAMETERS, TASKS, TRIALS
 
@@ -105,8 +105,8 @@ def test_a_description_is_what_was_measured_and_its_mirror_image():
     asked = ask(MANY_TRIALS, {"description": EXTRA_TASKS["description"]}, 0, PARAMETERS)
     assert len(asked) > 60
     for q in asked:
-        assert q["answer"] == describe(PARAMETERS[q["trial"]])
-        assert q["answer_mirrored"] == describe(mirrored(PARAMETERS[q["trial"]]))
+        assert q["answer"] == format_description(PARAMETERS[q["trial"]])
+        assert q["answer_mirrored"] == format_description(mirror_parameters(PARAMETERS[q["trial"]]))
     assert "right knee 40 deg, left knee 60 deg" in asked[0]["answer"]
     assert "right knee 60 deg, left knee 40 deg" in asked[0]["answer_mirrored"]
 

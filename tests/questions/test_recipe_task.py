@@ -65,7 +65,7 @@ def test_a_new_file_in_the_folder_is_asked_of_every_trial(cohort, folder, tmp_pa
     }
     assert {row["question"] for row in rows} <= set(task.templates)
     assert {row["label"] for row in rows} == {"yes", "no"}
-    metrics = questions.figures
+    metrics = questions.metrics
     assert metrics["by_task"] == {"activity": N_TRIALS, "cadence": N_TRIALS, "freezing": N_TRIALS}
     assert metrics["missing_columns"]["diagnosis"] == ["diagnosis", "impaired"]
     assert "freezing" not in metrics["missing_columns"]
@@ -87,16 +87,16 @@ def test_a_task_whose_column_nobody_has_is_reported_with_its_file_and_column(
     (message,) = [record.getMessage() for record in caplog.records if "freezing.yaml" in record.getMessage()]
     assert str(folder / "freezing.yaml") in message
     assert "fog" in message
-    assert questions.figures["missing_columns"]["freezing"] == ["fog"]
-    assert "freezing" not in questions.figures["by_task"]
+    assert questions.metrics["missing_columns"]["freezing"] == ["fog"]
+    assert "freezing" not in questions.metrics["by_task"]
 
 
 def test_what_the_settings_leave_out_is_logged(cohort, folder, tmp_path, caplog):
     with caplog.at_level(logging.INFO, "biomechgpt"):
         questions = questions_of(cohort, tmp_path, tasks=str(folder), exclude=["cadence", "freezing"])
     assert "cadence, freezing" in " ".join(record.getMessage() for record in caplog.records)
-    assert questions.figures["left_out"] == ["cadence", "freezing"]
-    assert set(questions.figures["by_task"]) == {"activity"}
+    assert questions.metrics["left_out"] == ["cadence", "freezing"]
+    assert set(questions.metrics["by_task"]) == {"activity"}
 
 
 def test_a_cohort_without_any_of_the_columns_is_refused(cohort, tmp_path):

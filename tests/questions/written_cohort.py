@@ -37,4 +37,4 @@ def write_cohort(root: Path) -> Artifact:
         storage.write_json(f"{uri}/cohort.json", info)
         return {}
 
-    return artifact.make("cohort", 1, {}, {}, build, str(root), data="synthetic")
+    return artifact.make("cohort", 1, {}, {}, build, str(root), provenance="synthetic")

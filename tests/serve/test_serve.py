@@ -96,7 +96,7 @@ def test_answers_to_all_tasks_say_what_they_come_from(client, tiny, walk):
     bundle = tiny.made("model")
     assert body["model"] == {
         "fingerprint": bundle.fingerprint,
-        "base": bundle.figures["base"],
+        "base": bundle.metrics["base"],
         "data": "synthetic",
     }
     assert "synthetic data" in body["notice"]

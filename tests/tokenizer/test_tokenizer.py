@@ -167,7 +167,7 @@ def cohort_of(root, movements, masks, split: str):
         storage.write_json(f"{uri}/cohort.json", info.model_dump(mode="json"))
         return {}
 
-    return artifact.make("cohort", 1, {}, {}, build, str(root), data="synthetic")
+    return artifact.make("cohort", 1, {}, {}, build, str(root), provenance="synthetic")
 
 
 def test_what_is_not_recorded_counts_nowhere_and_what_is_zeroed_counts_whole(tmp_path):

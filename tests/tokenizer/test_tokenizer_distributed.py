@@ -144,11 +144,11 @@ def test_tokens_are_the_encoders_whatever_the_workers(cohort, one, root, tmp_pat
         for workers in (1, 2)
     ]
     assert read_tokens(made[0]).equals(read_tokens(made[1]))
-    assert made[0].figures == made[1].figures
+    assert made[0].metrics == made[1].metrics
     encoder = MotionTokenizer.load(tokenizer.uri)
     tokens = {row["trial"]: row["tokens"] for row in read_tokens(made[0]).to_pylist()}
     trials = Cohort(cohort).table().to_pylist()
-    assert made[0].figures["trials"] == len(trials) == len(tokens)
+    assert made[0].metrics["trials"] == len(trials) == len(tokens)
     for row in trials:
         angles = np.asarray(row["angles_rad"], np.float32).reshape(-1, N_JOINTS)
         np.testing.assert_array_equal(tokens[row["trial"]], encoder.encode([angles])[0])

@@ -123,7 +123,7 @@ def make_model(
         storage.write_json(storage.join(uri, INFO), bundled.model_dump(mode="json"))
         storage.write_json(storage.join(uri, TASKS), content)
         storage.write_json(storage.join(uri, CALIBRATION), calibration.read_json(CALIBRATION))
-        return {**adapter.figures, "calibration": calibration.figures}
+        return {**adapter.metrics, "calibration": calibration.metrics}
 
     inputs: Mapping[str, Artifact] = {
         "base": base,

@@ -21,7 +21,7 @@ from biomechgpt.cohort.annotations import (
 )
 from biomechgpt.cohort.contradictions import raise_contradictions
 from biomechgpt.core.settings import InputError, Settings
-from biomechgpt.motion.outcome_measures import MEASURES
+from biomechgpt.motion.outcome_measures import OUTCOME_MEASURES
 
 _TICKED = ("1", "checked")
 """A ticked checkbox in REDCap's raw and in its labelled export."""
@@ -77,7 +77,7 @@ class ColumnSource(Settings):
             if cell in self.values:
                 return self.values[cell], []
             return "", [f"{where}: expected one of the codes {', '.join(self.values)}, found {cell!r}"]
-        factor = self.scale * (MEASURES[name].units[self.unit] if self.unit else 1.0)
+        factor = self.scale * (OUTCOME_MEASURES[name].units[self.unit] if self.unit else 1.0)
         if factor == 1.0:
             return cell, []
         number = parse_number(cell)
@@ -127,7 +127,7 @@ class AnnotationMap(Settings):
         for name, source in self.columns.items():
             if name in RESERVED or name in ("path", "participant"):
                 raise ValueError(f"columns: {name!r} is a name that a cohort itself uses")
-            units = MEASURES[name].units if name in MEASURES else {}
+            units = OUTCOME_MEASURES[name].units if name in OUTCOME_MEASURES else {}
             if source.unit is not None and source.unit not in units:
                 raise ValueError(
                     f"columns.{name}: expected a unit among {', '.join(units) or 'none'}, found {source.unit!r} "

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from biomechgpt.cohort.splits import SPLITS
 from biomechgpt.core.settings import InputError
-from biomechgpt.motion.outcome_measures import KINDS, ColumnKind
+from biomechgpt.motion.outcome_measures import COLUMN_KINDS, ColumnKind
 from biomechgpt.motion.trial import FIXED
 
 CONSTANT_COLUMNS = ("impaired", "diagnosis", "sex", "age", "split")
@@ -166,7 +166,8 @@ class AnnotationTable:
             _column_kind(name, "frame_rate_hz", places, cells["frame_rate_hz"], "number")
         names = [column for column in cells if column not in _TABLE_COLUMNS]
         columns = {
-            column: _column_kind(name, column, places, cells[column], KINDS.get(column)) for column in names
+            column: _column_kind(name, column, places, cells[column], COLUMN_KINDS.get(column))
+            for column in names
         }
         values = {column: [_value(cell, columns[column]) for cell in cells[column]] for column in names}
 

@@ -38,7 +38,7 @@ from biomechgpt.core.settings import InputError, load
 from biomechgpt.motion import trial
 from biomechgpt.recordings.quality import content_hash, find_duplicates
 
-_VERSION = 4
+_VERSION = 5
 _SHAPE = {"frame_rate_hz", "splits", "shard_trials", "shard_mb"}
 """Settings that decide the content of every cohort."""
 _log = logging.getLogger("biomechgpt")
@@ -62,7 +62,7 @@ def make_cohort(settings: CohortSettings, root: str) -> Artifact:
 def _make_simulated(settings: CohortSettings, root: str) -> Artifact:
     content = settings.model_dump(mode="json", include={*_SHAPE, "simulator"})
     return artifact.make(
-        "cohort", _VERSION, content, {}, lambda uri: _simulate(settings, uri), root, data="synthetic"
+        "cohort", _VERSION, content, {}, lambda uri: _simulate(settings, uri), root, provenance="synthetic"
     )
 
 
@@ -82,7 +82,7 @@ def _make_recorded(settings: CohortSettings, recordings: str, root: str) -> Arti
         {},
         lambda uri: _record(settings, folder, uri),
         root,
-        data=combine_provenance(row.data for row in folder.rows),
+        provenance=combine_provenance(row.data for row in folder.rows),
     )
 
 
@@ -198,7 +198,7 @@ def check_recordings(settings: CohortSettings, folder: Folder) -> dict[str, str]
         return {"reason": "", "file": file, "angles": content_hash(loaded.angles_rad)}
 
     rows = sorted(folder.rows, key=lambda row: row.path)
-    checked = list(cluster.each(({"row": pickle.dumps(row)} for row in rows), check))
+    checked = list(cluster.map_ordered(({"row": pickle.dumps(row)} for row in rows), check))
     readable = [
         (row.path, annotations_of(row), (item["file"], item["angles"]))
         for row, item in zip(rows, checked, strict=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from biomechgpt.cohort.annotations import CONSTANT_COLUMNS, Row
 from biomechgpt.core.settings import InputError
-from biomechgpt.motion.outcome_measures import MEASURES
+from biomechgpt.motion.outcome_measures import OUTCOME_MEASURES
 
 _NO_DIAGNOSIS = frozenset({"none", "no", "control", "healthy", "unimpaired", "able-bodied"})
 """Entries of the column `diagnosis` that mean that there is no diagnosis."""
@@ -37,9 +37,9 @@ class Evidence:
 def contradictions(
     rows: Iterable[Row], plausible: Mapping[str, tuple[float, float]] | None = None
 ) -> list[str]:
-    """One message for each contradiction in these rows; plausible: replaces the ranges of `MEASURES`."""
+    """One message for each contradiction in these rows; plausible: replaces the ranges of `OUTCOME_MEASURES`."""
     rows = list(rows)
-    ranges = {name: (m.low, m.high) for name, m in MEASURES.items()} | dict(plausible or {})
+    ranges = {name: (m.low, m.high) for name, m in OUTCOME_MEASURES.items()} | dict(plausible or {})
     evidence = Evidence(ranges, _first_values(rows))
     messages = [message for row in rows for rule in ROW_RULES for message in rule(row, evidence)]
     return messages + [message for rule in TABLE_RULES for message in rule(rows)]
@@ -153,9 +153,9 @@ def _shown(value: Any) -> str:
 
 def _unit_and_hint(column: str, value: float) -> tuple[str, str]:
     """An outcome measure's unit, and the unit that a value looks like if that is another."""
-    if column not in MEASURES:
+    if column not in OUTCOME_MEASURES:
         return "", ""
-    unit = next(iter(MEASURES[column].units))
-    looks_like = MEASURES[column].looks_like(value)
+    unit = next(iter(OUTCOME_MEASURES[column].units))
+    looks_like = OUTCOME_MEASURES[column].looks_like(value)
     hint = f", which looks like {looks_like}" if looks_like and looks_like != unit else ""
     return f" {unit}", hint

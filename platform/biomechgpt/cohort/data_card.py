@@ -21,13 +21,13 @@ from biomechgpt.cohort.shards import Quarantined, Shard, list_shards, map_shards
 from biomechgpt.cohort.splits import SPLITS
 from biomechgpt.core import storage
 from biomechgpt.motion import gait, norms, plots
-from biomechgpt.motion.outcome_measures import KINDS
+from biomechgpt.motion.outcome_measures import COLUMN_KINDS
 from biomechgpt.motion.skeleton import HIGH_RAD, JOINTS, LOW_RAD, N_JOINTS, NAMES
 from biomechgpt.motion.trial import FIXED, Trial
 
 JSON, HTML = "data_card.json", "data_card.html"
 
-_ORIGINS = tuple(name for name in ("source", "reading", "repaired") if name in FIXED.names)
+_ORIGINS = tuple(name for name in ("source", "import_notes", "repairs") if name in FIXED.names)
 """Columns that say where a trial comes from and how it was read."""
 _BINS = 120
 _DURATIONS_S = (0.0, 2, 5, 10, 15, 20, 30, 60, 120, 300, 3600)
@@ -261,7 +261,9 @@ def summarize(
             if column not in DEMOGRAPHICS
         },
         "demographics": {
-            column: _spread(total, column, KINDS[column]) for column in DEMOGRAPHICS if column in columns
+            column: _spread(total, column, COLUMN_KINDS[column])
+            for column in DEMOGRAPHICS
+            if column in columns
         },
         "missing": {
             "annotations": {

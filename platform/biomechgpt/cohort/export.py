@@ -64,7 +64,9 @@ def _write_shard(shard: Shard, uri: str, columns: list[str]) -> str:
         )
         storage.write_bytes(storage.join(uri, _path(made.trial)), text.encode())
         cells = [made.annotations.get(column) for column in columns]
-        lines.append(_line([_path(made.trial), made.participant, made.source, made.data, made.split, *cells]))
+        lines.append(
+            _line([_path(made.trial), made.participant, made.source, made.provenance, made.split, *cells])
+        )
     return "".join(lines)
 
 

@@ -162,10 +162,10 @@ def load_trial(
         angles_rad=angles_rad,
         pelvis=pelvis,
         frame_rate_hz=rate_hz,
-        data=row.data,
+        provenance=row.data,
         source=row.source,
         joint_mask=recording.joint_mask,
-        reading=recording.reading,
-        repaired=repaired,
+        import_notes=recording.reading,
+        repairs=repaired,
         annotations=dict(row.annotations),
     )

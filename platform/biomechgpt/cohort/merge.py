@@ -82,7 +82,9 @@ def merge_cohorts(settings: CohortSettings, parts: Mapping[str, Artifact], uri: 
         split=assign_splits(plan.rows, settings.splits),
         columns=columns,
         rate_hz=rate_hz,
-        provenance=combine_provenance(name for part in parts.values() for name in part.data.split(" and ")),
+        provenance=combine_provenance(
+            name for part in parts.values() for name in part.provenance.split(" and ")
+        ),
         quarantined=plan.quarantined,
     )
     return write_cohort(shard_plan, settings, uri)
@@ -148,7 +150,7 @@ def _list_trials(settings: CohortSettings, cohorts: Mapping[str, Cohort]) -> Ite
         for where, cohort in cohorts.items()
         for shard in cohort.shards
     )
-    for result in cluster.each(items, list_shard):
+    for result in cluster.map_ordered(items, list_shard):
         yield from pickle.loads(result["trials"])
 
 

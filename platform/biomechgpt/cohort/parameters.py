@@ -8,35 +8,35 @@ import pyarrow.parquet as pq
 from biomechgpt.cohort.shards import Cohort, Shard
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact
-from biomechgpt.motion.parameters import FACTS, Facts, measure
+from biomechgpt.motion.parameters import PARAMETERS, ParameterValues, measure_parameters
 
 VERSION = 1
 
 
-def make_facts(cohort: Artifact, root: str) -> Artifact:
-    """The facts artifact of a cohort: `facts.parquet`, a row a trial, its name and `FACTS` (null: not known)."""
+def make_parameters(cohort: Artifact, root: str) -> Artifact:
+    """Make the parameters artifact of a cohort: `parameters.parquet`, one row per trial (null: not measured)."""
 
     def build(uri: str) -> dict[str, Any]:
         rows = [row for result in Cohort(cohort).map_shards(_measure_shard) for row in result["rows"]]
-        schema = pa.schema([("trial", pa.string()), *((name, pa.float64()) for name in FACTS)])
+        schema = pa.schema([("trial", pa.string()), *((name, pa.float64()) for name in PARAMETERS)])
         buffer = pa.BufferOutputStream()
         pq.write_table(pa.Table.from_pylist(rows, schema).sort_by("trial"), buffer)
-        storage.write_bytes(storage.join(uri, "facts.parquet"), buffer.getvalue().to_pybytes())
+        storage.write_bytes(storage.join(uri, "parameters.parquet"), buffer.getvalue().to_pybytes())
         return {"trials": len(rows), "walks": sum(row["cadence"] is not None for row in rows)}
 
-    return artifact.make("facts", VERSION, {}, {"cohort": cohort}, build, root)
+    return artifact.make("parameters", VERSION, {}, {"cohort": cohort}, build, root)
 
 
-def read_facts(facts: Artifact) -> dict[str, Facts]:
-    """{trial: its facts}."""
-    rows = pq.read_table(storage.local_copy(facts.path("facts.parquet"))).to_pylist()
+def read_parameters(parameters: Artifact) -> dict[str, ParameterValues]:
+    """{trial: its parameters}."""
+    rows = pq.read_table(storage.local_copy(parameters.path("parameters.parquet"))).to_pylist()
     return {row.pop("trial"): row for row in rows}
 
 
 def _measure_shard(shard: Shard) -> dict[str, Any]:
     return {
         "rows": [
-            {"trial": t.trial, **measure(t.angles_rad, t.pelvis, t.frame_rate_hz, t.joint_mask)}
+            {"trial": t.trial, **measure_parameters(t.angles_rad, t.pelvis, t.frame_rate_hz, t.joint_mask)}
             for t in shard.trials()
         ]
     }

@@ -115,7 +115,7 @@ def map_shards(
 ) -> Iterator[dict[str, Any]]:
     """`function` of every shard, each in a Ray task; the results come in the order of the shards."""
     items = ({"uri": shard.uri} for shard in shards)
-    return cluster.each(items, lambda item: function(Shard(item["uri"])))
+    return cluster.map_ordered(items, lambda item: function(Shard(item["uri"])))
 
 
 class Cohort:

@@ -108,7 +108,7 @@ def _write_shards(plan: ShardPlan, settings: CohortSettings, uri: str) -> Iterat
         {"shard": i, "people": pickle.dumps([(plan.split[name], plan.people[name]) for name in names])}
         for i, names in enumerate(pack_participants(plan.sizes, settings.shard_trials))
     )
-    yield from cluster.each(items, write)
+    yield from cluster.map_ordered(items, write)
 
 
 def pack_participants(sizes: Mapping[str, int], max_trials: int) -> list[list[str]]:

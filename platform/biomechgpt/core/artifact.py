@@ -1,8 +1,8 @@
-"""Artifacts: a folder at any URI that exists once its manifest.json, written last, is there.
+"""Artifacts: folders at any URI, finished once their manifest.json, written last, is there.
 
-`make` is the one way to get an artifact: it returns the finished one where there is one, and otherwise
-builds it into the folder that its fingerprint names. A build that died left no manifest, so the next
-`make` builds in the same folder, and whatever resumes from there (a training's checkpoints) resumes.
+`make` is the one way to get an artifact. It returns the finished artifact, or builds it into the folder named
+by its fingerprint. A build that died left no manifest: the next `make` continues in the same folder, and a
+training resumes from its checkpoints there. Knows nothing about what an artifact contains.
 """
 
 import hashlib
@@ -23,7 +23,11 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished artifact: where it is and what its manifest says."""
+    """A finished artifact.
+
+    uri: folder with its files.
+    manifest: content of its manifest.json.
+    """
 
     uri: str
     manifest: dict[str, Any]
@@ -37,19 +41,20 @@ class Artifact:
         return self.manifest["fingerprint"]
 
     @property
-    def figures(self) -> dict[str, Any]:
-        return self.manifest["figures"]
+    def metrics(self) -> dict[str, Any]:
+        """Numbers about the artifact that its builder returned: counts, errors, sizes."""
+        return self.manifest["metrics"]
 
     @property
-    def data(self) -> str:
-        """The nature of the data it came from: `synthetic`, `recorded` or `synthetic and recorded`."""
-        return self.manifest["data"]
+    def provenance(self) -> str:
+        """Where the data came from: `synthetic`, `recorded`, `synthetic and recorded` or `none`."""
+        return self.manifest["provenance"]
 
     def input(self, name: str) -> "Artifact":
-        """The artifact that this one was made from, under the same root. InputError where it is not there."""
-        made_from = self.manifest["inputs"][name]
+        """The input artifact of this name, under the same root. Raises InputError if it is absent."""
+        entry = self.manifest["inputs"][name]
         root = self.uri.rsplit("/", 2)[0]
-        return load(storage.join(root, made_from["kind"], made_from["fingerprint"]), made_from["kind"])
+        return load(storage.join(root, entry["kind"], entry["fingerprint"]), entry["kind"])
 
     def path(self, name: str) -> str:
         return storage.join(self.uri, name)
@@ -62,7 +67,7 @@ class Artifact:
 
 
 def fingerprint(kind: str, version: int, settings: Mapping[str, Any], inputs: Mapping[str, Artifact]) -> str:
-    """16 hex digits over everything that decides an artifact's content."""
+    """Hash (16 hex digits) of everything that decides an artifact's content."""
     identity = {
         "kind": kind,
         "version": version,
@@ -99,121 +104,134 @@ def make(
     build: Callable[[str], dict[str, Any]],
     root: str,
     *,
-    data: str | None = None,
+    provenance: str | None = None,
 ) -> Artifact:
-    """The artifact of `kind` made by `build` from `settings` and `inputs`, built only if it is not there.
+    """Return the artifact of `kind`; build it from `settings` and `inputs` only if it does not exist yet.
 
-    kind: the folder's name under `root`, e.g. "cohort".
-    version: of the code that builds it; raise it when the same settings would give another result.
-    settings: what decides the content, and nothing else (how many workers does not).
-    build: gets the URI of an existing or new folder to write into, returns figures worth showing.
-        A key "data" in them sets the nature of the data; else it comes from the inputs or `data`.
+    kind: name of the folder under `root`, e.g. "cohort".
+    version: version of the builder's code. Raise it when the same settings would give another result.
+    settings: only the settings that decide the content (the number of workers does not).
+    build: writes the files into the folder at the URI it gets and returns the metrics for the manifest.
+        A key "provenance" in the metrics sets the provenance.
+    provenance: used if the metrics name none; without either it is collected from the inputs.
     """
     plain = settings.model_dump(mode="json") if isinstance(settings, Settings) else dict(settings)
-    mark = fingerprint(kind, version, plain, inputs)
-    uri = storage.join(storage.absolute(root), kind, mark)
+    identity = fingerprint(kind, version, plain, inputs)
+    uri = storage.join(storage.absolute(root), kind, identity)
     if (stubs := _stubs.get()) is not None:
-        return _stub(uri, kind, mark, version, plain, inputs, stubs.get(kind), data)
-    if found := _found(uri):
-        return found
-    with cluster.alone(uri):
-        # Whoever had the lock before may have built it.
-        return _found(uri) or _build(uri, kind, mark, version, plain, inputs, build, data)
+        return _stub(uri, kind, identity, version, plain, inputs, stubs.get(kind), provenance)
+    if finished := _reuse(uri):
+        return finished
+    with cluster.build_lock(uri):
+        # Another driver may have built it while this one waited for the lock.
+        return _reuse(uri) or _build(uri, kind, identity, version, plain, inputs, build, provenance)
 
 
-def _found(uri: str) -> Artifact | None:
+def _reuse(uri: str) -> Artifact | None:
     if not storage.exists(storage.join(uri, MANIFEST)):
         return None
-    found = load(uri)
-    print(f"{found.kind} {found.fingerprint}: found, reused", flush=True)
-    return found
+    finished = load(uri)
+    print(f"{finished.kind} {finished.fingerprint}: found, reused", flush=True)
+    return finished
 
 
 def _build(
     uri: str,
     kind: str,
-    mark: str,
+    identity: str,
     version: int,
     settings: Mapping[str, Any],
     inputs: Mapping[str, Artifact],
     build: Callable[[str], dict[str, Any]],
-    data: str | None,
+    provenance: str | None,
 ) -> Artifact:
-    print(f"{kind} {mark}: building", flush=True)
+    print(f"{kind} {identity}: building", flush=True)
     started = time.time()
-    figures = dict(build(uri))
-    nature = figures.pop("data", None) or data or _nature(inputs)
-    made = _publish(uri, kind, mark, version, nature, settings, inputs, figures, started)
-    print(f"{kind} {mark}: done in {made.manifest['seconds']:.0f} s", flush=True)
-    return made
+    metrics = dict(build(uri))
+    provenance = metrics.pop("provenance", None) or provenance or _provenance(inputs)
+    artifact = _publish(uri, kind, identity, version, provenance, settings, inputs, metrics, started)
+    print(f"{kind} {identity}: done in {artifact.manifest['seconds']:.0f} s", flush=True)
+    return artifact
 
 
 def _stub(
     uri: str,
     kind: str,
-    mark: str,
+    identity: str,
     version: int,
     settings: Mapping[str, Any],
     inputs: Mapping[str, Artifact],
     stub: Stub | None,
-    data: str | None,
+    provenance: str | None,
 ) -> Artifact:
     if stub is not None:
         stub(uri, settings)
-    return _publish(uri, kind, mark, version, data or _nature(inputs), settings, inputs, {}, time.time())
+    provenance = provenance or _provenance(inputs)
+    return _publish(uri, kind, identity, version, provenance, settings, inputs, {}, time.time())
 
 
 def _publish(
     uri: str,
     kind: str,
-    mark: str,
+    identity: str,
     version: int,
-    nature: str,
+    provenance: str,
     settings: Mapping[str, Any],
     inputs: Mapping[str, Artifact],
-    figures: Mapping[str, Any],
+    metrics: Mapping[str, Any],
     started: float,
 ) -> Artifact:
     """Write the manifest, which makes the files of a folder an artifact."""
     manifest = {
         "kind": kind,
-        "fingerprint": mark,
+        "fingerprint": identity,
         "version": version,
-        "data": nature,
+        "provenance": provenance,
         "settings": settings,
         "inputs": {name: {"kind": a.kind, "fingerprint": a.fingerprint} for name, a in inputs.items()},
-        "figures": figures,
+        "metrics": metrics,
         "files": _checksums(uri),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.time() - started, 2),
     }
+    # The manifest comes last: a folder without one is an unfinished build.
     storage.write_json(storage.join(uri, MANIFEST), manifest)
     return Artifact(uri, manifest)
 
 
 def load(uri: str, kind: str | None = None, *, verify: bool = False) -> Artifact:
-    """Open a finished artifact; InputError where it is absent, of another kind, or altered (`verify`)."""
+    """Open a finished artifact.
+
+    verify: compare every file with the checksum in the manifest.
+
+    Raises InputError if the artifact is absent, of another kind, from an older version, or altered (`verify`).
+    """
     uri = storage.absolute(uri)
     if not storage.exists(storage.join(uri, MANIFEST)):
         raise InputError(f"{uri}: no finished artifact here (no {MANIFEST})")
     artifact = Artifact(uri, storage.read_json(storage.join(uri, MANIFEST)))
+    if "provenance" not in artifact.manifest:
+        raise InputError(
+            f"{uri}: expected a manifest with `provenance`, found an older version's: build it again"
+        )
     if kind is not None and artifact.kind != kind:
         raise InputError(f"{uri}: expected an artifact of kind {kind!r}, found {artifact.kind!r}")
     if verify:
-        found = _checksums(uri)
+        present = _checksums(uri)
         for name, checksum in artifact.manifest["files"].items():
-            if found.get(name) != checksum:
-                state = "missing" if name not in found else "altered"
+            if present.get(name) != checksum:
+                state = "missing" if name not in present else "altered"
                 raise InputError(f"{uri}: file {name!r} is {state}: its checksum differs from the manifest's")
     return artifact
 
 
-def _nature(inputs: Mapping[str, Artifact]) -> str:
-    natures = {part for artifact in inputs.values() for part in artifact.data.split(" and ")}
-    return " and ".join(sorted(natures, reverse=True)) or "none"
+def _provenance(inputs: Mapping[str, Artifact]) -> str:
+    """Every provenance among the inputs, `synthetic` before `recorded`; `none` without inputs."""
+    kinds = {kind for artifact in inputs.values() for kind in artifact.provenance.split(" and ")}
+    return " and ".join(sorted(kinds, reverse=True)) or "none"
 
 
 def _checksums(uri: str) -> dict[str, str]:
-    """SHA-256 of every file but the manifest and a training's own state under `run/`."""
+    """SHA-256 of every file except the manifest and the training state under `run/`."""
     names = [n for n in storage.list_files(uri) if n != MANIFEST and not n.startswith("run/")]
     return {name: hashlib.sha256(storage.read_bytes(storage.join(uri, name))).hexdigest() for name in names}

@@ -56,27 +56,27 @@ def quiet() -> None:
 
 
 @contextmanager
-def alone(uri: str) -> Iterator[None]:
-    """Whoever is in here is the only one on this cluster to build `uri`; others wait. No cluster, no lock.
+def build_lock(uri: str) -> Iterator[None]:
+    """Hold the lock on building `uri`: other drivers on the same cluster wait. Without a cluster, no lock.
 
-    The lock is a named actor: making it fails where it is, and it dies with the process that made it.
+    The lock is a named actor. Creating it fails while another driver holds it, and it dies with its driver.
     """
     if os.environ.get("RAY_ADDRESS"):
         connect()
     if not ray.is_initialized():
         yield
         return
-    said = False
+    announced = False
     while True:
         try:
-            holder = _Holder.options(name=uri, namespace=_NAMESPACE).remote()  # type: ignore[attr-defined]
+            holder = _LockHolder.options(name=uri, namespace=_NAMESPACE).remote()  # type: ignore[attr-defined]
             ray.get(holder.ready.remote())
             break
-        except ValueError:  # the name is taken
-            if not said:
-                kind, mark = uri.rsplit("/", 2)[-2:]
-                print(f"{kind} {mark}: being built by another, waiting", flush=True)
-            said = True
+        except ValueError:  # the name is taken: another driver builds
+            if not announced:
+                kind, fingerprint = uri.rsplit("/", 2)[-2:]
+                print(f"{kind} {fingerprint}: being built by another, waiting", flush=True)
+            announced = True
             time.sleep(1)
     try:
         yield
@@ -88,7 +88,7 @@ _NAMESPACE = "biomechgpt"
 
 
 @ray.remote(num_cpus=0)
-class _Holder:
+class _LockHolder:
     def ready(self) -> bool:
         return True
 
@@ -115,10 +115,10 @@ def require(workers: int, cpus_each: int, gpus_each: int) -> None:
             )
 
 
-def each(
-    items: Iterable[dict[str, Any]], do: Callable[[dict[str, Any]], dict[str, Any]]
+def map_ordered(
+    items: Iterable[dict[str, Any]], function: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """`do` of every item, a Ray task an item or some, in order, as they come."""
+    """Apply `function` to every item in parallel Ray tasks; results come in the items' order."""
     connect()
-    ready = list(items)
-    yield from ray.data.from_items(ready, override_num_blocks=min(len(ready), 1000)).map(do).iter_rows()
+    rows = list(items)
+    yield from ray.data.from_items(rows, override_num_blocks=min(len(rows), 1000)).map(function).iter_rows()

@@ -85,7 +85,7 @@ def write_codebook(tokens: Artifact, folder: str) -> str:
         codes=info["codes"],
         used=int((count > 0).sum()),
         ranks=_ranks(count),
-        training=_training(tokenizer.figures.get("history") or []),
+        training=_training(tokenizer.metrics.get("history") or []),
         cards=_cards(table, count, chosen, where, found, round(_CONTEXT_S * loaded.frame_rate_hz)),
         context_s=_CONTEXT_S,
         trials=_trials(table, overlays),

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from biomechgpt.answering.batch import WEIGHED, read_answers
-from biomechgpt.cohort.parameters import make_facts, read_facts
+from biomechgpt.cohort.parameters import make_parameters, read_parameters
 from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.evaluation import answers_table
@@ -17,7 +17,7 @@ from biomechgpt.evaluation.report import write_report
 from biomechgpt.evaluation.settings import EvaluationSettings
 from biomechgpt.evaluation.statistics import MODEL, SUBGROUPS
 from biomechgpt.language.pretrain import STAND_IN
-from biomechgpt.motion.parameters import FACTS, Facts
+from biomechgpt.motion.parameters import PARAMETERS, ParameterValues
 from biomechgpt.questions.dataset import read_tasks
 from biomechgpt.tokenizer import read_tokens
 
@@ -31,21 +31,23 @@ def make_evaluation(answers: Artifact, settings: EvaluationSettings, root: str) 
     """
     tokens = answers.input("tokens")
     cohort = tokens.input("cohort")
-    parameters = make_facts(cohort, root)
+    parameters = make_parameters(cohort, root)
 
     def build(uri: str) -> dict[str, Any]:
         cluster.connect()
         tasks = read_tasks(answers.input("questions").uri)
         table = read_answers(answers)
         trials = read_tokens(tokens).to_pandas()
-        parameters_of = read_facts(parameters)
+        parameters_of = read_parameters(parameters)
         measured = [parameters_of.get(trial, {}) for trial in trials["trial"]]
         details: dict[str, Any] = {}
         if settings.baselines:
             inputs = BaselineInputs(
                 cohort=cohort,
                 trials=trials,
-                parameters=np.array([[row.get(name) for name in FACTS] for row in measured], dtype=float),
+                parameters=np.array(
+                    [[row.get(name) for name in PARAMETERS] for row in measured], dtype=float
+                ),
                 codebook_size=tokens.read_json("tokens.json")["codes"],
                 seed=settings.seed,
             )
@@ -66,7 +68,7 @@ def make_evaluation(answers: Artifact, settings: EvaluationSettings, root: str) 
         metrics = write_report(content, uri)
         return {name: main_score(by[MODEL])[1] for name, by in metrics["tasks"].items() if MODEL in by}
 
-    inputs = {"answers": answers, "facts": parameters}
+    inputs = {"answers": answers, "parameters": parameters}
     return artifact.make("evaluation", VERSION, settings, inputs, build, root)
 
 
@@ -77,10 +79,10 @@ def _origin(answers: Artifact) -> dict[str, Any]:
     parts = [model.input(kind) for kind in ("base", "adapter", "calibration")]
     steps = [tokens.input("cohort"), tokenizer, tokens, questions, *parts, model, answers]
     return {
-        "data": tokens.data,
-        "stand_in": model.figures["base"] == STAND_IN,
-        "model": {"uri": model.uri, "fingerprint": model.fingerprint, "base": model.figures["base"]},
-        "tokenizer": tokenizer.figures,
+        "data": tokens.provenance,
+        "stand_in": model.metrics["base"] == STAND_IN,
+        "model": {"uri": model.uri, "fingerprint": model.fingerprint, "base": model.metrics["base"]},
+        "tokenizer": tokenizer.metrics,
         "seconds": {step.kind: step.manifest["seconds"] for step in steps},
         "settings": {step.kind: step.manifest["settings"] for step in steps},
         "made_from": {step.kind: step.fingerprint for step in steps},
@@ -88,7 +90,7 @@ def _origin(answers: Artifact) -> dict[str, Any]:
     }
 
 
-def _subgroup_columns(trials: pd.DataFrame, measured: list[Facts]) -> pd.DataFrame:
+def _subgroup_columns(trials: pd.DataFrame, measured: list[ParameterValues]) -> pd.DataFrame:
     """Each trial with the annotations that `SUBGROUPS` divides participants by."""
     speed = pd.Series([row.get("speed") for row in measured], trials.index, dtype=float)
     columns = trials[["trial", *(name for name in SUBGROUPS if name in trials)]]

@@ -73,7 +73,9 @@ def make_generated(model: Artifact, settings: GenerateSettings, root: str) -> Ar
         angles = tokenizer.decode([np.asarray(t) for t in made["tokens"]])
         _write(uri, made, angles, tokenizer.frame_rate_hz, model.fingerprint)
         quality = judge(answerer, tokenizer, made, angles, tokens, held_out, settings.seed)
-        storage.write_json(storage.join(uri, "quality.json"), quality | {"data": model.data, "note": NOTE})
+        storage.write_json(
+            storage.join(uri, "quality.json"), quality | {"data": model.provenance, "note": NOTE}
+        )
         return {"movements": len(made), **{k: v for k, v in quality.items() if not isinstance(v, dict)}}
 
     return artifact.make("generated", VERSION, settings, {"model": model}, build, root)

@@ -19,7 +19,7 @@ import pandas as pd
 from scipy import stats
 from sklearn import metrics as sk
 
-from biomechgpt.motion.parameters import FACTS, stated
+from biomechgpt.motion.parameters import PARAMETERS, parse_description
 from biomechgpt.questions.tasks import Task
 
 UNPARSED = "(no answer)"
@@ -226,10 +226,12 @@ def _statements(true: Sequence[str], predicted: Sequence[str]) -> pd.DataFrame:
     """One row per parameter that a predicted description states: row (number of the description), parameter, true
     (NaN if it was not measured), predicted, correct (within the parameter's tolerance)."""
     rows: list[tuple[int, str, float, float]] = []
-    for row, (measured, said) in enumerate(zip(map(stated, true), map(stated, predicted), strict=True)):
+    for row, (measured, said) in enumerate(
+        zip(map(parse_description, true), map(parse_description, predicted), strict=True)
+    ):
         rows += [(row, name, measured.get(name, np.nan), value) for name, value in said.items()]
     table = pd.DataFrame(rows, columns=["row", "parameter", "true", "predicted"])
-    tolerance = table["parameter"].map({name: fact.tolerance for name, fact in FACTS.items()})
+    tolerance = table["parameter"].map({name: fact.tolerance for name, fact in PARAMETERS.items()})
     table["correct"] = (table["true"] - table["predicted"]).abs() <= tolerance + 1e-9
     return table
 
@@ -242,7 +244,7 @@ def _sum_statements(true: Sequence[str], predicted: Sequence[str], who: np.ndarr
     np.add.at(counts[:, 0], participant, table["correct"])
     np.add.at(counts[:, 1], participant, 1)
     np.add.at(counts[:, 2], participant, table["true"].notna())
-    np.add.at(counts[:, 3], who, [len(stated(text)) for text in true])
+    np.add.at(counts[:, 3], who, [len(parse_description(text)) for text in true])
     return counts
 
 
@@ -403,7 +405,7 @@ def description(
     """
     people = np.asarray(participants, dtype=str)
     scores = _scores("description", list(true), list(predicted), people, draws, seed)
-    scores |= _counts(people, sum(not stated(text) for text in predicted))
+    scores |= _counts(people, sum(not parse_description(text) for text in predicted))
     by_parameter = {}
     for name, rows in _statements(true, predicted).groupby("parameter"):
         measured = rows.dropna()
@@ -416,7 +418,9 @@ def description(
             "mae": of_numbers["mae"],
             "agreement": float(rows["correct"].mean()),
         }
-    return scores | {"by_parameter": {name: by_parameter[name] for name in FACTS if name in by_parameter}}
+    return scores | {
+        "by_parameter": {name: by_parameter[name] for name in PARAMETERS if name in by_parameter}
+    }
 
 
 def refusal(

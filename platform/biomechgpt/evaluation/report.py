@@ -17,7 +17,7 @@ from biomechgpt.evaluation.metrics import METRICS, confusion, description, main_
 from biomechgpt.evaluation.paper import paper
 from biomechgpt.evaluation.statistics import MODEL, SOURCES, compute_metrics
 from biomechgpt.motion import plots
-from biomechgpt.motion.parameters import FACTS
+from biomechgpt.motion.parameters import PARAMETERS
 
 PAPER_ROWS = ("4B, all tasks", "1B, all tasks", "XGBoost")
 """Rows of the paper's tables that are shown beside ours."""
@@ -107,7 +107,7 @@ def _statement_plot(task: str, rows: pd.DataFrame) -> str:
     figure = Figure(figsize=(3.6, 0.9 + 0.22 * max(len(names), 1)))
     axes = figure.add_subplot()
     axes.barh(
-        [FACTS[name].says for name in names],
+        [PARAMETERS[name].label for name in names],
         [by_parameter[name]["agreement"] for name in names],
         color=plots.RIGHT,
     )

@@ -84,7 +84,7 @@ def run_compare(settings: CompareSettings) -> Artifact:
         storage.write_json(
             storage.join(uri, "comparison.json"), {"rows": rows, "paired": paired, "runs": runs}
         )
-        return {"runs": len(runs), "data": runs[0]["data"]}
+        return {"runs": len(runs), "provenance": runs[0]["data"]}
 
     return artifact.make("comparison", VERSION, settings, {}, build, settings.root)
 
@@ -137,8 +137,8 @@ def _run(values: dict[str, Any]) -> dict[str, Any]:
     return {
         "model": model.uri,
         "evaluation": evaluation.uri,
-        "base": model.figures["base"],
-        "data": evaluation.data,
+        "base": model.metrics["base"],
+        "data": evaluation.provenance,
         "tasks": evaluation.read_json("metrics.json")["tasks"],
     }
 

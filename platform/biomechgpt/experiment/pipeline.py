@@ -121,9 +121,9 @@ def validate(model: Artifact, root: str) -> dict[str, Any]:
     """
     figures = measure(
         model, BatchAnswerSettings(splits=["validation"]), EvaluationSettings(baselines=False), root
-    ).figures
+    ).metrics
     score = sum(max(value or 0.0, 0.0) for value in figures.values()) / len(figures)
-    return {"score": score, "tasks": figures, "model": model.uri, "data": model.data}
+    return {"score": score, "tasks": figures, "model": model.uri, "data": model.provenance}
 
 
 def with_seed(settings: PipelineSettings, seed: int) -> PipelineSettings:

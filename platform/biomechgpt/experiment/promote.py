@@ -43,7 +43,7 @@ def run_promote(settings: PromoteSettings) -> Artifact:
         f"promote {model.fingerprint}",
         params={"candidates": settings.candidates, "winner": name},
         metrics=scored | {"validation.score": run["score"]},
-        tags={"model": model.uri, "data": model.data, "rule": RULE},
+        tags={"model": model.uri, "data": model.provenance, "rule": RULE},
     )
     version = tracking.register(
         settings.tracking, model, number, settings.alias, {"rule": RULE, "candidate": name}

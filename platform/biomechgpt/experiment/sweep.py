@@ -87,7 +87,7 @@ def run_sweep(settings: SweepSettings) -> Artifact:
             "failed": len(trials) - len(done),
             "best_score": done[0]["score"],
             "best": done[0]["settings"],
-            "data": done[0]["data"],
+            "provenance": done[0]["data"],
         }
 
     made = artifact.make("sweep", VERSION, settings, {}, build, settings.root)

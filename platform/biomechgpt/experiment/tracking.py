@@ -84,7 +84,7 @@ def register(
     versions = mlflow.search_model_versions(f"name = '{REGISTERED}'")
     known = [v.version for v in versions if v.source == model.uri]
     version = known[0] if known else mlflow.create_model_version(REGISTERED, model.uri, run_id=run).version
-    for key, text in {"fingerprint": model.fingerprint, "data": model.data, **tags}.items():
+    for key, text in {"fingerprint": model.fingerprint, "data": model.provenance, **tags}.items():
         mlflow.set_model_version_tag(REGISTERED, version, key, text)
     mlflow.set_registered_model_alias(REGISTERED, alias, version)
     return str(version)

@@ -49,7 +49,7 @@ def export_model(model: Artifact, root: str, evaluation: Artifact | None = None)
         metrics = evaluation.read_json("metrics.json")["tasks"] if evaluation else {}
         storage.write_bytes(storage.join(uri, "README.md"), card(model, bundle, metrics).encode())
         return {
-            "base": model.figures["base"],
+            "base": model.metrics["base"],
             "parameters": sum(parameter.numel() for parameter in merged.parameters()),
         }
 

@@ -200,8 +200,8 @@ def make_adapter(
         }
         figures = fit(_QLoRA, arguments, settings.training, uri, "fine-tuning")
         info = AdapterInfo(
-            base=base.figures["base"],
-            provenance=tokens.data,
+            base=base.metrics["base"],
+            provenance=tokens.provenance,
             quantization=settings.quantization,
             compute_dtype=settings.compute,
             adapter=settings.adapter is not None,
@@ -214,7 +214,7 @@ def make_adapter(
             training_settings=settings.model_dump(mode="json"),
         )
         storage.write_json(storage.join(uri, INFO), info.model_dump(mode="json"))
-        return {**figures, "base": base.figures["base"]}
+        return {**figures, "base": base.metrics["base"]}
 
     inputs = {"base": base, "questions": questions, "tokens": tokens}
     return artifact.make("adapter", VERSION, settings, inputs, build, root)

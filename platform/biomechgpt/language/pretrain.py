@@ -24,7 +24,7 @@ import transformers
 from pydantic import Field, model_validator
 from torch import nn
 
-from biomechgpt.cohort.parameters import make_facts, read_facts
+from biomechgpt.cohort.parameters import make_parameters, read_parameters
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError, Settings, plain
@@ -32,7 +32,13 @@ from biomechgpt.core.training import TrainingSettings, fit
 from biomechgpt.language import network, tiny_gemma
 from biomechgpt.language.batches import SampleSettings, TreeTrainee, plan_batches
 from biomechgpt.language.tiny_gemma import StandInSettings
-from biomechgpt.motion.parameters import FACTS, Facts, describe, mirrored, say
+from biomechgpt.motion.parameters import (
+    PARAMETERS,
+    ParameterValues,
+    format_description,
+    format_parameter,
+    mirror_parameters,
+)
 from biomechgpt.prompts.encoding import LETTERS, Answer, Encoder, Motion, Tree
 from biomechgpt.questions.dataset import read_questions, read_tasks
 from biomechgpt.questions.tasks import GenerationTask, Tasks, pace
@@ -135,7 +141,7 @@ class _Draw:
     answered: list[str]
     shown: list[str]
     movements: dict[str, list[list[int]]]
-    facts: dict[str, Facts]
+    facts: dict[str, ParameterValues]
 
     @cached_property
     def comparable(self) -> dict[tuple[str, ...], list[str]]:
@@ -166,9 +172,9 @@ class _Draw:
         gists = self.rng.choice(movement, (self.settings.gists, self.settings.gist_tokens)).tolist()
         return self._tree(movement, [*gists, *(_described(facts, self.rng) for _ in often)])
 
-    def _facts(self, trial: str, view: int) -> Facts:
+    def _facts(self, trial: str, view: int) -> ParameterValues:
         facts = self.facts.get(trial, {})
-        return mirrored(facts) if is_mirrored(view) else facts
+        return mirror_parameters(facts) if is_mirrored(view) else facts
 
     def _tree(self, motion: Motion | None, said: Sequence[Answer]) -> Tree:
         # Drawn whatever the trial: not even which questions apply to it may be seen.
@@ -215,7 +221,7 @@ class _Motion(TreeTrainee):
             answered,
             shown or ["{}"],
             read_views(artifact.load(tokens)) if self.settings.epochs else {},
-            read_facts(artifact.load(facts)) if facts else {},
+            read_parameters(artifact.load(facts)) if facts else {},
         )
         # Of each view its own questions, gists and facts.
         self.trees = [
@@ -249,20 +255,24 @@ def _save(model: Any, tokenizer: Any, uri: str) -> dict[str, Any]:
 
 
 def _spoken(tasks: Tasks, rows: list[dict[str, Any]]) -> list[str]:
-    names = [say(name, 0) for name in FACTS] + ["movement A", "more in movement B", "change of -0.0"]
+    names = [format_parameter(name, 0) for name in PARAMETERS] + [
+        "movement A",
+        "more in movement B",
+        "change of -0.0",
+    ]
     return [p for task in tasks.values() for p in task.templates] + [row["answer"] for row in rows] + names
 
 
-def _described(facts: Facts, rng: np.random.Generator) -> str:
+def _described(facts: ParameterValues, rng: np.random.Generator) -> str:
     """Some of the facts in any order: each has to be told by the movement, not by what was said before it."""
-    return describe(facts, rng.permutation(_known(facts))[:FACTS_SAID].tolist())
+    return format_description(facts, rng.permutation(_known(facts))[:FACTS_SAID].tolist())
 
 
-def _known(facts: Facts) -> tuple[str, ...]:
-    return tuple(name for name in FACTS if facts.get(name) is not None)
+def _known(facts: ParameterValues) -> tuple[str, ...]:
+    return tuple(name for name in PARAMETERS if facts.get(name) is not None)
 
 
-def _compared(a: Facts, b: Facts, rng: np.random.Generator) -> str:
+def _compared(a: ParameterValues, b: ParameterValues, rng: np.random.Generator) -> str:
     """Some facts of movements A and B: of one of them, in which there is more, or what changes from A to B."""
     said = []
     for name in rng.permutation(_known(a))[:FACTS_SAID].tolist():
@@ -270,9 +280,9 @@ def _compared(a: Facts, b: Facts, rng: np.random.Generator) -> str:
         one = int(rng.integers(2))
         said.append(
             (
-                f"movement {LETTERS[one]} {say(name, values[one])}",
-                f"more {FACTS[name].says} in movement {LETTERS[int(values[1] > values[0])]}",
-                f"change of {say(name, values[1] - values[0])}",
+                f"movement {LETTERS[one]} {format_parameter(name, values[one])}",
+                f"more {PARAMETERS[name].label} in movement {LETTERS[int(values[1] > values[0])]}",
+                f"change of {format_parameter(name, values[1] - values[0])}",
             )[rng.integers(3)]
         )
     return ", ".join(said)
@@ -298,14 +308,14 @@ def make_base(
     require_same_tokenizer(tokens, tokenizer)
     inputs = {"questions": questions, "tokens": tokens, "tokenizer": tokenizer}
     if settings.motion.epochs and settings.motion.needs_facts:
-        inputs["facts"] = make_facts(tokens.input("cohort"), root)
+        inputs["parameters"] = make_parameters(tokens.input("cohort"), root)
 
     def build(uri: str) -> dict[str, Any]:
         arguments: dict[str, Any] = {
             "questions": questions.uri,
             "tokens": tokens.uri,
             "tokenizer": tokenizer.uri,
-            "facts": inputs["facts"].uri if "facts" in inputs else None,
+            "facts": inputs["parameters"].uri if "parameters" in inputs else None,
             # model_dump() would leave out `packing` and whatever else moves no fingerprint.
             "settings": {k: v for k, v in plain(settings).items() if k in BaseSettings.model_fields},
         }

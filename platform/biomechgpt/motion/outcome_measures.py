@@ -7,7 +7,7 @@ from typing import Literal
 
 ColumnKind = Literal["text", "number"]
 
-KINDS: dict[str, ColumnKind] = {
+COLUMN_KINDS: dict[str, ColumnKind] = {
     "activity": "text",
     "impaired": "text",
     "diagnosis": "text",
@@ -25,7 +25,7 @@ KINDS: dict[str, ColumnKind] = {
 
 
 @dataclass(frozen=True)
-class Measure:
+class OutcomeMeasure:
     """What a measurement can be, in the first of its units; the others with their size in it."""
 
     low: float
@@ -41,13 +41,13 @@ class Measure:
 
 
 _SECONDS = {"s": 1.0, "ms": 0.001, "min": 60.0}
-MEASURES: dict[str, Measure] = {
-    "walking_speed": Measure(0.05, 3.0, 1.1, {"m/s": 1.0, "cm/s": 0.01, "km/h": 1 / 3.6}),
-    "cadence": Measure(
+OUTCOME_MEASURES: dict[str, OutcomeMeasure] = {
+    "walking_speed": OutcomeMeasure(0.05, 3.0, 1.1, {"m/s": 1.0, "cm/s": 0.01, "km/h": 1 / 3.6}),
+    "cadence": OutcomeMeasure(
         20, 220, 100, {"steps/min": 1.0, "strides/min": 2.0, "steps/s": 60.0, "strides/s": 120.0}
     ),
-    "tug_time": Measure(3, 120, 12, _SECONDS),
-    "fsst_time": Measure(3, 120, 12, _SECONDS),
-    "age": Measure(0, 120, 50, {"years": 1.0, "months": 1 / 12}),
+    "tug_time": OutcomeMeasure(3, 120, 12, _SECONDS),
+    "fsst_time": OutcomeMeasure(3, 120, 12, _SECONDS),
+    "age": OutcomeMeasure(0, 120, 50, {"years": 1.0, "months": 1 / 12}),
 }
 """The one home of plausible ranges: tables are checked against them, and so are answers to the questions."""

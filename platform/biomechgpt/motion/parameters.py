@@ -1,7 +1,7 @@
-"""Facts: what a movement's own joint angles say of it in plain numbers, without anybody's annotation.
+"""Motion parameters: numbers measured from a movement's joint angles, without any annotation.
 
-A description of a movement is made of them, so whatever it states can be measured again. A cohort's are an
-artifact, measured once by a Ray task a shard. Knows nothing about tokens or models.
+Spatiotemporal parameters (duration, cadence, speed, symmetry) and ranges of motion. A description of a movement is
+made of them, so everything it states can be measured again. Knows nothing about tokens or models.
 """
 
 import re
@@ -15,39 +15,45 @@ from biomechgpt.motion.skeleton import INDEX
 
 
 @dataclass(frozen=True)
-class Fact:
-    """One number. says: its name in a description. decimals: those that are worth saying. tolerance: what two
-    honest measurements may differ by, in `unit`. joint: whose range of movement it is."""
+class MotionParameter:
+    """One parameter of a movement.
 
-    says: str
+    label: its name in a description.
+    unit: unit of its value, empty for a ratio.
+    decimals: decimals shown.
+    tolerance: difference allowed between two correct measurements, in `unit`.
+    joint: the joint, if the parameter is a range of motion.
+    """
+
+    label: str
     unit: str
     decimals: int
     tolerance: float
     joint: str | None = None
 
 
-FACTS: dict[str, Fact] = {
-    "duration": Fact("duration", "s", 1, 0.5),
-    "cadence": Fact("cadence", "steps/min", 0, 6),
-    "speed": Fact("speed", "m/s", 2, 0.15),
-    "symmetry": Fact("step time symmetry", "", 2, 0.07),
+PARAMETERS: dict[str, MotionParameter] = {
+    "duration": MotionParameter("duration", "s", 1, 0.5),
+    "cadence": MotionParameter("cadence", "steps/min", 0, 6),
+    "speed": MotionParameter("speed", "m/s", 2, 0.15),
+    "symmetry": MotionParameter("step time symmetry", "", 2, 0.07),
     **{
-        f"{name}_{side}": Fact(f"{word} {name}", "deg", 0, 6, f"{joint}_{side}")
+        f"{name}_{side}": MotionParameter(f"{word} {name}", "deg", 0, 6, f"{joint}_{side}")
         for name, joint in (("hip", "hip_flexion"), ("knee", "knee_angle"), ("ankle", "ankle_angle"),
                             ("shoulder", "arm_flex"))
         for side, word in (("r", "right"), ("l", "left"))
     },
 }  # fmt: skip
-"""What can be said of a movement. Joints: the range they move through, 2nd to 98th percentile of their angle.
-Cadence, speed and symmetry are of walks alone (`cohort.gait`; symmetry: shorter over longer mean step time)."""
+"""Parameters by name. A joint's parameter is its range of motion, 2nd to 98th percentile of its angle. Cadence,
+speed and symmetry exist for walks only (`motion.gait`; symmetry: shorter over longer mean step time)."""
 
-Facts = Mapping[str, float | None]
+ParameterValues = Mapping[str, float | None]
 
 
-def measure(
+def measure_parameters(
     angles_rad: np.ndarray, pelvis: np.ndarray, rate_hz: float, joint_mask: np.ndarray | None = None
 ) -> dict[str, float | None]:
-    """The facts of a movement: angles (T, 34), pelvis (T, 7) as in `Trial`; None where it does not say.
+    """Parameters of a movement: angles (T, 34), pelvis (T, 7) as in `Trial`; None if not measurable.
 
     joint_mask: (34,), True where a joint was recorded.
     """
@@ -61,38 +67,41 @@ def measure(
         "speed": walk.speed_m_s if steps else np.nan,
         "symmetry": walk.step_time_symmetry if steps else np.nan,
     }
-    for name, fact in FACTS.items():
+    for name, fact in PARAMETERS.items():
         if fact.joint is not None:
             i = INDEX[fact.joint]
             found[name] = float(ranges[i]) if joint_mask is None or joint_mask[i] else np.nan
-    return {name: float(found[name]) if np.isfinite(found[name]) else None for name in FACTS}
+    return {name: float(found[name]) if np.isfinite(found[name]) else None for name in PARAMETERS}
 
 
-def mirrored(facts: Facts) -> dict[str, float | None]:
+def mirror_parameters(facts: ParameterValues) -> dict[str, float | None]:
     """The facts of the movement in a mirror."""
     other = {"_r": "_l", "_l": "_r"}
     return {name: facts.get(name[:-2] + other.get(name[-2:], name[-2:])) for name in facts}
 
 
-def say(name: str, value: float) -> str:
+def format_parameter(name: str, value: float) -> str:
     """One fact in words: `right knee 58 deg`."""
-    fact = FACTS[name]
-    return f"{fact.says} {value:.{fact.decimals}f} {fact.unit}".rstrip()
+    fact = PARAMETERS[name]
+    return f"{fact.label} {value:.{fact.decimals}f} {fact.unit}".rstrip()
 
 
-def describe(facts: Facts, names: Sequence[str] = tuple(FACTS)) -> str:
+def format_description(facts: ParameterValues, names: Sequence[str] = tuple(PARAMETERS)) -> str:
     """A description of the facts that are known, in the order of `names`."""
-    return ", ".join(say(name, value) for name in names if (value := facts.get(name)) is not None)
+    return ", ".join(
+        format_parameter(name, value) for name in names if (value := facts.get(name)) is not None
+    )
 
 
 _STATED = re.compile(
     "|".join(
-        rf"(?P<{name}>{re.escape(fact.says)}) (?P<{name}_is>\d+(?:\.\d+)?)" for name, fact in FACTS.items()
+        rf"(?P<{name}>{re.escape(fact.label)}) (?P<{name}_is>\d+(?:\.\d+)?)"
+        for name, fact in PARAMETERS.items()
     )
 )
 
 
-def stated(description: str) -> dict[str, float]:
+def parse_description(description: str) -> dict[str, float]:
     """The facts that a description states, whoever wrote it; the first where it states one twice."""
     found: dict[str, float] = {}
     for match in _STATED.finditer(description):
@@ -104,7 +113,7 @@ def stated(description: str) -> dict[str, float]:
 _NORMS = {"cadence": norms.cadence_steps_min, "speed": norms.walking_speed_m_s}
 
 
-def usual(name: str) -> tuple[float, float] | None:
+def normal_range(name: str) -> tuple[float, float] | None:
     """What a fact lies between in most healthy walks, in its unit; None where no norm is at hand.
 
     Speed and cadence: mean -+ 2 SD of adults of 50 (`norms`, both sexes). A joint: the range of the mean curve of
@@ -113,7 +122,7 @@ def usual(name: str) -> tuple[float, float] | None:
     if name in _NORMS:
         norm = _NORMS[name](50, "")
         return norm.mean - 2 * norm.sd, norm.mean + 2 * norm.sd
-    joint = FACTS[name].joint
+    joint = PARAMETERS[name].joint
     band = norms.gait_band(joint) if joint else None
     if band is None:
         return None
@@ -123,7 +132,7 @@ def usual(name: str) -> tuple[float, float] | None:
 
 
 def normal_range_source(name: str) -> norms.Source | None:
-    """Source of the norm behind `usual`; None where no norm is at hand."""
+    """Source of the norm behind `normal_range`; None where no norm is at hand."""
     if name in _NORMS:
         return _NORMS[name](50, "").source
-    return norms.CURVES if usual(name) is not None else None
+    return norms.CURVES if normal_range(name) is not None else None

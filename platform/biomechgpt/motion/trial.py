@@ -18,18 +18,18 @@ FIXED = pa.schema(
         pa.field("trial", pa.string(), nullable=False),
         pa.field("participant", pa.string(), nullable=False),
         pa.field("split", pa.string(), nullable=False),
-        pa.field("data", pa.string(), nullable=False),
+        pa.field("provenance", pa.string(), nullable=False),
         pa.field("source", pa.string()),
         pa.field("frame_rate_hz", pa.float32(), nullable=False),
         pa.field("n_frames", pa.int32(), nullable=False),
         pa.field("angles_rad", pa.list_(pa.float32()), nullable=False),
         pa.field("pelvis", pa.list_(pa.float32()), nullable=False),
         pa.field("joint_mask", pa.list_(pa.bool_()), nullable=False),
-        pa.field("reading", pa.string()),
-        pa.field("repaired", pa.string()),
+        pa.field("import_notes", pa.string()),
+        pa.field("repairs", pa.string()),
     ]
 )
-"""Columns every cohort has. `split` is train, validation or test; `data` is synthetic or recorded."""
+"""Columns every cohort has. `split` is train, validation or test; `provenance` is synthetic or recorded."""
 
 
 @dataclass
@@ -39,8 +39,8 @@ class Trial:
     angles_rad: (T, 34) float32, order and signs of `skeleton`.
     pelvis: (T, 7) float32: position in metres (X forward, Y up, Z right), unit quaternion (w, x, y, z).
     joint_mask: (34,) bool, True where the joint was recorded.
-    reading: how its file was understood (format, units, knee sign, rate); None where there was no file.
-    repaired: what was filled in before it was stored ("2 gaps interpolated, longest 0.10 s"), None: nothing.
+    import_notes: how its file was understood (format, units, knee sign, rate); None where there was no file.
+    repairs: what was filled in before it was stored ("2 gaps interpolated, longest 0.10 s"), None: nothing.
     annotations: what is known of it, text or numbers; a missing key or None was not collected.
     latent: of a simulated trial, what is true of it; kept in a table apart, never in the cohort's rows.
     """
@@ -50,12 +50,12 @@ class Trial:
     angles_rad: np.ndarray
     pelvis: np.ndarray
     frame_rate_hz: float
-    data: str = "recorded"
+    provenance: str = "recorded"
     source: str | None = None
     split: str = "train"
     joint_mask: np.ndarray = field(default_factory=lambda: np.ones(N_JOINTS, dtype=bool))
-    reading: str | None = None
-    repaired: str | None = None
+    import_notes: str | None = None
+    repairs: str | None = None
     annotations: dict[str, str | float | None] = field(default_factory=dict)
     latent: dict[str, str | float | None] = field(default_factory=dict)
 
@@ -77,15 +77,15 @@ class Trial:
             "trial": self.trial,
             "participant": self.participant,
             "split": self.split,
-            "data": self.data,
+            "provenance": self.provenance,
             "source": self.source,
             "frame_rate_hz": self.frame_rate_hz,
             "n_frames": len(self.angles_rad),
             "angles_rad": np.asarray(self.angles_rad, dtype=np.float32).ravel(),
             "pelvis": np.asarray(self.pelvis, dtype=np.float32).ravel(),
             "joint_mask": np.asarray(self.joint_mask, dtype=bool),
-            "reading": self.reading,
-            "repaired": self.repaired,
+            "import_notes": self.import_notes,
+            "repairs": self.repairs,
             **self.annotations,
         }
 
@@ -99,12 +99,12 @@ def from_row(row: Mapping[str, Any]) -> Trial:
         angles_rad=np.asarray(row["angles_rad"], dtype=np.float32).reshape(frames, N_JOINTS),
         pelvis=np.asarray(row["pelvis"], dtype=np.float32).reshape(frames, 7),
         frame_rate_hz=float(row["frame_rate_hz"]),
-        data=row["data"],
+        provenance=row["provenance"],
         source=row["source"],
         split=row["split"],
         joint_mask=np.asarray(row["joint_mask"], dtype=bool),
-        reading=row["reading"],
-        repaired=row["repaired"],
+        import_notes=row["import_notes"],
+        repairs=row["repairs"],
         annotations={k: v for k, v in row.items() if k not in FIXED.names},
     )
 

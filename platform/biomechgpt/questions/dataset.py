@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field
 
 from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError, Settings
-from biomechgpt.motion.parameters import Facts
+from biomechgpt.motion.parameters import ParameterValues
 from biomechgpt.questions.tasks import (
     AnnotatedTask,
     BaseTask,
@@ -103,7 +103,7 @@ def _pairs(task: ComparisonTask, rows: list[Row]) -> list[tuple[Row, ...]]:
 
 
 def ask(
-    rows: Iterable[Row], tasks: Tasks, seed: int, parameters: Mapping[str, Facts] | None = None
+    rows: Iterable[Row], tasks: Tasks, seed: int, parameters: Mapping[str, ParameterValues] | None = None
 ) -> list[dict[str, Any]]:
     """Every applicable question about every trial, shuffled so that tasks interleave.
 
@@ -188,7 +188,7 @@ def make_questions(cohort: "Artifact", settings: QuestionsSettings, root: str) -
     """
     # Imported here, so that the settings load without Ray.
     from biomechgpt.cohort import Cohort
-    from biomechgpt.cohort.parameters import make_facts, read_facts
+    from biomechgpt.cohort.parameters import make_parameters, read_parameters
     from biomechgpt.core import artifact
 
     columns = list(Cohort(cohort).info.annotations)
@@ -205,14 +205,14 @@ def make_questions(cohort: "Artifact", settings: QuestionsSettings, root: str) -
 
     inputs = {"cohort": cohort}
     if any(isinstance(task, DescriptionTask | GenerationTask) for task in tasks.values()):
-        inputs["facts"] = make_facts(cohort, root)
+        inputs["parameters"] = make_parameters(cohort, root)
 
     def build(uri: str) -> dict[str, Any]:
         import datasets
 
         table = Cohort(cohort).table(["trial", "participant", "split", *columns])
         rows = table.sort_by("trial").to_pylist()
-        parameters = read_facts(inputs["facts"]) if "facts" in inputs else None
+        parameters = read_parameters(inputs["parameters"]) if "parameters" in inputs else None
         questions = ask(rows, tasks, settings.seed, parameters)
         if not questions:
             raise InputError(f"{cohort.uri}: no question applies to any trial")

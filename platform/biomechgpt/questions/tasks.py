@@ -27,9 +27,13 @@ import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 
 from biomechgpt.core.settings import InputError, Settings, read_yaml, validate
-from biomechgpt.motion.outcome_measures import MEASURES
-from biomechgpt.motion.parameters import Facts, describe, say
-from biomechgpt.motion.parameters import mirrored as mirror
+from biomechgpt.motion.outcome_measures import OUTCOME_MEASURES
+from biomechgpt.motion.parameters import (
+    ParameterValues,
+    format_description,
+    format_parameter,
+    mirror_parameters,
+)
 
 MOVEMENTS = ("A", "B")
 """The labels of a comparison: the names of its two movements."""
@@ -72,7 +76,7 @@ class ExampleContext:
     """
 
     tasks: "Tasks" = field(default_factory=dict)
-    parameters: Mapping[str, Facts] = field(default_factory=dict)
+    parameters: Mapping[str, ParameterValues] = field(default_factory=dict)
     seed: int = 0
 
 
@@ -287,7 +291,7 @@ class RegressionTask(NumberTask):
     @classmethod
     def _range_of_known_measure(cls, values: Any) -> Any:
         """Fill in the plausible range of an outcome measure that the program knows by name."""
-        measure = MEASURES.get(str(values.get("annotation"))) if isinstance(values, dict) else None
+        measure = OUTCOME_MEASURES.get(str(values.get("annotation"))) if isinstance(values, dict) else None
         if measure is None or values.get("plausible") is not None:
             return values
         return values | {"plausible": (measure.low, measure.high)}
@@ -478,8 +482,10 @@ class DescriptionTask(BaseTask):
 
     def example(self, trials: tuple[Row, ...], context: ExampleContext) -> Example | None:
         values = context.parameters.get(trials[0]["trial"], {})
-        answer = describe(values)
-        return Example(answer, answer_mirrored=describe(mirror(values))) if answer else None
+        answer = format_description(values)
+        return (
+            Example(answer, answer_mirrored=format_description(mirror_parameters(values))) if answer else None
+        )
 
 
 class RefusalTask(BaseTask):
@@ -543,7 +549,7 @@ class GenerationTask(BaseTask):
         if (words := pace(values)) is not None:
             parts.append(words)
         if values.get("duration") is not None:
-            parts.append(say("duration", float(values["duration"] or 0)))
+            parts.append(format_parameter("duration", float(values["duration"] or 0)))
         is_kept = [
             n == 0 or stable_hash(context.seed, "wanted", n, row["trial"]) % 3 > 0 for n in range(len(parts))
         ]
@@ -555,7 +561,7 @@ PACES = ((0.8, "slowly"), (1.2, "at a usual pace"), (np.inf, "quickly"))
 cross roads in time (Perry et al., Stroke 1995; 26: 982-989; Langlois et al., AJPH 1997; 87: 393-397)."""
 
 
-def pace(parameters: Facts) -> str | None:
+def pace(parameters: ParameterValues) -> str | None:
     """The walking pace in words; None for a movement that is no walk."""
     speed = parameters.get("speed")
     return None if speed is None else next(words for highest, words in PACES if speed <= highest)

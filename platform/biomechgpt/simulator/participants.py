@@ -14,7 +14,7 @@ from pydantic import Field
 
 from biomechgpt.core.settings import Settings
 from biomechgpt.motion import norms
-from biomechgpt.motion.outcome_measures import KINDS
+from biomechgpt.motion.outcome_measures import COLUMN_KINDS
 from biomechgpt.motion.skeleton import HIGH_RAD, LOW_RAD, N_JOINTS
 from biomechgpt.motion.trial import Trial
 from biomechgpt.simulator.activities import ACTIVITIES, OTHERS, Manner
@@ -22,7 +22,7 @@ from biomechgpt.simulator.impairments import DEVICES, IMPAIRMENTS, cautious
 from biomechgpt.simulator.movement import HIP_HEIGHT, Body, joint, pelvis, play, stride_m, typical, wander
 from biomechgpt.simulator.protocol import Enrolment, ProtocolSettings, enrol
 
-COLUMNS = KINDS
+COLUMNS = COLUMN_KINDS
 """Annotations of a simulated trial."""
 
 _CONDITIONS = {
@@ -342,7 +342,7 @@ def _trial(
         angles_rad=radians.astype(np.float32),
         pelvis=place,
         frame_rate_hz=rate_hz,
-        data="synthetic",
+        provenance="synthetic",
         annotations=notes,
         latent=person.latent() | measures | {"kind": kind, "item": act.item},
     )

@@ -303,7 +303,7 @@ def make_tokens(cohort: Artifact, tokenizer: Artifact, settings: TokensSettings,
         cluster.connect()
         opened = Cohort(cohort)
         annotations = opened.info.annotations
-        columns = ["trial", "participant", "split", "data", "n_frames", *MOVEMENT, *annotations]
+        columns = ["trial", "participant", "split", "provenance", "n_frames", *MOVEMENT, *annotations]
         target = storage.join(uri, "tokens")
         shards = [{"shard": shard.uri} for shard in opened.shards]
         gpu: dict[str, Any] = {"num_gpus": 1} if ray.cluster_resources().get("GPU", 0) else {}

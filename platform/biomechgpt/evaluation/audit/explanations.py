@@ -87,7 +87,7 @@ def main():
     rows = []
     for trial, (angles, mask) in movements(bundle, set(chosen)).items():
         rows += moved(answerer, tokenizer, angles, mask, asked[trial], rng)
-    print(f"{bundle.data} data, {len(chosen)} held-out movements, {len(rows) // 2} answers")
+    print(f"{bundle.provenance} data, {len(chosen)} held-out movements, {len(rows) // 2} answers")
     print(f"{'task':18}{'what':10}{'explained':>11}{'random':>9}{'ratio':>7}{'answers':>9}")
     moves: dict[str, list] = {}
     for name in answerer.tasks:
