@@ -31,8 +31,8 @@ TRIALS = [
     *(row(n, activity="overground walking", impaired="no", diagnosis="TBI") for n in range(4, 24)),
 ]
 
-PARAMETERS = {f"t{n}": dict.fromkeys(parameters.PARAMETERS) | {"duration": 9.0, "speed": 0.5, "knee_r": 40.0, "knee_l": 60.0}
-            for n in range(400)}  # fmt: skip
+_MEASURED = {"duration": 9.0, "speed": 0.5, "knee_r": 40.0, "knee_l": 60.0}
+PARAMETERS = {f"t{n}": dict.fromkeys(parameters.PARAMETERS) | _MEASURED for n in range(400)}
 MANY_TRIALS = [
     row(n, activity="TUG" if n % 3 else "overground walking", impaired=["yes", "no", "no"][n // 2 % 3],
         walking_speed=0.5 + n % 7 / 10, assistive_device="cane", diagnosis="stroke")

@@ -41,7 +41,7 @@ class CohortSettings(Settings):
     quality: QualitySettings = QualitySettings()
     """What a recording must be like to be used."""
     plausible: dict[str, tuple[float, float]] = Field(default_factory=dict)
-    """{outcome measure: [low, high]} if yours go beyond the ranges of `OUTCOME_MEASURES`; its task needs the same range."""
+    """{outcome measure: [low, high]} beyond the ranges of `OUTCOME_MEASURES`; its task needs the same range."""
     splits: SplitSettings = SplitSettings()
     """Who is in training, validation and test."""
     strict: bool = False
