@@ -191,19 +191,19 @@ def fit_here(trainee, arguments, settings, uri, name):
     it = trainee(**arguments)
     it.uri = uri
     torch.manual_seed(0)
-    model = it.model().to(network.device()).train()
+    model = it.build_model().to(network.device()).train()
     LAST["frozen"] = {n: p.detach().clone() for n, p in model.named_parameters() if not p.requires_grad}
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad], lr=0.002, weight_decay=0
     )
-    for samples in it.plan():
+    for samples in it.batches():
         total, count = model(**on_device(it.collate(samples)))["language"]
         optimizer.zero_grad()
         (total / count).backward()
         optimizer.step()
     assert torch.isfinite(total)
     LAST["model"] = model.eval()
-    return it.finish(model)
+    return it.export(model)
 
 
 def model_of(base, room, settings):

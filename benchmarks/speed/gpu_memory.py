@@ -24,7 +24,8 @@ import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from biomechgpt.core.settings import load
-from biomechgpt.core.training import TrainingSettings, deepspeed_config
+from biomechgpt.core.training_loop import deepspeed_config
+from biomechgpt.core.training_settings import TrainingSettings
 from biomechgpt.experiment.pipeline import LanguageSettings
 from biomechgpt.language import network
 from biomechgpt.language.finetune import LAYERS, AdapterSettings, with_adapter

@@ -9,6 +9,7 @@ from torch import nn
 
 from biomechgpt.core import storage, training
 from biomechgpt.core.settings import InputError, load, validate
+from biomechgpt.core.training_settings import TrainingSettings
 
 
 class Line(nn.Module):
@@ -21,7 +22,7 @@ class Line(nn.Module):
         return {"squared": ((error * valid).sum(), valid.sum())}
 
 
-class FitLine(training.Trainee):
+class FitLine(training.TrainingTask):
     """Fits a line; fails once at `die_at` where a flag file says it has not failed yet."""
 
     def __init__(
@@ -34,11 +35,11 @@ class FitLine(training.Trainee):
         self.valid = torch.tensor(rng.integers(1, 4, size=40), dtype=torch.float32)
         self.die_at, self.flag, self.error, self.calls = die_at, flag, error, 0
 
-    def model(self):
+    def build_model(self):
         self.line = Line()
         return self.line
 
-    def plan(self):
+    def batches(self):
         return [[(step * 5 + i) % 40 for i in range(5)] for step in range(30)]
 
     def collate(self, samples):
@@ -48,15 +49,15 @@ class FitLine(training.Trainee):
             raise self.error("trials.csv: line 3: expected a number, found 'x'")
         return {"x": self.x[samples], "y": self.y[samples], "valid": self.valid[samples]}
 
-    def watch(self):
+    def log_metrics(self):
         return {"weight": float(self.line.weight.sum())}
 
-    def finish(self, model):
+    def export(self, model):
         return {"weight": model.weight.detach().tolist(), "workers": dist.get_world_size()}
 
 
 def run(tmp_path, name, arguments=None, **settings):
-    settings = training.TrainingSettings(learning_rate=0.1, checkpoint_every=10, **settings)
+    settings = TrainingSettings(learning_rate=0.1, checkpoint_every=10, **settings)
     return training.fit(FitLine, arguments or {}, settings, str(tmp_path / name), name)
 
 
@@ -125,7 +126,7 @@ def test_a_workers_input_error_comes_out_as_it_is_and_at_once(ray_cluster, tmp_p
 
 @pytest.mark.parametrize(("said", "workers"), [("2", 2), ("[1,4]", (1, 4))])
 def test_workers_on_the_command_line(said, workers):
-    assert load(training.TrainingSettings, None, ["--workers", said]).workers == workers
+    assert load(TrainingSettings, None, ["--workers", said]).workers == workers
 
 
 @pytest.mark.parametrize(
@@ -133,4 +134,4 @@ def test_workers_on_the_command_line(said, workers):
 )
 def test_workers_that_cannot_be_are_refused(wrong):
     with pytest.raises(InputError, match="workers"):
-        validate(training.TrainingSettings, wrong, "test")
+        validate(TrainingSettings, wrong, "test")

@@ -264,7 +264,7 @@ def test_four_bits_in_every_linear_layer_of_the_language_model_but_its_head(base
 
 def test_adapters_go_into_every_linear_layer_of_the_language_model(base, room):
     trainee = trainee_of(base[1], room)
-    model = trainee.model()
+    model = trainee.build_model()
     trained = [n for n, p in model.named_parameters() if p.requires_grad]
     adapters = [n for n in trained if "lora_" in n and ".layers." in n and "vision" not in n]
     assert len(adapters) == SIZE.layers * 7 * 2
@@ -275,15 +275,15 @@ def test_adapters_go_into_every_linear_layer_of_the_language_model(base, room):
 @pytest.mark.parametrize("base", ["text", "image"], indirect=True, scope="module")
 def test_no_adapter_goes_into_a_vision_tower(base, room):
     trainee = trainee_of(base[1], room)
-    trained = [n for n, p in trainee.model().named_parameters() if p.requires_grad]
+    trained = [n for n, p in trainee.build_model().named_parameters() if p.requires_grad]
     assert not [n for n in trained if "vision" in n or "projector" in n]
 
 
 def test_fresh_adapters_change_nothing_and_motion_rows_learn_as_in_the_whole_model(base, room):
     trainee = trainee_of(base[1], room, quantization="none")
     plain = network.load_model(trainee.folder, "none", "fp32").train()
-    adapted = trainee.model().train()
-    batch = trainee.collate(trainee.plan()[0])
+    adapted = trainee.build_model().train()
+    batch = trainee.collate(trainee.batches()[0])
     losses = []
     for model in (network.TreeModel(plain), adapted):
         total, count = model(**batch)["language"]
@@ -301,10 +301,12 @@ def test_gradient_checkpointing_recomputes_and_changes_nothing(base, room, quant
     for checkpointing in (False, True):
         trainee = trainee_of(base[1], room, quantization=quantization, gradient_checkpointing=checkpointing)
         torch.manual_seed(0)
-        model = trainee.model().train()
+        model = trainee.build_model().train()
         assert model.model.get_base_model().is_gradient_checkpointing == checkpointing
         model.zero_grad()
-        total, count = model.to(network.device())(**on_device(trainee.collate(trainee.plan()[0])))["language"]
+        total, count = model.to(network.device())(**on_device(trainee.collate(trainee.batches()[0])))[
+            "language"
+        ]
         (total / count).backward()
         results.append((total.item(), count.item(), gradients(model)))
     assert_same(*results)

@@ -20,7 +20,7 @@ from biomechgpt.motion.trial import Trial, table
 from biomechgpt.tokenizer import MotionTokenizer, TokenizerSettings, make_tokenizer, require_same_tokenizer
 from biomechgpt.tokenizer.network import LossSettings, MotionVQVAE, NetworkSettings, perplexity
 from biomechgpt.tokenizer.quantizers import QUANTIZERS, Ema, QuantizerSettings
-from biomechgpt.tokenizer.train import _Tokenizer, held_out
+from biomechgpt.tokenizer.train import _TokenizerTask, held_out
 
 QUANTIZER = {kind: {"kind": kind, "codes": 32} for kind in QUANTIZERS} | {
     "residual": {"kind": "residual", "codes": 32, "levels": 3},
@@ -189,8 +189,8 @@ def test_what_is_not_recorded_counts_nowhere_and_what_is_zeroed_counts_whole(tmp
 def test_a_share_of_windows_is_seen_without_some_joints_and_the_legs_stay(tmp_path):
     cohort = cohort_of(tmp_path, movements_of([90, 40]), [np.ones(N_JOINTS, bool)] * 2, "train")
     sizes = {"window": 64, "batch_size": 50, "steps": 20}
-    plain, hiding = (_Tokenizer(cohort.uri, {**sizes, "hide_joints": share}) for share in (0, 0.4))
-    whole, some = (it.collate([s for step in it.plan() for s in step]) for it in (plain, hiding))
+    plain, hiding = (_TokenizerTask(cohort.uri, {**sizes, "hide_joints": share}) for share in (0, 0.4))
+    whole, some = (it.collate([s for step in it.batches() for s in step]) for it in (plain, hiding))
     assert torch.equal(whole["angles"], some["angles"])  # the same windows
     assert whole["joints"].all()
     hidden = (1 - some["joints"]).sum(1)
@@ -350,7 +350,7 @@ def test_adaptation_goes_on_from_another_tokenizers_weights_and_scale(tmp_path):
 
     start = artifact.make("tokenizer", 1, {}, {"cohort": cohort}, build, str(tmp_path))
     own = {"network": network.settings.model_dump(), "loss": {"velocity": 0.25}}
-    adapted = _Tokenizer(cohort.uri, own, start.uri).model()
+    adapted = _TokenizerTask(cohort.uri, own, start.uri).build_model()
     assert adapted.training
     assert adapted.loss.velocity == 0.25
     for name, value in network.state_dict().items():

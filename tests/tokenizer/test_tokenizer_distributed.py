@@ -24,14 +24,14 @@ from biomechgpt.tokenizer import (
     read_tokens,
     read_views,
 )
-from biomechgpt.tokenizer.train import _Tokenizer
+from biomechgpt.tokenizer.train import _TokenizerTask
 from conftest import ROOT
 
 pytestmark = pytest.mark.cluster
 STEPS = 12
 
 
-class Watched(_Tokenizer):
+class Watched(_TokenizerTask):
     """Looks before each step that all workers have one codebook, to the last bit; the last worker is killed once
     before its step `die_at`, where a flag file says that it has not been yet."""
 
@@ -51,9 +51,9 @@ class Watched(_Tokenizer):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().collate(samples)
 
-    def finish(self, model):
+    def export(self, model):
         restarted = int((self.network.quantizer.count == 1).sum())
-        return {**super().finish(model), "workers": dist.get_world_size(), "restarted": restarted}
+        return {**super().export(model), "workers": dist.get_world_size(), "restarted": restarted}
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from biomechgpt.core.settings import Settings
-from biomechgpt.core.training import Trainee
+from biomechgpt.core.training import TrainingTask
 from biomechgpt.prompts.encoding import Answer, Branch, Encoder, Motion, Question, Tree
 from biomechgpt.prompts.packing import batch_trees
 from biomechgpt.tokenizer import is_mirrored
@@ -121,7 +121,7 @@ def plan_batches(
     return batches
 
 
-class TreeTrainee(Trainee):
+class TreeTrainee(TrainingTask):
     """Trains a model on trees; a subclass fills `trees`, `settings`, `seed` and `tokenizer` when built."""
 
     trees: list[list[Tree]]
@@ -134,7 +134,7 @@ class TreeTrainee(Trainee):
     def views(self) -> int:
         return len(self.trees[0]) if self.trees else 1
 
-    def plan(self) -> list[list[int]]:
+    def batches(self) -> list[list[int]]:
         lengths = [len(view) for views in self.trees for view in views]
         return plan_batches(lengths, self.settings.batch_size, self.settings.epochs, self.seed, self.views)
 

@@ -16,7 +16,8 @@ from torch import nn
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError, Settings, plain
-from biomechgpt.core.training import TrainingSettings, fit
+from biomechgpt.core.training import fit
+from biomechgpt.core.training_settings import TrainingSettings
 from biomechgpt.language import network, tiny_gemma
 from biomechgpt.language import pretrain as base_room
 from biomechgpt.language.adapter import INFO, MODEL, WEIGHTS, AdapterInfo
@@ -112,7 +113,7 @@ class _QLoRA(TreeTrainee):
         self.usual_tokens = int(np.median([len(movement[0]) for movement in views.values()] or [0]))
         self.trees = read_trees(encoder, views, rows, self.settings, self.seed, _worth(rows, self.settings))
 
-    def model(self) -> nn.Module:
+    def build_model(self) -> nn.Module:
         network.quiet()
         settings = self.settings
         model = network.load_model(self.folder, settings.quantization, settings.compute)
@@ -127,7 +128,7 @@ class _QLoRA(TreeTrainee):
         self.adapted = with_adapter(model, settings.adapter, ids)
         return network.TreeModel(self.adapted)
 
-    def finish(self, model: nn.Module) -> dict[str, Any]:
+    def export(self, model: nn.Module) -> dict[str, Any]:
         import bitsandbytes  # takes 4 s to load, which only a process that trains has to wait for
 
         with TemporaryDirectory() as folder:

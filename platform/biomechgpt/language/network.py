@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from biomechgpt.core.training import Terms
+from biomechgpt.core.training import LossTerms
 from biomechgpt.prompts.encoding import motion_vocabulary
 from biomechgpt.prompts.packing import visible
 
@@ -64,7 +64,7 @@ class TreeModel(nn.Module):
         segment: Tensor,
         parent: Tensor,
         weight: Tensor,
-    ) -> Terms:
+    ) -> LossTerms:
         """All arguments (B, L), as `dialogue.chat.batch_trees` makes them."""
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         decoder = base.get_decoder()

@@ -28,7 +28,8 @@ from biomechgpt.cohort.parameters import make_parameters, read_parameters
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError, Settings, plain
-from biomechgpt.core.training import TrainingSettings, fit
+from biomechgpt.core.training import fit
+from biomechgpt.core.training_settings import TrainingSettings
 from biomechgpt.language import network, tiny_gemma
 from biomechgpt.language.batches import SampleSettings, TreeTrainee, plan_batches
 from biomechgpt.language.tiny_gemma import StandInSettings
@@ -231,10 +232,10 @@ class _Motion(TreeTrainee):
         n_text = self.base.text_steps * self.settings.batch_size if self.base.name is None else 0
         self.trees += [[draw.words()] * self.views for _ in range(n_text)]
 
-    def model(self) -> nn.Module:
+    def build_model(self) -> nn.Module:
         return network.TreeModel(self.network)
 
-    def plan(self) -> list[list[int]]:
+    def batches(self) -> list[list[int]]:
         size = self.settings.batch_size
         texts = range(self.text * self.views, len(self.trees) * self.views, self.views)
         plan = [list(texts[at : at + size]) for at in range(0, len(texts), size)]
@@ -243,7 +244,7 @@ class _Motion(TreeTrainee):
             plan += plan_batches(lengths, size, self.settings.epochs, self.seed, self.views)
         return plan
 
-    def finish(self, model: nn.Module) -> dict[str, Any]:
+    def export(self, model: nn.Module) -> dict[str, Any]:
         return _save(self.network, self.tokenizer, self.uri)
 
 

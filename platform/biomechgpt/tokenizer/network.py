@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from biomechgpt.core.settings import Settings
-from biomechgpt.core.training import Terms
+from biomechgpt.core.training import LossTerms
 from biomechgpt.motion.skeleton import N_JOINTS, PARTS, TRACKED
 from biomechgpt.tokenizer.quantizers import QUANTIZERS, Grouped, QuantizerSettings
 
@@ -175,7 +175,7 @@ class MotionVQVAE(nn.Module):
             self.encoder = Encoder(settings, N_JOINTS, settings.width, settings.code_dim)
         self.decoder = Decoder(settings)
 
-    def forward(self, angles: Tensor, joints: Tensor, frames: Tensor | None = None) -> Terms:
+    def forward(self, angles: Tensor, joints: Tensor, frames: Tensor | None = None) -> LossTerms:
         """angles (B, T, 34) radians; joints (B, 34) and frames (B, T; by default all) float, 1 where they count."""
         x = self._standard(angles, joints)
         mask = x.new_ones(len(x), 1, x.shape[2]) if frames is None else frames[:, None]

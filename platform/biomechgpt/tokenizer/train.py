@@ -12,7 +12,8 @@ from biomechgpt.cohort import Cohort
 from biomechgpt.core import artifact
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError, Settings
-from biomechgpt.core.training import Trainee, TrainingSettings, fit
+from biomechgpt.core.training import TrainingTask, fit
+from biomechgpt.core.training_settings import TrainingSettings
 from biomechgpt.motion.skeleton import N_JOINTS, NAMES, PARTS, TRACKED
 from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
 from biomechgpt.tokenizer.network import LossSettings, MotionVQVAE, NetworkSettings, perplexity
@@ -78,7 +79,7 @@ class TokenizerSettings(Settings):
         return self
 
 
-class _Tokenizer(Trainee):
+class _TokenizerTask(TrainingTask):
     """Samples are the frames that a window may start at, counted over all training trials, times what may be
     hidden in it: which joints are is part of the plan, so it depends on neither workers nor interruptions."""
 
@@ -90,7 +91,7 @@ class _Tokenizer(Trainee):
         self.joints = torch.from_numpy(masks)
         self.ends = np.cumsum([len(angles) for angles in movements])
 
-    def model(self) -> nn.Module:
+    def build_model(self) -> nn.Module:
         settings = self.settings
         if self.start:
             self.network = MotionTokenizer.load(self.start).network.train()
@@ -111,7 +112,7 @@ class _Tokenizer(Trainee):
         self.network.scale.copy_(spread.clamp(min=np.radians(1.0)))
         return self.network
 
-    def plan(self) -> list[list[int]]:
+    def batches(self) -> list[list[int]]:
         lengths = np.diff(self.ends, prepend=0)
         # Every window once; a trial shorter than a window starts at its first frame, the rest is padding.
         starts = np.concatenate(
@@ -141,7 +142,7 @@ class _Tokenizer(Trainee):
         }
         return batch if inside.all() else {**batch, "frames": torch.from_numpy(inside.astype(np.float32))}
 
-    def watch(self) -> dict[str, float]:
+    def log_metrics(self) -> dict[str, float]:
         """How evenly codes are in use, by their moving averages; a quantizer without them has nothing to tell."""
         counts = [values for name, values in self.network.named_buffers() if name.split(".")[-1] == "count"]
         if not counts:
@@ -153,7 +154,7 @@ class _Tokenizer(Trainee):
         perplexity = float(torch.special.entr(share).sum().exp())
         return {"perplexity": round(perplexity, 1), "codes_used": used}
 
-    def finish(self, model: nn.Module) -> dict[str, Any]:
+    def export(self, model: nn.Module) -> dict[str, Any]:
         tokenizer = MotionTokenizer(self.network, Cohort(self.cohort).info.frame_rate_hz)
         tokenizer.save(self.uri)
         return held_out(tokenizer, self.cohort)
@@ -251,7 +252,7 @@ def make_tokenizer(
         arguments = {"cohort": cohort.uri, "settings": settings.model_dump()}
         if start:
             arguments["start"] = start.uri
-        return fit(_Tokenizer, arguments, settings.training, uri, "tokenizer")
+        return fit(_TokenizerTask, arguments, settings.training, uri, "tokenizer")
 
     inputs = {"cohort": cohort, **({"start": start} if start else {})}
     return artifact.make("tokenizer", VERSION, settings, inputs, build, root)

@@ -1,0 +1,306 @@
+"""The training loop in one worker: step, report progress, write checkpoints, resume. `core.training.fit` starts it.
+
+Knows nothing about movement or language.
+"""
+
+import ctypes
+import logging
+import math
+import os
+import tempfile
+import time
+import warnings
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+import torch.distributed as dist
+from ray import cloudpickle
+from torch import Tensor, nn
+
+from biomechgpt.core.logs import log_to_stdout, logger
+from biomechgpt.core.settings import InputError
+from biomechgpt.core.training import LossTerms, TrainingTask
+from biomechgpt.core.training_settings import TrainingSettings
+
+HISTORY_ROWS = 50
+"""About how many rows of `TrainingTask.log_metrics` a training keeps."""
+RECENT_STEPS = 50
+"""Steps whose mean loss is reported."""
+_SECONDS_BETWEEN_LINES = 10
+_STEPS_BETWEEN_RELEASES = 20
+
+
+def learning_rate(settings: TrainingSettings, step: int, steps: int) -> float:
+    """Learning rate of a step: linear warm-up, then constant, or a cosine that ends at a tenth."""
+    warmup = min(settings.warmup_steps, steps // 2)
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    progress = (step - warmup) / max(1, steps - warmup)
+    return settings.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
+
+
+def deepspeed_config(settings: TrainingSettings, workers: int) -> dict[str, Any]:
+    """DeepSpeed's own configuration for a number of workers."""
+    return {
+        # The real batches come from `TrainingTask.batches`. DeepSpeed only checks that these numbers agree.
+        "train_batch_size": workers,
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": settings.gradient_clip,
+        "zero_optimization": {
+            "stage": settings.zero_stage,
+            **({"offload_optimizer": {"device": "cpu", "pin_memory": True}} if settings.offload else {}),
+        },
+        "zero_force_ds_cpu_optimizer": False,  # DeepSpeed's own would be compiled first, with a C++ compiler
+        "bf16": {"enabled": settings.precision == "bf16"},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**9,
+        "wall_clock_breakdown": False,
+    }
+
+
+class _Engine:
+    """DeepSpeed around a model: steps that equal those of one worker, and checkpoints."""
+
+    def __init__(self, model: nn.Module, settings: TrainingSettings) -> None:
+        import deepspeed
+
+        self.settings, self.rank, self.workers = settings, dist.get_rank(), dist.get_world_size()
+        self._engine, self._optimizer, _, _ = deepspeed.initialize(
+            model=model,
+            optimizer=torch.optim.AdamW(
+                [p for p in model.parameters() if p.requires_grad],
+                lr=settings.learning_rate,
+                betas=settings.betas,
+                weight_decay=settings.weight_decay,
+                fused=True,
+            ),
+            config=deepspeed_config(settings, self.workers),
+            dist_init_required=False,
+        )
+
+    def train_step(self, batch: dict[str, Tensor], rate: float, counts: bool) -> dict[str, Tensor]:
+        """Take one step. Return the mean of each loss term over the samples of all workers.
+
+        batch: this worker's samples.
+        rate: learning rate.
+        counts: False for a worker that has no samples of its own. It computes on another worker's, as all workers
+            have to take part in each exchange, and its loss is multiplied by 0.
+        """
+        batch = {key: value.to(self._engine.device) for key, value in batch.items()}
+        with torch.autocast(
+            self._engine.device.type, torch.bfloat16, enabled=self.settings.precision == "mixed"
+        ):
+            terms: LossTerms = self._engine(**batch)
+        factor = 1.0 if counts else 0.0
+        elements = torch.stack([count.float() for _, count in terms.values()]) * factor
+        dist.all_reduce(elements)
+        elements = elements.clamp(min=1)
+        # Each worker's share of the mean over all workers: its own sum, divided by everybody's count.
+        shares = (
+            torch.stack([total / count for (total, _), count in zip(terms.values(), elements, strict=True)])
+            * factor
+        )
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        # DeepSpeed averages gradients over workers. The shares need their sum, hence the factor.
+        self._engine.backward(shares.sum() * self.workers)
+        self._engine.step()
+        means = shares.detach().clone()
+        dist.all_reduce(means)
+        return dict(zip(terms, means, strict=True))
+
+    def gathered_weights(self) -> AbstractContextManager[None]:
+        """Inside, every worker has all weights. With ZeRO stage 3 each worker otherwise holds a part of them."""
+        import deepspeed
+
+        return deepspeed.zero.GatheredParameters(
+            list(self._engine.module.parameters()), enabled=self.settings.zero_stage == 3
+        )
+
+    def save(self, folder: str, progress: dict[str, Any]) -> bool:
+        """Write a checkpoint, and return whether this worker wrote a part of it. All workers call it."""
+        if not self.settings.portable:
+            self._engine.save_checkpoint(
+                folder, tag="state", client_state=progress, exclude_frozen_parameters=True
+            )
+        elif self.rank == 0:
+            state = {
+                "model": _trained_state(self._engine.module),
+                "optimizer": self._engine.optimizer.state_dict(),
+                **progress,
+            }
+            torch.save(state, Path(folder) / "state.pt")
+        return not self.settings.portable or self.rank == 0
+
+    def load(self, folder: str) -> dict[str, Any]:
+        """Restore a checkpoint and return its progress. Raises InputError if other settings wrote it.
+
+        A checkpoint is portable (one file, for any number of workers) or in one part for each worker.
+        """
+        parts = len(list(Path(folder).glob("state/*_optim_states.pt")))
+        if parts != (0 if self.settings.portable else self.workers):
+            raise InputError(
+                f"training: expected a checkpoint of zero_stage {self.settings.zero_stage}, precision "
+                f"{self.settings.precision} and workers {self.workers} to go on from, found its optimizer "
+                + (f"in {parts} parts" if parts else "whole (zero_stage 0, precision fp32 or mixed)")
+            )
+        if not self.settings.portable:
+            return self._engine.load_checkpoint(folder, tag="state", load_module_strict=False)[1]
+        state = torch.load(Path(folder) / "state.pt", map_location="cpu", weights_only=True)
+        for name, tensor in _trained_state(self._engine.module).items():
+            tensor.copy_(state["model"][name])
+        self._engine.optimizer.load_state_dict(state["optimizer"])
+        return state
+
+
+def _trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors that training changes, by name: trainable parameters and buffers, not the frozen weights."""
+    return {
+        **{name: p.detach() for name, p in model.named_parameters() if p.requires_grad},
+        **dict(model.named_buffers()),
+    }
+
+
+class _Progress:
+    """How far a training is: its step, its recent losses, its history, and the progress line with the time left."""
+
+    def __init__(self, name: str, steps: int) -> None:
+        self.name, self.steps, self.step = name, steps, 0
+        self.losses: list[float] = []
+        self.history: list[dict[str, float]] = []
+        self._first_step, self._started, self._last_line = 0, time.time(), 0.0
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"step": self.step, "losses": self.losses, "history": self.history}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.step, self.losses, self.history = state["step"], state["losses"], state["history"]
+        self._first_step = self.step
+
+    @property
+    def finished(self) -> bool:
+        return self.step == self.steps
+
+    @property
+    def wants_metrics(self) -> bool:
+        """Whether the history gets a row after this step."""
+        return self.finished or self.step % max(1, self.steps // HISTORY_ROWS) == 0
+
+    def add(self, terms: dict[str, Tensor]) -> None:
+        """Count a step with these losses. Raises RuntimeError for a loss that is not finite."""
+        loss = float(torch.stack(list(terms.values())).sum())
+        if not math.isfinite(loss):
+            raise RuntimeError(f"{self.name}: loss is {loss} at step {self.step}")
+        self.step += 1
+        self.losses = [*self.losses[-RECENT_STEPS + 1 :], loss]
+
+    def log(self, terms: dict[str, Tensor]) -> None:
+        """Log a line every 10 s, and one at the end."""
+        now = time.time()
+        if not self.finished and now - self._last_line <= _SECONDS_BETWEEN_LINES:
+            return
+        self._last_line = now
+        seconds_left = (now - self._started) / (self.step - self._first_step) * (self.steps - self.step)
+        detail = " ".join(f"{name} {value:.4f}" for name, value in terms.items())
+        logger.info(
+            f"{self.name}: step {self.step}/{self.steps}  loss {self.recent_loss:.4f}  ({detail})  "
+            f"{seconds_left:.0f} s left"
+        )
+
+    @property
+    def recent_loss(self) -> float:
+        """Mean loss of the last steps."""
+        return sum(self.losses) / len(self.losses) if self.losses else math.nan
+
+    def summary(self) -> dict[str, Any]:
+        """What `fit` returns beside the task's own metrics."""
+        return {
+            **({"history": self.history} if self.history else {}),
+            "steps": self.steps,
+            "loss": round(self.recent_loss, 5),
+            "seconds_training": round(time.time() - self._started, 2),
+        }
+
+
+def run_worker(
+    task: bytes, arguments: dict[str, Any], settings: dict[str, Any], uri: str, name: str, threads: int
+) -> dict[str, Any] | None:
+    """Train in this worker, with the parameters of `fit`. Return metrics on the first worker, None on others."""
+    log_to_stdout()
+    _set_up_deepspeed()
+    training = TrainingSettings(**settings)
+    torch.set_num_threads(threads)
+    torch.manual_seed(training.seed)
+    trained: TrainingTask = cloudpickle.loads(task)(**arguments)
+    trained.uri = uri
+    model, batches = trained.build_model(), trained.batches()
+    if not batches:
+        raise InputError(f"{name}: nothing to train on")
+    engine, progress = _Engine(model, training), _Progress(name, len(batches))
+    if checkpoint := ray.train.get_checkpoint():
+        with checkpoint.as_directory() as folder:
+            progress.restore(engine.load(folder))
+    for step in range(progress.step, len(batches)):
+        _seed(training, step)
+        # Worker r takes samples r, r + workers, ... of the batch.
+        own = batches[step][engine.rank :: engine.workers]
+        batch = trained.collate(own or batches[step][:1])
+        terms = engine.train_step(batch, learning_rate(training, step, len(batches)), counts=bool(own))
+        progress.add(terms)
+        if progress.wants_metrics and (metrics := trained.log_metrics()):
+            progress.history.append({"step": progress.step, **metrics})
+        if engine.rank == 0:
+            progress.log(terms)
+        if progress.step % training.checkpoint_every == 0 and not progress.finished:
+            _checkpoint(engine, progress)
+        if progress.step % _STEPS_BETWEEN_RELEASES == 0:
+            _release_memory()
+    model.eval()
+    with engine.gathered_weights():
+        return {**trained.export(model), **progress.summary()} if engine.rank == 0 else None
+
+
+def _seed(settings: TrainingSettings, step: int) -> None:
+    """Seed by the step (and the worker), so that a resumed run draws what an uninterrupted one draws."""
+    torch.manual_seed((settings.seed * 1_000_003 + step) * dist.get_world_size() + dist.get_rank())
+
+
+def _checkpoint(engine: _Engine, progress: _Progress) -> None:
+    """Write a checkpoint and hand it to Ray Train, which resumes from the latest."""
+    with tempfile.TemporaryDirectory() as folder:
+        has_part = engine.save(folder, progress.state())
+        ray.train.report(
+            {"step": progress.step, "loss": progress.losses[-1]},
+            checkpoint=ray.train.Checkpoint.from_directory(folder) if has_part else None,
+        )
+
+
+def _set_up_deepspeed() -> None:
+    """Let DeepSpeed run without a GPU and without a C++ compiler, and silence it."""
+    if not torch.cuda.is_available():
+        os.environ["DS_ACCELERATOR"] = "cpu"  # read at import
+    import deepspeed
+
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    # Its all-reduce in shared memory would be compiled first, with a C++ compiler. Gloo needs none.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def _release_memory() -> None:
+    """Return free memory to the system. Does nothing without glibc.
+
+    Batches differ in size, so free blocks pile up between used ones, and glibc keeps them. In an hour on CPUs that
+    is several times the memory that training needs.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
