@@ -10,7 +10,7 @@ from biomechgpt.recordings.readers import opensim
 from biomechgpt.simulator import SimulatorSettings
 
 RATE_HZ = 60.0
-SETTINGS = SimulatorSettings(scale=0.1, seed=20_240, lasts_s=(5, 13))
+SETTINGS = SimulatorSettings(scale=0.1, seed=20_240, duration_range_s=(5, 13))
 """The seed differs from that of every cohort, so no model was trained on these participants."""
 EXAMPLES_PER_KIND = {"walkway": 5, "TUG": 2, "FSST": 1, "sitting": 1}
 

@@ -338,9 +338,9 @@ class Gateway:
         (explanation,) = await self.model.explain(
             recording.angles_rad, recording.info.joint_mask(), [(task, words)]
         )
-        points = dict.fromkeys(kinematics.POINTS, 0.0)
+        points = dict.fromkeys(kinematics.LANDMARKS, 0.0)
         for joint, weight in explanation.joints.items():
-            points[kinematics.PIVOTS[joint]] += weight
+            points[kinematics.JOINT_LANDMARK[joint]] += weight
         return Explanation(
             answer=answer,
             explained_value=explanation.of,
@@ -430,7 +430,7 @@ def stick_figure(recording: LoadedRecording) -> Figure:
     points = kinematics.points_m(recording.angles_rad, recording.pelvis, ground="frame")
     return Figure(
         frame_rate_hz=recording.info.frame_rate_hz,
-        points=list(kinematics.POINTS),
+        points=list(kinematics.LANDMARKS),
         bones=list(kinematics.BONES),
         positions_m=np.round(points.astype(float), 3).tolist(),
         colors=FigureColors(right=RIGHT, left=LEFT, middle=TRUNK),

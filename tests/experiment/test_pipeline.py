@@ -138,7 +138,7 @@ def test_bad_input_exits_with_2_and_writes_nothing(tmp_path, arguments, named):
 
 def recordings(folder: Path, participants: int) -> Path:
     """A folder of .mot files of simulated walks and chairs, with their annotations, as a lab would bring them."""
-    how = SimulatorSettings(scale=0.1, lasts_s=(5, 9), seed=5)
+    how = SimulatorSettings(scale=0.1, duration_range_s=(5, 9), seed=5)
     people = [p for p in participants_of(how) if p.enrolment.impaired != "unknown" and len(p.kinds) >= 4]
     lines = ["path,participant,activity,impaired,site"]
     for person in people[:participants]:

@@ -44,15 +44,15 @@ def test_cadence_is_two_steps_a_stride_however_one_walks(stride_hz, size, phase,
     assert found.cadence_steps_min == pytest.approx(120 * stride_hz, rel=0.02)
     assert found.step_time_symmetry > 0.95
     assert found.step_length_m[0] == pytest.approx(found.step_length_m[1], abs=0.03)
-    assert not found.travels
+    assert not found.overground
 
 
 def test_a_strike_is_where_the_published_cycle_begins():
     angles, pelvis = walk()
-    strikes = gait.events(angles, pelvis, RATE).strikes["r"]
+    strikes = gait.events(angles, pelvis, RATE).heel_strikes["r"]
     at = (0.3 + 0.9 * strikes / RATE + 0.5) % 1 - 0.5
     assert np.abs(at).max() < 0.06
-    assert gait.measure(angles, pelvis, RATE).stance_share == pytest.approx((0.62, 0.62), abs=0.05)
+    assert gait.measure(angles, pelvis, RATE).stance_fraction == pytest.approx((0.62, 0.62), abs=0.05)
     curves = gait.own_cycles(angles, gait.measure(angles, pelvis, RATE))
     for name in ("hip_flexion_r", "knee_angle_l", "ankle_angle_l"):
         mean, sd = norms.gait_band(name)
@@ -87,8 +87,8 @@ def test_the_legs_know_the_speed_that_the_pelvis_shows(heading):
     gone = treadmill.speed_legs_m_s * np.arange(len(pelvis)) / RATE
     pelvis[:, [0, 2]] = gone[:, None] * [np.cos(heading), -np.sin(heading)]
     ground = gait.measure(angles, pelvis, RATE)
-    assert ground.travels
-    assert not treadmill.travels
+    assert ground.overground
+    assert not treadmill.overground
     assert treadmill.speed_pelvis_m_s == 0
     assert ground.speed_pelvis_m_s == pytest.approx(treadmill.speed_m_s)
     assert ground.speed_legs_m_s == pytest.approx(treadmill.speed_legs_m_s)
@@ -140,5 +140,5 @@ def test_real_walks_are_ones_that_a_person_would_believe(row):
     found = gait.measure(angles, pelvis, RATE)
     assert 80 < found.cadence_steps_min < 125
     assert 0.8 < found.speed_m_s < 1.5
-    if found.travels:
+    if found.overground:
         assert found.speed_legs_m_s == pytest.approx(found.speed_pelvis_m_s, rel=0.2)

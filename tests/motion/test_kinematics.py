@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 import real_recordings
-from biomechgpt.motion.kinematics import _SEGMENTS, BONES, HEIGHT_M, POINTS, points_m
+from biomechgpt.motion.kinematics import _SEGMENTS, BONES, HEIGHT_M, LANDMARKS, points_m
 from biomechgpt.motion.resampling import resample
 from biomechgpt.motion.skeleton import HIGH_RAD, INDEX, LOW_RAD, mirror
 from biomechgpt.recordings import readers
 from biomechgpt.recordings.readers import ReaderSettings
 from biomechgpt.simulator import SimulatorSettings, participants, trials
 
-AT = {name: i for i, name in enumerate(POINTS)}
+AT = {name: i for i, name in enumerate(LANDMARKS)}
 X, Y, Z = range(3)
 FEET = [AT[f"{name}_{side}"] for name in ("heel", "ball", "toe") for side in "rl"]
 BALLS = [AT["ball_r"], AT["ball_l"]]
@@ -32,7 +32,7 @@ def posed(**degrees: float) -> dict[str, np.ndarray]:
     angles = np.zeros((1, 34))
     for name, value in degrees.items():
         angles[0, INDEX[name]] = np.radians(value)
-    return dict(zip(POINTS, points_m(angles, rest(), ground="none")[0], strict=True))
+    return dict(zip(LANDMARKS, points_m(angles, rest(), ground="none")[0], strict=True))
 
 
 STAND = posed()
@@ -45,20 +45,20 @@ def moved(point: str, **degrees: float) -> np.ndarray:
 def other_side(points: np.ndarray) -> np.ndarray:
     """The figure (T, P, 3) in a mirror."""
     swap = {"_r": "_l", "_l": "_r"}
-    order = [AT.get(name[:-2] + swap.get(name[-2:], name[-2:]), 0) for name in POINTS]
+    order = [AT.get(name[:-2] + swap.get(name[-2:], name[-2:]), 0) for name in LANDMARKS]
     return points[:, order] * [1, 1, -1]
 
 
 def test_standing_is_upright_symmetric_and_as_tall_as_asked():
     points = points_m(np.zeros((1, 34)), rest(), height_m=1.80)
     np.testing.assert_allclose(points, other_side(points), atol=1e-7)
-    at = dict(zip(POINTS, points[0], strict=True))
+    at = dict(zip(LANDMARKS, points[0], strict=True))
     order = ["crown", "head", "neck", "lumbar", "pelvis", "knee_r", "ankle_r", "heel_r"]
     heights = [at[name][Y] for name in order]
     assert heights == sorted(heights, reverse=True)
     np.testing.assert_allclose((at["crown"][Y], at["heel_r"][Y], at["toe_l"][Y]), (1.80, 0, 0), atol=1e-6)
     np.testing.assert_allclose(at["knee_r"][Y], 0.285 * 1.80, atol=1e-6)  # Winter 2009, figure 4.1
-    assert all((at[name][Z] > 0.05) == name.endswith("_r") for name in POINTS if name[-2:] in ("_r", "_l"))
+    assert all((at[name][Z] > 0.05) == name.endswith("_r") for name in LANDMARKS if name[-2:] in ("_r", "_l"))
     assert at["face"][X] > at["head"][X]
     assert at["toe_r"][X] > at["ankle_r"][X] > at["heel_r"][X]
 
@@ -150,7 +150,7 @@ def test_bones_keep_their_lengths_and_nothing_is_below_ground(seed):
     start, end = np.array(BONES).T
     for ground in ("recording", "frame", "none"):
         points = points_m(angles, pelvis, ground=ground)
-        assert points.shape == (6, len(POINTS), 3)
+        assert points.shape == (6, len(LANDMARKS), 3)
         assert points.dtype == np.float32
         lengths = np.linalg.norm(points[:, end] - points[:, start], axis=2)
         expected = np.linalg.norm(standing[end] - standing[start], axis=1)
@@ -203,7 +203,7 @@ def test_shapes_and_angles_that_cannot_be_drawn_are_refused():
         points_m(np.zeros((5, 26)), rest(5))
     with pytest.raises(ValueError, match="finite"):
         points_m(np.full((5, 34), np.nan), rest(5))
-    assert points_m(np.zeros((0, 34)), np.zeros((0, 7))).shape == (0, len(POINTS), 3)
+    assert points_m(np.zeros((0, 34)), np.zeros((0, 7))).shape == (0, len(LANDMARKS), 3)
 
 
 def about_line(heights: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from biomechgpt.cohort import CohortSettings
 from biomechgpt.core import settings
 from biomechgpt.core.settings import InputError
 from biomechgpt.motion import norms
-from biomechgpt.motion.kinematics import POINTS, points_m
+from biomechgpt.motion.kinematics import LANDMARKS, points_m
 from biomechgpt.motion.skeleton import HIGH_RAD, INDEX, LOW_RAD, mirror
 from biomechgpt.simulator import COLUMNS, SimulatorSettings, participants, trials
 from biomechgpt.simulator.protocol import PAPER, ProtocolSettings, enrol
@@ -159,7 +159,7 @@ def test_angles_are_possible(cohort):
 def test_stance_feet_do_not_slide():
     """One of the feet always stays where it is while the pelvis travels on."""
     how = SimulatorSettings(scale=0.1, noise_deg=0)
-    balls = [POINTS.index("ball_r"), POINTS.index("ball_l")]
+    balls = [LANDMARKS.index("ball_r"), LANDMARKS.index("ball_l")]
     walkers = [p for p in participants(how) if "walkway" in p.kinds]
     for person in walkers[:8]:
         t = next(t for t in trials(how, person, RATE) if t.latent["kind"] == "walkway")
@@ -290,7 +290,7 @@ def test_the_healthy_walk_and_are_timed_as_published(cohort, old):
 @pytest.mark.parametrize("condition", norms.GROUPS)
 def test_impaired_groups_are_as_slow_as_published(paper, condition):
     """Means of participants, within 15 % and what so few of them may be off by."""
-    how = SimulatorSettings(lasts_s=(8, 10))
+    how = SimulatorSettings(duration_range_s=(8, 10))
     for kind, measure in (("walkway", "walking_speed"), ("TUG", "tug_time")):
         if measure not in norms.GROUPS[condition]:
             continue

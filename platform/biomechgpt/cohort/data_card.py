@@ -196,23 +196,23 @@ def _count_walk(counts: Tally, t: Trial) -> None:
     activity = str(t.annotations.get("activity", "walking")).lower()
     if "walk" not in activity or "backward" in activity:
         return
-    found = gait.measure(t.angles_rad, t.pelvis, t.frame_rate_hz)
-    if not np.isfinite(found.cadence_steps_min):
+    walk = gait.measure(t.angles_rad, t.pelvis, t.frame_rate_hz)
+    if not np.isfinite(walk.cadence_steps_min):
         return
     counts.walked["trials"] += 1
-    counts.walked["treadmill or pelvis not recorded"] += not found.travels
+    counts.walked["treadmill or pelvis not recorded"] += not walk.overground
     if len(counts.walks) < _WALKS:
         counts.walks.append(
             {
                 "trial": t.trial,
-                "cadence": round(found.cadence_steps_min, 1),
-                "speed_pelvis": round(found.speed_pelvis_m_s, 2),
-                "speed_legs": round(found.speed_legs_m_s, 2),
-                "travels": found.travels,
+                "cadence": round(walk.cadence_steps_min, 1),
+                "speed_pelvis": round(walk.speed_pelvis_m_s, 2),
+                "speed_legs": round(walk.speed_legs_m_s, 2),
+                "overground": walk.overground,
             }
         )
     sums = counts.cycles(_group(t))
-    for joint, curves in enumerate(gait.own_cycles(np.degrees(t.angles_rad), found).values()):
+    for joint, curves in enumerate(gait.own_cycles(np.degrees(t.angles_rad), walk).values()):
         if t.joint_mask[joint]:
             sums.count[joint] += len(curves)
             sums.total[joint] += curves.sum(axis=0)

@@ -19,7 +19,7 @@ from biomechgpt.core import storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.evaluation.report import render
 from biomechgpt.motion import plots
-from biomechgpt.motion.kinematics import BONES, POINTS, points_m
+from biomechgpt.motion.kinematics import BONES, LANDMARKS, points_m
 from biomechgpt.motion.skeleton import INDEX, JOINTS, NAMES, TRACKED
 from biomechgpt.tokenizer import MotionTokenizer, read_tokens
 
@@ -297,7 +297,7 @@ def _figures(pose: np.ndarray) -> list[dict[str, Any]]:
         for across, at in ((frame[:, 0], 70), (-frame[:, 2], 190)):
             paths = {"trunk": "", "left": "", "right": ""}
             for start, end in BONES:
-                side = _SIDES.get(POINTS[end][-2:], "trunk")
+                side = _SIDES.get(LANDMARKS[end][-2:], "trunk")
                 ends = ((at + across[i], 185 - frame[i, 1]) for i in (start, end))
                 paths[side] += "M{:.0f} {:.0f}L{:.0f} {:.0f}".format(*(v for xy in ends for v in xy))
             made.append(paths)

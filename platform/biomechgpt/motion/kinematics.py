@@ -1,8 +1,9 @@
-"""A stick figure of a movement: where joints and limbs' ends are, from the 34 angles and the pelvis.
+"""Forward kinematics: positions of body landmarks from the 34 joint angles and the pelvis.
 
-Axes and signs are those of loco-mujoco's humanoid_torque.xml, as `skeleton` has them; proportions are a
-textbook's for one height, since recordings do not say how long a person's limbs are. Good for looking at a
-movement and for telling left from right; not for measuring steps. Knows nothing about files or drawing.
+Axes and signs are those of loco-mujoco's humanoid_torque.xml, as in `skeleton`. Segment lengths are textbook
+proportions for one body height, because recordings do not contain segment lengths. Positions are good enough to
+draw a movement and to find gait events, not to measure a person's own step length.
+Knows nothing about files or drawing.
 """
 
 from collections.abc import Iterator
@@ -23,10 +24,12 @@ X, Y, Z = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
 
 @dataclass(frozen=True)
 class _Segment:
-    """A rigid rod from one point to another.
+    """A rigid segment between two landmarks.
 
-    offset: where it ends while every angle is 0, from where it begins, in fractions of height.
-    hinges: (joint, axis) at its beginning, each about the axes that those before it have turned.
+    start, end: its landmarks.
+    offset: vector from start to end while every angle is 0, in fractions of body height.
+    hinges: (joint, axis) at its start, in order. Each axis is expressed in the frame rotated by the hinges
+        before it.
     """
 
     start: str
@@ -35,10 +38,11 @@ class _Segment:
     hinges: tuple[tuple[str, Vector], ...] = ()
 
     def sides(self) -> Iterator["_Segment"]:
-        """Itself; one of the right side also as its mirror image, whose axes keep their angles' signs."""
+        """This segment; a right segment is followed by its mirror image, whose axes keep the angles' signs."""
         yield self
         if self.end.endswith("_r"):
             x, y, z = self.offset
+            # Mirroring at the sagittal plane flips Z of a vector, and X and Y of a rotation axis.
             mirrored = tuple((_left(joint), (-a, -b, c)) for joint, (a, b, c) in self.hinges)
             yield replace(
                 self, start=_left(self.start), end=_left(self.end), offset=(x, y, -z), hinges=mirrored
@@ -51,12 +55,12 @@ def _left(name: str) -> str:
 
 # Lengths along limbs: Winter, Biomechanics and Motor Control of Human Movement, 4th ed. 2009, figure 4.1
 # (after Drillis and Contini 1966): knee .285, hip .530, shoulder .818, eyes .936 of height above the ground.
-# It has no joint centres within the pelvis and no ankle along the foot: these are OpenSim's gait2392, whose
-# unscaled model is 1.80 m tall (hips (-.0707 -.0661 +-.0835) m, lumbar joint (-.1007 .0815 0) m from the
-# pelvis' origin, heel (-.0488 -.042) m from the ankle, ball of the foot .1788 m before the heel). The XML
-# has the same pelvis, 1.021 times as large.
+# Winter gives no joint centres within the pelvis and no ankle position along the foot. These come from OpenSim's
+# gait2392, whose unscaled model is 1.80 m tall: hips (-.0707 -.0661 +-.0835) m and lumbar joint (-.1007 .0815 0) m
+# from the pelvis' origin, heel (-.0488 -.042) m from the ankle, ball of the foot .1788 m in front of the heel.
+# The XML's pelvis is 1.021 times as large.
 _MID_HIP: Vector = (-0.0393, -0.0367, 0.0)
-"""Of the pelvis' origin, which is where `Trial.pelvis` is: between the front rims of the hip bones."""
+"""From the pelvis' origin (the position in `Trial.pelvis`, midway between the front rims of the hip bones)."""
 
 _SEGMENTS: tuple[_Segment, ...] = tuple(
     side
@@ -75,7 +79,7 @@ _SEGMENTS: tuple[_Segment, ...] = tuple(
         _Segment("neck", "head", (0, 0.118, 0),
                  (("neck_extension", Z), ("neck_bending", X), ("neck_rotation", Y))),
         _Segment("head", "crown", (0, 0.064, 0)),
-        _Segment("head", "face", (0.056, 0, 0)),  # nobody's measure: shows which way the head looks
+        _Segment("head", "face", (0.056, 0, 0)),  # chosen freely: shows where the head looks
         _Segment("neck", "shoulder_r", (0, 0, 0.129)),
         _Segment("shoulder_r", "elbow_r", (0, -0.186, 0),
                  (("arm_flex_r", Z), ("arm_add_r", X), ("arm_rot_r", Y))),
@@ -87,18 +91,19 @@ _SEGMENTS: tuple[_Segment, ...] = tuple(
     for side in segment.sides()
 )  # fmt: skip
 
-POINTS: tuple[str, ...] = ("pelvis", *(segment.end for segment in _SEGMENTS))
-"""`pelvis` is midway between the hips, `head` its centre at eye height, `hand` its finger tips."""
+LANDMARKS: tuple[str, ...] = ("pelvis", *(segment.end for segment in _SEGMENTS))
+"""Names of the landmarks. `pelvis`: midway between the hips. `head`: centre of the head, at eye height. `hand`:
+finger tips."""
 
-PIVOTS: dict[str, str] = {
+JOINT_LANDMARK: dict[str, str] = {
     joint: segment.start for segment in reversed(_SEGMENTS) for joint, _ in segment.hinges
 }
-"""{joint: the point of POINTS where it turns}."""
+"""{joint: the landmark at its centre of rotation}."""
 
 BONES: tuple[tuple[int, int], ...] = tuple(
-    (POINTS.index(segment.start), POINTS.index(segment.end)) for segment in _SEGMENTS
+    (LANDMARKS.index(segment.start), LANDMARKS.index(segment.end)) for segment in _SEGMENTS
 )
-"""Pairs of indices into POINTS: the figure's lines. Their lengths never change."""
+"""Pairs of indices into LANDMARKS: the lines of a stick figure. Their lengths never change."""
 
 
 def points_m(
@@ -108,14 +113,17 @@ def points_m(
     height_m: float = HEIGHT_M,
     ground: Literal["recording", "frame", "none"] = "recording",
 ) -> np.ndarray:
-    """Places of POINTS: angles (T, 34) radians and pelvis (T, 7) as in `Trial` -> (T, P, 3) float32 metres.
+    """Positions of LANDMARKS (T, P, 3) in metres, float32: X forward, Y up, Z to the subject's right.
 
-    Frame: X forward, Y up, Z to the subject's right. Whose legs are longer than this figure's would walk
-    above the ground, so it is raised or lowered: `recording`, as a whole, until its lowest point of all
-    frames is at Y = 0; `frame`, every frame (no jumps, but a pelvis whose height nobody recorded moves as
-    it must); `none`, not at all. A pelvis position with anything in it that is not finite is taken as not
-    recorded (all zero), an orientation that is none as upright. Raises ValueError for other shapes, or
-    angles that are not finite.
+    angles_rad: (T, 34) radians.
+    pelvis: (T, 7) as in `Trial`. A position that is not finite counts as not recorded (zero), an unusable
+        orientation as upright.
+    height_m: body height, which scales all segments.
+    ground: how the figure is put on the ground, as the person's legs may be longer or shorter than the figure's.
+        `recording`: one shift, so that the lowest point of all frames is at Y = 0. `frame`: one shift per frame,
+        for recordings without a pelvis height; jumps are lost. `none`: no shift.
+
+    Raises ValueError for other shapes or angles that are not finite.
     """
     angles, place = np.asarray(angles_rad, dtype=float), np.asarray(pelvis, dtype=float)
     frames = len(angles)
@@ -126,18 +134,20 @@ def points_m(
     if not np.isfinite(angles).all():
         raise ValueError("expected finite angles, found NaN or infinity")
     if frames == 0:
-        return np.empty((0, len(POINTS), 3), dtype=np.float32)
+        return np.empty((0, len(LANDMARKS), 3), dtype=np.float32)
     origin, upright = _placement(place)
-    turns = {"pelvis": upright}
-    at = {"pelvis": origin + upright.apply(height_m * np.array(_MID_HIP))}
+    # Walk down the chain from the pelvis: each segment inherits its parent's rotation, then turns about its hinges.
+    rotations = {"pelvis": upright}
+    positions = {"pelvis": origin + upright.apply(height_m * np.array(_MID_HIP))}
     for segment in _SEGMENTS:
-        turn = turns[segment.start]
+        rotation = rotations[segment.start]
         for joint, axis in segment.hinges:
             unit = np.array(axis) / np.linalg.norm(axis)
-            turn = turn * Rotation.from_rotvec(angles[:, INDEX[joint], None] * unit)
-        turns[segment.end] = turn
-        at[segment.end] = at[segment.start] + turn.apply(height_m * np.array(segment.offset))
-    points = np.stack([at[name] for name in POINTS], axis=1)
+            rotation = rotation * Rotation.from_rotvec(angles[:, INDEX[joint], None] * unit)
+        rotations[segment.end] = rotation
+        offset = rotation.apply(height_m * np.array(segment.offset))
+        positions[segment.end] = positions[segment.start] + offset
+    points = np.stack([positions[name] for name in LANDMARKS], axis=1)
     if ground != "none":
         lowest = points[:, :, 1].min(axis=1)
         points[:, :, 1] -= (lowest if ground == "frame" else lowest.min(keepdims=True))[:, None]
@@ -145,7 +155,7 @@ def points_m(
 
 
 def _placement(pelvis: np.ndarray) -> tuple[np.ndarray, Rotation]:
-    """Position (T, 3) and orientation, each made usable."""
+    """Position (T, 3) and orientation of the pelvis, with defaults for values that are not usable."""
     position, quaternion = pelvis[:, :3], pelvis[:, 3:]
     if not np.isfinite(position).all():
         position = np.zeros_like(position)
@@ -155,30 +165,38 @@ def _placement(pelvis: np.ndarray) -> tuple[np.ndarray, Rotation]:
     return position, Rotation.from_quat(quaternion, scalar_first=True)
 
 
-_FEET = [[POINTS.index(f"{part}_{side}") for part in ("heel", "ball", "toe")] for side in "rl"]
+_FEET = [[LANDMARKS.index(f"{part}_{side}") for part in ("heel", "ball", "toe")] for side in "rl"]
 _ROLL_M = 0.01
-"""A point of a foot this far above its lowest one bears 1/e of its load."""
+"""A point of the foot this far above the foot's lowest point bears 1/e of the lowest point's load."""
 
 
-def travel_m(
+def pelvis_path(
     angles_rad: np.ndarray, orientation: np.ndarray, load: np.ndarray, *, height_m: float = HEIGHT_M
 ) -> np.ndarray:
-    """Where the pelvis goes while the feet on the ground stay where they are: (T, 3) float32 metres.
+    """Path of the pelvis (T, 3) in metres, float32, if the loaded feet do not slide on the ground.
 
-    angles (T, 34) radians; orientation (T, 4), the pelvis' unit quaternion; load (T, 2), the share of the
-    body's weight on the right and the left foot. Starts over X = Z = 0; at every frame as high as puts the
-    lowest point of the feet at Y = 0. It tells of walking on level ground what a treadmill, or a recording
-    without the pelvis' position, does not. Raises ValueError as `points_m`.
+    Reconstructs the forward motion of walking on level ground for treadmill recordings and recordings without a
+    pelvis position. It starts at X = Z = 0; in every frame the lowest point of the feet is at Y = 0.
+
+    angles_rad: (T, 34) radians.
+    orientation: (T, 4) unit quaternion (w, x, y, z) of the pelvis.
+    load: (T, 2) fraction of body weight on the right and the left foot.
+    height_m: body height, which scales all segments.
+
+    Raises ValueError as `points_m` does.
     """
-    still = np.concatenate([np.zeros((len(angles_rad), 3)), orientation], axis=1)
-    points = points_m(angles_rad, still, height_m=height_m, ground="none").astype(float)
-    feet = points[:, _FEET]  # (T, 2, 3, 3): side, part, axis
-    above = feet[..., 1] - feet[..., 1].min(axis=2, keepdims=True)
-    rolled = np.exp(-above / _ROLL_M)
-    share = load[:, :, None] * rolled / rolled.sum(axis=2, keepdims=True)
-    share = share[1:] + share[:-1]
-    share /= share.sum(axis=(1, 2), keepdims=True)
-    steps = -(share[..., None] * np.diff(feet, axis=0)).sum(axis=(1, 2))
-    place = np.concatenate([np.zeros((min(len(feet), 1), 3)), np.cumsum(steps, axis=0)])
-    place[:, 1] = -feet[..., 1].min(axis=(1, 2))
-    return place.astype(np.float32)
+    fixed_pelvis = np.concatenate([np.zeros((len(angles_rad), 3)), orientation], axis=1)
+    points = points_m(angles_rad, fixed_pelvis, height_m=height_m, ground="none").astype(float)
+    feet = points[:, _FEET]  # (T, 2, 3, 3): side, part of the foot, axis
+    # Load on each part of each foot: the foot's load, mostly on its lowest part (heel, ball or toe).
+    height = feet[..., 1] - feet[..., 1].min(axis=2, keepdims=True)
+    contact = np.exp(-height / _ROLL_M)
+    weight = load[:, :, None] * contact / contact.sum(axis=2, keepdims=True)
+    # Between two frames a part bears the mean of both frames' loads.
+    weight = weight[1:] + weight[:-1]
+    weight /= weight.sum(axis=(1, 2), keepdims=True)
+    # Loaded parts stay in place, so the pelvis moves opposite to their motion relative to the pelvis.
+    steps = -(weight[..., None] * np.diff(feet, axis=0)).sum(axis=(1, 2))
+    path = np.concatenate([np.zeros((min(len(feet), 1), 3)), np.cumsum(steps, axis=0)])
+    path[:, 1] = -feet[..., 1].min(axis=(1, 2))
+    return path.astype(np.float32)

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from biomechgpt.motion import gait, norms
-from biomechgpt.motion.kinematics import BONES, POINTS, points_m
+from biomechgpt.motion.kinematics import BONES, LANDMARKS, points_m
 from biomechgpt.motion.skeleton import INDEX, JOINTS
 
 RIGHT, LEFT, TRUNK, BAND = "#2b6cb0", "#c05621", "#4a5568", "#cbd5e0"
@@ -69,7 +69,7 @@ def trial_png(
     Where it walks, curves are over the gait cycle of their own side, every cycle a line, beside the norm's
     mean and +-1 SD; elsewhere over time. joint_mask (34,): a joint that was not recorded is said to be so.
     """
-    found = gait.measure(angles_rad, pelvis, rate_hz)
+    walk = gait.measure(angles_rad, pelvis, rate_hz)
     with style():
         figure = Figure(figsize=(15, 12.5))
         rows = figure.add_gridspec(2 + len(_PANELS), 1, height_ratios=[1.25, 1.25, *[1] * len(_PANELS)])
@@ -81,21 +81,21 @@ def trial_png(
         for row, names in enumerate(_PANELS):
             inner = rows[row + 2].subgridspec(1, len(names))
             for column, name in enumerate(names):
-                _curves(figure.add_subplot(inner[column]), name, angles_rad, rate_hz, found, joint_mask)
-        figure.suptitle(f"{title}\n{textwrap.fill(how, 150)}\n{measures(found, len(angles_rad) / rate_hz)}")
+                _curves(figure.add_subplot(inner[column]), name, angles_rad, rate_hz, walk, joint_mask)
+        figure.suptitle(f"{title}\n{textwrap.fill(how, 150)}\n{measures(walk, len(angles_rad) / rate_hz)}")
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=90)
     return buffer.getvalue()
 
 
-def measures(found: gait.Gait, seconds: float) -> str:
+def measures(walk: gait.Gait, seconds: float) -> str:
     """A walk's measures in a line, or that nobody walks."""
-    if not np.isfinite(found.cadence_steps_min):
+    if not np.isfinite(walk.cadence_steps_min):
         return f"{seconds:.1f} s, no steps found"
-    where = "the pelvis travels" if found.travels else "the pelvis stays: treadmill, or not recorded"
+    where = "the pelvis travels" if walk.overground else "the pelvis stays: treadmill, or not recorded"
     return (
-        f"{seconds:.1f} s, {found.steps} steps, cadence {found.cadence_steps_min:.0f}/min, "
-        f"speed {found.speed_pelvis_m_s:.2f} m/s by the pelvis, {found.speed_legs_m_s:.2f} by the legs; {where}"
+        f"{seconds:.1f} s, {walk.steps} steps, cadence {walk.cadence_steps_min:.0f}/min, "
+        f"speed {walk.speed_pelvis_m_s:.2f} m/s by the pelvis, {walk.speed_legs_m_s:.2f} by the legs; {where}"
     )
 
 
@@ -108,13 +108,13 @@ def stick_figures(axes: Axes, points: np.ndarray, pelvis: np.ndarray, rate_hz: f
     for place, frame in enumerate(frames):
         w, x, y, z = pelvis[frame, 3:]
         heading = np.arctan2(2 * (w * y - x * z), 1 - 2 * (y * y + z * z))
-        turned = points[frame] - points[frame, POINTS.index("pelvis")] * [1, 0, 1]
+        turned = points[frame] - points[frame, LANDMARKS.index("pelvis")] * [1, 0, 1]
         ahead = turned[:, 0] * np.cos(heading) - turned[:, 2] * np.sin(heading)
         right = turned[:, 0] * np.sin(heading) + turned[:, 2] * np.cos(heading)
         # From the front, a person's right is on the viewer's left.
         flat = 1.1 * place + (ahead if across == 0 else -right)
         for start, end in BONES:
-            name = POINTS[end]
+            name = LANDMARKS[end]
             colour = RIGHT if name.endswith("_r") else LEFT if name.endswith("_l") else TRUNK
             axes.plot(flat[[start, end]], points[frame, [start, end], 1], color=colour, linewidth=1.6)
     axes.axhline(0, color="#a0aec0", linewidth=1)
@@ -139,13 +139,13 @@ def _curves(
     name: str,
     angles_rad: np.ndarray,
     rate_hz: float,
-    found: gait.Gait,
+    walk: gait.Gait,
     joint_mask: np.ndarray | None,
 ) -> None:
     sides = {name: TRUNK} if name in INDEX else {f"{name}_r": RIGHT, f"{name}_l": LEFT}
     joint = JOINTS[INDEX[next(iter(sides))]]
     axes.set_title(f"{name.replace('_', ' ')}, ° (+ {joint.positive.split(';')[0]})", loc="left")
-    pieces = {side: gait.pieces(found, len(angles_rad), side) for side in gait.SIDES}
+    pieces = {side: gait.partial_strides(walk, len(angles_rad), side) for side in gait.SIDES}
     walks = bool(pieces["r"])
     if walks:
         band(axes, next(iter(sides)))

@@ -1,7 +1,7 @@
-"""What simulated participants are recorded doing: a timeline an activity, and the times that follow.
+"""Activities of simulated participants: walking, sitting, standing and clinical tests.
 
-Each function returns an `Act`: the drives, and the seconds that a timed test took, read off its own timeline.
-Knows nothing about impairments: only how fast, how large and how steadily this person moves today.
+Each function returns an `ActivityTrace`: the timeline of one activity and, for a timed test, the seconds it took.
+Knows nothing about impairments, only about a person's gait style: how fast, how large and how steady.
 """
 
 from collections.abc import Callable
@@ -9,26 +9,33 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from biomechgpt.simulator.movement import Timeline, joint, wander
+from biomechgpt.simulator.movement import Timeline, joint, smooth_noise
 
 Segment = tuple[str, float, float]
-"""(what, seconds, amount): sit, rise, walk, turn (amount: half turns to the left), lower, stand."""
+"""(name, seconds, amount). Names: sit, rise, walk, turn (amount: half turns to the left), lower, stand."""
 
 
 @dataclass(frozen=True)
-class Manner:
-    """How a person moves today. stride_hz and size of a steady walk, its speed_m_s; unsteady: 0 to about 1;
-    slow: seconds that a transition takes, 1 is brisk; lasts_s: a recording of what has no end of its own."""
+class GaitStyle:
+    """How a person moves in one trial.
+
+    stride_hz: strides per second of a steady walk.
+    size: excursion of the gait relative to the person's gait table.
+    speed_m_s: walking speed.
+    unsteady: unsteadiness, 0 to about 1.
+    slow: seconds of a transition such as rising; 1 is brisk.
+    duration_range_s: shortest and longest recording of an activity without an end of its own.
+    """
 
     stride_hz: float
     size: float
     speed_m_s: float
     unsteady: float
     slow: float
-    lasts_s: tuple[float, float]
+    duration_range_s: tuple[float, float]
 
-    def quicker(self, factor: float) -> "Manner":
-        """Walking `factor` times as fast, by longer and by quicker strides alike."""
+    def at_speed(self, factor: float) -> "GaitStyle":
+        """Walking `factor` times as fast, by longer and by faster strides alike."""
         root = factor**0.5
         return replace(
             self, stride_hz=self.stride_hz * root, size=self.size * root, speed_m_s=self.speed_m_s * factor
@@ -36,231 +43,318 @@ class Manner:
 
 
 @dataclass(frozen=True)
-class Act:
-    """A played activity: turning rate (T,) rad/s, seconds that a timed test took, which item of a battery."""
+class ActivityTrace:
+    """One performance of an activity.
 
-    drive: Timeline
+    timeline: time course of the movement.
+    turning: (T,) turning rate in rad/s.
+    test_s: seconds that a timed test took; None if the activity is not timed.
+    item: item of a test battery.
+    """
+
+    timeline: Timeline
     turning: np.ndarray
     test_s: float | None = None
     item: str | None = None
 
 
-Activity = Callable[[np.random.Generator, Manner, float], Act]
+Activity = Callable[[np.random.Generator, GaitStyle, float], ActivityTrace]
 
 
-def _strides(rng: np.random.Generator, manner: Manner, pace: np.ndarray, rate: float) -> np.ndarray:
-    """Strides done by each frame at `pace` (T,) times the usual rate, unsteadily."""
-    jitter = 0.02 + 0.09 * manner.unsteady
-    beat = 1 + jitter * wander(rng, len(pace), 1, 0.4, rate)[:, 0]
-    return rng.random() + np.cumsum(manner.stride_hz * pace * beat) / rate
+def _strides(rng: np.random.Generator, style: GaitStyle, pace: np.ndarray, rate: float) -> np.ndarray:
+    """Strides completed by each frame (T,), at `pace` (T,) times the person's stride rate, with random jitter."""
+    jitter = 0.02 + 0.09 * style.unsteady
+    beat = 1 + jitter * smooth_noise(rng, len(pace), 1, 0.4, rate)[:, 0]
+    return rng.random() + np.cumsum(style.stride_hz * pace * beat) / rate
 
 
-def _sequence(rng: np.random.Generator, manner: Manner, segments: list[Segment], rate: float) -> Act:
-    """Sitting, rising, standing, walking and turning, one after the other."""
+def _sequence(
+    rng: np.random.Generator, style: GaitStyle, segments: list[Segment], rate: float
+) -> ActivityTrace:
+    """A trace of segments, one after the other."""
     ends = np.cumsum([seconds for _, seconds, _ in segments])
     frames = round(ends[-1] * rate)
     time = np.arange(frames) / rate
-    drive = Timeline.still(frames)
+    timeline = Timeline.still(frames)
     turning, pace = np.zeros(frames), np.ones(frames)
-    for (what, seconds, amount), end in zip(segments, ends, strict=True):
+    for (name, seconds, amount), end in zip(segments, ends, strict=True):
         here = (time >= end - seconds) & (time < end)
-        part = (time[here] - (end - seconds)) / seconds
-        if what == "sit":
-            drive.sit[here] = 1.0
-        elif what in ("rise", "lower"):
+        part = (time[here] - (end - seconds)) / seconds  # 0 to 1 within the segment
+        if name == "sit":
+            timeline.sit[here] = 1.0
+        elif name in ("rise", "lower"):
+            # The trunk leans first; the body rises during the last three quarters.
             up = 0.5 - 0.5 * np.cos(np.pi * np.clip((part - 0.25) / 0.75, 0, 1))
-            drive.sit[here] = 1 - up if what == "rise" else up[::-1]
-            drive.lean[here] = np.sin(np.pi * part) * amount
-        elif what == "walk":
-            drive.size[here] = manner.size * amount
-        elif what == "turn":
-            drive.size[here] = 0.4 * manner.size
-            drive.turn[here] = np.sign(amount) * np.sin(np.pi * part)
+            timeline.sit[here] = 1 - up if name == "rise" else up[::-1]
+            timeline.lean[here] = np.sin(np.pi * part) * amount
+        elif name == "walk":
+            timeline.size[here] = style.size * amount
+        elif name == "turn":
+            timeline.size[here] = 0.4 * style.size
+            timeline.turn[here] = np.sign(amount) * np.sin(np.pi * part)
             turning[here] = np.pi * amount / seconds
             pace[here] = 1.05
-    drive.strides[:] = _strides(rng, manner, pace, rate)
-    return Act(drive, turning)
+    timeline.strides[:] = _strides(rng, style, pace, rate)
+    return ActivityTrace(timeline, turning)
 
 
-def straight(rng: np.random.Generator, manner: Manner, rate: float) -> Act:
+def straight(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
     """One pass of steady walking, recorded from mid-stride to mid-stride."""
-    return _sequence(rng, manner, [("walk", rng.uniform(*manner.lasts_s), 1.0)], rate)
+    return _sequence(rng, style, [("walk", rng.uniform(*style.duration_range_s), 1.0)], rate)
 
 
-def overground(rng: np.random.Generator, manner: Manner, rate: float) -> Act:
+def overground(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
     """Steady walking, often up and down a room with turns between."""
     if rng.random() < 0.5:
-        return straight(rng, manner, rate)
+        return straight(rng, style, rate)
     passes = int(rng.integers(2, 5))
-    way: Segment = ("walk", rng.uniform(*manner.lasts_s) / passes, 1.0)
-    segments = [way]
+    walk: Segment = ("walk", rng.uniform(*style.duration_range_s) / passes, 1.0)
+    segments = [walk]
     for _ in range(passes - 1):
-        segments += [_turn(rng, manner, 1.0), way]
-    return _sequence(rng, manner, segments, rate)
+        segments += [_turn(rng, style, 1.0), walk]
+    return _sequence(rng, style, segments, rate)
 
 
-def sit(rng: np.random.Generator, manner: Manner, rate: float) -> Act:
-    """Sitting, now and then leaning or looking about."""
-    act = _sequence(rng, manner, [("sit", rng.uniform(*manner.lasts_s), 0.0)], rate)
-    frames = len(act.turning)
-    act.drive.lean[:] = 0.18 * wander(rng, frames, 1, 1.2, rate)[:, 0]
-    look, arms = wander(rng, frames, 1, 0.7, rate)[:, 0], wander(rng, frames, 4, 0.8, rate)
-    act.drive.extra[:, joint("neck_rotation")] = 11 * look
+def sit(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
+    """Sitting, with occasional leaning and looking around."""
+    trace = _sequence(rng, style, [("sit", rng.uniform(*style.duration_range_s), 0.0)], rate)
+    frames = len(trace.turning)
+    trace.timeline.lean[:] = 0.18 * smooth_noise(rng, frames, 1, 1.2, rate)[:, 0]
+    look, arms = smooth_noise(rng, frames, 1, 0.7, rate)[:, 0], smooth_noise(rng, frames, 4, 0.8, rate)
+    trace.timeline.extra[:, joint("neck_rotation")] = 11 * look
     for k, name in enumerate(("arm_flex_r", "elbow_flex_r", "arm_flex_l", "elbow_flex_l")):
-        act.drive.extra[:, joint(name)] = 5 * arms[:, k]
-    return act
+        trace.timeline.extra[:, joint(name)] = 5 * arms[:, k]
+    return trace
 
 
-def stand(rng: np.random.Generator, manner: Manner, rate: float) -> Act:
-    """Quiet standing, swaying about the ankles, now and then looking about."""
-    act = _sequence(rng, manner, [("stand", rng.uniform(*manner.lasts_s), 0.0)], rate)
-    sway = wander(rng, len(act.turning), 2, 0.8, rate) * (0.5 + 1.2 * manner.unsteady)
+def stand(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
+    """Quiet standing, with sway about the ankles and occasional looking around."""
+    trace = _sequence(rng, style, [("stand", rng.uniform(*style.duration_range_s), 0.0)], rate)
+    sway = smooth_noise(rng, len(trace.turning), 2, 0.8, rate) * (0.5 + 1.2 * style.unsteady)
     for s in "rl":
-        act.drive.extra[:, joint("ankle_angle", s)] = 1.2 * sway[:, 0]
-        act.drive.extra[:, joint("hip_adduction", s)] = (0.8 if s == "r" else -0.8) * sway[:, 1]
-    act.drive.extra[:, joint("neck_rotation")] = 5 * wander(rng, len(act.turning), 1, 1.0, rate)[:, 0]
-    return act
+        trace.timeline.extra[:, joint("ankle_angle", s)] = 1.2 * sway[:, 0]
+        trace.timeline.extra[:, joint("hip_adduction", s)] = (0.8 if s == "r" else -0.8) * sway[:, 1]
+    trace.timeline.extra[:, joint("neck_rotation")] = (
+        5 * smooth_noise(rng, len(trace.turning), 1, 1.0, rate)[:, 0]
+    )
+    return trace
 
 
-def sit_to_stand(rng: np.random.Generator, manner: Manner, rate: float) -> Act:
+def sit_to_stand(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
     """Five times sit to stand (Csuka and McCarty 1985; as a test of five, Whitney et al. 2005)."""
     segments: list[Segment] = [("sit", rng.uniform(0.5, 2.0), 0.0)]
     for _ in range(5):
-        segments += [_rise(rng, manner), ("stand", rng.uniform(0.15, 0.5), 0.0), _lower(rng, manner),
-                     ("sit", rng.uniform(0.1, 0.5) * manner.slow, 0.0)]  # fmt: skip
-    return _sequence(rng, manner, segments, rate)
+        segments += [_rise(rng, style), ("stand", rng.uniform(0.15, 0.5), 0.0), _lower(rng, style),
+                     ("sit", rng.uniform(0.1, 0.5) * style.slow, 0.0)]  # fmt: skip
+    return _sequence(rng, style, segments, rate)
 
 
-def _rise(rng: np.random.Generator, manner: Manner) -> Segment:
-    return "rise", 1.0 * manner.slow * rng.uniform(0.9, 1.1), 1.0
+def _rise(rng: np.random.Generator, style: GaitStyle) -> Segment:
+    return "rise", 1.0 * style.slow * rng.uniform(0.9, 1.1), 1.0
 
 
-def _lower(rng: np.random.Generator, manner: Manner) -> Segment:
-    return "lower", 1.1 * manner.slow * rng.uniform(0.9, 1.1), 0.9
+def _lower(rng: np.random.Generator, style: GaitStyle) -> Segment:
+    return "lower", 1.1 * style.slow * rng.uniform(0.9, 1.1), 0.9
 
 
-def _turn(rng: np.random.Generator, manner: Manner, half_turns: float) -> Segment:
-    seconds = (0.3 + 0.85 * abs(half_turns)) * manner.slow * rng.uniform(0.9, 1.1)
+def _turn(rng: np.random.Generator, style: GaitStyle, half_turns: float) -> Segment:
+    seconds = (0.3 + 0.85 * abs(half_turns)) * style.slow * rng.uniform(0.9, 1.1)
     return "turn", seconds, half_turns * (1 if rng.random() < 0.5 else -1)
 
 
-def _way(manner: Manner, metres: float) -> Segment:
-    """A straight walk, but for the last half metre, which the turn's own steps go; starting costs a third
-    of a stride."""
-    return "walk", (metres - 0.5) / manner.speed_m_s + 0.33 / manner.stride_hz, 1.0
+def _distance(style: GaitStyle, metres: float) -> Segment:
+    """A straight walk of this length. The steps of the following turn cover the last half metre; starting to walk
+    costs a third of a stride."""
+    return "walk", (metres - 0.5) / style.speed_m_s + 0.33 / style.stride_hz, 1.0
 
 
-def _timed(rng: np.random.Generator, manner: Manner, middle: list[Segment], rate: float) -> Act:
-    """Sit, rise, `middle`, turn, sit down: the clock runs from leaving the chair to sitting again."""
-    body: list[Segment] = [_rise(rng, manner), *middle, _turn(rng, manner, 1.0), _lower(rng, manner)]
+def _timed(rng: np.random.Generator, style: GaitStyle, middle: list[Segment], rate: float) -> ActivityTrace:
+    """Sit, rise, `middle`, turn, sit down. The clock runs from leaving the chair to sitting again."""
+    body: list[Segment] = [_rise(rng, style), *middle, _turn(rng, style, 1.0), _lower(rng, style)]
     before, after = (("sit", rng.uniform(0.5, 3.0), 0.0) for _ in range(2))
-    act = _sequence(rng, manner, [before, *body, after], rate)
-    return replace(act, test_s=sum(seconds for _, seconds, _ in body))
+    trace = _sequence(rng, style, [before, *body, after], rate)
+    return replace(trace, test_s=sum(seconds for _, seconds, _ in body))
 
 
-def tug(rng: np.random.Generator, manner: Manner, rate: float) -> Act:
-    """Timed up and go: 3 m there and back (Podsiadlo and Richardson 1991), a little quicker than a stroll."""
-    quick = manner.quicker(1.15)
-    return _timed(rng, quick, [_way(quick, 3), _turn(rng, quick, 1.0), _way(quick, 3)], rate)
+def tug(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
+    """Timed up and go: 3 m there and back (Podsiadlo and Richardson 1991), a little faster than usual walking."""
+    quick = style.at_speed(1.15)
+    return _timed(rng, quick, [_distance(quick, 3), _turn(rng, quick, 1.0), _distance(quick, 3)], rate)
 
 
-def l_test(rng: np.random.Generator, manner: Manner, rate: float) -> Act:
+def l_test(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
     """L-test: 3 m, a right angle, 7 m, and back (Deathe and Miller 2005)."""
-    quick = manner.quicker(1.1)
-    half = [_way(quick, 3), _turn(rng, quick, 0.5), _way(quick, 7)]
-    middle = [*half, _turn(rng, quick, 1.0), _way(quick, 7), _turn(rng, quick, -0.5), _way(quick, 3)]
+    quick = style.at_speed(1.1)
+    half = [_distance(quick, 3), _turn(rng, quick, 0.5), _distance(quick, 7)]
+    middle = [
+        *half,
+        _turn(rng, quick, 1.0),
+        _distance(quick, 7),
+        _turn(rng, quick, -0.5),
+        _distance(quick, 3),
+    ]
     return _timed(rng, quick, middle, rate)
 
 
-def fsst(rng: np.random.Generator, manner: Manner, rate: float) -> Act:
+def fsst(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
     """Four square step test: forward, right, back, left, and the same way back (Dite and Temple 2002)."""
     moves = ["forward", "right", "back", "left", "right", "forward", "left", "back"]
     pause = rng.uniform(0.3, 1.5, 2)
-    lasts = (0.42 + 0.5 / manner.stride_hz) * manner.slow * rng.uniform(0.9, 1.1, len(moves))
-    frames = round((pause.sum() + lasts.sum()) * rate)
-    time, drive = np.arange(frames) / rate, Timeline.still(frames)
+    durations = (0.42 + 0.5 / style.stride_hz) * style.slow * rng.uniform(0.9, 1.1, len(moves))
+    frames = round((pause.sum() + durations.sum()) * rate)
+    time, timeline = np.arange(frames) / rate, Timeline.still(frames)
     pace, start = np.zeros(frames), pause[0]
-    for move, seconds in zip(moves, lasts, strict=True):
+    for move, seconds in zip(moves, durations, strict=True):
         here = (time >= start) & (time < start + seconds)
         part = (time[here] - start) / seconds
-        way = {"forward": 1.0, "back": -1.0, "right": 0.0, "left": 0.0}[move]
-        drive.size[here] = (0.8 if way > 0 else 0.6) * manner.size * abs(way)
-        # One foot goes to that side, then the other follows.
-        drive.side[here] = {"right": 1.0, "left": -1.0}.get(move, 0.0) * np.sin(2 * np.pi * part)
-        pace[here] = way / seconds / manner.stride_hz
+        direction = {"forward": 1.0, "back": -1.0, "right": 0.0, "left": 0.0}[move]
+        timeline.size[here] = (0.8 if direction > 0 else 0.6) * style.size * abs(direction)
+        # One foot steps to the side, then the other foot follows.
+        timeline.side[here] = {"right": 1.0, "left": -1.0}.get(move, 0.0) * np.sin(2 * np.pi * part)
+        pace[here] = direction / seconds / style.stride_hz
         start += seconds
-    drive.strides[:] = _strides(rng, manner, pace, rate)
-    return Act(drive, np.zeros(frames), float(lasts.sum()))
+    timeline.strides[:] = _strides(rng, style, pace, rate)
+    return ActivityTrace(timeline, np.zeros(frames), float(durations.sum()))
 
 
-FGA_ITEMS = ("level surface", "change of speed", "head turns", "nods", "pivot turn", "obstacle",
-             "narrow base", "eyes closed", "backwards", "stairs")  # fmt: skip
+_Change = Callable[[np.random.Generator, GaitStyle, "_Walk", float], None]
 
 
-def fga(rng: np.random.Generator, manner: Manner, rate: float) -> Act:
-    """One of the ten items of the functional gait assessment (Wrisley et al. 2004), drawn at random."""
-    item = str(rng.choice(FGA_ITEMS))
-    if item == "pivot turn":
-        pivot = ("turn", 1.1 * manner.slow * rng.uniform(0.9, 1.1), rng.choice([-1.0, 1.0]))
-        ends = [("walk", 0.5 * rng.uniform(*manner.lasts_s), 1.0), pivot, ("stand", rng.uniform(1, 3), 0.0)]
-        return replace(_sequence(rng, manner, ends, rate), item=item)
-    frames = round(0.75 * rng.uniform(*manner.lasts_s) * rate)
-    time, drive, pace = np.arange(frames) / rate, Timeline.still(frames), np.ones(frames)
-    drive.size[:] = manner.size
-    look = np.sin(2 * np.pi * (rng.uniform(0.28, 0.4) * time + rng.random()))
-    if item == "head turns":
-        drive.extra[:, joint("neck_rotation")] = 45 * np.tanh(2 * look) * rng.uniform(0.7, 1.1)
-        drive.size *= 0.92
-    elif item == "nods":
-        drive.extra[:, joint("neck_extension")] = 28 * np.tanh(2 * look) * rng.uniform(0.7, 1.1)
-        drive.size *= 0.92
-    elif item == "narrow base":
-        drive.size *= 0.45
-        pace *= 0.65
-        for s in "rl":
-            drive.extra[:, joint("hip_adduction", s)] += 5
-            drive.extra[:, joint("arm_add", s)] -= 18
-    elif item == "eyes closed":
-        drive.size *= 0.75
-        pace *= 0.85
-        sway = wander(rng, frames, 3, 0.5, rate) * (1 + 2 * manner.unsteady)
-        drive.extra[:, joint("lumbar_bending")] += 2.0 * sway[:, 0]
-        for s in "rl":
-            drive.extra[:, joint("hip_adduction", s)] += 1.5 * sway[:, 1] - 3
-            drive.extra[:, joint("arm_add", s)] += 3.0 * sway[:, 2] - 8
-    elif item == "backwards":
-        drive.size *= 0.55
-        pace *= -0.85
-    elif item == "change of speed":
-        change = np.where((time * 3 / time[-1]).astype(int) % 2 == 1, 1.0, -1.0) * rng.choice([-1, 1])
-        pace *= 1 + 0.3 * change
-        drive.size *= 1 + 0.3 * change
-    elif item == "obstacle":
-        for centre in time[-1] * (np.arange(3) + rng.uniform(0.3, 0.7, 3)) / 3:
-            for s, delay in (("r", 0.0), ("l", 0.5 / manner.stride_hz)):
-                over = np.exp(-0.5 * ((time - centre - delay) / 0.22) ** 2)
-                drive.extra[:, joint("hip_flexion", s)] += 38 * over
-                drive.extra[:, joint("knee_angle", s)] -= 55 * over
-        drive.size *= 0.9
-    elif item == "stairs":
-        pace *= 0.75
-        drive.size *= 0.7
-    drive.strides[:] = _strides(rng, manner, pace, rate)
-    if item == "stairs":
-        _climb(drive)
-    return Act(drive, np.zeros(frames), item=item)
+@dataclass(frozen=True)
+class _Walk:
+    """A walk that an item of the functional gait assessment changes in place.
+
+    time: (T,) seconds.
+    timeline: of steady walking, before the item changes it.
+    pace: (T,) pace relative to the person's usual one.
+    head_swing: (T,) -1 to 1, a slow sine wave for looking to and fro.
+    """
+
+    time: np.ndarray
+    timeline: Timeline
+    pace: np.ndarray
+    head_swing: np.ndarray
 
 
-def _climb(drive: Timeline) -> None:
-    """Up a flight: each leg in swing lifted onto the next step (17 cm), the trunk a little forward."""
+def _level_surface(rng: np.random.Generator, style: GaitStyle, walk: _Walk, rate: float) -> None:
+    pass
+
+
+def _change_of_speed(rng: np.random.Generator, style: GaitStyle, walk: _Walk, rate: float) -> None:
+    """Thirds of the walk in turn slower and faster, or faster and slower."""
+    third = (walk.time * 3 / walk.time[-1]).astype(int)
+    change = np.where(third % 2 == 1, 1.0, -1.0) * rng.choice([-1, 1])
+    walk.pace[:] *= 1 + 0.3 * change
+    walk.timeline.size[:] *= 1 + 0.3 * change
+
+
+def _head_turns(rng: np.random.Generator, style: GaitStyle, walk: _Walk, rate: float) -> None:
+    walk.timeline.extra[:, joint("neck_rotation")] = 45 * np.tanh(2 * walk.head_swing) * rng.uniform(0.7, 1.1)
+    walk.timeline.size[:] *= 0.92
+
+
+def _nods(rng: np.random.Generator, style: GaitStyle, walk: _Walk, rate: float) -> None:
+    walk.timeline.extra[:, joint("neck_extension")] = (
+        28 * np.tanh(2 * walk.head_swing) * rng.uniform(0.7, 1.1)
+    )
+    walk.timeline.size[:] *= 0.92
+
+
+def _obstacle(rng: np.random.Generator, style: GaitStyle, walk: _Walk, rate: float) -> None:
+    """Three obstacles; each leg is lifted over them, the left half a stride after the right."""
+    for centre in walk.time[-1] * (np.arange(3) + rng.uniform(0.3, 0.7, 3)) / 3:
+        for s, delay in (("r", 0.0), ("l", 0.5 / style.stride_hz)):
+            over = np.exp(-0.5 * ((walk.time - centre - delay) / 0.22) ** 2)
+            walk.timeline.extra[:, joint("hip_flexion", s)] += 38 * over
+            walk.timeline.extra[:, joint("knee_angle", s)] -= 55 * over
+    walk.timeline.size[:] *= 0.9
+
+
+def _narrow_base(rng: np.random.Generator, style: GaitStyle, walk: _Walk, rate: float) -> None:
+    walk.timeline.size[:] *= 0.45
+    walk.pace[:] *= 0.65
+    for s in "rl":
+        walk.timeline.extra[:, joint("hip_adduction", s)] += 5
+        walk.timeline.extra[:, joint("arm_add", s)] -= 18
+
+
+def _eyes_closed(rng: np.random.Generator, style: GaitStyle, walk: _Walk, rate: float) -> None:
+    walk.timeline.size[:] *= 0.75
+    walk.pace[:] *= 0.85
+    sway = smooth_noise(rng, len(walk.time), 3, 0.5, rate) * (1 + 2 * style.unsteady)
+    walk.timeline.extra[:, joint("lumbar_bending")] += 2.0 * sway[:, 0]
+    for s in "rl":
+        walk.timeline.extra[:, joint("hip_adduction", s)] += 1.5 * sway[:, 1] - 3
+        walk.timeline.extra[:, joint("arm_add", s)] += 3.0 * sway[:, 2] - 8
+
+
+def _backwards(rng: np.random.Generator, style: GaitStyle, walk: _Walk, rate: float) -> None:
+    walk.timeline.size[:] *= 0.55
+    walk.pace[:] *= -0.85
+
+
+def _stairs(rng: np.random.Generator, style: GaitStyle, walk: _Walk, rate: float) -> None:
+    """Slower and smaller strides; `_climb` lifts the legs once the strides are known."""
+    walk.pace[:] *= 0.75
+    walk.timeline.size[:] *= 0.7
+
+
+def _pivot_turn(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
+    """A walk that ends with a half turn on the spot."""
+    pivot = ("turn", 1.1 * style.slow * rng.uniform(0.9, 1.1), rng.choice([-1.0, 1.0]))
+    walk: Segment = ("walk", 0.5 * rng.uniform(*style.duration_range_s), 1.0)
+    return _sequence(rng, style, [walk, pivot, ("stand", rng.uniform(1, 3), 0.0)], rate)
+
+
+def _walk_with(change: _Change, *, climbs: bool = False) -> Activity:
+    """A walk as `change` alters it; climbs: each leg is lifted onto the next step."""
+
+    def perform(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
+        frames = round(0.75 * rng.uniform(*style.duration_range_s) * rate)
+        time = np.arange(frames) / rate
+        head_swing = np.sin(2 * np.pi * (rng.uniform(0.28, 0.4) * time + rng.random()))
+        walk = _Walk(time, Timeline.still(frames), np.ones(frames), head_swing)
+        walk.timeline.size[:] = style.size
+        change(rng, style, walk, rate)
+        walk.timeline.strides[:] = _strides(rng, style, walk.pace, rate)
+        if climbs:
+            _climb(walk.timeline)
+        return ActivityTrace(walk.timeline, np.zeros(frames))
+
+    return perform
+
+
+def _climb(timeline: Timeline) -> None:
+    """Climb stairs: each swing leg is lifted onto the next step (17 cm), the trunk leans forward a little."""
     for s, late in (("r", 0.0), ("l", 0.5)):
-        swing = np.clip(np.sin(np.pi * ((drive.strides + late) % 1.0 - 0.45) / 0.55), 0, 1)
-        held = np.clip(1 - ((drive.strides + late) % 1.0) / 0.3, 0, 1)
-        drive.extra[:, joint("hip_flexion", s)] += 22 * swing + 26 * held
-        drive.extra[:, joint("knee_angle", s)] -= 24 * swing + 42 * held
-        drive.extra[:, joint("ankle_angle", s)] += 8 * swing + 10 * held
-    drive.lean[:] += 0.15
-    drive.climb[:] = 2 * 0.17 * (drive.strides - drive.strides[0])
+        swing = np.clip(np.sin(np.pi * ((timeline.strides + late) % 1.0 - 0.45) / 0.55), 0, 1)
+        held = np.clip(1 - ((timeline.strides + late) % 1.0) / 0.3, 0, 1)
+        timeline.extra[:, joint("hip_flexion", s)] += 22 * swing + 26 * held
+        timeline.extra[:, joint("knee_angle", s)] -= 24 * swing + 42 * held
+        timeline.extra[:, joint("ankle_angle", s)] += 8 * swing + 10 * held
+    timeline.lean[:] += 0.15
+    timeline.climb[:] = 2 * 0.17 * (timeline.strides - timeline.strides[0])
+
+
+FGA_ITEMS: dict[str, Activity] = {
+    "level surface": _walk_with(_level_surface),
+    "change of speed": _walk_with(_change_of_speed),
+    "head turns": _walk_with(_head_turns),
+    "nods": _walk_with(_nods),
+    "pivot turn": _pivot_turn,
+    "obstacle": _walk_with(_obstacle),
+    "narrow base": _walk_with(_narrow_base),
+    "eyes closed": _walk_with(_eyes_closed),
+    "backwards": _walk_with(_backwards),
+    "stairs": _walk_with(_stairs, climbs=True),
+}
+"""The ten items of the functional gait assessment (Wrisley et al. 2004)."""
+
+
+def fga(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
+    """One item of the functional gait assessment, drawn at random."""
+    item = str(rng.choice(list(FGA_ITEMS)))
+    return replace(FGA_ITEMS[item](rng, style, rate), item=item)
 
 
 WALKING = "overground walking"
@@ -276,7 +370,8 @@ ACTIVITIES: dict[str, tuple[Activity, str]] = {
     "sit to stand": (sit_to_stand, "sit to stand"),
     "standing": (stand, "standing"),
 }
-"""Each kind of trial and the activity that it is annotated as: a walkway trial is a walk that is measured."""
+"""{kind of trial: (its function, its annotated activity)}. A walkway trial is a walk with measured speed and
+cadence."""
 
 OTHERS = {
     "overground": 0.62,
@@ -286,4 +381,4 @@ OTHERS = {
     "sit to stand": 0.04,
     "standing": 0.04,
 }
-"""Shares of the trials that no test is timed in."""
+"""Shares of the kinds of trials without a timed test."""

@@ -1,9 +1,9 @@
-"""How the simulated body moves: one gait cycle a person, and the movements built from it.
+"""Movement of the simulated body, built from one gait cycle per person.
 
-A person's gait is a table (CYCLE, 34) of degrees over one stride, row 0 the right heel strike, beside a
-standing and a sitting posture (34,). Impairments and devices change these tables; `play` turns a timeline
-of drives (how far a stride has come, how large it is, sitting, leaning, turning) into angles. Pure functions
-of arrays: knows nothing about participants, labels or files.
+A person's gait is a table (CYCLE, 34) of degrees over one stride (row 0: right heel strike), with a standing and a
+sitting posture (34,). Impairments and devices change these tables. `animate` turns a timeline (stride phase, stride
+size, sitting, leaning, turning) into joint angles. Pure functions of arrays. Knows nothing about participants,
+labels or files.
 
 Curves: digitised by hand from the textbook means of self-selected walking (Perry and Burnfield, Gait
 Analysis, 2nd ed. 2010; Winter, Biomechanics and Motor Control of Human Movement, 4th ed. 2009), a few
@@ -16,13 +16,13 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter1d
 
-from biomechgpt.motion.kinematics import travel_m
+from biomechgpt.motion.kinematics import pelvis_path
 from biomechgpt.motion.skeleton import INDEX, N_JOINTS, mirror
 
 CYCLE = 100
-"""Rows of a gait table: percent of a stride."""
+"""Rows of a gait table: one per percent of a stride."""
 HIP_HEIGHT = 0.53
-"""Hip to ground, of height (Winter 2009, figure 4.1)."""
+"""Height of the hip above the ground, in fractions of body height (Winter 2009, figure 4.1)."""
 
 _RIGHT_LEG: dict[str, dict[int, float]] = {
     "hip_flexion": {0: 30, 10: 26, 30: 6, 50: -10, 60: -5, 75: 21, 86: 33},
@@ -46,9 +46,14 @@ _SIT = {"hip_flexion": 82, "knee_angle": -88, "ankle_angle": 4, "hip_adduction":
 
 @dataclass(frozen=True)
 class Body:
-    """A person's tables, in degrees: cycle (CYCLE, 34), stand (34,), sit (34,); leg_m: hip to ground.
+    """A person's gait and postures, in degrees.
 
-    rhythm: above 0 the right foot stands shorter than the left, 0.2 by about 5 % of the stride each.
+    cycle: (CYCLE, 34) one stride.
+    stand: (34,) standing posture.
+    sit: (34,) sitting posture.
+    leg_m: height of the hip above the ground.
+    rhythm: asymmetry of stance. Above 0 the right stance is shorter than the left; 0.2 shifts about 5 % of the
+        stride.
     """
 
     cycle: np.ndarray
@@ -58,22 +63,22 @@ class Body:
     rhythm: float = 0.0
 
     def position(self, strides: np.ndarray) -> np.ndarray:
-        """Rows of the cycle (T,), with fractions, that are played at `strides` (T,) done so far."""
+        """Row of the cycle (T,), fractional, after `strides` (T,) completed strides."""
         rows = np.arange(CYCLE + 1) / CYCLE
         load = stance(rows)
-        # The time that each row takes: less while the foot that is favoured stands alone.
-        takes = 1 + self.rhythm * (load[:, 1] - load[:, 0])
-        ends = np.concatenate([[0.0], np.cumsum(takes[:-1])])
+        # Relative duration of each row: shorter while only the affected foot bears load.
+        duration = 1 + self.rhythm * (load[:, 1] - load[:, 0])
+        ends = np.concatenate([[0.0], np.cumsum(duration[:-1])])
         return np.interp(strides % 1.0, ends / ends[-1], rows) * CYCLE % CYCLE
 
     def mirrored(self) -> "Body":
-        """The same person in a mirror: sides change, and the strike of the right heel is half a stride on."""
+        """The mirror image: sides change, and the right heel strike moves by half a stride."""
         cycle = np.roll(mirror(self.cycle), CYCLE // 2, axis=0)
         return Body(cycle, mirror(self.stand), mirror(self.sit), self.leg_m, -self.rhythm)
 
 
 def joint(name: str, side: str = "") -> int:
-    """Index of `knee_angle`, side "r" (or of a joint without sides)."""
+    """Index of a joint by name and side, e.g. "knee_angle" and "r"; no side for the trunk and neck."""
     return INDEX[f"{name}_{side}" if side else name]
 
 
@@ -91,18 +96,18 @@ def typical(leg_m: float) -> Body:
         curve = CubicSpline(at, [*points.values(), points[0]], bc_type="periodic")(phase)
         cycle[:, joint(name, "r")] = curve
         cycle[:, joint(name, "l")] = np.roll(curve, CYCLE // 2)
-    turn = 2 * np.pi * phase / CYCLE
-    cycle[:, joint("lumbar_extension")] += 1.5 * np.cos(2 * turn)
-    cycle[:, joint("lumbar_bending")] += 3.5 * np.sin(turn)
-    cycle[:, joint("lumbar_rotation")] -= 6.0 * np.cos(turn)
-    cycle[:, joint("neck_rotation")] += 4.0 * np.cos(turn)
+    radians = 2 * np.pi * phase / CYCLE
+    cycle[:, joint("lumbar_extension")] += 1.5 * np.cos(2 * radians)
+    cycle[:, joint("lumbar_bending")] += 3.5 * np.sin(radians)
+    cycle[:, joint("lumbar_rotation")] -= 6.0 * np.cos(radians)
+    cycle[:, joint("neck_rotation")] += 4.0 * np.cos(radians)
     return Body(cycle, stand, sit, leg_m)
 
 
 def stance(phase: np.ndarray) -> np.ndarray:
     """Load (T, 2) on the right and left foot at `phase` (T,), in strides since a right heel strike.
 
-    Stance is 62 % of the stride, 12 % of it shared with the other foot at either end (Perry and Burnfield).
+    Stance is 62 % of the stride, with 12 % of double support at both ends (Perry and Burnfield).
     """
 
     def foot(since: np.ndarray) -> np.ndarray:
@@ -113,26 +118,30 @@ def stance(phase: np.ndarray) -> np.ndarray:
 
 
 def stride_m(body: Body, sizes: np.ndarray) -> np.ndarray:
-    """Stride lengths (N,) of walking at `sizes` (N,), which scale the gait table's excursion."""
+    """Stride length (N,) in metres for each of `sizes` (N,), which scale the excursion of the gait table."""
     phase = np.arange(CYCLE + 1)
     level = np.tile([1.0, 0.0, 0.0, 0.0], (CYCLE + 1, 1))
     load = stance(phase / CYCLE)
     lengths = []
     for size in sizes:
         angles = body.stand + size * (body.cycle[phase % CYCLE] - body.stand)
-        place = travel_m(np.radians(angles), level, load, height_m=body.leg_m / HIP_HEIGHT)
+        place = pelvis_path(np.radians(angles), level, load, height_m=body.leg_m / HIP_HEIGHT)
         lengths.append(place[-1, 0])
     return np.array(lengths)
 
 
 @dataclass
 class Timeline:
-    """What drives the body, each (T,): the person's own time course of one trial.
+    """Time course of one trial, each field (T,).
 
-    strides: strides done so far (its fraction is the phase). size: of the gait, 0 is standing.
-    sit: 1 is sitting. lean, turn: trunk forward, turning to the left; 1 is full.
-    side: a side step, 1 with the right foot lifted, -1 with the left.
-    climb: metres up so far. extra: (T, 34) degrees on top, what an activity asks for.
+    strides: completed strides; the fraction is the phase.
+    size: size of the gait; 0 is standing.
+    sit: 1 is sitting.
+    lean: trunk leaning forward; 1 is full.
+    side: side step, 1 with the right foot lifted, -1 with the left.
+    turn: turning to the left; 1 is full.
+    climb: metres climbed.
+    extra: (T, 34) degrees added by the activity.
     """
 
     strides: np.ndarray
@@ -150,15 +159,16 @@ class Timeline:
         return cls(*(np.zeros(shape) for shape in shapes))
 
 
-def play(body: Body, drive: Timeline, rate_hz: float) -> np.ndarray:
-    """Angles (T, 34) in degrees of `body` driven by `drive`; drives are smoothed as limbs' inertia would."""
+def animate(body: Body, timeline: Timeline, rate_hz: float) -> np.ndarray:
+    """Angles (T, 34) in degrees of `body` along `timeline`, which is smoothed to imitate the inertia of limbs."""
     sit, size, lean, side, turn = (
         gaussian_filter1d(x, 0.16 * rate_hz, mode="nearest")
-        for x in (drive.sit, drive.size, drive.lean, drive.side, drive.turn)
+        for x in (timeline.sit, timeline.size, timeline.lean, timeline.side, timeline.turn)
     )
-    at = body.position(drive.strides)
-    low = at.astype(int) % CYCLE
-    part = (at - low)[:, None]
+    # Interpolate linearly between two rows of the gait cycle.
+    row = body.position(timeline.strides)
+    low = row.astype(int) % CYCLE
+    part = (row - low)[:, None]
     stride = body.cycle[low] * (1 - part) + body.cycle[(low + 1) % CYCLE] * part
     angles = body.stand + size[:, None] * (stride - body.stand)
     angles = angles + sit[:, None] * (body.sit - angles)
@@ -172,34 +182,37 @@ def play(body: Body, drive: Timeline, rate_hz: float) -> np.ndarray:
     for s, lifted in (("r", np.maximum(side, 0)), ("l", np.maximum(-side, 0))):
         angles[:, joint("hip_flexion", s)] += 22 * lifted
         angles[:, joint("knee_angle", s)] -= 38 * lifted
-    # Head, then trunk lead a turn; the inner leg turns out.
+    # The head and the trunk lead a turn; the inner leg rotates outward.
     angles[:, joint("neck_rotation")] += 22 * turn
     angles[:, joint("lumbar_rotation")] += 9 * turn
     angles[:, joint("hip_rotation", "l")] -= 11 * np.maximum(turn, 0)
     angles[:, joint("hip_rotation", "r")] -= 11 * np.maximum(-turn, 0)
-    return angles + gaussian_filter1d(drive.extra, 0.1 * rate_hz, axis=0, mode="nearest")
+    return angles + gaussian_filter1d(timeline.extra, 0.1 * rate_hz, axis=0, mode="nearest")
 
 
 def pelvis(
-    body: Body, angles_deg: np.ndarray, drive: Timeline, turn_rad_s: np.ndarray, rate_hz: float
+    body: Body, angles_deg: np.ndarray, timeline: Timeline, turn_rad_s: np.ndarray, rate_hz: float
 ) -> np.ndarray:
-    """(T, 7) float32: where the pelvis goes because the standing foot stays, heading turned at turn_rad_s (T,)."""
+    """Pelvis (T, 7), float32, such that the stance foot does not slide; turn_rad_s (T,): turning rate of the
+    heading."""
     heading = np.cumsum(turn_rad_s) / rate_hz
     zero = np.zeros_like(heading)
-    turned = np.stack([np.cos(heading / 2), zero, np.sin(heading / 2), zero], axis=1)
-    going = np.clip(drive.size / 0.1, 0, 1)[:, None]
-    load = going * stance(body.position(drive.strides) / CYCLE) + (1 - going) * 0.5
-    lifted = np.clip(np.stack([drive.side, -drive.side], axis=1), 0, 1)
+    # Unit quaternion (w, x, y, z) of a rotation about the vertical axis Y.
+    orientation = np.stack([np.cos(heading / 2), zero, np.sin(heading / 2), zero], axis=1)
+    # Load follows the stance phases while walking and is shared equally while standing.
+    walking = np.clip(timeline.size / 0.1, 0, 1)[:, None]
+    load = walking * stance(body.position(timeline.strides) / CYCLE) + (1 - walking) * 0.5
+    lifted = np.clip(np.stack([timeline.side, -timeline.side], axis=1), 0, 1)
     load = np.maximum(load * (1 - lifted), 1e-3)
-    place = travel_m(np.radians(angles_deg), turned, load, height_m=body.leg_m / HIP_HEIGHT)
-    place[:, 1] += drive.climb
-    return np.concatenate([place, turned], axis=1).astype(np.float32)
+    position = pelvis_path(np.radians(angles_deg), orientation, load, height_m=body.leg_m / HIP_HEIGHT)
+    position[:, 1] += timeline.climb
+    return np.concatenate([position, orientation], axis=1).astype(np.float32)
 
 
-def wander(
+def smooth_noise(
     rng: np.random.Generator, frames: int, channels: int, seconds: float, rate_hz: float
 ) -> np.ndarray:
-    """Smooth noise (T, channels) of unit variance whose memory is about `seconds`."""
+    """Gaussian noise (T, channels) of unit variance, smoothed with a Gaussian kernel of `seconds`."""
     sigma = max(seconds * rate_hz, 1e-3)
     noise = gaussian_filter1d(rng.standard_normal((frames, channels)), sigma, axis=0, mode="wrap")
     return noise * np.sqrt(2 * np.sqrt(np.pi) * sigma) if sigma > 0.5 else noise

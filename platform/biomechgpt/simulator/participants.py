@@ -17,9 +17,18 @@ from biomechgpt.motion import norms
 from biomechgpt.motion.outcome_measures import COLUMN_KINDS
 from biomechgpt.motion.skeleton import HIGH_RAD, LOW_RAD, N_JOINTS
 from biomechgpt.motion.trial import Trial
-from biomechgpt.simulator.activities import ACTIVITIES, OTHERS, Manner
+from biomechgpt.simulator.activities import ACTIVITIES, OTHERS, GaitStyle
 from biomechgpt.simulator.impairments import DEVICES, IMPAIRMENTS, cautious
-from biomechgpt.simulator.movement import HIP_HEIGHT, Body, joint, pelvis, play, stride_m, typical, wander
+from biomechgpt.simulator.movement import (
+    HIP_HEIGHT,
+    Body,
+    animate,
+    joint,
+    pelvis,
+    smooth_noise,
+    stride_m,
+    typical,
+)
 from biomechgpt.simulator.protocol import Enrolment, ProtocolSettings, enrol
 
 COLUMNS = COLUMN_KINDS
@@ -56,7 +65,7 @@ class SimulatorSettings(Settings):
     scale: float = Field(1.0, gt=0, description="of the protocol: a tenth has a tenth of its participants")
     seed: int = Field(0, ge=0)
     longest_s: float = Field(120.0, ge=10, description="a recording stops here, whatever is still being done")
-    lasts_s: tuple[float, float] = Field(
+    duration_range_s: tuple[float, float] = Field(
         (8.0, 27.0), description="shortest and longest recording of what has no end of its own, as a walk"
     )
     noise_deg: float = Field(
@@ -292,15 +301,15 @@ def trials(settings: SimulatorSettings, person: Participant, rate_hz: float) -> 
     for kind in person.kinds:
         stride_hz = usual_hz * float(rng.normal(1, 0.03))
         size = float(np.interp(usual_m_s / usual_hz * rng.normal(1, 0.03), lengths, sizes))
-        manner = Manner(
+        style = GaitStyle(
             stride_hz=stride_hz,
             size=size,
             speed_m_s=stride_hz * float(np.interp(size, sizes, lengths)),
             unsteady=person.unsteady,
             slow=float(rng.normal(1, 0.06)) * slow,
-            lasts_s=settings.lasts_s,
+            duration_range_s=settings.duration_range_s,
         )
-        yield _trial(rng, settings, person, body, manner, kind, rate_hz)
+        yield _trial(rng, settings, person, body, style, kind, rate_hz)
 
 
 def _trial(
@@ -308,34 +317,34 @@ def _trial(
     settings: SimulatorSettings,
     person: Participant,
     body: Body,
-    manner: Manner,
+    style: GaitStyle,
     kind: str,
     rate_hz: float,
 ) -> Trial:
     activity, annotated = ACTIVITIES[kind]
-    act = activity(rng, manner, rate_hz)
-    drive, frames = act.drive, len(act.turning)
+    trace = activity(rng, style, rate_hz)
+    timeline, frames = trace.timeline, len(trace.turning)
     # Unsteadiness: strides differ in size, trunk and arms sway.
-    drive.size[:] *= 1 + 0.25 * manner.unsteady * wander(rng, frames, 1, 0.5, rate_hz)[:, 0]
-    angles = play(body, drive, rate_hz)
-    sway = wander(rng, frames, 7, 0.35, rate_hz) * manner.unsteady
+    timeline.size[:] *= 1 + 0.25 * style.unsteady * smooth_noise(rng, frames, 1, 0.5, rate_hz)[:, 0]
+    angles = animate(body, timeline, rate_hz)
+    sway = smooth_noise(rng, frames, 7, 0.35, rate_hz) * style.unsteady
     for k, name in enumerate(("lumbar_extension", "lumbar_bending", "lumbar_rotation", "neck_bending",
                               "neck_rotation", "arm_add_r", "arm_add_l")):  # fmt: skip
         angles[:, joint(name)] += 4.0 * sway[:, k]
     kept = slice(round(settings.longest_s * rate_hz))
-    place = pelvis(body, angles, drive, act.turning, rate_hz)[kept]
+    place = pelvis(body, angles, timeline, trace.turning, rate_hz)[kept]
     angles += 0.5 * settings.noise_deg * rng.standard_normal(N_JOINTS)  # a session's calibration
-    angles += settings.noise_deg * wander(rng, frames, N_JOINTS, 0.06, rate_hz)
+    angles += settings.noise_deg * smooth_noise(rng, frames, N_JOINTS, 0.06, rate_hz)
     radians = np.clip(np.radians(angles[kept]), LOW_RAD, HIGH_RAD)
     notes: dict[str, str | float | None] = {name: None for name in COLUMNS}
     notes |= person.traits() | {"activity": annotated if person.enrolment.activity else None}
-    measures = {"stride_hz": manner.stride_hz, "size": manner.size, "speed_m_s": manner.speed_m_s,
-                "slow": manner.slow, "test_s": act.test_s}  # fmt: skip
+    measures = {"stride_hz": style.stride_hz, "size": style.size, "speed_m_s": style.speed_m_s,
+                "slow": style.slow, "test_s": trace.test_s}  # fmt: skip
     if kind == "walkway":
-        notes |= measure_walk(drive.strides[kept], place, rate_hz, rng)
-    elif kind in ("TUG", "FSST") and act.test_s is not None and frames <= len(radians):
+        notes |= measure_walk(timeline.strides[kept], place, rate_hz, rng)
+    elif kind in ("TUG", "FSST") and trace.test_s is not None and frames <= len(radians):
         # A test whose end was not recorded has no time that its motion could tell.
-        notes[f"{kind.lower()}_time"] = round(act.test_s, 2)
+        notes[f"{kind.lower()}_time"] = round(trace.test_s, 2)
     return Trial(
         trial=f"{rng.integers(2**48):012x}",
         participant=person.name,
@@ -344,7 +353,7 @@ def _trial(
         frame_rate_hz=rate_hz,
         provenance="synthetic",
         annotations=notes,
-        latent=person.latent() | measures | {"kind": kind, "item": act.item},
+        latent=person.latent() | measures | {"kind": kind, "item": trace.item},
     )
 
 
