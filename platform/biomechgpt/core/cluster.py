@@ -22,6 +22,8 @@ def connect() -> None:
         if os.environ.get("RAY_ADDRESS"):
             ray.init(logging_level=logging.WARNING, log_to_driver=True)
         else:
+            # One's own machine is not taken away in mid-training: no process need watch for that.
+            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
             # A small object store: blocks stream through it, a cohort never sits in it whole.
             # With the dashboard, on loopback: without its state API, Ray Train complains once a second.
             ray.init(
