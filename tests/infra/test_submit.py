@@ -24,6 +24,7 @@ pytestmark = pytest.mark.cluster
 # What is submitted, and the kind of artifact that it makes.
 JOB = ["jobs/sweep.py", "--config", "configs/experiments/sweep_tiny.yaml", "--trials", "1"]
 KIND = "sweep"
+MADE_BY_A_TRIAL = {"adapter", "calibration", "model", "answers", "evaluation"}
 JOB_SECONDS = 900
 LARGEST_UPLOAD = 10_000_000
 
@@ -218,8 +219,27 @@ def cluster(bucket):
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="module")
+def shared(tiny, bucket):
+    """On S3 lies what the tiny run made and every trial shares: of the language models only the base."""
+    import boto3
+
+    client = boto3.client(
+        "s3",
+        endpoint_url=bucket["AWS_ENDPOINT_URL"],
+        aws_access_key_id=bucket["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=bucket["AWS_SECRET_ACCESS_KEY"],
+        region_name=bucket["AWS_DEFAULT_REGION"],
+    )
+    for path in tiny.root.rglob("*"):
+        key = path.relative_to(tiny.root.parent).as_posix()
+        if path.is_file() and path.relative_to(tiny.root).parts[0] not in MADE_BY_A_TRIAL:
+            client.upload_file(str(path), "submitted", key)
+
+
 @pytest.mark.timeout(1200)
-def test_submitted_job_leaves_its_artifact_on_s3(cluster, bucket, monkeypatch):
+def test_submitted_job_leaves_its_artifact_on_s3(cluster, bucket, shared, monkeypatch):
+    import boto3
     import fsspec
 
     status, output = cluster.submit("job", "python", *JOB, "--root", "s3://submitted/artifacts", **WITH_TOKEN)
@@ -234,6 +254,13 @@ def test_submitted_job_leaves_its_artifact_on_s3(cluster, bucket, monkeypatch):
     (trial,) = made.read_json("trials.json")
     assert trial["error"] is None
     assert artifact.load(trial["runs"][0]["model"], "model", verify=True).provenance == "synthetic"
+    # The trial made its own artifacts there, and made nothing again that lay there.
+    listed = boto3.client("s3", endpoint_url=bucket["AWS_ENDPOINT_URL"]).list_objects_v2(Bucket="submitted")
+    manifests = [
+        key.split("/")[1] for key in (e["Key"] for e in listed["Contents"]) if key.endswith("manifest.json")
+    ]
+    assert {"cohort", "base", *MADE_BY_A_TRIAL, KIND} <= set(manifests)
+    assert len(manifests) == len(set(manifests))
     fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
