@@ -46,3 +46,15 @@ def test_light_modules_load_neither_ray_nor_torch(module):
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+def test_a_training_worker_imports_deepspeed_without_its_autotuner():
+    """The autotuner's libraries take seconds of every worker's start. They can still be imported afterwards."""
+    code = (
+        "import sys; from biomechgpt.core import training_loop; training_loop._set_up_deepspeed();"
+        "print([name for name in ('mlflow', 'xgboost', 'sklearn') if name in sys.modules]); import xgboost"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip().splitlines()[-1] == "[]"

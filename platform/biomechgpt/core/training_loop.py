@@ -7,10 +7,12 @@ import ctypes
 import logging
 import math
 import os
+import sys
 import tempfile
 import time
 import warnings
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -286,13 +288,27 @@ def _set_up_deepspeed() -> None:
     """Let DeepSpeed run without a GPU and without a C++ compiler, and silence it."""
     if not torch.cuda.is_available():
         os.environ["DS_ACCELERATOR"] = "cpu"  # read at import
-    import deepspeed
+    # DeepSpeed's autotuner, which is not used here, would import both: five seconds of a core in every worker.
+    with _hidden("mlflow", "xgboost"):
+        import deepspeed
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)
     # Its all-reduce in shared memory would be compiled first, with a C++ compiler. Gloo needs none.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+@contextmanager
+def _hidden(*names: str) -> Iterator[None]:
+    """Inside, importing these modules raises ImportError. A module that is loaded already stays loaded."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None is how Python marks such a module
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 def _release_memory() -> None:
