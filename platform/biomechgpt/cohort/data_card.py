@@ -350,6 +350,7 @@ def page(card: Mapping[str, Any], total: Tally) -> str:
         .from_string(template)
         .render(
             card=card,
+            plots=plots,
             pictures=pictures,
             reasons=reasons(card["quarantined"]),
             splits=SPLITS,
@@ -358,7 +359,7 @@ def page(card: Mapping[str, Any], total: Tally) -> str:
     )
 
 
-_COLOURS = ("#2b6cb0", "#c05621", "#2f855a", "#805ad5", "#d53f8c", "#744210")
+_COLOURS = (plots.RIGHT, plots.LEFT, "#2f855a", "#805ad5", "#d53f8c", "#744210")
 
 
 def _walking_picture(walking: Mapping[str, Cycles]) -> str:
@@ -395,12 +396,12 @@ def _joints_picture(joints: Mapping[str, Any]) -> str:
         joint, q = JOINTS[NAMES.index(name)], found["quantiles"]
         axes.plot([joint.low_deg, joint.high_deg], [row, row], color="#e2e8f0", linewidth=9, zorder=1)
         axes.plot([q["0.01"], q["0.99"]], [row, row], color="#63b3ed", linewidth=2)
-        axes.plot([q["0.05"], q["0.95"]], [row, row], color="#2b6cb0", linewidth=5)
+        axes.plot([q["0.05"], q["0.95"]], [row, row], color=plots.RIGHT, linewidth=5)
         axes.plot(q["0.5"], row, "o", color="#fff", markersize=3, zorder=3)
     axes.set_yticks(range(len(joints)), [name.replace("_", " ") for name in joints])
     axes.invert_yaxis()
     axes.set_xlabel("degrees")
-    axes.axvline(0, color="#a0aec0", linewidth=0.8)
+    axes.axvline(0, color=plots.AXIS, linewidth=0.8)
     return plots.svg(figure)
 
 

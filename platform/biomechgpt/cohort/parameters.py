@@ -1,4 +1,4 @@
-"""The motion parameters of a cohort as an artifact, measured once by a Ray task a shard."""
+"""The motion parameters of a cohort as an artifact, measured once, with one Ray task per shard."""
 
 from typing import Any
 
@@ -14,7 +14,10 @@ VERSION = 1
 
 
 def make_parameters(cohort: Artifact, root: str) -> Artifact:
-    """Make the parameters artifact of a cohort: `parameters.parquet`, one row per trial (null: not measured)."""
+    """Make the parameters artifact of a cohort: `parameters.parquet`, one row per trial (null: not measured).
+
+    The names of the parameters are its settings, so that a new parameter makes a new artifact.
+    """
 
     def build(uri: str) -> dict[str, Any]:
         rows = [row for result in Cohort(cohort).map_shards(_measure_shard) for row in result["rows"]]
@@ -24,11 +27,11 @@ def make_parameters(cohort: Artifact, root: str) -> Artifact:
         storage.write_bytes(storage.join(uri, "parameters.parquet"), buffer.getvalue().to_pybytes())
         return {"trials": len(rows), "walks": sum(row["cadence"] is not None for row in rows)}
 
-    return artifact.make("parameters", VERSION, {}, {"cohort": cohort}, build, root)
+    return artifact.make("parameters", VERSION, {"names": list(PARAMETERS)}, {"cohort": cohort}, build, root)
 
 
 def read_parameters(parameters: Artifact) -> dict[str, ParameterValues]:
-    """{trial: its parameters}."""
+    """{trial: {parameter: value}}."""
     rows = pq.read_table(storage.local_copy(parameters.path("parameters.parquet"))).to_pylist()
     return {row.pop("trial"): row for row in rows}
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -118,13 +118,34 @@ def make(
     plain = settings.model_dump(mode="json") if isinstance(settings, Settings) else dict(settings)
     identity = fingerprint(kind, version, plain, inputs)
     uri = storage.join(storage.absolute(root), kind, identity)
+    plan = _Plan(uri, kind, identity, version, plain, inputs, provenance or _provenance(inputs))
     if (stubs := _stubs.get()) is not None:
-        return _stub(uri, kind, identity, version, plain, inputs, stubs.get(kind), provenance)
+        if stub := stubs.get(kind):
+            stub(uri, plain)
+        return _publish(plan, {}, time.time())
     if finished := _reuse(uri):
         return finished
     with cluster.build_lock(uri):
         # Another driver may have built it while this one waited for the lock.
-        return _reuse(uri) or _build(uri, kind, identity, version, plain, inputs, build, provenance)
+        return _reuse(uri) or _build(plan, build)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """An artifact before it is built: the entries of its manifest that are known by then.
+
+    uri: folder for its files.
+    identity: its fingerprint.
+    provenance: used unless the builder's metrics name another.
+    """
+
+    uri: str
+    kind: str
+    identity: str
+    version: int
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, Artifact]
+    provenance: str
 
 
 def _reuse(uri: str) -> Artifact | None:
@@ -135,68 +156,33 @@ def _reuse(uri: str) -> Artifact | None:
     return finished
 
 
-def _build(
-    uri: str,
-    kind: str,
-    identity: str,
-    version: int,
-    settings: Mapping[str, Any],
-    inputs: Mapping[str, Artifact],
-    build: Callable[[str], dict[str, Any]],
-    provenance: str | None,
-) -> Artifact:
-    print(f"{kind} {identity}: building", flush=True)
+def _build(plan: _Plan, build: Callable[[str], dict[str, Any]]) -> Artifact:
+    print(f"{plan.kind} {plan.identity}: building", flush=True)
     started = time.time()
-    metrics = dict(build(uri))
-    provenance = metrics.pop("provenance", None) or provenance or _provenance(inputs)
-    artifact = _publish(uri, kind, identity, version, provenance, settings, inputs, metrics, started)
-    print(f"{kind} {identity}: done in {artifact.manifest['seconds']:.0f} s", flush=True)
+    metrics = dict(build(plan.uri))
+    plan = replace(plan, provenance=metrics.pop("provenance", None) or plan.provenance)
+    artifact = _publish(plan, metrics, started)
+    print(f"{plan.kind} {plan.identity}: done in {artifact.manifest['seconds']:.0f} s", flush=True)
     return artifact
 
 
-def _stub(
-    uri: str,
-    kind: str,
-    identity: str,
-    version: int,
-    settings: Mapping[str, Any],
-    inputs: Mapping[str, Artifact],
-    stub: Stub | None,
-    provenance: str | None,
-) -> Artifact:
-    if stub is not None:
-        stub(uri, settings)
-    provenance = provenance or _provenance(inputs)
-    return _publish(uri, kind, identity, version, provenance, settings, inputs, {}, time.time())
-
-
-def _publish(
-    uri: str,
-    kind: str,
-    identity: str,
-    version: int,
-    provenance: str,
-    settings: Mapping[str, Any],
-    inputs: Mapping[str, Artifact],
-    metrics: Mapping[str, Any],
-    started: float,
-) -> Artifact:
+def _publish(plan: _Plan, metrics: Mapping[str, Any], started: float) -> Artifact:
     """Write the manifest, which makes the files of a folder an artifact."""
     manifest = {
-        "kind": kind,
-        "fingerprint": identity,
-        "version": version,
-        "provenance": provenance,
-        "settings": settings,
-        "inputs": {name: {"kind": a.kind, "fingerprint": a.fingerprint} for name, a in inputs.items()},
+        "kind": plan.kind,
+        "fingerprint": plan.identity,
+        "version": plan.version,
+        "provenance": plan.provenance,
+        "settings": plan.settings,
+        "inputs": {name: {"kind": a.kind, "fingerprint": a.fingerprint} for name, a in plan.inputs.items()},
         "metrics": metrics,
-        "files": _checksums(uri),
+        "files": _checksums(plan.uri),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.time() - started, 2),
     }
     # The manifest comes last: a folder without one is an unfinished build.
-    storage.write_json(storage.join(uri, MANIFEST), manifest)
-    return Artifact(uri, manifest)
+    storage.write_json(storage.join(plan.uri, MANIFEST), manifest)
+    return Artifact(plan.uri, manifest)
 
 
 def load(uri: str, kind: str | None = None, *, verify: bool = False) -> Artifact:

@@ -37,8 +37,6 @@ _HELD_OUT = 60
 """Trials among which the best and the worst are sought."""
 _SHOWN_S = 10.0
 """Of a reconstructed trial."""
-_LEAST_DEG = 10.0
-"""No curve is shown over fewer degrees."""
 _CURVES = ("hip_flexion", "knee_angle", "ankle_angle", "lumbar_extension", "arm_flex", "elbow_flex")
 _SIDES = {"_r": "right", "_l": "left"}
 _NAMES = tuple(dict.fromkeys(name[:-2] if name[-2:] in _SIDES else name for name in NAMES))
@@ -312,10 +310,10 @@ def _sides(name: str) -> dict[str, int]:
 
 
 def _range(degrees: np.ndarray) -> tuple[float, float]:
-    """Whole degrees that hold these, at least `_LEAST_DEG` of them."""
+    """Whole degrees that hold these, at least `plots.MIN_RANGE_DEG` of them."""
     there = degrees[~np.isnan(degrees)]
     low, high = (float(there.min()), float(there.max())) if len(there) else (0.0, 0.0)
-    more = max(0.0, _LEAST_DEG - (high - low)) / 2
+    more = max(0.0, plots.MIN_RANGE_DEG - (high - low)) / 2
     return float(np.floor(low - more)), float(np.ceil(high + more))
 
 

@@ -71,7 +71,7 @@ def render(template: str, **values: Any) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("biomechgpt.evaluation", "."), autoescape=True, trim_blocks=True
     )
-    return environment.get_template(template).render(**values)
+    return environment.get_template(template).render(plots=plots, **values)
 
 
 def summary(metrics: dict[str, Any]) -> str:

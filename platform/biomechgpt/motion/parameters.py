@@ -5,13 +5,33 @@ made of them, so everything it states can be measured again. Knows nothing about
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from biomechgpt.motion import gait, norms
 from biomechgpt.motion.skeleton import INDEX
+
+
+@dataclass(frozen=True)
+class Movement:
+    """A movement from which parameters are measured.
+
+    angles_rad: (T, 34) radians.
+    rate_hz: frames per second.
+    walk: its gait, of which the parameters are measured if it has at least two steps.
+    ranges_deg: (34,) range of motion of each joint, from the 2nd to the 98th percentile; NaN if not recorded.
+    """
+
+    angles_rad: np.ndarray
+    rate_hz: float
+    walk: gait.Gait
+    ranges_deg: np.ndarray
+
+    def of_walk(self, value: float) -> float:
+        """`value` if the movement is a walk of at least two steps, else NaN."""
+        return value if self.walk.steps >= 2 else np.nan
 
 
 @dataclass(frozen=True)
@@ -22,6 +42,7 @@ class MotionParameter:
     unit: unit of its value, empty for a ratio.
     decimals: decimals shown.
     tolerance: difference allowed between two correct measurements, in `unit`.
+    measure: its value for a movement; NaN if the movement does not have it.
     joint: the joint, if the parameter is a range of motion.
     """
 
@@ -29,67 +50,68 @@ class MotionParameter:
     unit: str
     decimals: int
     tolerance: float
+    measure: Callable[[Movement], float]
     joint: str | None = None
 
 
+def _range_of_motion(label: str, joint: str) -> MotionParameter:
+    return MotionParameter(label, "deg", 0, 6, lambda m: float(m.ranges_deg[INDEX[joint]]), joint)
+
+
 PARAMETERS: dict[str, MotionParameter] = {
-    "duration": MotionParameter("duration", "s", 1, 0.5),
-    "cadence": MotionParameter("cadence", "steps/min", 0, 6),
-    "speed": MotionParameter("speed", "m/s", 2, 0.15),
-    "symmetry": MotionParameter("step time symmetry", "", 2, 0.07),
+    "duration": MotionParameter("duration", "s", 1, 0.5, lambda m: len(m.angles_rad) / m.rate_hz),
+    "cadence": MotionParameter("cadence", "steps/min", 0, 6, lambda m: m.of_walk(m.walk.cadence_steps_min)),
+    "speed": MotionParameter("speed", "m/s", 2, 0.15, lambda m: m.of_walk(m.walk.speed_m_s)),
+    "symmetry": MotionParameter("step time symmetry", "", 2, 0.07, lambda m: m.of_walk(m.walk.step_time_symmetry)),
     **{
-        f"{name}_{side}": MotionParameter(f"{word} {name}", "deg", 0, 6, f"{joint}_{side}")
+        f"{name}_{side}": _range_of_motion(f"{word} {name}", f"{joint}_{side}")
         for name, joint in (("hip", "hip_flexion"), ("knee", "knee_angle"), ("ankle", "ankle_angle"),
                             ("shoulder", "arm_flex"))
         for side, word in (("r", "right"), ("l", "left"))
     },
 }  # fmt: skip
-"""Parameters by name. A joint's parameter is its range of motion, 2nd to 98th percentile of its angle. Cadence,
-speed and symmetry exist for walks only (`motion.gait`; symmetry: shorter over longer mean step time)."""
+"""Parameters by name, in the order of a description. Names that end in `_r` and `_l` belong together: they change
+places in the mirror image. Cadence, speed and symmetry exist for walks only (symmetry: shorter over longer mean
+step time)."""
 
 ParameterValues = Mapping[str, float | None]
+"""{name: value} of one movement; None if the movement does not have the parameter."""
 
 
 def measure_parameters(
     angles_rad: np.ndarray, pelvis: np.ndarray, rate_hz: float, joint_mask: np.ndarray | None = None
 ) -> dict[str, float | None]:
-    """Parameters of a movement: angles (T, 34), pelvis (T, 7) as in `Trial`; None if not measurable.
+    """The parameters of a movement; None if the movement does not have one.
 
+    angles_rad: (T, 34) radians.
+    pelvis: (T, 7) as in `Trial`.
     joint_mask: (34,), True where a joint was recorded.
     """
     low, high = np.percentile(angles_rad, [2, 98], axis=0)
-    ranges = np.degrees(high - low)
-    walk = gait.measure(angles_rad, pelvis, rate_hz)
-    steps = walk.steps >= 2
-    found: dict[str, float] = {
-        "duration": len(angles_rad) / rate_hz,
-        "cadence": walk.cadence_steps_min if steps else np.nan,
-        "speed": walk.speed_m_s if steps else np.nan,
-        "symmetry": walk.step_time_symmetry if steps else np.nan,
-    }
-    for name, fact in PARAMETERS.items():
-        if fact.joint is not None:
-            i = INDEX[fact.joint]
-            found[name] = float(ranges[i]) if joint_mask is None or joint_mask[i] else np.nan
-    return {name: float(found[name]) if np.isfinite(found[name]) else None for name in PARAMETERS}
+    ranges_deg = np.degrees(high - low)
+    if joint_mask is not None:
+        ranges_deg = np.where(joint_mask, ranges_deg, np.nan)
+    movement = Movement(angles_rad, rate_hz, gait.measure(angles_rad, pelvis, rate_hz), ranges_deg)
+    values = {name: parameter.measure(movement) for name, parameter in PARAMETERS.items()}
+    return {name: float(value) if np.isfinite(value) else None for name, value in values.items()}
 
 
-def mirror_parameters(facts: ParameterValues) -> dict[str, float | None]:
-    """The facts of the movement in a mirror."""
-    other = {"_r": "_l", "_l": "_r"}
-    return {name: facts.get(name[:-2] + other.get(name[-2:], name[-2:])) for name in facts}
+def mirror_parameters(values: ParameterValues) -> dict[str, float | None]:
+    """The parameters of the mirrored movement: right and left change places."""
+    opposite = {"_r": "_l", "_l": "_r"}
+    return {name: values.get(name[:-2] + opposite.get(name[-2:], name[-2:])) for name in values}
 
 
 def format_parameter(name: str, value: float) -> str:
-    """One fact in words: `right knee 58 deg`."""
-    fact = PARAMETERS[name]
-    return f"{fact.label} {value:.{fact.decimals}f} {fact.unit}".rstrip()
+    """One parameter in words: `right knee 58 deg`."""
+    parameter = PARAMETERS[name]
+    return f"{parameter.label} {value:.{parameter.decimals}f} {parameter.unit}".rstrip()
 
 
-def format_description(facts: ParameterValues, names: Sequence[str] = tuple(PARAMETERS)) -> str:
-    """A description of the facts that are known, in the order of `names`."""
+def format_description(values: ParameterValues, names: Sequence[str] = tuple(PARAMETERS)) -> str:
+    """A description of the parameters that are not None, in the order of `names`."""
     return ", ".join(
-        format_parameter(name, value) for name in names if (value := facts.get(name)) is not None
+        format_parameter(name, value) for name in names if (value := values.get(name)) is not None
     )
 
 
@@ -102,22 +124,23 @@ _STATED = re.compile(
 
 
 def parse_description(description: str) -> dict[str, float]:
-    """The facts that a description states, whoever wrote it; the first where it states one twice."""
-    found: dict[str, float] = {}
+    """The parameters that a description states; the first value if it states one twice."""
+    stated: dict[str, float] = {}
     for match in _STATED.finditer(description):
         name = str(match.lastgroup).removesuffix("_is")
-        found.setdefault(name, float(match[f"{name}_is"]))
-    return found
+        stated.setdefault(name, float(match[f"{name}_is"]))
+    return stated
 
 
 _NORMS = {"cadence": norms.cadence_steps_min, "speed": norms.walking_speed_m_s}
 
 
 def normal_range(name: str) -> tuple[float, float] | None:
-    """What a fact lies between in most healthy walks, in its unit; None where no norm is at hand.
+    """Normal range of a parameter in healthy walking, in its unit; None if there is no norm.
 
-    Speed and cadence: mean -+ 2 SD of adults of 50 (`norms`, both sexes). A joint: the range of the mean curve of
-    a gait cycle, -+ 2 SD of a place on it.
+    Speed and cadence: mean -+ 2 SD of adults aged 50 (`norms`, both sexes). Range of motion: the range of the
+        norm's
+    mean curve over the gait cycle, -+ 2 times the curve's mean SD.
     """
     if name in _NORMS:
         norm = _NORMS[name](50, "")
@@ -132,7 +155,7 @@ def normal_range(name: str) -> tuple[float, float] | None:
 
 
 def normal_range_source(name: str) -> norms.Source | None:
-    """Source of the norm behind `normal_range`; None where no norm is at hand."""
+    """Source of the norm behind `normal_range`; None if there is no norm."""
     if name in _NORMS:
         return _NORMS[name](50, "").source
     return norms.CURVES if normal_range(name) is not None else None

@@ -1,6 +1,6 @@
-"""A movement as a clinician would check it: stick figures over time, joint curves beside norm bands.
+"""Pictures of a movement for a clinician: stick figures over time, joint angles with norm bands.
 
-Draws arrays with matplotlib; knows nothing about files or cohorts.
+Draws arrays with matplotlib. Knows nothing about files or cohorts.
 """
 
 import io
@@ -18,7 +18,12 @@ from biomechgpt.motion import gait, norms
 from biomechgpt.motion.kinematics import BONES, LANDMARKS, points_m
 from biomechgpt.motion.skeleton import INDEX, JOINTS
 
-RIGHT, LEFT, TRUNK, BAND = "#2b6cb0", "#c05621", "#4a5568", "#cbd5e0"
+RIGHT, LEFT, TRUNK = "#2b6cb0", "#c05621", "#4a5568"
+"""Colours of the sides of the body, in every picture and page."""
+BAND, NORM, AXIS = "#cbd5e0", "#718096", "#a0aec0"
+"""Colours of a norm's band, of its mean and notes, and of a zero line."""
+MIN_RANGE_DEG = 10.0
+"""Smallest range of a joint angle's axis, so that a joint at rest looks at rest."""
 _STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -35,20 +40,18 @@ _PANELS = (
     ("arm_flex", "arm_add", "arm_rot", "elbow_flex", "pro_sup"),
 )
 _FIGURES = 14
-"""Stick figures a row."""
-_LEAST_DEG = 10.0
-"""No panel shows fewer degrees than these: a joint at rest looks at rest."""
+"""Number of stick figures in a row."""
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The house's look, for figures made and saved within."""
+    """Style of all figures that are made and saved inside this context."""
     with matplotlib.rc_context(_STYLE):
         yield
 
 
 def svg(figure: Figure) -> str:
-    """A figure as an element of a page."""
+    """A figure as an `<svg>` element for a page."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     text = buffer.getvalue()
@@ -64,10 +67,15 @@ def trial_png(
     how: str,
     joint_mask: np.ndarray | None = None,
 ) -> bytes:
-    """One trial as a PNG: angles (T, 34), pelvis (T, 7); `how` it was read.
+    """A PNG of one trial: stick figures and joint angles.
 
-    Where it walks, curves are over the gait cycle of their own side, every cycle a line, beside the norm's
-    mean and +-1 SD; elsewhere over time. joint_mask (34,): a joint that was not recorded is said to be so.
+    A walk's curves are drawn over the gait cycle of their own side, one line per cycle, with the norm's mean and
+    +-1 SD. Other movements are drawn over time.
+
+    angles_rad: (T, 34) radians.
+    pelvis: (T, 7) as in `Trial`.
+    how: how the file was read, shown under the title.
+    joint_mask: (34,) True where a joint was recorded; the others are marked "not recorded".
     """
     walk = gait.measure(angles_rad, pelvis, rate_hz)
     with style():
@@ -89,7 +97,7 @@ def trial_png(
 
 
 def measures(walk: gait.Gait, seconds: float) -> str:
-    """A walk's measures in a line, or that nobody walks."""
+    """The gait parameters of a walk in one line of text."""
     if not np.isfinite(walk.cadence_steps_min):
         return f"{seconds:.1f} s, no steps found"
     where = "the pelvis travels" if walk.overground else "the pelvis stays: treadmill, or not recorded"
@@ -100,12 +108,14 @@ def measures(walk: gait.Gait, seconds: float) -> str:
 
 
 def stick_figures(axes: Axes, points: np.ndarray, pelvis: np.ndarray, rate_hz: float, across: int) -> None:
-    """Figures (T, P, 3) at even times in a row; across: 0 looks from the right side, 2 from the front.
+    """Draw stick figures of points (T, P, 3) in a row, at even times, each above its time.
 
-    Each is turned to where the pelvis faces and set over its own time.
+    Every figure is turned so that the pelvis faces forward. across: 0 is the view from the right side, 2 from the
+    front.
     """
     frames = np.unique(np.linspace(0, len(points) - 1, _FIGURES).round().astype(int))
     for place, frame in enumerate(frames):
+        # Heading: rotation about the vertical axis Y of the quaternion (w, x, y, z).
         w, x, y, z = pelvis[frame, 3:]
         heading = np.arctan2(2 * (w * y - x * z), 1 - 2 * (y * y + z * z))
         turned = points[frame] - points[frame, LANDMARKS.index("pelvis")] * [1, 0, 1]
@@ -117,21 +127,21 @@ def stick_figures(axes: Axes, points: np.ndarray, pelvis: np.ndarray, rate_hz: f
             name = LANDMARKS[end]
             colour = RIGHT if name.endswith("_r") else LEFT if name.endswith("_l") else TRUNK
             axes.plot(flat[[start, end]], points[frame, [start, end], 1], color=colour, linewidth=1.6)
-    axes.axhline(0, color="#a0aec0", linewidth=1)
+    axes.axhline(0, color=AXIS, linewidth=1)
     axes.set_aspect("equal")
     axes.set_xticks(1.1 * np.arange(len(frames)), [f"{frame / rate_hz:.2f} s" for frame in frames])
     axes.set_yticks([0, 1], ["0", "1 m"])
 
 
 def band(axes: Axes, joint: str) -> None:
-    """The norm of a joint over the gait cycle, mean and +-1 SD; nothing where there is none."""
+    """Draw the norm of a joint over the gait cycle, mean and +-1 SD; nothing if there is no norm."""
     norm = norms.gait_band(joint)
     if norm is not None:
         mean, sd = norm
         axes.fill_between(gait.CYCLE, mean - sd, mean + sd, color=BAND, alpha=0.7, linewidth=0)
-        axes.plot(gait.CYCLE, mean, color="#718096", linewidth=1, linestyle="--")
+        axes.plot(gait.CYCLE, mean, color=NORM, linewidth=1, linestyle="--")
         if not norms.CURVES.verified:
-            axes.text(0.99, 0.02, "norm unverified", transform=axes.transAxes, ha="right", color="#718096")
+            axes.text(0.99, 0.02, "norm unverified", transform=axes.transAxes, ha="right", color=NORM)
 
 
 def _curves(
@@ -151,7 +161,7 @@ def _curves(
         band(axes, next(iter(sides)))
     for full, colour in sides.items():
         if joint_mask is not None and not joint_mask[INDEX[full]]:
-            axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color="#718096")
+            axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color=NORM)
             continue
         degrees = np.degrees(angles_rad[:, INDEX[full]])
         if walks:
@@ -161,5 +171,5 @@ def _curves(
             axes.plot(np.arange(len(degrees)) / rate_hz, degrees, color=colour, linewidth=1.2)
     axes.set_xlabel("% of the gait cycle" if walks else "s")
     low, high = axes.get_ylim()
-    if high - low < _LEAST_DEG:
-        axes.set_ylim((low + high - _LEAST_DEG) / 2, (low + high + _LEAST_DEG) / 2)
+    if high - low < MIN_RANGE_DEG:
+        axes.set_ylim((low + high - MIN_RANGE_DEG) / 2, (low + high + MIN_RANGE_DEG) / 2)
