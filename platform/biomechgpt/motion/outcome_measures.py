@@ -21,12 +21,17 @@ COLUMN_KINDS: dict[str, ColumnKind] = {
     "age": "number",
     "sex": "text",
 }
-"""What the annotations that the program itself knows by name hold; of others, a table's values decide."""
+"""Kind of each annotation that the program knows by name. For others, the values in the table decide."""
 
 
 @dataclass(frozen=True)
 class OutcomeMeasure:
-    """What a measurement can be, in the first of its units; the others with their size in it."""
+    """Plausible values of an outcome measure, in the first of its units.
+
+    low, high: plausible range.
+    typical: a typical value.
+    units: {unit: its size in the first unit}.
+    """
 
     low: float
     high: float
@@ -34,10 +39,10 @@ class OutcomeMeasure:
     units: Mapping[str, float]
 
     def looks_like(self, value: float) -> str | None:
-        """The unit in which a value outside the range would be the most ordinary, None where in none."""
-        read = {unit: value * size for unit, size in self.units.items() if value > 0}
-        able = {unit: v for unit, v in read.items() if self.low <= v <= self.high}
-        return min(able, key=lambda unit: abs(math.log(able[unit] / self.typical)), default=None)
+        """The unit in which a value outside the range would be closest to typical; None if no unit fits."""
+        converted = {unit: value * size for unit, size in self.units.items() if value > 0}
+        plausible = {unit: v for unit, v in converted.items() if self.low <= v <= self.high}
+        return min(plausible, key=lambda unit: abs(math.log(plausible[unit] / self.typical)), default=None)
 
 
 _SECONDS = {"s": 1.0, "ms": 0.001, "min": 60.0}
@@ -50,4 +55,4 @@ OUTCOME_MEASURES: dict[str, OutcomeMeasure] = {
     "fsst_time": OutcomeMeasure(3, 120, 12, _SECONDS),
     "age": OutcomeMeasure(0, 120, 50, {"years": 1.0, "months": 1 / 12}),
 }
-"""The one home of plausible ranges: tables are checked against them, and so are answers to the questions."""
+"""Outcome measures by name. Annotations and answers are checked against these ranges."""

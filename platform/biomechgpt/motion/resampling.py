@@ -1,4 +1,5 @@
-"""Recordings at one frame rate: low-passed below the new Nyquist frequency, then interpolated."""
+"""Resampling of recordings to one frame rate: low-pass filter below the new Nyquist frequency, then
+interpolation."""
 
 import numpy as np
 from scipy.interpolate import make_interp_spline
@@ -6,7 +7,7 @@ from scipy.signal import butter, sosfiltfilt
 from scipy.spatial.transform import Rotation, Slerp
 
 _CUTOFF = 0.4
-"""Of the new rate: 12 Hz at 30 Hz, above what limbs do (gait is conventionally filtered at 6 Hz)."""
+"""Cutoff frequency as a fraction of the new rate: 12 Hz at 30 Hz. Gait is conventionally filtered at 6 Hz."""
 
 
 def resample(
@@ -17,7 +18,7 @@ def resample(
     Angles are unwrapped first; the pelvis' orientation is interpolated on the sphere (slerp).
     """
     start, end = float(time_s[0]), float(time_s[-1])
-    # 1e-6: 0.9999999 of a frame is a frame; times in files are rounded.
+    # 1e-6: times in files are rounded, so 0.9999999 of a frame counts as a frame.
     times = start + np.arange(int((end - start) * rate_hz + 1e-6) + 1) / rate_hz
     step = float(np.median(np.diff(time_s)))
     grid = np.linspace(start, end, max(round((end - start) / step), 1) + 1)
@@ -36,7 +37,7 @@ def resample(
 
 
 def _continuous(quaternion: np.ndarray) -> np.ndarray:
-    """q and -q turn alike: take the sign nearest to the frame before, so that a filter sees no jumps."""
+    """Quaternions without jumps: q and -q are the same rotation, so take the sign closest to the previous frame."""
     dots = np.sum(quaternion[1:] * quaternion[:-1], axis=1)
     sign = np.concatenate([[1.0], np.cumprod(np.where(dots < 0, -1.0, 1.0))])
     return quaternion * sign[:, None]

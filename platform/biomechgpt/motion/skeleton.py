@@ -1,7 +1,7 @@
 """The 34 joint angles: their order, names, signs and ranges.
 
 Frame: X forward, Y up, Z to the subject's right. Signs and ranges are those of loco-mujoco's
-humanoid_torque.xml (from OpenSim's Hamner 2010 model), widened where people move further; the neck is
+humanoid_torque.xml (from OpenSim's Hamner 2010 model), widened where people move further. The neck is
 added after the lumbar joints. Knows nothing about files, units of files or tokens.
 """
 
@@ -12,7 +12,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Joint:
-    """One hinge. `low_deg` and `high_deg` bound what a person can do, in degrees, in our sign."""
+    """One joint angle.
+
+    low_deg, high_deg: range that a person can reach, in degrees, with the skeleton's sign.
+    positive: direction of positive angles.
+    tracked: whether the tokenizer sees it.
+    """
 
     name: str
     low_deg: float
@@ -62,7 +67,7 @@ INDEX: dict[str, int] = {name: i for i, name in enumerate(NAMES)}
 N_JOINTS = len(JOINTS)
 
 TRACKED: np.ndarray = np.array([joint.tracked for joint in JOINTS])
-"""Which joints a tokenizer sees, (34,) bool; the other eight (mtp, pro_sup, wrists) are zeroed."""
+"""(34,) bool: joints that the tokenizer sees. The other eight (mtp, pro_sup, wrists) are set to zero."""
 
 LOW_RAD: np.ndarray = np.radians([joint.low_deg for joint in JOINTS])
 HIGH_RAD: np.ndarray = np.radians([joint.high_deg for joint in JOINTS])
@@ -72,10 +77,10 @@ PARTS: dict[str, np.ndarray] = {
     "trunk": np.arange(14, 20),
     "arms": np.arange(20, 34),
 }
-"""Which joints make up a part of the body, by their numbers; the trunk has the neck."""
+"""Joint indices of each part of the body; the neck belongs to the trunk."""
 
 NECK = ("neck_extension", "neck_bending", "neck_rotation")
-"""Absent from most OpenSim models: a file without them is complete, and its neck is held at zero."""
+"""Joints that most OpenSim models lack. A file without them is complete; the neck is set to zero."""
 
 
 def _mirror() -> tuple[np.ndarray, np.ndarray]:
@@ -94,7 +99,7 @@ MIRROR_ORDER, MIRROR_SIGN = _mirror()
 
 
 def mirror(angles_rad: np.ndarray) -> np.ndarray:
-    """The same movement in a mirror: left and right change places. (..., 34) radians -> (..., 34).
+    """The mirrored movement, with left and right exchanged: (..., 34) radians -> (..., 34).
 
     Side axes are mirrored in the model (left hip adduction turns about -X), so limb angles swap with their
     sign kept and only the trunk's and neck's sideways and turning angles change sign.

@@ -39,10 +39,10 @@ class Trial:
     angles_rad: (T, 34) float32, order and signs of `skeleton`.
     pelvis: (T, 7) float32: position in metres (X forward, Y up, Z right), unit quaternion (w, x, y, z).
     joint_mask: (34,) bool, True where the joint was recorded.
-    import_notes: how its file was understood (format, units, knee sign, rate); None where there was no file.
-    repairs: what was filled in before it was stored ("2 gaps interpolated, longest 0.10 s"), None: nothing.
-    annotations: what is known of it, text or numbers; a missing key or None was not collected.
-    latent: of a simulated trial, what is true of it; kept in a table apart, never in the cohort's rows.
+    import_notes: how its file was read (format, units, knee sign, rate); None without a file.
+    repairs: gaps filled before it was stored ("2 gaps interpolated, longest 0.10 s"); None: no gaps.
+    annotations: text or numbers by column; a missing key or None was not collected.
+    latent: true traits of a simulated trial, stored in a separate table and never in the cohort's rows.
     """
 
     trial: str

@@ -1,9 +1,10 @@
-"""The embedded default: synthetic people with latent traits, and how they move. Not people: see participants.
+"""The built-in default data: synthetic participants with latent traits, and their movements.
 
-participants  who is simulated, what they do, and what is measured of it
-activities    what a trial asks for
-impairments   what impairments and assistive devices do to a body
-movement      a body driven through time
+participants  who is simulated, what they do, and which annotations are collected
+activities    walking, sitting, standing and clinical tests
+impairments   effects of impairments and assistive devices on the body
+movement      joint angles of a body over time
+protocol      numbers of participants and trials
 """
 
 from biomechgpt.simulator.participants import COLUMNS, Participant, SimulatorSettings, participants, trials

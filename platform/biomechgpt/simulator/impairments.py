@@ -1,10 +1,10 @@
-"""What impairments and assistive devices do to a simulated body: published patterns, sized by severity.
+"""Effects of impairments and assistive devices on a simulated body: published patterns, scaled by severity.
 
-Each function takes and returns a `Body` for the right side being affected; the left is its mirror image.
+Each function takes a `Body` and returns one with the right side affected; the left side is its mirror image.
 The patterns are those of clinical textbooks (Perry and Burnfield, Gait Analysis, 2nd ed. 2010; for stroke
 also Olney and Richards, Gait & Posture 4 (1996) 136; for prostheses Sagawa et al., Gait & Posture 33 (2011)
-511); their sizes are ours, so chosen that a simple classifier finds them about as hard as the paper's did.
-Knows nothing about labels being asked or predicted.
+511). Their sizes are chosen freely, so that they are about as hard for a simple classifier as the paper's data.
+Knows nothing about questions or predictions.
 """
 
 from collections.abc import Callable
@@ -27,18 +27,18 @@ def _shift(body: Body, i: int, degrees: float, *, sitting: float = 0.0) -> None:
 
 
 def _scale(body: Body, i: int, factor: float) -> None:
-    """Shrink a joint's excursion about its standing angle."""
+    """Scale a joint's excursion about its standing angle."""
     body.cycle[:, i] = body.stand[i] + factor * (body.cycle[:, i] - body.stand[i])
 
 
 def _bump(centre: float, width: float) -> np.ndarray:
-    """1 at `centre` percent of the stride, falling to 0 over about `width`."""
-    away = (np.arange(CYCLE) - centre + CYCLE / 2) % CYCLE - CYCLE / 2
-    return np.exp(-0.5 * (away / width) ** 2)
+    """Gaussian (CYCLE,) with its peak of 1 at `centre` percent of the stride and standard deviation `width`."""
+    distance = (np.arange(CYCLE) - centre + CYCLE / 2) % CYCLE - CYCLE / 2
+    return np.exp(-0.5 * (distance / width) ** 2)
 
 
 def cautious(body: Body, severity: float) -> Body:
-    """What all who are unsure of their legs do: less swing of arms and trunk, a wider base, bent a little."""
+    """Cautious gait: less motion of arms and trunk, a wider base, slightly bent knees and trunk."""
     body, s = _copy(body), severity
     for side in "rl":
         _scale(body, joint("arm_flex", side), 1 - 0.35 * s)
@@ -51,7 +51,7 @@ def cautious(body: Body, severity: float) -> Body:
 
 
 def stroke(body: Body, severity: float) -> Body:
-    """Stiff knee, circumduction, equinus; the arm flexed and still; weight on the other side, briefly on this."""
+    """Stiff knee, circumduction, equinus; a flexed, still arm; a shorter stance on the affected side."""
     body, s = _copy(body, 0.3 * severity), severity
     _scale(body, joint("knee_angle", "r"), 1 - 0.5 * s)
     _scale(body, joint("hip_flexion", "r"), 1 - 0.3 * s)
@@ -72,7 +72,8 @@ def stroke(body: Body, severity: float) -> Body:
 
 
 def transtibial(body: Body, severity: float) -> Body:
-    """Below the knee: no push-off, an early heel rise, a knee that hardly yields, the trunk a little over it."""
+    """Prosthesis below the knee: no push-off, early heel rise, little knee flexion in stance, trunk lean to the
+    side."""
     s = 0.3 + 0.7 * severity
     body = _copy(body, 0.15 * s)
     _scale(body, joint("ankle_angle", "r"), 1 - 0.65 * s)
@@ -86,8 +87,8 @@ def transtibial(body: Body, severity: float) -> Body:
 
 
 def transfemoral(body: Body, severity: float) -> Body:
-    """Above the knee: a straight knee in stance, less in swing, the hip hiked; the sound ankle vaults, the
-    trunk leans over the prosthesis, the base is wide."""
+    """Prosthesis above the knee: a straight knee in stance, less knee flexion in swing, hip hiking, vaulting of the
+    sound ankle, trunk lean over the prosthesis, a wide base."""
     s = 0.3 + 0.7 * severity
     body = transtibial(_copy(body, 0.15 * s), severity)
     body.cycle[:, joint("knee_angle", "r")] += 8 * s * (_bump(14, 8) + _bump(72, 9)) + 6 * s * _bump(44, 7)
@@ -100,7 +101,7 @@ def transfemoral(body: Body, severity: float) -> Body:
 
 
 def spinal_cord(body: Body, severity: float) -> Body:
-    """Crouched, both knees stiff, thighs together, feet dropped, trunk forward; the right a little more."""
+    """Crouch gait: stiff knees, adducted thighs, dropped feet, trunk forward; the right side a little more."""
     body, s = _copy(body), severity
     for side, share in (("r", 1.1), ("l", 0.9)):
         k = s * share
@@ -115,7 +116,7 @@ def spinal_cord(body: Body, severity: float) -> Body:
 
 
 def brain_injury(body: Body, severity: float) -> Body:
-    """A wide base, stiff neck, arms held out and swinging less; unsteadiness is the trial's own."""
+    """A wide base, a stiff neck, abducted arms with less swing. Unsteadiness is added per trial."""
     body, s = _copy(body), severity
     for side in "rl":
         _shift(body, joint("hip_adduction", side), -5 * s)
@@ -128,14 +129,14 @@ def brain_injury(body: Body, severity: float) -> Body:
 
 
 def _grip(body: Body, side: str) -> None:
-    """A hand around a handle: the forearm half turned in, the wrist bent back, the hand tilted."""
+    """A hand that holds a handle: forearm pronated by half, wrist extended, hand deviated."""
     _shift(body, joint("pro_sup", side), 20)
     _shift(body, joint("wrist_flex", side), -25)
     _shift(body, joint("wrist_dev", side), 12)
 
 
 def cane(body: Body) -> Body:
-    """The left hand on the cane, opposite to the affected side, moving with the right leg."""
+    """A cane in the left hand, opposite to the affected side; it moves with the right leg."""
     body = _copy(body)
     i, e = joint("arm_flex", "l"), joint("elbow_flex", "l")
     body.stand[[i, e]] += [5, 7]
@@ -148,7 +149,7 @@ def cane(body: Body) -> Body:
 
 
 def walker(body: Body) -> Body:
-    """Both hands on the frame: arms forward and still, the trunk leaning."""
+    """Both hands on a walker: arms forward and still, trunk leaning forward."""
     body = _copy(body)
     for side in "rl":
         for name, held in (("arm_flex", 13.0), ("elbow_flex", 12.0)):
@@ -161,7 +162,7 @@ def walker(body: Body) -> Body:
 
 
 def crutches(body: Body) -> Body:
-    """Both crutches swing forward together with the right leg; arms out, elbows nearly straight."""
+    """Two crutches that swing forward with the right leg; arms abducted, elbows nearly straight."""
     body = _copy(body)
     for side in "rl":
         i = joint("arm_flex", side)
@@ -176,7 +177,7 @@ def crutches(body: Body) -> Body:
 
 
 def orthosis(body: Body) -> Body:
-    """An ankle-foot orthosis on the right: the ankle hardly moves and does not drop."""
+    """An ankle-foot orthosis on the right: the ankle hardly moves and the foot does not drop."""
     body = _copy(body)
     _scale(body, joint("ankle_angle", "r"), 0.3)
     _scale(body, joint("subtalar_angle", "r"), 0.15)

@@ -1,8 +1,8 @@
-"""The embedded default: a simulated cohort of participants with latent traits, and what they do.
+"""The built-in default data: simulated participants with latent traits, and their trials.
 
-Every label is a cause or a consequence of how the body moves; nothing else of a trial (its identifier, its
-place in the files, how long a walk is recorded) knows of labels. It shows that the program works: nothing
-learned from it holds for people. Knows nothing about splits or files.
+Every label is a cause or a consequence of how the body moves. Nothing else in a trial depends on labels: not its
+identifier, not its place in the files, not the duration of a walk. Simulated data shows that the program works;
+results on it do not hold for people. Knows nothing about splits or files.
 """
 
 from collections import Counter
@@ -41,44 +41,56 @@ _CONDITIONS = {
     "SCI": 0.17,
     "TBI": 0.11,
 }
-"""Shares of those who are impaired; the first word is the diagnosis."""
+"""Shares among impaired participants; the first word is the diagnosis."""
 _AGES = {"none": (45, 20), "LLPU": (55, 13), "stroke": (61, 12), "SCI": (46, 14), "TBI": (40, 14)}
-"""Mean and standard deviation; of the unimpaired, every other is drawn from 65 to 90 years instead."""
-_DEVICES = {  # none, cane, walker, crutches, orthosis; mild and severe
+"""Age by diagnosis: mean, standard deviation. Half of the unimpaired participants are 65 to 90 years old
+instead."""
+_DEVICES = {
     "none": ((0.95, 0.04, 0.01, 0.0, 0.0), (0.45, 0.35, 0.20, 0.0, 0.0)),
     "LLPU": ((0.72, 0.22, 0.02, 0.04, 0.0), (0.35, 0.35, 0.12, 0.18, 0.0)),
     "stroke": ((0.35, 0.35, 0.04, 0.0, 0.26), (0.15, 0.35, 0.20, 0.0, 0.30)),
     "SCI": ((0.30, 0.20, 0.12, 0.20, 0.18), (0.05, 0.10, 0.40, 0.30, 0.15)),
     "TBI": ((0.70, 0.18, 0.12, 0.0, 0.0), (0.30, 0.25, 0.40, 0.05, 0.0)),
 }
+"""Probability of no device, cane, walker, crutches and orthosis by diagnosis, for (mild, severe) impairment."""
 _SLOWER = {"stroke": 0.45, "SCI": 0.25, "TBI": 0.5}
-"""How much longer rising, turning and sitting down take at typical severity, beside walking more slowly."""
+"""Extra duration (fraction) of rising, turning and sitting down at typical severity, on top of the slower
+walking."""
 _SITES = ("A", "B", "C")
 _TYPICAL = 0.625
-"""Mean severity: whose walking speed is the published mean of the condition."""
+"""Mean severity. Participants of this severity walk at the published mean speed of their condition."""
 
 
 class SimulatorSettings(Settings):
-    """Who is simulated, and how well they are recorded."""
+    """The simulated study and the quality of its recordings."""
 
     protocol: ProtocolSettings = ProtocolSettings()
-    scale: float = Field(1.0, gt=0, description="of the protocol: a tenth has a tenth of its participants")
+    """Numbers of participants and trials for each annotation."""
+    scale: float = Field(1.0, gt=0)
+    """Factor on the protocol's numbers: 0.1 simulates a tenth of the participants."""
     seed: int = Field(0, ge=0)
-    longest_s: float = Field(120.0, ge=10, description="a recording stops here, whatever is still being done")
-    duration_range_s: tuple[float, float] = Field(
-        (8.0, 27.0), description="shortest and longest recording of what has no end of its own, as a walk"
-    )
-    noise_deg: float = Field(
-        1.2, ge=0, description="of markerless motion capture, standard deviation a joint"
-    )
+    """Random seed."""
+    longest_s: float = Field(120.0, ge=10)
+    """Recordings are cut off after this time, even in the middle of an activity."""
+    duration_range_s: tuple[float, float] = (8.0, 27.0)
+    """Shortest and longest recording of an activity without an end of its own, such as walking."""
+    noise_deg: float = Field(1.2, ge=0)
+    """Measurement noise of markerless motion capture, standard deviation per joint."""
 
 
 @dataclass(frozen=True)
 class Participant:
-    """Who somebody is, and what is collected of them.
+    """A participant's traits and the annotations collected from them.
 
-    condition: "none" or a key of IMPAIRMENTS. severity: 0 to 1. frail: 0, but for some of the old, up to 1.
-    side: the affected one, or of the cane. fell: within a year. unsteady: 0 to about 1.
+    number: decides the participant's random numbers.
+    condition: "none" or a key of IMPAIRMENTS.
+    severity: severity of the condition, 0 to 1.
+    frail: frailty, up to 1 for some old participants, else 0.
+    side: affected side, or side of the cane.
+    fell: had a fall within the last year.
+    unsteady: unsteadiness, 0 to about 1.
+    enrolment: part in the study.
+    kinds: kind of each trial.
     """
 
     name: str
@@ -98,29 +110,29 @@ class Participant:
 
     @property
     def split(self) -> str:
-        """The side of the split that the protocol gives them: train or test."""
+        """The split that the protocol assigns: train or test."""
         return self.enrolment.split
 
     def traits(self) -> dict[str, str | float | None]:
         """The annotations that hold for all of a participant's trials."""
-        asked = self.enrolment
+        enrolment = self.enrolment
         return {
-            "impaired": None if asked.impaired == "unknown" else asked.impaired,
-            "diagnosis": self.condition.split()[0] if asked.impaired == "yes" else None,
-            "assistive_device": self.device if asked.device else None,
-            "falls_history": ("yes" if self.fell else "no") if asked.falls else None,
+            "impaired": None if enrolment.impaired == "unknown" else enrolment.impaired,
+            "diagnosis": self.condition.split()[0] if enrolment.impaired == "yes" else None,
+            "assistive_device": self.device if enrolment.device else None,
+            "falls_history": ("yes" if self.fell else "no") if enrolment.falls else None,
             "site": self.site,
             "age": self.age,
             "sex": self.sex,
         }
 
     def labels(self) -> frozenset[str]:
-        """What is known of them, to be spread over the splits."""
+        """Labels that should occur in every split."""
         traits = {f"{k}={v}" for k, v in self.traits().items() if isinstance(v, str)}
         return frozenset(traits | {f"kind={kind}" for kind in self.kinds})
 
     def latent(self) -> dict[str, str | float | None]:
-        """What is true of them, whether or not it was collected."""
+        """The true traits, whether or not they were collected."""
         return {
             "condition": self.condition,
             "severity": self.severity,
@@ -133,46 +145,48 @@ class Participant:
 
 
 def participants(settings: SimulatorSettings) -> list[Participant]:
-    """The study's people, those to test on included, in an order that tells nothing."""
+    """All participants of the study, train and test, in random order."""
     rng = np.random.default_rng(settings.seed)
     enrolled = enrol(settings.protocol.scaled(settings.scale), rng)
     conditions = _shares(rng, _CONDITIONS, sum(e.impaired == "yes" for e in enrolled))
-    # Falls are asked of prosthesis users: these come first, where there are enough.
+    # Falls are asked from prosthesis users, as far as there are enough of them.
     conditions.sort(key=lambda condition: condition.startswith("LLPU"))
     prosthesis = conditions[len(conditions) - sum(e.falls for e in enrolled) :]
     rest = iter(rng.permutation(conditions[: len(conditions) - len(prosthesis)]).tolist())
     names = [f"S{code:06x}" for code in rng.choice(2**24, len(enrolled), replace=False)]
     people = []
-    for number, e in enumerate(enrolled):
+    for number, enrolment in enumerate(enrolled):
         condition = "none"
-        if e.falls:
+        if enrolment.falls:
             condition = prosthesis.pop()
-        elif e.impaired == "yes":
+        elif enrolment.impaired == "yes":
             condition = next(rest)
-        elif e.impaired == "unknown" and rng.random() < 0.5:
+        elif enrolment.impaired == "unknown" and rng.random() < 0.5:
             condition = str(rng.choice(list(_CONDITIONS), p=list(_CONDITIONS.values())))
-        people.append(_draw(rng, names[number], number, condition, e))
+        people.append(_draw(rng, names[number], number, condition, enrolment))
     _stratify(people)
     return [people[k] for k in rng.permutation(len(people))]
 
 
 def _stratify(people: list[Participant]) -> None:
-    """See that those tested are not all alike: falls and none, of every severity; every device somebody has."""
-    asked = [k for k, p in enumerate(people) if p.enrolment.falls]
-    tested = [k for k in asked if people[k].split == "test"]
-    order = sorted(asked, key=lambda k: (people[k].fell, people[k].severity))
+    """Exchange participants so that the test split has falls and no falls, all severities and all devices."""
+    # Participants who are asked about falls: test evenly spaced ones, ordered by falls and severity.
+    with_falls = [k for k, p in enumerate(people) if p.enrolment.falls]
+    tested = [k for k in with_falls if people[k].split == "test"]
+    order = sorted(with_falls, key=lambda k: (people[k].fell, people[k].severity))
     wanted = {order[int((i + 0.5) / len(tested) * len(order))] for i in range(len(tested))}
     for k, other in zip(sorted(wanted - set(tested)), sorted(set(tested) - wanted), strict=True):
         _exchange(people, k, other)
+    # A device that only train has: exchange one of its users with a tester of the most common device.
     for device in DEVICES:
-        have = [k for k, p in enumerate(people) if p.enrolment.device and p.device == device]
-        if len(have) < 3 or any(people[k].split == "test" for k in have):
+        users = [k for k, p in enumerate(people) if p.enrolment.device and p.device == device]
+        if len(users) < 3 or any(people[k].split == "test" for k in users):
             continue
         tested = [k for k, p in enumerate(people) if p.enrolment.device and p.split == "test"]
         common = Counter(people[k].device for k in tested)
         swaps = [
             (common[people[other].device], -k, k, other)
-            for k in have
+            for k in users
             for other in tested
             if people[k].enrolment.alike(people[other].enrolment) and not people[k].enrolment.falls
         ]
@@ -182,10 +196,10 @@ def _stratify(people: list[Participant]) -> None:
 
 
 def _exchange(people: list[Participant], k: int, other: int) -> None:
-    """Two participants take one another's place in the study."""
-    one, two = people[k], people[other]
-    people[k] = replace(one, enrolment=two.enrolment, kinds=two.kinds)
-    people[other] = replace(two, enrolment=one.enrolment, kinds=one.kinds)
+    """Two participants exchange their places in the study."""
+    first, second = people[k], people[other]
+    people[k] = replace(first, enrolment=second.enrolment, kinds=second.kinds)
+    people[other] = replace(second, enrolment=first.enrolment, kinds=first.kinds)
 
 
 def _draw(
@@ -198,7 +212,7 @@ def _draw(
     frail = float(rng.beta(2, 2)) if old and rng.random() < 0.45 else 0.0
     severity = float(0.25 + 0.75 * rng.beta(2.0, 2.0)) if condition != "none" else 0.0
     if enrolment.trials["FSST"]:
-        severity *= 0.8  # whoever can do no such steps is not tested
+        severity *= 0.8  # severe impairments cannot perform the test
     mild, severe = (np.array(p) for p in _DEVICES[group])
     needs = max(severity, frail)
     device = str(rng.choice(list(DEVICES), p=(1 - needs) * mild + needs * severe))
@@ -224,7 +238,7 @@ def _draw(
 
 
 def _kinds(rng: np.random.Generator, enrolment: Enrolment) -> tuple[str, ...]:
-    """Each trial's kind, shuffled. What else somebody is recorded doing is much of one and little of another."""
+    """Kind of each trial, in random order. The shares of the other activities vary between participants."""
     share = np.array(list(OTHERS.values())) * np.exp(0.6 * rng.standard_normal(len(OTHERS)))
     others = rng.choice(list(OTHERS), enrolment.trials["others"], p=share / share.sum())
     kinds = [kind for kind, n in enrolment.trials.items() if kind != "others" for _ in range(n)]
@@ -232,18 +246,18 @@ def _kinds(rng: np.random.Generator, enrolment: Enrolment) -> tuple[str, ...]:
 
 
 def _shares(rng: np.random.Generator, shares: dict[str, float], count: int) -> list[str]:
-    """`count` names in their exact shares (every name at least once where there is room), shuffled."""
+    """`count` names in these shares, shuffled; shares are exact up to rounding."""
     ends = np.cumsum(list(shares.values())) / sum(shares.values())
     at = (np.arange(count) + 0.5) / count
     return [list(shares)[k] for k in rng.permutation(np.searchsorted(ends, at))]
 
 
 def body_of(person: Participant, rng: np.random.Generator) -> Body:
-    """A person's tables: the textbook's, made theirs by style, age, impairment and device."""
+    """A person's gait and postures: the textbook's, changed by personal style, age, impairment and device."""
     tall = rng.normal(1.63 if person.sex == "female" else 1.76, 0.06)
     old = max(person.age - 55, 0) / 25 + 0.6 * person.frail
     base = typical(HIP_HEIGHT * float(tall))
-    # Style: every joint a little larger or smaller, elsewhere in its range, and a little late.
+    # Personal style: a random gain and offset for every joint.
     gain = 1 + 0.08 * np.clip(rng.standard_normal(N_JOINTS), -2, 2)
     offset = 1.6 * rng.standard_normal(N_JOINTS)
     stand, cycle = base.stand + offset, base.stand + offset + gain * (base.cycle - base.stand)
@@ -266,7 +280,7 @@ def body_of(person: Participant, rng: np.random.Generator) -> Body:
     body = DEVICES[person.device](body)
     if person.side == "l":
         body = body.mirrored()
-    # Knees and elbows stop at straight, whatever the tables say.
+    # Knees and elbows cannot bend backward.
     for table in (body.cycle, body.stand, body.sit):
         for side in "rl":
             k, e = joint("knee_angle", side), joint("elbow_flex", side)
@@ -276,7 +290,7 @@ def body_of(person: Participant, rng: np.random.Generator) -> Body:
 
 
 def _pace(person: Participant) -> float:
-    """Walking speed as a share of the norm: the condition's published mean at typical severity."""
+    """Walking speed as a fraction of the norm: at typical severity, the condition's published mean."""
     lost = 0.3 * person.frail
     if person.condition != "none":
         published = norms.GROUPS[person.condition]["walking_speed"].mean
@@ -285,7 +299,7 @@ def _pace(person: Participant) -> float:
 
 
 def trials(settings: SimulatorSettings, person: Participant, rate_hz: float) -> Iterator[Trial]:
-    """A person's trials, the same however many others there are and wherever they are made."""
+    """A person's trials. They do not depend on the other participants or on the process that simulates them."""
     rng = np.random.default_rng([settings.seed, 1, person.number])
     body = body_of(person, rng)
     speed, cadence = (
@@ -324,7 +338,7 @@ def _trial(
     activity, annotated = ACTIVITIES[kind]
     trace = activity(rng, style, rate_hz)
     timeline, frames = trace.timeline, len(trace.turning)
-    # Unsteadiness: strides differ in size, trunk and arms sway.
+    # Unsteadiness: stride size varies, and trunk and arms sway.
     timeline.size[:] *= 1 + 0.25 * style.unsteady * smooth_noise(rng, frames, 1, 0.5, rate_hz)[:, 0]
     angles = animate(body, timeline, rate_hz)
     sway = smooth_noise(rng, frames, 7, 0.35, rate_hz) * style.unsteady
@@ -343,7 +357,7 @@ def _trial(
     if kind == "walkway":
         notes |= measure_walk(timeline.strides[kept], place, rate_hz, rng)
     elif kind in ("TUG", "FSST") and trace.test_s is not None and frames <= len(radians):
-        # A test whose end was not recorded has no time that its motion could tell.
+        # A test that the recording cuts off has no time: the motion could not tell it.
         notes[f"{kind.lower()}_time"] = round(trace.test_s, 2)
     return Trial(
         trial=f"{rng.integers(2**48):012x}",
@@ -360,7 +374,7 @@ def _trial(
 def measure_walk(
     strides: np.ndarray, place: np.ndarray, rate_hz: float, rng: np.random.Generator
 ) -> dict[str, str | float | None]:
-    """What an instrumented walkway reads: steps a minute and metres a second as played, within 1 %."""
+    """Cadence and walking speed as an instrumented walkway measures them: the true values with 1 % of error."""
     seconds = (len(strides) - 1) / rate_hz
     cadence = 120 * float(strides[-1] - strides[0]) / seconds
     speed = float(np.hypot(*(place[-1, [0, 2]] - place[0, [0, 2]]))) / seconds

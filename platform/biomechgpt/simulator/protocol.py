@@ -1,7 +1,7 @@
-"""The study that is simulated: how many participants and trials each annotation is collected of.
+"""The simulated study: the number of participants and trials with each annotation.
 
-The default is the paper's table of samples, train and test apart, so that a cohort of this size has its
-support a task. Knows nothing about how people move, nor who they are.
+The default is the paper's table of samples, separately for train and test, so that a cohort of this size has the
+same support per task. Knows nothing about how people move or who they are.
 """
 
 from collections.abc import Sequence
@@ -14,20 +14,28 @@ from pydantic import Field, model_validator
 from biomechgpt.core.settings import Settings
 
 Count = tuple[int, int]
-"""(participants, trials) that an annotation is collected of."""
+"""(participants, trials) with an annotation."""
 
 
 class Collected(Settings):
-    """What is collected of one side of the split; walking_speed comes with cadence, from a walkway."""
+    """Annotations collected in one split, as (participants, trials)."""
 
     activity: Count
+    """Trials with an annotated activity."""
     impaired: Count
+    """Trials with known impairment, yes or no."""
     diagnosis: Count
+    """Trials of impaired participants with a diagnosis."""
     assistive_device: Count
+    """Trials with an annotated assistive device."""
     falls_history: Count
+    """Trials of participants asked about falls."""
     walking_speed: Count
+    """Walkway trials, with walking speed and cadence."""
     tug_time: Count
+    """Timed up and go trials with a time."""
     fsst_time: Count
+    """Four square step tests with a time."""
 
     @model_validator(mode="after")
     def _nested(self) -> "Collected":
@@ -52,7 +60,7 @@ class Collected(Settings):
         return self
 
     def scaled(self, scale: float) -> "Collected":
-        """`scale` times the participants and trials; what somebody has, somebody keeps."""
+        """These numbers times `scale`; a number above 0 stays at least 1."""
 
         def count(n: int) -> int:
             return max(round(n * scale), min(n, 1))
@@ -88,14 +96,17 @@ PAPER = {
 
 
 class ProtocolSettings(Settings):
-    """Who is recruited. Train is what is not held out: validation is carved from it by the splits."""
+    """The participants of the study. Validation participants are split off from train later."""
 
     train: Collected = PAPER["train"]
+    """Annotations collected from the training participants."""
     test: Collected = PAPER["test"]
-    unannotated: int = Field(2, ge=0, description="participants whose trials nothing is known of")
+    """Annotations collected from the test participants."""
+    unannotated: int = Field(2, ge=0)
+    """Participants whose trials have no annotation."""
 
     def scaled(self, scale: float) -> "ProtocolSettings":
-        """The study with `scale` times its people; everything that is collected stays so."""
+        """The study with `scale` times the participants; every annotation is still collected."""
         return ProtocolSettings(
             train=self.train.scaled(scale),
             test=self.test.scaled(scale),
@@ -105,10 +116,12 @@ class ProtocolSettings(Settings):
 
 @dataclass
 class Enrolment:
-    """One participant's part in the study, before anybody knows who they are.
+    """One participant's part in the study, before their traits are drawn.
 
-    impaired: known or not ("unknown"). Trials are counted by kind: `others` is any activity. The three
-    flags say what is asked of them.
+    split: train or test.
+    impaired: impairment, "unknown" if it is not annotated.
+    falls, device, activity: whether this annotation is collected.
+    trials: number of trials by kind; `others` are trials of any other activity.
     """
 
     split: Literal["train", "test"]
@@ -119,9 +132,9 @@ class Enrolment:
     trials: dict[str, int] = field(default_factory=lambda: {"walkway": 0, "TUG": 0, "FSST": 0, "others": 0})
 
     def alike(self, other: "Enrolment") -> bool:
-        """Whether the same is asked of both."""
-        mine, theirs = ((e.impaired, e.falls, e.device, e.activity) for e in (self, other))
-        return mine == theirs
+        """Whether the same annotations are collected from both."""
+        first, second = ((e.impaired, e.falls, e.device, e.activity) for e in (self, other))
+        return first == second
 
     @property
     def count(self) -> int:
@@ -129,8 +142,8 @@ class Enrolment:
 
 
 def enrol(settings: ProtocolSettings, rng: np.random.Generator) -> list[Enrolment]:
-    """Everybody in the study. Participants and trials of each annotation are `settings`' own counts, but
-    for groups of fewer trials than participants, who get one each."""
+    """All participants of the study. The numbers for each annotation are those of `settings`, except that every
+    participant has at least one trial."""
     people = [*_side("train", settings.train, rng), *_side("test", settings.test, rng)]
     for _ in range(settings.unannotated):
         trials = {"walkway": 0, "TUG": 0, "FSST": 0, "others": 6}
@@ -150,14 +163,14 @@ def _side(split: Literal["train", "test"], collected: Collected, rng: np.random.
         (tuple(v - i), Enrolment(split, "unknown")),
         (tuple(a - v), Enrolment(split, "unknown", device=False)),
     ]
-    # Trials of a group that has nobody are the next one's.
+    # The trials of a group without participants go to the next group.
     for k in range(len(groups) - 1):
         (people, trials), e = groups[k]
         if people == 0:
             (more, others), next_one = groups[k + 1]
             groups[k : k + 2] = [((0, 0), e), ((more, others + trials), next_one)]
     members = [[Enrolment(split, e.impaired, e.falls, e.device) for _ in range(n)] for (n, _), e in groups]
-    # Walkway, TUG and FSST: of those whose impairment is known, more of those who have more trials.
+    # Walkway, TUG and FSST: participants with known impairment, more likely those with more trials.
     known = [(e, total / n) for ((n, total), _), who in zip(groups[:3], members, strict=False) for e in who]
     for kind, (count, trials) in (
         ("walkway", collected.walking_speed),
@@ -177,7 +190,8 @@ def _side(split: Literal["train", "test"], collected: Collected, rng: np.random.
 
 
 def spread(rng: np.random.Generator, total: int, least: Sequence[int], sigma: float) -> list[int]:
-    """`total` in parts of at least `least` each, the rest by lognormal shares of this sigma: heavy-tailed."""
+    """Split `total` into parts of at least `least` each; the rest is distributed by lognormal shares of this
+    sigma."""
     if not least:
         return []
     share = np.exp(sigma * rng.standard_normal(len(least)))
