@@ -9,14 +9,14 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve check test bench lint lock hooks page clean
+.PHONY: help demo serve check test bench lint lock hooks page texts clean
 
 ## make: this list
 help:
 	@sed -n 's/^## //p' $(firstword $(MAKEFILE_LIST))
 
 # What users need: no test tools.
-$(VENV)/.ready: pyproject.toml infra/requirements.lock
+$(VENV)/.ready: pyproject.toml setup.py infra/requirements.lock
 	@"$(PYTHON)" -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 12) else "PYTHON: expected Python 3.11 or 3.12, found " + sys.version.split()[0])'
 	"$(PYTHON)" -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip setuptools wheel
@@ -31,11 +31,11 @@ $(VENV)/.dev: $(VENV)/.ready
 
 ## make demo: the whole path, from a cohort to results/demo/report.html; DATA=folder takes your own recordings
 demo: $(VENV)/.ready
-	$(BIN)/python jobs/pipeline.py --config configs/experiments/demo.yaml $(if $(DATA),--cohort.recordings $(DATA))
+	$(BIN)/biomechgpt demo $(if $(DATA),--cohort.recordings $(DATA))
 
 ## make serve: the API and the page on 127.0.0.1:8000 (PORT=), with the registry's champion or the demo's model
 serve: $(VENV)/.ready
-	$(BIN)/python -m serve.main $(if $(PORT),--port $(PORT)) $(if $(BUNDLE),--bundle $(BUNDLE))
+	$(BIN)/biomechgpt serve $(if $(PORT),--port $(PORT)) $(if $(BUNDLE),--bundle $(BUNDLE))
 
 results/demo/metrics.json:
 	$(MAKE) demo
@@ -62,6 +62,11 @@ lint: $(VENV)/.dev
 ## make hooks: the same checks before every commit
 hooks: $(VENV)/.dev
 	$(BIN)/pre-commit install
+
+## make texts: everything that is generated from the code and committed (the text of --help, the drawing of imports)
+texts: $(VENV)/.dev
+	$(BIN)/python -m biomechgpt.commands
+	$(BIN)/python docs/draw_architecture.py
 
 ## make lock: infra/requirements.lock from what is installed
 lock: $(VENV)/.dev

@@ -1,14 +1,6 @@
-"""Variants x seeds in the paper's two tables, its columns beside ours."""
+"""Variants over seeds in the paper's two tables."""
 
-from biomechgpt.core.job import run_job
-from biomechgpt.experiment.compare import CompareSettings, run_compare, show_comparison
-
-
-def main(settings: CompareSettings) -> object:
-    comparison = run_compare(settings)
-    print(show_comparison(comparison))
-    return comparison
-
+from biomechgpt.commands import run
 
 if __name__ == "__main__":
-    run_job(CompareSettings, main)
+    run("compare")

@@ -1,7 +1,6 @@
-"""The whole path, from recordings to a report: cohort, tokenizer, tokens, questions, base, model, evaluation."""
+"""The whole path, from recordings to a report."""
 
-from biomechgpt.core.job import run_job
-from biomechgpt.experiment.pipeline import PipelineSettings, run_pipeline
+from biomechgpt.commands import run
 
 if __name__ == "__main__":
-    run_job(PipelineSettings, run_pipeline)
+    run("train")

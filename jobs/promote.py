@@ -1,7 +1,6 @@
-"""The best of a sweep or a comparison, by validation participants, becomes the registry's champion."""
+"""The best model of a sweep or comparison as the registry's champion."""
 
-from biomechgpt.core.job import run_job
-from biomechgpt.experiment.promote import PromoteSettings, run_promote
+from biomechgpt.commands import run
 
 if __name__ == "__main__":
-    run_job(PromoteSettings, run_promote)
+    run("promote")

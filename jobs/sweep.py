@@ -1,7 +1,6 @@
-"""Settings and seeds searched by Ray Tune and Optuna, measured on validation participants."""
+"""Settings and seeds searched by Ray Tune and Optuna on validation participants."""
 
-from biomechgpt.core.job import run_job
-from biomechgpt.experiment.sweep import SweepSettings, run_sweep
+from biomechgpt.commands import run
 
 if __name__ == "__main__":
-    run_job(SweepSettings, run_sweep)
+    run("sweep")

@@ -1,28 +1,6 @@
-"""A language base with motion in its vocabulary."""
+"""A language model with motion tokens in its vocabulary."""
 
-from pydantic import Field
-
-from biomechgpt.core import artifact
-from biomechgpt.core.job import run_job
-from biomechgpt.language.pretrain import BaseSettings, make_base
-
-
-class Job(BaseSettings):
-    questions: str = Field(exclude=True, description="URI of the questions artifact")
-    tokens: str = Field(exclude=True, description="URI of the tokens artifact")
-    tokenizer: str = Field(exclude=True, description="URI of the tokenizer artifact")
-    root: str = Field("results/artifacts", exclude=True)
-
-
-def main(settings: Job) -> object:
-    return make_base(
-        artifact.load(settings.questions, "questions"),
-        artifact.load(settings.tokens, "tokens"),
-        artifact.load(settings.tokenizer, "tokenizer"),
-        settings,
-        settings.root,
-    )
-
+from biomechgpt.commands import run
 
 if __name__ == "__main__":
-    run_job(Job, main)
+    run("train", until="base")

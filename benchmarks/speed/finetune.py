@@ -1,7 +1,7 @@
 """Fine-tuning's speed: question trees against TRL's SFTTrainer with packing, and against a plain padded loop.
 
 python benchmarks/speed/finetune.py [--size 1B] [--trials 48] [--questions 1 2 4 6 8]
-    [--chart docs/finetune_speed.png]
+    [--chart docs/results/finetune_speed.png]
 
 One 4-bit QLoRA model (the stand-in's size, or Gemma's with random weights; rank 32, mixed precision) from the same
 start, the same question-answer pairs, as many pairs a step, the same optimizer and rate, one epoch each. TRL packs

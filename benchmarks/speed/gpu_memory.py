@@ -1,6 +1,6 @@
 """What QLoRA of Gemma 3 takes: memory of a GPU by part, and time; estimated, and measured where there is a GPU.
 
-python benchmarks/speed/gpu_memory.py [--write docs/scale.md]
+python benchmarks/speed/gpu_memory.py [--write docs/results/scale.md]
 
 Parameters are counted on networks of Gemma's published sizes (no weights are needed). Memory: weights as NF4 with
 double quantization (the embedding in bf16), what is trained with its AdamW state as DeepSpeed keeps it, activations

@@ -1,6 +1,7 @@
 """The tokenizer's speed: a training step against T2M-GPT's, tokenizing a cohort against the bare encoder.
 
-python benchmarks/speed/tokenizer.py [--rounds 20] [--most 64] [--pairs 3] [--chart docs/tokenizer_speed.png]
+python benchmarks/speed/tokenizer.py [--rounds 20] [--most 64] [--pairs 3]
+    [--chart docs/results/tokenizer_speed.png]
 
 Training: the network of configs/tokenizer/demo.yaml on batches of its windows, a whole step with optimizer,
 against the same network as T2M-GPT writes it, in turns. On a GPU the network is that of paper.yaml.

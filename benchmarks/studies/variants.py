@@ -6,7 +6,7 @@ MiniRocket's F1 on the joint angles that tokens give back, beside that on the an
 reads the tokens can hope for (minutes a variant). --write puts the tables into a document.
 
 python benchmarks/studies/variants.py --cohort configs/cohort/paper.yaml --steps 800 \\
-    --write docs/tokenizer_variants.md
+    --write docs/results/tokenizer_variants.md
 """
 
 import argparse

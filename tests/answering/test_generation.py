@@ -22,7 +22,6 @@ from biomechgpt.evaluation.generation import (
     make_generated,
 )
 from biomechgpt.tokenizer import read_tokens
-from conftest import ROOT
 
 
 @pytest.mark.parametrize("sizes", [[7], [3, 4], [2, 3, 5]])
@@ -138,4 +137,3 @@ def test_a_model_without_the_task_makes_no_movements(tiny, tmp_path):
     storage.write_json(str(folder / "tasks.json"), tasks)
     with pytest.raises(InputError, match="expected a task of kind generation"):
         make_generated(artifact.load(str(folder)), GenerateSettings(), str(tmp_path))
-    assert (ROOT / "jobs" / "generate_movements.py").is_file()

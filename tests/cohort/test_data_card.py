@@ -2,7 +2,6 @@
 
 import json
 import re
-import runpy
 import xml.dom.minidom
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from biomechgpt.cohort import Cohort, CohortSettings, data_card, make_cohort
 from biomechgpt.cohort.shards import Quarantined
 from biomechgpt.core import settings, storage
 from biomechgpt.core.settings import InputError
+from biomechgpt.experiment.show import ShowSettings, run_show
 from biomechgpt.motion import norms, plots
 from biomechgpt.motion.skeleton import INDEX, NAMES
 from biomechgpt.motion.trial import from_row
@@ -156,27 +156,28 @@ def test_a_cohort_has_its_card(ray_cluster, tmp_path):
     columns = Cohort(cohort).info.annotations
     assert found == json.loads(json.dumps(summary(data_card.tally(map(from_row, rows), columns))))
     assert found["participants"] == len(names)
-    of_cohort = show_trial(cohort=cohort.uri, trial=rows[5]["trial"], output=str(tmp_path / "trial.png"))
+    of_cohort = show(target=cohort.uri, trial=rows[5]["trial"], output=str(tmp_path / "trial.png"))
     assert Path(of_cohort).read_bytes().startswith(b"\x89PNG")
     with pytest.raises(InputError, match="expected a trial 'nobody', found none of that name"):
-        show_trial(cohort=cohort.uri, trial="nobody")
+        show(target=cohort.uri, trial="nobody")
+    with pytest.raises(InputError, match="expected --trial NAME"):
+        show(target=cohort.uri)
     assert found["annotations"]["activity"]["test"]["participants"] == list(names.values()).count("test")
     assert storage.read_bytes(cohort.path(data_card.HTML)).startswith(b"<!doctype html>")
 
 
-def show_trial(**arguments):
-    """What jobs/show_trial.py does with these settings."""
-    job = runpy.run_path(str(ROOT / "jobs" / "show_trial.py"))
-    return job["main"](settings.validate(job["Job"], arguments, "here"))
+def show(**arguments):
+    """What `biomechgpt show` does with these settings."""
+    return run_show(settings.validate(ShowSettings, arguments, "here"))
 
 
 def test_a_file_is_drawn_by_the_job(tmp_path):
     file = tmp_path / "walk.mot"
     file.write_text(mot(walk()))
-    picture = show_trial(recording=str(file), output=str(tmp_path / "out" / "walk.png"))
+    picture = show(target=str(file), output=str(tmp_path / "out" / "walk.png"))
     assert Path(picture).read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(InputError, match="expected `recording`, or `cohort` with `trial`"):
-        show_trial(cohort="somewhere")
+    with pytest.raises(InputError, match="somewhere"):
+        show(target="somewhere")
 
 
 @pytest.mark.parametrize("walks", [True, False])

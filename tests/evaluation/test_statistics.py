@@ -199,12 +199,12 @@ def test_all_is_measured_and_comparisons_adjust_for_one_another():
 def test_one_command_makes_page_and_figures_again_without_a_cluster(tmp_path):
     rows = pd.concat([labels(0.9), labels(0.6, 1, source="xgboost"), numbers(0.2)])
     answers_table.write(str(tmp_path / "answers.parquet"), rows, ABOUT)
-    job = Path(__file__).parents[2] / "jobs/report.py"
+    job = Path(__file__).parents[2] / "jobs/show.py"
     code = (
         "import sys, runpy, ray\n"
         "def never(*a, **k): raise AssertionError('Ray was started')\n"
         "ray.init = never\n"
-        f"sys.argv = ['report.py', '--answers', {str(tmp_path)!r}, '--output', {str(tmp_path / 'out')!r}]\n"
+        f"sys.argv = ['show.py', {str(tmp_path / 'answers.parquet')!r}, '--output', {str(tmp_path / 'out')!r}]\n"
         f"runpy.run_path({str(job)!r}, run_name='__main__')\n"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -118,21 +119,22 @@ def test_platform_is_the_standard_librarys_here_and_in_a_worker(ray_cluster):
     ("arguments", "named"),
     [
         (["pipeline.py", "--config", "configs/experiments/absent.yaml"], "absent.yaml"),
-        (["build_cohort.py", "--recordings", "nowhere"], "nowhere"),
-        (["build_cohort.py", "--config", "configs/experiments/tiny.yaml"], "unknown key"),
-        (["tokenize_cohort.py", "--cohort", "nowhere", "--tokenizer", "nowhere"], "nowhere"),
+        (["build_cohort.py", "--cohort.recordings", "nowhere"], "nowhere"),
+        (["build_cohort.py", "--config", "configs/experiments/sweep_tiny.yaml"], "unknown key"),
+        (["tokenize_cohort.py", "--inputs.cohort", "nowhere", "--inputs.tokenizer", "nowhere"], "nowhere"),
         (["pipeline.py", "--language.base.name", "google/gemma-3-1b-it"], "hf download google/gemma-3-1b-it"),
     ],
 )
-def test_bad_input_exits_with_2_and_writes_nothing(tmp_path, arguments, named):
+def test_bad_input_exits_with_2_and_writes_nothing(tmp_path, arguments, named, monkeypatch, capsys):
     script, *rest = arguments
-    rest += ["--root", str(tmp_path / "artifacts")]
-    job = subprocess.run(
-        [sys.executable, f"jobs/{script}", *rest], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert job.returncode == 2, job.stderr
-    assert named in job.stderr
-    assert "Traceback" not in job.stderr
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", [script, *rest, "--root", str(tmp_path / "artifacts")])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / "jobs" / script), run_name="__main__")
+    assert stopped.value.code == 2
+    errors = capsys.readouterr().err
+    assert named in errors
+    assert "Traceback" not in errors
     assert not storage.list_files(str(tmp_path / "artifacts"))
 
 
@@ -199,9 +201,9 @@ def test_every_bad_recording_is_named_and_nothing_is_written(tmp_path):
     command = [
         sys.executable,
         "jobs/build_cohort.py",
-        "--recordings",
+        "--cohort.recordings",
         str(folder),
-        "--strict",
+        "--cohort.strict",
         "--root",
         str(root),
     ]

@@ -77,6 +77,23 @@ def fingerprint(kind: str, version: int, settings: Mapping[str, Any], inputs: Ma
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
+_reuse_only: ContextVar[bool] = ContextVar("reuse_only", default=False)
+
+
+class NotMadeError(Exception):
+    """An artifact is not there, and `reuse_only` forbids building it."""
+
+
+@contextmanager
+def reuse_only() -> Iterator[None]:
+    """Inside, `make` raises NotMadeError instead of building."""
+    token = _reuse_only.set(True)
+    try:
+        yield
+    finally:
+        _reuse_only.reset(token)
+
+
 Stub = Callable[[str, Mapping[str, Any]], None]
 """Writes into the folder of an artifact (URI, settings) what later steps read to decide on their fingerprints."""
 
@@ -125,6 +142,8 @@ def make(
         return _publish(plan, {}, time.time())
     if finished := _reuse(uri):
         return finished
+    if _reuse_only.get():
+        raise NotMadeError(uri)
     with cluster.build_lock(uri):
         # Another driver may have built it while this one waited for the lock.
         return _reuse(uri) or _build(plan, build)

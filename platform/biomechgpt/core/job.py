@@ -1,27 +1,150 @@
-"""What every script in jobs/ does around the one function that it calls."""
+"""Runs one function with settings from a file and the command line, and prints where its result is."""
 
 import argparse
+import logging
 import sys
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import ray
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from biomechgpt.core.settings import InputError, Settings, load
 
 S = TypeVar("S", bound=Settings)
+CONFIG = "Settings file (YAML). Its keys are the options below; `a: {b: 1}` is --a.b 1."
+WIDTH = 100
+"""Columns of the text of --help."""
 
 
-def run_job(model: type[S], main: Callable[[S], Any]) -> None:
-    """Read settings, run, print `artifact: URI` as the last line; bad input exits with 2."""
-    first = argparse.ArgumentParser(add_help=False)
-    first.add_argument("--config")
-    known, rest = first.parse_known_args()
+def run_job(
+    model: type[S],
+    main: Callable[[S], Any],
+    *,
+    description: str = "",
+    example: str = "",
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """Read settings, run `main`, and print `artifact: RESULT` as the last line. Wrong input exits with 2.
+
+    description, example: shown by --help.
+    arguments: of the command line; by default the process's own.
+    """
+    program = Path(sys.argv[0]).name
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if {"-h", "--help"} & set(arguments):
+        print(help_text(model, program=program, description=description, example=example), end="")
+        return
+    _log_to_stdout()
+    ray_before = _ray_is_running()
     try:
-        result = main(load(model, known.config, rest))
+        result = main(read_settings(model, arguments))
     except InputError as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    ray.shutdown()  # what workers still had to say comes before the last line
-    print(f"artifact: {result}")
+    if _ray_is_running() and not ray_before:
+        sys.modules["ray"].shutdown()  # prints what workers still had to say, so that our line is the last
+    if result is not None:
+        print(f"artifact: {result}", flush=True)
+
+
+def read_settings(model: type[S], arguments: Sequence[str]) -> S:
+    """Settings from `--config FILE` and options. Raises InputError for an unknown option or a wrong value."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", nargs="?")
+    given, options = parser.parse_known_args(list(arguments))
+    if given.config is None and any(argument.split("=")[0] == "--config" for argument in arguments):
+        raise InputError("command line: --config: expected a settings file, found nothing")
+    return load(model, given.config, options)
+
+
+def help_text(
+    model: type[Settings],
+    *,
+    program: str,
+    description: str = "",
+    example: str = "",
+    positional: str | None = None,
+) -> str:
+    """The text of --help: usage, an example, and every option with its kind, default and description."""
+    argument = f" {positional.upper()}" if positional else ""
+    lines = [f"usage: {program}{argument} [--config FILE] [--OPTION VALUE ...]", ""]
+    lines += [*textwrap.wrap(description, WIDTH), ""] if description else []
+    lines += [f"example: {example}", ""] if example else []
+    if positional:
+        lines += [f"{positional.upper()} is the same as --{positional} {positional.upper()}.", ""]
+    lines += ["  --config FILE", f"      {CONFIG}"]
+    for name, field in _fields(model):
+        lines.append(f"  --{name} {_kind(field)}{_default(field)}")
+        lines += textwrap.wrap(
+            field.description or "", WIDTH, initial_indent="      ", subsequent_indent="      "
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _fields(model: type[Settings], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every option of a settings model, nested ones with their path: `training.learning_rate`."""
+    for name, field in model.model_fields.items():
+        nested = next(_nested(field.annotation), None)
+        if nested is None:
+            yield prefix + name, field
+        else:
+            yield from _fields(nested, f"{prefix}{name}.")
+
+
+def _nested(annotation: Any) -> Iterator[type[Settings]]:
+    """The settings model of an annotation, also of `Model | None`; nothing for a list or mapping of models."""
+    options = getattr(annotation, "__args__", ()) if "|" in str(annotation) else ()
+    for option in (annotation, *options):
+        if isinstance(option, type) and issubclass(option, Settings):
+            yield option
+
+
+def _kind(field: FieldInfo) -> str:
+    """The kind of value that an option takes, in short."""
+    annotation = field.annotation
+    if isinstance(annotation, type) and not getattr(annotation, "__args__", ()):
+        return {"str": "TEXT", "int": "NUMBER", "float": "NUMBER", "bool": "true|false"}.get(
+            annotation.__name__, annotation.__name__.upper()
+        )
+    text = str(annotation).replace("typing.", "").replace("NoneType", "None")
+    if text.startswith("Literal["):
+        return text.removeprefix("Literal[").rstrip("]").replace(", ", "|").replace("'", "")
+    for module in ("biomechgpt.", "pydantic."):
+        while module in text:
+            start = text.index(module)
+            end = start + len(text[start:].split("]")[0].split(",")[0].split(" ")[0])
+            text = text[:start] + text[start:end].rpartition(".")[2] + text[end:]
+    return text
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "  (required)"
+    value = field.default
+    if field.default_factory is not None or value is PydanticUndefined:
+        value = field.get_default(call_default_factory=True, validated_data={})
+    return "" if value is None else f"  (default: {value})"
+
+
+def _ray_is_running() -> bool:
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
+class _PlainLines(logging.Handler):
+    """Prints each message as a line of its own; looks standard output up anew, as tests replace it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), flush=True)
+
+
+def _log_to_stdout() -> None:
+    """Let the package's progress lines appear as plain lines. A library must not print; a job does."""
+    logger = logging.getLogger("biomechgpt")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    if not any(isinstance(handler, _PlainLines) for handler in logger.handlers):
+        logger.addHandler(_PlainLines())

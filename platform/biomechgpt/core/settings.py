@@ -1,15 +1,15 @@
 """Settings: pydantic models that refuse unknown keys, read from YAML and overridden on the command line.
 
-Each room keeps its own settings beside what they configure; this module only says how they are read.
+Each package keeps its settings beside the code that they configure. This module only reads them. Every field is
+described by a string literal below it, which `--help` shows.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
 
 class InputError(Exception):
@@ -19,7 +19,9 @@ class InputError(Exception):
 class Settings(BaseModel):
     """Base of every settings model: unknown keys are errors, values do not change after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True
+    )
 
 
 S = TypeVar("S", bound=Settings)
@@ -61,7 +63,7 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def plain(settings: Settings) -> dict[str, Any]:
-    """What was set, as Python values, fields too that `model_dump` leaves out (where and how fast to run)."""
+    """The fields that were set, as Python values, also those that `model_dump` excludes."""
     return {
         name: plain(value) if isinstance(value, Settings) else value
         for name, value in settings
@@ -70,7 +72,7 @@ def plain(settings: Settings) -> dict[str, Any]:
 
 
 def override(settings: S, values: Mapping[str, Any], source: str) -> S:
-    """`settings` with `{"a.b": value}` laid over them. Raises InputError for a path or value that is none."""
+    """`settings` with `{"a.b": value}` laid over them. Raises InputError for an unknown path or a wrong value."""
     result = plain(settings)
     for path, value in values.items():
         for key in reversed(path.split(".")):
@@ -99,30 +101,43 @@ def _explain(error: ValidationError, source: str) -> str:
 
 
 def load(model: type[S], path: str | Path | None, arguments: Sequence[str] = ()) -> S:
-    """Settings from a YAML file (or the defaults), command-line `arguments` (`--a.b VALUE`) laid over them.
+    """Settings from a YAML file (or the defaults), with command-line `arguments` (`--a.b VALUE`) laid over them.
 
-    Raises InputError that names each wrong key; an unknown option or `--help` exits as argparse does.
+    Raises InputError that names each wrong key, option or value.
     """
     values = {} if path is None else _include(read_yaml(path), Path(path).parent)
     source = str(path or "command line")
     if not arguments:
         return validate(model, values, source)
-    try:
-        return validate(model, merge(values, _options(model, arguments)), source)
-    except SettingsError as error:
-        raise InputError(f"command line: {error}") from None
+    return validate(model, merge(values, _options(model, arguments)), source)
+
+
+class _Refused(Exception):
+    """argparse's complaint about an option, in place of its exit."""
 
 
 def _options(model: type[S], arguments: Sequence[str]) -> dict[str, Any]:
-    """What the options set and nothing else: a default among it would look like somebody's wish."""
+    """The values that options set, and nothing else: a default among them would overrule the settings file."""
+    # Imported here: only a command line needs it, and it takes longer to load than pydantic itself.
+    import argparse
+
+    from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise _Refused(message)
 
     class CommandLine(BaseSettings, model):  # type: ignore[misc, valid-type]
         __doc__ = model.__doc__
 
-    return CliSettingsSource(
-        CommandLine,
-        cli_parse_args=list(arguments),
-        cli_hide_none_type=True,
-        cli_avoid_json=True,
-        cli_implicit_flags=True,
-    )()
+    try:
+        return CliSettingsSource(
+            CommandLine,
+            root_parser=Parser(allow_abbrev=False, add_help=False),
+            cli_parse_args=list(arguments),
+            cli_hide_none_type=True,
+            cli_avoid_json=True,
+            cli_implicit_flags=True,
+        )()
+    except (SettingsError, _Refused) as error:
+        raise InputError(f"command line: {error} (--help lists all options)") from None

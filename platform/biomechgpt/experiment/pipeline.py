@@ -4,11 +4,11 @@ Each step asks for an artifact, so a step that was done before, by this run or b
 done again. Sweeps and comparisons call the same functions with other settings.
 """
 
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -17,7 +17,7 @@ from biomechgpt.answering.bundle import make_model
 from biomechgpt.answering.settings import AnswerSettings, BatchAnswerSettings
 from biomechgpt.cohort import CohortSettings, make_cohort
 from biomechgpt.core import artifact, storage
-from biomechgpt.core.artifact import Artifact
+from biomechgpt.core.artifact import Artifact, NotMadeError
 from biomechgpt.core.settings import InputError, Settings, override
 from biomechgpt.evaluation import answers_table
 from biomechgpt.evaluation.codebook import write_codebook
@@ -29,6 +29,8 @@ from biomechgpt.language.finetune import FinetuneSettings, make_adapter
 from biomechgpt.language.pretrain import BaseSettings, make_base
 from biomechgpt.questions.dataset import QuestionsSettings, make_questions
 from biomechgpt.tokenizer import TokenizerSettings, TokensSettings, make_tokenizer, make_tokens
+
+logger = logging.getLogger("biomechgpt")
 
 
 class LanguageSettings(Settings):
@@ -52,45 +54,149 @@ class PipelineSettings(Settings):
     output: str = Field("results/demo", exclude=True)
 
 
+Stage = Literal[
+    "cohort",
+    "questions",
+    "tokenizer",
+    "tokens",
+    "base",
+    "adapter",
+    "calibration",
+    "model",
+    "answers",
+    "evaluation",
+]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+
+class InputUris(Settings):
+    """Artifacts that are taken as they are, in the place of those that the settings describe."""
+
+    cohort: str | None = None
+    """URI of a cohort."""
+    questions: str | None = None
+    """URI of questions."""
+    tokenizer: str | None = None
+    """URI of a motion tokenizer."""
+    tokens: str | None = None
+    """URI of motion tokens."""
+    base: str | None = None
+    """URI of a base language model."""
+    adapter: str | None = None
+    """URI of an adapter."""
+    calibration: str | None = None
+    """URI of a calibration."""
+    model: str | None = None
+    """URI of a model."""
+    answers: str | None = None
+    """URI of answers."""
+
+
+class StageSettings(PipelineSettings):
+    """An experiment, the stage that it stops after, and inputs given by URI."""
+
+    until: Stage = Field("evaluation", exclude=True)
+    """Last stage to run."""
+    inputs: InputUris = Field(InputUris(), exclude=True)
+    """Artifacts given by URI."""
+
+
+class Stages:
+    """The artifacts of an experiment by stage. Each is made when it is first asked for."""
+
+    def __init__(self, settings: PipelineSettings, inputs: InputUris | None = None) -> None:
+        self._settings = settings
+        self._inputs = inputs or InputUris()
+        self._made: dict[str, Artifact] = {}
+
+    def __getitem__(self, stage: Stage) -> Artifact:
+        """The artifact of a stage, with everything that it needs."""
+        if stage not in self._made:
+            uri = getattr(self._inputs, stage, None)
+            if uri is None:
+                self._made[stage] = self._makers()[stage]()
+            else:
+                self._made[stage] = artifact.load(uri, stage)
+                logger.info("%s %s: given", stage, self._made[stage].fingerprint)
+        return self._made[stage]
+
+    def _makers(self) -> dict[str, Callable[[], Artifact]]:
+        settings, root = self._settings, self._settings.root
+        language = settings.language
+        return {
+            "cohort": lambda: make_cohort(settings.cohort, root),
+            "questions": lambda: make_questions(self["cohort"], settings.questions, root),
+            "tokenizer": lambda: make_tokenizer(self["cohort"], settings.tokenizer, root),
+            "tokens": lambda: make_tokens(self["cohort"], self["tokenizer"], settings.tokens, root),
+            "base": lambda: make_base(
+                self._all_questions(), self["tokens"], self["tokenizer"], language.base, root
+            ),
+            "adapter": lambda: make_adapter(
+                self["base"], self["questions"], self["tokens"], language.finetune, root
+            ),
+            "calibration": lambda: make_calibration(
+                self["adapter"], self["questions"], self["tokens"], settings.answers, root
+            ),
+            "model": lambda: make_model(
+                self["base"],
+                self["adapter"],
+                self["tokenizer"],
+                self["calibration"],
+                settings.questions.load(),
+                root,
+            ),
+            "answers": lambda: make_answers(
+                self["model"],
+                self["model"].input("questions"),
+                self["model"].input("tokens"),
+                settings.answers.batch,
+                root,
+            ),
+            "evaluation": lambda: make_evaluation(self["answers"], settings.evaluation, root),
+        }
+
+    def _all_questions(self) -> Artifact:
+        """The questions of all tasks of the folders, whose words the base learns.
+
+        So one base serves all seeds and all choices of tasks. It learns from no true answer.
+        """
+        every = QuestionsSettings(tasks=self._settings.questions.tasks)
+        if every == self._settings.questions:
+            return self["questions"]
+        return make_questions(self["cohort"], every, self._settings.root)
+
+
 @dataclass(frozen=True)
 class Trained:
-    """A model and what it was made from."""
+    """A model and everything it was made from, in the order of the stages."""
 
     cohort: Artifact
+    questions: Artifact
     tokenizer: Artifact
     tokens: Artifact
-    questions: Artifact
     base: Artifact
     adapter: Artifact
     calibration: Artifact
     model: Artifact
 
 
-def check(settings: PipelineSettings) -> None:
-    """Refuse what can be refused before an hour of work. Raises InputError."""
-    base_room.check(settings.language.base)
+def check(settings: PipelineSettings, until: Stage = "evaluation") -> None:
+    """Refuse what can be refused before an hour of work. Raises InputError.
+
+    until: last stage to run; the language model's weights are looked for only if a stage needs them.
+    """
+    if STAGES.index(until) >= STAGES.index("base"):
+        base_room.check(settings.language.base)
     if settings.answers.mirrored and settings.tokens.views < 2:
         raise InputError("tokens.views: expected at least 2 with answers.mirrored, found 1")
     settings.questions.load()
 
 
 def train(settings: PipelineSettings) -> Trained:
-    """Everything up to the bundle."""
+    """Everything up to the model. Raises InputError, before any training, for a task whose column nobody has."""
     check(settings)
-    root, language = settings.root, settings.language
-    cohort = make_cohort(settings.cohort, root)
-    # Before any training: a task whose column nobody has is reported now.
-    questions = make_questions(cohort, settings.questions, root)
-    tokenizer = make_tokenizer(cohort, settings.tokenizer, root)
-    tokens = make_tokens(cohort, tokenizer, settings.tokens, root)
-    # One base for all seeds and all choices of tasks: it learns from no answer, so it needs only their words.
-    all_questions = QuestionsSettings(tasks=settings.questions.tasks)
-    words = make_questions(cohort, all_questions, root) if all_questions != settings.questions else questions
-    base = make_base(words, tokens, tokenizer, language.base, root)
-    adapter = make_adapter(base, questions, tokens, language.finetune, root)
-    calibration = make_calibration(adapter, questions, tokens, settings.answers, root)
-    model = make_model(base, adapter, tokenizer, calibration, settings.questions.load(), root)
-    return Trained(cohort, tokenizer, tokens, questions, base, adapter, calibration, model)
+    stages = Stages(settings)
+    return Trained(**{stage.name: stages[stage.name] for stage in fields(Trained)})  # type: ignore[index]
 
 
 def fingerprints(settings: PipelineSettings, stubs: Mapping[str, artifact.Stub]) -> dict[str, str]:
@@ -133,15 +239,43 @@ def with_seed(settings: PipelineSettings, seed: int) -> PipelineSettings:
 
 def run_pipeline(settings: PipelineSettings) -> Artifact:
     """Make everything up to the report; returns the evaluation."""
-    began = time.time()
-    made = train(settings)
-    evaluation = measure(made.model, settings.answers, settings.evaluation, settings.root)
-    codebook = write_codebook(made.tokens, settings.output)
-    metrics = write_report(
-        evaluation.path(answers_table.FILE), settings.output, codebook=codebook.rsplit("/", 1)[-1]
-    )
-    print(f"\n{summary(metrics)}\n")
-    print(
-        f"report: {storage.join(settings.output, 'report.html')}  ({time.time() - began:.0f} s in this run)"
-    )
+    trained = train(settings)
+    evaluation = measure(trained.model, settings.answers, settings.evaluation, settings.root)
+    write_pages(evaluation, settings.output)
     return evaluation
+
+
+def write_pages(evaluation: Artifact, folder: str) -> None:
+    """Write the report of an evaluation and its codebook's page into a folder, and log the scores."""
+    tokens = evaluation.input("answers").input("tokens")
+    codebook = write_codebook(tokens, folder)
+    metrics = write_report(evaluation.path(answers_table.FILE), folder, codebook=codebook.rsplit("/", 1)[-1])
+    logger.info("\n%s\n", summary(metrics))
+    logger.info("report: %s", storage.join(folder, "report.html"))
+
+
+def run_stages(settings: StageSettings) -> Artifact:
+    """Make an experiment's artifacts up to `settings.until`; write the report after the last stage."""
+    check(settings, settings.until)
+    stages = Stages(settings, settings.inputs)
+    if settings.until not in ("cohort", "questions"):
+        # Before any training: a task whose column nobody has is refused now.
+        stages["questions"]
+    result = stages[settings.until]
+    if settings.until == "evaluation":
+        write_pages(result, settings.output)
+    return result
+
+
+def run_check(settings: StageSettings) -> None:
+    """Check the settings, and print which artifacts of the experiment are there."""
+    check(settings)
+    stages = Stages(settings, settings.inputs)
+    lines = []
+    with artifact.reuse_only():
+        for stage in STAGES:
+            try:
+                lines.append(f"{stage:12} there    {stages[stage].uri}")
+            except NotMadeError:
+                lines.append(f"{stage:12} missing")
+    logger.info("\n".join(lines))

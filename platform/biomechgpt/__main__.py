@@ -1,0 +1,5 @@
+"""`python -m biomechgpt` is the console command."""
+
+from biomechgpt.commands import main
+
+main()

@@ -1,0 +1,226 @@
+"""The console command `biomechgpt`: one table of subcommands. Each script in jobs/ calls the same entry.
+
+A subcommand is a settings model, a function that takes it, and an example. Both are named as text and imported
+only when the subcommand runs. So listing the subcommands and printing a --help load no library. The texts of --help
+lie in `help/`: building them needs all settings, and those take longer to import than a reader wants to wait.
+`make texts` writes them. A test checks that they are current.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+HELP = Path(__file__).parent / "help"
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand.
+
+    summary: one sentence for the list of subcommands and the head of --help.
+    settings: `module:class` of its settings.
+    function: `module:function` that takes these settings; what it returns is printed as `artifact: ...`.
+    example: arguments of a typical call.
+    positional: the setting that the first argument gives when it is no option.
+    config: the settings file that is read when --config names none.
+    report: `module:function` that turns the result into a text, which is printed before the last line.
+    """
+
+    summary: str
+    settings: str
+    function: str
+    example: str
+    positional: str | None = None
+    config: str | None = None
+    report: str | None = None
+
+
+_STAGES = "biomechgpt.experiment.pipeline"
+COMMANDS: dict[str, Command] = {
+    "demo": Command(
+        "Run the whole path on a simulated cohort, or on DATA, and write results/demo/report.html.",
+        f"{_STAGES}:StageSettings",
+        f"{_STAGES}:run_stages",
+        "demo --cohort.recordings folder",
+        config="configs/experiments/demo.yaml",
+    ),
+    "train": Command(
+        "Make an experiment's artifacts, all of them or up to one stage.",
+        f"{_STAGES}:StageSettings",
+        f"{_STAGES}:run_stages",
+        "train --config configs/experiments/demo.yaml --until tokenizer",
+    ),
+    "answer": Command(
+        "Ask a model about recordings and write a table of answers.",
+        "biomechgpt.experiment.ask:AskSettings",
+        "biomechgpt.experiment.ask:run_ask",
+        "answer walk.mot --model results/artifacts/model/FINGERPRINT --output answers.csv",
+        positional="recordings",
+    ),
+    "check": Command(
+        "Check an experiment's settings and say which of its artifacts are there.",
+        f"{_STAGES}:StageSettings",
+        f"{_STAGES}:run_check",
+        "check --config configs/experiments/demo.yaml",
+    ),
+    "show": Command(
+        "Draw a recording, a cohort's trial, a codebook, or an evaluation's report.",
+        "biomechgpt.experiment.show:ShowSettings",
+        "biomechgpt.experiment.show:run_show",
+        "show walk.mot --output walk.png",
+        positional="target",
+    ),
+    "serve": Command(
+        "Serve a model to a browser and to programs on this machine.",
+        "serve.main:LocalSettings",
+        "serve.main:serve_model",
+        "serve --port 8000",
+    ),
+    "sweep": Command(
+        "Search settings and seeds with Ray Tune and Optuna on validation participants.",
+        "biomechgpt.experiment.sweep:SweepSettings",
+        "biomechgpt.experiment.sweep:run_sweep",
+        "sweep --config configs/experiments/sweep_demo.yaml",
+    ),
+    "compare": Command(
+        "Compare variants over seeds in the paper's two tables.",
+        "biomechgpt.experiment.compare:CompareSettings",
+        "biomechgpt.experiment.compare:run_compare",
+        "compare --config configs/experiments/table2.yaml",
+        report="biomechgpt.experiment.compare:show_comparison",
+    ),
+    "promote": Command(
+        "Make the best model of a sweep or comparison the registry's champion.",
+        "biomechgpt.experiment.promote:PromoteSettings",
+        "biomechgpt.experiment.promote:run_promote",
+        "promote --candidates results/artifacts/comparison/FINGERPRINT",
+    ),
+    "generate": Command(
+        "Generate movements from descriptions, or continue given ones, as .mot files.",
+        "biomechgpt.experiment.generate:GenerateMovementsSettings",
+        "biomechgpt.experiment.generate:run_generate",
+        "generate results/artifacts/model/FINGERPRINT",
+        positional="model",
+    ),
+    "export": Command(
+        "Export a cohort as OpenSim .mot files, or a model as one merged checkpoint.",
+        "biomechgpt.experiment.export:ExportSettings",
+        "biomechgpt.experiment.export:run_export",
+        "export results/artifacts/model/FINGERPRINT",
+        positional="artifact",
+    ),
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry of the console command: `biomechgpt SUBCOMMAND ...`."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if name in ("-h", "--help", "help"):
+        print(_overview())
+    elif name == "--version":
+        from biomechgpt import __version__
+
+        print(__version__)
+    elif name in COMMANDS:
+        run(name, rest)
+    else:
+        print(f"biomechgpt: expected one of {', '.join(COMMANDS)}, found {name!r}", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def run(name: str, arguments: list[str] | None = None, **fixed: str) -> None:
+    """Run one subcommand; a script in jobs/ calls this.
+
+    arguments: of the command line; by default the process's own. fixed: options that the caller has decided.
+    """
+    command = COMMANDS[name]
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    text = HELP / f"{name}.txt"
+    if {"-h", "--help"} & set(arguments) and text.exists():
+        print(text.read_text(), end="")
+        return
+    from biomechgpt.core.job import run_job
+
+    run_job(
+        _named(command.settings),
+        _reported(command),
+        description=command.summary,
+        example=f"biomechgpt {command.example}",
+        arguments=_options(command, arguments, fixed),
+    )
+
+
+def _options(command: Command, arguments: list[str], fixed: dict[str, str]) -> list[str]:
+    """The arguments with the positional one named and the default settings file added."""
+    options = list(arguments)
+    if command.positional and options and not options[0].startswith("-"):
+        options[0] = f"--{command.positional}={options[0]}"
+    if command.config and not any(option.split("=")[0] == "--config" for option in options):
+        options = ["--config", command.config, *options]
+    return [*options, *(f"--{name}={value}" for name, value in fixed.items())]
+
+
+def read_settings(name: str, arguments: list[str]) -> Any:
+    """The settings that a subcommand would run with. Raises InputError for a wrong option or value."""
+    from biomechgpt.core.job import read_settings as read
+
+    command = COMMANDS[name]
+    return read(_named(command.settings), _options(command, arguments, {}))
+
+
+def _reported(command: Command) -> Callable[[Any], Any]:
+    """The subcommand's function; its result is also printed as a text if the subcommand has one."""
+    function, report = _named(command.function), command.report
+    if report is None:
+        return function
+
+    def run_and_report(settings: Any) -> Any:
+        result = function(settings)
+        print(_named(report)(result))
+        return result
+
+    return run_and_report
+
+
+def _named(path: str) -> Any:
+    """The object at `module:name`."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = ["usage: biomechgpt SUBCOMMAND [options]", ""]
+    lines += [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join([*lines, "", "`biomechgpt SUBCOMMAND --help` lists its options."])
+
+
+def help_text(name: str) -> str:
+    """The text of `biomechgpt NAME --help`, built from its settings."""
+    from biomechgpt.core.job import help_text
+
+    command = COMMANDS[name]
+    return help_text(
+        _named(command.settings),
+        program=f"biomechgpt {name}",
+        description=command.summary,
+        example=f"biomechgpt {command.example}",
+        positional=command.positional,
+    )
+
+
+def write_help() -> None:
+    """Write the text of every subcommand's --help into `help/`."""
+    HELP.mkdir(exist_ok=True)
+    for old in HELP.glob("*.txt"):
+        old.unlink()
+    for name in COMMANDS:
+        (HELP / f"{name}.txt").write_text(help_text(name))
+
+
+if __name__ == "__main__":
+    write_help()

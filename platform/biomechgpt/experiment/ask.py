@@ -1,0 +1,104 @@
+"""Asks a model about recordings: one row for each recording and question, in a CSV table."""
+
+import logging
+from pathlib import PurePosixPath
+from typing import Any
+
+import pandas as pd
+
+from biomechgpt.answering.answerer import Answerer
+from biomechgpt.answering.bundle import ModelBundle
+from biomechgpt.core import artifact, storage
+from biomechgpt.core.settings import InputError, Settings
+from biomechgpt.questions.tasks import askable
+from biomechgpt.recordings import readers
+from biomechgpt.recordings.load import prepare
+from biomechgpt.recordings.quality import QualitySettings
+from biomechgpt.recordings.readers import ReaderSettings
+from biomechgpt.tokenizer import MotionTokenizer
+
+logger = logging.getLogger("biomechgpt")
+
+COLUMNS = (
+    "recording",
+    "task",
+    "answer",
+    "probability",
+    "prediction_set",
+    "low",
+    "high",
+    "refused",
+    "provenance",
+)
+"""Columns of the table. `refused`: why a recording has no answer. `provenance`: of the model's training data."""
+
+
+class AskSettings(Settings):
+    """Settings of `biomechgpt answer`."""
+
+    recordings: str
+    """A recording's file, or a folder of recordings (path or URI)."""
+    model: str
+    """URI of the model."""
+    tasks: list[str] | None = None
+    """Names of the tasks to ask; all tasks about one movement by default."""
+    output: str = "results/answers.csv"
+    """Table to write (CSV)."""
+    readers: ReaderSettings = ReaderSettings()
+    """How recordings are read."""
+    quality: QualitySettings = QualitySettings()
+    """Limits beyond which a recording is refused."""
+
+
+def run_ask(settings: AskSettings) -> str:
+    """Write the table; returns its path. A recording that cannot be used is a row with the reason.
+
+    Raises InputError for an unknown task, and for a path without any file.
+    """
+    bundle = ModelBundle(settings.model)
+    provenance = artifact.load(settings.model, "model").data
+    answerer = Answerer.load(settings.model)
+    tokenizer = MotionTokenizer.load(bundle.motion_tokenizer)
+    tasks = askable(bundle.tasks, 1)
+    names = list(tasks) if settings.tasks is None else settings.tasks
+    if unknown := [name for name in names if name not in tasks]:
+        raise InputError(f"tasks: expected some of {sorted(tasks)}, found {unknown}")
+    rows: list[dict[str, Any]] = []
+    for name, uri in _files(settings.recordings):
+        try:
+            recording = readers.read(uri, settings.readers, name)
+            angles_rad, _, _ = prepare(name, recording, settings.quality, tokenizer.frame_rate_hz)
+        except InputError as error:
+            rows.append({"recording": name, "refused": str(error)})
+            continue
+        (movement,) = answerer.read(tokenizer, [angles_rad], [recording.joint_mask])
+        answers = answerer.answer([(movement, task, tasks[task].templates[0]) for task in names])
+        rows += [
+            {"recording": name, "task": task, "provenance": provenance, **_cells(answer)}
+            for task, answer in zip(names, answers, strict=True)
+        ]
+        logger.info("%s: %d answers", name, len(names))
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    storage.write_bytes(settings.output, table.to_csv(index=False).encode())
+    return settings.output
+
+
+def _files(path: str) -> list[tuple[str, str]]:
+    """(name, URI) of a file, or of every file below a folder that may be a recording."""
+    names = storage.list_files(path)
+    if names == [""]:  # a file lists as itself, without a name
+        return [(PurePosixPath(path).name, path)]
+    if not names:
+        raise InputError(f"{path}: expected a recording or a folder of recordings, found nothing")
+    return [(name, storage.join(path, name)) for name in names if name.lower().endswith(readers.SUFFIXES)]
+
+
+def _cells(answer: Any) -> dict[str, Any]:
+    """The cells of one answer."""
+    return {
+        "answer": answer.text,
+        "probability": answer.probability[0] if answer.probability else None,
+        "prediction_set": "; ".join(answer.possible),
+        "low": answer.low,
+        "high": answer.high,
+    }

@@ -1,0 +1,64 @@
+"""The console command: its list, its texts of --help, and what it refuses."""
+
+import subprocess
+import sys
+
+import pytest
+
+from biomechgpt import commands
+from biomechgpt.commands import COMMANDS, HELP, help_text, main
+from conftest import ROOT
+
+HEAVY = ("ray", "torch", "numpy", "pydantic", "transformers")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_current_and_complete(name):
+    text = (HELP / f"{name}.txt").read_text()
+    assert text == help_text(name), "run `make texts`"
+    assert "--config" in text
+    assert f"biomechgpt {COMMANDS[name].example}" in text
+
+
+@pytest.mark.parametrize("script", ["pipeline", "sweep", "answer"])
+def test_help_loads_no_library(script):
+    code = (
+        f"import runpy, sys; sys.argv = ['{script}', '--help']; "
+        f"runpy.run_path('jobs/{script}.py', run_name='__main__'); "
+        f"print([m for m in {HEAVY} if m in sys.modules])"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert printed.stdout.splitlines()[-1] == "[]"
+
+
+def test_without_a_subcommand_the_list_is_printed(capsys):
+    main([])
+    printed = capsys.readouterr().out
+    assert all(f"  {name} " in printed for name in COMMANDS)
+
+
+def test_an_unknown_subcommand_is_refused(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["walk"])
+    assert stopped.value.code == 2
+    assert "found 'walk'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["check", "--no_such", "1"], ["check", "--root"], ["train", "--until", "x"]]
+)
+def test_wrong_options_are_one_plain_error(arguments, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) <= 3
+
+
+def test_the_first_argument_names_what_is_shown(monkeypatch):
+    seen = {}
+    monkeypatch.setattr("biomechgpt.core.job.run_job", lambda *_, **options: seen.update(options))
+    commands.run("show", ["walk.mot", "--output", "a.png"])
+    assert seen["arguments"] == ["--target=walk.mot", "--output", "a.png"]
