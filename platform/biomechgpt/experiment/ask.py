@@ -56,7 +56,7 @@ def run_ask(settings: AskSettings) -> str:
     Raises InputError for an unknown task, and for a path without any file.
     """
     bundle = ModelBundle(settings.model)
-    provenance = artifact.load(settings.model, "model").data
+    provenance = artifact.load(settings.model, "model").provenance
     answerer = Answerer.load(settings.model)
     tokenizer = MotionTokenizer.load(bundle.motion_tokenizer)
     tasks = askable(bundle.tasks, 1)

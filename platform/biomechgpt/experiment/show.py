@@ -100,7 +100,7 @@ def _draw_trial(settings: ShowSettings, cohort: Artifact) -> bytes:
         trial.angles_rad,
         trial.pelvis,
         trial.frame_rate_hz,
-        title=f"{trial.trial} ({trial.data}), participant {trial.participant}",
+        title=f"{trial.trial} ({trial.provenance}), participant {trial.participant}",
         how=", ".join(annotations),
         joint_mask=trial.joint_mask,
     )
