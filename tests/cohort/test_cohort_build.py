@@ -372,7 +372,7 @@ def test_cohorts_that_do_not_go_together(pair, tiny, tmp_path):
     mixed = make_cohort(CohortSettings(cohorts=both), str(tmp_path))
     assert mixed.provenance == "synthetic and recorded"
     assert set(Cohort(mixed).table(["provenance"])["provenance"].to_pylist()) == {"synthetic", "recorded"}
-    with pytest.raises(InputError, match="is none of the cohorts"):
+    with pytest.raises(InputError, match="is not one of the cohorts"):
         settings.validate(CohortSettings, {"cohorts": uris, "prefix": {"elsewhere": "x"}}, "here")
 
 

@@ -120,7 +120,7 @@ def test_every_way_to_write_the_same_walk(variant, tmp_path):
     np.testing.assert_allclose(recording.pelvis[:, 0], 1.2 * recording.time_s, atol=1e-6)
     assert recording.joint_mask.all()
     assert recording.knee_flexion == ("positive" if "positive" in variant else "negative")
-    assert recording.reading == (
+    assert recording.import_notes == (
         f"OpenSim .{name[-3:]}, {'radians' if variant in RADIANS else 'degrees'}, "
         f"knee flexion {recording.knee_flexion}, 100 Hz"
     )
@@ -338,7 +338,7 @@ TABLES = {
 def test_plain_tables(table):
     content, reading = TABLES[table]
     recording = readers.parse("a", content, STRICT)
-    assert recording.reading == f"{reading}, knee flexion negative, 100 Hz"
+    assert recording.import_notes == f"{reading}, knee flexion negative, 100 Hz"
     np.testing.assert_allclose(recording.angles_rad, expected(), atol=1e-6)
     np.testing.assert_allclose(recording.pelvis[:, 0], 1.2 * recording.time_s, atol=1e-6)
 
@@ -434,7 +434,7 @@ def test_shipped_joint_maps(name):
     columns = as_lab(SHIPPED[name], walk())
     recording = readers.parse("a.csv", csv_text(columns).encode(), ReaderSettings(joint_map=str(MAPS)))
     assert recording.joint_map == name
-    assert recording.reading.endswith(f"100 Hz, columns by {name}")
+    assert recording.import_notes.endswith(f"100 Hz, columns by {name}")
     assert recording.knee_flexion == ("negative" if name == "pose2sim.yaml" else "positive")
     np.testing.assert_allclose(recording.angles_rad, expected(), atol=1e-6)
     truth = readers.parse("a.mot", mot(walk()).encode(), STRICT)
@@ -553,7 +553,7 @@ def test_qpos(root, names, tmp_path):
     dots = np.abs(np.sum(recording.pelvis[:, 3:] * truth.pelvis[:, 3:], axis=1))
     np.testing.assert_allclose(dots, 1, atol=1e-6)
     said = {"sliding": "sliding root", "free, Y up": "free joint, Y up"}.get(root, "free joint, Z up")
-    assert recording.reading == f"MuJoCo .npz, qpos with {said}, radians, knee flexion negative, 100 Hz"
+    assert recording.import_notes == f"MuJoCo .npz, qpos with {said}, radians, knee flexion negative, 100 Hz"
     assert recording.declared_rate_hz == 100
 
 
@@ -616,7 +616,9 @@ def c3d_bytes(tmp_path, *, angles=True, unit="deg", subjects=("P01:",), hidden=(
 def test_plug_in_gait_in_a_c3d(how, tmp_path):
     recording = readers.parse("a.c3d", c3d_bytes(tmp_path, **how), PIG)
     units = "radians" if "unit" in how else "degrees"
-    assert recording.reading == f"C3D, {units}, knee flexion positive, 100 Hz, columns by plug_in_gait.yaml"
+    assert (
+        recording.import_notes == f"C3D, {units}, knee flexion positive, 100 Hz, columns by plug_in_gait.yaml"
+    )
     assert recording.declared_rate_hz == 100
     there = [i for i, k in enumerate(NAMES) if k in SHIPPED["plug_in_gait.yaml"].joints]
     np.testing.assert_allclose(recording.angles_rad[:, there], expected()[:, there], atol=1e-5)

@@ -99,7 +99,7 @@ class ColumnSource(Settings):
 
 
 class AnnotationMap(Settings):
-    """How a study's own tables say what annotations.csv would.
+    """Mapping from a study's own tables to annotations.
 
     A row that fills every column of `path` (and belongs to `instrument`, if given) is a recording's. All other rows
     are about their participant: they fill in what a recording's row leaves empty, rows of its own event first.

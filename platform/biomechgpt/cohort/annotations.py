@@ -1,4 +1,4 @@
-"""What is known of recordings: a table with one row per recording, checked line by line.
+"""Annotations of recordings: a table with one row per recording, checked line by line.
 
 Columns `path` (relative to the folder) and `participant` are required. Optional columns: `source`, `data` (recorded
 or synthetic; default: recorded), `split` (train, validation or test, for `splits.method: predefined`) and
@@ -25,7 +25,7 @@ DEMOGRAPHICS = ("age", "sex", "site")
 """Annotations that say who a participant is, not how the participant moves."""
 
 _TABLE_COLUMNS = ("path", "participant", "source", "data", "split", "frame_rate_hz")
-"""Columns of a table that are no annotations."""
+"""Columns of a table that are not annotations."""
 RESERVED = frozenset(FIXED.names) - set(_TABLE_COLUMNS)
 """Names that an annotation cannot have: a cohort's shards use them."""
 _ALLOWED_WORDS = {"split": SPLITS, "data": ("recorded", "synthetic")}
@@ -33,14 +33,14 @@ _ALLOWED_WORDS = {"split": SPLITS, "data": ("recorded", "synthetic")}
 
 @dataclass(frozen=True)
 class Row:
-    """What is known of one recording.
+    """Annotations of one recording.
 
     line: its line in the table, from 1; 0 if a folder layout tells it and no table.
     path: the recording's file, relative to the folder.
     source: where the recording comes from, in the user's words.
     annotations: {column: value}, None where nothing was collected.
     table: the table's name in messages.
-    data: recorded or synthetic.
+    provenance: recorded or synthetic.
     split: the predefined split, if any.
     frame_rate_hz: the declared rate, if any.
     """
@@ -51,7 +51,7 @@ class Row:
     source: str | None
     annotations: dict[str, str | float | None]
     table: str = "annotations.csv"
-    data: str = "recorded"
+    provenance: str = "recorded"
     split: str | None = None
     frame_rate_hz: float | None = None
 
@@ -185,7 +185,7 @@ class AnnotationTable:
                     source=optional("source", i),
                     annotations={column: values[column][i] for column in names},
                     table=place.table,
-                    data=optional("data", i) or "recorded",
+                    provenance=optional("data", i) or "recorded",
                     split=optional("split", i),
                     frame_rate_hz=None if rate_hz is None else float(rate_hz),
                 )
@@ -227,7 +227,7 @@ def _check_words(places: list[Place], cells: Mapping[str, list[str]]) -> None:
 def _column_kind(
     name: str, column: str, places: list[Place], cells: list[str], kind: ColumnKind | None
 ) -> ColumnKind:
-    """What a column holds: `kind` where the program knows it, else what its values are."""
+    """Kind of a column: `kind` if the program knows the column, else decided by its values."""
     if kind == "text":
         return "text"
     filled = [(place, cell) for place, cell in zip(places, cells, strict=True) if cell]

@@ -82,7 +82,7 @@ def _make_recorded(settings: CohortSettings, recordings: str, root: str) -> Arti
         {},
         lambda uri: _record(settings, folder, uri),
         root,
-        provenance=combine_provenance(row.data for row in folder.rows),
+        provenance=combine_provenance(row.provenance for row in folder.rows),
     )
 
 
@@ -163,7 +163,7 @@ def _record(settings: CohortSettings, folder: Folder, uri: str) -> dict[str, Any
         split=assign_splits(usable, settings.splits),
         columns=columns,
         rate_hz=rate_hz,
-        provenance=combine_provenance(row.data for row in usable),
+        provenance=combine_provenance(row.provenance for row in usable),
         quarantined=quarantined,
     )
     return write_cohort(plan, settings, uri)

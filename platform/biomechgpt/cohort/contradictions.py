@@ -24,7 +24,7 @@ _MAX_AGE_DIFFERENCE = 1
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a rule may look at beside the row.
+    """Information for a rule in addition to the row.
 
     ranges: plausible range of each outcome measure, in its first unit.
     first: the first row of each participant that fills a constant column, and its value.

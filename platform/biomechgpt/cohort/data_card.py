@@ -155,12 +155,12 @@ def _tallies(uri: str, columns: dict[str, str]) -> Iterable[Tally]:
 def tally(trials: Iterable[Trial], columns: Mapping[str, str]) -> Tally:
     """The counts of these trials; all trials of a participant have to be among them."""
     counts = Tally()
-    known: dict[str, dict[str, Counter]] = {}
+    values_of: dict[str, dict[str, Counter]] = {}
     split: dict[str, str] = {}
     for t in trials:
         counts.trials[t.split] += 1
         split[t.participant] = t.split
-        mine = known.setdefault(t.participant, {})
+        own_values = values_of.setdefault(t.participant, {})
         for column in (*columns, *_ORIGINS):
             value = getattr(t, column) if column in _ORIGINS else t.annotations.get(column)
             if value is None:
@@ -168,12 +168,12 @@ def tally(trials: Iterable[Trial], columns: Mapping[str, str]) -> Tally:
             value = float(f"{value:.3g}") if isinstance(value, float) else value
             counts.samples[column, t.split] += 1
             counts.values.setdefault(column, Counter())[value] += 1
-            mine.setdefault(column, Counter())[value] += 1
+            own_values.setdefault(column, Counter())[value] += 1
         _count_angles(counts, t)
         _count_walk(counts, t)
-    for participant, mine in known.items():
+    for participant, own_values in values_of.items():
         counts.people[split[participant]] += 1
-        for column, values in mine.items():
+        for column, values in own_values.items():
             counts.sampled[column, split[participant]] += 1
             counts.valued.setdefault(column, Counter()).update(values.keys())
     return counts
@@ -292,8 +292,8 @@ def summarize(
 
 
 def _spread(total: Tally, column: str, kind: str) -> dict[str, Any]:
-    """How a column's values are spread over trials and participants."""
-    values, people = (known.get(column, Counter()) for known in (total.values, total.valued))
+    """Distribution of a column's values: classes, or quantiles over trials."""
+    values, people = total.values.get(column, Counter()), total.valued.get(column, Counter())
     if kind == "text":
         order = sorted(values, key=lambda v: (-values[v], str(v)))
         return {"classes": {str(v): {"participants": people[v], "samples": values[v]} for v in order}}
@@ -316,12 +316,12 @@ def _joint(total: Tally, joint: int) -> dict[str, Any]:
 
 def _off_norm(cycles: Cycles) -> dict[str, float]:
     """Root mean square distance of the mean curve from the norm's, in the norm's SDs, by joint."""
-    found = {}
+    distances = {}
     for joint, name in enumerate(NAMES):
         norm, mean = norms.gait_band(name), cycles.mean(joint)
         if norm is not None and mean is not None:
-            found[name] = round(float(np.sqrt(np.mean(((mean - norm[0]) / norm[1]) ** 2))), 2)
-    return found
+            distances[name] = round(float(np.sqrt(np.mean(((mean - norm[0]) / norm[1]) ** 2))), 2)
+    return distances
 
 
 def reasons(quarantined: list[dict[str, str]]) -> dict[str, list[dict[str, str]]]:
@@ -387,13 +387,14 @@ def _walking_picture(walking: Mapping[str, Cycles]) -> str:
 
 
 def _joints_picture(joints: Mapping[str, Any]) -> str:
-    """Where each joint is: 1 to 99 %, 5 to 95 % and median of all frames, over the skeleton's range."""
+    """Distribution of each joint's angle over all frames (1 to 99 %, 5 to 95 %, median), within the skeleton's
+    range."""
     if not joints:
         return ""
     figure = Figure(figsize=(11, 0.6 + 0.21 * len(joints)))
     axes = figure.subplots()
-    for row, (name, found) in enumerate(joints.items()):
-        joint, q = JOINTS[NAMES.index(name)], found["quantiles"]
+    for row, (name, angles) in enumerate(joints.items()):
+        joint, q = JOINTS[NAMES.index(name)], angles["quantiles"]
         axes.plot([joint.low_deg, joint.high_deg], [row, row], color="#e2e8f0", linewidth=9, zorder=1)
         axes.plot([q["0.01"], q["0.99"]], [row, row], color="#63b3ed", linewidth=2)
         axes.plot([q["0.05"], q["0.95"]], [row, row], color=plots.RIGHT, linewidth=5)

@@ -55,18 +55,16 @@ def _write(cohort: Artifact, uri: str) -> dict[str, Any]:
 def _write_shard(shard: Shard, uri: str, columns: list[str]) -> str:
     """Write the files of one shard's trials; returns their lines of annotations.csv."""
     lines = []
-    for made in shard.trials():
+    for t in shard.trials():
         text = opensim.write(
-            np.arange(len(made.angles_rad)) / made.frame_rate_hz,
-            made.angles_rad,
-            made.pelvis,
-            made.joint_mask,
+            np.arange(len(t.angles_rad)) / t.frame_rate_hz,
+            t.angles_rad,
+            t.pelvis,
+            t.joint_mask,
         )
-        storage.write_bytes(storage.join(uri, _path(made.trial)), text.encode())
-        cells = [made.annotations.get(column) for column in columns]
-        lines.append(
-            _line([_path(made.trial), made.participant, made.source, made.provenance, made.split, *cells])
-        )
+        storage.write_bytes(storage.join(uri, _path(t.trial)), text.encode())
+        cells = [t.annotations.get(column) for column in columns]
+        lines.append(_line([_path(t.trial), t.participant, t.source, t.provenance, t.split, *cells]))
     return "".join(lines)
 
 

@@ -162,10 +162,10 @@ def load_trial(
         angles_rad=angles_rad,
         pelvis=pelvis,
         frame_rate_hz=rate_hz,
-        provenance=row.data,
+        provenance=row.provenance,
         source=row.source,
         joint_mask=recording.joint_mask,
-        import_notes=recording.reading,
+        import_notes=recording.import_notes,
         repairs=repaired,
         annotations=dict(row.annotations),
     )

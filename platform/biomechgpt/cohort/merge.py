@@ -54,11 +54,11 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class MergePlan:
-    """Which trials the merged cohort takes.
+    """Trials of the merged cohort.
 
     rows: the trials' rows.
     sources: {participant: {source: names of the trials to copy, with their prefix}}.
-    quarantined: trials that were kept out, since another one has the same content.
+    quarantined: trials that were left out because another trial has the same content.
     """
 
     rows: list[Row]
@@ -157,9 +157,9 @@ def _list_trials(settings: CohortSettings, cohorts: Mapping[str, Cohort]) -> Ite
 def _list_shard(cohort: str, shard: str, prefix: str, *, keep_split: bool) -> list[ListedTrial]:
     table = Shard(shard).table()
     angles = table["angles_rad"].combine_chunks()
-    known = table.drop_columns(["angles_rad", "pelvis", "joint_mask"]).to_pylist()
+    metadata = table.drop_columns(["angles_rad", "pelvis", "joint_mask"]).to_pylist()
     listed = []
-    for i, values in enumerate(known):
+    for i, values in enumerate(metadata):
         row = Row(
             line=0,
             path=prefix + values["trial"],

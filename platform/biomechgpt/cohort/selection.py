@@ -1,4 +1,4 @@
-"""What a cohort is made of: its settings, whether enough of it is usable, and each participant's split.
+"""Settings of a cohort, the check that enough of it is usable, and each participant's split.
 
 Knows nothing about files of movement or shards.
 """
@@ -22,7 +22,7 @@ _MIN_PARTICIPANTS = 3
 
 
 class CohortSettings(Settings):
-    """What a cohort is made of: recordings, or other cohorts, or, without either, simulated people."""
+    """Content of a cohort: recordings, other cohorts, or simulated participants if neither is given."""
 
     frame_rate_hz: float = Field(30.0, ge=10)
     """Frame rate to which recordings are resampled. Merged cohorts keep theirs."""
@@ -37,13 +37,13 @@ class CohortSettings(Settings):
     simulator: SimulatorSettings = SimulatorSettings()
     """Simulated people, if there are neither recordings nor cohorts."""
     readers: ReaderSettings = ReaderSettings()
-    """How recordings are read."""
+    """Settings of the readers."""
     quality: QualitySettings = QualitySettings()
-    """What a recording must be like to be used."""
+    """Limits that a usable recording keeps."""
     plausible: dict[str, tuple[float, float]] = Field(default_factory=dict)
     """{outcome measure: [low, high]} beyond the ranges of `OUTCOME_MEASURES`; its task needs the same range."""
     splits: SplitSettings = SplitSettings()
-    """Who is in training, validation and test."""
+    """Assignment of participants to training, validation and test."""
     strict: bool = False
     """An unusable recording is an error; without it, it is quarantined."""
     shard_trials: int = Field(256, ge=1)
@@ -58,7 +58,7 @@ class CohortSettings(Settings):
         if self.annotations is not None and self.recordings is None:
             raise ValueError("annotations map the tables of a folder: expected recordings as well")
         if unknown := sorted(self.prefix.keys() - set(self.cohorts)):
-            raise ValueError(f"prefix: {unknown[0]!r} is none of the cohorts")
+            raise ValueError(f"prefix: {unknown[0]!r} is not one of the cohorts")
         return self
 
 

@@ -35,10 +35,10 @@ class Quarantined(Settings):
 
 
 class CohortInfo(Settings):
-    """What is in a cohort, and what was kept out of it: the content of `cohort.json`."""
+    """Content of `cohort.json`: what the cohort contains, and what was left out."""
 
     annotations: dict[str, ColumnKind]
-    """Each annotation column and what it holds: text or numbers."""
+    """Kind of each annotation column: text or number."""
     frame_rate_hz: float
     """Frame rate of every trial."""
     participants: dict[str, int]
@@ -52,7 +52,7 @@ class CohortInfo(Settings):
 
 
 class CohortSplits(SplitSettings):
-    """Who is in which split, and by which settings: the content of `splits.json`."""
+    """Content of `splits.json`: the split of each participant and the settings."""
 
     participants: dict[str, str]
     """Each participant's split."""
@@ -126,12 +126,12 @@ class Cohort:
 
     @cached_property
     def info(self) -> CohortInfo:
-        """What is in the cohort. Raises InputError where the file is of another form."""
+        """Content of `cohort.json`. Raises InputError if the file has another form."""
         return validate(CohortInfo, self.artifact.read_json(INFO), self.artifact.path(INFO))
 
     @cached_property
     def splits(self) -> dict[str, str]:
-        """Each participant's split. Raises InputError where the file is of another form."""
+        """Each participant's split. Raises InputError if the file has another form."""
         path = self.artifact.path(SPLITS_FILE)
         return validate(CohortSplits, self.artifact.read_json(SPLITS_FILE), path).participants
 

@@ -17,7 +17,7 @@ SPLITS = ("train", "validation", "test")
 
 
 class SplitSettings(Settings):
-    """How participants are assigned to training, validation and test.
+    """Assignment of participants to training, validation and test.
 
     stratified: a fraction of the participants is tested, rare labels are spread evenly.
     predefined: the data names each participant's split (a `split` column, or the simulator's protocol). If it names
@@ -28,7 +28,7 @@ class SplitSettings(Settings):
     """
 
     method: Literal["auto", "stratified", "predefined", "kfold", "leave_one_site_out"] = "auto"
-    """How it is decided who is tested."""
+    """Method that chooses the test participants."""
     test: float = Field(0.1, gt=0, lt=1)
     """Fraction of the participants in the test split (stratified)."""
     validation: float = Field(0.1, ge=0, lt=1)
@@ -194,7 +194,7 @@ def _stratify(
 
 
 def _split_sizes(count: int, settings: SplitSettings) -> tuple[int, int, int]:
-    """How many of `count` participants are in training, validation and test."""
+    """Numbers of participants in training, validation and test, out of `count`."""
     test = max(round(settings.test * count), 1) if count >= 2 else 0
     validation = max(round(settings.validation * count), 1) if count >= 3 and settings.validation > 0 else 0
     # At least one participant is left to train on: first validation gives way, then test.
@@ -204,9 +204,9 @@ def _split_sizes(count: int, settings: SplitSettings) -> tuple[int, int, int]:
 
 
 def _wanted(count: int, fractions: Mapping[str, float]) -> dict[str, float]:
-    """How many of a label's `count` participants each part wants.
+    """Desired number of a label's `count` participants in each part.
 
-    With three participants or more, one has to be in test: a label that is never tested has no figure.
+    With three participants or more, at least one is tested: a label that is never tested has no metric.
     """
     wanted = {part: fraction * count for part, fraction in fractions.items()}
     if count >= 3 and fractions.get("test", 0) > 0:

@@ -81,7 +81,7 @@ def _draw_recording(settings: ShowSettings) -> bytes:
         pelvis,
         settings.frame_rate_hz,
         title=settings.target,
-        how=recording.reading + (f"; {missing} missing values drawn through" if missing else ""),
+        how=recording.import_notes + (f"; {missing} missing values drawn through" if missing else ""),
         joint_mask=recording.joint_mask,
     )
 

@@ -25,7 +25,7 @@ class Source:
     verified: bool
     """Whether every number quoted from it, mean and SD, was compared with the publication."""
     checked: str
-    """What was compared where, and what was not."""
+    """Numbers that were compared with the publication or a reproduction, and numbers that were not."""
 
     @property
     def shown(self) -> str:
@@ -35,7 +35,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Norm:
-    """A measure among people: mean and standard deviation between them, in the measure's unit."""
+    """Mean and standard deviation of a measure between people, in its unit."""
 
     mean: float
     sd: float
@@ -78,7 +78,7 @@ FSST = Source(
     "SDs are rounded, from no table.",
 )
 _DECADES = (20, 30, 40, 50, 60, 70, 80)
-"""Where each column of the tables below begins; younger people have the first column's norms."""
+"""Lowest age of each column of the tables below; younger people have the first column's norms."""
 
 # m/s, (mean, sd) a decade; the last column is 80 to 99 years, with the SD of the 70s.
 _SPEEDS = {

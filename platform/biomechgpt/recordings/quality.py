@@ -35,7 +35,7 @@ _ALTERNATING = -0.6
 
 
 class QualitySettings(Settings):
-    """What a recording must be like to be used. The defaults let runners and severe impairments pass."""
+    """Limits that a usable recording keeps. Runners and severe impairments pass the defaults."""
 
     min_duration_s: float = Field(0.5, gt=0)
     """Shortest recording."""
@@ -50,7 +50,7 @@ class QualitySettings(Settings):
     arm_spike_deg: float = Field(90.0, gt=0)
     """Smallest spike of a shoulder or elbow; markerless capture is often rough there."""
     range_margin_deg: float = Field(20.0, ge=0)
-    """How far an angle may lie outside the skeleton's range of the joint."""
+    """Largest angle outside the skeleton's range of the joint."""
     max_speed_deg_s: float = Field(2000.0, gt=0)
     """Highest speed of a joint of the legs, trunk or neck; walking knees reach 450."""
     max_arm_speed_deg_s: float = Field(3000.0, gt=0)

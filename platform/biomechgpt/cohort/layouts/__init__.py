@@ -25,9 +25,9 @@ Read = Callable[[str], bytes]
 
 
 class Layout(Protocol):
-    """What a layout module has.
+    """Interface of a layout module.
 
-    NAME: what messages call a folder of this layout, with its article.
+    NAME: name of such a folder in messages, with its article.
     sessions: the sessions among the files of a folder. Raises InputError naming a metadata file and a key.
     """
 

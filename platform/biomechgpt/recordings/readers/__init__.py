@@ -29,9 +29,9 @@ __all__ = [
 
 
 class Reader(Protocol):
-    """What a reader module has.
+    """Interface of a reader module.
 
-    SUFFIXES: what files of the format are usually called.
+    SUFFIXES: usual suffixes of files of the format.
     matches: whether content, or its first HEAD_BYTES bytes, is of the format.
     read: the recording in a file's content. Raises InputError that calls the file by the name given.
     """

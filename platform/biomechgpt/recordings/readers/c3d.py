@@ -109,19 +109,21 @@ def _frames(content: bytes) -> tuple[int, int]:
 def _parsed(name: str, content: bytes) -> dict[str, np.ndarray]:
     """points (4, N, T), rate_hz, header_rate_hz, and labels, angles and units as texts."""
     with tempfile.TemporaryDirectory() as folder:
-        path, made = Path(folder) / "a.c3d", Path(folder) / "a.npz"
+        path, arrays_path = Path(folder) / "a.c3d", Path(folder) / "a.npz"
         path.write_bytes(content)
         try:
             done = subprocess.run(
-                [sys.executable, "-c", _SCRIPT, str(path), str(made)], capture_output=True, timeout=_SECONDS
+                [sys.executable, "-c", _SCRIPT, str(path), str(arrays_path)],
+                capture_output=True,
+                timeout=_SECONDS,
             )
         except subprocess.TimeoutExpired:
             raise InputError(
                 f"{name}: expected a C3D file, found one that takes {_SECONDS} s to read"
             ) from None
-        if done.returncode or not made.exists():
-            said = done.stderr.decode(errors="replace").strip().splitlines()
-            why = said[-1] if said else f"its parser ended with {done.returncode}"
+        if done.returncode or not arrays_path.exists():
+            error_lines = done.stderr.decode(errors="replace").strip().splitlines()
+            why = error_lines[-1] if error_lines else f"its parser ended with {done.returncode}"
             raise InputError(f"{name}: expected a C3D file, found a damaged one: {why}")
-        with np.load(made, allow_pickle=False) as arrays:
+        with np.load(arrays_path, allow_pickle=False) as arrays:
             return dict(arrays)

@@ -51,10 +51,10 @@ class Column(Settings):
 
 
 class JointMap(Settings):
-    """Which columns of a lab's files are which joints of the skeleton."""
+    """Mapping from the columns of a lab's files to the joints of the skeleton."""
 
     name: str
-    """What messages call the map; its file's name."""
+    """Name of the map in messages: the name of its file."""
     units: AngleUnits | None = None
     """Unit of angles in files that do not state it."""
     time: str = "time"

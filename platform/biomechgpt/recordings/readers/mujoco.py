@@ -166,15 +166,15 @@ def _pelvis(root: np.ndarray, up: str) -> dict[str, np.ndarray]:
     The pelvis' own frame may be Y-up, as in OpenSim's models, or Z-up with Y to the left: the axis that is upright
     most of the time decides.
     """
-    known = np.isfinite(root[:, 3:]).all(axis=1)
-    place, turn = root[:, :3], Rotation.from_quat(root[known, 3:], scalar_first=True)
+    is_recorded = np.isfinite(root[:, 3:]).all(axis=1)
+    place, turn = root[:, :3], Rotation.from_quat(root[is_recorded, 3:], scalar_first=True)
     if up == "z":
         upright = turn.as_matrix()[:, 2].mean(axis=0)  # the world's z in the pelvis' frame
         place, turn = _TO_Y_UP.apply(place), _TO_Y_UP * turn
         if upright[2] > upright[1]:
             turn = turn * _TO_Y_UP.inv()
     angles = np.full_like(place, np.nan)
-    angles[known] = turn.as_euler("ZXY")
+    angles[is_recorded] = turn.as_euler("ZXY")
     return dict(
         zip((*PELVIS_TRANSLATIONS, *PELVIS_ROTATIONS), np.column_stack([place, angles]).T, strict=True)
     )

@@ -86,7 +86,7 @@ def _suffix(name: str) -> str:
 
 @dataclass(frozen=True)
 class _Header:
-    """What a header states.
+    """Content of a header; None if the header does not state it.
 
     end: number of lines up to and including `endheader`.
     range_s: first and last time.

@@ -41,7 +41,7 @@ def _loaded(value: Any) -> Any:
 
 
 class ReaderSettings(Settings):
-    """How recordings are read."""
+    """Settings of the readers."""
 
     missing_joints: Literal["error", "neutral"] = "error"
     """A file without some tracked joint is an error, or the joint is held at 0 and masked (neutral)."""
@@ -113,10 +113,10 @@ class Recording:
         return 1 / float(steps[steps < 1.5 * np.median(steps)].mean())
 
     @property
-    def reading(self) -> str:
-        """How the file was read, in a line."""
-        how = f"{self.format}, {self.units}, knee flexion {self.knee_flexion}, {self.rate_hz:.4g} Hz"
-        return how + (f", columns by {self.joint_map}" if self.joint_map else "")
+    def import_notes(self) -> str:
+        """One line on how the file was read: format, units, knee sign, frame rate."""
+        notes = f"{self.format}, {self.units}, knee flexion {self.knee_flexion}, {self.rate_hz:.4g} Hz"
+        return notes + (f", columns by {self.joint_map}" if self.joint_map else "")
 
 
 def assemble(name: str, file: Columns, settings: ReaderSettings) -> Recording:
@@ -126,25 +126,25 @@ def assemble(name: str, file: Columns, settings: ReaderSettings) -> Recording:
     and a unit that cannot be detected or that the angles contradict.
     """
     joint_map = choose(name, settings.joint_map, file.values)
-    found = _find(file, joint_map)
+    columns = _find(file, joint_map)
     time_s, rate_hz = _time(name, file, joint_map)
     _check_time(name, time_s, file.place)
-    missing = [j.name for j in JOINTS if j.tracked and j.name not in found and j.name not in NECK]
+    missing = [j.name for j in JOINTS if j.tracked and j.name not in columns and j.name not in NECK]
     if missing and settings.missing_joints == "error":
         raise InputError(
             f"{name}: expected every tracked joint, missing {', '.join(_wanted(missing, joint_map))} "
             "(missing_joints: neutral accepts such files, with these joints at 0 and masked; "
             f"joint_map: FILE maps other columns to joints: {_listed(file.values)})"
         )
-    present = [k for k in NAMES if k in found]
+    present = [k for k in NAMES if k in columns]
     if not present:
         raise InputError(
             f"{name}: none of the skeleton's joints is among its columns ({_listed(file.values)}): "
             "no recording of movement"
         )
-    units = _units(name, found)
-    used = {k: _converted(item, units) for k, item in found.items()}
-    _check_units(name, found, used, units, file.place)
+    units = _units(name, columns)
+    used = {k: _converted(item, units) for k, item in columns.items()}
+    _check_units(name, columns, used, units, file.place)
     sign, turn = _knees(name, used, file, joint_map, settings)
     angles = np.zeros((len(time_s), N_JOINTS))
     for k in present:
@@ -159,7 +159,7 @@ def assemble(name: str, file: Columns, settings: ReaderSettings) -> Recording:
         joint_mask=np.isin(NAMES, [*present, *NECK, *(j.name for j in JOINTS if not j.tracked)]),
         knee_flexion=sign,
         format=file.format,
-        units=_stated(found[present[0]], units),
+        units=_stated(columns[present[0]], units),
         declared_rate_hz=file.declared_rate_hz or rate_hz,
         joint_map=joint_map.name if joint_map else None,
     )
@@ -167,7 +167,12 @@ def assemble(name: str, file: Columns, settings: ReaderSettings) -> Recording:
 
 @dataclass(frozen=True)
 class _Item:
-    """One joint's column: what the file calls it, its values (T,) in `units`, None if still to be told."""
+    """One joint's column.
+
+    label: its name in the file.
+    values: (T,) in `units`.
+    units: None if the unit still has to be detected.
+    """
 
     label: str
     values: np.ndarray
