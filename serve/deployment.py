@@ -58,7 +58,7 @@ class Model:
         from biomechgpt.answering.calibration import COVERAGE
         from biomechgpt.language import network
         from biomechgpt.questions.intent import IntentClassifier
-        from biomechgpt.tokenizer import MotionTokenizer, require_same_tokenizer
+        from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer, require_same_tokenizer
 
         network.quiet()
         torch.set_num_threads(cluster.cpus_for(1))
@@ -110,7 +110,7 @@ class Model:
         return await asyncio.to_thread(self._tokenize, angles_rad, joint_mask)
 
     def _tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> tuple[Movement, bool]:
-        from biomechgpt.tokenizer import rmse_deg
+        from biomechgpt.tokenizer.motion_tokenizer import rmse_deg
 
         (movement,) = self.answerer.read(self.tokenizer, [angles_rad], [joint_mask])
         (reconstructed,) = self.tokenizer.decode([np.asarray(as_it_is(movement)[0])])

@@ -21,8 +21,10 @@ from biomechgpt.language import finetune, network, tiny_gemma
 from biomechgpt.language.pretrain import BaseSettings, check, make_base
 from biomechgpt.questions.dataset import QuestionsSettings, make_questions
 from biomechgpt.questions.tasks import load_tasks
-from biomechgpt.tokenizer import MotionTokenizer
-from biomechgpt.tokenizer.network import LossSettings, MotionVQVAE, NetworkSettings
+from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
+from biomechgpt.tokenizer.network import MotionVQVAE
+from biomechgpt.tokenizer.settings import LossSettings, NetworkSettings
+from biomechgpt.tokenizer.tokens import TokensInfo
 from conftest import ROOT
 
 CONFIGS = ROOT / "configs"
@@ -132,11 +134,12 @@ def room(tmp_path_factory, codebook):
     def write_tokens(uri):
         Path(uri, "tokens").mkdir(parents=True)
         pq.write_table(pa.Table.from_pylist(trials), f"{uri}/tokens/0.parquet")
-        storage.write_json(f"{uri}/tokens.json", {"codes": CODES, "annotations": columns})
+        info = TokensInfo(tokenizer="test", codebook_size=CODES, tokens_per_step=1, tokens_per_s=7.5)
+        storage.write_json(f"{uri}/tokens.json", info.model_dump())
         return {}
 
     def write_tokenizer(uri):
-        settings = NetworkSettings(quantizer={"codes": CODES}, code_dim=codebook.shape[1], width=8)
+        settings = NetworkSettings(quantizer={"codebook_size": CODES}, code_dim=codebook.shape[1], width=8)
         vqvae = MotionVQVAE(settings, LossSettings())
         vqvae.quantizer.codebook.copy_(torch.from_numpy(codebook))
         MotionTokenizer(vqvae, 30.0).save(uri)

@@ -41,7 +41,7 @@ from biomechgpt.language import network
 from biomechgpt.prompts.answer_trie import AnswerTrie
 from biomechgpt.questions.dataset import read_questions, read_tasks
 from biomechgpt.questions.tasks import PredictionTask
-from biomechgpt.tokenizer import read_tokens
+from biomechgpt.tokenizer.tokens import Tokens
 
 
 def main() -> None:
@@ -190,7 +190,7 @@ def _trials(bundle: artifact.Artifact, count: int) -> list[tuple[list[int], list
     tasks = read_tasks(bundle.uri)
     single = [name for name, task in tasks.items() if isinstance(task, PredictionTask)]
     rows = rows[(rows["split"] == "test") & rows["task"].isin(single)]
-    tokens: pd.Series = read_tokens(bundle.input("tokens")).to_pandas().set_index("trial")["tokens"]
+    tokens = pd.Series(Tokens(bundle.input("tokens")).codes())
     names = sorted(rows["trial"].unique())[:count]
     groups = rows[rows["trial"].isin(names)].groupby("trial")
     return [

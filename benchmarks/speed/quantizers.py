@@ -19,7 +19,8 @@ from torch import Tensor, distributed, multiprocessing, nn
 from vector_quantize_pytorch import VectorQuantize
 
 from biomechgpt.tokenizer.network import perplexity
-from biomechgpt.tokenizer.quantizers import Ema, QuantizerSettings
+from biomechgpt.tokenizer.quantizers import EMAQuantizer
+from biomechgpt.tokenizer.settings import EMASettings
 
 SAMPLES, LENGTH = 64, 16
 
@@ -40,7 +41,7 @@ class Theirs(nn.Module):
 class Ours(nn.Module):
     def __init__(self, codes: int, dim: int) -> None:
         super().__init__()
-        self.inner = Ema(QuantizerSettings(codes=codes), dim, 0)
+        self.inner = EMAQuantizer(EMASettings(codebook_size=codes), dim, 0)
 
     def forward(self, z: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         quantized, codes, _ = self.inner(z, mask)

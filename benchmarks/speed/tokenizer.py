@@ -34,14 +34,11 @@ from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import load, override
 from biomechgpt.motion import trial
 from biomechgpt.motion.skeleton import N_JOINTS
-from biomechgpt.tokenizer import (
-    MotionTokenizer,
-    TokenizerSettings,
-    TokensSettings,
-    make_tokenizer,
-    make_tokens,
-)
+from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
 from biomechgpt.tokenizer.network import MotionVQVAE
+from biomechgpt.tokenizer.settings import TokenizerSettings, TokensSettings
+from biomechgpt.tokenizer.tokens import make_tokens
+from biomechgpt.tokenizer.train import make_tokenizer
 
 CONFIGS = Path(__file__).parents[2] / "configs/tokenizer"
 TRIALS = 64
@@ -73,7 +70,7 @@ class T2MGPT(nn.Module):
 
         down: list[nn.Module] = [nn.Conv1d(N_JOINTS, width, 3, padding=1), nn.ReLU()]
         up: list[nn.Module] = [nn.Conv1d(dim, width, 3, padding=1), nn.ReLU()]
-        for _ in range(settings.halvings):
+        for _ in range(settings.downsampling_stages):
             down += [nn.Conv1d(width, width, 4, stride=2, padding=1), *stack()]
             up += [*stack(), nn.Upsample(scale_factor=2), nn.Conv1d(width, width, 3, padding=1)]
         ends = [nn.Conv1d(width, width, 3, padding=1), nn.ReLU(), nn.Conv1d(width, N_JOINTS, 3, padding=1)]

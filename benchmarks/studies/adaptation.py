@@ -21,8 +21,10 @@ from biomechgpt.core import artifact
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import load, override, validate
 from biomechgpt.motion.skeleton import TRACKED
-from biomechgpt.tokenizer import MotionTokenizer, TokenizerSettings, make_tokenizer
-from biomechgpt.tokenizer.train import LEGS, held_out, read_trials, squared_errors
+from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
+from biomechgpt.tokenizer.reconstruction import LEGS, held_out, read_trials, squared_errors
+from biomechgpt.tokenizer.settings import TokenizerSettings
+from biomechgpt.tokenizer.train import make_tokenizer
 
 ROWS = ("as it is", "adapted", "adapted, on those it adapted to", "made from these alone")
 

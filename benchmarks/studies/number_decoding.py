@@ -30,7 +30,7 @@ from biomechgpt.language import network
 from biomechgpt.language.finetune import make_adapter
 from biomechgpt.questions.dataset import QuestionsSettings, make_questions, read_questions
 from biomechgpt.questions.tasks import NumberTask, load_tasks
-from biomechgpt.tokenizer import read_tokens
+from biomechgpt.tokenizer.tokens import Tokens
 
 FORMS: dict[str, Any] = {
     "as it is": lambda task: {},
@@ -62,7 +62,7 @@ def write_tasks(folder: str, form: str) -> None:
 def readings(model: ModelParts, questions: Artifact, tokens: Artifact) -> dict[str, dict[str, float]]:
     """{reading: {task: Pearson r}} over the test split."""
     answerer = Answerer(model)
-    movements = read_tokens(tokens).to_pandas().set_index("trial")["tokens"]
+    movements = Tokens(tokens).codes()
     asked = [q for q in read_questions(questions) if q["split"] == "test"]
     asked.sort(key=lambda q: len(movements[q["trial"]]))
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}

@@ -20,7 +20,9 @@ from biomechgpt.evaluation.baselines import BASELINES, BaselineInputs
 from biomechgpt.evaluation.baselines.run import run_baselines
 from biomechgpt.evaluation.metrics import main_score, score
 from biomechgpt.questions.dataset import QuestionsSettings, make_questions, read_questions, read_tasks
-from biomechgpt.tokenizer import TokenizerSettings, TokensSettings, make_tokenizer, make_tokens, read_tokens
+from biomechgpt.tokenizer.settings import TokenizerSettings, TokensSettings
+from biomechgpt.tokenizer.tokens import Tokens, make_tokens
+from biomechgpt.tokenizer.train import make_tokenizer
 
 PAPER = {
     "activity": 0.91,
@@ -47,8 +49,8 @@ def main() -> None:
     rows = read_questions(questions).to_pandas()
     rows = rows[rows["split"] == "test"].reset_index(drop=True)
     asked = with_parsed(rows.assign(answer_text=""), tasks)
-    codes = tokens.read_json("tokens.json")["codes"]
-    trials = read_tokens(tokens).to_pandas()
+    codes = Tokens(tokens).info.codebook_size
+    trials = Tokens(tokens).annotated_table().to_pandas()
     inputs = BaselineInputs(cohort, trials, np.empty((len(trials), 0)), codes, seed=0)
     xgboost = {"xgboost": BASELINES["xgboost"]}
     table, details = run_baselines(inputs, asked, tasks, draws=options.search, seed=0, baselines=xgboost)

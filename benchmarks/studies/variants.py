@@ -27,14 +27,10 @@ from biomechgpt.evaluation.baselines.minirocket import MiniRocket, fitting_trial
 from biomechgpt.evaluation.baselines.xgboost import histograms
 from biomechgpt.motion.skeleton import N_JOINTS
 from biomechgpt.questions.tasks import Tasks, load_tasks
-from biomechgpt.tokenizer import (
-    MotionTokenizer,
-    TokenizerSettings,
-    TokensSettings,
-    make_tokenizer,
-    make_tokens,
-    read_tokens,
-)
+from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
+from biomechgpt.tokenizer.settings import TokenizerSettings, TokensSettings
+from biomechgpt.tokenizer.tokens import Tokens, make_tokens
+from biomechgpt.tokenizer.train import make_tokenizer
 
 TASKS = ["activity", "impaired", "diagnosis", "assistive_device"]
 
@@ -120,10 +116,10 @@ def main() -> None:
         tokenizer = make_tokenizer(cohort, settings, options.root)
         tokens = make_tokens(cohort, tokenizer, TokensSettings(), options.root)
         figures[path.stem] = tokenizer.metrics
-        table = read_tokens(tokens)
+        table = Tokens(tokens).annotated_table()
         codes, table = table["tokens"].to_pylist(), table.drop_columns(["tokens"])
         rows[path.stem] = row(
-            tokenizer.metrics, xgboost_f1(table, codes, tokens.read_json("tokens.json")["codes"], tasks)
+            tokenizer.metrics, xgboost_f1(table, codes, Tokens(tokens).info.codebook_size, tasks)
         )
         if options.given_back:
             back = MotionTokenizer.load(tokenizer.uri).decode([np.asarray(one) for one in codes])

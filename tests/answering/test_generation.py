@@ -21,7 +21,7 @@ from biomechgpt.evaluation.generation import (
     frechet,
     make_generated,
 )
-from biomechgpt.tokenizer import read_tokens
+from biomechgpt.tokenizer.tokens import Tokens
 
 
 @pytest.mark.parametrize("sizes", [[7], [3, 4], [2, 3, 5]])
@@ -51,7 +51,7 @@ def test_the_frechet_distance_is_that_of_two_normal_distributions():
 
 
 def test_features_tell_movements_apart_by_codes_and_by_their_order(tiny):
-    from biomechgpt.tokenizer import MotionTokenizer
+    from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
 
     tokenizer = MotionTokenizer.load(tiny.made("tokenizer").uri)
     one = np.arange(3 * WINDOW) % 5
@@ -76,7 +76,7 @@ def made(tiny):
 def test_a_movement_is_made_of_each_description_and_differs_with_the_seed(tiny, made):
     table = pd.read_parquet(made["describe"].path("generated.parquet"))
     model = tiny.made("model")
-    codes = model.input("tokens").read_json("tokens.json")["codes"]
+    codes = Tokens(model.input("tokens")).info.codebook_size
     assert len(table) == made["describe"].metrics["movements"] > 0
     assert table["question"].str.len().gt(5).all()
     assert all(8 <= len(t) <= 30 and set(t) <= set(range(codes)) for t in table["tokens"])
@@ -91,7 +91,7 @@ def test_a_movement_is_made_of_each_description_and_differs_with_the_seed(tiny, 
 @pytest.mark.cluster
 def test_a_movement_that_goes_on_begins_as_it_did(tiny, made):
     table = pd.read_parquet(made["continue"].path("generated.parquet")).set_index("trial")
-    real = read_tokens(tiny.made("tokens")).to_pandas().set_index("trial")["tokens"]
+    real = Tokens(tiny.made("tokens")).codes()
     for trial, row in table.iterrows():
         n = row["shown"]
         assert 0 < n < len(row["tokens"]) <= len(real[trial])

@@ -126,11 +126,25 @@ def tokens(tmp_path, monkeypatch):
     columns = {"activity": "text"}
     for name, table in (
         ("cohort/cohort/trials", trial.table(trials, columns)),
-        ("tokens/tokens/tokens", trial.table(trials, columns).append_column("tokens", pa.array(codes))),
+        ("tokens/tokens/tokens", trial.table(trials, {}).append_column("tokens", pa.array(codes))),
     ):
         (tmp_path / name).mkdir()
         pq.write_table(table, tmp_path / name / "part.parquet")
-    storage.write_json(made["tokens"].path("tokens.json"), {"codes": CODES, "tokens_per_s": 7.5})
+    storage.write_json(
+        made["tokens"].path("tokens.json"),
+        {"tokenizer": "tokenizer", "codebook_size": CODES, "tokens_per_step": 1, "tokens_per_s": 7.5},
+    )
+    storage.write_json(
+        made["cohort"].path("cohort.json"),
+        {
+            "annotations": columns,
+            "frame_rate_hz": 30.0,
+            "participants": {},
+            "trials": 6,
+            "hours": 0,
+            "quarantined": [],
+        },
+    )
     back = {tuple(c): t.angles_rad + np.radians(2) for c, t in zip(codes, trials, strict=True)}
     fake = SimpleNamespace(
         downsampling=4, frame_rate_hz=30.0, decode=lambda some: [back[tuple(t)] for t in some]

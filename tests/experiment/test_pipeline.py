@@ -29,7 +29,8 @@ from biomechgpt.recordings.readers import opensim
 from biomechgpt.simulator import SimulatorSettings
 from biomechgpt.simulator import participants as participants_of
 from biomechgpt.simulator import trials as trials_of
-from biomechgpt.tokenizer import MotionTokenizer, read_tokens
+from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
+from biomechgpt.tokenizer.tokens import Tokens
 from conftest import ROOT
 
 pytestmark = pytest.mark.cluster
@@ -87,7 +88,7 @@ def test_second_run_reuses_every_artifact(tiny):
 
 def test_tokens_are_those_of_each_trial_alone_and_nobody_crosses(tiny):
     cohort, tokens = tiny.made("cohort"), tiny.made("tokens")
-    table = read_tokens(tokens).to_pylist()
+    table = Tokens(tokens).annotated_table().to_pylist()
     rows = {row["trial"]: row for row in Cohort(cohort).table().to_pylist()}
     assert len(table) == len(rows)
     tokenizer = MotionTokenizer.load(tiny.made("tokenizer").uri)

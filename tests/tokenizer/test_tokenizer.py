@@ -17,14 +17,17 @@ from biomechgpt.core import artifact, storage
 from biomechgpt.core.settings import InputError, validate
 from biomechgpt.motion.skeleton import N_JOINTS, PARTS, TRACKED
 from biomechgpt.motion.trial import Trial, table
-from biomechgpt.tokenizer import MotionTokenizer, TokenizerSettings, make_tokenizer, require_same_tokenizer
+from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer, require_same_tokenizer
 from biomechgpt.tokenizer.network import LossSettings, MotionVQVAE, NetworkSettings, perplexity
-from biomechgpt.tokenizer.quantizers import QUANTIZERS, Ema, QuantizerSettings
-from biomechgpt.tokenizer.train import _TokenizerTask, held_out
+from biomechgpt.tokenizer.quantizers import QUANTIZERS, EMAQuantizer, build_quantizer
+from biomechgpt.tokenizer.reconstruction import held_out
+from biomechgpt.tokenizer.settings import EMASettings, ResidualVQSettings, TokenizerSettings
+from biomechgpt.tokenizer.train import make_tokenizer
+from biomechgpt.tokenizer.training_task import TokenizerTask
 
-QUANTIZER = {kind: {"kind": kind, "codes": 32} for kind in QUANTIZERS} | {
-    "residual": {"kind": "residual", "codes": 32, "levels": 3},
-    "fsq": {"kind": "fsq", "codes": 60, "grid": (5, 4, 3)},
+QUANTIZER = {kind: {"kind": kind, "codebook_size": 32} for kind in QUANTIZERS} | {
+    "residual": {"kind": "residual", "codebook_size": 32, "num_quantizers": 3},
+    "fsq": {"kind": "fsq", "levels": (5, 4, 3)},
 }
 
 
@@ -33,7 +36,7 @@ def small(kind: str = "ema", **values: object) -> MotionVQVAE:
     sizes = {"code_dim": 18, "width": 24, **values}
     network = MotionVQVAE(NetworkSettings(quantizer=QUANTIZER[kind], **sizes), LossSettings())
     for module in network.modules():
-        if isinstance(module, Ema):
+        if isinstance(module, EMAQuantizer):
             module.codebook.normal_(std=0.1)
     return network
 
@@ -65,8 +68,8 @@ def test_a_sequence_gets_the_codes_and_angles_it_gets_alone(kind):
     st.sampled_from([(1, 3, 2), (2, 2, 3), (3, 1, 3), (0, 1, 1)]),
 )
 def test_windows_give_the_tokens_and_angles_of_the_whole(kind, lengths, window, shape):
-    halvings, depth, growth = shape
-    network = small(kind, halvings=halvings, depth=depth, dilation_growth=growth)
+    stages, depth, growth = shape
+    network = small(kind, downsampling_stages=stages, depth=depth, dilation_growth=growth)
     movements = movements_of(lengths)
     whole, parts = MotionTokenizer(network, 30.0, window=10**6), MotionTokenizer(network, 30.0, window=window)
     tokens = whole.encode(movements)
@@ -77,7 +80,7 @@ def test_windows_give_the_tokens_and_angles_of_the_whole(kind, lengths, window, 
 
 
 def test_what_the_network_sees_at_once_is_bounded_by_the_window():
-    network = small(halvings=2, depth=1)
+    network = small(downsampling_stages=2, depth=1)
     seen, encode = [], network.encode
     network.encode = lambda angles, *rest: seen.append(angles.shape) or encode(angles, *rest)
     tokenizer = MotionTokenizer(network, 30.0, window=256)
@@ -126,7 +129,7 @@ def test_joints_that_are_not_seen_or_not_recorded_do_not_reach_the_tokens():
 
 
 def test_in_groups_the_legs_tokens_are_those_of_a_recording_of_the_legs_alone():
-    tokenizer = MotionTokenizer(small("grouped"), 30.0)
+    tokenizer = MotionTokenizer(small("body_parts"), 30.0)
     (movement,) = movements_of([200])
     legs = np.isin(np.arange(N_JOINTS), PARTS["legs"])
     whole, alone = tokenizer.encode([movement, movement], [np.ones(N_JOINTS, bool), legs])
@@ -189,7 +192,7 @@ def test_what_is_not_recorded_counts_nowhere_and_what_is_zeroed_counts_whole(tmp
 def test_a_share_of_windows_is_seen_without_some_joints_and_the_legs_stay(tmp_path):
     cohort = cohort_of(tmp_path, movements_of([90, 40]), [np.ones(N_JOINTS, bool)] * 2, "train")
     sizes = {"window": 64, "batch_size": 50, "steps": 20}
-    plain, hiding = (_TokenizerTask(cohort.uri, {**sizes, "hide_joints": share}) for share in (0, 0.4))
+    plain, hiding = (TokenizerTask(cohort.uri, {**sizes, "joint_dropout": share}) for share in (0, 0.4))
     whole, some = (it.collate([s for step in it.batches() for s in step]) for it in (plain, hiding))
     assert torch.equal(whole["angles"], some["angles"])  # the same windows
     assert whole["joints"].all()
@@ -202,7 +205,7 @@ def test_a_share_of_windows_is_seen_without_some_joints_and_the_legs_stay(tmp_pa
 def test_codebook_finds_the_centres_of_its_data():
     torch.manual_seed(0)
     centres = torch.tensor([[5.0, 0.0], [-5.0, 0.0], [0.0, 5.0], [0.0, -5.0]])
-    quantizer = Ema(QuantizerSettings(codes=16, decay=0.9), 2, seed=0).train()
+    quantizer = EMAQuantizer(EMASettings(codebook_size=16, decay=0.9), 2, seed=0).train()
     for _ in range(200):
         z = centres[torch.randint(4, (8, 16))] + 0.1 * torch.randn(8, 16, 2)
         quantizer(z.transpose(1, 2), torch.ones(8, 1, 16))
@@ -216,9 +219,9 @@ def test_codebook_finds_the_centres_of_its_data():
 def test_each_level_leaves_less_than_the_one_before():
     torch.manual_seed(0)
     left = []
-    for levels in (2, 3, 4):
-        settings = QuantizerSettings(kind="residual", codes=16, levels=levels, decay=0.9)
-        quantizer = QUANTIZERS["residual"](settings, 6, 0).train()
+    for number in (2, 3, 4):
+        settings = ResidualVQSettings(codebook_size=16, num_quantizers=number, decay=0.9)
+        quantizer = build_quantizer(settings, 6, 0).train()
         for _ in range(60):
             z = torch.randn(8, 6, 16)
             quantized, _, _ = quantizer(z, torch.ones(8, 1, 16))
@@ -238,7 +241,9 @@ def learn(rank: int, world: int, folder: str) -> None:
     for kind in QUANTIZERS:
         generator = torch.Generator().manual_seed(0)
         torch.manual_seed(rank)
-        quantizer = QUANTIZERS[kind](QuantizerSettings(**QUANTIZER[kind], decay=0.7), 18, 0).train()
+        decay = {} if kind == "fsq" else {"decay": 0.7}
+        chosen = NetworkSettings(quantizer=QUANTIZER[kind] | decay).quantizer
+        quantizer = build_quantizer(chosen, 18, 0).train()
         for _ in range(12):
             z = torch.randn(5, 18, 20, generator=generator)
             mask = (torch.rand(5, 1, 20, generator=generator) < 0.7).float()
@@ -262,7 +267,7 @@ def test_codebooks_and_resets_are_those_of_one_worker_though_shares_are_uneven(t
 LOAD = """
 import sys
 import numpy as np
-from biomechgpt.tokenizer import MotionTokenizer
+from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
 
 folder, *uris = sys.argv[1:]
 for uri in uris:
@@ -310,7 +315,9 @@ def test_tokens_that_are_none_are_refused():
 
 def test_bits_a_second_are_those_of_the_indices():
     assert MotionTokenizer(small(), 30.0).bits_per_s == pytest.approx(7.5 * 5)
-    assert MotionTokenizer(small("residual", halvings=3), 30.0).bits_per_s == pytest.approx(3.75 * 3 * 5)
+    assert MotionTokenizer(small("residual", downsampling_stages=3), 30.0).bits_per_s == pytest.approx(
+        3.75 * 3 * 5
+    )
     assert MotionTokenizer(small("fsq"), 30.0).bits_per_s == pytest.approx(7.5 * np.log2(60))
 
 
@@ -324,8 +331,8 @@ def test_settings_that_cannot_work_are_refused():
         ({"window": 66}, "window"),
         ({"batch_size": 1, "training": {"workers": 2}}, "batch_size"),
         ({"network": {"colour": 1}}, "network.colour"),
-        ({"network": {"quantizer": {"kind": "best"}}}, "ema, residual, grouped, fsq"),
-        ({"network": {"quantizer": {"kind": "fsq", "codes": 500}}}, "expected 512, the product of the grid"),
+        ({"network": {"quantizer": {"kind": "best"}}}, "'ema', 'residual', 'body_parts', 'fsq'"),
+        ({"network": {"quantizer": {"kind": "fsq", "levels": [8, 2]}}}, "numbers of at least 3"),
     ):
         with pytest.raises(InputError, match=named):
             validate(TokenizerSettings, wrong, "test")
@@ -350,7 +357,7 @@ def test_adaptation_goes_on_from_another_tokenizers_weights_and_scale(tmp_path):
 
     start = artifact.make("tokenizer", 1, {}, {"cohort": cohort}, build, str(tmp_path))
     own = {"network": network.settings.model_dump(), "loss": {"velocity": 0.25}}
-    adapted = _TokenizerTask(cohort.uri, own, start.uri).build_model()
+    adapted = TokenizerTask(cohort.uri, own, start.uri).build_model()
     assert adapted.training
     assert adapted.loss.velocity == 0.25
     for name, value in network.state_dict().items():

@@ -15,23 +15,17 @@ from biomechgpt.core import artifact, storage
 from biomechgpt.core.settings import InputError, load, validate
 from biomechgpt.core.training import fit
 from biomechgpt.motion.skeleton import N_JOINTS, mirror
-from biomechgpt.tokenizer import (
-    MotionTokenizer,
-    TokenizerSettings,
-    TokensSettings,
-    make_tokens,
-    read_images,
-    read_tokens,
-    read_views,
-)
-from biomechgpt.tokenizer.train import _TokenizerTask
+from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
+from biomechgpt.tokenizer.settings import TokenizerSettings, TokensSettings
+from biomechgpt.tokenizer.tokens import Tokens, make_tokens
+from biomechgpt.tokenizer.training_task import TokenizerTask
 from conftest import ROOT
 
 pytestmark = pytest.mark.cluster
 STEPS = 12
 
 
-class Watched(_TokenizerTask):
+class Watched(TokenizerTask):
     """Looks before each step that all workers have one codebook, to the last bit; the last worker is killed once
     before its step `die_at`, where a flag file says that it has not been yet."""
 
@@ -138,34 +132,34 @@ def test_tokens_are_the_encoders_whatever_the_workers(cohort, one, root, tmp_pat
         make_tokens(
             cohort,
             tokenizer,
-            TokensSettings(workers=workers, batch_size=5, views=4),
+            TokensSettings(workers=workers, batch_size=5, augmentations=4),
             str(tmp_path / str(workers)),
         )
         for workers in (1, 2)
     ]
-    assert read_tokens(made[0]).equals(read_tokens(made[1]))
+    assert Tokens(made[0]).table().equals(Tokens(made[1]).table())
     assert made[0].metrics == made[1].metrics
     encoder = MotionTokenizer.load(tokenizer.uri)
-    tokens = {row["trial"]: row["tokens"] for row in read_tokens(made[0]).to_pylist()}
+    tokens = {row["trial"]: row["tokens"] for row in Tokens(made[0]).table().to_pylist()}
     trials = Cohort(cohort).table().to_pylist()
     assert made[0].metrics["trials"] == len(trials) == len(tokens)
     for row in trials:
         angles = np.asarray(row["angles_rad"], np.float32).reshape(-1, N_JOINTS)
         np.testing.assert_array_equal(tokens[row["trial"]], encoder.encode([angles])[0])
     # Of training trials also in other tokens: mirrored, begun half a step later, both.
-    views = read_views(made[0])
+    views = Tokens(made[0]).augmentations()
     assert set(views) == {row["trial"] for row in trials if row["split"] == "train"}
-    assert read_views(made[1]) == views
+    assert Tokens(made[1]).augmentations() == views
     row = next(row for row in trials if row["split"] == "train")
     angles = np.asarray(row["angles_rad"], np.float32).reshape(-1, N_JOINTS)
     expected = encoder.encode([angles, mirror(angles), angles[2:], mirror(angles[2:])])
     assert views[row["trial"]] == [some.tolist() for some in expected]
     # Of others the mirror image.
-    images = read_images(made[0], ["test", "validation"])
+    images = Tokens(made[0]).mirrored(["test", "validation"])
     assert set(images) == {row["trial"] for row in trials if row["split"] != "train"}
     row = next(row for row in trials if row["split"] == "test")
     angles = np.asarray(row["angles_rad"], np.float32).reshape(-1, N_JOINTS)
     assert images[row["trial"]] == encoder.encode([mirror(angles)])[0].tolist()
     alone = make_tokens(cohort, tokenizer, TokensSettings(), str(tmp_path / "alone"))
-    with pytest.raises(InputError, match="expected tokens of at least 2 views"):
-        read_images(alone, ["test"])
+    with pytest.raises(InputError, match="expected mirrored copies"):
+        Tokens(alone).mirrored(["test"])

@@ -33,7 +33,8 @@ from biomechgpt.prompts.encoding import (
     movements_of,
 )
 from biomechgpt.questions.tasks import AnnotatedTask, ComparisonTask, LabelTask, NumberTask, PredictionTask
-from biomechgpt.tokenizer import MotionTokenizer, mirrored
+from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
+from biomechgpt.tokenizer.tokens import mirror_movement
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class Answerer:
         own = [tokens.tolist() for tokens in tokenizer.encode(movements, masks)]
         if not self.info.scoring.mirrored:
             return list(own)
-        seen = [mirrored(angles, mask) for angles, mask in zip(movements, masks, strict=True)]
+        seen = [mirror_movement(angles, mask) for angles, mask in zip(movements, masks, strict=True)]
         images = tokenizer.encode([angles for angles, _ in seen], [mask for _, mask in seen])
         return [Mirrored(tokens, image.tolist()) for tokens, image in zip(own, images, strict=True)]
 

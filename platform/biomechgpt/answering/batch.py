@@ -24,7 +24,8 @@ from biomechgpt.language import network
 from biomechgpt.prompts.encoding import Mirrored, Motion, Movement
 from biomechgpt.questions.dataset import read_questions, read_tasks
 from biomechgpt.questions.tasks import GenerationTask
-from biomechgpt.tokenizer import ERROR, read_images, read_tokens, require_same_tokenizer
+from biomechgpt.tokenizer.motion_tokenizer import require_same_tokenizer
+from biomechgpt.tokenizer.tokens import RECONSTRUCTION_ERROR, Tokens
 
 VERSION = 9
 CALIBRATION_VERSION = 1
@@ -124,7 +125,7 @@ def make_calibration(
     def build(uri: str) -> dict[str, Any]:
         fitted = Calibration()
         if settings.mirrored:
-            read_images(tokens, [])
+            Tokens(tokens).mirrored([])
         if "validation" in read_questions(questions)["split"]:
             asked = BatchAnswerSettings(
                 splits=["validation"], batch_size=settings.batch_size, workers=settings.workers
@@ -159,10 +160,16 @@ def answer_all(
     asked = asked.assign(number=np.arange(len(asked)))
     by_motion = asked.groupby(["trial", "other"], sort=False, dropna=False)
     together = by_motion[["task", "question", "number"]].agg(list).reset_index()
-    trials = read_tokens(tokens).select(["trial", "tokens", ERROR]).to_pandas().set_index("trial")
-    movements, errors = trials["tokens"], trials[ERROR]
+    trials = (
+        Tokens(tokens)
+        .table()
+        .select(["trial", "tokens", RECONSTRUCTION_ERROR])
+        .to_pandas()
+        .set_index("trial")
+    )
+    movements, errors = trials["tokens"], trials[RECONSTRUCTION_ERROR]
     scoring = model.info.scoring
-    images = read_images(tokens, settings.splits) if scoring.mirrored else {}
+    images = Tokens(tokens).mirrored(settings.splits) if scoring.mirrored else {}
     others = [None if pd.isna(trial) else trial for trial in together["other"]]
     together = together.assign(
         tokens=together["trial"].map(movements),

@@ -17,7 +17,7 @@ from biomechgpt.language import adapter as adapters
 from biomechgpt.language.adapter import AdapterInfo
 from biomechgpt.questions.dataset import read_tasks
 from biomechgpt.questions.tasks import Tasks
-from biomechgpt.tokenizer import require_same_tokenizer
+from biomechgpt.tokenizer.motion_tokenizer import require_same_tokenizer
 
 VERSION = 11
 

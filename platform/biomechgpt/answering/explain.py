@@ -17,7 +17,7 @@ from sklearn.linear_model import Ridge
 from biomechgpt.answering.answerer import Answerer, Weighed
 from biomechgpt.motion.skeleton import NAMES
 from biomechgpt.prompts.encoding import SHORTEST, Mirrored, Movement, Question, as_it_is
-from biomechgpt.tokenizer import MotionTokenizer
+from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
 
 WINDOWS = 40
 """Parts of a movement, which are left out."""

@@ -13,7 +13,7 @@ class ScoringSettings(Settings):
     templates: int = Field(1, ge=1)
     """Prompt templates of a task whose answers are averaged: the question itself and others. The paper uses 1."""
     mirrored: bool = False
-    """Average over a movement and its mirror image: twice the cost, and needs tokens.views of at least 2."""
+    """Average over a movement and its mirror image: twice the cost. Needs tokens.augmentations of at least 2."""
 
 
 class BatchAnswerSettings(Settings):

@@ -21,7 +21,8 @@ from biomechgpt.evaluation.report import render
 from biomechgpt.motion import plots
 from biomechgpt.motion.kinematics import BONES, LANDMARKS, points_m
 from biomechgpt.motion.skeleton import INDEX, JOINTS, NAMES, TRACKED
-from biomechgpt.tokenizer import MotionTokenizer, read_tokens
+from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
+from biomechgpt.tokenizer.tokens import Tokens
 
 PAGE = "codebook.html"
 BY = ("activity", "impaired", "diagnosis")
@@ -66,21 +67,20 @@ def write_codebook(tokens: Artifact, folder: str) -> str:
     """Write `folder`/codebook.html for a tokens artifact, whose cohort and tokenizer are beside it; returns its
     URI. Raises InputError where they are not."""
     cohort, tokenizer = tokens.input("cohort"), tokens.input("tokenizer")
-    info = tokens.read_json("tokens.json")
-    table = read_tokens(tokens).to_pandas()
-    count = np.bincount(np.concatenate(table["tokens"].tolist()), minlength=info["codes"])
+    info = Tokens(tokens).info
+    table = Tokens(tokens).annotated_table().to_pandas()
+    count = np.bincount(np.concatenate(table["tokens"].tolist()), minlength=info.codebook_size)
     where = {name: lift(table["tokens"], table[name], len(count)) for name in BY if name in table}
     chosen = pick(count, where.get("activity", {}))
     loaded = MotionTokenizer.load(tokenizer.uri)
-    tokens_per_step = info.get("tokens_per_step", 1)
-    found, overlays = _look(cohort, loaded, table, list(chosen), tokens_per_step)
+    found, overlays = _look(cohort, loaded, table, list(chosen), info.tokens_per_step)
     page = render(
         "codebook.html.j2",
         tokens=tokens,
         tokenizer=tokenizer,
-        tokens_per_s=info["tokens_per_s"],
-        tokens_per_step=tokens_per_step,
-        codes=info["codes"],
+        tokens_per_s=info.tokens_per_s,
+        tokens_per_step=info.tokens_per_step,
+        codes=info.codebook_size,
         used=int((count > 0).sum()),
         ranks=_ranks(count),
         training=_training(tokenizer.metrics.get("history") or []),

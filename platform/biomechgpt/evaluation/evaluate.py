@@ -19,7 +19,7 @@ from biomechgpt.evaluation.statistics import MODEL, SUBGROUPS
 from biomechgpt.language.pretrain import STAND_IN
 from biomechgpt.motion.parameters import PARAMETERS, ParameterValues
 from biomechgpt.questions.dataset import read_tasks
-from biomechgpt.tokenizer import read_tokens
+from biomechgpt.tokenizer.tokens import Tokens
 
 VERSION = 4
 
@@ -37,7 +37,7 @@ def make_evaluation(answers: Artifact, settings: EvaluationSettings, root: str) 
         cluster.connect()
         tasks = read_tasks(answers.input("questions").uri)
         table = read_answers(answers)
-        trials = read_tokens(tokens).to_pandas()
+        trials = Tokens(tokens).annotated_table().to_pandas()
         parameters_of = read_parameters(parameters)
         measured = [parameters_of.get(trial, {}) for trial in trials["trial"]]
         details: dict[str, Any] = {}
@@ -48,7 +48,7 @@ def make_evaluation(answers: Artifact, settings: EvaluationSettings, root: str) 
                 parameters=np.array(
                     [[row.get(name) for name in PARAMETERS] for row in measured], dtype=float
                 ),
-                codebook_size=tokens.read_json("tokens.json")["codes"],
+                codebook_size=Tokens(tokens).info.codebook_size,
                 seed=settings.seed,
             )
             questions = table.drop(columns=list(WEIGHED), errors="ignore")

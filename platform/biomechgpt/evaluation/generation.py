@@ -29,7 +29,8 @@ from biomechgpt.questions.dataset import read_questions, read_tasks
 from biomechgpt.questions.tasks import ClassificationTask, GenerationTask
 from biomechgpt.recordings.quality import QualitySettings
 from biomechgpt.recordings.readers import opensim
-from biomechgpt.tokenizer import MotionTokenizer, read_tokens
+from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
+from biomechgpt.tokenizer.tokens import Tokens
 
 VERSION = 1
 WINDOW, HOP = 16, 8
@@ -65,7 +66,7 @@ def make_generated(model: Artifact, settings: GenerateSettings, root: str) -> Ar
     def build(uri: str) -> dict[str, Any]:
         answerer = Answerer.load(model.uri)
         tokenizer = MotionTokenizer.load(model.path("motion_tokenizer"))
-        tokens = read_tokens(model.input("tokens")).to_pandas()
+        tokens = Tokens(model.input("tokens")).annotated_table().to_pandas()
         held_out = tokens[tokens["split"] == settings.split]
         if settings.mode == "continue":
             made = _continued(answerer, tokenizer, held_out, settings)

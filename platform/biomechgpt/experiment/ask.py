@@ -15,7 +15,7 @@ from biomechgpt.recordings import readers
 from biomechgpt.recordings.load import prepare
 from biomechgpt.recordings.quality import QualitySettings
 from biomechgpt.recordings.readers import ReaderSettings
-from biomechgpt.tokenizer import MotionTokenizer
+from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
 
 logger = logging.getLogger("biomechgpt")
 

@@ -28,7 +28,9 @@ from biomechgpt.language import pretrain as base_room
 from biomechgpt.language.finetune import FinetuneSettings, make_adapter
 from biomechgpt.language.pretrain import BaseSettings, make_base
 from biomechgpt.questions.dataset import QuestionsSettings, make_questions
-from biomechgpt.tokenizer import TokenizerSettings, TokensSettings, make_tokenizer, make_tokens
+from biomechgpt.tokenizer.settings import TokenizerSettings, TokensSettings
+from biomechgpt.tokenizer.tokens import make_tokens
+from biomechgpt.tokenizer.train import make_tokenizer
 
 logger = logging.getLogger("biomechgpt")
 
@@ -187,8 +189,8 @@ def check(settings: PipelineSettings, until: Stage = "evaluation") -> None:
     """
     if STAGES.index(until) >= STAGES.index("base"):
         base_room.check(settings.language.base)
-    if settings.answers.mirrored and settings.tokens.views < 2:
-        raise InputError("tokens.views: expected at least 2 with answers.mirrored, found 1")
+    if settings.answers.mirrored and settings.tokens.augmentations < 2:
+        raise InputError("tokens.augmentations: expected at least 2 with answers.mirrored, found 1")
     settings.questions.load()
 
 

@@ -15,7 +15,7 @@ from biomechgpt.core.settings import Settings
 from biomechgpt.core.training import TrainingTask
 from biomechgpt.prompts.encoding import Answer, Branch, Encoder, Motion, Question, Tree
 from biomechgpt.prompts.packing import batch_trees
-from biomechgpt.tokenizer import is_mirrored
+from biomechgpt.tokenizer.tokens import is_mirrored
 
 
 class SampleSettings(Settings):

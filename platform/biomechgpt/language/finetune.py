@@ -25,7 +25,8 @@ from biomechgpt.language.batches import SampleSettings, TreeTrainee, read_trees
 from biomechgpt.prompts.encoding import Encoder, motion_vocabulary
 from biomechgpt.questions.dataset import read_questions, read_tasks
 from biomechgpt.questions.tasks import ClassificationTask
-from biomechgpt.tokenizer import read_views, require_same_tokenizer
+from biomechgpt.tokenizer.motion_tokenizer import require_same_tokenizer
+from biomechgpt.tokenizer.tokens import Tokens
 
 VERSION = 1
 # Every linear layer of the language model; not those of the vision tower that Gemma 3 4B brings along.
@@ -102,11 +103,11 @@ class _QLoRA(TreeTrainee):
         self.folder = base_room.folder(artifact.load(base))
         self.tokenizer = network.load_tokenizer(self.folder)
         self.motion = artifact.load(tokens)
-        self.codes = self.motion.read_json("tokens.json")["codes"]
+        self.codes = Tokens(self.motion).info.codebook_size
         rows = [r for r in read_questions(artifact.load(questions)) if r["split"] == "train"]
         rows = _of_some(rows, self.settings.participants, self.seed)
         self.questions = len(rows)
-        encoder, views = Encoder(self.tokenizer), read_views(self.motion)
+        encoder, views = Encoder(self.tokenizer), Tokens(self.motion).augmentations()
         self.longest_answer = max(
             (len(encoder.answer(answer)) for answer in {r["answer"] for r in rows}), default=0
         )

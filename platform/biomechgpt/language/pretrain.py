@@ -43,7 +43,8 @@ from biomechgpt.motion.parameters import (
 from biomechgpt.prompts.encoding import LETTERS, Answer, Encoder, Motion, Tree
 from biomechgpt.questions.dataset import read_questions, read_tasks
 from biomechgpt.questions.tasks import GenerationTask, Tasks, pace
-from biomechgpt.tokenizer import MotionTokenizer, is_mirrored, read_views, require_same_tokenizer
+from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer, require_same_tokenizer
+from biomechgpt.tokenizer.tokens import Tokens, is_mirrored
 
 VERSION = 4
 FACTS_SAID = 6
@@ -221,7 +222,7 @@ class _Motion(TreeTrainee):
             asked,
             answered,
             shown or ["{}"],
-            read_views(artifact.load(tokens)) if self.settings.epochs else {},
+            Tokens(artifact.load(tokens)).augmentations() if self.settings.epochs else {},
             read_parameters(artifact.load(facts)) if facts else {},
         )
         # Of each view its own questions, gists and facts.

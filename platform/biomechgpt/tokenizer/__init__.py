@@ -1,32 +1,13 @@
-"""The motion tokenizer: a VQ-VAE, its training, and movement to tokens and back."""
+"""The motion tokenizer: a VQ-VAE, its training, and movement to motion tokens and back.
 
-from biomechgpt.tokenizer.motion_tokenizer import (
-    ERROR,
-    MotionTokenizer,
-    TokensSettings,
-    is_mirrored,
-    make_tokens,
-    mirrored,
-    read_images,
-    read_tokens,
-    read_views,
-    require_same_tokenizer,
-    rmse_deg,
-)
-from biomechgpt.tokenizer.train import TokenizerSettings, make_tokenizer
+settings          all settings of this package, without torch
+network           encoder and decoder
+quantizers        vectors to codebook vectors, one class for each kind
+train             makes the tokenizer artifact
+training_task     the windows that it is trained on
+reconstruction    how well held-out movements are reconstructed
+motion_tokenizer  a trained tokenizer: encode and decode
+tokens            the motion tokens of a cohort, an artifact of its own
 
-__all__ = [
-    "ERROR",
-    "MotionTokenizer",
-    "TokenizerSettings",
-    "TokensSettings",
-    "is_mirrored",
-    "make_tokenizer",
-    "make_tokens",
-    "mirrored",
-    "read_images",
-    "read_tokens",
-    "read_views",
-    "require_same_tokenizer",
-    "rmse_deg",
-]
+Import from these modules. This file imports none of them, so that settings can be read without torch and Ray.
+"""

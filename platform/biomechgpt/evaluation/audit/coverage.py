@@ -25,7 +25,8 @@ from biomechgpt.core.settings import load, override
 from biomechgpt.evaluation.calibration_metrics import calibration_scores
 from biomechgpt.questions.dataset import QuestionsSettings, make_questions, read_tasks
 from biomechgpt.questions.tasks import PredictionTask
-from biomechgpt.tokenizer import TokensSettings, make_tokens
+from biomechgpt.tokenizer.settings import TokensSettings
+from biomechgpt.tokenizer.tokens import make_tokens
 
 
 def main() -> None:
@@ -44,7 +45,7 @@ def main() -> None:
     over = {"simulator.scale": options.scale, "simulator.seed": options.seed}
     cohort = make_cohort(override(load(CohortSettings, options.cohort), over, "conformal"), options.root)
     views = 2 if ModelBundle(bundle.uri).info.scoring.mirrored else 1
-    tokens = make_tokens(cohort, bundle.input("tokenizer"), TokensSettings(views=views), options.root)
+    tokens = make_tokens(cohort, bundle.input("tokenizer"), TokensSettings(augmentations=views), options.root)
     tasks = {n: t for n, t in read_tasks(bundle.uri).items() if isinstance(t, PredictionTask)}
     questions = make_questions(tokens.input("cohort"), QuestionsSettings(names=list(tasks)), options.root)
     asked = BatchAnswerSettings(splits=["train", "validation", "test"])

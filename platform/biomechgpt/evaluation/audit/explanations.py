@@ -27,7 +27,7 @@ from biomechgpt.core import artifact, storage
 from biomechgpt.motion.skeleton import INDEX
 from biomechgpt.questions.dataset import read_questions
 from biomechgpt.questions.tasks import PredictionTask
-from biomechgpt.tokenizer import MotionTokenizer
+from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
 
 TIMES = 5
 """Random parts for each explained one."""

@@ -25,7 +25,7 @@ from biomechgpt.language import network
 from biomechgpt.motion.skeleton import HIGH_RAD, INDEX, LOW_RAD, N_JOINTS, NAMES
 from biomechgpt.prompts.encoding import as_it_is
 from biomechgpt.questions.tasks import PredictionTask
-from biomechgpt.tokenizer import MotionTokenizer, rmse_deg
+from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer, rmse_deg
 
 Movement = np.ndarray
 LEGS = (

@@ -23,7 +23,7 @@ from biomechgpt.language import network
 from biomechgpt.questions.dataset import read_tasks
 from biomechgpt.questions.intent import IntentClassifier
 from biomechgpt.questions.tasks import REFUSED, RefusalTask, askable
-from biomechgpt.tokenizer import read_tokens
+from biomechgpt.tokenizer.tokens import Tokens
 
 QUESTIONS = Path(__file__).with_name("scope.yaml")
 
@@ -42,7 +42,7 @@ def main() -> None:
     (refusal,) = [task for task in tasks.values() if isinstance(task, RefusalTask)]
     known = {text for task in tasks.values() for text in [*task.templates, *task.paraphrases]}
     answerer = Answerer.load(bundle.uri)
-    table = read_tokens(bundle.input("tokens")).to_pandas()
+    table = Tokens(bundle.input("tokens")).table().to_pandas()
     held_out = table[table["split"] == "test"].sort_values("trial")
     movements = [
         tokens.tolist() for tokens in held_out["tokens"].iloc[:: max(len(held_out) // options.trials, 1)]

@@ -1,0 +1,245 @@
+"""Motion tokens of a cohort: encoded shard by shard with Ray Data, and read by `Tokens`.
+
+An artifact of kind "tokens" has a `tokens/*.parquet` for each shard of the cohort, one row per trial, and a
+`tokens.json` with the content of `TokensInfo`. It keeps no annotations: these are in the cohort, and
+`Tokens.annotated_table` joins them. Only this module knows the layout on disk. It loads torch and Ray only where
+tokens are made.
+"""
+
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset
+import pyarrow.parquet as pq
+
+from biomechgpt.cohort.shards import Cohort, Shard
+from biomechgpt.core import artifact, cluster, storage
+from biomechgpt.core.artifact import Artifact
+from biomechgpt.core.logs import log_to_stdout, logger
+from biomechgpt.core.settings import InputError, Settings, validate
+from biomechgpt.motion.skeleton import MIRROR_ORDER, N_JOINTS, mirror
+from biomechgpt.tokenizer.settings import TokensSettings
+
+
+VERSION = 5
+FOLDER, INFO = "tokens", "tokens.json"
+"""Names in the artifact's folder: the folder of shards, and the content of `TokensInfo`."""
+TRIAL_COLUMNS = ("trial", "participant", "split", "n_frames")
+"""Columns that are copied from the cohort."""
+RECONSTRUCTION_ERROR = "rmse_deg"
+"""Column with the reconstruction error of held-out trials in degrees. It is null for training trials, whose error
+tells nothing about new movements."""
+AUGMENTATIONS = "augmentations"
+"""Column with the tokens of all augmentations but the first, which is the trial itself."""
+MIRRORED = 1
+"""Number of the augmentation that is the mirrored copy of the whole trial. Number 0 is the trial itself."""
+_SECONDS_BETWEEN_LINES = 10
+
+
+class TokensInfo(Settings):
+    """Which tokens a tokens artifact has: the content of `tokens.json`."""
+
+    tokenizer: str
+    """Fingerprint of the tokenizer."""
+    codebook_size: int
+    """Number of different tokens."""
+    tokens_per_step: int
+    """Tokens of one step."""
+    tokens_per_s: float
+    """Tokens of one second."""
+
+
+class Tokens:
+    """Reads a tokens artifact."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self.artifact = artifact
+
+    @cached_property
+    def info(self) -> TokensInfo:
+        """Which tokens it has. Raises InputError if the file has another form."""
+        return validate(TokensInfo, self.artifact.read_json(INFO), self.artifact.path(INFO))
+
+    def table(self) -> pa.Table:
+        """All trials with their tokens and reconstruction errors, ordered by trial."""
+        names = [name for name in self._dataset.schema.names if name != AUGMENTATIONS]
+        return self._dataset.to_table(names).sort_by("trial")
+
+    def annotated_table(self) -> pa.Table:
+        """`table`, with the annotations that the cohort has of each trial. Raises InputError without the cohort."""
+        cohort = Cohort(self.artifact.input("cohort"))
+        annotations = cohort.table(["trial", *cohort.info.annotations]).sort_by("trial")
+        table = self.table()
+        if not annotations["trial"].equals(table["trial"]):
+            raise InputError(f"{self.artifact.uri}: expected the trials of {cohort.artifact.uri}")
+        for name in cohort.info.annotations:
+            table = table.append_column(name, annotations[name])
+        return table
+
+    def codes(self) -> dict[str, np.ndarray]:
+        """{trial: its tokens}, ordered by trial."""
+        table = self._dataset.to_table(["trial", "tokens"]).sort_by("trial")
+        rows = zip(table["trial"].to_pylist(), table["tokens"], strict=True)
+        return {trial: tokens.values.to_numpy() for trial, tokens in rows}
+
+    def augmentations(self) -> dict[str, list[list[int]]]:
+        """{training trial: its own tokens, then those of its other augmentations}, ordered by trial."""
+        available = self._dataset.schema.names
+        names = [name for name in ("trial", "tokens", AUGMENTATIONS) if name in available]
+        table = self._dataset.to_table(names, filter=pc.field("split") == "train").sort_by("trial")
+        own = table["tokens"].to_pylist()
+        others = table[AUGMENTATIONS].to_pylist() if AUGMENTATIONS in names else [[]] * len(own)
+        rows = zip(table["trial"].to_pylist(), own, others, strict=True)
+        return {trial: [tokens, *more] for trial, tokens, more in rows}
+
+    def mirrored(self, splits: Sequence[str]) -> dict[str, list[int]]:
+        """{trial of these splits: tokens of its mirrored copy}. Raises InputError if there are none."""
+        if AUGMENTATIONS not in self._dataset.schema.names:
+            raise InputError(
+                f"{self.artifact.uri}: expected mirrored copies, found 1 augmentation (tokens.augmentations)"
+            )
+        in_splits = pc.field("split").isin(pa.array(splits, pa.string()))
+        table = self._dataset.to_table(["trial", AUGMENTATIONS], filter=in_splits)
+        tokens = pc.list_element(table[AUGMENTATIONS], MIRRORED - 1)
+        return dict(zip(table["trial"].to_pylist(), tokens.to_pylist(), strict=True))
+
+    @cached_property
+    def _dataset(self) -> pyarrow.dataset.Dataset:
+        filesystem, path = storage.arrow_filesystem(self.artifact.path(FOLDER))
+        return pyarrow.dataset.dataset(path, filesystem=filesystem, format="parquet", partitioning=None)
+
+
+def make_tokens(cohort: Artifact, tokenizer: Artifact, settings: TokensSettings, root: str) -> Artifact:
+    """The tokens artifact of a cohort and a tokenizer, under `root`."""
+
+    def build(uri: str) -> dict[str, Any]:
+        import ray
+
+        from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
+
+        cluster.connect()
+        shards = [{"shard": shard.uri} for shard in Cohort(cohort).shards]
+        gpu: dict[str, Any] = {"num_gpus": 1} if ray.cluster_resources().get("GPU", 0) else {}
+        # The actors read and write the files themselves. Ray's read tasks would wait for a core that an actor has.
+        written = (
+            ray.data.from_items(shards, override_num_blocks=min(len(shards), 1000))
+            .map(
+                _EncodeShard,  # type: ignore[arg-type]  # typed as for functions
+                fn_constructor_args=(tokenizer.uri, storage.join(uri, FOLDER), settings.batch_size,
+                                     settings.augmentations),
+                num_cpus=1,
+                compute=ray.data.ActorPoolStrategy(size=min(settings.workers, len(shards))),
+                **gpu,
+            )
+            .take_all()
+        )  # fmt: skip
+        loaded = MotionTokenizer.load(tokenizer.uri)
+        info = TokensInfo(
+            tokenizer=tokenizer.fingerprint,
+            codebook_size=len(loaded.codebook),
+            tokens_per_step=loaded.tokens_per_step,
+            tokens_per_s=loaded.tokens_per_s,
+        )
+        storage.write_json(storage.join(uri, INFO), info.model_dump(mode="json"))
+        return {name: sum(shard[name] for shard in written) for name in ("trials", "tokens")}
+
+    return artifact.make("tokens", VERSION, settings, {"cohort": cohort, "tokenizer": tokenizer}, build, root)
+
+
+class _EncodeShard:
+    """Actor of Ray Data. It loads the tokenizer once, and writes each shard's tokens under the shard's name."""
+
+    def __init__(self, tokenizer: str, target: str, batch_size: int, augmentations: int) -> None:
+        import ray
+        import torch
+
+        from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
+
+        log_to_stdout()
+        torch.set_num_threads(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
+        self.tokenizer = MotionTokenizer.load(tokenizer)
+        self.target, self.batch_size, self.augmentations = target, batch_size, augmentations
+        self.trials_done, self.last_line = 0, time.time()
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        shard = Shard(item["shard"])
+        blocks = shard.batches(self.batch_size, [*TRIAL_COLUMNS, "angles_rad", "joint_mask"])
+        table = pa.concat_tables([self._encode(pa.Table.from_batches([block])) for block in blocks])
+        buffer = pa.BufferOutputStream()
+        pq.write_table(table, buffer)
+        storage.write_bytes(storage.join(self.target, shard.name), buffer.getvalue().to_pybytes())
+        lengths = pc.list_value_length(table["tokens"])
+        return {"trials": table.num_rows, "tokens": pc.sum(lengths).as_py()}
+
+    def _encode(self, block: pa.Table) -> pa.Table:
+        movements = [row.values.to_numpy().reshape(-1, N_JOINTS) for row in block["angles_rad"]]
+        masks = np.array(block["joint_mask"].to_pylist(), dtype=bool)
+        splits = block["split"].to_pylist()
+        tokens = pa.array(self.tokenizer.encode(movements, masks), pa.list_(pa.int32()))
+        table = block.drop_columns(["angles_rad", "joint_mask"]).append_column("tokens", tokens)
+        errors = self._reconstruction_errors(movements, masks, tokens, splits)
+        table = table.append_column(RECONSTRUCTION_ERROR, errors)
+        if self.augmentations > 1:
+            table = table.append_column(AUGMENTATIONS, self._augmented(movements, masks, splits))
+        self.trials_done += len(movements)
+        if time.time() - self.last_line > _SECONDS_BETWEEN_LINES:
+            self.last_line = time.time()
+            logger.info(f"tokens: {self.trials_done} trials by this worker")
+        return table
+
+    def _reconstruction_errors(
+        self, movements: list[np.ndarray], masks: np.ndarray, tokens: pa.Array, splits: list[str]
+    ) -> pa.Array:
+        """Errors of held-out trials; null for training trials."""
+        from biomechgpt.tokenizer.motion_tokenizer import rmse_deg
+
+        held_out = [i for i, split in enumerate(splits) if split != "train"]
+        errors: list[float | None] = [None] * len(movements)
+        reconstructions = self.tokenizer.decode([tokens[i].values.to_numpy() for i in held_out])
+        for i, angles in zip(held_out, reconstructions, strict=True):
+            errors[i] = rmse_deg(movements[i], angles, masks[i] & self.tokenizer.seen)
+        return pa.array(errors, pa.float64())
+
+    def _augmented(self, movements: list[np.ndarray], masks: np.ndarray, splits: list[str]) -> pa.Array:
+        """Tokens of the augmentations from number 1 on: all for training trials, the mirrored copy for others."""
+        augmented: list[list[np.ndarray]] = [[] for _ in movements]
+        for number in range(1, self.augmentations):
+            wanted = [i for i, split in enumerate(splits) if split == "train" or number == MIRRORED]
+            pairs = [
+                augment(movements[i], masks[i], number, self.augmentations, self.tokenizer.downsampling)
+                for i in wanted
+            ]
+            encoded = self.tokenizer.encode([angles for angles, _ in pairs], [mask for _, mask in pairs])
+            for i, tokens in zip(wanted, encoded, strict=True):
+                augmented[i].append(tokens)
+        return pa.array(augmented, pa.list_(pa.list_(pa.int32())))
+
+
+def augment(
+    angles: np.ndarray, mask: np.ndarray, number: int, augmentations: int, downsampling: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Augmentation `number` of a trial, out of `augmentations`: its angles and its mask.
+
+    Odd numbers are mirrored. The pair (2k, 2k + 1) leaves out frames at the beginning: the pairs' shifts are spread
+    evenly over one token step. A shift by a whole step would give the same tokens again.
+    angles: (T, 34) radians. mask: (34,) bool. downsampling: frames per token step.
+    """
+    pair, pairs = number // 2, -(-augmentations // 2)
+    shift = pair * downsampling // pairs
+    angles = angles[min(shift, len(angles) - 1) :]
+    return mirror_movement(angles, mask) if is_mirrored(number) else (angles, mask)
+
+
+def mirror_movement(angles: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mirrored copy of a movement (T, 34) and of its mask (34,): left and right change places."""
+    return mirror(angles).astype(np.float32), mask[MIRROR_ORDER]
+
+
+def is_mirrored(number: int) -> bool:
+    """Whether the augmentation of this number is mirrored. Number 0 is the trial itself."""
+    return number % 2 == 1
