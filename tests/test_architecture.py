@@ -19,6 +19,8 @@ LIGHT = (
     "biomechgpt.questions.tasks",
     "biomechgpt.questions.dataset",
     "biomechgpt.simulator",
+    "biomechgpt.language.settings",
+    "biomechgpt.language.families",
 )
 """Modules that a biomechanist uses as a library, without the cluster or the networks."""
 

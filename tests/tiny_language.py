@@ -1,4 +1,7 @@
-"""A tiny language model of either form with what it is made from, trained in this process: for tests of it."""
+"""Tiny language models, trained in this process, and the artifacts they are made from.
+
+The fixtures are in language_fixtures.py.
+"""
 
 import json
 from dataclasses import replace
@@ -17,8 +20,10 @@ from biomechgpt.answering.bundle import ModelBundle, make_model
 from biomechgpt.answering.settings import AnswerSettings, ScoringSettings
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.settings import plain
-from biomechgpt.language import finetune, network, tiny_gemma
-from biomechgpt.language.pretrain import BaseSettings, check, make_base
+from biomechgpt.language import finetune, network, tiny_model
+from biomechgpt.language.families import FAMILIES
+from biomechgpt.language.pretrain import check, make_base
+from biomechgpt.language.settings import BaseSettings, FinetuneSettings, TinyModelSettings
 from biomechgpt.questions.dataset import QuestionsSettings, make_questions
 from biomechgpt.questions.tasks import load_tasks
 from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
@@ -32,7 +37,7 @@ TASKS = load_tasks(CONFIGS / "tasks")
 CODES = 32
 WINDOW = 16
 # Six layers: in Gemma's pattern five look through the window and one sees everything.
-SIZE = tiny_gemma.StandInSettings(
+SIZE = TinyModelSettings(
     vocabulary=320, hidden_size=64, intermediate_size=64, layers=6, heads=2, key_value_heads=1, head_dim=32,
     sliding_window=WINDOW,
 )  # fmt: skip
@@ -43,30 +48,21 @@ PAIRS = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    network.quiet()
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def codebook():
+def codebook_of_groups():
     """Codes of very unlike distances: eight groups, each of its own size."""
     rng = np.random.default_rng(0)
     groups = rng.normal(size=(8, 24)) * rng.uniform(0.5, 4, size=(8, 1))
     return (np.repeat(groups, CODES // 8, axis=0) + 0.1 * rng.normal(size=(CODES, 24))).astype(np.float32)
 
 
-def text_tokenizer():
-    return tiny_gemma.train_text_tokenizer([text for task in TASKS.values() for text in task.templates], 320)
+def text_tokenizer(family="gemma3"):
+    texts = [text for task in TASKS.values() for text in task.templates]
+    return tiny_model.train_text_tokenizer(texts, 320, FAMILIES[family])
 
 
-def new_text_model(tokenizer):
+def new_text_model(tokenizer, family="gemma3"):
     torch.manual_seed(0)
-    return tiny_gemma.new_model(tokenizer, SIZE)
+    return tiny_model.new_model(tokenizer, SIZE, FAMILIES[family])
 
 
 def new_image_model(tokenizer):
@@ -75,7 +71,7 @@ def new_image_model(tokenizer):
     vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
               "image_size": 28, "patch_size": 14}  # fmt: skip
     config = Gemma3Config(
-        text_config=tiny_gemma.new_model(tokenizer, SIZE).config,
+        text_config=tiny_model.new_model(tokenizer, SIZE).config,
         vision_config=vision,
         mm_tokens_per_image=4,
         image_token_index=3,
@@ -100,10 +96,9 @@ def made(kind, root, build, inputs=None):
     return artifact.make(kind, 1, {}, inputs or {}, build, str(root), provenance="synthetic")
 
 
-@pytest.fixture(scope="module")
-def room(tmp_path_factory, codebook):
-    """Artifacts of 12 trials: (root, {questions, tokens, tokenizer})."""
-    root, rng = tmp_path_factory.mktemp("room"), np.random.default_rng(2)
+def artifacts_of(codebook, root):
+    """Artifacts of 12 trials: {questions, tokens, tokenizer}."""
+    rng = np.random.default_rng(2)
     trials = [
         {
             "trial": f"t{n:02}", "participant": f"p{n // 2}", "split": "test" if n > 9 else "train",
@@ -149,37 +144,35 @@ def room(tmp_path_factory, codebook):
     tokens = made("tokens", root, write_tokens, {"tokenizer": tokenizer})
     cohort = made("cohort", root, write_cohort)
     questions = make_questions(cohort, QuestionsSettings(tasks=str(CONFIGS / "tasks")), str(root))
-    return root, {
-        "questions": questions,
-        "tokens": tokens,
-        "tokenizer": tokenizer,
-    }
+    return {"questions": questions, "tokens": tokens, "tokenizer": tokenizer}
 
 
-@pytest.fixture(scope="module", params=FORMS)
-def base(request, room, tmp_path_factory):
-    """(the form's name, the base artifact of a checkpoint in that form): what `name: folder` becomes."""
-    folder, tokenizer = tmp_path_factory.mktemp(request.param), text_tokenizer()
-    tiny_gemma.save(FORMS[request.param][0](tokenizer), tokenizer, folder)
+def base_of(model, tokenizer, folder, artifacts):
+    """The base artifact of a checkpoint: what the setting `name: FOLDER` leads to."""
+    tiny_model.save(model, tokenizer, folder)
     # As on the hub.
     generation = {"do_sample": True, "top_k": 64, "top_p": 0.95, "cache_implementation": "hybrid",
                   "bos_token_id": 2, "eos_token_id": [1, 5], "pad_token_id": 0}  # fmt: skip
     (folder / "generation_config.json").write_text(json.dumps(generation))
-    settings = BaseSettings(name=str(folder), compute="fp32")
+    settings = BaseSettings(name=str(folder), compute_dtype="fp32")
     check(settings)
-    root, inputs = room
-    return request.param, make_base(**inputs, settings=settings, root=str(root))
+    root, inputs = artifacts
+    return make_base(**inputs, settings=settings, root=str(root))
 
 
 def settings_of(**values):
-    return finetune.FinetuneSettings(
-        compute="fp32", batch_size=8, epochs=2, adapter={"rank": 4, "alpha": 8, "dropout": 0}, **values
+    return FinetuneSettings(
+        compute_dtype="fp32", batch_size=8, epochs=2, adapter={"rank": 4, "alpha": 8, "dropout": 0}, **values
     )
 
 
-def trainee_of(base, room, **values):
-    inputs = {"base": base.uri, "questions": room[1]["questions"].uri, "tokens": room[1]["tokens"].uri}
-    return finetune._QLoRA(**inputs, settings=plain(settings_of(**values)))
+def trainee_of(base, artifacts, **values):
+    inputs = {
+        "base": base.uri,
+        "questions": artifacts[1]["questions"].uri,
+        "tokens": artifacts[1]["tokens"].uri,
+    }
+    return finetune._Finetuning(**inputs, settings=plain(settings_of(**values)))
 
 
 LAST = {}
@@ -209,14 +202,14 @@ def fit_here(trainee, arguments, settings, uri, name):
     return it.export(model)
 
 
-def model_of(base, room, settings):
+def model_of(base, artifacts, settings):
     """The model artifact of a base, fine-tuned in this process and calibrated on nobody."""
-    root, inputs = str(room[0]), {name: room[1][name] for name in ("questions", "tokens")}
+    root, inputs = str(artifacts[0]), {name: artifacts[1][name] for name in ("questions", "tokens")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finetune, "fit", fit_here)
         adapter = finetune.make_adapter(base, **inputs, settings=settings, root=root)
     calibration = make_calibration(adapter, **inputs, settings=AnswerSettings(), root=root)
-    return make_model(base, adapter, room[1]["tokenizer"], calibration, TASKS, root)
+    return make_model(base, adapter, artifacts[1]["tokenizer"], calibration, TASKS, root)
 
 
 def answerer_of(model, tasks=None, calibration=None, **scoring):
@@ -225,10 +218,3 @@ def answerer_of(model, tasks=None, calibration=None, **scoring):
     info = parts.info.model_copy(update={"scoring": ScoringSettings(**scoring)})
     given = {"tasks": tasks, "calibration": calibration}
     return Answerer(replace(parts, info=info, **{k: v for k, v in given.items() if v is not None}))
-
-
-@pytest.fixture(scope="module")
-def bundle(base, room):
-    """(the trained model, the bundle artifact)."""
-    model = model_of(base[1], room, settings_of())
-    return LAST["model"], model

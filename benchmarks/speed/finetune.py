@@ -29,8 +29,9 @@ from gpu_memory import SIZES, random_model
 
 from biomechgpt.language import network
 from biomechgpt.language.batches import plan_batches
-from biomechgpt.language.finetune import AdapterSettings, with_adapter
-from biomechgpt.language.tiny_gemma import StandInSettings, new_model, save, train_text_tokenizer
+from biomechgpt.language.finetune import with_adapter
+from biomechgpt.language.settings import AdapterSettings, TinyModelSettings
+from biomechgpt.language.tiny_model import new_model, save, train_text_tokenizer
 from biomechgpt.prompts.encoding import Encoder, Tree, motion_vocabulary
 from biomechgpt.prompts.packing import batch_trees
 from biomechgpt.questions.tasks import LabelTask, load_tasks
@@ -45,7 +46,7 @@ def start(folder: str, size: str | None) -> Any:
     tasks = load_tasks("configs/tasks").values()
     words = [text for task in tasks for text in (*task.templates, *(getattr(task, "labels", None) or ()))]
     tokenizer = train_text_tokenizer(words, 1024)
-    model = random_model(size) if size else new_model(tokenizer, StandInSettings())
+    model = random_model(size) if size else new_model(tokenizer, TinyModelSettings())
     codebook = np.random.default_rng(0).normal(size=(CODES, 64))
     network.extend_vocabulary(model, tokenizer, codebook, "codebook")
     save(model, tokenizer, folder)

@@ -28,7 +28,9 @@ from biomechgpt.core.training_loop import deepspeed_config
 from biomechgpt.core.training_settings import TrainingSettings
 from biomechgpt.experiment.pipeline import LanguageSettings
 from biomechgpt.language import network
-from biomechgpt.language.finetune import LAYERS, AdapterSettings, with_adapter
+from biomechgpt.language.families import FAMILIES
+from biomechgpt.language.finetune import with_adapter
+from biomechgpt.language.settings import AdapterSettings
 from biomechgpt.prompts.encoding import Tree
 from biomechgpt.prompts.packing import batch_trees
 
@@ -83,7 +85,7 @@ def linear_layers(model: torch.nn.Module) -> list[torch.nn.Linear]:
     return [
         layer
         for name, layer in model.named_modules()
-        if re.fullmatch(LAYERS, name) and isinstance(layer, torch.nn.Linear)
+        if re.fullmatch(FAMILIES["gemma3"].lora_targets, name) and isinstance(layer, torch.nn.Linear)
     ]
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from biomechgpt.language.network import TreeModel, extend_vocabulary, quiet
-from biomechgpt.language.tiny_gemma import StandInSettings, new_model, train_text_tokenizer
+from biomechgpt.language.settings import TinyModelSettings
+from biomechgpt.language.tiny_model import new_model, train_text_tokenizer
 from biomechgpt.prompts.encoding import Encoder
 from biomechgpt.prompts.packing import batch_trees
 from biomechgpt.questions.tasks import load_tasks
@@ -28,7 +29,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     phrasings = [p for task in load_tasks("configs/tasks").values() for p in task.templates]
     tokenizer = train_text_tokenizer(phrasings, 600)
-    model = new_model(tokenizer, StandInSettings())
+    model = new_model(tokenizer, TinyModelSettings())
     extend_vocabulary(model, tokenizer, rng.normal(size=(512, 64)), "codebook")
     encoder, tree_model = Encoder(tokenizer), TreeModel(model).train()
     trials = []

@@ -10,19 +10,9 @@ from biomechgpt.core.settings import InputError
 from biomechgpt.prompts.encoding import MOTION_END, Mirrored, Person, prefix_text, question_text
 from biomechgpt.questions.dataset import read_questions
 from biomechgpt.questions.tasks import load_tasks
-from tiny_language import (
-    CODES,
-    CONFIGS,
-    PAIRS,
-    TASKS,
-    answerer_of,
-    base,
-    bundle,
-    codebook,
-    one_thread,
-    relative,
-    room,
-)
+from tiny_language import CODES, CONFIGS, PAIRS, TASKS, answerer_of, relative
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def prompts(answerer, movements, questions):
@@ -194,9 +184,9 @@ def test_a_mixed_batch_is_answered_in_order_and_as_each_alone(bundle):
         np.testing.assert_allclose(alone.probability, answer.probability, atol=1e-4)
 
 
-def test_there_is_room_for_every_answer_that_was_trained(bundle, room):
+def test_there_is_room_for_every_answer_that_was_trained(bundle, artifacts):
     answerer = Answerer.load(bundle[1].uri)
-    answers = set(read_questions(room[1]["questions"])["answer"])
+    answers = set(read_questions(artifacts[1]["questions"])["answer"])
     longest = max(len(answerer.encoder.answer(answer)) for answer in answers)
     assert longest <= answerer.max_new_tokens
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from biomechgpt.answering.scoring import SHARES, Asked, quantile, score
 from biomechgpt.core.settings import InputError
-from biomechgpt.language import tiny_gemma
+from biomechgpt.language import tiny_model
 from biomechgpt.language.network import extend_vocabulary
+from biomechgpt.language.settings import TinyModelSettings
 from biomechgpt.prompts.answer_trie import answer_trie
 from biomechgpt.prompts.encoding import Encoder, answer_text
 from biomechgpt.questions.tasks import load_tasks
@@ -26,9 +27,9 @@ ACTIVITIES = ("TUG", "overground walking", "sitting", "sit to stand")
 def made():
     """A small Gemma 3 with random weights and a window shorter than its prompts, and its encoder."""
     texts = [p for t in TASKS.values() for p in t.templates] + [*ACTIVITIES, "12.3 s", "101 steps/min"]
-    tokenizer = tiny_gemma.train_text_tokenizer(texts, 400)
+    tokenizer = tiny_model.train_text_tokenizer(texts, 400)
     torch.manual_seed(0)
-    size = tiny_gemma.StandInSettings(
+    size = TinyModelSettings(
         hidden_size=32,
         intermediate_size=48,
         layers=3,
@@ -37,7 +38,7 @@ def made():
         head_dim=16,
         sliding_window=12,
     )
-    model = tiny_gemma.new_model(tokenizer, size).eval()
+    model = tiny_model.new_model(tokenizer, size).eval()
     with torch.no_grad():  # as unlike as a trained model's
         for p in model.parameters():
             p.mul_(3.0)

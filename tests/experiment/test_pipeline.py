@@ -23,7 +23,8 @@ from biomechgpt.core.training import fit
 from biomechgpt.evaluation.metrics import METRICS
 from biomechgpt.evaluation.statistics import COMPETITORS, SOURCES
 from biomechgpt.experiment.pipeline import PipelineSettings, run_pipeline
-from biomechgpt.language.finetune import FinetuneSettings, _QLoRA
+from biomechgpt.language.finetune import _Finetuning
+from biomechgpt.language.settings import FinetuneSettings
 from biomechgpt.motion.trial import from_row
 from biomechgpt.recordings.readers import opensim
 from biomechgpt.simulator import SimulatorSettings
@@ -216,7 +217,7 @@ def test_every_bad_recording_is_named_and_nothing_is_written(tmp_path):
     assert not storage.list_files(str(root))
 
 
-class Dying(_QLoRA):
+class Dying(_Finetuning):
     """The last worker is killed once before its batch `die_at`, where a flag file says that it has not been yet."""
 
     def __init__(self, die_at: int, flag: str, **arguments) -> None:

@@ -20,6 +20,7 @@ from biomechgpt.core.settings import InputError
 from biomechgpt.language import finetune, network
 from biomechgpt.language.batches import plan_batches
 from biomechgpt.language.export import export_model
+from biomechgpt.language.settings import FinetuneSettings
 from biomechgpt.prompts.encoding import Encoder, motion_vocabulary, question_text
 from biomechgpt.prompts.packing import batch_trees
 from tiny_language import (
@@ -28,19 +29,16 @@ from tiny_language import (
     LAST,
     PAIRS,
     SIZE,
-    base,
-    bundle,
-    codebook,
     model_of,
     new_text_model,
     on_device,
-    one_thread,
     relative,
-    room,
     settings_of,
     text_tokenizer,
     trainee_of,
 )
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -262,8 +260,8 @@ def test_four_bits_in_every_linear_layer_of_the_language_model_but_its_head(base
     assert not isinstance(model.get_output_embeddings(), bitsandbytes.nn.Linear4bit)
 
 
-def test_adapters_go_into_every_linear_layer_of_the_language_model(base, room):
-    trainee = trainee_of(base[1], room)
+def test_adapters_go_into_every_linear_layer_of_the_language_model(base, artifacts):
+    trainee = trainee_of(base[1], artifacts)
     model = trainee.build_model()
     trained = [n for n, p in model.named_parameters() if p.requires_grad]
     adapters = [n for n in trained if "lora_" in n and ".layers." in n and "vision" not in n]
@@ -273,14 +271,14 @@ def test_adapters_go_into_every_linear_layer_of_the_language_model(base, room):
 
 
 @pytest.mark.parametrize("base", ["text", "image"], indirect=True, scope="module")
-def test_no_adapter_goes_into_a_vision_tower(base, room):
-    trainee = trainee_of(base[1], room)
+def test_no_adapter_goes_into_a_vision_tower(base, artifacts):
+    trainee = trainee_of(base[1], artifacts)
     trained = [n for n, p in trainee.build_model().named_parameters() if p.requires_grad]
     assert not [n for n in trained if "vision" in n or "projector" in n]
 
 
-def test_fresh_adapters_change_nothing_and_motion_rows_learn_as_in_the_whole_model(base, room):
-    trainee = trainee_of(base[1], room, quantization="none")
+def test_fresh_adapters_change_nothing_and_motion_rows_learn_as_in_the_whole_model(base, artifacts):
+    trainee = trainee_of(base[1], artifacts, quantization="none")
     plain = network.load_model(trainee.folder, "none", "fp32").train()
     adapted = trainee.build_model().train()
     batch = trainee.collate(trainee.batches()[0])
@@ -296,10 +294,12 @@ def test_fresh_adapters_change_nothing_and_motion_rows_learn_as_in_the_whole_mod
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "none"])
-def test_gradient_checkpointing_recomputes_and_changes_nothing(base, room, quantization):
+def test_gradient_checkpointing_recomputes_and_changes_nothing(base, artifacts, quantization):
     results = []
     for checkpointing in (False, True):
-        trainee = trainee_of(base[1], room, quantization=quantization, gradient_checkpointing=checkpointing)
+        trainee = trainee_of(
+            base[1], artifacts, quantization=quantization, gradient_checkpointing=checkpointing
+        )
         torch.manual_seed(0)
         model = trainee.build_model().train()
         assert model.model.get_base_model().is_gradient_checkpointing == checkpointing
@@ -321,32 +321,34 @@ def test_training_leaves_everything_but_adapters_and_motion_rows_alone(bundle):
 
 def test_rare_tasks_and_short_answers_weigh_more_where_that_is_wanted():
     rows = [{"task": "activity"}] * 90 + [{"task": "tug_time"}] * 10
-    worth = lambda **said: finetune._worth(rows, finetune.FinetuneSettings(**said))  # noqa: E731
+    worth = lambda **said: finetune._loss_weight(rows, FinetuneSettings(**said))  # noqa: E731
     for tokens in (1, 100):
         assert worth()(rows[0], tokens) == worth()(rows[-1], tokens) == 1
-    evenly = worth(balance=1)
+    evenly = worth(task_reweighting=1)
     assert 90 * evenly(rows[0], 5) == pytest.approx(10 * evenly(rows[-1], 5))
-    assert worth(balance=0.5)(rows[-1], 5) / worth(balance=0.5)(rows[0], 5) == pytest.approx(3)
-    assert worth(answer_weight=32)(rows[0], 64) == 0.5
-    assert worth(answer_weight=32)(rows[0], 5) == 1
+    assert worth(task_reweighting=0.5)(rows[-1], 5) / worth(task_reweighting=0.5)(
+        rows[0], 5
+    ) == pytest.approx(3)
+    assert worth(max_answer_weight=32)(rows[0], 64) == 0.5
+    assert worth(max_answer_weight=32)(rows[0], 5) == 1
 
 
 def test_a_learning_curve_adds_people_to_those_before():
     rows = [{"participant": f"p{i % 7}", "n": i} for i in range(30)]
-    some = [{r["participant"] for r in finetune._of_some(rows, n, 3)} for n in (1, 3, 7)]
+    some = [{r["participant"] for r in finetune._of_participants(rows, n, 3)} for n in (1, 3, 7)]
     assert [len(people) for people in some] == [1, 3, 7]
     assert some[0] < some[1] < some[2]
-    assert finetune._of_some(rows, 7, 3) == finetune._of_some(rows, None, 3) == rows
-    assert finetune._of_some(rows, 3, 3) != finetune._of_some(rows, 3, 6)
+    assert finetune._of_participants(rows, 7, 3) == finetune._of_participants(rows, None, 3) == rows
+    assert finetune._of_participants(rows, 3, 3) != finetune._of_participants(rows, 3, 6)
     with pytest.raises(InputError, match="at most 7, found 8"):
-        finetune._of_some(rows, 8, 3)
+        finetune._of_participants(rows, 8, 3)
 
 
-def test_all_weights_may_be_trained_and_the_bundle_has_no_adapter(base, room):
-    settings = finetune.FinetuneSettings(
-        compute="fp32", batch_size=8, epochs=2, adapter=None, quantization="none"
+def test_all_weights_may_be_trained_and_the_bundle_has_no_adapter(base, artifacts):
+    settings = FinetuneSettings(
+        compute_dtype="fp32", batch_size=8, epochs=2, adapter=None, quantization="none"
     )
-    made = model_of(base[1], room, settings)
+    made = model_of(base[1], artifacts, settings)
     trained, frozen = LAST["model"], LAST["frozen"]
     assert all("vision_tower" in name or "multi_modal_projector" in name for name in frozen)
     assert not any(name.startswith("adapter/") for name in made.manifest["files"])
@@ -371,9 +373,9 @@ torch.save((ids["input_ids"], model.float()(**ids).logits[0]), sys.argv[2])
 """
 
 
-def test_an_exported_checkpoint_is_the_bundle_for_plain_transformers(bundle, room, tmp_path):
-    made = export_model(bundle[1], str(room[0]))
-    assert export_model(bundle[1], str(room[0])).fingerprint == made.fingerprint
+def test_an_exported_checkpoint_is_the_bundle_for_plain_transformers(bundle, artifacts, tmp_path):
+    made = export_model(bundle[1], str(artifacts[0]))
+    assert export_model(bundle[1], str(artifacts[0])).fingerprint == made.fingerprint
     command = [sys.executable, "-c", PLAIN, made.uri, str(tmp_path / "out.pt")]
     subprocess.run(command, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     ids, logits = torch.load(tmp_path / "out.pt")
@@ -397,18 +399,18 @@ def test_an_exported_checkpoint_is_the_bundle_for_plain_transformers(bundle, roo
 
 
 @pytest.mark.parametrize("field", ["packing", "gradient_checkpointing"])
-def test_a_setting_that_moves_no_fingerprint_reaches_the_training(base, room, field, monkeypatch):
+def test_a_setting_that_moves_no_fingerprint_reaches_the_training(base, artifacts, field, monkeypatch):
     received = []
 
     def stop(trainee, arguments, *rest):
-        received.append(finetune.FinetuneSettings.model_validate(arguments["settings"]))
+        received.append(FinetuneSettings.model_validate(arguments["settings"]))
         raise InterruptedError
 
     monkeypatch.setattr(finetune, "fit", stop)
-    inputs = {name: room[1][name] for name in ("questions", "tokens")}
+    inputs = {name: artifacts[1][name] for name in ("questions", "tokens")}
     for value in (True, False):
         # Other epochs than elsewhere, so that nothing is there to be reused.
         settings = settings_of(**{field: value}).model_copy(update={"epochs": 0.125})
         with pytest.raises(InterruptedError):
-            finetune.make_adapter(base[1], **inputs, settings=settings, root=str(room[0]))
+            finetune.make_adapter(base[1], **inputs, settings=settings, root=str(artifacts[0]))
     assert [getattr(settings, field) for settings in received] == [True, False]

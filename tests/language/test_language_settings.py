@@ -6,8 +6,8 @@ import pytest
 
 from biomechgpt.core.settings import InputError, load, override, validate
 from biomechgpt.experiment.pipeline import LanguageSettings
-from biomechgpt.language import finetune
-from biomechgpt.language.pretrain import BaseSettings, check
+from biomechgpt.language.pretrain import check
+from biomechgpt.language.settings import BaseSettings, FinetuneSettings
 from conftest import ROOT
 
 CONFIGS = ROOT / "configs"
@@ -32,12 +32,12 @@ def write(folder, **settings):
 )
 def test_the_papers_settings_are_the_papers(name, base, batch, rank, dropout):
     made = language(CONFIGS / "language" / f"{name}.yaml")
-    assert (made.base.name, made.base.rows, made.base.motion.epochs) == (base, "random", 0)
+    assert (made.base.name, made.base.embedding_init, made.base.motion.epochs) == (base, "random", 0)
     tuned = made.finetune
     assert tuned.adapter.model_dump() == {"rank": rank, "alpha": rank, "dropout": dropout}
     assert (tuned.samples, tuned.batch_size, tuned.max_length) == ("pairs", batch, 1024)
-    assert (tuned.epochs, tuned.weights, tuned.training.learning_rate) == (1.2, (1, 1, 1), 2e-4)
-    assert (tuned.quantization, tuned.compute) == ("nf4", "bf16")
+    assert (tuned.epochs, tuned.loss_weights, tuned.training.learning_rate) == (1.2, (1, 1, 1), 2e-4)
+    assert (tuned.quantization, tuned.compute_dtype) == ("nf4", "bf16")
 
 
 @pytest.mark.parametrize("name", ["paper_1b", "paper_4b"])
@@ -80,5 +80,5 @@ def test_a_base_that_is_not_on_the_machine_is_refused_with_what_to_do():
 )
 def test_what_four_bits_cannot_do_is_refused_with_the_reason(wrong, said):
     with pytest.raises(InputError, match=said):
-        validate(finetune.FinetuneSettings, wrong, "test")
-    validate(finetune.FinetuneSettings, {**wrong, "quantization": "none"}, "test")
+        validate(FinetuneSettings, wrong, "test")
+    validate(FinetuneSettings, {**wrong, "quantization": "none"}, "test")

@@ -8,8 +8,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from biomechgpt.core.settings import InputError
-from biomechgpt.language.batches import SampleSettings, read_trees
-from biomechgpt.language.tiny_gemma import CHAT_TEMPLATE, SPECIALS, train_text_tokenizer
+from biomechgpt.language.batches import read_trees
+from biomechgpt.language.families import FAMILIES
+from biomechgpt.language.settings import SampleSettings
+from biomechgpt.language.tiny_model import train_text_tokenizer
 from biomechgpt.prompts.encoding import (
     ANSWER_END,
     MOTION_END,
@@ -30,6 +32,7 @@ from biomechgpt.questions.dataset import ask
 from example_trials import ALL_TASKS, MANY_TRIALS, PARAMETERS, TASKS
 
 PHRASINGS = [text for task in TASKS.values() for text in task.templates]
+CHAT_TEMPLATE, SPECIALS = FAMILIES["gemma3"].tiny.chat_template, FAMILIES["gemma3"].tiny.special_tokens
 CODES = 48
 FEW = hypothesis_settings(max_examples=50, deadline=None)
 
@@ -325,7 +328,7 @@ def test_an_answer_counts_by_its_question_and_its_length_whatever_is_asked_besid
 def test_a_share_of_questions_comes_after_another_about_the_same_movement():
     asked = ask(MANY_TRIALS, TASKS, 0)
     views = {r["trial"]: [[1] * 10] for r in MANY_TRIALS}
-    trees = read_trees(ENCODER, views, asked, SampleSettings(max_length=512, turns=0.5))
+    trees = read_trees(ENCODER, views, asked, SampleSettings(max_length=512, history_share=0.5))
     plain = read_trees(ENCODER, views, asked, SampleSettings(max_length=512))
     questions = {q["question"]: q["answer"] for q in asked}
     shares, answers = [], []

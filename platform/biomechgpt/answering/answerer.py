@@ -19,6 +19,7 @@ from biomechgpt.answering.scoring import SHARES, Asked, Scores, quantile, score
 from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError
 from biomechgpt.language import network
+from biomechgpt.language.families import family_of
 from biomechgpt.prompts.answer_trie import AnswerTrie, answer_trie
 from biomechgpt.prompts.encoding import (
     SHORTEST,
@@ -85,8 +86,8 @@ class Answerer:
         self.model = network.load_merged(
             base, weights, self.info.quantization, self.info.compute_dtype
         ).eval()
-        self.encoder = Encoder(self.tokenizer)
-        self.stop = self.tokenizer.convert_tokens_to_ids("<end_of_turn>")
+        self.encoder = Encoder(self.tokenizer, family_of(self.model.config).turns)
+        self.stop = self.tokenizer.convert_tokens_to_ids(self.encoder.turns.answer_end)
         longest = [
             task.answer(label)
             for task in self.tasks.values()

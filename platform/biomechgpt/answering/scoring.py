@@ -16,6 +16,7 @@ import torch
 import transformers
 from torch.nn import functional
 
+from biomechgpt.language.families import family_of
 from biomechgpt.language.network import tokens_at_once
 from biomechgpt.prompts.answer_trie import AnswerTrie
 
@@ -269,6 +270,7 @@ class _Reader:
 
     def __init__(self, base: Any) -> None:
         self.decoder, self.head = base.get_decoder(), base.get_output_embeddings()
+        self.family = family_of(base.config)
         self.rows = tokens_at_once(base)
         # Whatever a layer's window: which tokens it sees, the masks say.
         self.cache = transformers.DynamicCache()
@@ -291,11 +293,13 @@ class _Reader:
         at = torch.from_numpy(where).to(self.device)
         self._at = at if self._at is None else torch.cat([self._at, at], dim=1)
         full = torch.from_numpy(mask).to(self.device)[:, None]
-        near = at[:, None, :, None] - self._at[:, None, None, :] < self.decoder.config.sliding_window
+        back = at[:, None, :, None] - self._at[:, None, None, :]
         self._states = self.decoder(
             input_ids=torch.from_numpy(ids).to(self.device),
             position_ids=at,
-            attention_mask={"full_attention": full, "sliding_attention": full & near},
+            attention_mask=self.family.attention_masks(
+                self.decoder.config, lambda window: full if window is None else full & (back < window)
+            ),
             past_key_values=self.cache,
             use_cache=True,
         ).last_hidden_state

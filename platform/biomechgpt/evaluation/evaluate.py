@@ -16,7 +16,7 @@ from biomechgpt.evaluation.metrics import main_score
 from biomechgpt.evaluation.report import write_report
 from biomechgpt.evaluation.settings import EvaluationSettings
 from biomechgpt.evaluation.statistics import MODEL, SUBGROUPS
-from biomechgpt.language.pretrain import STAND_IN
+from biomechgpt.language.tiny_model import is_stand_in
 from biomechgpt.motion.parameters import PARAMETERS, ParameterValues
 from biomechgpt.questions.dataset import read_tasks
 from biomechgpt.tokenizer.tokens import Tokens
@@ -80,7 +80,7 @@ def _origin(answers: Artifact) -> dict[str, Any]:
     steps = [tokens.input("cohort"), tokenizer, tokens, questions, *parts, model, answers]
     return {
         "data": tokens.provenance,
-        "stand_in": model.metrics["base"] == STAND_IN,
+        "stand_in": is_stand_in(model.metrics["base"]),
         "model": {"uri": model.uri, "fingerprint": model.fingerprint, "base": model.metrics["base"]},
         "tokenizer": tokenizer.metrics,
         "seconds": {step.kind: step.manifest["seconds"] for step in steps},

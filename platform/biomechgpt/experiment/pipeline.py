@@ -24,9 +24,10 @@ from biomechgpt.evaluation.codebook import write_codebook
 from biomechgpt.evaluation.evaluate import make_evaluation
 from biomechgpt.evaluation.report import summary, write_report
 from biomechgpt.evaluation.settings import EvaluationSettings
-from biomechgpt.language import pretrain as base_room
-from biomechgpt.language.finetune import FinetuneSettings, make_adapter
-from biomechgpt.language.pretrain import BaseSettings, make_base
+from biomechgpt.language import pretrain
+from biomechgpt.language.finetune import make_adapter
+from biomechgpt.language.pretrain import make_base
+from biomechgpt.language.settings import BaseSettings, FinetuneSettings
 from biomechgpt.questions.dataset import QuestionsSettings, make_questions
 from biomechgpt.tokenizer.settings import TokenizerSettings, TokensSettings
 from biomechgpt.tokenizer.tokens import make_tokens
@@ -188,7 +189,7 @@ def check(settings: PipelineSettings, until: Stage = "evaluation") -> None:
     until: last stage to run; the language model's weights are looked for only if a stage needs them.
     """
     if STAGES.index(until) >= STAGES.index("base"):
-        base_room.check(settings.language.base)
+        pretrain.check(settings.language.base)
     if settings.answers.mirrored and settings.tokens.augmentations < 2:
         raise InputError("tokens.augmentations: expected at least 2 with answers.mirrored, found 1")
     settings.questions.load()

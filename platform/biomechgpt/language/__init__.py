@@ -1,6 +1,6 @@
-"""Language: the base and its vocabulary, fine-tuning, answering."""
+"""Language models: families, motion pre-training, fine-tuning, export. Knows nothing about scoring."""
 
 import logging
 
-# It tells of an optional kernel that it did not find, each time it is imported.
+# bitsandbytes warns on every import that an optional kernel is missing.
 logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)

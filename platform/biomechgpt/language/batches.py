@@ -1,37 +1,23 @@
-"""What the three language trainings have in common: trees of a cohort's questions, in batches of alike length.
+"""Trees of a cohort's questions in batches of similar length: what pre-training and fine-tuning have in common.
 
-A `TreeTrainee` says which trees there are and which model reads them; see base.py and finetune.py.
+A `TreeTrainee` builds the trees and the model that reads them; see pretrain.py and finetune.py.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 from torch import Tensor
 
-from biomechgpt.core.settings import Settings
 from biomechgpt.core.training import TrainingTask
+from biomechgpt.language.settings import SampleSettings
 from biomechgpt.prompts.encoding import Answer, Branch, Encoder, Motion, Question, Tree
 from biomechgpt.prompts.packing import batch_trees
 from biomechgpt.tokenizer.tokens import is_mirrored
 
-
-class SampleSettings(Settings):
-    """samples: `tree` reads a trial's movement once for all its questions, `pairs` once a question (the
-    paper's batches); the loss is the same. weights: of prefix, question and answer tokens in the loss. packing:
-    a batch's trees share rows of `max_length` tokens, or else have a row each; they do not see each other. turns:
-    share of questions that come after another one about the same movement, with its answer (none in `pairs`).
-    """
-
-    samples: Literal["tree", "pairs"] = "tree"
-    batch_size: int = Field(8, ge=1, description="trees or pairs a step, over all workers")
-    epochs: float = Field(1.2, gt=0)
-    max_length: int = Field(1024, ge=64)
-    packing: bool = Field(False, exclude=True)
-    turns: float = Field(0.0, ge=0, le=1)
-    weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+LossWeight = Callable[[Mapping[str, Any], int], float]
+"""From a question row and the number of tokens of its answer to the weight of each of these tokens in the loss."""
 
 
 def read_trees(
@@ -40,98 +26,117 @@ def read_trees(
     questions: Sequence[Mapping[str, Any]],
     settings: SampleSettings,
     seed: int = 0,
-    worth: Callable[[Mapping[str, Any], int], float] = lambda row, tokens: 1.0,
+    loss_weight: LossWeight = lambda row, n_tokens: 1.0,
 ) -> list[list[Tree]]:
-    """Trees of question rows (`dialogue.questions`), each once a view of its movement.
+    """Trees of question rows (`questions.dataset`), each once a view of its movement.
 
-    views: {trial: motion tokens of each view, as many for every trial}. Rows without an answer in words are
-    answered by the movement, which is not shown then. seed: draws which questions come after another. worth: what
-    each token of a row's answer of so many tokens counts in the loss.
+    views: {trial: motion tokens of each view}, equally many views for every trial.
+    questions: rows; one with an empty answer is answered by the movement, which is not shown then.
+    seed: decides which questions follow another question.
     """
-    together = defaultdict(list)
-    for number, q in enumerate(questions):
-        key = (q["trial"], q.get("other"), q["answer"] == "")
-        together[(*key, number) if settings.samples == "pairs" else key].append(q)
+    # One tree for each movement or pair of movements, or with `pairs` one for each question. Questions that are
+    # answered by the movement have a tree of their own, whose prefix does not show it.
+    groups = defaultdict(list)
+    for number, row in enumerate(questions):
+        key = (row["trial"], row.get("other"), row["answer"] == "")
+        groups[(*key, number) if settings.samples == "pairs" else key].append(row)
     rng = np.random.default_rng((seed, 1))
     return [
-        _views(encoder, views, rows, _before(rows, settings.turns, rng), settings.max_length, worth)
-        for rows in together.values()
+        _tree_of_each_view(
+            encoder,
+            views,
+            rows,
+            _draw_history(rows, settings.history_share, rng),
+            settings.max_length,
+            loss_weight,
+        )
+        for rows in groups.values()
     ]
 
 
-def _before(
+def _draw_history(
     rows: Sequence[Mapping[str, Any]], share: float, rng: np.random.Generator
 ) -> list[Mapping[str, Any] | None]:
-    """For each question another one of the same movement to come before it, or None."""
+    """For each question another question about the same movement to come before it, or None."""
     if len(rows) < 2 or not share:
         return [None] * len(rows)
-    others = (np.arange(len(rows)) + rng.integers(1, len(rows), size=len(rows))) % len(rows)
-    return [rows[i] if rng.random() < share else None for i in others]
+    # A random step of 1 to n - 1 around the circle: never the question itself.
+    earlier = (np.arange(len(rows)) + rng.integers(1, len(rows), size=len(rows))) % len(rows)
+    return [rows[i] if rng.random() < share else None for i in earlier]
 
 
-def _views(
+def _tree_of_each_view(
     encoder: Encoder,
     views: Mapping[str, Sequence[Sequence[int]]],
     rows: Sequence[Mapping[str, Any]],
-    before: Sequence[Mapping[str, Any] | None],
+    history: Sequence[Mapping[str, Any] | None],
     max_length: int,
-    worth: Callable[[Mapping[str, Any], int], float],
+    loss_weight: LossWeight,
 ) -> list[Tree]:
-    def grow(motion: Motion | None, made: list[Branch]) -> Tree:
-        each = [worth(row, len(answer)) for row, (_, answer) in zip(rows, made, strict=True)]
-        return encoder.grow(motion, made, max_length, each)
+    def grow(motion: Motion | None, branches: list[Branch]) -> Tree:
+        weights = [loss_weight(row, len(answer)) for row, (_, answer) in zip(rows, branches, strict=True)]
+        return encoder.grow(motion, branches, max_length, weights)
 
-    trial, other = rows[0]["trial"], rows[0].get("other")
+    trial, second = rows[0]["trial"], rows[0].get("other")
     if rows[0]["answer"] == "":
-        asked = [row["question"] for row in rows]
-        return [grow(None, encoder.branches([(q, view) for q in asked], max_length)) for view in views[trial]]
+        questions = [row["question"] for row in rows]
+        return [
+            grow(None, encoder.branches([(question, view) for question in questions], max_length))
+            for view in views[trial]
+        ]
+    # Views that are mirrored share their branches, and so do those that are not: an answer may name a side.
     branches = {}
     for in_mirror in {is_mirrored(number) for number in range(len(views[trial]))}:
         pairs: list[tuple[Question, Answer]] = []
-        for row, earlier in zip(rows, before, strict=True):
+        for row, earlier in zip(rows, history, strict=True):
             turns = [earlier["question"], _answer(earlier, in_mirror)] if earlier else []
-            asked = [*turns, row["question"]] if turns else row["question"]
-            pairs.append((asked, _answer(row, in_mirror)))
+            pairs.append(([*turns, row["question"]] if turns else row["question"], _answer(row, in_mirror)))
         branches[in_mirror] = encoder.branches(pairs, max_length)
     return [
-        grow([view, views[other][n]] if other else view, branches[is_mirrored(n)])
-        for n, view in enumerate(views[trial])
+        grow([view, views[second][number]] if second else view, branches[is_mirrored(number)])
+        for number, view in enumerate(views[trial])
     ]
 
 
 def _answer(row: Mapping[str, Any], in_mirror: bool) -> str:
+    """A row's answer about the movement, or about its mirror image, where left and right trade places."""
     return (row.get("answer_mirrored") if in_mirror else None) or row["answer"]
 
 
 def plan_batches(
     lengths: Sequence[int], batch_size: int, epochs: float, seed: int, views: int = 1
 ) -> list[list[int]]:
-    """Shuffled batches of sample numbers over `epochs` (a fraction allowed), alike lengths together: little is
-    padding. Of each `views` samples in a row one is drawn each time."""
+    """Shuffled batches of sample numbers over `epochs`, a fraction allowed.
+
+    lengths: tokens of each sample; a batch holds samples of similar length, so that little of it is padding.
+    views: so many samples in a row are views of one movement, and each time one of them is drawn.
+    """
     rng = np.random.default_rng((seed, views))
     n = len(lengths) // views
     order = np.concatenate([rng.permutation(n) for _ in range(int(np.ceil(epochs)))])[: round(epochs * n)]
     order = order * views + rng.integers(views, size=len(order))
     batches: list[list[int]] = []
+    # Samples are sorted by length within a pool of 16 batches, not over all: batches differ from epoch to epoch.
     pool = batch_size * 16
-    for at in range(0, len(order), pool):
-        alike = sorted(order[at : at + pool].tolist(), key=lambda i: lengths[i])
-        cut = [alike[i : i + batch_size] for i in range(0, len(alike), batch_size)]
-        batches += [cut[i] for i in rng.permutation(len(cut))]
+    for start in range(0, len(order), pool):
+        by_length = sorted(order[start : start + pool].tolist(), key=lambda i: lengths[i])
+        of_pool = [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
+        batches += [of_pool[i] for i in rng.permutation(len(of_pool))]
     return batches
 
 
 class TreeTrainee(TrainingTask):
-    """Trains a model on trees; a subclass fills `trees`, `settings`, `seed` and `tokenizer` when built."""
+    """Trains a model on trees; a subclass sets `trees`, `settings`, `seed` and `tokenizer` when it is built."""
 
     trees: list[list[Tree]]
-    """Of each tree its views, equally many."""
+    """Each tree in each of its views, equally many."""
     settings: SampleSettings
     seed: int
     tokenizer: Any
 
     @property
     def views(self) -> int:
+        """Views of each tree."""
         return len(self.trees[0]) if self.trees else 1
 
     def batches(self) -> list[list[int]]:
@@ -140,6 +145,5 @@ class TreeTrainee(TrainingTask):
 
     def collate(self, samples: list[int]) -> dict[str, Tensor]:
         trees = [self.trees[i // self.views][i % self.views] for i in samples]
-        room = self.settings.max_length if self.settings.packing else 0
-        pad = self.tokenizer.pad_token_id
-        return batch_trees(trees, pad, self.settings.weights, room)
+        row_length = self.settings.max_length if self.settings.packing else 0
+        return batch_trees(trees, self.tokenizer.pad_token_id, self.settings.loss_weights, row_length)

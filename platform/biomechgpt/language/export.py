@@ -15,7 +15,7 @@ from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError
 from biomechgpt.language import network
-from biomechgpt.language.tiny_gemma import save
+from biomechgpt.language.tiny_model import save
 from biomechgpt.questions.dataset import read_tasks
 
 VERSION = 1

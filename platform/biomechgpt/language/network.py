@@ -1,4 +1,4 @@
-"""The language model as a network: Gemma 3 over question trees, its vocabulary, its 4-bit form.
+"""The language model as a network: its loss over question trees, its vocabulary, its 4-bit form.
 
 Knows tensors and checkpoints on local disk; knows nothing about trials, tasks or artifacts.
 """
@@ -15,8 +15,10 @@ import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
+from transformers.masking_utils import sdpa_mask
 
 from biomechgpt.core.training import LossTerms
+from biomechgpt.language.families import family_of
 from biomechgpt.prompts.encoding import motion_vocabulary
 from biomechgpt.prompts.packing import visible
 
@@ -29,10 +31,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 def attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """transformers' "sdpa", right for heads that share one key and value (Gemma 3 1B) too; (B, heads, L, D).
+    """transformers' "sdpa" attention, (B, heads, L, D), with a workaround for heads that share one key and value.
 
-    It gives each head a view of what they share, which a GPU's memory-efficient kernel, the one that takes masks,
-    misreads at some lengths, as 65 (pytorch/pytorch#191937): here each gets a copy.
+    With one key head, as in Gemma 3 1B, transformers gives each query head a view of it. A GPU's memory-efficient
+    kernel, the one that takes masks, misreads such views at some lengths, such as 65 (pytorch/pytorch#191937).
+    Here each query head gets a copy.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -43,10 +46,16 @@ def attention(
     return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
 
 
-def sdpa() -> str:
-    """The name of `attention` for transformers, which knows it from now on."""
-    transformers.AttentionInterface.register("sdpa", attention)
-    return "sdpa"
+ATTENTION = "biomechgpt"
+"""Name of `attention` in transformers. A name of its own, so that other models in the process keep their "sdpa"."""
+
+
+def register_attention() -> str:
+    """Make `attention` known to transformers; returns its name."""
+    transformers.AttentionInterface.register(ATTENTION, attention)
+    # Without a mask function of the same name, transformers would call `attention` without any mask.
+    transformers.AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+    return ATTENTION
 
 
 class TreeModel(nn.Module):
@@ -65,16 +74,18 @@ class TreeModel(nn.Module):
         parent: Tensor,
         weight: Tensor,
     ) -> LossTerms:
-        """All arguments (B, L), as `dialogue.chat.batch_trees` makes them."""
+        """All arguments (B, L), as `prompts.packing.batch_trees` makes them."""
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         decoder = base.get_decoder()
-        masks = {
-            "full_attention": visible(tree, segment, position_ids),
-            "sliding_attention": visible(tree, segment, position_ids, decoder.config.sliding_window),
-        }
+        masks = family_of(base.config).attention_masks(
+            decoder.config, lambda window: visible(tree, segment, position_ids, window)
+        )
         hidden = decoder(
             input_ids=input_ids, position_ids=position_ids, attention_mask=masks, use_cache=False
         ).last_hidden_state
+        # A token is predicted from the state of its parent: of the token before it, and for the first token of each
+        # branch of the end of the prefix. A prefix token's weight is multiplied by the number of branches, because
+        # each of them would read the prefix again if it were a sample of its own.
         row, column = torch.nonzero(weight > 0, as_tuple=True)
         states = hidden[row, parent[row, column]]
         loss = weighted_loss(
@@ -93,58 +104,77 @@ def tokens_at_once(model: Any) -> int:
 
 
 def weighted_loss(head: nn.Module, states: Tensor, targets: Tensor, weights: Tensor, rows: int) -> Tensor:
-    """Sum of weights x cross-entropy; (N, D) states, (N,) targets. Never the logits of more than `rows`."""
+    """Sum of weights x cross-entropy, for states (N, D), targets (N,) and weights (N,).
 
-    def part(s: Tensor, t: Tensor, w: Tensor) -> Tensor:
+    rows: most states whose logits are in memory at once. Of more states they are computed again going back.
+    """
+
+    def loss_of(s: Tensor, t: Tensor, w: Tensor) -> Tensor:
         return (functional.cross_entropy(head(s).float(), t, reduction="none") * w).sum()
 
     if len(targets) <= rows:
-        return part(states, targets, weights)
+        return loss_of(states, targets, weights)
     chunks = zip(states.split(rows), targets.split(rows), weights.split(rows), strict=True)
-    return torch.stack([checkpoint(part, *chunk, use_reentrant=False) for chunk in chunks]).sum()
+    return torch.stack([checkpoint(loss_of, *chunk, use_reentrant=False) for chunk in chunks]).sum()
 
 
 def codebook_rows(codebook: np.ndarray, existing: Tensor, seed: int = 0) -> Tensor:
-    """Embedding rows for motion tokens: a fixed random projection of each code's vector, (codes, width).
+    """Embedding rows of motion tokens: a fixed random projection of each code's vector, (codes, width).
 
-    Similar movements start as similar tokens; their mean and spread are those of the existing rows.
+    A random projection keeps distances, so similar movements start as similar tokens. The rows have the mean and
+    the spread of the existing rows.
     """
     codes = torch.from_numpy(np.asarray(codebook, dtype=np.float32))
     codes = (codes - codes.mean(0)) / codes.std().clamp(min=1e-8)
     generator = torch.Generator().manual_seed(seed)
     rows = codes @ torch.randn(codes.shape[1], existing.shape[1], generator=generator)
-    known = existing.float()
-    spread = (known - known.mean(0)).std()
-    return known.mean(0) + rows / rows.std().clamp(min=1e-8) * spread
+    words = existing.float()
+    spread = (words - words.mean(0)).std()
+    return words.mean(0) + rows / rows.std().clamp(min=1e-8) * spread
 
 
 def extend_vocabulary(
-    model: Any, tokenizer: Any, codebook: np.ndarray, rows: Literal["codebook", "random"], seed: int = 0
+    model: Any,
+    tokenizer: Any,
+    codebook: np.ndarray,
+    embedding_init: Literal["codebook", "random"],
+    seed: int = 0,
 ) -> list[int]:
-    """Add `<motion_start>`, `<motion_end>` and a token a code; returns their ids.
+    """Add `<motion_start>`, `<motion_end>` and a token for each code; returns their ids.
 
-    The embedding never shrinks: Gemma 3 has more rows than its tokenizer has tokens.
+    A tokenizer that has them already is left as it is.
     """
     vocabulary = motion_vocabulary(len(codebook))
     if not set(vocabulary) - set(tokenizer.get_vocab()):
         return tokenizer.convert_tokens_to_ids(vocabulary)
-    known = len(tokenizer)
-    tokenizer.add_tokens(motion_vocabulary(len(codebook)), special_tokens=True)
-    ids = list(range(known, len(tokenizer)))
-    current = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > current:
-        size = (len(tokenizer) + 63) // 64 * 64
-        model.resize_token_embeddings(size, mean_resizing=False)
-    weight = model.get_input_embeddings().weight
+    n_words = len(tokenizer)
+    tokenizer.add_tokens(vocabulary, special_tokens=True)
+    ids = list(range(n_words, len(tokenizer)))
+    # The embedding may grow but never shrinks: Gemma 3 has more rows than its tokenizer has tokens.
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings((len(tokenizer) + 63) // 64 * 64, mean_resizing=False)
+    weights = [model.get_input_embeddings().weight]
+    # Tied: the output layer is the embedding itself, whose new rows serve both. Untied: it has rows of its own.
+    if model.get_output_embeddings().weight is not weights[0]:
+        weights.append(model.get_output_embeddings().weight)
     with torch.no_grad():
-        existing = weight[:known].float().cpu()
-        generator = torch.Generator().manual_seed(seed)
-        spread = (existing - existing.mean(0)).std()
-        fresh = existing.mean(0) + spread * torch.randn(len(ids), weight.shape[1], generator=generator)
-        if rows == "codebook":
-            fresh[2:] = codebook_rows(codebook, existing, seed)
-        weight[ids] = fresh.to(weight)
+        for weight in weights:
+            existing = weight[:n_words].float().cpu()
+            weight[ids] = _new_rows(existing, codebook, embedding_init, seed).to(weight)
     return ids
+
+
+def _new_rows(
+    existing: Tensor, codebook: np.ndarray, embedding_init: Literal["codebook", "random"], seed: int
+) -> Tensor:
+    """Rows of the start, the end and each code, with mean and spread of the existing rows."""
+    generator = torch.Generator().manual_seed(seed)
+    spread = (existing - existing.mean(0)).std()
+    noise = torch.randn(len(codebook) + 2, existing.shape[1], generator=generator)
+    rows = existing.mean(0) + spread * noise
+    if embedding_init == "codebook":
+        rows[2:] = codebook_rows(codebook, existing, seed)
+    return rows
 
 
 def load_tokenizer(folder: str | Path) -> Any:
@@ -157,40 +187,47 @@ def device() -> str:
 
 
 def load_model(
-    folder: str | Path, quantization: Literal["nf4", "none"], compute: Literal["fp32", "bf16"]
+    folder: str | Path, quantization: Literal["nf4", "none"], compute_dtype: Literal["fp32", "bf16"]
 ) -> Any:
-    """A causal language model from a local folder (or a name in the local cache), 4-bit where asked for."""
-    options: dict[str, Any] = {"dtype": DTYPES[compute], "attn_implementation": sdpa()}
+    """A causal language model from a local folder, or a name in the local cache.
+
+    quantization: nf4 packs the linear layers in 4 bits. Embedding and output layer keep `compute_dtype`: their rows
+    for motion tokens are trained, and a packed row cannot be.
+    """
+    options: dict[str, Any] = {"dtype": DTYPES[compute_dtype], "attn_implementation": register_attention()}
     if quantization == "nf4":
         options["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=DTYPES[compute],
+            bnb_4bit_compute_dtype=DTYPES[compute_dtype],
         )
         options["device_map"] = {"": device()}
     return transformers.AutoModelForCausalLM.from_pretrained(str(folder), **options)
 
 
 def load_merged(
-    base: Path, adapter: Path | None, quantization: Literal["nf4", "none"], compute: Literal["fp32", "bf16"]
+    base: Path,
+    adapter: Path | None,
+    quantization: Literal["nf4", "none"],
+    compute_dtype: Literal["fp32", "bf16"],
 ) -> Any:
-    """The model of a base's folder: unpacked from 4 bits once, with the adapter of a folder, if any, added.
+    """The model of a base's folder, unpacked from 4 bits, with the adapter of a folder, if any, merged into it.
 
-    The same model as in training but for rounding (packed weights are multiplied in 16 bits), quicker, and in fp32
-    the same whatever else is in a batch.
+    It differs from the model in training by rounding alone, as packed weights are multiplied in 16 bits. It is
+    quicker, and in fp32 its output does not depend on what else is in a batch.
     """
-    model = load_model(base, quantization, compute)
+    model = load_model(base, quantization, compute_dtype)
     model = model.to(device()) if quantization == "none" else model.dequantize()
     if adapter is None:
         return model
-    from peft import PeftModel  # takes 4 s to load, which only a process that has a model has to wait for
+    from peft import PeftModel  # takes 4 s to load, for which only a process with a model has to wait
 
     return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
 
 
 def quiet() -> None:
-    """Keep what the libraries say while loading out of a job's progress lines."""
+    """Keep the messages of libraries that load a model out of a job's progress lines."""
     logging.getLogger("transformers").setLevel(logging.ERROR)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     transformers.utils.logging.disable_progress_bar()

@@ -25,7 +25,6 @@ from biomechgpt.core.settings import InputError, Settings, validate
 from biomechgpt.motion.skeleton import MIRROR_ORDER, N_JOINTS, mirror
 from biomechgpt.tokenizer.settings import TokensSettings
 
-
 VERSION = 5
 FOLDER, INFO = "tokens", "tokens.json"
 """Names in the artifact's folder: the folder of shards, and the content of `TokensInfo`."""
