@@ -19,6 +19,8 @@ LIGHT = (
     "biomechgpt.questions.tasks",
     "biomechgpt.questions.dataset",
     "biomechgpt.simulator",
+    "biomechgpt.core.training",
+    "biomechgpt.tokenizer.settings",
     "biomechgpt.language.settings",
     "biomechgpt.language.families",
 )

@@ -1,19 +1,22 @@
-"""The recipe "add a family of language models", carried out: one record, and the family goes the whole way.
+"""The recipe "a language model family" of docs/extending.md, carried out with the page's own code.
 
 In the package the record is a module of biomechgpt/language/families, listed in `FAMILIES`.
 """
 
+import re
+import textwrap
+
 import pytest
 import torch
-import transformers
 
 from biomechgpt.answering.answerer import Answerer
 from biomechgpt.language import network
 from biomechgpt.language.families import FAMILIES, family_at
-from biomechgpt.language.families.family import Family, TinyFamily, attention_of_each_type, tiny_config
+from biomechgpt.language.families.family import Family
 from biomechgpt.language.settings import BaseSettings
-from biomechgpt.prompts.encoding import Encoder, TurnMarkers
+from biomechgpt.prompts.encoding import Encoder
 from biomechgpt.prompts.packing import batch_trees
+from conftest import ROOT
 from tiny_language import (
     CODES,
     PAIRS,
@@ -28,36 +31,17 @@ from tiny_language import (
 pytestmark = pytest.mark.usefixtures("one_thread", "registered")
 
 
-def new_qwen(tokenizer, settings):
-    return transformers.Qwen2ForCausalLM(
-        transformers.Qwen2Config(**tiny_config(tokenizer, settings), eos_token_id=tokenizer.eos_token_id)
-    )
+def recipe_record() -> Family:
+    """The record that the recipe's first block of code defines."""
+    page = (ROOT / "docs" / "extending.md").read_text()
+    section = page.split("\n## A language model family\n")[1].split("\n## ")[0]
+    block = textwrap.dedent(re.findall(r"```python\n(.*?)```", section, re.DOTALL)[0])
+    module: dict[str, object] = {}
+    exec(compile(block, "docs/extending.md", "exec"), module)
+    return module["QWEN2"]
 
 
-QWEN2 = Family(
-    name="qwen2",
-    label="Qwen 2",
-    model_types=("qwen2",),
-    turns=TurnMarkers(
-        dialogue_start="<|im_start|>user\n",
-        question_end="<|im_end|>\n<|im_start|>assistant\n",
-        answer_end="<|im_end|>",
-        next_question="<|im_end|>\n<|im_start|>user\n",
-    ),
-    attention_masks=attention_of_each_type,
-    lora_layers="(?:[qkvo]|gate|up|down)_proj",
-    tiny=TinyFamily(
-        special_tokens=("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
-        roles={"pad_token": "<|endoftext|>", "eos_token": "<|im_end|>"},
-        speakers=("user", "assistant"),
-        chat_template=(
-            "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] "
-            "+ '<|im_end|>\n' }}{% endfor %}"
-            "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-        ),
-        new_model=new_qwen,
-    ),
-)
+QWEN2 = recipe_record()
 
 
 @pytest.fixture(scope="module")

@@ -65,51 +65,54 @@ def fit(
     """
     import ray
     from ray import cloudpickle
-    from ray.train import (
-        CheckpointConfig,
-        ControllerError,
-        FailureConfig,
-        LoggingConfig,
-        RunConfig,
-        ScalingConfig,
-        UserCallback,
-    )
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train import ControllerError
 
     from biomechgpt.core import cluster, storage
-
-    class _StopAtInputError(UserCallback):
-        """Ends a run at an InputError, whatever `max_failures` allows: the same input would fail again."""
-
-        def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-            for error in worker_exceptions.values():
-                if isinstance(error, InputError):
-                    logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # the job prints it in one line
-                    raise error
 
     cluster.connect()
     gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
     fewest, most = settings.workers_range
-    cpus_each = 1 if gpus else cluster.cpus_for(most)
-    cluster.require(fewest, cpus_each, gpus)
+    cpus = 1 if gpus else cluster.cpus_for(most)
+    cluster.require(fewest, cpus, gpus)
+    arguments_of_worker = {
+        # Pickled here, so that Ray Train's controller need not import what only workers need (5 s of a core).
+        "task": cloudpickle.dumps(task),
+        "arguments": arguments,
+        # dict() keeps the fields that model_dump() leaves out, which say where the training runs.
+        "settings": dict(settings),
+        "uri": uri,
+        "name": name,
+        "threads": cpus,
+    }
+    trainer = _trainer(arguments_of_worker, settings, uri, cpus, gpus)
+    try:
+        metrics = trainer.fit().return_value
+    except ControllerError as error:
+        if isinstance(error.controller_failure, InputError):
+            raise error.controller_failure from None
+        raise
+    storage.remove(storage.join(uri, "run"))
+    return metrics
+
+
+def _trainer(
+    arguments_of_worker: dict[str, Any], settings: TrainingSettings, uri: str, cpus: int, gpus: int
+) -> Any:
+    """Ray Train's trainer, with checkpoints under `uri`/run. cpus, gpus: what each worker takes."""
+    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from biomechgpt.core import storage
+
     filesystem, path = storage.arrow_filesystem(storage.join(uri, "run"))
-    trainer = TorchTrainer(
+    return TorchTrainer(
         _run_worker,  # type: ignore[arg-type]  # Train V2 returns the first worker's result
-        train_loop_config={
-            # Pickled here, so that Ray Train's controller need not import what only workers need (5 s of a core).
-            "task": cloudpickle.dumps(task),
-            "arguments": arguments,
-            # dict() keeps the fields that model_dump() leaves out, which say where the training runs.
-            "settings": dict(settings),
-            "uri": uri,
-            "name": name,
-            "threads": cpus_each,
-        },
+        train_loop_config=arguments_of_worker,
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=settings.workers,  # type: ignore[arg-type]  # typed as V1's
             use_gpu=bool(gpus),
-            resources_per_worker={"CPU": cpus_each, **({"GPU": gpus} if gpus else {})},
+            resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
         ),
         run_config=RunConfig(
             name="train",
@@ -118,17 +121,23 @@ def fit(
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             failure_config=FailureConfig(max_failures=settings.max_failures),
             logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]  # typed as V1's
-            callbacks=[_StopAtInputError()],  # type: ignore[list-item]  # typed as V1's
+            callbacks=[_stop_at_input_error()],  # type: ignore[list-item]  # typed as V1's
         ),
     )
-    try:
-        metrics = trainer.fit().return_value  # type: ignore[attr-defined]  # typed as V1's
-    except ControllerError as error:
-        if isinstance(error.controller_failure, InputError):
-            raise error.controller_failure from None
-        raise
-    storage.remove(storage.join(uri, "run"))
-    return metrics
+
+
+def _stop_at_input_error() -> Any:
+    """A callback that ends a run at an InputError, whatever `max_failures` allows: a restart would fail again."""
+    from ray.train import UserCallback
+
+    class _StopAtInputError(UserCallback):
+        def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+            for error in worker_exceptions.values():
+                if isinstance(error, InputError):
+                    logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # the job prints it in one line
+                    raise error
+
+    return _StopAtInputError()
 
 
 def _run_worker(config: dict[str, Any]) -> dict[str, Any] | None:

@@ -8,27 +8,37 @@ from biomechgpt.core.settings import Settings
 
 
 class TrainingSettings(Settings):
-    """How a training steps. The last five say where it runs: they do not change the result, nor its name."""
+    """How a model is trained.
+
+    The last five fields say where a training runs. They change neither its result nor its artifact's fingerprint.
+    """
 
     learning_rate: float = Field(2e-4, gt=0)
+    """Highest learning rate, reached after the warm-up."""
     schedule: Literal["constant", "cosine"] = "cosine"
+    """Learning rate after the warm-up: constant, or a cosine that ends at a tenth."""
     warmup_steps: int = Field(20, ge=0)
+    """Steps in which the learning rate rises linearly. At most half of all steps."""
     weight_decay: float = Field(0.0, ge=0)
+    """AdamW's weight decay."""
     betas: tuple[float, float] = (0.9, 0.99)
-    gradient_clip: float = Field(1.0, ge=0, description="largest norm of a gradient; 0: no limit")
-    precision: Literal["fp32", "mixed", "bf16"] = Field(
-        "fp32", description="mixed: products in bf16, weights in fp32; bf16: weights too, with a copy in fp32"
-    )
+    """AdamW's decay of the mean gradient and of the mean squared gradient."""
+    gradient_clip: float = Field(1.0, ge=0)
+    """Largest norm of the gradient; a longer gradient is scaled down to it. 0: no limit."""
+    precision: Literal["fp32", "mixed", "bf16"] = "fp32"
+    """fp32; mixed: products in bf16, weights in fp32; bf16: weights in bf16 too, with a copy in fp32."""
     seed: int = 0
-    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints", exclude=True)
-    workers: int | tuple[int, int] = Field(
-        1, description="how many, or [fewest, most]: as many as the cluster has room for", exclude=True
-    )
-    zero_stage: Literal[0, 1, 2, 3] = Field(
-        0, description="DeepSpeed ZeRO: what workers share out, optimizer, gradients, weights", exclude=True
-    )
-    offload: bool = Field(False, description="the optimizer's state in the CPU's memory", exclude=True)
-    max_failures: int = Field(2, ge=0, description="restarts after a lost worker", exclude=True)
+    """Seed of the model's first weights and of the batches."""
+    checkpoint_every: int = Field(500, ge=1, exclude=True)
+    """Steps between checkpoints."""
+    workers: int | tuple[int, int] = Field(1, exclude=True)
+    """Number of workers, or [fewest, most]: as many as the cluster has room for."""
+    zero_stage: Literal[0, 1, 2, 3] = Field(0, exclude=True)
+    """DeepSpeed ZeRO: workers share out nothing (0), the optimizer (1), also gradients (2), also weights (3)."""
+    offload: bool = Field(False, exclude=True)
+    """Whether the optimizer's state is kept in the CPU's memory. Needs a zero_stage of 1 or more."""
+    max_failures: int = Field(2, ge=0, exclude=True)
+    """Restarts after a lost worker."""
 
     @field_validator("workers", mode="before")
     @classmethod
@@ -54,5 +64,5 @@ class TrainingSettings(Settings):
 
     @property
     def portable(self) -> bool:
-        """Whether any number of workers can go on from a checkpoint: none holds a part of the optimizer only."""
+        """Whether any number of workers can resume from a checkpoint. Not if each holds a part of the optimizer."""
         return self.zero_stage == 0 and self.precision != "bf16"

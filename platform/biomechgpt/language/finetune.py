@@ -160,7 +160,7 @@ def make_adapter(
             # model_dump() would leave out `packing` and whatever else moves no fingerprint.
             "settings": {k: v for k, v in plain(settings).items() if k in FinetuneSettings.model_fields},
         }
-        figures = fit(_Finetuning, arguments, settings.training, uri, "fine-tuning")
+        metrics = fit(_Finetuning, arguments, settings.training, uri, "fine-tuning")
         info = AdapterInfo(
             base=base.metrics["base"],
             provenance=tokens.provenance,
@@ -170,13 +170,13 @@ def make_adapter(
             tokenizer=tokens.manifest["inputs"]["tokenizer"]["fingerprint"],
             max_length=settings.max_length,
             history=settings.history_share > 0,
-            longest_answer=figures["longest_answer"],
-            median_tokens=figures["median_tokens"],
+            longest_answer=metrics["longest_answer"],
+            median_tokens=metrics["median_tokens"],
             labels=_labels(questions),
             training_settings=settings.model_dump(mode="json"),
         )
         storage.write_json(storage.join(uri, INFO), info.model_dump(mode="json"))
-        return {**figures, "base": base.metrics["base"]}
+        return {**metrics, "base": base.metrics["base"]}
 
     inputs = {"base": base, "questions": questions, "tokens": tokens}
     return artifact.make("adapter", VERSION, settings, inputs, build, root)

@@ -274,8 +274,8 @@ def make_base(
         if settings.name is not None and not settings.motion.epochs:
             trainee = _Pretraining(**arguments)  # nothing to train: the vocabulary grows, and that is all
             return {**_save(trainee.network, trainee.tokenizer, uri), "base": settings.name}
-        figures = fit(_Pretraining, arguments, settings.motion.training, uri, "language base")
-        return {**figures, "base": settings.name or tiny_model.stand_in_name(FAMILIES[settings.family])}
+        metrics = fit(_Pretraining, arguments, settings.motion.training, uri, "language base")
+        return {**metrics, "base": settings.name or tiny_model.stand_in_name(FAMILIES[settings.family])}
 
     return artifact.make("base", VERSION, settings, inputs, build, root)
 
