@@ -61,7 +61,7 @@ def test_a_movement_stands_alone_beside_another_one_or_after_its_parameters_as_o
     assert seen[0] / 200 == pytest.approx(0.2, abs=0.08)
 
 
-def test_what_comes_after_its_facts_is_the_movement_itself(tokenizer):
+def test_the_answer_to_a_description_is_the_movement_itself(tokenizer):
     for view, parameters in ((0, PARAMETERS_OF["b"]), (1, mirror_parameters(PARAMETERS_OF["b"]))):
         for prefix, [(question, answer)] in drawn(
             tokenizer, "b", view, 20, pairwise_share=0, text_to_motion_share=1
@@ -73,7 +73,7 @@ def test_what_comes_after_its_facts_is_the_movement_itself(tokenizer):
             assert question.startswith("Show quickly, ")
 
 
-def test_movements_stand_beside_those_that_can_be_compared_in_the_same_view(tokenizer):
+def test_a_pair_has_the_same_parameters_and_the_same_view(tokenizer):
     for prefix, branches in drawn(tokenizer, "a", 1, 40, pairwise_share=1, text_to_motion_share=0):
         first, second = re.findall(r"<motion_start>(.*?)<motion_end>", prefix)
         assert first == "<motion_4>" * 4
@@ -85,13 +85,13 @@ def test_movements_stand_beside_those_that_can_be_compared_in_the_same_view(toke
     )
 
 
-def test_of_a_movement_without_facts_nothing_is_said(tokenizer):
+def test_a_movement_without_parameters_gets_no_description(tokenizer):
     for prefix, branches in drawn(tokenizer, "silent", pairwise_share=0.5, text_to_motion_share=0.5):
         assert prefix.count("<motion_start>") == 1
         assert all(not parse_description(answer) for _, answer in branches)
 
 
-def test_comparisons_say_what_was_measured():
+def test_comparisons_state_measured_values():
     forms = Counter()
     for seed in range(30):
         for part in _comparison(PARAMETERS_OF["a"], PARAMETERS_OF["b"], np.random.default_rng(seed)).split(
@@ -113,6 +113,6 @@ def test_comparisons_say_what_was_measured():
     assert set(forms) == {"more", "change", "a", "b"}
 
 
-def test_shares_of_more_than_all_are_refused():
+def test_shares_above_one_in_total_are_refused():
     with pytest.raises(InputError, match=r"at most 1 together, found 1\.3"):
         validate(PretrainingSettings, {"pairwise_share": 0.7, "text_to_motion_share": 0.6}, "base.yaml")

@@ -121,7 +121,7 @@ def _trainer(
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             failure_config=FailureConfig(max_failures=settings.max_failures),
             logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]  # typed as V1's
-            callbacks=[_stop_at_input_error()],  # type: ignore[list-item]  # typed as V1's
+            callbacks=[_stop_at_input_error()],
         ),
     )
 

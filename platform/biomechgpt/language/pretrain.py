@@ -31,7 +31,7 @@ from biomechgpt.core.settings import InputError, plain
 from biomechgpt.core.training import fit
 from biomechgpt.language import network, tiny_model
 from biomechgpt.language.batches import TreeTrainee, plan_batches
-from biomechgpt.language.families import FAMILIES, family_at
+from biomechgpt.language.families import FAMILIES, Family, family_at
 from biomechgpt.language.settings import BaseSettings, PretrainingSettings
 from biomechgpt.motion.parameters import (
     PARAMETERS,
@@ -146,19 +146,11 @@ class _Pretraining(TreeTrainee):
         codebook = MotionTokenizer.load(tokenizer).codebook
         network.quiet()
         torch.manual_seed(self.seed)
-        if self.base.name is None:
-            family = FAMILIES[self.base.family]
-            texts = _texts(tasks, rows)
-            self.tokenizer = tiny_model.train_text_tokenizer(texts, self.base.stand_in.vocabulary, family)
-            self.network: Any = tiny_model.new_model(self.tokenizer, self.base.stand_in, family)
-        else:
-            family = family_at(self.base.name)
-            self.tokenizer = network.load_tokenizer(self.base.name)
-            self.network = network.load_model(self.base.name, "none", self.base.compute_dtype)
+        family = self._load_text_model(tasks, rows)
         network.extend_vocabulary(self.network, self.tokenizer, codebook, self.base.embedding_init, self.seed)
 
         rng = np.random.default_rng(self.seed)
-        asked, answers = _shuffled(rows, rng)
+        shuffled_questions, answers = _shuffled(rows, rng)
         requests = [
             words for task in tasks.values() if isinstance(task, GenerationTask) for words in task.templates
         ]
@@ -166,7 +158,7 @@ class _Pretraining(TreeTrainee):
             Encoder(self.tokenizer, family.turns),
             self.settings,
             rng,
-            asked,
+            shuffled_questions,
             answers,
             requests or ["{}"],
             Tokens(artifact.load(tokens)).augmentations() if self.settings.epochs else {},
@@ -180,6 +172,19 @@ class _Pretraining(TreeTrainee):
         self.n_movements = len(self.trees)
         n_texts = self.base.text_steps * self.settings.batch_size if self.base.name is None else 0
         self.trees += [[source.text()] * self.views for _ in range(n_texts)]
+
+    def _load_text_model(self, tasks: Tasks, rows: list[dict[str, Any]]) -> Family:
+        """Set `tokenizer` and `network`: those of the named model, or a new local stand-in. Return their family."""
+        if self.base.name is None:
+            family = FAMILIES[self.base.family]
+            texts = _texts(tasks, rows)
+            self.tokenizer = tiny_model.train_text_tokenizer(texts, self.base.stand_in.vocabulary, family)
+            self.network: Any = tiny_model.new_model(self.tokenizer, self.base.stand_in, family)
+        else:
+            family = family_at(self.base.name)
+            self.tokenizer = network.load_tokenizer(self.base.name)
+            self.network = network.load_model(self.base.name, "none", self.base.compute_dtype)
+        return family
 
     def build_model(self) -> nn.Module:
         return network.TreeModel(self.network)
