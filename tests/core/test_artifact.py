@@ -12,7 +12,7 @@ class Width(Settings):
     width: int = 4
 
 
-def test_artifact_is_reused_and_a_half_built_one_does_not_exist(tmp_path):
+def test_an_artifact_is_reused_and_an_unfinished_one_does_not_exist(tmp_path):
     calls = []
 
     def build(uri: str) -> dict:

@@ -52,7 +52,7 @@ def test_artifact_is_published_reused_and_checked(bucket, tmp_path):
         artifact.load(first.uri, verify=True)
 
 
-def test_half_built_artifact_does_not_exist(bucket):
+def test_an_unfinished_artifact_does_not_exist(bucket):
     def dies(uri):
         storage.write_bytes(storage.join(uri, "a.txt"), b"half")
         raise RuntimeError("power cut")
@@ -65,7 +65,7 @@ def test_half_built_artifact_does_not_exist(bucket):
         artifact.load(uri)
 
 
-def test_a_files_beginning(bucket):
+def test_read_head_returns_the_first_bytes(bucket):
     for name, content in (("long", b"0123456789"), ("short", b"01"), ("empty", b"")):
         uri = storage.join(bucket, name)
         storage.write_bytes(uri, content)

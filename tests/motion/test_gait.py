@@ -39,7 +39,7 @@ def walk(stride_hz=0.9, seconds=8.0, size=1.0, phase=0.3, lag=0.5, heading=0.0):
 
 @hypothesis_settings(max_examples=40, deadline=None)
 @given(st.floats(0.4, 1.2), st.floats(0.35, 1.2), st.floats(0, 1), st.floats(-3, 3))
-def test_cadence_is_two_steps_a_stride_however_one_walks(stride_hz, size, phase, heading):
+def test_cadence_is_two_steps_per_stride_at_any_rate_size_and_heading(stride_hz, size, phase, heading):
     found = gait.measure(*walk(stride_hz, 8.0, size, phase, heading=heading), RATE)
     assert found.cadence_steps_min == pytest.approx(120 * stride_hz, rel=0.02)
     assert found.step_time_symmetry > 0.95
@@ -47,7 +47,7 @@ def test_cadence_is_two_steps_a_stride_however_one_walks(stride_hz, size, phase,
     assert not found.overground
 
 
-def test_a_strike_is_where_the_published_cycle_begins():
+def test_heel_strike_is_at_the_start_of_the_published_cycle():
     angles, pelvis = walk()
     strikes = gait.events(angles, pelvis, RATE).heel_strikes["r"]
     at = (0.3 + 0.9 * strikes / RATE + 0.5) % 1 - 0.5
@@ -60,7 +60,7 @@ def test_a_strike_is_where_the_published_cycle_begins():
         assert np.sqrt(np.mean((np.degrees(curves[name].mean(0)) - mean) ** 2)) < sd.mean()
 
 
-def test_a_recording_shorter_than_a_stride_gives_the_cycle_that_its_pieces_make():
+def test_partial_strides_of_a_short_recording_make_one_cycle():
     angles, pelvis = walk(seconds=1.45)
     found = gait.measure(angles, pelvis, RATE)
     assert not any(found.events.strides(side) for side in gait.SIDES)
@@ -72,7 +72,7 @@ def test_a_recording_shorter_than_a_stride_gives_the_cycle_that_its_pieces_make(
     assert gait.own_cycles(angles[:20], half)["knee_angle_l"].shape == (0, 101)
 
 
-def test_the_mirrored_walk_has_the_other_sides_measures():
+def test_a_mirrored_walk_has_the_parameters_of_the_other_side():
     angles, pelvis = walk(lag=0.42)
     left, right = gait.measure(angles, pelvis, RATE), gait.measure(mirror(angles), pelvis, RATE)
     assert left.step_time_symmetry == pytest.approx(0.42 / 0.58, abs=0.04)
@@ -81,7 +81,7 @@ def test_the_mirrored_walk_has_the_other_sides_measures():
 
 
 @pytest.mark.parametrize("heading", [0.0, 2.0])
-def test_the_legs_know_the_speed_that_the_pelvis_shows(heading):
+def test_speed_by_the_legs_equals_speed_by_the_pelvis(heading):
     angles, pelvis = walk(heading=heading)
     treadmill = gait.measure(angles, pelvis, RATE)
     gone = treadmill.speed_legs_m_s * np.arange(len(pelvis)) / RATE
@@ -98,7 +98,7 @@ def test_the_legs_know_the_speed_that_the_pelvis_shows(heading):
     assert taller.speed_m_s == pytest.approx(1.1 * treadmill.speed_m_s, rel=1e-2)
 
 
-def test_nobody_walks_who_stands_or_squats():
+def test_standing_and_squatting_are_not_walking():
     still = np.zeros((90, 34)), np.tile([0, 0, 0, 1.0, 0, 0, 0], (90, 1))
     squat = still[0].copy()
     down = np.sin(np.arange(90) / 10)[:, None] ** 2
@@ -113,7 +113,7 @@ def test_nobody_walks_who_stands_or_squats():
         assert gait.measure(squat[:frames], still[1][:frames], RATE).steps == 0
 
 
-def test_simulated_walkways_measure_what_is_annotated_of_them():
+def test_gait_of_simulated_walkways_agrees_with_their_annotations():
     how = settings.load(CohortSettings, CONFIGS / "tiny.yaml").simulator
     rows = []
     for person in simulator.participants(how):
@@ -133,7 +133,7 @@ def test_simulated_walkways_measure_what_is_annotated_of_them():
 
 
 @pytest.mark.parametrize("row", real_recordings.rows("overground walking"))
-def test_real_walks_are_ones_that_a_person_would_believe(row):
+def test_gait_of_real_walks_is_plausible(row):
     settings = readers.ReaderSettings(missing_joints="neutral")
     recording = readers.read(str(real_recordings.path_of(row["path"])), settings)
     angles, pelvis = resample(recording.time_s, recording.angles_rad, recording.pelvis, RATE)

@@ -49,7 +49,7 @@ def other_side(points: np.ndarray) -> np.ndarray:
     return points[:, order] * [1, 1, -1]
 
 
-def test_standing_is_upright_symmetric_and_as_tall_as_asked():
+def test_standing_is_upright_symmetric_and_of_the_given_height():
     points = points_m(np.zeros((1, 34)), rest(), height_m=1.80)
     np.testing.assert_allclose(points, other_side(points), atol=1e-7)
     at = dict(zip(LANDMARKS, points[0], strict=True))
@@ -92,7 +92,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_each_sign_means_what_the_skeleton_says(way):
+def test_each_sign_moves_the_landmarks_as_the_skeleton_says(way):
     joint, degrees, point, axis, signs = WAYS[way]
     for side, sign in zip("rl", signs, strict=False):
         names = (joint, point) if joint in INDEX else (f"{joint}_{side}", f"{point}_{side}")
@@ -100,7 +100,7 @@ def test_each_sign_means_what_the_skeleton_says(way):
         assert -sign * moved(names[1], **{names[0]: -degrees})[axis] > 0.02 or axis == Y
 
 
-def test_rotations_inward_show_once_the_limb_is_bent():
+def test_inward_rotations_move_a_bent_limb_inward():
     for side, sign in (("r", 1), ("l", -1)):
         bent = {f"hip_flexion_{side}": 90.0, f"knee_angle_{side}": -90.0}
         turned = posed(**bent, **{f"hip_rotation_{side}": 20.0})[f"ankle_{side}"]
@@ -119,7 +119,7 @@ def test_hip_turns_about_z_then_x_then_y():
     np.testing.assert_allclose(shank, knee.apply([0, -0.246 * HEIGHT_M, 0]), atol=1e-6)
 
 
-def test_axes_and_their_order_are_the_models():
+def test_axes_and_their_order_are_those_of_the_model():
     model = ElementTree.parse(real_recordings.DATA / "mujoco" / "humanoid_torque.xml")
     bodies = [[joint.attrib for joint in body.findall("joint")] for body in model.iter("body")]
     theirs = {hinge["name"]: np.fromstring(hinge["axis"], sep=" ") for hinges in bodies for hinge in hinges}
@@ -164,7 +164,7 @@ def test_bones_keep_their_lengths_and_nothing_is_below_ground(seed):
 
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=25, deadline=None)
-def test_a_mirrored_movement_is_the_mirrored_figure(seed):
+def test_a_mirrored_movement_has_mirrored_landmarks(seed):
     angles, pelvis = random_poses(seed)
     seen = pelvis * [1, 1, -1, 1, -1, -1, 1]  # a turn about an axis in the mirror's plane is reversed
     np.testing.assert_allclose(
@@ -174,7 +174,7 @@ def test_a_mirrored_movement_is_the_mirrored_figure(seed):
 
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=10, deadline=None)
-def test_the_pelvis_turns_and_carries_everything(seed):
+def test_all_landmarks_follow_the_pelvis(seed):
     angles, pelvis = random_poses(seed)
     still = points_m(angles, rest(6), ground="none").astype(float)
     turn = Rotation.from_quat(pelvis[:, 3:], scalar_first=True).as_matrix()
@@ -196,7 +196,7 @@ def test_an_unusable_pelvis_stands_upright_on_the_ground():
     np.testing.assert_array_equal(points_m(angles, part), standing)
 
 
-def test_shapes_and_angles_that_cannot_be_drawn_are_refused():
+def test_wrong_shapes_and_angles_are_refused():
     with pytest.raises(ValueError, match=r"found \(5, 34\) and \(4, 7\)"):
         points_m(np.zeros((5, 34)), rest(4))
     with pytest.raises(ValueError, match=r"found \(5, 26\)"):

@@ -12,7 +12,7 @@ AGES = (20, 35, 45, 55, 65, 75, 85)
 
 @pytest.mark.parametrize("sex", ["male", "female", "unknown"])
 @pytest.mark.parametrize("age", AGES)
-def test_what_adults_do_is_of_a_persons_size(age, sex):
+def test_norms_of_adults_are_plausible(age, sex):
     speed, cadence, step = (
         of(age, sex) for of in (norms.walking_speed_m_s, norms.cadence_steps_min, norms.step_length_m)
     )

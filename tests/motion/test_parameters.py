@@ -25,7 +25,7 @@ FEW = hypothesis_settings(max_examples=50, deadline=None)
 
 @FEW
 @given(st.floats(0.5, 1.1), st.floats(0.5, 1.2), st.integers(4, 12))
-def test_a_walk_of_known_pace_and_size_says_so(stride_hz, size, seconds):
+def test_parameters_of_a_walk_with_known_pace_and_size(stride_hz, size, seconds):
     found = measure_parameters(*walk(stride_hz, seconds, size), RATE)
     assert found["duration"] == pytest.approx(seconds, abs=1 / RATE)
     assert found["cadence"] == pytest.approx(120 * stride_hz, rel=0.02)
@@ -36,7 +36,7 @@ def test_a_walk_of_known_pace_and_size_says_so(stride_hz, size, seconds):
     )
 
 
-def test_who_stands_has_no_cadence_and_a_joint_that_was_not_recorded_no_range():
+def test_standing_has_no_cadence_and_an_unrecorded_joint_no_range():
     angles, pelvis = np.zeros((90, 34)), np.tile([0, 1.0, 0, 1, 0, 0, 0], (90, 1))
     mask = np.ones(34, dtype=bool)
     mask[INDEX["ankle_angle_r"]] = False
@@ -46,7 +46,7 @@ def test_who_stands_has_no_cadence_and_a_joint_that_was_not_recorded_no_range():
     assert "cadence" not in format_description(found)
 
 
-def test_the_facts_of_a_mirror_image_are_those_of_the_mirrored_movement():
+def test_mirrored_parameters_are_those_of_the_mirrored_movement():
     angles, pelvis = walk(lag=0.42)
     angles[:, INDEX["knee_angle_r"]] *= 0.5
     angles[:, INDEX["arm_flex_l"]] = 0.3 * np.sin(np.arange(len(angles)) / 5)
@@ -63,21 +63,21 @@ known = st.dictionaries(st.sampled_from(list(PARAMETERS)), st.floats(0, 200))
 
 @FEW
 @given(known, st.permutations(list(PARAMETERS)))
-def test_what_a_description_states_is_read_back_in_any_order(facts, order):
-    text = format_description(facts, order)
+def test_a_description_is_parsed_back_in_any_order(values, order):
+    text = format_description(values, order)
     assert parse_description(text) == {
-        name: float(f"{value:.{PARAMETERS[name].decimals}f}") for name, value in facts.items()
+        name: float(f"{value:.{PARAMETERS[name].decimals}f}") for name, value in values.items()
     }
-    assert text.count(",") == max(len(facts) - 1, 0)
+    assert text.count(",") == max(len(values) - 1, 0)
 
 
-def test_nothing_is_read_from_other_words():
+def test_nothing_is_parsed_from_other_words():
     assert parse_description("stroke") == parse_description("1.25 m/s") == parse_description("") == {}
     assert parse_description("right knee 58 deg, right knee 10 deg") == {"knee_r": 58.0}
     assert format_parameter("speed", 1.234) == "speed 1.23 m/s"
 
 
-def test_a_published_walk_lies_within_what_is_usual():
+def test_a_published_walk_is_within_the_normal_range():
     found = measure_parameters(*walk(0.95, 8.0), RATE)
     for name in ("cadence", "hip_r", "knee_l", "ankle_r"):
         low, high = normal_range(name)
@@ -85,7 +85,7 @@ def test_a_published_walk_lies_within_what_is_usual():
     assert normal_range("duration") is None
 
 
-def test_a_usual_range_has_the_source_of_its_norm():
+def test_a_normal_range_has_the_source_of_its_norm():
     for name in PARAMETERS:
         source = normal_range_source(name)
         assert (source is None) == (normal_range(name) is None)

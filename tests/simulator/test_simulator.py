@@ -115,7 +115,7 @@ def test_any_scale_of_the_study_keeps_its_counts(scale, seed):
             assert (len(counts), sum(counts)) == getattr(getattr(wanted, side), name)
 
 
-def test_a_study_that_cannot_be_is_refused():
+def test_an_impossible_study_is_refused():
     wrong = PAPER["test"].model_dump() | {"diagnosis": (60, 300)}
     with pytest.raises(InputError, match=r"protocol\.test: .*diagnosis of no more participants"):
         settings.validate(CohortSettings, {"simulator": {"protocol": {"test": wrong}}}, "here")
@@ -139,7 +139,7 @@ def test_every_task_has_both_sides_of_its_split(cohort):
 # How they move
 
 
-def test_unimpaired_knees_bend_as_knees_do(cohort):
+def test_knees_of_unimpaired_participants_bend_as_published(cohort):
     walks = [t for _, t in walkway(cohort)]
     peaks = [np.median(knee_flexion(t, side, 0.5)[swings(t, side)]) for t in walks for side in "rl"]
     assert 52 < np.median(peaks) < 67  # textbook: about 60 degrees
@@ -148,7 +148,7 @@ def test_unimpaired_knees_bend_as_knees_do(cohort):
     assert high < 85
 
 
-def test_angles_are_possible(cohort):
+def test_angles_are_within_the_skeletons_range(cohort):
     angles = np.concatenate([t.angles_rad for _, t in cohort])
     at_limit = (angles <= LOW_RAD + 1e-4) | (angles >= HIGH_RAD - 1e-4)
     assert at_limit.mean(0).max() < 2e-3
@@ -195,7 +195,7 @@ def test_cadence_follows_from_the_knees(cohort):
     assert np.corrcoef(np.array(counted)[close], cadence[close])[0, 1] > 0.97
 
 
-def test_speed_is_the_way_that_the_pelvis_goes(cohort):
+def test_speed_is_the_speed_of_the_pelvis(cohort):
     walks, speed = where(cohort, "walking_speed")
     way = [np.hypot(*(t.pelvis[-1, [0, 2]] - t.pelvis[0, [0, 2]])) for t in walks]
     seconds = [(len(t.pelvis) - 1) / RATE for t in walks]
@@ -234,7 +234,7 @@ def test_fsst_time_follows_from_the_steps(cohort):
     assert np.corrcoef(seen, time)[0, 1] > 0.95
 
 
-def test_a_test_whose_end_is_cut_off_has_no_time():
+def test_a_cut_off_test_has_no_time():
     how = SimulatorSettings(scale=0.1, longest_s=12)
     all_trials = [t for person in participants(how) for t in islice(trials(how, person, RATE), 8)]
     timed = [t for t in all_trials if t.latent["kind"] in ("TUG", "FSST")]
@@ -264,7 +264,7 @@ def ratio(pairs, measure, norm):
 
 
 @pytest.mark.parametrize("old", [False, True])
-def test_the_healthy_walk_and_are_timed_as_published(cohort, old):
+def test_speeds_and_times_of_the_unimpaired_are_as_published(cohort, old):
     people = healthy(cohort, old)
     assert ratio(people, "walking_speed", lambda p: norms.walking_speed_m_s(p.age, p.sex)) == pytest.approx(
         1, abs=0.1
@@ -306,7 +306,7 @@ def test_impaired_groups_are_as_slow_as_published(paper, condition):
 # Nothing else tells a label
 
 
-def test_length_of_a_walk_and_size_of_noise_tell_nothing(cohort):
+def test_duration_and_noise_do_not_depend_on_labels(cohort):
     """Only how somebody moves may: not how long a walk was recorded, nor how well."""
     walks = [(p, t) for p, t in cohort if t.latent["kind"] == "walkway"]
     impaired = np.array([p.condition != "none" for p, _ in walks])
@@ -317,7 +317,7 @@ def test_length_of_a_walk_and_size_of_noise_tell_nothing(cohort):
     assert abs(np.corrcoef(noise, impaired)[0, 1]) < 0.12
 
 
-def test_names_and_order_tell_nothing(cohort, people):
+def test_names_and_order_do_not_depend_on_labels(cohort, people):
     names = [t.trial for _, t in cohort]
     assert len(set(names)) == len(names) == 3000
     for order in (np.argsort([p.name for p in people]), np.arange(len(people))):
@@ -326,13 +326,13 @@ def test_names_and_order_tell_nothing(cohort, people):
     assert all(set(t.annotations) == set(COLUMNS) for _, t in cohort)
 
 
-def test_latent_traits_stay_out_of_the_cohort_s_rows(cohort):
+def test_latent_traits_are_not_in_the_rows_of_a_cohort(cohort):
     _, t = cohort[0]
     assert {"severity", "unsteady", "condition"} <= set(t.latent)
     assert not set(t.latent) & set(t.row())
 
 
-def test_a_person_is_the_same_alone(people, cohort):
+def test_a_participant_does_not_depend_on_the_others(people, cohort):
     person = people[17]
     mine = [t for p, t in cohort if p is person]
     for one, again in zip(mine, trials(DEMO, person, RATE), strict=True):

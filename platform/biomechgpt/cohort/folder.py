@@ -31,7 +31,7 @@ T = TypeVar("T")
 class Folder:
     """A checked folder: every row has its recording.
 
-    uri: where it is.
+    uri: its path or URI.
     tables: names of the tables that annotate its recordings.
     rows: one per annotated recording, of the tables and of layouts.
     columns: {annotation: "text" | "number"}.
@@ -69,7 +69,7 @@ def open_folder(uri: str, mapped: AnnotationMap | None = None) -> Folder:
 
 
 def discover(uri: str) -> tuple[list[str], list[Session]]:
-    """The files of a folder, and the sessions of known layouts among them. Raises InputError where it is empty."""
+    """The files of a folder, and the sessions of known layouts among them. Raises InputError if it is empty."""
     if not storage.exists(uri):
         raise InputError(f"{uri}: no such folder of recordings")
     files = [name for name in storage.list_files(uri) if name]
@@ -126,7 +126,7 @@ def find_unannotated(
     ]
 
     def is_recording(name: str) -> bool:
-        # The content decides, whatever the file is called; its first bytes are enough.
+        # The content decides, not the name; the first bytes are enough.
         return readers.recognizes(storage.read_head(storage.join(uri, name), readers.HEAD_BYTES))
 
     flags = _in_threads(is_recording, candidates)

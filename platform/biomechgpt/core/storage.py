@@ -56,7 +56,7 @@ def read_bytes(uri: str) -> bytes:
 
 
 def read_head(uri: str, most: int) -> bytes:
-    """A file's first `most` bytes, fewer where it is shorter; no more than these are transferred."""
+    """The first `most` bytes of a file, or all of a shorter one; only these are transferred."""
     fs, path = filesystem(uri)
     with fs.open(path, "rb", cache_type="none") as file:
         return file.read(most)
@@ -88,7 +88,7 @@ def write_json(uri: str, content: Any) -> None:
 
 
 def list_files(uri: str) -> list[str]:
-    """Names of all files under a folder, relative to it, sorted; empty where the folder is absent."""
+    """Names of all files under a folder, relative to it, sorted; empty if the folder is absent."""
     fs, path = filesystem(uri)
     if not fs.exists(path):
         return []
@@ -109,7 +109,7 @@ def upload(folder: str | Path, uri: str) -> None:
 
 
 def local_copy(uri: str, cache: str | Path | None = None) -> Path:
-    """A local folder with the files of `uri`, or a file: itself where it is local, a download where not.
+    """Local path of the folder or file at `uri`: a local one itself, a remote one as a download.
 
     A download is kept under `cache` (default: the temporary folder) and reused: artifacts never change.
     """

@@ -100,7 +100,7 @@ def measures(walk: gait.Gait, seconds: float) -> str:
     """The gait parameters of a walk in one line of text."""
     if not np.isfinite(walk.cadence_steps_min):
         return f"{seconds:.1f} s, no steps found"
-    where = "the pelvis travels" if walk.overground else "the pelvis stays: treadmill, or not recorded"
+    where = "overground" if walk.overground else "treadmill, or pelvis not recorded"
     return (
         f"{seconds:.1f} s, {walk.steps} steps, cadence {walk.cadence_steps_min:.0f}/min, "
         f"speed {walk.speed_pelvis_m_s:.2f} m/s by the pelvis, {walk.speed_legs_m_s:.2f} by the legs; {where}"

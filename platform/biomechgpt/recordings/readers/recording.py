@@ -245,7 +245,7 @@ def _stated(item: _Item, units: AngleUnits) -> AngleUnits:
 
 
 def _converted(item: _Item, units: AngleUnits) -> np.ndarray:
-    """(T,) in radians or metres, NaN where there is no number."""
+    """(T,) in radians or metres, NaN for a missing number."""
     scale = {"degrees": np.pi / 180, "mm": 1e-3}.get(item.units or units, 1.0)
     return np.where(np.isfinite(item.values), scale * item.values, np.nan)
 
