@@ -20,6 +20,15 @@ def test_help_is_current_and_complete(name):
     assert f"biomechgpt {COMMANDS[name].example}" in text
 
 
+def test_help_lists_the_options_of_every_kind():
+    lines = [line.strip() for line in help_text("train").splitlines()]
+    quantizer = "--tokenizer.network.quantizer"
+    assert f"{quantizer}.kind ema|residual|body_parts|fsq  (default: ema)" in lines
+    options = [line.split()[0] for line in lines if line.startswith(f"{quantizer}.")]
+    assert {f"{quantizer}.{name}" for name in ("codebook_size", "num_quantizers", "levels")} <= set(options)
+    assert len(options) == len(set(options))
+
+
 @pytest.mark.parametrize("script", ["pipeline", "sweep", "answer"])
 def test_help_loads_no_library(script):
     code = (

@@ -6,7 +6,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -87,11 +87,23 @@ def help_text(
 def _fields(model: type[Settings], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Every option of a settings model, nested ones with their path: `training.learning_rate`."""
     for name, field in model.model_fields.items():
-        nested = next(_nested(field.annotation), None)
-        if nested is None:
+        nested = list(_nested(field.annotation))
+        if not nested:
             yield prefix + name, field
-        else:
-            yield from _fields(nested, f"{prefix}{name}.")
+            continue
+        paths = set()
+        if isinstance(field.discriminator, str):
+            # One model for each kind: the kinds first, then the options of all of them.
+            kind = nested[0].model_fields[field.discriminator]
+            kinds: Any = Literal[tuple(option.model_fields[field.discriminator].default for option in nested)]
+            path = f"{prefix}{name}.{field.discriminator}"
+            yield path, FieldInfo(annotation=kinds, default=kind.default, description=kind.description)
+            paths.add(path)
+        for option in nested:
+            for path, inner in _fields(option, f"{prefix}{name}."):
+                if path not in paths:
+                    yield path, inner
+                    paths.add(path)
 
 
 def _nested(annotation: Any) -> Iterator[type[Settings]]:

@@ -35,7 +35,7 @@ class ResidualVQSettings(CodebookSettings):
     kind: Literal["residual"] = "residual"
     """Which quantizer these settings are for."""
     num_quantizers: int = Field(2, ge=2, le=8)
-    """Number of codebooks, which is the number of tokens per step."""
+    """Number of codebooks of the residual quantizer, which is its number of tokens per step."""
 
 
 class BodyPartVQSettings(CodebookSettings):
@@ -51,7 +51,7 @@ class FSQSettings(Settings):
     kind: Literal["fsq"] = "fsq"
     """Which quantizer these settings are for."""
     levels: tuple[int, ...] = Field((8, 8, 8), min_length=1)
-    """Number of values of each dimension, at least 3 each."""
+    """Number of values of each dimension of fsq, at least 3 each."""
 
     @field_validator("levels")
     @classmethod
