@@ -152,41 +152,52 @@ def enrol(settings: ProtocolSettings, rng: np.random.Generator) -> list[Enrolmen
 
 
 def _side(split: Literal["train", "test"], collected: Collected, rng: np.random.Generator) -> list[Enrolment]:
-    a, i, d, v, f = (
+    activity, impaired, diagnosis, device, falls = (
         np.array(getattr(collected, name))
         for name in ("activity", "impaired", "diagnosis", "assistive_device", "falls_history")
     )
+    # The counts are nested (falls in diagnosis in impaired in device in activity), so differences give the groups.
     groups: list[tuple[Count, Enrolment]] = [
-        (tuple(f), Enrolment(split, "yes", falls=True)),
-        (tuple(d - f), Enrolment(split, "yes")),
-        (tuple(i - d), Enrolment(split, "no")),
-        (tuple(v - i), Enrolment(split, "unknown")),
-        (tuple(a - v), Enrolment(split, "unknown", device=False)),
+        (tuple(falls), Enrolment(split, "yes", falls=True)),
+        (tuple(diagnosis - falls), Enrolment(split, "yes")),
+        (tuple(impaired - diagnosis), Enrolment(split, "no")),
+        (tuple(device - impaired), Enrolment(split, "unknown")),
+        (tuple(activity - device), Enrolment(split, "unknown", device=False)),
     ]
     # The trials of a group without participants go to the next group.
     for k in range(len(groups) - 1):
-        (people, trials), e = groups[k]
-        if people == 0:
-            (more, others), next_one = groups[k + 1]
-            groups[k : k + 2] = [((0, 0), e), ((more, others + trials), next_one)]
-    members = [[Enrolment(split, e.impaired, e.falls, e.device) for _ in range(n)] for (n, _), e in groups]
+        (n_people, n_trials), enrolment = groups[k]
+        if n_people == 0:
+            (next_people, next_trials), next_enrolment = groups[k + 1]
+            groups[k : k + 2] = [((0, 0), enrolment), ((next_people, next_trials + n_trials), next_enrolment)]
+    members = [
+        [Enrolment(split, group.impaired, group.falls, group.device) for _ in range(n_people)]
+        for (n_people, _), group in groups
+    ]
     # Walkway, TUG and FSST: participants with known impairment, more likely those with more trials.
-    known = [(e, total / n) for ((n, total), _), who in zip(groups[:3], members, strict=False) for e in who]
-    for kind, (count, trials) in (
+    candidates = [
+        (enrolment, n_trials / n_people)
+        for ((n_people, n_trials), _), group_members in zip(groups[:3], members, strict=False)
+        for enrolment in group_members
+    ]
+    for kind, (n_people, n_trials) in (
         ("walkway", collected.walking_speed),
         ("TUG", collected.tug_time),
         ("FSST", collected.fsst_time),
     ):
-        if count:
-            room = np.array([usual if e.count < 0.4 * usual else 0.01 for e, usual in known])
-            chosen = rng.choice(len(known), count, replace=False, p=room / room.sum())
-            for k, n in zip(chosen, spread(rng, trials, [1] * count, 0.35), strict=True):
-                known[k][0].trials[kind] = n
-    for ((_, total), _), who in zip(groups, members, strict=True):
-        least = [max(e.count, 1) for e in who]
-        for e, n in zip(who, spread(rng, max(total, sum(least)), least, 0.5), strict=True):
-            e.trials["others"] = n - e.count
-    return [e for who in members for e in who]
+        if n_people:
+            # Hardly anybody has more than 40 % of their trials measured.
+            weight = np.array([mean if e.count < 0.4 * mean else 0.01 for e, mean in candidates])
+            chosen = rng.choice(len(candidates), n_people, replace=False, p=weight / weight.sum())
+            for k, n in zip(chosen, spread(rng, n_trials, [1] * n_people, 0.35), strict=True):
+                candidates[k][0].trials[kind] = n
+    # The rest of each group's trials are other activities.
+    for ((_, n_trials), _), group_members in zip(groups, members, strict=True):
+        least = [max(enrolment.count, 1) for enrolment in group_members]
+        counts = spread(rng, max(n_trials, sum(least)), least, 0.5)
+        for enrolment, n in zip(group_members, counts, strict=True):
+            enrolment.trials["others"] = n - enrolment.count
+    return [enrolment for group_members in members for enrolment in group_members]
 
 
 def spread(rng: np.random.Generator, total: int, least: Sequence[int], sigma: float) -> list[int]:
