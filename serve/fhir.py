@@ -161,7 +161,8 @@ def bundle(
         timestamp=FHIRInstant(time),
         entry=[_new(BundleEntry, fullUrl=url, resource=entry) for url, entry in entries],
     )
-    return resource.as_json()
+    result: dict[str, Any] = resource.as_json()
+    return result
 
 
 def observation(
@@ -389,7 +390,8 @@ def outcome(code: str, message: str) -> dict[str, Any]:
         (f"{BASE}/CodeSystem/error", code, code.replace("_", " ")), text=_text(message) or code
     )
     issue = _new(OperationOutcomeIssue, severity="error", code=ISSUES[code], details=details)
-    return _new(OperationOutcome, issue=[issue]).as_json()
+    result: dict[str, Any] = _new(OperationOutcome, issue=[issue]).as_json()
+    return result
 
 
 @dataclass(frozen=True)
@@ -478,7 +480,7 @@ def capability_statement(version: str) -> dict[str, Any]:
         ),
         operation=[operation],
     )
-    return _new(
+    statement: dict[str, Any] = _new(
         CapabilityStatement,
         url=f"{BASE}/CapabilityStatement/biomechgpt",
         version=version,
@@ -498,6 +500,7 @@ def capability_statement(version: str) -> dict[str, Any]:
         format=[CONTENT_TYPE],
         rest=[rest],
     ).as_json()
+    return statement
 
 
 def _new(kind: type[R], /, **values: Any) -> R:

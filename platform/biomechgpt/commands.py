@@ -176,7 +176,8 @@ def _reported(command: Command) -> Callable[[Any], Any]:
     """The subcommand's function; its result is also printed as a text if the subcommand has one."""
     function, report = _named(command.function), command.report
     if report is None:
-        return function
+        result: Callable[[Any], Any] = function
+        return result
 
     def run_and_report(settings: Any) -> Any:
         result = function(settings)

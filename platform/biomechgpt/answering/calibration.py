@@ -69,7 +69,7 @@ def soften(probability: np.ndarray, temperature: float) -> np.ndarray:
         logits = np.log(probability) / temperature
     logits -= logits.max(axis=-1, keepdims=True)
     powered = np.exp(logits)
-    return powered / powered.sum(axis=-1, keepdims=True)
+    return np.asarray(powered / powered.sum(axis=-1, keepdims=True))
 
 
 def temperature(

@@ -60,12 +60,12 @@ class Tally:
     walked: number of walking trials, and of those whose pelvis does not travel.
     """
 
-    trials: Counter = field(default_factory=Counter)
-    people: Counter = field(default_factory=Counter)
-    samples: Counter = field(default_factory=Counter)
-    sampled: Counter = field(default_factory=Counter)
-    values: dict[str, Counter] = field(default_factory=dict)
-    valued: dict[str, Counter] = field(default_factory=dict)
+    trials: Counter[str] = field(default_factory=Counter)
+    people: Counter[str] = field(default_factory=Counter)
+    samples: Counter[str] = field(default_factory=Counter)
+    sampled: Counter[str] = field(default_factory=Counter)
+    values: dict[str, Counter[str]] = field(default_factory=dict)
+    valued: dict[str, Counter[str]] = field(default_factory=dict)
     frames: int = 0
     durations: np.ndarray = field(default_factory=lambda: np.zeros(len(_DURATIONS_S) - 1, dtype=int))
     unrecorded: np.ndarray = field(default_factory=lambda: np.zeros(N_JOINTS, dtype=int))
@@ -73,7 +73,7 @@ class Tally:
     outside: np.ndarray = field(default_factory=lambda: np.zeros(N_JOINTS, dtype=int))
     walking: dict[str, "Cycles"] = field(default_factory=dict)
     walks: list[dict[str, Any]] = field(default_factory=list)
-    walked: Counter = field(default_factory=Counter)
+    walked: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: "Tally") -> None:
         for mine, others in (
@@ -155,7 +155,7 @@ def _tallies(uri: str, columns: dict[str, str]) -> Iterable[Tally]:
 def tally(trials: Iterable[Trial], columns: Mapping[str, str]) -> Tally:
     """The counts of these trials; all trials of a participant have to be among them."""
     counts = Tally()
-    values_of: dict[str, dict[str, Counter]] = {}
+    values_of: dict[str, dict[str, Counter[str]]] = {}
     split: dict[str, str] = {}
     for t in trials:
         counts.trials[t.split] += 1
@@ -418,7 +418,7 @@ def _bars_picture(counts: Mapping[str, int], xlabel: str, ylabel: str) -> str:
 def _age_picture(ages: Mapping[Any, int]) -> str:
     if not ages:
         return ""
-    by_decade: Counter = Counter()
+    by_decade: Counter[str] = Counter()
     for age, people in sorted(ages.items()):
         by_decade[f"{10 * int(age // 10)}s"] += people
     return _bars_picture(by_decade, "age", "participants")

@@ -34,21 +34,22 @@ class Artifact:
 
     @property
     def kind(self) -> str:
-        return self.manifest["kind"]
+        return str(self.manifest["kind"])
 
     @property
     def fingerprint(self) -> str:
-        return self.manifest["fingerprint"]
+        return str(self.manifest["fingerprint"])
 
     @property
     def metrics(self) -> dict[str, Any]:
         """Numbers about the artifact that its builder returned: counts, errors, sizes."""
-        return self.manifest["metrics"]
+        result: dict[str, Any] = self.manifest["metrics"]
+        return result
 
     @property
     def provenance(self) -> str:
         """Where the data came from: `synthetic`, `recorded`, `synthetic and recorded` or `none`."""
-        return self.manifest["provenance"]
+        return str(self.manifest["provenance"])
 
     def input(self, name: str) -> "Artifact":
         """The input artifact of this name, under the same root. Raises InputError if it is absent."""

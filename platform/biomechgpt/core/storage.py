@@ -30,7 +30,8 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         # Listings are not cached: another process may have published since.
         options = {"client_kwargs": {"endpoint_url": endpoint}} if endpoint else {}
         return fsspec.filesystem("s3", use_listings_cache=False, **options), uri.removeprefix("s3://")
-    return fsspec.core.url_to_fs(absolute(uri))
+    result: tuple[Any, str] = fsspec.core.url_to_fs(absolute(uri))
+    return result
 
 
 def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
@@ -47,19 +48,19 @@ def join(uri: str, *parts: str) -> str:
 
 def exists(uri: str) -> bool:
     fs, path = filesystem(uri)
-    return fs.exists(path)
+    return bool(fs.exists(path))
 
 
 def read_bytes(uri: str) -> bytes:
     fs, path = filesystem(uri)
-    return fs.cat_file(path)
+    return bytes(fs.cat_file(path))
 
 
 def read_head(uri: str, most: int) -> bytes:
     """The first `most` bytes of a file, or all of a shorter one; only these are transferred."""
     fs, path = filesystem(uri)
     with fs.open(path, "rb", cache_type="none") as file:
-        return file.read(most)
+        return bytes(file.read(most))
 
 
 def write_bytes(uri: str, content: bytes) -> None:

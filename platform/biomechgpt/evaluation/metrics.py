@@ -65,7 +65,7 @@ class Metric:
 
 def _sk_f1(average: str) -> Callable[[np.ndarray, np.ndarray], float]:
     def f1(truth: np.ndarray, guess: np.ndarray) -> float:
-        return sk.f1_score(truth, guess, labels=np.unique(truth), average=average, zero_division=0)
+        return float(sk.f1_score(truth, guess, labels=np.unique(truth), average=average, zero_division=0))
 
     return f1
 
@@ -97,16 +97,16 @@ def _f1_by_label(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _f1_weighted(confusion: np.ndarray) -> np.ndarray:
     f1, support = _f1_by_label(confusion)
-    return (f1 * support).sum(axis=1) / support.sum(axis=1)
+    return np.asarray((f1 * support).sum(axis=1) / support.sum(axis=1))
 
 
 def _f1_macro(confusion: np.ndarray) -> np.ndarray:
     f1, support = _f1_by_label(confusion)
-    return f1.sum(axis=1, where=support > 0) / (support > 0).sum(axis=1)
+    return np.asarray(f1.sum(axis=1, where=support > 0) / (support > 0).sum(axis=1))
 
 
 def _accuracy(confusion: np.ndarray) -> np.ndarray:
-    return _hits(confusion).sum(axis=1) / confusion.sum(axis=2).sum(axis=1)
+    return np.asarray(_hits(confusion).sum(axis=1) / confusion.sum(axis=2).sum(axis=1))
 
 
 # --- numbers ------------------------------------------------------------------------------------------------------
@@ -146,12 +146,12 @@ def _moments(sums: np.ndarray) -> _Moments:
 
 def _pearson_r(sums: np.ndarray) -> np.ndarray:
     m = _moments(sums)
-    return np.clip(m.xy / np.sqrt(m.xx * m.yy), -1, 1)
+    return np.asarray(np.clip(m.xy / np.sqrt(m.xx * m.yy), -1, 1))
 
 
 def _slope(sums: np.ndarray) -> np.ndarray:
     m = _moments(sums)
-    return m.xy / m.xx
+    return np.asarray(m.xy / m.xx)
 
 
 def _mean_squares(m: _Moments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -168,7 +168,7 @@ def _icc(sums: np.ndarray) -> np.ndarray:
     m = _moments(sums)
     between, raters, residual = _mean_squares(m)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return (between - residual) / (between + residual + 2 * (raters - residual) / m.n)
+        return np.asarray((between - residual) / (between + residual + 2 * (raters - residual) / m.n))
 
 
 def _limit_of_agreement(sign: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -177,7 +177,7 @@ def _limit_of_agreement(sign: int) -> Callable[[np.ndarray], np.ndarray]:
         _, _, residual = _mean_squares(m)
         with np.errstate(divide="ignore", invalid="ignore"):
             # The residual mean square is half the variance of the errors.
-            return m.error / m.n + sign * (1.96 * np.sqrt(2 * np.maximum(residual, 0)))
+            return np.asarray(m.error / m.n + sign * (1.96 * np.sqrt(2 * np.maximum(residual, 0))))
 
     return limit
 
@@ -185,7 +185,7 @@ def _limit_of_agreement(sign: int) -> Callable[[np.ndarray], np.ndarray]:
 def _mean_of(column: int) -> Callable[[np.ndarray], np.ndarray]:
     def mean(sums: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
-            return sums[:, column] / sums[:, 0]
+            return np.asarray(sums[:, column] / sums[:, 0])
 
     return mean
 

@@ -11,4 +11,5 @@ Results = dict[str, dict[str, list[float]]]
 def paper() -> Results:
     """The results of both tables of the paper, in its order of tasks."""
     text = resources.files("biomechgpt.evaluation").joinpath("paper.yaml").read_text()
-    return yaml.safe_load(text)["rows"]
+    result: dict[str, dict[str, list[float]]] = yaml.safe_load(text)["rows"]
+    return result

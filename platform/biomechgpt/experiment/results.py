@@ -14,4 +14,4 @@ def demo_model() -> str:
         raise InputError(
             f"{metrics}: expected the results of `make demo`, found no such file (give a model's URI)"
         )
-    return storage.read_json(metrics)["model"]["uri"]
+    return str(storage.read_json(metrics)["model"]["uri"])

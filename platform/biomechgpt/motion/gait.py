@@ -228,7 +228,7 @@ def _load(feet: Mapping[str, np.ndarray]) -> np.ndarray:
     forward = np.gradient(middle, axis=0) if len(middle) > 1 else np.zeros_like(middle)
     unit = max(_LOAD_FALLOFF * forward.std(), 1e-9)
     weight = np.exp(-(forward - forward.min(axis=1, keepdims=True)) / unit)
-    return weight / weight.sum(axis=1, keepdims=True)
+    return np.asarray(weight / weight.sum(axis=1, keepdims=True))
 
 
 def _foot_positions(angles_rad: np.ndarray, pelvis: np.ndarray, rate_hz: float) -> dict[str, np.ndarray]:
@@ -256,7 +256,7 @@ def _peaks(position: np.ndarray, rate_hz: float) -> np.ndarray:
     prominence = max(0.35 * _amplitude(position), _MIN_AMPLITUDE_M)
     peak, _ = find_peaks(position, prominence=prominence, distance=min_distance)
     before, at, after = position[peak - 1], position[peak], position[peak + 1]
-    return peak + 0.5 * (before - after) / np.minimum(before - 2 * at + after, -1e-12)
+    return np.asarray(peak + 0.5 * (before - after) / np.minimum(before - 2 * at + after, -1e-12))
 
 
 def _times_between_crossings(feet: Mapping[str, np.ndarray], rate_hz: float) -> list[float]:

@@ -40,15 +40,15 @@ def _continuous(quaternion: np.ndarray) -> np.ndarray:
     """Quaternions without jumps: q and -q are the same rotation, so take the sign closest to the previous frame."""
     dots = np.sum(quaternion[1:] * quaternion[:-1], axis=1)
     sign = np.concatenate([[1.0], np.cumprod(np.where(dots < 0, -1.0, 1.0))])
-    return quaternion * sign[:, None]
+    return np.asarray(quaternion * sign[:, None])
 
 
 def _low_pass(values: np.ndarray, cutoff_hz: float, rate_hz: float) -> np.ndarray:
     sos = butter(4, cutoff_hz, fs=rate_hz, output="sos")
     pad = min(len(values) - 1, int(rate_hz))
-    return sosfiltfilt(sos, values, axis=0, padlen=pad)
+    return np.asarray(sosfiltfilt(sos, values, axis=0, padlen=pad))
 
 
 def _interpolate(time_s: np.ndarray, values: np.ndarray, times: np.ndarray, degree: int) -> np.ndarray:
     spline = make_interp_spline(time_s, values, k=min(degree, len(time_s) - 1))
-    return spline(np.clip(times, time_s[0], time_s[-1]))
+    return np.asarray(spline(np.clip(times, time_s[0], time_s[-1])))

@@ -104,4 +104,4 @@ def mirror(angles_rad: np.ndarray) -> np.ndarray:
     Side axes are mirrored in the model (left hip adduction turns about -X), so limb angles swap with their
     sign kept and only the trunk's and neck's sideways and turning angles change sign.
     """
-    return angles_rad[..., MIRROR_ORDER] * MIRROR_SIGN
+    return np.asarray(angles_rad[..., MIRROR_ORDER] * MIRROR_SIGN)

@@ -269,7 +269,7 @@ def _rate(recording: Recording, annotated: float | None, tolerance: float) -> It
 
 
 def _judged(recording: Recording) -> np.ndarray:
-    return recording.joint_mask & TRACKED
+    return np.asarray(recording.joint_mask & TRACKED)
 
 
 def _ranges(recording: Recording, margin_deg: float) -> Iterator[Problem]:
@@ -313,7 +313,7 @@ def _spikes(recording: Recording, settings: QualitySettings) -> Iterator[Problem
     window = 2 * frames + 1
 
     def course(values: np.ndarray) -> np.ndarray:
-        return median_filter(values, size=(window, 1), mode="mirror")
+        return np.asarray(median_filter(values, size=(window, 1), mode="mirror"))
 
     if len(recording.time_s) < window:
         return

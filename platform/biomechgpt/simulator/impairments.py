@@ -34,7 +34,7 @@ def _scale(body: Body, i: int, factor: float) -> None:
 def _bump(centre: float, width: float) -> np.ndarray:
     """Gaussian (CYCLE,) with its peak of 1 at `centre` percent of the stride and standard deviation `width`."""
     distance = (np.arange(CYCLE) - centre + CYCLE / 2) % CYCLE - CYCLE / 2
-    return np.exp(-0.5 * (distance / width) ** 2)
+    return np.asarray(np.exp(-0.5 * (distance / width) ** 2))
 
 
 def cautious(body: Body, severity: float) -> Body:

@@ -187,7 +187,7 @@ def animate(body: Body, timeline: Timeline, rate_hz: float) -> np.ndarray:
     angles[:, joint("lumbar_rotation")] += 9 * turn
     angles[:, joint("hip_rotation", "l")] -= 11 * np.maximum(turn, 0)
     angles[:, joint("hip_rotation", "r")] -= 11 * np.maximum(-turn, 0)
-    return angles + gaussian_filter1d(timeline.extra, 0.1 * rate_hz, axis=0, mode="nearest")
+    return np.asarray(angles + gaussian_filter1d(timeline.extra, 0.1 * rate_hz, axis=0, mode="nearest"))
 
 
 def pelvis(
@@ -215,4 +215,4 @@ def smooth_noise(
     """Gaussian noise (T, channels) of unit variance, smoothed with a Gaussian kernel of `seconds`."""
     sigma = max(seconds * rate_hz, 1e-3)
     noise = gaussian_filter1d(rng.standard_normal((frames, channels)), sigma, axis=0, mode="wrap")
-    return noise * np.sqrt(2 * np.sqrt(np.pi) * sigma) if sigma > 0.5 else noise
+    return np.asarray(noise * np.sqrt(2 * np.sqrt(np.pi) * sigma) if sigma > 0.5 else noise)

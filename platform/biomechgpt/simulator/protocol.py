@@ -207,4 +207,5 @@ def spread(rng: np.random.Generator, total: int, least: Sequence[int], sigma: fl
         return []
     share = np.exp(sigma * rng.standard_normal(len(least)))
     ends = np.round((total - sum(least)) * np.cumsum(share) / share.sum()).astype(int)
-    return (np.asarray(least) + np.diff(ends, prepend=0)).tolist()
+    result: list[int] = (np.asarray(least) + np.diff(ends, prepend=0)).tolist()
+    return result

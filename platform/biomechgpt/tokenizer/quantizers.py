@@ -216,7 +216,8 @@ class BodyPartVQ(_MultipleCodebooks):
     @property
     def codebook(self) -> Tensor:
         # A row is zero outside its part's dimensions, so the sum of a step's rows puts the parts side by side.
-        return torch.block_diag(*(book.codebook for book in self.books))
+        codebook: Tensor = torch.block_diag(*(book.codebook for book in self.books))
+        return codebook
 
     def joint_groups(self) -> list[tuple[np.ndarray, int]]:
         """The parts: the codes of a part depend on its own joints alone."""
@@ -244,7 +245,8 @@ class FSQQuantizer(Quantizer):
 
     @property
     def codebook(self) -> Tensor:
-        return self.grid.project_out(self.grid.implicit_codebook)
+        result: Tensor = self.grid.project_out(self.grid.implicit_codebook)
+        return result
 
     def forward(self, z: Tensor, mask: Tensor) -> Quantized:
         vectors, codes = self.grid(z.transpose(1, 2))

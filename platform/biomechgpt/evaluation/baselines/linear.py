@@ -42,7 +42,7 @@ def fit_predict_linear(
         )
         if run_search(search, problem):
             chosen = search.best_params_
-    return pipeline.set_params(**chosen).fit(problem.X, problem.y).predict(problem.X_test)
+    return np.asarray(pipeline.set_params(**chosen).fit(problem.X, problem.y).predict(problem.X_test))
 
 
 def _can_cross_validate(problem: Problem) -> bool:

@@ -22,7 +22,7 @@ SEARCH_SPACE = {
 """Values that the randomized search draws from. Without a search, `XGBoostEstimator`'s defaults are used."""
 
 
-class XGBoostEstimator(BaseEstimator):
+class XGBoostEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no annotations
     """XGBoost for text labels or numbers, as a scikit-learn estimator.
 
     XGBClassifier wants labels 0..k-1 and at least two of them, but a rare label may be absent from a fold. So the
@@ -62,16 +62,16 @@ class XGBoostEstimator(BaseEstimator):
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         if self.kind == "regression":
-            return self.model_.predict(X).astype(float)
+            return np.asarray(self.model_.predict(X).astype(float))
         if self.model_ is None:
             return np.full(len(X), self.labels_[0])
-        return self.labels_[self.model_.predict(X).astype(int)]
+        return np.asarray(self.labels_[self.model_.predict(X).astype(int)])
 
 
 def histograms(tokens: Sequence[Sequence[int]], codebook_size: int) -> np.ndarray:
     """How often each code occurs in each trial: (trials, codebook_size) float32; rows sum to 1."""
     counts = np.stack([np.bincount(np.asarray(t, dtype=int), minlength=codebook_size) for t in tokens])
-    return (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).astype(np.float32)
+    return np.asarray((counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).astype(np.float32))
 
 
 def search(problem: Problem) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class Column(Settings):
 
     def values(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """(T,) in the column's unit, our sign."""
-        return self.sign * np.sum([columns[part] for part in self.parts], axis=0) + self.offset
+        return np.asarray(self.sign * np.sum([columns[part] for part in self.parts], axis=0) + self.offset)
 
 
 class JointMap(Settings):
