@@ -16,12 +16,11 @@ from serve.errors import add_error_handlers
 from serve.gateway import Gateway
 from serve.middleware import RequestGuard
 from serve.schema import NOTICE
+from serve.settings import KEY
 
 if TYPE_CHECKING:
     from ray.serve import Application
 
-KEY = "BIOMECHGPT_API_KEY"
-"""Environment variable that holds the access key."""
 STATIC = Path(__file__).parent / "static"
 
 

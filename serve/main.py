@@ -14,7 +14,7 @@ from biomechgpt.core.settings import InputError, load
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.tracking import CHAMPION, SQLITE, TrackingSettings
 from serve import app
-from serve.settings import GatewaySettings
+from serve.settings import KEY, GatewaySettings
 
 
 class LocalSettings(GatewaySettings):
@@ -66,15 +66,15 @@ def serve_model(settings: LocalSettings) -> None:
     from serve.deployment import QUIET
 
     bundle = choose_bundle(settings)
-    key_is_ours = app.KEY not in os.environ
-    key = os.environ.setdefault(app.KEY, secrets.token_urlsafe(24))
+    key_is_ours = KEY not in os.environ
+    key = os.environ.setdefault(KEY, secrets.token_urlsafe(24))
     cluster.connect()
     serve.start(http_options={"host": settings.host, "port": settings.port}, logging_config=QUIET)
     shared = settings.model_dump(include=set(GatewaySettings.model_fields) | {"tracking"})
     serve.run(app.build({**shared, "bundle": bundle}), name="biomechgpt", route_prefix="/")
     link = f"http://{settings.host}:{settings.port}/"
     print(f"serving {bundle}")
-    print(f"page: {link}" + (f"#key={key}" if key_is_ours else f" (key: {app.KEY})"), flush=True)
+    print(f"page: {link}" + (f"#key={key}" if key_is_ours else f" (key: {KEY})"), flush=True)
     stopped = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())

@@ -9,6 +9,9 @@ from biomechgpt.core.settings import Settings
 from biomechgpt.recordings.quality import QualitySettings
 from biomechgpt.recordings.readers import ReaderSettings
 
+KEY = "BIOMECHGPT_API_KEY"
+"""Environment variable that holds the access key."""
+
 
 class GatewaySettings(Settings):
     """Settings of the HTTP side. They need no model and no cluster."""

@@ -62,3 +62,15 @@ def test_a_training_worker_imports_deepspeed_without_its_autotuner():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert result.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_readers_and_answering_need_neither_deepspeed_nor_mlflow():
+    """They are imported where these two libraries are missing."""
+    code = (
+        "import sys; sys.modules.update(deepspeed=None, mlflow=None); import biomechgpt.recordings.readers, "
+        "biomechgpt.answering.answerer, biomechgpt.answering.bundle, biomechgpt.experiment.ask"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr

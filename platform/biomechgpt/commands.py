@@ -79,6 +79,12 @@ COMMANDS: dict[str, Command] = {
         "serve.main:serve_model",
         "serve --port 8000",
     ),
+    "keys": Command(
+        "Make an access key for the served model.",
+        "serve.keys:KeySettings",
+        "serve.keys:make_key",
+        "keys",
+    ),
     "sweep": Command(
         "Search settings and seeds with Ray Tune and Optuna on validation participants.",
         "biomechgpt.experiment.sweep:SweepSettings",

@@ -66,6 +66,22 @@ def test_wrong_options_are_one_plain_error(arguments, capsys, monkeypatch):
     assert len(capsys.readouterr().err.strip().splitlines()) <= 3
 
 
+def test_keys_prints_a_new_key_that_a_shell_reads(capsys):
+    printed = []
+    for _ in range(2):
+        main(["keys"])
+        printed.append(capsys.readouterr().out)
+    assert printed[0] != printed[1]
+    shell = subprocess.run(
+        ["sh", "-c", f'{printed[0]}\nprintf %s "$BIOMECHGPT_API_KEY"'],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(shell.stdout) == 32
+    assert shell.stdout in printed[0]
+
+
 def test_the_first_argument_names_what_is_shown(monkeypatch):
     seen = {}
     monkeypatch.setattr("biomechgpt.core.job.run_job", lambda *_, **options: seen.update(options))

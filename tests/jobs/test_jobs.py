@@ -137,4 +137,6 @@ def test_compare_sweep_and_promote(run, tiny, tmp_path):
 
 def test_every_subcommand_has_a_script():
     scripts = {*OTHERS, "pipeline"}
-    assert {"train" if name == "pipeline" else name for name in scripts} | {"demo", "serve"} == set(COMMANDS)
+    assert {"train" if name == "pipeline" else name for name in scripts} | {"demo", "keys", "serve"} == set(
+        COMMANDS
+    )

@@ -27,10 +27,25 @@ class Settings(BaseModel):
 S = TypeVar("S", bound=Settings)
 
 
+_SHIPPED = (Path(__file__).parents[1], Path(__file__).parents[3])
+"""Folders that hold `configs/`: the installed package, or the checkout that it is imported from."""
+
+
+def find(path: str | Path) -> Path:
+    """The path itself; if nothing is there, the file or folder of that name that the package ships.
+
+    So `configs/tasks` means the same in a checkout and in any other folder.
+    """
+    path = Path(path)
+    if path.exists() or path.is_absolute() or path.parts[:1] != ("configs",):
+        return path
+    return next((folder / path for folder in _SHIPPED if (folder / path).exists()), path)
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML mapping. Raises InputError where the file is absent, no YAML, or no mapping."""
     try:
-        content = yaml.safe_load(Path(path).read_text())
+        content = yaml.safe_load(find(path).read_text())
     except FileNotFoundError:
         raise InputError(f"{path}: no such settings file") from None
     except yaml.YAMLError as error:
@@ -105,7 +120,7 @@ def load(model: type[S], path: str | Path | None, arguments: Sequence[str] = ())
 
     Raises InputError that names each wrong key, option or value.
     """
-    values = {} if path is None else _include(read_yaml(path), Path(path).parent)
+    values = {} if path is None else _include(read_yaml(path), find(path).parent)
     source = str(path or "command line")
     if not arguments:
         return validate(model, values, source)

@@ -37,24 +37,35 @@ logger = logging.getLogger("biomechgpt")
 
 
 class LanguageSettings(Settings):
-    """One settings file a language model: its base and how it is fine-tuned."""
+    """Settings of a language model, one file for each: its base and its fine-tuning."""
 
     base: BaseSettings = BaseSettings()
+    """The base language model."""
     finetune: FinetuneSettings = FinetuneSettings()
+    """Fine-tuning of the base to an adapter."""
 
 
 class PipelineSettings(Settings):
-    """root: where artifacts live; output: the folder of the report. Both local or s3://."""
+    """Settings of an experiment: one group for each stage, and where the results go."""
 
     cohort: CohortSettings = CohortSettings()
+    """Trials of recorded or simulated people."""
     tokenizer: TokenizerSettings = TokenizerSettings()
+    """The motion tokenizer."""
     tokens: TokensSettings = TokensSettings()
+    """Motion tokens of all trials."""
     questions: QuestionsSettings = QuestionsSettings()
+    """Questions with their true answers."""
     language: LanguageSettings = LanguageSettings()
+    """The language model."""
     answers: AnswerSettings = AnswerSettings()
+    """How questions are answered, and the calibration."""
     evaluation: EvaluationSettings = EvaluationSettings()
+    """Metrics and baselines."""
     root: str = Field("results/artifacts", exclude=True)
+    """Folder or s3:// URI of all artifacts."""
     output: str = Field("results/demo", exclude=True)
+    """Folder or s3:// URI of the report."""
 
 
 Stage = Literal[

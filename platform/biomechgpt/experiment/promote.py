@@ -25,11 +25,14 @@ Candidates = dict[str, list[dict[str, Any]]]
 
 
 class PromoteSettings(Settings):
-    """candidates: URI of a sweep, a comparison or a single model; alias: what the registry calls the winner."""
+    """Settings of `biomechgpt promote`."""
 
     candidates: str
+    """URI of a sweep, a comparison or a single model."""
     alias: str = Field("champion", pattern=r"^[a-z][a-z0-9-]*$")
+    """Name that the registry gives to the winner."""
     tracking: TrackingSettings = TrackingSettings()
+    """Where the registry is."""
 
 
 def run_promote(settings: PromoteSettings) -> Artifact:

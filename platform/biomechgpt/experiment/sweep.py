@@ -21,12 +21,16 @@ STUDY = "study"
 
 
 class Range(Settings):
-    """What one setting is drawn from: exactly one of these."""
+    """The values that one setting is drawn from. Exactly one field is set."""
 
     choice: list[Any] | None = Field(None, min_length=1)
+    """Values to choose from."""
     uniform: tuple[float, float] | None = None
+    """Lowest and highest value of a uniform distribution."""
     log_uniform: tuple[float, float] | None = None
-    integer: tuple[int, int] | None = Field(None, description="both ends included")
+    """Lowest and highest value; the logarithm is uniform."""
+    integer: tuple[int, int] | None = None
+    """Lowest and highest integer, both included."""
 
     @model_validator(mode="after")
     def _one_of_them(self) -> "Range":
@@ -57,16 +61,24 @@ class Range(Settings):
 
 
 class SweepSettings(Settings):
-    """space: {path of a setting, as in `--language.finetune.adapter.rank`: what it is drawn from}."""
+    """A search of settings on validation participants."""
 
     experiment: PipelineSettings = PipelineSettings()
+    """Settings that all trials start from."""
     space: dict[str, Range] = Field(min_length=1)
+    """{path of a setting, such as language.finetune.adapter.rank: the range that it is drawn from}."""
     trials: int = Field(20, ge=1)
+    """Number of settings that are tried."""
     seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)
+    """Seeds that each trial is trained with. The score is their mean."""
     search_seed: int = 0
-    concurrent: int = Field(1, ge=1, exclude=True, description="trials at a time")
+    """Seed of Optuna's search."""
+    concurrent: int = Field(1, ge=1, exclude=True)
+    """Trials that run at the same time."""
     tracking: TrackingSettings = Field(TrackingSettings(), exclude=True)
+    """Where the trials are recorded."""
     root: str = Field("results/artifacts", exclude=True)
+    """Folder or s3:// URI of all artifacts."""
 
 
 def run_sweep(settings: SweepSettings) -> Artifact:

@@ -25,10 +25,11 @@ class TrackingSettings(Settings):
     """Where MLflow keeps its runs and its registry."""
 
     uri: str = Field(
-        default_factory=lambda: os.environ.get("MLFLOW_TRACKING_URI", f"{SQLITE}results/mlflow.db"),
-        description="of MLflow: SQLite file or server",
+        default_factory=lambda: os.environ.get("MLFLOW_TRACKING_URI", f"{SQLITE}results/mlflow.db")
     )
+    """MLflow's SQLite file or server."""
     experiment: str = "biomechgpt"
+    """Name of the MLflow experiment that holds the runs."""
 
 
 def client(settings: TrackingSettings) -> Any:

@@ -26,7 +26,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 
-from biomechgpt.core.settings import InputError, Settings, read_yaml, validate
+from biomechgpt.core.settings import InputError, Settings, find, read_yaml, validate
 from biomechgpt.motion.outcome_measures import OUTCOME_MEASURES
 from biomechgpt.motion.parameters import (
     ParameterValues,
@@ -632,7 +632,7 @@ def task_files(folders: str | Path | Sequence[str | Path]) -> dict[str, Path]:
     """{task: its file} of one folder or several. Raises InputError for an empty folder or a name met twice."""
     files: dict[str, Path] = {}
     for folder in [folders] if isinstance(folders, str | Path) else folders:
-        paths = sorted(Path(folder).glob("*.yaml"))
+        paths = sorted(find(folder).glob("*.yaml"))
         if not paths:
             raise InputError(f"{folder}: no task files (*.yaml) here")
         for path in paths:

@@ -12,13 +12,12 @@ name, if there is one. Knows nothing about file formats.
 """
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
 
-from biomechgpt.core.settings import InputError, Settings, read_yaml, validate
+from biomechgpt.core.settings import InputError, Settings, find, read_yaml, validate
 from biomechgpt.motion.skeleton import INDEX
 
 PELVIS_ROTATIONS = ("pelvis_tilt", "pelvis_list", "pelvis_rotation")
@@ -93,7 +92,7 @@ class JointMap(Settings):
 
 def load_maps(path: str) -> tuple[JointMap, ...]:
     """The map in a YAML file, or those of a folder. Raises InputError naming file and key."""
-    where = Path(path)
+    where = find(path)
     files = sorted(where.glob("*.yaml")) if where.is_dir() else [where]
     if not files:
         raise InputError(f"{path}: expected .yaml files that map joints, found none in this folder")
