@@ -13,8 +13,8 @@ import transformers
 
 from biomechgpt.answering.answerer import Answerer
 from biomechgpt.core.settings import InputError, validate
+from biomechgpt.experiment.checkpoint import export_model
 from biomechgpt.language import network, pretrain, tiny_model
-from biomechgpt.language.export import export_model
 from biomechgpt.language.families import FAMILIES, family_at, family_of
 from biomechgpt.language.finetune import with_adapter
 from biomechgpt.language.settings import AdapterSettings, BaseSettings

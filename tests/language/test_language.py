@@ -17,9 +17,9 @@ from torch.nn import functional
 from biomechgpt.answering.answerer import Answerer
 from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError
+from biomechgpt.experiment.checkpoint import export_model
 from biomechgpt.language import finetune, network
 from biomechgpt.language.batches import plan_batches
-from biomechgpt.language.export import export_model
 from biomechgpt.language.settings import FinetuneSettings
 from biomechgpt.prompts.encoding import Encoder, motion_vocabulary, question_text
 from biomechgpt.prompts.packing import batch_trees
@@ -393,7 +393,7 @@ def test_an_exported_checkpoint_is_the_bundle_for_plain_transformers(bundle, art
         bundle[1].fingerprint,
         "walking_speed | m/s",
         "no clinical claim",
-        "None were given",
+        "No evaluation was given",
     ):
         assert said in card
 

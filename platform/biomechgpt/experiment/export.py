@@ -24,7 +24,7 @@ def run_export(settings: ExportSettings) -> Artifact:
 
         return export_mot(source, settings.root)
     if source.kind == "model":
-        from biomechgpt.language.export import export_model
+        from biomechgpt.experiment.checkpoint import export_model
 
         evaluation = artifact.load(settings.evaluation, "evaluation") if settings.evaluation else None
         return export_model(source, settings.root, evaluation)
