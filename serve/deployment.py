@@ -9,11 +9,11 @@ from ray import serve
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
+from biomechgpt.answering.answer import Answer
 from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.experiment.tracking import TrackingSettings
 from biomechgpt.motion import gait, parameters
 from biomechgpt.prompts.encoding import Movement, as_it_is
-from serve.answer_record import Answer, from_weighed
 from serve.errors import ApiError
 from serve.gateway import ModelClient, ServedModel
 from serve.schema import ModelSummary
@@ -116,13 +116,12 @@ class Model:
         (reconstructed,) = self.tokenizer.decode([np.asarray(as_it_is(movement)[0])])
         error_deg = rmse_deg(angles_rad, reconstructed, joint_mask & self.tokenizer.seen)
         # The log-likelihood is checked with each answer; here it is infinite, so that only the error counts.
-        return movement, self.answerer.calibration.strange(np.inf, error_deg)
+        return movement, self.answerer.calibration.is_ood(np.inf, error_deg)
 
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.01)
     async def answer(self, queries: list[tuple[Any, str | None, Any]]) -> list[Answer]:
         """The answers to (motion, task or None, question), as `Answerer.answer` takes them."""
-        answers = await asyncio.to_thread(self.answerer.answer, queries)
-        return [from_weighed(answer) for answer in answers]
+        return await asyncio.to_thread(self.answerer.answer, queries)
 
     async def explain(
         self, angles_rad: np.ndarray, joint_mask: np.ndarray, queries: list[tuple[str, str]]

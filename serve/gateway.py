@@ -15,6 +15,7 @@ from fastapi import Depends, Request
 from pydantic import BaseModel, ConfigDict
 from starlette.datastructures import UploadFile
 
+from biomechgpt.answering.answer import Answer as AnswerRecord
 from biomechgpt.core.settings import InputError
 from biomechgpt.motion import kinematics, parameters
 from biomechgpt.motion.plots import LEFT, RIGHT, TRUNK
@@ -23,7 +24,6 @@ from biomechgpt.prompts.encoding import Mirrored, Movement, Person, as_it_is, mi
 from biomechgpt.questions.tasks import AnnotatedTask, Tasks, askable
 from biomechgpt.recordings import readers
 from biomechgpt.recordings.load import prepare
-from serve.answer_record import Answer as AnswerRecord
 from serve.errors import ApiError
 from serve.schema import (
     MAX_QUESTION_CHARS,

@@ -10,11 +10,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, computed_field
 from pydantic.dataclasses import dataclass
 
+from biomechgpt.answering.answer import Answer as AnswerRecord
 from biomechgpt.motion import parameters
 from biomechgpt.motion.parameters import PARAMETERS
 from biomechgpt.motion.skeleton import NAMES
 from biomechgpt.questions.tasks import Tasks
-from serve.answer_record import Answer as AnswerRecord
 
 MAX_QUESTION_CHARS = 2000
 """Longest question, in characters. The page reads it from /v1/model."""

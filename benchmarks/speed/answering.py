@@ -34,7 +34,8 @@ from transformers import DynamicCache, Gemma3ForCausalLM, Gemma3TextConfig
 
 from biomechgpt.answering.answerer import Answerer
 from biomechgpt.answering.bundle import ModelBundle
-from biomechgpt.answering.scoring import SHARES, Asked, quantile, score
+from biomechgpt.answering.calibration import INTERVAL_SHARES
+from biomechgpt.answering.scoring import Asked, quantile, score
 from biomechgpt.core import artifact
 from biomechgpt.experiment.results import demo_model
 from biomechgpt.language import network
@@ -215,14 +216,14 @@ def _errors(answerer: Answerer, trials: list[tuple[list[int], list[tuple[str, st
         for (question, tree, *_), told, whole in zip(questions, *both, strict=True):
             if tree.is_numeric:
                 step = tree.answers[1] - tree.answers[0]
-                for share in SHARES:
+                for share in INTERVAL_SHARES:
                     apart = [quantile(np.asarray(tree.answers), s.probability, share) for s in (told, whole)]
                     quantile_error = max(quantile_error, abs(apart[0] - apart[1]) / step)
             scores = whole if tree.is_numeric else told
             for answer in np.argsort(-scores.probability)[:4]:
                 if scores.probability[answer] > 0:
                     alone = _alone(answerer, np.concatenate([prefix, question]), tree, int(answer))
-                    together = float(np.log(scores.probability[answer] * scores.mass))
+                    together = float(np.log(scores.probability[answer] * scores.valid_probability))
                     error = max(error, abs(alone - together))
     return error, round(quantile_error, 6)
 

@@ -69,10 +69,10 @@ def test_a_weighed_answer_is_what_generation_says_and_has_its_probability(bundle
             if task.kind == "regression":
                 assert answer.low <= task.parse(answer.text) <= answer.high
             else:
-                assert sum(answer.probability) == pytest.approx(1)
-                assert answer.probability == sorted(answer.probability, reverse=True)
-                assert answer.text == task.answer(answer.choices[0])
-                if text in map(task.answer, answer.choices) and answer.probability[0] > 0.5:
+                assert sum(answer.probabilities) == pytest.approx(1)
+                assert answer.probabilities == sorted(answer.probabilities, reverse=True)
+                assert answer.text == task.answer(answer.labels[0])
+                if text in map(task.answer, answer.labels) and answer.probabilities[0] > 0.5:
                     assert answer.text == text
 
 
@@ -81,30 +81,30 @@ def test_two_movements_are_compared_by_what_is_said_of_each_alone(bundle):
     answerer = answerer_of(bundle[1], tasks)
     both = [[7] * 20, [*range(20)]]
     alone = answerer.weigh([(movement, "impaired", TASKS["impaired"].templates[0]) for movement in both])
-    a, b = (dict(zip(one.choices, one.probability, strict=True))["yes"] for one in alone)
+    a, b = (dict(zip(one.labels, one.probabilities, strict=True))["yes"] for one in alone)
     first, second = answerer.weigh([(m, "which_impaired", "Who?") for m in (both, both[::-1])])
     for answer, only, other in ((first, a * (1 - b), b * (1 - a)), (second, b * (1 - a), a * (1 - b))):
-        said = dict(zip(answer.choices, answer.probability, strict=True))
+        said = dict(zip(answer.labels, answer.probabilities, strict=True))
         assert said["A"] == pytest.approx(only / (only + other))
-    assert first.familiar == min(one.familiar for one in alone)
+    assert first.log_likelihood == min(one.log_likelihood for one in alone)
     # Without a task that asks it of one movement, the two are read together.
     del tasks["impaired"]
     (together,) = answerer_of(bundle[1], tasks).weigh([(both, "which_impaired", "Who?")])
-    assert sum(together.probability) == pytest.approx(1)
-    assert together.familiar != first.familiar
+    assert sum(together.probabilities) == pytest.approx(1)
+    assert together.log_likelihood != first.log_likelihood
 
 
 def test_a_persons_answer_is_the_mean_over_their_movements(bundle):
-    calibration = Calibration(people={"impaired": TaskCalibration(risks=[(0.5, 0.3)])})
+    calibration = Calibration(people={"impaired": TaskCalibration(risk_curve=[(0.5, 0.3)])})
     answerer = answerer_of(bundle[1], calibration=calibration)
     asked = ("impaired", TASKS["impaired"].templates[0])
     movements = [[7] * 20, [*range(20)], [3] * 9]
     (about,) = answerer.answer([(Person(movements), *asked)])
     alone = answerer.answer([(movement, *asked) for movement in movements])
-    for label, p in zip(about.choices, about.probability, strict=True):
-        assert p == pytest.approx(np.mean([w.probability[w.choices.index(label)] for w in alone]))
-    assert about.familiar == min(w.familiar for w in alone)
-    assert about.risk == 0.3
+    for label, p in zip(about.labels, about.probabilities, strict=True):
+        assert p == pytest.approx(np.mean([w.probabilities[w.labels.index(label)] for w in alone]))
+    assert about.log_likelihood == min(w.log_likelihood for w in alone)
+    assert about.selective_risk == 0.3
     with pytest.raises(InputError, match="expected a task with answers to choose from"):
         answerer.answer([(movements[0], *asked), (Person(movements), None, "Why?")])
 
@@ -120,18 +120,18 @@ def test_an_answer_about_a_movement_and_its_mirror_image_is_their_mean(bundle):
     images = answerer.weigh([(movement.image, *asked) for movement in both])
     together = answerer.weigh([*((movement, *asked) for movement in both), (both[0].tokens, *asked)])
     for answer, one, other in zip(together, as_recorded, images, strict=False):
-        for label, p in zip(answer.choices, answer.probability, strict=True):
-            assert p == pytest.approx(np.mean([w.probability[w.choices.index(label)] for w in (one, other)]))
-        assert answer.familiar == min(one.familiar, other.familiar)
-    np.testing.assert_allclose(together[2].probability, as_recorded[0].probability, atol=1e-6)
+        for label, p in zip(answer.labels, answer.probabilities, strict=True):
+            assert p == pytest.approx(np.mean([w.probabilities[w.labels.index(label)] for w in (one, other)]))
+        assert answer.log_likelihood == min(one.log_likelihood, other.log_likelihood)
+    np.testing.assert_allclose(together[2].probabilities, as_recorded[0].probabilities, atol=1e-6)
     # A person's movements, two that are compared, and what is generated, which is about the movement itself.
     person, pair, text = answerer.answer(
         [(Person(both), *asked), (both, "which_impaired", "Who?"), (both[0], None, "Why?")]
     )
-    yes = [answer.probability[answer.choices.index("yes")] for answer in together[:2]]
-    assert person.probability[person.choices.index("yes")] == pytest.approx(np.mean(yes))
+    yes = [answer.probabilities[answer.labels.index("yes")] for answer in together[:2]]
+    assert person.probabilities[person.labels.index("yes")] == pytest.approx(np.mean(yes))
     a, b = yes[0] * (1 - yes[1]), yes[1] * (1 - yes[0])
-    assert pair.probability[pair.choices.index("A")] == pytest.approx(a / (a + b))
+    assert pair.probabilities[pair.labels.index("A")] == pytest.approx(a / (a + b))
     assert [text.text] == answerer.generate([both[0].tokens], ["Why?"])
 
 
@@ -141,14 +141,14 @@ def test_an_answer_over_phrasings_is_their_mean_whichever_of_them_was_asked(bund
     for task in answerer.tasks.values():
         first = task.templates[:3]
         alone = [answerer.weigh([(movement, task.name, words)])[0] for words in first]
-        assert [len(one.by_phrasing) for one in alone] == [1, 1, 1]
+        assert [len(one.template_answers) for one in alone] == [1, 1, 1]
         together = [averaging.weigh([(movement, task.name, words)] * 2) for words in first]
         for one, other in together:
-            assert (one.text, one.by_phrasing) == (other.text, other.by_phrasing)
-            assert sorted(one.by_phrasing) == sorted(each.text for each in alone)
+            assert (one.text, one.template_answers) == (other.text, other.template_answers)
+            assert sorted(one.template_answers) == sorted(each.text for each in alone)
             if task.kind == "classification":
-                for label, p in zip(one.choices, one.probability, strict=True):
-                    mean = np.mean([w.probability[w.choices.index(label)] for w in alone])
+                for label, p in zip(one.labels, one.probabilities, strict=True):
+                    mean = np.mean([w.probabilities[w.labels.index(label)] for w in alone])
                     assert p == pytest.approx(mean, abs=1e-4)
             else:
                 low, high = min(w.low for w in alone), max(w.high for w in alone)
@@ -161,10 +161,10 @@ def test_a_number_and_its_interval_are_those_of_its_whole_distribution(bundle):
     for task in (t for t in answerer.tasks.values() if t.kind == "regression"):
         asked = [(movement, task.name, task.templates[0]) for movement in movements]
         for one, whole in zip(answerer.weigh(asked), answerer.weigh(asked, whole=True), strict=True):
-            assert (one.text, one.low, one.high, one.by_phrasing) == (
-                whole.text, whole.low, whole.high, whole.by_phrasing
+            assert (one.text, one.low, one.high, one.template_answers) == (
+                whole.text, whole.low, whole.high, whole.template_answers
             )  # fmt: skip
-            assert (one.mean, one.familiar) == (None, whole.familiar)
+            assert (one.mean, one.log_likelihood) == (None, whole.log_likelihood)
             assert whole.low < whole.mean < whole.high
 
 
@@ -180,8 +180,8 @@ def test_a_mixed_batch_is_answered_in_order_and_as_each_alone(bundle):
     together = answerer.answer(asked)
     for one, answer in zip(asked, together, strict=True):
         (alone,) = answerer.answer([one])
-        assert (alone.text, alone.choices) == (answer.text, answer.choices)
-        np.testing.assert_allclose(alone.probability, answer.probability, atol=1e-4)
+        assert (alone.text, alone.labels) == (answer.text, answer.labels)
+        np.testing.assert_allclose(alone.probabilities, answer.probabilities, atol=1e-4)
 
 
 def test_there_is_room_for_every_answer_that_was_trained(bundle, artifacts):

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from biomechgpt.answering.calibration import (
     Calibration,
     TaskCalibration,
-    by_label,
+    apply_temperature,
     conformal,
     fit,
+    fit_label_thresholds,
     fit_labels,
     fit_numbers,
+    fit_risk_curve,
+    fit_temperature,
     prediction_set,
-    risks,
-    soften,
-    temperature,
 )
 
 FEW = hypothesis_settings(max_examples=60, deadline=None)
@@ -33,7 +33,7 @@ def study(rng, people, trials=(1, 9), sharpness=2.0, hot=1.0):
         for _ in range(rng.integers(*trials)):
             logits = rng.normal(size=len(LABELS))
             logits[truth] += ease
-            p = soften(np.exp(logits) / np.exp(logits).sum(), 1 / hot)
+            p = apply_temperature(np.exp(logits) / np.exp(logits).sum(), 1 / hot)
             probabilities.append(dict(zip(LABELS, p, strict=True)))
             truths.append(LABELS[truth])
             who.append(f"p{person}")
@@ -44,15 +44,15 @@ def study(rng, people, trials=(1, 9), sharpness=2.0, hot=1.0):
 @given(st.lists(st.floats(0.01, 1), min_size=2, max_size=6), st.floats(0.2, 5), st.floats(0.2, 5))
 def test_temperatures_multiply_and_keep_the_order(raw, one, other):
     p = np.array(raw) / np.sum(raw)
-    twice = soften(soften(p, one), other)
-    np.testing.assert_allclose(twice, soften(p, one * other), rtol=1e-6, atol=1e-9)
+    twice = apply_temperature(apply_temperature(p, one), other)
+    np.testing.assert_allclose(twice, apply_temperature(p, one * other), rtol=1e-6, atol=1e-9)
     assert twice.sum() == pytest.approx(1)
-    np.testing.assert_allclose(soften(p, 1.0), p)
-    assert np.argmax(soften(p, other)) == np.argmax(p) or np.ptp(np.sort(p)[-2:]) < 1e-9
+    np.testing.assert_allclose(apply_temperature(p, 1.0), p)
+    assert np.argmax(apply_temperature(p, other)) == np.argmax(p) or np.ptp(np.sort(p)[-2:]) < 1e-9
 
 
 def test_a_certain_answer_stays_certain_and_an_impossible_one_impossible():
-    assert soften(np.array([1.0, 0.0]), 3.0).tolist() == [1.0, 0.0]
+    assert apply_temperature(np.array([1.0, 0.0]), 3.0).tolist() == [1.0, 0.0]
 
 
 @pytest.mark.parametrize("hot", [0.5, 1.0, 3.0])
@@ -61,14 +61,14 @@ def test_the_temperature_undoes_how_much_too_sure_a_model_is(hot):
     logits = rng.normal(scale=2, size=(4000, 4))
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     truth = [rng.choice(4, p=row) for row in p]
-    found = temperature(list(soften(p, 1 / hot)), truth, [str(i) for i in range(4000)])
+    found = fit_temperature(list(apply_temperature(p, 1 / hot)), truth, [str(i) for i in range(4000)])
     assert found == pytest.approx(hot, rel=0.1)
 
 
 def test_a_participant_counts_once_however_many_trials_there_are():
     sure, unsure = np.array([0.9, 0.1]), np.array([0.6, 0.4])
-    few = temperature([sure, unsure], [0, 1], ["a", "b"])
-    many = temperature([sure, *[unsure] * 50], [0, *[1] * 50], ["a", *["b"] * 50])
+    few = fit_temperature([sure, unsure], [0, 1], ["a", "b"])
+    many = fit_temperature([sure, *[unsure] * 50], [0, *[1] * 50], ["a", *["b"] * 50])
     assert many == pytest.approx(few, rel=1e-3)
 
 
@@ -84,15 +84,18 @@ def test_the_threshold_is_the_ordinary_one_with_a_trial_each():
 
 def test_too_few_participants_rule_nothing_out():
     fitted = fit_labels(*study(np.random.default_rng(0), 6, trials=(20, 21)))
-    assert fitted.most == {}
+    assert fitted.label_thresholds == {}
     assert prediction_set({"a": 0.99, "b": 0.01}, fitted) == ["a", "b"]
-    assert not fitted.promised
+    assert not fitted.coverage_guaranteed
 
 
 def test_a_set_is_in_order_and_never_empty():
-    fitted = TaskCalibration(most={"a": 0.1, "b": 0.95, "c": 0.1})
+    fitted = TaskCalibration(label_thresholds={"a": 0.1, "b": 0.95, "c": 0.1})
     assert prediction_set({"b": 0.3, "c": 0.3, "a": 0.4}, fitted) == ["a", "b"]
-    assert prediction_set({"b": 0.3, "c": 0.3, "a": 0.4}, TaskCalibration(most={"b": 0.1})) == ["a", "c"]
+    assert prediction_set({"b": 0.3, "c": 0.3, "a": 0.4}, TaskCalibration(label_thresholds={"b": 0.1})) == [
+        "a",
+        "c",
+    ]
 
 
 def test_labels_of_few_participants_share_what_rules_them_out():
@@ -102,16 +105,16 @@ def test_labels_of_few_participants_share_what_rules_them_out():
     scores = np.random.default_rng(0).random(len(truth))
     score = lambda *of: [s for s, label in zip(scores, truth, strict=True) if label in of]  # noqa: E731
     alone = lambda s: conformal(s, [str(i) for i in range(len(s))])  # noqa: E731
-    found = by_label(scores, truth, who, list(people))
+    found = fit_label_thresholds(scores, truth, who, list(people))
     # Of ten people the surest nine tenths of eleven: all ten.
     rare = max(score("walker", "orthosis", "crutches"))
     assert found == {"cane": alone(score("cane")), "none": alone(score("none"))} | dict.fromkeys(
         ["walker", "orthosis", "crutches"], rare
     )
     # The last ones of all go with those before them; a label that the model does not know is nobody's to choose.
-    few = by_label([0.1] * 11 + [0.9], [*"aaabbbcccccd"], who[:12], [*"abc"])
+    few = fit_label_thresholds([0.1] * 11 + [0.9], [*"aaabbbcccccd"], who[:12], [*"abc"])
     assert few == dict.fromkeys("abc", 0.9)
-    assert by_label([0.1] * 8, [*"aaaabbbb"], who[:8], [*"ab"]) == {}
+    assert fit_label_thresholds([0.1] * 8, [*"aaaabbbb"], who[:8], [*"ab"]) == {}
 
 
 @pytest.mark.parametrize("people", [20, 110])
@@ -121,12 +124,14 @@ def test_sets_of_new_participants_hold_the_truth_nine_times_in_ten(people):
     for _ in range(100):
         # Enough participants of some labels together, or of each.
         fitted = fit_labels(*study(rng, people, hot=2.0))
-        assert set(fitted.most) == set(LABELS)
+        assert set(fitted.label_thresholds) == set(LABELS)
         probabilities, truths, who = study(rng, 60, hot=2.0)
         shares = 1 / np.array([who.count(w) for w in who])
         inside = []
         for p, truth in zip(probabilities, truths, strict=True):
-            soft = dict(zip(p, soften(np.array(list(p.values())), fitted.temperature), strict=True))
+            soft = dict(
+                zip(p, apply_temperature(np.array(list(p.values())), fitted.temperature), strict=True)
+            )
             inside.append(truth in prediction_set(soft, fitted))
         held.append(np.average(inside, weights=shares))
         for label in LABELS:
@@ -156,27 +161,27 @@ def test_intervals_of_new_participants_hold_the_number_nine_times_in_ten():
         fitted = fit_numbers(*numbers(60))
         low, high, truth, who = (np.array(column) for column in numbers(40))
         shares = 1 / np.array([np.sum(who == w) for w in who])
-        inside = (truth >= low - fitted.widen) & (truth <= high + fitted.widen)
+        inside = (truth >= low - fitted.interval_offset) & (truth <= high + fitted.interval_offset)
         held.append(np.average(inside, weights=shares))
     assert 0.88 < np.mean(held) < 0.94
-    assert fit_numbers([0.0], [1.0], [0.5], ["a"]).widen is None
+    assert fit_numbers([0.0], [1.0], [0.5], ["a"]).interval_offset is None
     wide = fit_numbers([0.0] * 20, [1.0] * 20, [0.5] * 20, [str(i) for i in range(20)])
-    assert wide.widen == pytest.approx(-0.5)
+    assert wide.interval_offset == pytest.approx(-0.5)
 
 
 def test_a_label_that_the_model_does_not_know_counts_as_wrong():
     probabilities, truths, who = study(np.random.default_rng(3), 40)
     known = fit_labels(probabilities, truths, who)
     strange = fit_labels(probabilities, ["MS" if t == "TBI" else t for t in truths], who)
-    assert strange.most["TBI"] > known.most["TBI"]
-    assert set(strange.most) == set(LABELS)
+    assert strange.label_thresholds["TBI"] > known.label_thresholds["TBI"]
+    assert set(strange.label_thresholds) == set(LABELS)
 
 
-def test_a_bundles_calibration_is_that_of_its_tasks_and_of_how_familiar_movements_are():
+def test_a_bundles_calibration_is_that_of_its_tasks_and_of_how_likely_movements_are():
     rows = [
-        {"trial": f"t{i}", "other": None, "participant": f"p{i}", "task": task, "kind": kind, "familiar": -i / 100,
-         "rmse_deg": float(i),
-         "choices": ["a", "b"], "probability": [0.8, 0.2], "label_true": "a" if i % 5 else "b",
+        {"trial": f"t{i}", "other": None, "participant": f"p{i}", "task": task, "kind": kind,
+         "log_likelihood": -i / 100, "rmse_deg": float(i),
+         "labels": ["a", "b"], "probabilities": [0.8, 0.2], "label_true": "a" if i % 5 else "b",
          "low": 1.0, "high": 2.0, "value_true": 1.5}
         for i in range(40)
         for task, kind in (("aid", "classification"), ("speed", "regression"), ("said", "description"))
@@ -184,27 +189,27 @@ def test_a_bundles_calibration_is_that_of_its_tasks_and_of_how_familiar_movement
     found = fit(pd.DataFrame(rows))
     assert set(found.tasks) == {"aid", "speed"}
     assert found.tasks["aid"].temperature == pytest.approx(1, abs=0.05)
-    assert found.tasks["speed"].widen == pytest.approx(-0.5)
+    assert found.tasks["speed"].interval_offset == pytest.approx(-0.5)
     # The ceil(.97 x 41) = 40th of 40 participants.
-    assert found.least_familiar == pytest.approx(-0.39)
-    assert found.strange(-0.4)
-    assert not found.strange(-0.38)
-    assert not Calibration().strange(-99)
-    assert found.most_rmse_deg == 39
-    assert found.strange(0, 39.5)
-    assert not found.strange(0, 39)
-    assert not found.strange(0)
+    assert found.min_log_likelihood == pytest.approx(-0.39)
+    assert found.is_ood(-0.4)
+    assert not found.is_ood(-0.38)
+    assert not Calibration().is_ood(-99)
+    assert found.max_rmse_deg == 39
+    assert found.is_ood(0, 39.5)
+    assert not found.is_ood(0, 39)
+    assert not found.is_ood(0)
     assert set(found.people) == {"aid"}
     few = fit(pd.DataFrame(rows[:60]))
-    assert few.least_familiar is None
-    assert few.tasks["aid"].promised
+    assert few.min_log_likelihood is None
+    assert few.tasks["aid"].coverage_guaranteed
 
 
 def test_a_persons_calibration_is_of_the_mean_over_their_movements_and_only_of_labels_that_stay():
     rows = [
-        {"trial": f"t{person}{n}", "other": None, "participant": f"p{person}", "task": task, "familiar": None,
-         "kind": "classification", "rmse_deg": None, "choices": ["a", "b"],
-         "probability": [0.9, 0.1] if n else [0.2, 0.8],
+        {"trial": f"t{person}{n}", "other": None, "participant": f"p{person}", "task": task, "log_likelihood": None,
+         "kind": "classification", "rmse_deg": None, "labels": ["a", "b"],
+         "probabilities": [0.9, 0.1] if n else [0.2, 0.8],
          "label_true": "a" if task == "aid" or n else "b"}
         for person in range(20)
         for n in range(3)
@@ -214,20 +219,20 @@ def test_a_persons_calibration_is_of_the_mean_over_their_movements_and_only_of_l
     assert set(found.tasks) == {"aid", "activity"}
     assert set(found.people) == {"aid"}
     # .9, .9 and .2 are .67 together, and right.
-    mean = soften(np.array([2 / 3, 1 / 3]), found.people["aid"].temperature)
-    assert found.people["aid"].most["a"] == pytest.approx(1 - mean[0])
-    assert found.people["aid"].participants == 20
-    assert found.tasks["aid"].most["a"] > found.people["aid"].most["a"]
+    mean = apply_temperature(np.array([2 / 3, 1 / 3]), found.people["aid"].temperature)
+    assert found.people["aid"].label_thresholds["a"] == pytest.approx(1 - mean[0])
+    assert found.people["aid"].n_participants == 20
+    assert found.tasks["aid"].label_thresholds["a"] > found.people["aid"].label_thresholds["a"]
 
 
 def test_risk_is_of_answers_at_least_so_sure_and_few_people_cannot_show_a_small_one():
     confidence, right = [0.9, 0.8, 0.7, 0.6], [1, 1, 0, 1]
-    curve = risks(confidence, right, [*"abcd"])
+    curve = fit_risk_curve(confidence, right, [*"abcd"])
     assert curve == [(0.9, 1 / 2), (0.8, 1 / 3), (0.7, 2 / 4), (0.6, 2 / 5)]
-    fitted = TaskCalibration(risks=curve)
-    assert [fitted.risk(c) for c in (0.95, 0.8, 0.65, 0.5)] == [1 / 3, 1 / 3, 2 / 5, None]
-    assert TaskCalibration().risk(0.9) is None
-    twice = risks([0.9, 0.9, 0.8, 0.8], [1, 1, 1, 0], ["a", "a", "b", "b"])
+    fitted = TaskCalibration(risk_curve=curve)
+    assert [fitted.selective_risk(c) for c in (0.95, 0.8, 0.65, 0.5)] == [1 / 3, 1 / 3, 2 / 5, None]
+    assert TaskCalibration().selective_risk(0.9) is None
+    twice = fit_risk_curve([0.9, 0.9, 0.8, 0.8], [1, 1, 1, 0], ["a", "a", "b", "b"])
     assert twice == [(0.9, 1 / 2), (0.8, (0.5 + 1) / 3)]
 
 
@@ -242,9 +247,9 @@ def test_wanted_risk_holds_for_other_people():
 
     wrong = []
     for _ in range(40):
-        fitted = TaskCalibration(risks=risks(*people(60)))
+        fitted = TaskCalibration(risk_curve=fit_risk_curve(*people(60)))
         confidence, right, _ = people(60)
-        given = np.array([(fitted.risk(c) or 1) <= 0.2 for c in confidence])
+        given = np.array([(fitted.selective_risk(c) or 1) <= 0.2 for c in confidence])
         wrong.append(1 - right[given].mean())
         assert given.mean() > 0.3
     assert np.mean(wrong) < 0.2

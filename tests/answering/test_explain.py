@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from biomechgpt.answering.answerer import Weighed
+from biomechgpt.answering.answer import Answer
 from biomechgpt.answering.explain import explain, windows, without_joints, without_tokens
 from biomechgpt.motion.skeleton import INDEX, NAMES, mirror
 from biomechgpt.prompts.encoding import Mirrored
@@ -39,8 +39,8 @@ class Answerer:
             labels = sorted(likely, key=lambda label: -likely[label])
             p = [likely[label] for label in labels]
             known = {
-                "label": Weighed("x", choices=labels, probability=p),
-                "number": Weighed("x", mean=float(np.sum(motion))),
+                "label": Answer("x", labels=labels, probabilities=p),
+                "number": Answer("x", mean=float(np.sum(motion))),
             }
             found.append(known[task])
         return found

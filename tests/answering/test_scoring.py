@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from biomechgpt.answering.scoring import SHARES, Asked, quantile, score
+from biomechgpt.answering.calibration import INTERVAL_SHARES
+from biomechgpt.answering.scoring import Asked, quantile, score
 from biomechgpt.core.settings import InputError
 from biomechgpt.language import tiny_model
 from biomechgpt.language.network import extend_vocabulary
@@ -81,11 +82,11 @@ def test_scores_are_those_of_separate_passes(made, names):
         for (text, tree, *_), scores in zip(questions, found, strict=True):
             assert scores.probability.sum() == pytest.approx(1)
             for answer in rng.choice(len(tree.leaves), min(len(tree.leaves), 12), replace=False):
-                mine = np.log(scores.probability[answer]) + np.log(scores.mass)
+                mine = np.log(scores.probability[answer]) + np.log(scores.valid_probability)
                 assert mine == pytest.approx(alone(model, prefix, text, tree, answer), abs=1e-4)
 
 
-def test_how_familiar_a_movement_is_does_not_depend_on_the_batch(made):
+def test_the_log_likelihood_of_a_movement_does_not_depend_on_the_batch(made):
     model, encoder = made
     prefixes = [encoder.prefix(range(n)) for n in (2, 9, 16)]
     asked = [[question(encoder, "activity")] for _ in prefixes]
@@ -93,7 +94,9 @@ def test_how_familiar_a_movement_is_does_not_depend_on_the_batch(made):
         ids = torch.from_numpy(prefix)[None]
         with torch.inference_mode():
             log_p = model(input_ids=ids).logits[0].float().log_softmax(dim=-1)
-        assert found.familiar == pytest.approx(float(log_p[:-1].gather(1, ids[0, 1:, None]).mean()), abs=1e-4)
+        assert found.log_likelihood == pytest.approx(
+            float(log_p[:-1].gather(1, ids[0, 1:, None]).mean()), abs=1e-4
+        )
 
 
 def test_what_is_not_followed_is_little(made):
@@ -103,7 +106,7 @@ def test_what_is_not_followed_is_little(made):
     (exact,) = score(model, [prefix], [asked], least=0)
     for one, every in zip(*score(model, [prefix], [asked]), exact, strict=True):
         assert np.abs(one.probability - every.probability).sum() < 0.01  # of a model that knows nothing
-        assert one.mass == pytest.approx(every.mass, rel=0.01)
+        assert one.valid_probability == pytest.approx(every.valid_probability, rel=0.01)
 
 
 @pytest.mark.parametrize("name", ["walking_speed", "cadence", "tug_time"])
@@ -120,10 +123,10 @@ def test_quantiles_are_those_of_all_numbers_weighed(made, name):
         hook.remove()
         found = []
         for parts, shares in (
-            ((one,), SHARES),
-            ((first, second, third, fourth), SHARES),
-            ((first, third), SHARES[1:2]),
-            ((second, fourth), SHARES[1:2]),
+            ((one,), INTERVAL_SHARES),
+            ((first, second, third, fourth), INTERVAL_SHARES),
+            ((first, third), INTERVAL_SHARES[1:2]),
+            ((second, fourth), INTERVAL_SHARES[1:2]),
         ):
             mean = np.mean([part.probability for part in parts], axis=0)
             found += [quantile(np.asarray(asked[0][0].tree.answers), mean, share) for share in shares]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from biomechgpt.answering.calibration import soften
+from biomechgpt.answering.calibration import apply_temperature
 from biomechgpt.evaluation.calibration_metrics import (
     ANSWERED_SHARES,
     calibration_scores,
@@ -26,8 +26,8 @@ def labelled(rows, temperature=1.0) -> pd.DataFrame:
     """rows: (participant, truth, {label: probability}, possible)."""
     return pd.DataFrame(
         [
-            {"participant": who, "label_true": truth, "choices": list(p), "probability": list(p.values()),
-             "possible": possible, "temperature": temperature, "promised": True}
+            {"participant": who, "label_true": truth, "labels": list(p), "probabilities": list(p.values()),
+             "prediction_set": possible, "temperature": temperature, "coverage_guaranteed": True}
             for who, truth, p, possible in rows
         ]
     )  # fmt: skip
@@ -53,7 +53,7 @@ def test_the_surest_answers_carry_the_least_risk():
 
 def test_what_was_before_the_temperature_is_found_again():
     raw = np.array([0.8, 0.2])
-    soft = dict(zip("ab", soften(raw, 2.0).tolist(), strict=True))
+    soft = dict(zip("ab", apply_temperature(raw, 2.0).tolist(), strict=True))
     found = calibration_scores(
         labelled([("p", "a", soft, ["a"]), ("q", "b", soft, ["a", "b"])], temperature=2.0), AID
     )
@@ -83,7 +83,7 @@ def test_a_label_that_the_model_does_not_know_is_never_right():
 def test_an_interval_covers_its_ends():
     rows = pd.DataFrame(
         {"participant": [*"ppq"], "value_true": [1.0, 1.2, 2.0], "low": [0.9, 1.2, 1.0], "high": [1.0, 1.3, 1.9],
-         "promised": [True, True, False]}
+         "coverage_guaranteed": [True, True, False]}
     )  # fmt: skip
     found = calibration_scores(rows, SPEED)
     assert (found["coverage"], found["coverage_guaranteed"], found["participants"]) == (0.5, False, 2)

@@ -151,14 +151,14 @@ def test_groups_are_scored_apart_and_a_tasks_own_column_is_none():
 
 def test_agreement_over_phrasings_counts_pairs():
     rows = labels(1, people=2, trials=1).assign(
-        by_phrasing=[["a cane", "a cane", "no device"], ["a cane", "a cane", "a cane"]]
+        template_answers=[["a cane", "a cane", "no device"], ["a cane", "a cane", "a cane"]]
     )
     assert template_agreement(rows, AID) == {"templates": {"n": 3, "agreement": pytest.approx(4 / 6)}}
-    said = rows.assign(by_phrasing=[["1.00 m/s", "1.20 m/s"], ["0.50 m/s", "0.50 m/s"]])
+    said = rows.assign(template_answers=[["1.00 m/s", "1.20 m/s"], ["0.50 m/s", "0.50 m/s"]])
     assert template_agreement(said, SPEED) == {
         "templates": {"n": 2, "mean_abs_difference": pytest.approx(0.1)}
     }
-    assert template_agreement(rows.assign(by_phrasing=[["a cane"], ["a cane"]]), AID) == {}
+    assert template_agreement(rows.assign(template_answers=[["a cane"], ["a cane"]]), AID) == {}
     assert template_agreement(labels(1), AID) == {}
 
 
@@ -166,11 +166,11 @@ def test_a_participants_trials_together_are_what_their_mean_says():
     truth = ["cane"] * 3 + ["none"] * 3
     rows = labels(1, people=2, trials=3).assign(
         label_true=truth, label_predicted=["cane", "cane", "none", "none", "none", "cane"], temperature=1.0,
-        promised=False,
-        choices=[["cane", "none"], ["cane", "none"], ["none", "cane"], ["none", "cane"], ["none", "cane"],
+        coverage_guaranteed=False,
+        labels=[["cane", "none"], ["cane", "none"], ["none", "cane"], ["none", "cane"], ["none", "cane"],
                  ["cane", "none"]],
-        probability=[[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.7, 0.3], [0.6, 0.4], [0.9, 0.1]],
-        possible=[["cane"]] * 6,
+        probabilities=[[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.7, 0.3], [0.6, 0.4], [0.9, 0.1]],
+        prediction_set=[["cane"]] * 6,
     )  # fmt: skip
     together = calibration_scores(rows, AID, draws=0)["by_participant"]
     # p0: cane .9 .8 .4; p1: cane .3 .4 .9, which is more than none's .7 .6 .1.

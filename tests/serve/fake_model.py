@@ -4,9 +4,10 @@ from typing import Any
 
 import numpy as np
 
+from biomechgpt.answering.answer import Answer
+from biomechgpt.answering.calibration import COVERAGE
 from biomechgpt.questions.tasks import AnnotatedTask, NumberTask, load_tasks
 from conftest import ROOT
-from serve.answer_record import Answer
 from serve.gateway import ServedModel
 from serve.schema import ModelSummary
 
@@ -16,7 +17,7 @@ SERVED = ServedModel(
     summary=ModelSummary(fingerprint="f" * 64, base="fake", data="synthetic"),
     tasks=load_tasks([str(ROOT / "configs/tasks"), str(ROOT / "configs/tasks_extra")]),
     person_tasks=["impaired", "diagnosis"],
-    coverage=0.9,
+    coverage=COVERAGE,
     max_question_tokens=50,
     frame_rate_hz=30.0,
     codebook_size=64,

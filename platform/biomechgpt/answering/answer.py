@@ -44,7 +44,7 @@ class Answer:
     temperature: float | None = None
     """Temperature that was applied to the label probabilities."""
     coverage_guaranteed: bool = False
-    """Whether enough participants calibrated the set or interval, so that it holds the truth 90 % of the time."""
+    """Whether the set or interval holds the truth at the stated coverage: enough participants calibrated it."""
     log_likelihood: float | None = None
     """Mean log-likelihood of the movement's tokens."""
     is_ood: bool = False
@@ -55,7 +55,7 @@ class Answer:
 
 def names(record: type) -> tuple[str, ...]:
     """The names of a dataclass's fields, in order."""
-    return tuple(one.name for one in fields(record))
+    return tuple(column.name for column in fields(record))
 
 
 def arrow_schema(record: type) -> pa.Schema:

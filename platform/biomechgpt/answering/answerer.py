@@ -4,7 +4,6 @@ A task's question is answered by weighing every answer that it can have; any oth
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -13,9 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from biomechgpt.answering.answer import Answer
 from biomechgpt.answering.bundle import ModelBundle, ModelParts
-from biomechgpt.answering.calibration import TaskCalibration, prediction_set, soften
-from biomechgpt.answering.scoring import SHARES, Asked, Scores, quantile, score
+from biomechgpt.answering.calibration import (
+    INTERVAL_SHARES,
+    TaskCalibration,
+    apply_temperature,
+    prediction_set,
+)
+from biomechgpt.answering.scoring import Asked, Scores, quantile, score
 from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError
 from biomechgpt.language import network
@@ -36,39 +41,6 @@ from biomechgpt.prompts.encoding import (
 from biomechgpt.questions.tasks import AnnotatedTask, ComparisonTask, LabelTask, NumberTask, PredictionTask
 from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
 from biomechgpt.tokenizer.tokens import mirror_movement
-
-
-@dataclass(frozen=True)
-class Weighed:
-    """An answer that was chosen among all that its task can have.
-
-    choices, probability: labels from the likeliest, with their probabilities (sum 1) at the task's `temperature`;
-    possible: those that cannot be ruled out. Empty for a number, which is the median of its distribution, with an
-    interval (low, high), and its mean where the whole distribution was wanted. Sets and intervals hold the truth
-    `calibration.COVERAGE` of the time, where enough participants were there to calibrate them (`promised`).
-    risk: the least share of wrong answers that can be had while this one is still given.
-    mass: probability that the model gives to all answers together, of numbers to their first tokens; little where
-    it would rather say something else.
-    familiar: mean log probability of the movement's tokens; strange: less than that of nearly all movements like
-    those that were learned from.
-    by_phrasing: the answer in each of the phrasings that it is the mean of.
-    An answer that was generated has its text alone.
-    """
-
-    text: str
-    choices: list[str] = field(default_factory=list)
-    probability: list[float] = field(default_factory=list)
-    possible: list[str] = field(default_factory=list)
-    low: float | None = None
-    high: float | None = None
-    mean: float | None = None
-    risk: float | None = None
-    mass: float | None = None
-    temperature: float | None = None
-    promised: bool = False
-    familiar: float | None = None
-    strange: bool = False
-    by_phrasing: list[str] = field(default_factory=list)
 
 
 class Answerer:
@@ -128,7 +100,7 @@ class Answerer:
         images = tokenizer.encode([angles for angles, _ in seen], [mask for _, mask in seen])
         return [Mirrored(tokens, image.tolist()) for tokens, image in zip(own, images, strict=True)]
 
-    def answer(self, asked: Sequence[tuple[Motion | Person, str | None, Question]]) -> list[Weighed]:
+    def answer(self, asked: Sequence[tuple[Motion | Person, str | None, Question]]) -> list[Answer]:
         """Answers to (motion, task, question), as one batch: weighed where a task has answers to choose from, else
         generated, about one movement or two. Raises InputError for a person asked what is generated."""
         choose = [
@@ -144,12 +116,12 @@ class Answerer:
             if len(motions) < len(free):
                 raise InputError("several movements of a person: expected a task with answers to choose from")
             texts = self.generate(motions, [asked[i][2] for i in free])
-            found |= {i: Weighed(text) for i, text in zip(free, texts, strict=True)}
+            found |= {i: Answer(text) for i, text in zip(free, texts, strict=True)}
         return [found[i] for i in range(len(asked))]
 
     def weigh(
         self, asked: Sequence[tuple[Motion | Person, str, Question]], whole: bool = False
-    ) -> list[Weighed]:
+    ) -> list[Answer]:
         """Answers to (motion, task, question), as one batch; tasks whose truth is an annotation.
 
         Probabilities are the mean over the question and other phrasings of its task, as many as the bundle says,
@@ -232,7 +204,9 @@ class Answerer:
         task, known = self.tasks[name], self.choices[str(self._alone(name))]
         assert isinstance(task, ComparisonTask)
         likely = task.derive(self.choices[name].answers, known.answers, a.probability, b.probability)
-        return Scores(likely, a.mass * b.mass, min(a.familiar, b.familiar))
+        return Scores(
+            likely, a.valid_probability * b.valid_probability, min(a.log_likelihood, b.log_likelihood)
+        )
 
     def _ways(self, task: str, question: Question) -> list[Question]:
         """A question and the same in other phrasings."""
@@ -240,42 +214,42 @@ class Answerer:
         others = [words for words in self.tasks[task].templates if words != turns[-1]]
         return [question, *([*turns[:-1], words] for words in others[: self.info.scoring.templates - 1])]
 
-    def _weighed(self, name: str, ways: Sequence[Scores], fitted: TaskCalibration, whole: bool) -> Weighed:
+    def _weighed(self, name: str, ways: Sequence[Scores], fitted: TaskCalibration, whole: bool) -> Answer:
         task, tree, scores = self.tasks[name], self.choices[name], _mean(ways)
-        strange = self.calibration.strange(scores.familiar)
+        is_ood = self.calibration.is_ood(scores.log_likelihood)
         if isinstance(task, NumberTask):
             numbers = np.asarray(tree.answers)
-            low, middle, high = (quantile(numbers, scores.probability, q) for q in SHARES)
-            alone = [quantile(numbers, way.probability, SHARES[1]) for way in ways]
-            more = fitted.widen or 0.0
-            return Weighed(
+            low, middle, high = (quantile(numbers, scores.probability, q) for q in INTERVAL_SHARES)
+            alone = [quantile(numbers, way.probability, INTERVAL_SHARES[1]) for way in ways]
+            more = fitted.interval_offset or 0.0
+            return Answer(
                 task.answer(middle),
                 low=round(max(min(low - more, middle), task.plausible[0]), task.decimals),
                 high=round(min(max(high + more, middle), task.plausible[1]), task.decimals),
                 mean=float(numbers @ scores.probability) if whole else None,
-                mass=scores.mass,
-                promised=fitted.promised,
-                familiar=scores.familiar,
-                strange=strange,
-                by_phrasing=[task.answer(number) for number in alone],
+                valid_probability=scores.valid_probability,
+                coverage_guaranteed=fitted.coverage_guaranteed,
+                log_likelihood=scores.log_likelihood,
+                is_ood=is_ood,
+                template_answers=[task.answer(number) for number in alone],
             )
         assert isinstance(task, LabelTask)
-        probability = soften(scores.probability, fitted.temperature)
+        probability = apply_temperature(scores.probability, fitted.temperature)
         order = np.argsort(-probability, kind="stable")
         labels = [str(tree.answers[i]) for i in order]
         likely = dict(zip(labels, probability[order].tolist(), strict=True))
-        return Weighed(
+        return Answer(
             task.answer(labels[0]),
-            choices=labels,
-            probability=list(likely.values()),
-            possible=prediction_set(likely, fitted),
-            risk=fitted.risk(float(probability.max())),
-            mass=scores.mass,
+            labels=labels,
+            probabilities=list(likely.values()),
+            prediction_set=prediction_set(likely, fitted),
+            selective_risk=fitted.selective_risk(float(probability.max())),
+            valid_probability=scores.valid_probability,
             temperature=fitted.temperature,
-            promised=fitted.promised,
-            familiar=scores.familiar,
-            strange=strange,
-            by_phrasing=[task.answer(str(tree.answers[int(way.probability.argmax())])) for way in ways],
+            coverage_guaranteed=fitted.coverage_guaranteed,
+            log_likelihood=scores.log_likelihood,
+            is_ood=is_ood,
+            template_answers=[task.answer(str(tree.answers[int(way.probability.argmax())])) for way in ways],
         )
 
     @property
@@ -342,9 +316,9 @@ class Answerer:
 
 
 def _mean(scores: Sequence[Scores]) -> Scores:
-    """The mean over several; as familiar as the least of them."""
+    """The mean over several; the movement is as likely as in the least likely of them."""
     return Scores(
         np.mean([one.probability for one in scores], axis=0),
-        float(np.mean([one.mass for one in scores])),
-        min(one.familiar for one in scores),
+        float(np.mean([one.valid_probability for one in scores])),
+        min(one.log_likelihood for one in scores),
     )

@@ -13,6 +13,7 @@ import pyarrow as pa
 import ray
 import torch
 
+from biomechgpt.answering.answer import ANSWER_COLUMNS, Answer, arrow_schema
 from biomechgpt.answering.answerer import Answerer
 from biomechgpt.answering.bundle import CALIBRATION, ModelBundle, ModelParts, uncalibrated
 from biomechgpt.answering.calibration import Calibration, fit
@@ -27,8 +28,8 @@ from biomechgpt.questions.tasks import GenerationTask
 from biomechgpt.tokenizer.motion_tokenizer import require_same_tokenizer
 from biomechgpt.tokenizer.tokens import RECONSTRUCTION_ERROR, Tokens
 
-VERSION = 9
-CALIBRATION_VERSION = 1
+VERSION = 10
+CALIBRATION_VERSION = 2
 
 _SPOKEN = 5
 """About how many tokens of a question are not its words."""
@@ -60,7 +61,7 @@ class _AnswerBatch:
         else:
             answers = [{"text": text} for text in self.answerer.generate(asked_of, questions)]
         asked = [number for row in rows for number in row["number"]]
-        schema = pa.schema([("number", pa.int64()), *_ANSWERED])
+        schema = pa.schema([("number", pa.int64()), *arrow_schema(Answer)])
         return pa.Table.from_pylist(
             [{"number": number, **answer} for number, answer in zip(asked, answers, strict=True)], schema
         )
@@ -68,23 +69,6 @@ class _AnswerBatch:
 
 def _movement(tokens: Sequence[int], image: Sequence[int] | None) -> Movement:
     return tokens if image is None else Mirrored(tokens, image)
-
-
-_ANSWERED = [
-    ("text", pa.string()),
-    ("choices", pa.list_(pa.string())),
-    ("probability", pa.list_(pa.float64())),
-    ("possible", pa.list_(pa.string())),
-    ("low", pa.float64()),
-    ("high", pa.float64()),
-    ("risk", pa.float64()),
-    ("mass", pa.float64()),
-    ("temperature", pa.float64()),
-    ("promised", pa.bool_()),
-    ("familiar", pa.float64()),
-    ("strange", pa.bool_()),
-    ("by_phrasing", pa.list_(pa.string())),
-]
 
 
 def make_answers(
@@ -134,7 +118,9 @@ def make_calibration(
             fitted = fit(answer_all(parts, questions, tokens, asked))
         storage.write_json(storage.join(uri, CALIBRATION), fitted.model_dump(mode="json"))
         return {
-            task: round(of_task.temperature if of_task.widen is None else of_task.widen, 3)
+            task: round(
+                of_task.temperature if of_task.interval_offset is None else of_task.interval_offset, 3
+            )
             for task, of_task in fitted.tasks.items()
         }
 
@@ -230,26 +216,9 @@ def with_parsed(answered: pd.DataFrame, tasks: Any) -> pd.DataFrame:
             "value_true": answered["value"].astype(float),
             "value_predicted": [s if isinstance(s, float) else np.nan for s in stated],
             "source": "model",
-            **{name: answered[name] for name in WEIGHED if name in answered},
+            **{name: answered[name] for name in ANSWER_COLUMNS if name in answered},
         }
     )
-
-
-WEIGHED = (
-    "choices",
-    "probability",
-    "possible",
-    "low",
-    "high",
-    "risk",
-    "mass",
-    "temperature",
-    "promised",
-    "familiar",
-    "strange",
-    "by_phrasing",
-)
-"""What only a model's weighed answers have in the answers table; see `Weighed`."""
 
 
 def read_answers(answers: Artifact) -> pd.DataFrame:

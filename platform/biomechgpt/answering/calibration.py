@@ -1,70 +1,87 @@
-"""How far an answer can be trusted: temperatures and prediction sets, fitted on participants nobody was trained on.
+"""Calibration of a model's answers, fitted on validation participants: temperatures, prediction sets, risk curves.
 
-A temperature makes probabilities mean what they say; a conformal set holds the truth as often as is wanted. Trials
-of one participant are not independent, so a participant counts once, however many trials there are (hierarchical
-conformal prediction: Lee, Barber and Willett, 2023, arXiv:2306.06342). Pure functions of arrays and tables.
+Temperature scaling makes probabilities match frequencies. Conformal prediction makes sets and intervals hold the
+truth as often as COVERAGE says. The trials of one participant are not independent, so each participant counts once,
+however many trials they have (hierarchical conformal prediction: Lee, Barber and Willett, 2023, arXiv:2306.06342).
+Pure functions of arrays and tables. Knows nothing about models.
 """
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from scipy.optimize import minimize_scalar
 
 from biomechgpt.core.settings import Settings
 
 COVERAGE = 0.9
-"""How often a set or an interval holds the truth."""
-USUAL = 0.97
-"""How many movements like those that were learned from are not strange."""
+"""Probability that a prediction set or an interval holds the truth."""
+INTERVAL_SHARES = (round((1 - COVERAGE) / 2, 9), 0.5, round((1 + COVERAGE) / 2, 9))
+"""Quantiles of a number's distribution that are reported: the interval's lower end, the median, the upper end."""
+OOD_QUANTILE = 0.97
+"""Share of in-distribution movements that must be accepted, that is, not called out of distribution."""
 SPREAD = 0.5
-"""Of the logarithm of temperatures, before anything was seen."""
+"""Standard deviation of the prior of a log temperature, whose mean is 0."""
+
+# Scores are compared with thresholds that were such scores themselves: rounding must not decide.
+_ROUNDING = 1e-9
 
 
 class TaskCalibration(Settings):
-    """Of one task. temperature: of its probabilities. most: {label: it is in the set where 1 - its probability is
-    at most this}, empty with too few participants to promise anything; widen: by how much a number's interval grows
-    at either end, in its unit, null likewise. risks: (confidence, share wrong among answers at least so sure) from
-    the surest on. participants: how many it was fitted on.
-    """
+    """Calibration of one task, fitted on validation participants."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     temperature: float = Field(1.0, gt=0)
-    most: dict[str, float] = Field(default_factory=dict)
-    widen: float | None = None
-    risks: list[tuple[float, float]] = Field(default_factory=list)
-    participants: int = 0
+    """Temperature of the label probabilities."""
+    label_thresholds: dict[str, float] = Field(default_factory=dict)
+    """Conformal threshold per label: it joins the set if 1 - p <= threshold. Empty: too few participants."""
+    interval_offset: float | None = None
+    """Amount added to both ends of a number's interval, in its unit (CQR). None: too few participants."""
+    risk_curve: list[tuple[float, float]] = Field(default_factory=list)
+    """(confidence, error rate among answers at least that confident), most confident first."""
+    n_participants: int = 0
+    """Participants that this was fitted on."""
 
     @property
-    def promised(self) -> bool:
-        """Whether its sets or intervals hold the truth as often as COVERAGE says."""
-        return bool(self.most) or self.widen is not None
+    def coverage_guaranteed(self) -> bool:
+        """Whether sets or intervals hold the truth as often as COVERAGE says."""
+        return bool(self.label_thresholds) or self.interval_offset is not None
 
-    def risk(self, confidence: float) -> float | None:
-        """The least share of wrong answers that can be had while an answer of this confidence is still given; None
-        where nothing was fitted, or all that was seen were surer."""
-        return min((wrong for least, wrong in self.risks if least <= confidence + 1e-9), default=None)
+    def selective_risk(self, confidence: float) -> float | None:
+        """The lowest error rate at which an answer of this confidence is still given.
+
+        Any threshold at or below the confidence gives the answer, and the best of these counts. None if nothing was
+        fitted, or if all answers of the validation participants were more confident.
+        """
+        rates = [rate for threshold, rate in self.risk_curve if threshold <= confidence + _ROUNDING]
+        return min(rates, default=None)
 
 
 class Calibration(Settings):
-    """Of a bundle. people: of the mean over all movements of a person, for tasks whose label is a person's, not a
-    movement's. A movement is strange whose tokens' mean log probability is below least_familiar, or whose tokens
-    lose more than most_rmse_deg of it; null: too few participants to say."""
+    """Calibration of a model."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     tasks: dict[str, TaskCalibration] = Field(default_factory=dict)
+    """Calibration of the answers about one movement, or two that are compared."""
     people: dict[str, TaskCalibration] = Field(default_factory=dict)
-    least_familiar: float | None = None
-    most_rmse_deg: float | None = None
+    """Calibration of the mean over all movements of a person, for tasks with one label a person."""
+    min_log_likelihood: float | None = None
+    """Lowest mean log-likelihood of the tokens of a movement in distribution. None: too few participants."""
+    max_rmse_deg: float | None = None
+    """Largest reconstruction error of a movement in distribution. None: too few participants."""
 
-    def strange(self, familiar: float, rmse_deg: float | None = None) -> bool:
-        """rmse_deg: None where the tokens alone are known."""
-        unlikely = self.least_familiar is not None and familiar < self.least_familiar
-        lost = self.most_rmse_deg is not None and rmse_deg is not None and rmse_deg > self.most_rmse_deg
-        return unlikely or lost
+    def is_ood(self, log_likelihood: float, rmse_deg: float | None = None) -> bool:
+        """Whether a movement is out of distribution. rmse_deg: None if only its tokens are known."""
+        unlikely = self.min_log_likelihood is not None and log_likelihood < self.min_log_likelihood
+        inexact = self.max_rmse_deg is not None and rmse_deg is not None and rmse_deg > self.max_rmse_deg
+        return unlikely or inexact
 
 
-def soften(probability: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities (..., A) at a temperature: each to the power 1 / temperature, sums 1 again."""
+def apply_temperature(probability: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities (..., A) at a temperature: each to the power 1 / temperature, scaled to sum 1."""
     with np.errstate(divide="ignore"):
         logits = np.log(probability) / temperature
     logits -= logits.max(axis=-1, keepdims=True)
@@ -72,179 +89,198 @@ def soften(probability: np.ndarray, temperature: float) -> np.ndarray:
     return np.asarray(powered / powered.sum(axis=-1, keepdims=True))
 
 
-def temperature(
+def fit_temperature(
     probabilities: Sequence[np.ndarray], truth: Sequence[int], participants: Sequence[str]
 ) -> float:
-    """The temperature with the least negative log likelihood of the true answers, a participant counting once.
+    """The temperature of least negative log-likelihood of the true answers; each participant counts once.
 
-    probabilities: (A,) of each trial's answers; truth: which is true. The few participants of a validation split
-    say little: without them the logarithm of a temperature is taken to be 0 +- SPREAD.
+    probabilities: (A,) of each trial's answers.
+    truth: index of each trial's true answer.
+    The few participants of a validation split say little about a temperature, so its logarithm has a normal prior
+    of mean 0 and standard deviation SPREAD.
     """
-    weight = _shares(participants)
-    people = len(set(participants))
+    weights = _trial_weights(participants)
+    n_participants = len(set(participants))
 
     def loss(log_t: float) -> float:
-        seen = [soften(p, float(np.exp(log_t)))[t] for p, t in zip(probabilities, truth, strict=True)]
-        likely = -(weight * np.log(np.maximum(seen, 1e-12))).sum()
-        return float(likely + (log_t / SPREAD) ** 2 / (2 * people))
+        t = float(np.exp(log_t))
+        p_true = [apply_temperature(p, t)[i] for p, i in zip(probabilities, truth, strict=True)]
+        nll = -(weights * np.log(np.maximum(p_true, 1e-12))).sum()
+        # The weights sum to 1, so `nll` is a mean over participants: the prior counts as one more of n terms.
+        return float(nll + (log_t / SPREAD) ** 2 / (2 * n_participants))
 
-    found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded")
-    return float(np.exp(found.x))
+    minimum = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded")
+    return float(np.exp(minimum.x))
 
 
 def conformal(
     scores: Sequence[float], participants: Sequence[str], coverage: float = COVERAGE
 ) -> float | None:
-    """The score up to which those of another participant's trial lie with this probability, or more.
+    """The threshold that the score of a new participant's trial stays within, with probability `coverage` or more.
 
-    A participant's trials share 1 / (n + 1), with n participants; the rest is the other's own, who may be anything.
-    None with too few participants for that.
+    Each of n participants has weight 1 / (n + 1), split over their trials. The remaining 1 / (n + 1) belongs to the
+    new participant, whose score may be anything, so it counts as lying above all others. The threshold is the
+    lowest score at which the weights reach `coverage`. None if they never do: too few participants.
     """
     if not len(scores):
         return None
-    people = len(set(participants))
+    n = len(set(participants))
     order = np.argsort(scores, kind="stable")
-    reached = np.cumsum(_shares(participants)[order]) * people / (people + 1)
-    at = int(np.searchsorted(reached, coverage - 1e-9))
-    return float(np.asarray(scores)[order][at]) if at < len(order) else None
+    # `_trial_weights` sum to 1 over n participants; n / (n + 1) leaves the new participant's share.
+    reached = np.cumsum(_trial_weights(participants)[order]) * n / (n + 1)
+    first = int(np.searchsorted(reached, coverage - _ROUNDING))
+    return float(np.asarray(scores)[order][first]) if first < len(order) else None
 
 
 def prediction_set(probability: Mapping[str, float], fitted: TaskCalibration) -> list[str]:
-    """The labels, likeliest first, that cannot be ruled out at the wanted coverage. All of them where nothing was
-    fitted; never none."""
+    """The labels that cannot be ruled out at COVERAGE, most probable first.
+
+    All labels if nothing was fitted; always at least the most probable one.
+    """
     kept: list[str] = []
     for label, p in sorted(probability.items(), key=lambda item: -item[1]):
-        if 1 - p <= fitted.most.get(label, 1.0) + 1e-9 or not kept:
+        if 1 - p <= fitted.label_thresholds.get(label, 1.0) + _ROUNDING or not kept:
             kept.append(label)
     return kept
 
 
-def by_label(
+def fit_label_thresholds(
     scores: Sequence[float], truth: Sequence[str], participants: Sequence[str], labels: Sequence[str]
 ) -> dict[str, float]:
-    """{label: the score up to which those of another participant's trial of this label lie, as often as COVERAGE}.
+    """{label: conformal threshold of a trial that truly has this label}; empty with too few participants in all.
 
-    Labels with too few participants are one group with the next rarest ones, until it has enough (coverage given
-    the group: Ding et al., NeurIPS 2023, who group labels by their scores). Empty with too few participants in all.
-    scores, truth, participants: of each trial; labels: all to choose from.
+    Labels with too few participants share a threshold with the next rarest ones, until their group has enough. The
+    coverage then holds for the group (Ding et al., NeurIPS 2023, who group labels by their scores).
+    scores: 1 - p of the true label of each trial.
+    labels: all labels of the task.
     """
     score, true, who = np.asarray(scores), np.asarray(truth, dtype=str), np.asarray(participants, dtype=str)
 
-    def most(group: list[str]) -> float | None:
-        mine = np.isin(true, group)
-        return conformal(score[mine].tolist(), who[mine].tolist())
+    def threshold(group: list[str]) -> float | None:
+        in_group = np.isin(true, group)
+        return conformal(score[in_group].tolist(), who[in_group].tolist())
 
+    # From the rarest label on, a group is closed as soon as it has enough participants for a threshold.
     groups: list[list[str]] = [[]]
     for label in sorted({*labels, *truth}, key=lambda label: (len(set(who[true == label])), label)):
-        if most(groups[-1]) is not None:
+        if threshold(groups[-1]) is not None:
             groups.append([])
         groups[-1].append(label)
-    if len(groups) > 1 and most(groups[-1]) is None:
+    # The last group may have too few: it joins the one before.
+    if len(groups) > 1 and threshold(groups[-1]) is None:
         last = groups.pop()
         groups[-1] += last
-    found: dict[str, float] = {}
+    thresholds: dict[str, float] = {}
     for group in groups:
-        together = most(group)
-        if together is not None:
-            found |= dict.fromkeys(group, together)
-    return {label: found[label] for label in labels if label in found}
+        shared = threshold(group)
+        if shared is not None:
+            thresholds |= dict.fromkeys(group, shared)
+    return {label: thresholds[label] for label in labels if label in thresholds}
 
 
-def risks(
+def fit_risk_curve(
     confidence: Sequence[float], right: Sequence[float], participants: Sequence[str]
 ) -> list[tuple[float, float]]:
-    """Shares of wrong answers among those at least so sure, a participant counting once in all of them.
+    """[(confidence, error rate among answers at least that confident)], each participant counting once in all.
 
-    As in conformal risk control (Angelopoulos et al., ICLR 2024) one more participant is taken to be wrong, so few
+    One more participant is taken to be wrong, as in conformal risk control (Angelopoulos et al., ICLR 2024), so few
     participants cannot show a small risk.
     """
-    people = len(set(participants))
+    n_participants = len(set(participants))
     order = np.argsort(-np.asarray(confidence), kind="stable")
-    weight = _shares(participants)[order] * people
-    wrong = np.cumsum(weight * (1 - np.asarray(right, dtype=float)[order]))
-    share = (wrong + 1) / (np.cumsum(weight) + 1)
-    sure = np.asarray(confidence, dtype=float)[order]
-    last = np.append(sure[1:] < sure[:-1], True)  # answers as sure as each other stand or fall together
-    return [(float(c), float(min(r, 1.0))) for c, r in zip(sure[last], share[last], strict=True)]
+    weights = _trial_weights(participants)[order] * n_participants
+    wrong = np.cumsum(weights * (1 - np.asarray(right, dtype=float)[order]))
+    rate = (wrong + 1) / (np.cumsum(weights) + 1)
+    sorted_confidence = np.asarray(confidence, dtype=float)[order]
+    # Answers of the same confidence are given or withheld together: only the last of them is a point of the curve.
+    last = np.append(sorted_confidence[1:] < sorted_confidence[:-1], True)
+    return [(float(c), float(min(r, 1.0))) for c, r in zip(sorted_confidence[last], rate[last], strict=True)]
 
 
 def fit_labels(
     probabilities: Sequence[Mapping[str, float]], truth: Sequence[str], participants: Sequence[str]
 ) -> TaskCalibration:
-    """Temperature, then sets at that temperature, of a task with labels. Trials whose label the model does not know
-    count as wrong for the sets and not at all for the temperature."""
+    """Calibration of a task with labels: the temperature, then sets and risks at that temperature.
+
+    A trial whose true label the model does not know has probability 0 for the truth: it counts as wrong for the
+    sets and the risk, and is left out for the temperature.
+    """
     labels = [list(p) for p in probabilities]
     values = [np.array(list(p.values())) for p in probabilities]
-    known = [i for i, (names, label) in enumerate(zip(labels, truth, strict=True)) if label in names]
-    at = [labels[i].index(truth[i]) for i in known]
-    t = temperature([values[i] for i in known], at, [participants[i] for i in known]) if known else 1.0
-    right = np.zeros(len(truth))
-    for i, place in zip(known, at, strict=True):
-        right[i] = soften(values[i], t)[place]
-    every = sorted({name for names in labels for name in names})
+    usable = [i for i, (names, label) in enumerate(zip(labels, truth, strict=True)) if label in names]
+    true_index = [labels[i].index(truth[i]) for i in usable]
+    t = 1.0
+    if usable:
+        t = fit_temperature([values[i] for i in usable], true_index, [participants[i] for i in usable])
+    p_true = np.zeros(len(truth))
+    for i, index in zip(usable, true_index, strict=True):
+        p_true[i] = apply_temperature(values[i], t)[index]
+    all_labels = sorted({name for names in labels for name in names})
     return TaskCalibration(
         temperature=t,
-        most=by_label((1 - right).tolist(), truth, participants, every),
-        risks=risks(
-            [float(soften(p, t).max()) for p in values],
+        label_thresholds=fit_label_thresholds((1 - p_true).tolist(), truth, participants, all_labels),
+        risk_curve=fit_risk_curve(
+            [float(apply_temperature(p, t).max()) for p in values],
             [names[int(p.argmax())] == label for names, p, label in zip(labels, values, truth, strict=True)],
             participants,
         ),
-        participants=len(set(participants)),
+        n_participants=len(set(participants)),
     )
 
 
 def fit_numbers(
     low: Sequence[float], high: Sequence[float], truth: Sequence[float], participants: Sequence[str]
 ) -> TaskCalibration:
-    """By how much the intervals of a task with numbers have to grow (or, negative, may shrink).
+    """Calibration of a task with numbers: how much intervals have to grow, or, if negative, may shrink.
 
     Source: conformalized quantile regression, Romano, Patterson and Candes, NeurIPS 2019.
     """
     y = np.asarray(truth, dtype=float)
-    beyond = np.maximum(np.asarray(low, dtype=float) - y, y - np.asarray(high, dtype=float))
+    # How far the truth lies outside the interval; negative inside.
+    outside = np.maximum(np.asarray(low, dtype=float) - y, y - np.asarray(high, dtype=float))
     return TaskCalibration(
-        widen=conformal(beyond.tolist(), participants), participants=len(set(participants))
+        interval_offset=conformal(outside.tolist(), participants), n_participants=len(set(participants))
     )
 
 
 def fit(answers: pd.DataFrame) -> Calibration:
-    """The calibration of an answers table (`answer.answer_all`) of weighed, uncalibrated answers."""
-    found, of_people = {}, {}
+    """The calibration of an answers table (`batch.answer_all`) of scored, uncalibrated answers."""
+    tasks, people = {}, {}
     for (task, kind), rows in answers.groupby(["task", "kind"], sort=False):
-        people = rows["participant"].tolist()
+        participants = rows["participant"].tolist()
         if kind == "classification":
-            pairs = zip(rows["choices"], rows["probability"], strict=True)
-            said = [dict(zip(labels, p, strict=True)) for labels, p in pairs]
-            found[str(task)] = fit_labels(said, rows["label_true"].tolist(), people)
-            if rows["other"].isna().all() and (labels := one_label(rows)) is not None:
-                mean = pd.DataFrame(said).fillna(0.0).groupby(people).mean().loc[labels.index]
-                each = [{str(k): float(p) for k, p in row.items()} for row in mean.to_dict("records")]
-                of_people[str(task)] = fit_labels(each, labels.tolist(), labels.index.tolist())
+            pairs = zip(rows["labels"], rows["probabilities"], strict=True)
+            probabilities = [dict(zip(labels, p, strict=True)) for labels, p in pairs]
+            tasks[str(task)] = fit_labels(probabilities, rows["label_true"].tolist(), participants)
+            # A person's answer is the mean over their movements, which needs a calibration of its own.
+            if rows["other"].isna().all() and (truth := one_label(rows)) is not None:
+                table = pd.DataFrame(probabilities).fillna(0.0).groupby(participants).mean().loc[truth.index]
+                means = [{str(k): float(p) for k, p in row.items()} for row in table.to_dict("records")]
+                people[str(task)] = fit_labels(means, truth.tolist(), truth.index.tolist())
         elif kind == "regression":
-            found[str(task)] = fit_numbers(
-                rows["low"].tolist(), rows["high"].tolist(), rows["value_true"].tolist(), people
+            tasks[str(task)] = fit_numbers(
+                rows["low"].tolist(), rows["high"].tolist(), rows["value_true"].tolist(), participants
             )
-    # Of single movements: two in a prompt are another kind of text.
-    known = answers["familiar"].notna() & answers["other"].isna()
-    trials = answers[known].drop_duplicates("trial")
-    most = conformal((-trials["familiar"]).tolist(), trials["participant"].tolist(), USUAL)
-    lost = trials.dropna(subset="rmse_deg")
+    # Single movements only: the tokens of two in one prompt have another distribution.
+    single = answers["log_likelihood"].notna() & answers["other"].isna()
+    trials = answers[single].drop_duplicates("trial")
+    threshold = conformal((-trials["log_likelihood"]).tolist(), trials["participant"].tolist(), OOD_QUANTILE)
+    decoded = trials.dropna(subset="rmse_deg")
     return Calibration(
-        tasks=found,
-        people=of_people,
-        least_familiar=None if most is None else -most,
-        most_rmse_deg=conformal(lost["rmse_deg"].tolist(), lost["participant"].tolist(), USUAL),
+        tasks=tasks,
+        people=people,
+        min_log_likelihood=None if threshold is None else -threshold,
+        max_rmse_deg=conformal(decoded["rmse_deg"].tolist(), decoded["participant"].tolist(), OOD_QUANTILE),
     )
 
 
 def one_label(rows: pd.DataFrame) -> "pd.Series | None":
-    """The label of each participant of an answers table; None where somebody has several."""
-    by_person = rows.groupby("participant")["label_true"]
-    return None if (by_person.nunique() > 1).any() else by_person.first()
+    """The label of each participant of an answers table; None if any participant has several."""
+    by_participant = rows.groupby("participant")["label_true"]
+    return None if (by_participant.nunique() > 1).any() else by_participant.first()
 
 
-def _shares(participants: Sequence[str]) -> np.ndarray:
-    """What each trial counts: participants alike, their trials alike; sums to 1."""
+def _trial_weights(participants: Sequence[str]) -> np.ndarray:
+    """The weight of each trial: equal for participants, and for the trials of one. They sum to 1."""
     _, who, count = np.unique(np.asarray(participants, dtype=str), return_inverse=True, return_counts=True)
     return 1 / (len(count) * count[who])

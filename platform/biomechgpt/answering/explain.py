@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.linear_model import Ridge
 
-from biomechgpt.answering.answerer import Answerer, Weighed
+from biomechgpt.answering.answer import Answer
+from biomechgpt.answering.answerer import Answerer
 from biomechgpt.motion.skeleton import NAMES
 from biomechgpt.prompts.encoding import SHORTEST, Mirrored, Movement, Question, as_it_is
 from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
@@ -37,11 +38,11 @@ class Explanation:
     joints: dict[str, float]
 
 
-def strength(answer: Weighed, first: Weighed) -> float:
+def strength(answer: Answer, first: Answer) -> float:
     """How strongly an answer says what `first` says: its label's probability, or its own number."""
     if answer.mean is not None:
         return answer.mean
-    return answer.probability[answer.choices.index(first.choices[0])]
+    return answer.probabilities[answer.labels.index(first.labels[0])]
 
 
 def windows(tokens: int) -> list[np.ndarray]:
@@ -125,9 +126,9 @@ def tenth_of(parts: int) -> int:
 
 def weigh_all(
     answerer: Answerer, movements: Sequence[Movement], asked: Sequence[tuple[str, Question]]
-) -> list[list[Weighed]]:
+) -> list[list[Answer]]:
     """The same questions about each movement, a batch at a time, numbers with their means."""
-    found: list[list[Weighed]] = []
+    found: list[list[Answer]] = []
     for at in range(0, len(movements), AT_ONCE):
         some = movements[at : at + AT_ONCE]
         flat = answerer.weigh(

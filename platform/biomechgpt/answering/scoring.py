@@ -16,12 +16,10 @@ import torch
 import transformers
 from torch.nn import functional
 
+from biomechgpt.answering.calibration import INTERVAL_SHARES
 from biomechgpt.language.families import family_of
 from biomechgpt.language.network import tokens_at_once
 from biomechgpt.prompts.answer_trie import AnswerTrie
-
-SHARES = (0.05, 0.5, 0.95)
-"""The quantiles of a number's distribution that are told: its interval's ends and its median."""
 
 
 class Asked(NamedTuple):
@@ -46,15 +44,19 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Scores:
-    """probability: (A,) of each answer given that it is one of them, sums to 1; of a number that each of its tokens
-    is one that may follow, and numbers that were not followed to their end share that of their beginning evenly.
-    mass: of all answers together, of numbers their first tokens, in the model's own view: little where it would
-    rather say something else. familiar: mean log probability of the prefix's tokens, so of the
-    movement: little of one unlike those that the model has learned."""
+    """How probable each answer to a question is.
+
+    probability: (A,) of each answer, given that the answer is one of them; sums to 1. For numbers, probabilities
+        are conditional on valid continuations; numbers that were not expanded to the end share the probability of
+        their prefix equally.
+    valid_probability: of all answers together, for numbers of all valid first tokens. Low if the model would rather
+        say something else.
+    log_likelihood: mean log-likelihood of the tokens before the question, that is, of the movement.
+    """
 
     probability: np.ndarray
-    mass: float
-    familiar: float = 0.0
+    valid_probability: float
+    log_likelihood: float = 0.0
 
 
 @dataclass
@@ -78,14 +80,16 @@ class _Open:
             nodes = self.tree.parent[nodes]
             rows, nodes = rows[nodes >= 0], nodes[nodes >= 0]
 
-    def scores(self, familiar: float) -> Scores:
+    def scores(self, log_likelihood: float) -> Scores:
         tree, at = self.tree, self.tree.leaves
         if tree.is_numeric:
             while np.isneginf(self.total[at]).any():
                 at = np.where(np.isneginf(self.total[at]), tree.parent[at], at)
         total = self.total[at] - np.log(tree.n_answers[at])
         mass = np.logaddexp.reduce(total)
-        return Scores(np.exp(total - mass), float(np.exp(self.first if tree.is_numeric else mass)), familiar)
+        return Scores(
+            np.exp(total - mass), float(np.exp(self.first if tree.is_numeric else mass)), log_likelihood
+        )
 
 
 @dataclass
@@ -137,8 +141,10 @@ class _Answer:
         may, sure = np.zeros(len(nodes), dtype=bool), np.zeros(len(nodes), dtype=bool)
         # Complete answers, and beginnings after which nothing was read.
         ends = np.flatnonzero((every[0].place < 0) & np.isfinite(every[0].total))
-        ways = [(of_one, SHARES[1:2]) for of_one in self.parts.values()] if len(self.parts) > 1 else []
-        for questions, shares in [(every, SHARES), *ways]:
+        ways = (
+            [(of_one, INTERVAL_SHARES[1:2]) for of_one in self.parts.values()] if len(self.parts) > 1 else []
+        )
+        for questions, shares in [(every, INTERVAL_SHARES), *ways]:
             likely = np.mean([np.exp(q.total) for q in questions], axis=0)
             # What lies below each number at least, and at most.
             least, most = (
@@ -157,7 +163,7 @@ class _Answer:
 class _Trial:
     prefix: int
     questions: list[tuple[_Open, Hashable]] = field(default_factory=list)
-    familiar: float = 0.0
+    log_likelihood: float = 0.0
 
 
 @torch.inference_mode()
@@ -184,7 +190,7 @@ def score(
     seen = [_seen(parent) for parent in parents]
     reader.read(tokens, [s.sum(axis=1) - 1 for s in seen], seen)
     for row, trial in enumerate(trials):
-        trial.familiar = reader.familiar(row, prefixes[row])
+        trial.log_likelihood = reader.log_likelihood(row, prefixes[row])
         for q, _ in trial.questions:
             reader.wanted(row, q, np.concatenate([[-1], np.flatnonzero(q.place >= 0)]))
     reader.weigh()
@@ -215,7 +221,7 @@ def score(
             seen.append(sees)
         reader.read(tokens, positions, seen)
         reader.weigh()
-    return [[q.scores(trial.familiar) for q, _ in trial.questions] for trial in trials]
+    return [[q.scores(trial.log_likelihood) for q, _ in trial.questions] for trial in trials]
 
 
 def quantile(numbers: np.ndarray, probability: np.ndarray, share: float) -> float:
@@ -305,7 +311,7 @@ class _Reader:
         ).last_hidden_state
         self._begin, self.length = self.length, self.length + new
 
-    def familiar(self, row: int, prefix: np.ndarray) -> float:
+    def log_likelihood(self, row: int, prefix: np.ndarray) -> float:
         """Mean log probability of a prefix's tokens, each after those before it; asked after the first `read`."""
         states, after = self._states[row, : len(prefix) - 1], torch.from_numpy(prefix[1:]).to(self.device)
         parts = zip(states.split(self.rows), after.split(self.rows), strict=True)

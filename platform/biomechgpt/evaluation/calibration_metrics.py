@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from biomechgpt.answering.calibration import one_label, soften
+from biomechgpt.answering.calibration import apply_temperature, one_label
 from biomechgpt.evaluation.metrics import resample
 from biomechgpt.questions.tasks import Task
 
@@ -48,7 +48,7 @@ def calibration_scores(rows: pd.DataFrame, task: Task, *, draws: int = 500, seed
     """
     if not len(rows):
         return {}
-    if task.answer_kind == "classification" and "possible" in rows:
+    if task.answer_kind == "classification" and "prediction_set" in rows:
         return _label_calibration(rows, draws, seed) | template_agreement(rows, task)
     if task.answer_kind == "regression" and "low" in rows:
         inside = (rows["value_true"] >= rows["low"] - 1e-9) & (rows["value_true"] <= rows["high"] + 1e-9)
@@ -64,7 +64,9 @@ def template_agreement(rows: pd.DataFrame, task: Task) -> dict[str, Any]:
     {"templates": {n, agreement}} for labels: the share of pairs of wordings with the same label.
     {"templates": {n, mean_abs_difference}} for numbers, in the unit.
     """
-    answers = [list(texts) for texts in rows.get("by_phrasing", ()) if texts is not None and len(texts) > 1]
+    answers = [
+        list(texts) for texts in rows.get("template_answers", ()) if texts is not None and len(texts) > 1
+    ]
     if not answers:
         return {}
     pairs = [(task.parse(a), task.parse(b)) for texts in answers for a, b in combinations(texts, 2)]
@@ -79,10 +81,10 @@ def template_agreement(rows: pd.DataFrame, task: Task) -> dict[str, Any]:
 
 def _label_calibration(rows: pd.DataFrame, draws: int, seed: int) -> dict[str, Any]:
     truth = rows["label_true"].tolist()
-    labels = [list(choices) for choices in rows["choices"]]
-    calibrated = [np.asarray(p, dtype=float) for p in rows["probability"]]
+    labels = [list(of_answer) for of_answer in rows["labels"]]
+    calibrated = [np.asarray(p, dtype=float) for p in rows["probabilities"]]
     # Scaling back by the inverse temperature gives the probabilities before calibration.
-    uncalibrated = [soften(p, 1 / t) for p, t in zip(calibrated, rows["temperature"], strict=True)]
+    uncalibrated = [apply_temperature(p, 1 / t) for p, t in zip(calibrated, rows["temperature"], strict=True)]
     rank = [of.index(t) if t in of else None for of, t in zip(labels, truth, strict=True)]
     correct = np.array([i == 0 for i in rank], dtype=float)  # labels come most probable first
     scores: dict[str, Any] = {"temperature": float(rows["temperature"].iloc[0])}
@@ -95,7 +97,7 @@ def _label_calibration(rows: pd.DataFrame, draws: int, seed: int) -> dict[str, A
             f"nll{suffix}": float(np.mean([_nll(p, i) for p, i in pairs])),
             f"bins{suffix}": reliability(confidence, correct),
         }
-    inside = np.array([t in list(s) for s, t in zip(rows["possible"], truth, strict=True)], dtype=float)
+    inside = np.array([t in list(s) for s, t in zip(rows["prediction_set"], truth, strict=True)], dtype=float)
     by_label = {}
     for label in sorted(set(truth)):
         of_label = rows["label_true"].to_numpy() == label
@@ -103,7 +105,7 @@ def _label_calibration(rows: pd.DataFrame, draws: int, seed: int) -> dict[str, A
     return scores | {
         **_coverage(inside, rows, draws, seed),
         "coverage_by_label": by_label,
-        "set_size": float(rows["possible"].str.len().mean()),
+        "set_size": float(rows["prediction_set"].str.len().mean()),
         **_by_participant(rows, calibrated),
         **selective_prediction(rows, correct),
         "risk": risk_curve(np.array([p[0] for p in calibrated]), correct),
@@ -112,9 +114,9 @@ def _label_calibration(rows: pd.DataFrame, draws: int, seed: int) -> dict[str, A
 
 def selective_prediction(rows: pd.DataFrame, correct: np.ndarray) -> dict[str, Any]:
     """Share answered and error rate at each of `RISK_LIMITS`; {} if no answer has a calibrated risk."""
-    if "risk" not in rows or rows["risk"].isna().all():
+    if "selective_risk" not in rows or rows["selective_risk"].isna().all():
         return {}
-    risk = rows["risk"].to_numpy(float)
+    risk = rows["selective_risk"].to_numpy(float)
     results = []
     for limit in RISK_LIMITS:
         answered = risk <= limit
@@ -128,7 +130,7 @@ def _by_participant(rows: pd.DataFrame, probabilities: list[np.ndarray]) -> dict
     truth = one_label(rows)
     if truth is None:
         return {}
-    pairs = zip(rows["choices"], probabilities, strict=True)
+    pairs = zip(rows["labels"], probabilities, strict=True)
     table = pd.DataFrame([dict(zip(labels, p, strict=True)) for labels, p in pairs]).fillna(0.0)
     answers = table.groupby(rows["participant"].to_numpy()).mean().idxmax(axis=1)
     accuracy = float((answers == truth).mean())
@@ -188,6 +190,6 @@ def _coverage(inside: np.ndarray, rows: pd.DataFrame, draws: int, seed: int) -> 
     return {
         "coverage": float(mean.mean()),
         "coverage_ci": interval,
-        "coverage_guaranteed": bool(rows["promised"].fillna(False).astype(bool).all()),
+        "coverage_guaranteed": bool(rows["coverage_guaranteed"].fillna(False).astype(bool).all()),
         "participants": len(mean),
     }

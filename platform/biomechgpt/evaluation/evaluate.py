@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from biomechgpt.answering.batch import WEIGHED, read_answers
+from biomechgpt.answering.answer import ANSWER_COLUMNS
+from biomechgpt.answering.batch import read_answers
 from biomechgpt.cohort.parameters import make_parameters, read_parameters
 from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.core.artifact import Artifact
@@ -51,7 +52,7 @@ def make_evaluation(answers: Artifact, settings: EvaluationSettings, root: str) 
                 codebook_size=Tokens(tokens).info.codebook_size,
                 seed=settings.seed,
             )
-            questions = table.drop(columns=list(WEIGHED), errors="ignore")
+            questions = table.drop(columns=list(ANSWER_COLUMNS), errors="ignore")
             others, details = run_baselines(
                 inputs, questions, tasks, draws=settings.search, seed=settings.seed
             )

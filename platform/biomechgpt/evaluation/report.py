@@ -9,6 +9,7 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
+from biomechgpt.answering.calibration import COVERAGE
 from biomechgpt.core import storage
 from biomechgpt.evaluation import answers_table
 from biomechgpt.evaluation.baselines import BASELINES
@@ -44,6 +45,7 @@ def write_report(answers: str, folder: str, *, codebook: str | None = None) -> d
         "report.html.j2",
         about=about,
         metrics=metrics,
+        coverage=COVERAGE,
         kinds=kinds,
         sources=[source for source in SOURCES if any(source in by for by in metrics["tasks"].values())],
         labels=SOURCES,

@@ -293,7 +293,7 @@ export interface components {
             temperature: number | null;
             /**
              * Coverage Guaranteed
-             * @description Whether enough participants calibrated the set or interval, so that it holds the truth 90 % of the time.
+             * @description Whether the set or interval holds the truth at the stated coverage: enough participants calibrated it.
              * @default false
              */
             coverage_guaranteed: boolean;

@@ -17,7 +17,7 @@ import pandas as pd
 
 from biomechgpt.answering.batch import make_answers, read_answers
 from biomechgpt.answering.bundle import ModelBundle
-from biomechgpt.answering.calibration import fit_labels, fit_numbers, prediction_set, soften
+from biomechgpt.answering.calibration import apply_temperature, fit_labels, fit_numbers, prediction_set
 from biomechgpt.answering.settings import BatchAnswerSettings
 from biomechgpt.cohort import CohortSettings, make_cohort
 from biomechgpt.core import artifact, storage
@@ -61,8 +61,8 @@ def resplit(rows: pd.DataFrame, task: PredictionTask, options: argparse.Namespac
     people = np.array(sorted(rows["participant"].unique()))
     if task.kind == "classification":
         raw = [
-            soften(np.asarray(p), 1 / t)
-            for p, t in zip(rows["probability"], rows["temperature"], strict=True)
+            apply_temperature(np.asarray(p), 1 / t)
+            for p, t in zip(rows["probabilities"], rows["temperature"], strict=True)
         ]
         rows = rows.assign(raw=raw)
     found = []
@@ -84,16 +84,21 @@ def _measured(known: pd.DataFrame, new: pd.DataFrame, task: PredictionTask) -> d
     who = known["participant"].tolist()
     if task.kind == "regression":
         fitted = fit_numbers(known["low"].tolist(), known["high"].tolist(), known["value_true"].tolist(), who)
-        more = fitted.widen or 0.0
-        new = new.assign(low=new["low"] - more, high=new["high"] + more, promised=fitted.promised)
+        more = fitted.interval_offset or 0.0
+        new = new.assign(
+            low=new["low"] - more, high=new["high"] + more, coverage_guaranteed=fitted.coverage_guaranteed
+        )
         return calibration_scores(new, task, draws=0)
-    said = [dict(zip(c, p, strict=True)) for c, p in zip(known["choices"], known["raw"], strict=True)]
+    said = [dict(zip(c, p, strict=True)) for c, p in zip(known["labels"], known["raw"], strict=True)]
     fitted = fit_labels(said, known["label_true"].tolist(), who)
-    soft = [soften(p, fitted.temperature) for p in new["raw"]]
-    pairs = zip(new["choices"], soft, strict=True)
+    soft = [apply_temperature(p, fitted.temperature) for p in new["raw"]]
+    pairs = zip(new["labels"], soft, strict=True)
     possible = [prediction_set(dict(zip(c, p, strict=True)), fitted) for c, p in pairs]
     new = new.assign(
-        probability=soft, possible=possible, temperature=fitted.temperature, promised=fitted.promised
+        probabilities=soft,
+        prediction_set=possible,
+        temperature=fitted.temperature,
+        coverage_guaranteed=fitted.coverage_guaranteed,
     )
     return calibration_scores(new, task, draws=0)
 

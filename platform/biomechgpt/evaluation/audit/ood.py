@@ -128,12 +128,12 @@ def measured(
     unfamiliar = []
     for at in range(0, len(motions), 8):
         answers = answerer.weigh([(motion, task, question) for motion in motions[at : at + 8]])
-        unfamiliar += [-float(answer.familiar or 0) for answer in answers]
+        unfamiliar += [-float(answer.log_likelihood or 0) for answer in answers]
     return np.array(unfamiliar), np.array(rmse)
 
 
 def refused(answerer: Answerer, found: tuple[np.ndarray, np.ndarray]) -> float:
-    strange = [answerer.calibration.strange(-unlikely, lost) for unlikely, lost in zip(*found, strict=True)]
+    strange = [answerer.calibration.is_ood(-unlikely, lost) for unlikely, lost in zip(*found, strict=True)]
     return round(float(np.mean(strange)), 3)
 
 
