@@ -152,7 +152,7 @@ def run(name: str, arguments: list[str] | None = None, **fixed: str) -> None:
     from biomechgpt.core.job import run_job
 
     run_job(
-        _named(command.settings),
+        load_named(command.settings),
         _reported(command),
         description=command.summary,
         example=f"biomechgpt {command.example}",
@@ -175,26 +175,26 @@ def read_settings(name: str, arguments: list[str]) -> Any:
     from biomechgpt.core.job import read_settings as read
 
     command = COMMANDS[name]
-    return read(_named(command.settings), _options(command, arguments, {}))
+    return read(load_named(command.settings), _options(command, arguments, {}))
 
 
 def _reported(command: Command) -> Callable[[Any], Any]:
     """The subcommand's function; its result is also printed as a text if the subcommand has one."""
-    function, report = _named(command.function), command.report
+    function, report = load_named(command.function), command.report
     if report is None:
         result: Callable[[Any], Any] = function
         return result
 
     def run_and_report(settings: Any) -> Any:
         result = function(settings)
-        print(_named(report)(result))
+        print(load_named(report)(result))
         return result
 
     return run_and_report
 
 
-def _named(path: str) -> Any:
-    """The object at `module:name`."""
+def load_named(path: str) -> Any:
+    """Import the object at `module:name`."""
     module, _, name = path.partition(":")
     return getattr(import_module(module), name)
 
@@ -212,7 +212,7 @@ def help_text(name: str) -> str:
 
     command = COMMANDS[name]
     return help_text(
-        _named(command.settings),
+        load_named(command.settings),
         program=f"biomechgpt {name}",
         description=command.summary,
         example=f"biomechgpt {command.example}",

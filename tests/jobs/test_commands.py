@@ -7,6 +7,7 @@ import pytest
 
 from biomechgpt import commands
 from biomechgpt.commands import COMMANDS, HELP, help_text, main
+from biomechgpt.core import job
 from conftest import ROOT
 
 HEAVY = ("ray", "torch", "numpy", "pydantic", "transformers")
@@ -27,6 +28,12 @@ def test_help_lists_the_options_of_every_kind():
     options = [line.split()[0] for line in lines if line.startswith(f"{quantizer}.")]
     assert {f"{quantizer}.{name}" for name in ("codebook_size", "num_quantizers", "levels")} <= set(options)
     assert len(options) == len(set(options))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_a_description(name):
+    options = job.options(commands.load_named(COMMANDS[name].settings))
+    assert [option for option, field in options if not field.description] == []
 
 
 @pytest.mark.parametrize("script", ["pipeline", "sweep", "answer"])

@@ -17,13 +17,16 @@ from biomechgpt.prompts.encoding import MOTION_END, MOTION_START, SHORTEST, moti
 
 
 class SamplingSettings(Settings):
-    """How freely tokens are drawn: temperature 1 as the model has learned, below it likelier ones; top_p: among the
-    likeliest that make up this much."""
+    """How tokens are sampled."""
 
     temperature: float = Field(1.0, gt=0)
+    """Temperature of the distribution of tokens. 1: as trained; lower values prefer likely tokens."""
     top_p: float = Field(0.95, gt=0, le=1)
+    """Nucleus sampling: tokens are drawn from the most likely ones that have this total probability."""
     seed: int = 0
+    """Seed of the random numbers."""
     batch_size: int = Field(16, ge=1, exclude=True)
+    """Movements that are generated at the same time."""
 
 
 def describe_to_motion(

@@ -76,7 +76,7 @@ def help_text(
     if positional:
         lines += [f"{positional.upper()} is the same as --{positional} {positional.upper()}.", ""]
     lines += ["  --config FILE", f"      {CONFIG}"]
-    for name, field in _fields(model):
+    for name, field in options(model):
         lines.append(f"  --{name} {_kind(field)}{_default(field)}")
         lines += textwrap.wrap(
             field.description or "", WIDTH, initial_indent="      ", subsequent_indent="      "
@@ -84,7 +84,7 @@ def help_text(
     return "\n".join(lines) + "\n"
 
 
-def _fields(model: type[Settings], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+def options(model: type[Settings], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Every option of a settings model, nested ones with their path: `training.learning_rate`."""
     for name, field in model.model_fields.items():
         nested = list(_nested(field.annotation))
@@ -100,7 +100,7 @@ def _fields(model: type[Settings], prefix: str = "") -> Iterator[tuple[str, Fiel
             yield path, FieldInfo(annotation=kinds, default=kind.default, description=kind.description)
             paths.add(path)
         for option in nested:
-            for path, inner in _fields(option, f"{prefix}{name}."):
+            for path, inner in options(option, f"{prefix}{name}."):
                 if path not in paths:
                     yield path, inner
                     paths.add(path)
@@ -108,8 +108,8 @@ def _fields(model: type[Settings], prefix: str = "") -> Iterator[tuple[str, Fiel
 
 def _nested(annotation: Any) -> Iterator[type[Settings]]:
     """The settings model of an annotation, also of `Model | None`; nothing for a list or mapping of models."""
-    options = getattr(annotation, "__args__", ()) if "|" in str(annotation) else ()
-    for option in (annotation, *options):
+    alternatives = getattr(annotation, "__args__", ()) if "|" in str(annotation) else ()
+    for option in (annotation, *alternatives):
         if isinstance(option, type) and issubclass(option, Settings):
             yield option
 
