@@ -5,6 +5,7 @@ import logging
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -37,10 +38,10 @@ def run_job(
     if {"-h", "--help"} & set(arguments):
         print(help_text(model, program=program, description=description, example=example), end="")
         return
-    _log_to_stdout()
     ray_before = _ray_is_running()
     try:
-        result = main(read_settings(model, arguments))
+        with _log_on_stdout():
+            result = main(read_settings(model, arguments))
     except InputError as error:
         print(f"{program}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -146,17 +147,18 @@ def _ray_is_running() -> bool:
     return ray is not None and bool(ray.is_initialized())
 
 
-class _PlainLines(logging.Handler):
-    """Prints each message as a line of its own; looks standard output up anew, as tests replace it."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), flush=True)
-
-
-def _log_to_stdout() -> None:
-    """Let the package's progress lines appear as plain lines. A library must not print; a job does."""
+@contextmanager
+def _log_on_stdout() -> Iterator[None]:
+    """Print the package's progress messages as plain lines. A library does not print; a job does."""
     logger = logging.getLogger("biomechgpt")
+    level, propagate = logger.level, logger.propagate
+    handler = logging.StreamHandler(sys.stdout)
+    logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    if not any(isinstance(handler, _PlainLines) for handler in logger.handlers):
-        logger.addHandler(_PlainLines())
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
