@@ -131,7 +131,7 @@ def test_an_answer_alone_is_the_answer_in_a_batch(family, trained, artifacts):
     assert [a.text for a in together] == [a.text for a in alone]
     for one, other in zip(together, alone, strict=True):
         assert one.probability == pytest.approx(other.probability, abs=1e-5)
-        assert one.mass == pytest.approx(other.mass, rel=1e-4)
+        assert one.valid_probability == pytest.approx(other.valid_probability, rel=1e-4)
 
 
 def test_generation_alone_is_generation_in_a_batch_and_stops_at_the_end_of_the_turn(family, trained):

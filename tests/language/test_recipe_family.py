@@ -90,7 +90,7 @@ def test_the_family_is_fine_tuned_in_4_bits_and_answers(artifacts, tmp_path):
     answerer = Answerer.load(model.uri)
     together, alone = answerer.answer(queries), [answerer.answer([query])[0] for query in queries]
     assert [answer.text for answer in together] == [answer.text for answer in alone]
-    assert all(sum(answer.probability) == pytest.approx(1) for answer in together)
+    assert all(sum(answer.probabilities) == pytest.approx(1) for answer in together)
 
 
 def test_the_family_is_a_value_of_the_setting():

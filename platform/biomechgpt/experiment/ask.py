@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from biomechgpt.answering.answer import Answer
 from biomechgpt.answering.answerer import Answerer
 from biomechgpt.answering.bundle import ModelBundle
 from biomechgpt.core import artifact, storage
@@ -93,12 +94,12 @@ def _files(path: str) -> list[tuple[str, str]]:
     return [(name, storage.join(path, name)) for name in names if name.lower().endswith(readers.SUFFIXES)]
 
 
-def _cells(answer: Any) -> dict[str, Any]:
+def _cells(answer: Answer) -> dict[str, Any]:
     """The cells of one answer."""
     return {
         "answer": answer.text,
-        "probability": answer.probability[0] if answer.probability else None,
-        "prediction_set": "; ".join(answer.possible),
+        "probability": answer.probabilities[0] if answer.probabilities else None,
+        "prediction_set": "; ".join(answer.prediction_set),
         "low": answer.low,
         "high": answer.high,
     }
