@@ -166,7 +166,7 @@ def settings_of(**values):
     )
 
 
-def trainee_of(base, artifacts, **values):
+def training_task_of(base, artifacts, **values):
     inputs = {
         "base": base.uri,
         "questions": artifacts[1]["questions"].uri,
@@ -182,9 +182,9 @@ def on_device(batch):
     return {name: value.to(network.device()) for name, value in batch.items()}
 
 
-def fit_here(trainee, arguments, settings, uri, name):
+def fit_here(training_task, arguments, settings, uri, name):
     """`training.fit` in this process; keeps the trained model in LAST."""
-    it = trainee(**arguments)
+    it = training_task(**arguments)
     it.uri = uri
     torch.manual_seed(0)
     model = it.build_model().to(network.device()).train()

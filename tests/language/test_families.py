@@ -33,7 +33,7 @@ from tiny_language import (
     relative,
     settings_of,
     text_tokenizer,
-    trainee_of,
+    training_task_of,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -112,7 +112,9 @@ def test_four_bits_and_adapters_are_in_every_linear_layer(family, trained, artif
     assert len(layers) == SIZE.layers * 7
     assert all(isinstance(layer, bitsandbytes.nn.Linear4bit) for layer in layers)
     trained_parameters = [
-        (n, p) for n, p in trainee_of(base, artifacts).build_model().named_parameters() if p.requires_grad
+        (n, p)
+        for n, p in training_task_of(base, artifacts).build_model().named_parameters()
+        if p.requires_grad
     ]
     assert len([n for n, _ in trained_parameters if "lora_" in n]) == SIZE.layers * 7 * 2
     (rows,) = (p for n, p in trained_parameters if "lora_" not in n)

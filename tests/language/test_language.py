@@ -35,7 +35,7 @@ from tiny_language import (
     relative,
     settings_of,
     text_tokenizer,
-    trainee_of,
+    training_task_of,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -261,8 +261,8 @@ def test_four_bits_in_every_linear_layer_of_the_language_model_but_its_head(base
 
 
 def test_adapters_go_into_every_linear_layer_of_the_language_model(base, artifacts):
-    trainee = trainee_of(base[1], artifacts)
-    model = trainee.build_model()
+    training_task = training_task_of(base[1], artifacts)
+    model = training_task.build_model()
     trained = [n for n, p in model.named_parameters() if p.requires_grad]
     adapters = [n for n in trained if "lora_" in n and ".layers." in n and "vision" not in n]
     assert len(adapters) == SIZE.layers * 7 * 2
@@ -272,23 +272,23 @@ def test_adapters_go_into_every_linear_layer_of_the_language_model(base, artifac
 
 @pytest.mark.parametrize("base", ["text", "image"], indirect=True, scope="module")
 def test_no_adapter_goes_into_a_vision_tower(base, artifacts):
-    trainee = trainee_of(base[1], artifacts)
-    trained = [n for n, p in trainee.build_model().named_parameters() if p.requires_grad]
+    training_task = training_task_of(base[1], artifacts)
+    trained = [n for n, p in training_task.build_model().named_parameters() if p.requires_grad]
     assert not [n for n in trained if "vision" in n or "projector" in n]
 
 
 def test_fresh_adapters_change_nothing_and_motion_rows_learn_as_in_the_whole_model(base, artifacts):
-    trainee = trainee_of(base[1], artifacts, quantization="none")
-    plain = network.load_model(trainee.folder, "none", "fp32").train()
-    adapted = trainee.build_model().train()
-    batch = trainee.collate(trainee.batches()[0])
+    training_task = training_task_of(base[1], artifacts, quantization="none")
+    plain = network.load_model(training_task.folder, "none", "fp32").train()
+    adapted = training_task.build_model().train()
+    batch = training_task.collate(training_task.batches()[0])
     losses = []
     for model in (network.TreeModel(plain), adapted):
         total, count = model(**batch)["language"]
         (total / count).backward()
         losses.append(total.item())
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
-    ids = trainee.tokenizer.convert_tokens_to_ids(motion_vocabulary(CODES))
+    ids = training_task.tokenizer.convert_tokens_to_ids(motion_vocabulary(CODES))
     (rows,) = (p.grad for n, p in adapted.named_parameters() if p.requires_grad and "lora_" not in n)
     assert relative(rows, plain.get_input_embeddings().weight.grad[ids]) < 1e-5
 
@@ -297,16 +297,16 @@ def test_fresh_adapters_change_nothing_and_motion_rows_learn_as_in_the_whole_mod
 def test_gradient_checkpointing_recomputes_and_changes_nothing(base, artifacts, quantization):
     results = []
     for checkpointing in (False, True):
-        trainee = trainee_of(
+        training_task = training_task_of(
             base[1], artifacts, quantization=quantization, gradient_checkpointing=checkpointing
         )
         torch.manual_seed(0)
-        model = trainee.build_model().train()
+        model = training_task.build_model().train()
         assert model.model.get_base_model().is_gradient_checkpointing == checkpointing
         model.zero_grad()
-        total, count = model.to(network.device())(**on_device(trainee.collate(trainee.batches()[0])))[
-            "language"
-        ]
+        total, count = model.to(network.device())(
+            **on_device(training_task.collate(training_task.batches()[0]))
+        )["language"]
         (total / count).backward()
         results.append((total.item(), count.item(), gradients(model)))
     assert_same(*results)
@@ -402,7 +402,7 @@ def test_an_exported_checkpoint_is_the_bundle_for_plain_transformers(bundle, art
 def test_a_setting_that_moves_no_fingerprint_reaches_the_training(base, artifacts, field, monkeypatch):
     received = []
 
-    def stop(trainee, arguments, *rest):
+    def stop(training_task, arguments, *rest):
         received.append(FinetuneSettings.model_validate(arguments["settings"]))
         raise InterruptedError
 

@@ -63,7 +63,7 @@ def cohort(ray_cluster, root):
 
 @pytest.fixture(scope="module")
 def train(cohort, root):
-    """Trains a tokenizer and returns its figures and weights; `die_at` 0: undisturbed."""
+    """Trains a tokenizer and returns its metrics and weights; `die_at` 0: undisturbed."""
 
     def run(name, die_at=0, **training):
         settings = load(TokenizerSettings, ROOT / "configs/tokenizer/tiny.yaml").model_dump()
@@ -74,8 +74,8 @@ def train(cohort, root):
         if not die_at:
             storage.write_bytes(flag, b"never")
         arguments = {"die_at": die_at, "flag": flag, "cohort": cohort.uri, "settings": settings.model_dump()}
-        figures = fit(Watched, arguments, settings.training, str(root / name), name)
-        return figures, load_file(root / name / "model.safetensors")
+        metrics = fit(Watched, arguments, settings.training, str(root / name), name)
+        return metrics, load_file(root / name / "model.safetensors")
 
     return run
 

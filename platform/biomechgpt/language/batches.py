@@ -1,6 +1,6 @@
 """Trees of a cohort's questions in batches of similar length: what pre-training and fine-tuning have in common.
 
-A `TreeTrainee` builds the trees and the model that reads them; see pretrain.py and finetune.py.
+A `TreeTrainingTask` builds the trees and the model that reads them; see pretrain.py and finetune.py.
 """
 
 from collections import defaultdict
@@ -125,7 +125,7 @@ def plan_batches(
     return batches
 
 
-class TreeTrainee(TrainingTask):
+class TreeTrainingTask(TrainingTask):
     """Trains a model on trees; a subclass sets `trees`, `settings`, `seed` and `tokenizer` when it is built."""
 
     trees: list[list[Tree]]

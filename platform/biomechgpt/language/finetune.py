@@ -18,7 +18,7 @@ from biomechgpt.core.settings import InputError, plain
 from biomechgpt.core.training import fit
 from biomechgpt.language import network, pretrain, tiny_model
 from biomechgpt.language.adapter import INFO, MODEL, WEIGHTS, AdapterInfo
-from biomechgpt.language.batches import LossWeight, TreeTrainee, read_trees
+from biomechgpt.language.batches import LossWeight, TreeTrainingTask, read_trees
 from biomechgpt.language.families import family_at, family_of
 from biomechgpt.language.settings import AdapterSettings, FinetuneSettings
 from biomechgpt.prompts.encoding import Encoder, motion_vocabulary
@@ -52,7 +52,7 @@ def with_adapter(model: Any, adapter: AdapterSettings, rows: list[int]) -> Any:
     )
 
 
-class _Finetuning(TreeTrainee):
+class _Finetuning(TreeTrainingTask):
     """Trains an adapter, or all weights, on the questions of training participants."""
 
     def __init__(self, base: str, questions: str, tokens: str, settings: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError, plain
 from biomechgpt.core.training import fit
 from biomechgpt.language import network, tiny_model
-from biomechgpt.language.batches import TreeTrainee, plan_batches
+from biomechgpt.language.batches import TreeTrainingTask, plan_batches
 from biomechgpt.language.families import FAMILIES, Family, family_at
 from biomechgpt.language.settings import BaseSettings, PretrainingSettings
 from biomechgpt.motion.parameters import (
@@ -132,7 +132,7 @@ class _SampleSource:
         return self.encoder.tree(motion, pairs, self.settings.max_length)
 
 
-class _Pretraining(TreeTrainee):
+class _Pretraining(TreeTrainingTask):
     """Text and motion training of all weights, in one run: the text first."""
 
     def __init__(
@@ -277,8 +277,10 @@ def make_base(
             "settings": {k: v for k, v in plain(settings).items() if k in BaseSettings.model_fields},
         }
         if settings.name is not None and not settings.motion.epochs:
-            trainee = _Pretraining(**arguments)  # nothing to train: the vocabulary grows, and that is all
-            return {**_save(trainee.network, trainee.tokenizer, uri), "base": settings.name}
+            training_task = _Pretraining(
+                **arguments
+            )  # nothing to train: the vocabulary grows, and that is all
+            return {**_save(training_task.network, training_task.tokenizer, uri), "base": settings.name}
         metrics = fit(_Pretraining, arguments, settings.motion.training, uri, "language base")
         return {**metrics, "base": settings.name or tiny_model.stand_in_name(FAMILIES[settings.family])}
 
