@@ -86,7 +86,7 @@ def fit(
     }
     trainer = _trainer(arguments_of_worker, settings, uri, cpus, gpus)
     try:
-        metrics = trainer.fit().return_value
+        metrics: dict[str, Any] = trainer.fit().return_value
     except ControllerError as error:
         if isinstance(error.controller_failure, InputError):
             raise error.controller_failure from None

@@ -121,9 +121,10 @@ class _Engine:
         """Inside, every worker has all weights. With ZeRO stage 3 each worker otherwise holds a part of them."""
         import deepspeed
 
-        return deepspeed.zero.GatheredParameters(
+        gathered: AbstractContextManager[None] = deepspeed.zero.GatheredParameters(
             list(self._engine.module.parameters()), enabled=self.settings.zero_stage == 3
         )
+        return gathered
 
     def save(self, folder: str, progress: dict[str, Any]) -> bool:
         """Write a checkpoint, and return whether this worker wrote a part of it. All workers call it."""
@@ -153,8 +154,9 @@ class _Engine:
                 + (f"in {parts} parts" if parts else "whole (zero_stage 0, precision fp32 or mixed)")
             )
         if not self.settings.portable:
-            return self._engine.load_checkpoint(folder, tag="state", load_module_strict=False)[1]
-        state = torch.load(Path(folder) / "state.pt", map_location="cpu", weights_only=True)
+            _, progress = self._engine.load_checkpoint(folder, tag="state", load_module_strict=False)
+            return dict(progress)
+        state: dict[str, Any] = torch.load(Path(folder) / "state.pt", map_location="cpu", weights_only=True)
         for name, tensor in _trained_state(self._engine.module).items():
             tensor.copy_(state["model"][name])
         self._engine.optimizer.load_state_dict(state["optimizer"])

@@ -100,7 +100,7 @@ def _tree_of_each_view(
 
 def _answer(row: Mapping[str, Any], in_mirror: bool) -> str:
     """A row's answer about the movement, or about its mirror image, where left and right trade places."""
-    return (row.get("answer_mirrored") if in_mirror else None) or row["answer"]
+    return str((row.get("answer_mirrored") if in_mirror else None) or row["answer"])
 
 
 def plan_batches(

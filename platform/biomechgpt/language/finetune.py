@@ -91,7 +91,9 @@ class _Finetuning(TreeTrainingTask):
         return network.TreeModel(self.adapted)
 
     def export(self, model: nn.Module) -> dict[str, Any]:
-        import bitsandbytes  # takes 4 s to load, which only a process that trains has to wait for
+        from bitsandbytes.nn.modules import (
+            Linear4bit,  # takes 4 s to load: only a process that trains has to wait
+        )
 
         with TemporaryDirectory() as folder:
             if self.settings.adapter is None:
@@ -102,7 +104,7 @@ class _Finetuning(TreeTrainingTask):
                 self.adapted.save_pretrained(folder, save_embedding_layers=False)
                 storage.upload(folder, storage.join(self.uri, WEIGHTS))
         trained = sum(p.numel() for p in self.adapted.parameters() if p.requires_grad)
-        layers = [m for m in self.adapted.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
+        layers = [m for m in self.adapted.modules() if isinstance(m, Linear4bit)]
         return {
             "questions": self.questions,
             "trained_parameters": trained,

@@ -100,7 +100,7 @@ class TreeModel(nn.Module):
 
 def tokens_at_once(model: Any) -> int:
     """How many tokens' logits are in memory at once."""
-    return max(1, LOGITS // model.config.get_text_config().vocab_size)
+    return max(1, LOGITS // int(model.config.get_text_config().vocab_size))
 
 
 def weighted_loss(head: nn.Module, states: Tensor, targets: Tensor, weights: Tensor, rows: int) -> Tensor:
@@ -146,7 +146,7 @@ def extend_vocabulary(
     """
     vocabulary = motion_vocabulary(len(codebook))
     if not set(vocabulary) - set(tokenizer.get_vocab()):
-        return tokenizer.convert_tokens_to_ids(vocabulary)
+        return list(tokenizer.convert_tokens_to_ids(vocabulary))
     n_words = len(tokenizer)
     tokenizer.add_tokens(vocabulary, special_tokens=True)
     ids = list(range(n_words, len(tokenizer)))

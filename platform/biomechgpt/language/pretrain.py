@@ -31,7 +31,8 @@ from biomechgpt.core.settings import InputError, plain
 from biomechgpt.core.training import fit
 from biomechgpt.language import network, tiny_model
 from biomechgpt.language.batches import TreeTrainingTask, plan_batches
-from biomechgpt.language.families import FAMILIES, Family, family_at
+from biomechgpt.language.families import FAMILIES, family_at
+from biomechgpt.language.families.family import Family
 from biomechgpt.language.settings import BaseSettings, PretrainingSettings
 from biomechgpt.motion.parameters import (
     PARAMETERS,

@@ -12,7 +12,8 @@ import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from biomechgpt.language import network
-from biomechgpt.language.families import FAMILIES, Family
+from biomechgpt.language.families import FAMILIES
+from biomechgpt.language.families.family import Family
 from biomechgpt.language.families.gemma3 import GEMMA3
 from biomechgpt.language.settings import TinyModelSettings
 

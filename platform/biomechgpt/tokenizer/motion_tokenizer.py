@@ -32,12 +32,12 @@ class _Window(NamedTuple):
 
     @property
     def n_read(self) -> int:
-        return self.read.stop - self.read.start
+        return int(self.read.stop - self.read.start)
 
     @property
     def first_own(self) -> int:
         """Where its own steps begin among those it reads."""
-        return self.own.start - self.read.start
+        return int(self.own.start - self.read.start)
 
 
 class MotionTokenizer:

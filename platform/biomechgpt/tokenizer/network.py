@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from biomechgpt.core.training import LossTerms
 from biomechgpt.motion.skeleton import N_JOINTS
-from biomechgpt.tokenizer.quantizers import build_quantizer
+from biomechgpt.tokenizer.quantizers import Quantized, build_quantizer
 from biomechgpt.tokenizer.settings import LossSettings, NetworkSettings
 
 
@@ -174,7 +174,8 @@ class MotionVQVAE(nn.Module):
         joints: (B, 34) float, 1 where a joint was recorded; None: all were.
         """
         x = self._standardize(angles, torch.ones_like(angles[:, 0]) if joints is None else joints)
-        return self.quantizer(*self.encoder(x, frames[:, None])).tokens.flatten(1)
+        quantized: Quantized = self.quantizer(*self.encoder(x, frames[:, None]))
+        return quantized.tokens.flatten(1)
 
     @torch.inference_mode()
     def decode(self, tokens: Tensor, valid: Tensor) -> Tensor:
@@ -183,7 +184,7 @@ class MotionVQVAE(nn.Module):
         valid: (B, n) float, 1 where a step counts.
         """
         vectors = self.quantizer.codebook[tokens.unflatten(1, (-1, self.tokens_per_step))].sum(2)
-        x = self.decoder(vectors.transpose(1, 2), valid[:, None])
+        x: Tensor = self.decoder(vectors.transpose(1, 2), valid[:, None])
         return (x.transpose(1, 2) * self.scale + self.mean) * self.seen
 
     def _standardize(self, angles: Tensor, joints: Tensor) -> Tensor:

@@ -266,4 +266,5 @@ QUANTIZERS: dict[str, type[Any]] = {
 
 def build_quantizer(settings: QuantizerSettings, dim: int, seed: int) -> Quantizer:
     """The quantizer that the settings ask for. dim: dimensions of the vectors. seed: draws first vectors."""
-    return QUANTIZERS[settings.kind](settings, dim, seed)
+    quantizer: Quantizer = QUANTIZERS[settings.kind](settings, dim, seed)
+    return quantizer

@@ -52,9 +52,10 @@ def held_out(tokenizer: MotionTokenizer, cohort: Artifact) -> dict[str, Any]:
     def rmse(errors: np.ndarray, rows: Any = slice(None)) -> np.ndarray:
         """(34,) degrees; NaN for a joint that was recorded in no trial."""
         total = frames[rows].sum(0)
-        mean = np.full(N_JOINTS, np.nan)
+        mean: np.ndarray = np.full(N_JOINTS, np.nan)
         np.divide((errors[rows] * masks[rows]).sum(0), total, out=mean, where=total > 0)
-        return np.degrees(np.sqrt(mean))
+        degrees: np.ndarray = np.degrees(np.sqrt(mean))
+        return degrees
 
     def mean_over(by_joint: np.ndarray, joints: np.ndarray) -> float | None:
         recorded = by_joint[joints & ~np.isnan(by_joint)]

@@ -99,7 +99,7 @@ class NetworkSettings(Settings):
     @property
     def downsampling(self) -> int:
         """Frames per token step, a power of two."""
-        return 2**self.downsampling_stages
+        return int(2**self.downsampling_stages)
 
     @property
     def seen(self) -> np.ndarray:

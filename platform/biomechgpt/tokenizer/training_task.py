@@ -102,7 +102,8 @@ class TokenizerTask(TrainingTask):
             hidden < FIRST_SINGLE, hidden, rng.integers(FIRST_SINGLE, len(JOINT_SETS), size=shape)
         )
         hidden[rng.random(shape) >= self.settings.joint_dropout] = 0
-        return (first_frames * len(JOINT_SETS) + hidden).tolist()
+        samples: list[list[int]] = (first_frames * len(JOINT_SETS) + hidden).tolist()
+        return samples
 
     def collate(self, samples: list[int]) -> dict[str, Tensor]:
         first_frames, hidden = np.divmod(samples, len(JOINT_SETS))
