@@ -132,7 +132,7 @@ def test_an_answer_alone_is_the_answer_in_a_batch(family, trained, artifacts):
     alone = [answerer.answer([query])[0] for query in queries]
     assert [a.text for a in together] == [a.text for a in alone]
     for one, other in zip(together, alone, strict=True):
-        assert one.probability == pytest.approx(other.probability, abs=1e-5)
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
         assert one.valid_probability == pytest.approx(other.valid_probability, rel=1e-4)
 
 
