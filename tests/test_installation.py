@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from real_recordings import DATA
+from real_recordings import SHIPPED
 
 pytestmark = pytest.mark.slow
 SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "NOTICE", "platform", "serve", "configs")
@@ -96,7 +96,7 @@ def test_settings_tasks_and_page_are_there(installed):
 @pytest.mark.cluster
 def test_a_recording_is_answered(installed, tiny):
     bin_folder, work = installed
-    shutil.copy(next(DATA.rglob("*.mot")), work / "walk.mot")
+    shutil.copy(min(SHIPPED.rglob("*.mot")), work / "walk.mot")
     model = tiny.made("model").uri
     run(work, bin_folder / "biomechgpt", "answer", "walk.mot", "--model", model, "--output", "answers.csv")
     with (work / "answers.csv").open() as file:

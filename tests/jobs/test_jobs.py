@@ -10,8 +10,9 @@ from biomechgpt.cohort import Cohort
 from biomechgpt.commands import COMMANDS
 from biomechgpt.core import artifact, storage
 from conftest import ROOT
-from real_recordings import DATA
+from real_recordings import SHIPPED
 
+pytestmark = pytest.mark.cluster
 TINY = ["--config", "configs/experiments/tiny.yaml"]
 STAGES = {
     "build_cohort": "cohort",
@@ -83,7 +84,7 @@ def test_check_says_what_is_there(run, tiny, tmp_path):
 
 def test_answer_writes_a_table_of_answers(run, tiny, tmp_path):
     (tmp_path / "broken.mot").write_text("nothing that a reader knows")
-    walk = next(DATA.rglob("*.mot"))
+    walk = min(SHIPPED.rglob("*.mot"))
     (tmp_path / "walk.mot").write_bytes(walk.read_bytes())
     output = tmp_path / "answers.csv"
     model = tiny.made("model").uri
@@ -95,7 +96,7 @@ def test_answer_writes_a_table_of_answers(run, tiny, tmp_path):
 
 
 def test_show_draws_recordings_trials_codebooks_and_reports(run, tiny, tmp_path):
-    recording = next(DATA.rglob("*.mot"))
+    recording = min(SHIPPED.rglob("*.mot"))
     assert result(run("show", recording, "--output", tmp_path / "a.png")).endswith("a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     cohort = tiny.made("cohort")
