@@ -4,6 +4,7 @@ import logging
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from biomechgpt.answering.answer import Answer
@@ -11,12 +12,13 @@ from biomechgpt.answering.answerer import Answerer
 from biomechgpt.answering.bundle import ModelBundle
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.settings import InputError, Settings
+from biomechgpt.prompts.encoding import as_it_is
 from biomechgpt.questions.tasks import askable
 from biomechgpt.recordings import readers
 from biomechgpt.recordings.load import prepare
 from biomechgpt.recordings.quality import QualitySettings
 from biomechgpt.recordings.readers import ReaderSettings
-from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
+from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer, rmse_deg
 
 logger = logging.getLogger("biomechgpt")
 
@@ -28,10 +30,13 @@ COLUMNS = (
     "prediction_set",
     "low",
     "high",
+    "coverage_guaranteed",
     "refused",
     "provenance",
 )
 """Columns of the table. `refused`: why a recording has no answer. `provenance`: of the model's training data."""
+
+OUT_OF_DISTRIBUTION = "this movement is unlike the movements in the training data"
 
 
 class AskSettings(Settings):
@@ -74,8 +79,12 @@ def run_ask(settings: AskSettings) -> str:
             continue
         (movement,) = answerer.read(tokenizer, [angles_rad], [recording.joint_mask])
         answers = answerer.answer([(movement, task, tasks[task].templates[0]) for task in names])
+        # As when it is served: a movement may be unlikely (each answer says so), or badly reconstructed.
+        (reconstructed,) = tokenizer.decode([np.asarray(as_it_is(movement)[0])])
+        error_deg = rmse_deg(angles_rad, reconstructed, recording.joint_mask & tokenizer.seen)
+        is_ood = answerer.calibration.is_ood(np.inf, error_deg)
         rows += [
-            {"recording": name, "task": task, "provenance": provenance, **_cells(answer)}
+            {"recording": name, "task": task, "provenance": provenance, **_cells(answer, is_ood)}
             for task, answer in zip(names, answers, strict=True)
         ]
         logger.info("%s: %d answers", name, len(names))
@@ -94,12 +103,15 @@ def _files(path: str) -> list[tuple[str, str]]:
     return [(name, storage.join(path, name)) for name in names if name.lower().endswith(readers.SUFFIXES)]
 
 
-def _cells(answer: Answer) -> dict[str, Any]:
-    """The cells of one answer."""
+def _cells(answer: Answer, is_ood: bool) -> dict[str, Any]:
+    """The cells of one answer. A movement that is out of distribution gets none."""
+    if is_ood or answer.is_ood:
+        return {"refused": OUT_OF_DISTRIBUTION}
     return {
         "answer": answer.text,
         "probability": answer.probabilities[0] if answer.probabilities else None,
         "prediction_set": "; ".join(answer.prediction_set),
         "low": answer.low,
         "high": answer.high,
+        "coverage_guaranteed": answer.coverage_guaranteed,
     }
