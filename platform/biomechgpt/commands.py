@@ -98,6 +98,14 @@ COMMANDS: dict[str, Command] = {
         "compare --config configs/experiments/table2.yaml",
         report="biomechgpt.experiment.compare:show_comparison",
     ),
+    "audit": Command(
+        "Measure how far a model can be trusted, and write a page: coverage, detection, scope, explanations.",
+        "biomechgpt.evaluation.audit.settings:AuditModelSettings",
+        "biomechgpt.evaluation.audit.audit:run_audit",
+        "audit results/artifacts/model/FINGERPRINT",
+        positional="model",
+        report="biomechgpt.evaluation.audit.audit:show_audit",
+    ),
     "promote": Command(
         "Make the best model of a sweep or comparison the registry's champion.",
         "biomechgpt.experiment.promote:PromoteSettings",

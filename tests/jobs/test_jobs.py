@@ -28,7 +28,7 @@ STAGES = {
     "pipeline": "evaluation",
 }
 """Scripts that run a part of the whole path, and the kind of artifact that each of them makes."""
-OTHERS = ("answer", "check", "compare", "export", "generate", "promote", "show", "sweep")
+OTHERS = ("answer", "audit", "check", "compare", "export", "generate", "promote", "show", "sweep")
 
 
 @pytest.fixture
@@ -115,6 +115,20 @@ def test_export_writes_files_and_a_checkpoint(run, tiny):
         run("export", tiny.made("model").uri, "--evaluation", tiny.evaluation.uri, "--root", tiny.root)
     )
     assert {"model.safetensors", "README.md"} <= set(storage.list_files(checkpoint))
+
+
+def test_audit_writes_a_page_of_every_check(run, tiny):
+    arguments = ["--trials", "1", "--resplits", "4", "--root", tiny.root]
+    printed = run("audit", tiny.made("model").uri, *arguments)
+    audit = artifact.load(result(printed), "audit", verify=True)
+    results = audit.read_json("audit.json")
+    assert set(results) == {"coverage", "ood", "scope", "explanations"}
+    page = storage.read_bytes(audit.path("audit.html")).decode()
+    for heading in ("Coverage of", "Out-of-distribution", "Scope:", "Explanations"):
+        assert f"<h2>{heading}" in page
+    assert all(name.replace("_", " ") in page for name in results["coverage"])
+    assert 0 <= results["ood"]["noise"]["refused"] <= 1
+    assert f"page: {audit.path('audit.html')}" in printed
 
 
 def test_generate_writes_movements(run, tiny):

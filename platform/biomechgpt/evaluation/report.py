@@ -16,7 +16,7 @@ from biomechgpt.evaluation.baselines import BASELINES
 from biomechgpt.evaluation.calibration_metrics import ANSWERED_SHARES
 from biomechgpt.evaluation.metrics import METRICS, confusion, description, main_score, metrics_of
 from biomechgpt.evaluation.paper import paper
-from biomechgpt.evaluation.statistics import MODEL, SOURCES, compute_metrics
+from biomechgpt.evaluation.statistics import MODEL, compute_metrics, sources
 from biomechgpt.motion import plots
 from biomechgpt.motion.parameters import PARAMETERS
 
@@ -47,8 +47,8 @@ def write_report(answers: str, folder: str, *, codebook: str | None = None) -> d
         metrics=metrics,
         coverage=COVERAGE,
         kinds=kinds,
-        sources=[source for source in SOURCES if any(source in by for by in metrics["tasks"].values())],
-        labels=SOURCES,
+        sources=[source for source in sources() if any(source in by for by in metrics["tasks"].values())],
+        labels=sources(),
         baselines=BASELINES,
         registry=METRICS,
         metrics_of=metrics_of,
@@ -82,11 +82,11 @@ def summary(metrics: dict[str, Any]) -> str:
     lines = [
         f"data: {metrics['data']}; tokenizer: {tokenizer['rmse_deg_tracked']} degrees RMSE over tracked joints, "
         f"perplexity {tokenizer['perplexity']}",
-        f"{'task':18}{'metric':13}{''.join(f'{source:>13}' for source in SOURCES)}{'trials':>8}{'people':>8}",
+        f"{'task':18}{'metric':13}{''.join(f'{source:>13}' for source in sources())}{'trials':>8}{'people':>8}",
     ]
     for task, by_source in metrics["tasks"].items():
         name, _ = main_score(by_source[MODEL])
-        values = [by_source[source][name] if source in by_source else None for source in SOURCES]
+        values = [by_source[source][name] if source in by_source else None for source in sources()]
         cells = "".join(f"{'-' if value is None else f'{value:.2f}':>13}" for value in values)
         counts = by_source[MODEL]
         lines.append(f"{task:18}{name:13}{cells}{counts['n']:>8}{counts['participants']:>8}")

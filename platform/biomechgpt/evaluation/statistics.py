@@ -19,10 +19,6 @@ from biomechgpt.questions.tasks import Task
 
 MODEL = "model"
 """The `source` of the language model's rows."""
-SOURCES = {MODEL: "Model"} | {name: baseline.label for name, baseline in BASELINES.items()}
-"""{source: the heading of its column}: the model, then the baselines."""
-COMPETITORS = tuple(name for name, baseline in BASELINES.items() if baseline.is_competitor)
-"""Baselines that the model is tested against."""
 
 SUBGROUPS: dict[str, tuple[tuple[float, str], ...]] = {
     "age": ((40, "below 40"), (65, "40 to 64"), (np.inf, "65 and older")),
@@ -39,6 +35,16 @@ community walking (Perry et al., Stroke 1995; 26: 982-989).
 """
 
 
+def sources() -> dict[str, str]:
+    """{source: the heading of its column}: the model, then the baselines."""
+    return {MODEL: "Model"} | {name: baseline.label for name, baseline in BASELINES.items()}
+
+
+def competitors() -> list[str]:
+    """Baselines that the model is tested against."""
+    return [name for name, baseline in BASELINES.items() if baseline.is_competitor]
+
+
 def compute_metrics(table: pd.DataFrame, about: dict[str, Any]) -> dict[str, Any]:
     """The content of metrics.json: data, model, tokenizer, seconds, tasks ({task: {source: scores}}), comparisons,
     subgroups. See `metrics.score`, `calibration_scores`, `compare` and `subgroups`."""
@@ -51,7 +57,7 @@ def compute_metrics(table: pd.DataFrame, about: dict[str, Any]) -> dict[str, Any
             continue
         by_source = dict(tuple(rows.groupby("source", sort=False)))
         scores[name] = {
-            source: score(by_source[source], task, **bootstrap) for source in SOURCES if source in by_source
+            source: score(by_source[source], task, **bootstrap) for source in sources() if source in by_source
         }
         for source, details in about["baselines"].get(name, {}).items():
             scores[name].get(source, {}).update(details)
@@ -60,7 +66,7 @@ def compute_metrics(table: pd.DataFrame, about: dict[str, Any]) -> dict[str, Any
         answers = by_source[MODEL]
         if calibration := calibration_scores(answers, task, **bootstrap):
             scores[name][MODEL]["calibration"] = calibration
-        for competitor in COMPETITORS:
+        for competitor in competitors():
             if competitor in by_source:
                 comparison = compare([answers], [by_source[competitor]], task, **bootstrap)
                 comparisons.append({"task": name, "against": competitor, **comparison})

@@ -1,15 +1,10 @@
-"""How often sets and intervals hold the truth: 100 resplits of new participants into those that they are fitted on
-and those that they are measured on, whole participants.
+"""How often prediction sets and intervals hold the truth.
 
-    python -m biomechgpt.evaluation.audit.coverage [--bundle URI] [--scale 0.5] [--resplits 100]
-
-The participants are simulated anew (another seed), so that the bundle saw none of them. Of each task: coverage,
-mean over participants and resplits (target .9), of all labels together and of each; labels in a set, or the width
-of the interval in the task's unit. The last line is JSON.
+Participants are split at random, many times, into a half that the sets are calibrated on and a half that they are
+measured on. A set of the model itself was calibrated once, and one split of few participants says little: the mean
+over many resplits shows whether the method keeps its guarantee on this model's answers.
 """
 
-import argparse
-import json
 from typing import Any
 
 import numpy as np
@@ -19,89 +14,104 @@ from biomechgpt.answering.batch import make_answers, read_answers
 from biomechgpt.answering.bundle import ModelBundle
 from biomechgpt.answering.calibration import apply_temperature, fit_labels, fit_numbers, prediction_set
 from biomechgpt.answering.settings import BatchAnswerSettings
-from biomechgpt.cohort import CohortSettings, make_cohort
-from biomechgpt.core import artifact, storage
-from biomechgpt.core.settings import load, override
+from biomechgpt.core import artifact
+from biomechgpt.core.artifact import Artifact
+from biomechgpt.evaluation.audit.settings import AuditSettings
 from biomechgpt.evaluation.calibration_metrics import calibration_scores
-from biomechgpt.questions.dataset import QuestionsSettings, make_questions, read_tasks
+from biomechgpt.questions.dataset import QuestionsSettings, make_questions
 from biomechgpt.questions.tasks import PredictionTask
 from biomechgpt.tokenizer.settings import TokensSettings
 from biomechgpt.tokenizer.tokens import make_tokens
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--bundle", help="URI of a model artifact; by default the demo's")
-    parser.add_argument("--cohort", default="configs/cohort/paper.yaml")
-    parser.add_argument("--scale", type=float, default=0.5, help="of the simulated study")
-    parser.add_argument("--seed", type=int, default=1000, help="of the simulated study; not the bundle's")
-    parser.add_argument("--resplits", type=int, default=100)
-    parser.add_argument("--root", default="results/artifacts")
-    options = parser.parse_args()
-    uri = options.bundle or storage.read_json("results/demo/metrics.json")["model"]["uri"]
-    bundle = artifact.load(uri, "model")
-    over = {"simulator.scale": options.scale, "simulator.seed": options.seed}
-    cohort = make_cohort(override(load(CohortSettings, options.cohort), over, "conformal"), options.root)
-    views = 2 if ModelBundle(bundle.uri).info.scoring.mirrored else 1
-    tokens = make_tokens(cohort, bundle.input("tokenizer"), TokensSettings(augmentations=views), options.root)
-    tasks = {n: t for n, t in read_tasks(bundle.uri).items() if isinstance(t, PredictionTask)}
-    questions = make_questions(tokens.input("cohort"), QuestionsSettings(names=list(tasks)), options.root)
-    asked = BatchAnswerSettings(splits=["train", "validation", "test"])
-    answers = read_answers(make_answers(bundle, questions, tokens, asked, options.root))
-    result = {name: resplit(answers[answers["task"] == name], task, options) for name, task in tasks.items()}
-    for name, found in result.items():
-        print(f"{name:18}{found}", flush=True)
-    print(json.dumps(result))
+def audit_coverage(model: Artifact, settings: AuditSettings, root: str) -> dict[str, Any]:
+    """{task: see `resplit`}, of the tasks about one movement with a label or a number."""
+    bundle = ModelBundle(model.uri)
+    tasks = {name: task for name, task in bundle.tasks.items() if isinstance(task, PredictionTask)}
+    if settings.cohort is None:
+        questions, tokens = model.input("questions"), model.input("tokens")
+        splits = ["validation", "test"]
+    else:
+        cohort = artifact.load(settings.cohort, "cohort")
+        augmentations = 2 if bundle.info.scoring.mirrored else 1
+        tokens = make_tokens(
+            cohort, model.input("tokenizer"), TokensSettings(augmentations=augmentations), root
+        )
+        questions = make_questions(cohort, QuestionsSettings(tasks=settings.tasks, names=list(tasks)), root)
+        splits = ["train", "validation", "test"]
+    answers = read_answers(make_answers(model, questions, tokens, BatchAnswerSettings(splits=splits), root))
+    return {
+        name: resplit(rows, task, settings.resplits, settings.seed)
+        for name, task in tasks.items()
+        if len(rows := answers[answers["task"] == name])
+    }
 
 
-def resplit(rows: pd.DataFrame, task: PredictionTask, options: argparse.Namespace) -> dict[str, Any]:
-    rng = np.random.default_rng(0)
+def resplit(rows: pd.DataFrame, task: PredictionTask, resplits: int, seed: int = 0) -> dict[str, Any]:
+    """Coverage of one task's answers, mean over participants and over the resplits that can guarantee it.
+
+    participants: their number.
+    guaranteed: share of the resplits with enough participants for the guarantee.
+    coverage, and width (numbers, in the unit) or set_size and by_label (labels): None if no resplit has enough.
+    """
+    rng = np.random.default_rng(seed)
     people = np.array(sorted(rows["participant"].unique()))
-    if task.kind == "classification":
-        raw = [
-            apply_temperature(np.asarray(p), 1 / t)
-            for p, t in zip(rows["probabilities"], rows["temperature"], strict=True)
-        ]
-        rows = rows.assign(raw=raw)
-    found = []
-    for _ in range(options.resplits):
+    if task.answer_kind == "classification":
+        pairs = zip(rows["probabilities"], rows["temperature"], strict=True)
+        # Back to the probabilities before calibration, so that each resplit fits a temperature of its own.
+        rows = rows.assign(uncalibrated=[apply_temperature(np.asarray(p), 1 / t) for p, t in pairs])
+    scores = []
+    for _ in range(resplits):
         fitted_on = rows["participant"].isin(rng.permutation(people)[: len(people) // 2])
-        found.append(_measured(rows[fitted_on], rows[~fitted_on], task))
-    known = [f for f in found if f["coverage_guaranteed"]]
-    mean = lambda key: round(float(np.mean([f[key] for f in known])), 3) if known else None  # noqa: E731
-    result = {"participants": len(people), "promised": len(known) / len(found), "coverage": mean("coverage")}
-    if task.kind == "regression":
-        return result | {"width": mean("width")}
-    labels = sorted({label for f in known for label in f["coverage_by_label"]})
-    of = {n: [f["coverage_by_label"][n] for f in known if n in f["coverage_by_label"]] for n in labels}
-    by_label = {n: round(float(np.mean(values)), 3) for n, values in of.items()}
-    return result | {"by_label": by_label, "set_size": mean("set_size")}
+        if fitted_on.any() and not fitted_on.all():
+            scores.append(_calibrate_and_measure(rows[fitted_on], rows[~fitted_on], task))
+    guaranteed = [s for s in scores if s["coverage_guaranteed"]]
+    result: dict[str, Any] = {
+        "participants": len(people),
+        "guaranteed": len(guaranteed) / max(len(scores), 1),
+        "coverage": _mean([s["coverage"] for s in guaranteed]),
+    }
+    if task.answer_kind == "regression":
+        return result | {"width": _mean([s["width"] for s in guaranteed]), "unit": getattr(task, "unit", "")}
+    labels = sorted({label for s in guaranteed for label in s["coverage_by_label"]})
+    by_label = {
+        label: _mean([s["coverage_by_label"][label] for s in guaranteed if label in s["coverage_by_label"]])
+        for label in labels
+    }
+    return result | {"by_label": by_label, "set_size": _mean([s["set_size"] for s in guaranteed])}
 
 
-def _measured(known: pd.DataFrame, new: pd.DataFrame, task: PredictionTask) -> dict[str, Any]:
-    who = known["participant"].tolist()
-    if task.kind == "regression":
-        fitted = fit_numbers(known["low"].tolist(), known["high"].tolist(), known["value_true"].tolist(), who)
-        more = fitted.interval_offset or 0.0
+def _mean(values: list[float]) -> float | None:
+    return round(float(np.mean(values)), 3) if values else None
+
+
+def _calibrate_and_measure(
+    calibration: pd.DataFrame, new: pd.DataFrame, task: PredictionTask
+) -> dict[str, Any]:
+    """Fit sets or intervals on some participants' answers, and score those of the others."""
+    people = calibration["participant"].tolist()
+    if task.answer_kind == "regression":
+        low, high, truth = (calibration[name].tolist() for name in ("low", "high", "value_true"))
+        fitted = fit_numbers(low, high, truth, people)
+        offset = fitted.interval_offset or 0.0
         new = new.assign(
-            low=new["low"] - more, high=new["high"] + more, coverage_guaranteed=fitted.coverage_guaranteed
+            low=new["low"] - offset,
+            high=new["high"] + offset,
+            coverage_guaranteed=fitted.coverage_guaranteed,
         )
         return calibration_scores(new, task, draws=0)
-    said = [dict(zip(c, p, strict=True)) for c, p in zip(known["labels"], known["raw"], strict=True)]
-    fitted = fit_labels(said, known["label_true"].tolist(), who)
-    soft = [apply_temperature(p, fitted.temperature) for p in new["raw"]]
-    pairs = zip(new["labels"], soft, strict=True)
-    possible = [prediction_set(dict(zip(c, p, strict=True)), fitted) for c, p in pairs]
+    pairs = zip(calibration["labels"], calibration["uncalibrated"], strict=True)
+    probabilities = [dict(zip(labels, p, strict=True)) for labels, p in pairs]
+    fitted = fit_labels(probabilities, calibration["label_true"].tolist(), people)
+    calibrated = [apply_temperature(p, fitted.temperature) for p in new["uncalibrated"]]
+    sets = [
+        prediction_set(dict(zip(labels, p, strict=True)), fitted)
+        for labels, p in zip(new["labels"], calibrated, strict=True)
+    ]
     new = new.assign(
-        probabilities=soft,
-        prediction_set=possible,
+        probabilities=calibrated,
+        prediction_set=sets,
         temperature=fitted.temperature,
         coverage_guaranteed=fitted.coverage_guaranteed,
     )
     return calibration_scores(new, task, draws=0)
-
-
-if __name__ == "__main__":
-    main()

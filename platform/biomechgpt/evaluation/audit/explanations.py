@@ -1,14 +1,10 @@
-"""Do explanations say what an answer rests on? Deleting what they point at, against deleting as much at random.
+"""Whether explanations point at what an answer rests on: a deletion test.
 
-Of held-out movements the tenth of the seconds, and of the joints, that weigh most for an answer are taken away
-together, and as many drawn at random. Last line: JSON with how much further the former move the answer, a label's
-probability or a number's mean: `seconds_ratio_labels`, `joints_ratio_labels` and the same of numbers.
-
-    python -m biomechgpt.evaluation.audit.explanations [--bundle URI] [--trials 40]
+The tenth of the seconds, or of the joints, with the largest weights is removed from a held-out movement, and as
+much at random. The answer should move further in the first case: a label's probability, or a number's mean.
 """
 
-import argparse
-import json
+from typing import Any
 
 import numpy as np
 
@@ -22,94 +18,92 @@ from biomechgpt.answering.explain import (
     without_joints,
     without_tokens,
 )
-from biomechgpt.cohort import Cohort
-from biomechgpt.core import artifact, storage
+from biomechgpt.evaluation.audit.held_out import Movement
 from biomechgpt.motion.skeleton import INDEX
-from biomechgpt.questions.dataset import read_questions
-from biomechgpt.questions.tasks import PredictionTask
 from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
 
-TIMES = 5
-"""Random parts for each explained one."""
+RANDOM_DELETIONS = 5
+"""Random deletions for each explained one."""
+
+Questions = dict[str, list[tuple[str, str]]]
+"""{trial: [(task, question)]}."""
 
 
-def movements(bundle, wanted):
-    """{trial: (angles, joint mask)} of a bundle's cohort."""
-    cohort = Cohort(bundle.input("tokens").input("cohort"))
-    return {t.trial: (t.angles_rad, t.joint_mask) for t in cohort.trials(names=wanted)}
+def audit_explanations(
+    answerer: Answerer, tokenizer: MotionTokenizer, movements: list[Movement], asked: Questions, seed: int
+) -> dict[str, Any]:
+    """tasks: {task: {seconds, joints: {explained, random, ratio, answers}}}, how far the answer moves on average.
+    ratios: the same ratio over all tasks with labels, and over all with numbers."""
+    rng = np.random.default_rng(seed)
+    # {(task, what is deleted): [(moved by the explained tenth, moved by a random tenth)]}
+    moves: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for movement in movements:
+        for task, question in asked.get(movement.trial, []):
+            for deleted, pair in _delete(answerer, tokenizer, movement, task, question, rng).items():
+                moves.setdefault((task, deleted), []).append(pair)
+    tasks: dict[str, Any] = {}
+    pooled: dict[str, list[np.ndarray]] = {}
+    for (task, deleted), rows in moves.items():
+        pairs = np.array(rows)
+        explained, random = pairs.mean(axis=0)
+        tasks.setdefault(task, {})[deleted] = {
+            "explained": round(float(explained), 4),
+            "random": round(float(random), 4),
+            "ratio": _ratio(pairs),
+            "answers": len(pairs),
+        }
+        has_labels = answerer.tasks[task].answer_kind == "classification"
+        # Numbers have different units, so they are pooled as multiples of what a random deletion moves.
+        pooled.setdefault(f"{deleted}_{'labels' if has_labels else 'numbers'}", []).append(
+            pairs if has_labels else pairs / max(random, 1e-9)
+        )
+    return {"tasks": tasks, "ratios": {name: _ratio(np.concatenate(parts)) for name, parts in pooled.items()}}
 
 
-def most(weights, count, number):
-    """Which weigh most for a label; for a number, those that make it larger, or smaller, whichever do more."""
+def _ratio(pairs: np.ndarray) -> float | None:
+    explained, random = pairs.mean(axis=0)
+    return round(float(explained / random), 2) if random > 1e-9 else None
+
+
+def _delete(
+    answerer: Answerer,
+    tokenizer: MotionTokenizer,
+    movement: Movement,
+    task: str,
+    question: str,
+    rng: np.random.Generator,
+) -> dict[str, tuple[float, float]]:
+    """{"seconds", "joints": (moved by deleting the explained tenth, mean moved by random tenths)}."""
+    angles, mask = movement.angles_rad, movement.joint_mask
+    (explanation,) = explain(answerer, tokenizer, angles, mask, [(task, question)])
+    motion, windows = whole(answerer, answerer.read(tokenizer, [angles], [mask])[0])
+    joints = [INDEX[name] for name in explanation.joints]
+    is_number = answerer.tasks[task].answer_kind == "regression"
+
+    def choices(weights: list[float]) -> list[np.ndarray]:
+        count = tenth_of(len(weights))
+        drawn = [rng.choice(len(weights), count, replace=False) for _ in range(RANDOM_DELETIONS)]
+        return [_top(weights, count, is_number), *drawn]
+
+    cut_windows = choices([weight for *_, weight in explanation.seconds])
+    cut_joints = choices(list(explanation.joints.values()))
+    cut = [without_tokens(motion, np.concatenate([windows[i] for i in chosen])) for chosen in cut_windows]
+    held = [without_joints(angles, [joints[i] for i in chosen]) for chosen in cut_joints]
+    cut += answerer.read(tokenizer, held, [mask] * len(held))
+    original, *changed = [row[0] for row in weigh_all(answerer, [motion, *cut], [(task, question)])]
+    before = strength(original, original)
+    moved = [abs(before - strength(answer, original)) for answer in changed]
+    size = 1 + RANDOM_DELETIONS
+    return {
+        "seconds": (moved[0], float(np.mean(moved[1:size]))),
+        "joints": (moved[size], float(np.mean(moved[size + 1 :]))),
+    }
+
+
+def _top(weights: list[float], count: int, is_number: bool) -> np.ndarray:
+    """The `count` largest weights. For a number, the largest or the smallest, whichever move it more."""
     order = np.argsort(weights)
     up, down = order[::-1][:count], order[:count]
-    return down if number and np.take(weights, down).sum() < -np.take(weights, up).sum() else up
-
-
-def moved(answerer, tokenizer, angles, mask, asked, rng):
-    """(question, kind) -> (moved by the explained tenth, moved by random ones), for one movement."""
-    explained = explain(answerer, tokenizer, angles, mask, asked)
-    read, parts = whole(answerer, answerer.read(tokenizer, [angles], [mask])[0])
-    joints = [INDEX[name] for name in explained[0].joints]
-    few, some = tenth_of(len(parts)), tenth_of(len(joints))
-    found = []
-    for told, (task, question) in zip(explained, asked, strict=True):
-        number = answerer.tasks[task].answer_kind == "regression"
-        top_parts = most([w for *_, w in told.seconds], few, number)
-        top_joints = most(list(told.joints.values()), some, number)
-        cut = [top_parts, *(rng.choice(len(parts), few, replace=False) for _ in range(TIMES))]
-        held = [top_joints, *(rng.choice(len(joints), some, replace=False) for _ in range(TIMES))]
-        left = [without_tokens(read, np.concatenate([parts[i] for i in chosen])) for chosen in cut]
-        still = [without_joints(angles, [joints[i] for i in chosen]) for chosen in held]
-        left += answerer.read(tokenizer, still, [mask] * len(still))
-        first, *others = [row[0] for row in weigh_all(answerer, [read, *left], [(task, question)])]
-        apart = [abs(strength(first, first) - strength(other, first)) for other in others]
-        for kind, values in (("seconds", apart[: TIMES + 1]), ("joints", apart[TIMES + 1 :])):
-            found.append((task, kind, values[0], float(np.mean(values[1:]))))
-    return found
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bundle", help="URI of a model artifact; the demo's by default")
-    parser.add_argument("--trials", type=int, default=40)
-    options = parser.parse_args()
-    uri = options.bundle or storage.read_json("results/demo/metrics.json")["model"]["uri"]
-    bundle = artifact.load(uri, "model")
-    answerer, tokenizer = Answerer.load(uri), MotionTokenizer.load(storage.join(uri, "motion_tokenizer"))
-    asked: dict[str, list[tuple[str, str]]] = {}
-    for row in read_questions(bundle.input("questions")):
-        task = answerer.tasks[row["task"]]
-        if row["split"] == "test" and isinstance(task, PredictionTask):
-            asked.setdefault(row["trial"], []).append((row["task"], row["question"]))
-    rng = np.random.default_rng(0)
-    chosen = rng.permutation(sorted(asked))[: options.trials].tolist()
-    rows = []
-    for trial, (angles, mask) in movements(bundle, set(chosen)).items():
-        rows += moved(answerer, tokenizer, angles, mask, asked[trial], rng)
-    print(f"{bundle.provenance} data, {len(chosen)} held-out movements, {len(rows) // 2} answers")
-    print(f"{'task':18}{'what':10}{'explained':>11}{'random':>9}{'ratio':>7}{'answers':>9}")
-    moves: dict[str, list] = {}
-    for name in answerer.tasks:
-        for part in ("seconds", "joints"):
-            mine = np.array([values for task_name, of, *values in rows if (task_name, of) == (name, part)])
-            if not len(mine):
-                continue
-            explained, random = mine.mean(axis=0)
-            ratio = explained / max(random, 1e-9)
-            print(f"{name:18}{part:10}{explained:11.3f}{random:9.3f}{ratio:7.1f}{len(mine):9}")
-            labels = answerer.tasks[name].answer_kind == "classification"
-            # Numbers of all units together: in shares of what random parts move them.
-            moves.setdefault(f"{part}_ratio_{'labels' if labels else 'numbers'}", []).append(
-                mine if labels else mine / max(random, 1e-9)
-            )
-    print(json.dumps({name: _ratio(parts) for name, parts in moves.items()}))
-
-
-def _ratio(parts):
-    explained, random = np.concatenate(parts).mean(axis=0)
-    return round(float(explained / max(random, 1e-9)), 2)
-
-
-if __name__ == "__main__":
-    main()
+    if is_number and np.take(weights, down).sum() < -np.take(weights, up).sum():
+        return down
+    return up

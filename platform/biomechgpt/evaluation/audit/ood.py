@@ -1,34 +1,23 @@
-"""How well movements unlike those that a model learned from are told from held-out ones, and how many are refused.
+"""How well movements unlike the training data are detected, and how many are refused.
 
-    python -m biomechgpt.evaluation.audit.ood [--bundle URI] [--trials 100]
-
-Held-out participants' movements are spoilt: `swapped legs` (right leg's angles on the left and the other way, arms
-as they were), `upside down` (every angle's sign), `on all fours` (trunk bent forward, arms as hips of the other
-side), `noise` (any angle of a joint's range in any frame), `shuffled` (its half seconds in any order). Told apart
-by how familiar the language model finds the tokens, by how far the tokenizer gives the movement back (RMSE), and by
-both (the larger of the two, each in ranks of held-out movements). The last line is JSON: {kind: {measure: AUROC,
-refused}}.
+Held-out movements are corrupted. Three scores are compared: the log-likelihood of the tokens under the language
+model, the tokenizer's reconstruction error, and the larger of both in ranks of the held-out movements.
 """
 
-import argparse
-import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 from sklearn.metrics import roc_auc_score
 
 from biomechgpt.answering.answerer import Answerer
-from biomechgpt.cohort import Cohort
-from biomechgpt.core import artifact, storage
-from biomechgpt.language import network
-from biomechgpt.motion.skeleton import HIGH_RAD, INDEX, LOW_RAD, N_JOINTS, NAMES
+from biomechgpt.evaluation.audit.held_out import Movement
+from biomechgpt.motion.skeleton import HIGH_RAD, INDEX, LOW_RAD, N_JOINTS
 from biomechgpt.prompts.encoding import as_it_is
 from biomechgpt.questions.tasks import PredictionTask
 from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer, rmse_deg
 
-Movement = np.ndarray
-LEGS = (
+LEG_JOINTS = (
     "hip_flexion",
     "hip_adduction",
     "hip_rotation",
@@ -39,103 +28,101 @@ LEGS = (
 )
 
 
-def swapped(angles: Movement, rng: np.random.Generator) -> Movement:
+def swap_legs(angles: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The right leg's angles on the left and the reverse; the arms as they were."""
     order = np.arange(N_JOINTS)
-    for joint in LEGS:
+    for joint in LEG_JOINTS:
         right, left = INDEX[f"{joint}_r"], INDEX[f"{joint}_l"]
         order[right], order[left] = left, right
     return angles[:, order]
 
 
-def on_all_fours(angles: Movement, rng: np.random.Generator) -> Movement:
-    made = angles.copy()
-    made[:, INDEX["lumbar_extension"]] -= np.radians(80)
-    for side, other in (("r", "l"), ("l", "r")):
-        made[:, INDEX[f"arm_flex_{side}"]] = np.radians(90) + angles[:, INDEX[f"hip_flexion_{other}"]]
-    return made
+def upside_down(angles: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Every angle with the other sign."""
+    return -angles
 
 
-def noise(angles: Movement, rng: np.random.Generator) -> Movement:
+def on_all_fours(angles: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The trunk bent forward by 80 degrees, the arms moving as the opposite hips."""
+    changed = angles.copy()
+    changed[:, INDEX["lumbar_extension"]] -= np.radians(80)
+    for side, opposite in (("r", "l"), ("l", "r")):
+        changed[:, INDEX[f"arm_flex_{side}"]] = np.radians(90) + angles[:, INDEX[f"hip_flexion_{opposite}"]]
+    return changed
+
+
+def noise(angles: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Any angle of each joint's range in any frame."""
     return rng.uniform(LOW_RAD, HIGH_RAD, angles.shape).astype(np.float32)
 
 
-def shuffled(angles: Movement, rng: np.random.Generator) -> Movement:
+def shuffle(angles: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The movement's half seconds (at 30 Hz) in random order."""
     pieces = np.array_split(angles, max(len(angles) // 15, 1))
     return np.concatenate([pieces[i] for i in rng.permutation(len(pieces))])
 
 
-KINDS: dict[str, Any] = {
-    "swapped legs": swapped,
-    "upside down": lambda angles, rng: -angles,
+CORRUPTIONS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
+    "swapped legs": swap_legs,
+    "upside down": upside_down,
     "on all fours": on_all_fours,
     "noise": noise,
-    "shuffled": shuffled,
+    "shuffled": shuffle,
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--bundle", help="URI of a model artifact; by default the demo's")
-    parser.add_argument("--trials", type=int, default=100)
-    options = parser.parse_args()
-    network.quiet()
-    uri = options.bundle or storage.read_json("results/demo/metrics.json")["model"]["uri"]
-    bundle = artifact.load(uri, "model")
-    answerer = Answerer.load(bundle.uri)
-    tokenizer = MotionTokenizer.load(bundle.path("motion_tokenizer"))
-    usual = movements(bundle.input("tokens").input("cohort"), options.trials)
-    rng = np.random.default_rng(0)
-    known = measured(answerer, tokenizer, usual)
-    result: dict[str, Any] = {"usual": {"refused": refused(answerer, known)}}
-    for name, spoil in KINDS.items():
-        found = measured(answerer, tokenizer, [spoil(angles, rng).astype(np.float32) for angles in usual])
-        truth = np.repeat([0, 1], [len(usual), len(usual)])
-        ranks = [np.searchsorted(np.sort(k), f) / len(k) for k, f in zip(known, found, strict=True)]
-        mine = [np.searchsorted(np.sort(k), k) / len(k) for k in known]
+def audit_ood(
+    answerer: Answerer, tokenizer: MotionTokenizer, movements: list[Movement], seed: int
+) -> dict[str, Any]:
+    """held_out: {refused}. Each corruption: AUROC against held-out movements by log_likelihood, reconstruction and
+    both, and refused, the share that the model refuses."""
+    rng = np.random.default_rng(seed)
+    originals = [movement.angles_rad for movement in movements]
+    masks = [movement.joint_mask for movement in movements]
+    held_out = _measure(answerer, tokenizer, originals, masks)
+    held_out_ranks = np.maximum(*(_ranks(values, values) for values in held_out))
+    result: dict[str, Any] = {"held_out": {"refused": _refused(answerer, held_out)}}
+    is_corrupted = np.repeat([0, 1], len(movements))
+    for name, corrupt in CORRUPTIONS.items():
+        angles = [corrupt(original, rng).astype(np.float32) for original in originals]
+        corrupted = _measure(answerer, tokenizer, angles, masks)
+        ranks = np.maximum(*(_ranks(h, c) for h, c in zip(held_out, corrupted, strict=True)))
         scores = {
-            "likelihood": np.concatenate([known[0], found[0]]),
-            "tokenizer": np.concatenate([known[1], found[1]]),
-            "both": np.concatenate([np.maximum(*mine), np.maximum(*ranks)]),
+            "log_likelihood": np.concatenate([held_out[0], corrupted[0]]),
+            "reconstruction": np.concatenate([held_out[1], corrupted[1]]),
+            "both": np.concatenate([held_out_ranks, ranks]),
         }
-        aurocs = {
-            measure: round(float(roc_auc_score(truth, values)), 3) for measure, values in scores.items()
-        }
-        result[name] = aurocs | {"refused": refused(answerer, found)}
-        print(f"{name:14}{result[name]}", flush=True)
-    print(json.dumps(result))
+        result[name] = {
+            score: round(float(roc_auc_score(is_corrupted, values)), 3) for score, values in scores.items()
+        } | {"refused": _refused(answerer, corrupted)}
+    return result
 
 
-def movements(cohort: artifact.Artifact, most: int) -> list[Movement]:
-    """Angles of held-out trials."""
-    table = Cohort(cohort).table(["trial", "split", "angles_rad"])
-    table = table.filter(pc.field("split") == "test").sort_by("trial")
-    some = table.take(list(range(0, len(table), max(len(table) // most, 1)))[:most])
-    return [row.values.to_numpy().reshape(-1, len(NAMES)) for row in some["angles_rad"]]
+def _ranks(reference: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The share of the reference values that are below each value."""
+    return np.searchsorted(np.sort(reference), values) / len(reference)
 
 
-def measured(
-    answerer: Answerer, tokenizer: MotionTokenizer, some: list[Movement]
+def _measure(
+    answerer: Answerer, tokenizer: MotionTokenizer, angles: list[np.ndarray], masks: list[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How unfamiliar each is to the language model, and its tokenizer's RMSE in degrees."""
-    motions = answerer.read(tokenizer, some, [np.ones(len(NAMES), bool)] * len(some))
-    given = tokenizer.decode([np.asarray(as_it_is(motion)[0]) for motion in motions])
-    seen = tokenizer.seen
-    rmse = [rmse_deg(a, b, seen) for a, b in zip(some, given, strict=True)]
+    """Negative log-likelihood of each movement, and the tokenizer's RMSE in degrees."""
+    motions = answerer.read(tokenizer, angles, masks)
+    decoded = tokenizer.decode([np.asarray(as_it_is(motion)[0]) for motion in motions])
+    rmse = [
+        rmse_deg(original, given, mask & tokenizer.seen)
+        for original, given, mask in zip(angles, decoded, masks, strict=True)
+    ]
+    # The likelihood of a movement does not depend on the question: any task will do.
     task = next(name for name, task in answerer.tasks.items() if isinstance(task, PredictionTask))
     question = answerer.tasks[task].templates[0]
-    unfamiliar = []
-    for at in range(0, len(motions), 8):
-        answers = answerer.weigh([(motion, task, question) for motion in motions[at : at + 8]])
-        unfamiliar += [-float(answer.log_likelihood or 0) for answer in answers]
-    return np.array(unfamiliar), np.array(rmse)
+    unlikely: list[float] = []
+    for first in range(0, len(motions), 8):
+        answers = answerer.weigh([(motion, task, question) for motion in motions[first : first + 8]])
+        unlikely += [-float(answer.log_likelihood or 0) for answer in answers]
+    return np.array(unlikely), np.array(rmse)
 
 
-def refused(answerer: Answerer, found: tuple[np.ndarray, np.ndarray]) -> float:
-    strange = [answerer.calibration.is_ood(-unlikely, lost) for unlikely, lost in zip(*found, strict=True)]
-    return round(float(np.mean(strange)), 3)
-
-
-if __name__ == "__main__":
-    main()
+def _refused(answerer: Answerer, measured: tuple[np.ndarray, np.ndarray]) -> float:
+    refused = [answerer.calibration.is_ood(-unlikely, rmse) for unlikely, rmse in zip(*measured, strict=True)]
+    return round(float(np.mean(refused)), 3)
