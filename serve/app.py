@@ -90,4 +90,5 @@ def build(arguments: dict[str, Any]) -> "Application":
         ray_actor_options={"num_cpus": 0},
         logging_config=QUIET,
     )
-    return deployment.bind(model)  # type: ignore[attr-defined]
+    application: Application = deployment.bind(model)  # type: ignore[attr-defined]
+    return application

@@ -159,7 +159,7 @@ class RemoteModel:
     Raises ApiError `busy` when too many questions are waiting.
     """
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self.handle = handle
 
     def __getattr__(self, method: str) -> Any:
@@ -172,6 +172,6 @@ class RemoteModel:
         return call
 
 
-def remote_model(handle: DeploymentHandle) -> ModelClient:
+def remote_model(handle: DeploymentHandle[Any]) -> ModelClient:
     """The client of a running deployment."""
     return cast(ModelClient, RemoteModel(handle))

@@ -298,7 +298,8 @@ class Answerer:
             max_new_tokens=self.max_new_tokens,
             eos_token_id=self.stop,
         )
-        return self.tokenizer.batch_decode(made, skip_special_tokens=True)
+        texts: list[str] = self.tokenizer.batch_decode(made, skip_special_tokens=True)
+        return texts
 
     @torch.inference_mode()
     def write(self, prompts: Sequence[np.ndarray], **how: Any) -> torch.Tensor:
@@ -312,7 +313,8 @@ class Answerer:
         made = self.model.generate(
             input_ids=batch, attention_mask=(batch != pad).long(), pad_token_id=pad, **how
         )
-        return made[:, length:]
+        written: torch.Tensor = made[:, length:]
+        return written
 
 
 def _mean(scores: Sequence[Scores]) -> Scores:

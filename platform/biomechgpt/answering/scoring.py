@@ -116,7 +116,7 @@ class _Answer:
             (every[0].place[tree.internal] < 0) & np.isfinite(every[0].total[tree.internal])
         ]
         if not len(unread):
-            return unread
+            return np.asarray(unread)
         if least > 0:
             first = tree.parent < 0
             known = np.mean(

@@ -62,10 +62,10 @@ class Tally:
 
     trials: Counter[str] = field(default_factory=Counter)
     people: Counter[str] = field(default_factory=Counter)
-    samples: Counter[str] = field(default_factory=Counter)
-    sampled: Counter[str] = field(default_factory=Counter)
-    values: dict[str, Counter[str]] = field(default_factory=dict)
-    valued: dict[str, Counter[str]] = field(default_factory=dict)
+    samples: Counter[tuple[str, str]] = field(default_factory=Counter)
+    sampled: Counter[tuple[str, str]] = field(default_factory=Counter)
+    values: dict[str, Counter[Any]] = field(default_factory=dict)
+    valued: dict[str, Counter[Any]] = field(default_factory=dict)
     frames: int = 0
     durations: np.ndarray = field(default_factory=lambda: np.zeros(len(_DURATIONS_S) - 1, dtype=int))
     unrecorded: np.ndarray = field(default_factory=lambda: np.zeros(N_JOINTS, dtype=int))
@@ -76,17 +76,12 @@ class Tally:
     walked: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: "Tally") -> None:
-        for mine, others in (
-            (self.trials, other.trials),
-            (self.people, other.people),
-            (self.samples, other.samples),
-            (self.sampled, other.sampled),
-            (self.walked, other.walked),
-        ):
-            mine.update(others)
-        for known, more in ((self.values, other.values), (self.valued, other.valued)):
-            for column, counts in more.items():
-                known[column] = Counter(dict((known.get(column, Counter()) + counts).most_common(_VALUES)))
+        """Add another tally's counts to these."""
+        for counter in ("trials", "people", "samples", "sampled", "walked"):
+            getattr(self, counter).update(getattr(other, counter))
+        for own, others in ((self.values, other.values), (self.valued, other.valued)):
+            for column, counts in others.items():
+                own[column] = Counter(dict((own.get(column, Counter()) + counts).most_common(_VALUES)))
         self.frames += other.frames
         for name in ("durations", "unrecorded", "angles", "outside"):
             getattr(self, name).__iadd__(getattr(other, name))
@@ -155,7 +150,7 @@ def _tallies(uri: str, columns: dict[str, str]) -> Iterable[Tally]:
 def tally(trials: Iterable[Trial], columns: Mapping[str, str]) -> Tally:
     """The counts of these trials; all trials of a participant have to be among them."""
     counts = Tally()
-    values_of: dict[str, dict[str, Counter[str]]] = {}
+    values_of: dict[str, dict[str, Counter[Any]]] = {}
     split: dict[str, str] = {}
     for t in trials:
         counts.trials[t.split] += 1

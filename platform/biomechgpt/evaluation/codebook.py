@@ -244,7 +244,7 @@ def _most(code: int, of: Lift, most: int = 3) -> list[dict[str, Any]]:
 def _mean(values: np.ndarray) -> np.ndarray:
     """Over the first axis, of what is there; NaN where nothing is."""
     there = ~np.isnan(values)
-    return np.where(there, values, 0).sum(0) / there.sum(0)
+    return np.asarray(np.where(there, values, 0).sum(0) / there.sum(0))
 
 
 def _curve(name: str, mean: np.ndarray, sd: np.ndarray, edges: np.ndarray) -> dict[str, Any]:

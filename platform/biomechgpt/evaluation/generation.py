@@ -8,7 +8,7 @@ movements, by how much they differ among themselves, and by ranges and smoothnes
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -248,10 +248,11 @@ def _agreement(answerer: Answerer, made: pd.DataFrame, held_out: pd.DataFrame) -
             if row.question is None or task.answer(label) in str(row.question):
                 asked.append((name, label, number, str(row.trial)))
     figures: dict[str, dict[str, float]] = {"agreement": {}, "agreement_held_out": {}}
-    for key, movement_of in (
-        ("agreement", lambda a: made["tokens"].iloc[a[2]]),
-        ("agreement_held_out", lambda a: held_out.loc[a[3], "tokens"]),
-    ):
+    movements_of: dict[str, Callable[[Any], Any]] = {
+        "agreement": lambda a: made["tokens"].iloc[a[2]],
+        "agreement_held_out": lambda a: held_out.loc[a[3], "tokens"],
+    }
+    for key, movement_of in movements_of.items():
         right: dict[str, list[bool]] = {}
         for at in range(0, len(asked), 32):
             some = asked[at : at + 32]

@@ -72,7 +72,7 @@ def record(
     for key, text in tags.items():
         mlflow.set_tag(run, key, text)
     mlflow.set_terminated(run, "FINISHED")
-    return run
+    return str(run)
 
 
 def register(
@@ -102,7 +102,7 @@ def resolve(settings: TrackingSettings, uri: str) -> str:
     from mlflow.exceptions import MlflowException
 
     try:
-        return client(settings).get_model_version_by_alias(name, alias).source
+        return str(client(settings).get_model_version_by_alias(name, alias).source)
     except MlflowException:
         raise InputError(
             f"{uri}: no model {name!r} with alias {alias!r} in the registry at {settings.uri}"
