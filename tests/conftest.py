@@ -14,6 +14,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("BIOMECHGPT_API_KEY", "the-key-of-the-tests")
 # Many tests train on two workers, which one GPU has no room for. CUDA_VISIBLE_DEVICES=0 runs the others on it.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+# Ray's processes would otherwise give way to the other tests that run beside them, and they are the long part.
+os.environ.setdefault("RAY_worker_niceness", "0")
+# Two processes of tests on two cores: more threads only take turns.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 TESTS = Path(__file__).parent
 # Ray's workers import the functions that a test defines, so they need every folder of tests on their path.
 _FOLDERS = [str(TESTS), *sorted(str(folder) for folder in TESTS.iterdir() if folder.is_dir())]
