@@ -1,6 +1,7 @@
 """Fixtures shared by the suite."""
 
 import os
+import runpy
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,27 @@ def ray_cluster():
     cluster.connect()
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def run_job(ray_cluster, monkeypatch, capfd):
+    """Runs a script of jobs/ in this process: `run_job(name, *arguments)` is what it printed."""
+
+    def run_script(name: str, *arguments: object) -> str:
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(sys, "argv", [f"jobs/{name}.py", *map(str, arguments)])
+        capfd.readouterr()
+        runpy.run_path(str(ROOT / "jobs" / f"{name}.py"), run_name="__main__")
+        return capfd.readouterr().out
+
+    return run_script
+
+
+def printed_uri(printed: str) -> str:
+    """The path or URI in the last line that a job prints."""
+    last = printed.strip().splitlines()[-1]
+    assert last.startswith("artifact: "), printed
+    return last.removeprefix("artifact: ")
 
 
 @dataclass(frozen=True)

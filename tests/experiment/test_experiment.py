@@ -12,11 +12,11 @@ from biomechgpt.core import artifact, settings, storage
 from biomechgpt.core.settings import InputError
 from biomechgpt.evaluation.statistics import SOURCES
 from biomechgpt.experiment import tracking
-from biomechgpt.experiment.compare import CompareSettings, run_compare, tables, variant_settings
+from biomechgpt.experiment.compare import CompareSettings, tables, variant_settings
 from biomechgpt.experiment.promote import PromoteSettings, run_promote, winner
 from biomechgpt.experiment.sweep import Range, SweepSettings, run_sweep
 from biomechgpt.experiment.tracking import TrackingSettings
-from conftest import ROOT
+from conftest import ROOT, printed_uri
 
 CONFIGS = ROOT / "configs/experiments"
 
@@ -105,9 +105,9 @@ def test_a_killed_sweep_goes_on_and_makes_what_trials_share_once(tiny, mlflow, t
 
 
 @pytest.mark.cluster
-def test_tables_of_variants_and_the_champion_by_validation(tiny, mlflow):
-    arguments = ["--root", str(tiny.root), "--tracking.uri", mlflow.uri]
-    comparison = run_compare(settings.load(CompareSettings, CONFIGS / "table2_tiny.yaml", arguments))
+def test_tables_of_variants_and_the_champion_by_validation(tiny, mlflow, run_job):
+    arguments = ["--config", CONFIGS / "table2_tiny.yaml", "--root", tiny.root, "--tracking.uri", mlflow.uri]
+    comparison = artifact.load(printed_uri(run_job("compare", *arguments)), "comparison")
     text = storage.read_bytes(comparison.path("tables.md")).decode()
     assert "Data: synthetic. Language model base: local stand-in" in text
     rows = {line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")}
@@ -130,7 +130,8 @@ def test_tables_of_variants_and_the_champion_by_validation(tiny, mlflow):
     questions = [artifact.load(r["model"]).input("questions").uri for r in whole]
     assert len(set(questions)) == 2
 
-    champion = run_promote(PromoteSettings(candidates=comparison.uri, tracking=mlflow))
+    promote = ["promote", "--candidates", comparison.uri, "--tracking.uri", mlflow.uri]
+    champion = artifact.load(printed_uri(run_job(*promote)), "model")
     assert champion.uri in {r["model"] for r in whole}
     assert tracking.resolve(mlflow, tracking.CHAMPION) == champion.uri
     again = run_promote(PromoteSettings(candidates=comparison.uri, tracking=mlflow))

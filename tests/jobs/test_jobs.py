@@ -1,15 +1,13 @@
 """Every script in jobs/ runs on the tiny settings, and prints where its result is."""
 
 import json
-import runpy
-import sys
 
 import pytest
 
 from biomechgpt.cohort import Cohort
 from biomechgpt.commands import COMMANDS
 from biomechgpt.core import artifact, storage
-from conftest import ROOT
+from conftest import ROOT, printed_uri
 from real_recordings import SHIPPED
 
 pytestmark = pytest.mark.cluster
@@ -28,99 +26,84 @@ STAGES = {
     "pipeline": "evaluation",
 }
 """Scripts that run a part of the whole path, and the kind of artifact that each of them makes."""
-OTHERS = ("answer", "audit", "check", "compare", "export", "generate", "promote", "show", "sweep")
-
-
-@pytest.fixture
-def run(ray_cluster, monkeypatch, capfd):
-    """Runs a script in this process; returns what it printed."""
-
-    def run_script(name: str, *arguments: object) -> str:
-        monkeypatch.chdir(ROOT)
-        monkeypatch.setattr(sys, "argv", [f"jobs/{name}.py", *map(str, arguments)])
-        capfd.readouterr()
-        runpy.run_path(str(ROOT / "jobs" / f"{name}.py"), run_name="__main__")
-        return capfd.readouterr().out
-
-    return run_script
-
-
-def result(printed: str) -> str:
-    """The path or URI in the last line that a job prints."""
-    last = printed.strip().splitlines()[-1]
-    assert last.startswith("artifact: "), printed
-    return last.removeprefix("artifact: ")
+EXPERIMENTS = ("compare", "promote", "sweep")
+"""Scripts that tests/experiment/test_experiment.py runs: their trainings are the longest."""
+OTHERS = ("answer", "audit", "check", "export", "generate", "show")
 
 
 def test_every_script_is_run_here():
-    assert {path.stem for path in (ROOT / "jobs").glob("*.py")} == {*STAGES, *OTHERS}
+    assert {path.stem for path in (ROOT / "jobs").glob("*.py")} == {*STAGES, *OTHERS, *EXPERIMENTS}
 
 
 @pytest.mark.parametrize(("script", "kind"), STAGES.items())
-def test_a_stage_makes_what_it_needs_and_stops_after_itself(script, kind, run, tiny, tmp_path):
-    printed = run(script, *TINY, "--root", tiny.root, "--output", tmp_path)
-    assert result(printed) == tiny.made(kind).uri
+def test_a_stage_makes_what_it_needs_and_stops_after_itself(script, kind, run_job, tiny, tmp_path):
+    printed = run_job(script, *TINY, "--root", tiny.root, "--output", tmp_path)
+    assert printed_uri(printed) == tiny.made(kind).uri
     assert (tmp_path / "report.html").exists() == (script in ("pipeline", "evaluate"))
 
 
-def test_an_input_can_be_given_by_uri(run, tiny, tmp_path):
+def test_an_input_can_be_given_by_uri(run_job, tiny, tmp_path):
     cohort = tiny.made("cohort")
     (tmp_path / "cohort").mkdir()
     moved = tmp_path / "cohort" / cohort.fingerprint
     storage.upload(storage.local_copy(cohort.uri), str(moved))
-    printed = run("build_questions", *TINY, "--inputs.cohort", moved, "--root", tmp_path)
-    assert artifact.load(result(printed), "questions").manifest["inputs"]["cohort"]["fingerprint"] == (
+    printed = run_job("build_questions", *TINY, "--inputs.cohort", moved, "--root", tmp_path)
+    assert artifact.load(printed_uri(printed), "questions").manifest["inputs"]["cohort"]["fingerprint"] == (
         cohort.fingerprint
     )
     assert f"cohort {cohort.fingerprint}: given" in printed
 
 
-def test_check_says_what_is_there(run, tiny, tmp_path):
-    there = run("check", *TINY, "--root", tiny.root)
+def test_check_says_what_is_there(run_job, tiny, tmp_path):
+    there = run_job("check", *TINY, "--root", tiny.root)
     assert "model" in there
     assert "missing" not in there
-    assert "missing" in run("check", *TINY, "--root", tmp_path)
+    assert "missing" in run_job("check", *TINY, "--root", tmp_path)
 
 
-def test_answer_writes_a_table_of_answers(run, tiny, tmp_path):
+def test_answer_writes_a_table_of_answers(run_job, tiny, tmp_path):
     (tmp_path / "broken.mot").write_text("nothing that a reader knows")
     walk = min(SHIPPED.rglob("*.mot"))
     (tmp_path / "walk.mot").write_bytes(walk.read_bytes())
     output = tmp_path / "answers.csv"
     model = tiny.made("model").uri
-    run("answer", tmp_path, "--model", model, "--tasks", '["activity", "walking_speed"]', "--output", output)
+    run_job(
+        "answer", tmp_path, "--model", model, "--tasks", '["activity", "walking_speed"]', "--output", output
+    )
     header, *rows = output.read_text().splitlines()
     assert header.startswith("recording,task,")
     assert [row.split(",")[0] for row in rows] == ["broken.mot", "walk.mot", "walk.mot"]
     assert "no known format" in rows[0]
 
 
-def test_show_draws_recordings_trials_codebooks_and_reports(run, tiny, tmp_path):
+def test_show_draws_recordings_trials_codebooks_and_reports(run_job, tiny, tmp_path):
     recording = min(SHIPPED.rglob("*.mot"))
-    assert result(run("show", recording, "--output", tmp_path / "a.png")).endswith("a.png")
+    assert printed_uri(run_job("show", recording, "--output", tmp_path / "a.png")).endswith("a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     cohort = tiny.made("cohort")
     trial = next(iter(Cohort(cohort).trials())).trial
-    run("show", cohort.uri, "--trial", trial, "--output", tmp_path / "b.png")
+    run_job("show", cohort.uri, "--trial", trial, "--output", tmp_path / "b.png")
     assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
-    assert result(run("show", tiny.made("tokens").uri, "--output", tmp_path)).endswith("codebook.html")
-    assert result(run("show", tiny.evaluation.uri, "--output", tmp_path)).endswith("report.html")
+    assert printed_uri(run_job("show", tiny.made("tokens").uri, "--output", tmp_path)).endswith(
+        "codebook.html"
+    )
+    assert printed_uri(run_job("show", tiny.evaluation.uri, "--output", tmp_path)).endswith("report.html")
     assert json.loads((tmp_path / "metrics.json").read_text())["tasks"]
 
 
-def test_export_writes_files_and_a_checkpoint(run, tiny):
-    files = result(run("export", tiny.made("cohort").uri, "--root", tiny.root))
+def test_export_writes_files_and_a_checkpoint(run_job, tiny):
+    files = printed_uri(run_job("export", tiny.made("cohort").uri, "--root", tiny.root))
     assert "annotations.csv" in storage.list_files(files)
-    checkpoint = result(
-        run("export", tiny.made("model").uri, "--evaluation", tiny.evaluation.uri, "--root", tiny.root)
+    checkpoint = printed_uri(
+        run_job("export", tiny.made("model").uri, "--evaluation", tiny.evaluation.uri, "--root", tiny.root)
     )
     assert {"model.safetensors", "README.md"} <= set(storage.list_files(checkpoint))
 
 
-def test_audit_writes_a_page_of_every_check(run, tiny):
+def test_audit_writes_a_page_of_every_check(run_job, tiny):
     arguments = ["--trials", "1", "--resplits", "4", "--root", tiny.root]
-    printed = run("audit", tiny.made("model").uri, *arguments)
-    audit = artifact.load(result(printed), "audit", verify=True)
+    printed = run_job("audit", tiny.made("model").uri, *arguments)
+    audit = artifact.load(printed_uri(printed), "audit", verify=True)
     results = audit.read_json("audit.json")
     assert set(results) == {"coverage", "ood", "scope", "explanations"}
     page = storage.read_bytes(audit.path("audit.html")).decode()
@@ -131,27 +114,14 @@ def test_audit_writes_a_page_of_every_check(run, tiny):
     assert f"page: {audit.path('audit.html')}" in printed
 
 
-def test_generate_writes_movements(run, tiny):
+def test_generate_writes_movements(run_job, tiny):
     arguments = ["--most", "2", "--longest_s", "4", "--root", tiny.root]
-    made = artifact.load(result(run("generate", tiny.made("model").uri, *arguments)), "generated")
+    made = artifact.load(printed_uri(run_job("generate", tiny.made("model").uri, *arguments)), "generated")
     assert sum(name.endswith(".mot") for name in storage.list_files(made.path("movements"))) == 2
 
 
-def test_compare_sweep_and_promote(run, tiny, tmp_path):
-    mlflow = f"sqlite:///{tmp_path}/mlflow.db"
-    place = ["--root", tiny.root, "--tracking.uri", mlflow]
-    one_trial = ["--trials", "1", "--config", "configs/experiments/sweep_tiny.yaml"]
-    sweep = result(run("sweep", *one_trial, *place))
-    assert artifact.load(sweep).kind == "sweep"
-    variants = '{"all tasks": {"paper": "1B, all tasks"}}'
-    of_tiny = ["--config", "configs/experiments/table2_tiny.yaml", "--seeds", "[0]", "--variants", variants]
-    assert artifact.load(result(run("compare", *of_tiny, *place))).kind == "comparison"
-    promoted = result(run("promote", "--candidates", sweep, "--tracking.uri", mlflow))
-    assert artifact.load(promoted).kind == "model"
-
-
 def test_every_subcommand_has_a_script():
-    scripts = {*OTHERS, "pipeline"}
+    scripts = {*OTHERS, *EXPERIMENTS, "pipeline"}
     assert {"train" if name == "pipeline" else name for name in scripts} | {"demo", "keys", "serve"} == set(
         COMMANDS
     )
