@@ -110,6 +110,8 @@ def test_audit_writes_a_page_of_every_check(run_job, tiny):
     for heading in ("Coverage of", "Out-of-distribution", "Scope:", "Explanations"):
         assert f"<h2>{heading}" in page
     assert all(name.replace("_", " ") in page for name in results["coverage"])
+    assert "Data: synthetic" in page
+    assert "local stand-in" in page
     assert 0 <= results["ood"]["noise"]["refused"] <= 1
     assert f"page: {audit.path('audit.html')}" in printed
 

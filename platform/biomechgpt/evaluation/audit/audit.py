@@ -82,8 +82,16 @@ def _questions(model: Artifact, answerer: Any) -> dict[str, list[tuple[str, str]
 def audit_page(model: Artifact, settings: AuditSettings, results: dict[str, Any]) -> str:
     """The page that shows the results of an audit."""
     from biomechgpt.evaluation.report import render
+    from biomechgpt.language.tiny_model import is_stand_in
 
-    return render("audit/audit.html.j2", model=model, settings=settings, results=results, coverage=COVERAGE)
+    return render(
+        "audit/audit.html.j2",
+        model=model,
+        stand_in=is_stand_in(model.metrics["base"]),
+        settings=settings,
+        results=results,
+        coverage=COVERAGE,
+    )
 
 
 def run_audit(settings: AuditModelSettings) -> Artifact:
