@@ -241,7 +241,7 @@ def test_two_workers_one_of_them_killed_fine_tune_as_one_does(tiny, tmp_path):
         settings = validate(
             FinetuneSettings,
             {
-                "compute": "fp32",
+                "compute_dtype": "fp32",
                 "batch_size": 4,
                 "epochs": 0.5,
                 "adapter": {"rank": 4, "dropout": 0},
