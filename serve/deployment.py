@@ -13,7 +13,7 @@ from biomechgpt.answering.answer import Answer
 from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.experiment.tracking import TrackingSettings
 from biomechgpt.motion import gait, parameters
-from biomechgpt.prompts.encoding import Movement, as_it_is
+from biomechgpt.prompts.encoding import MotionTokens, Query
 from serve.errors import ApiError
 from serve.gateway import ModelClient, ServedModel
 from serve.schema import ModelSummary
@@ -89,19 +89,23 @@ class Model:
 
     def _warm_up(self) -> None:
         """Answer one question of each task, because the first one waits until kernels are loaded."""
-        tokens = [0] * 32
-        tasks = self.answerer.tasks.items()
+        motion = MotionTokens([0] * 32)
         self.answerer.answer(
             [
-                (tokens, None, "?"),
-                *(([tokens, tokens] if task.n_movements == 2 else tokens, name, "?") for name, task in tasks),
+                Query([motion], "single", None, "?"),
+                *(
+                    Query([motion, motion], "compare", name, "?")
+                    if task.n_movements == 2
+                    else Query([motion], "single", name, "?")
+                    for name, task in self.answerer.tasks.items()
+                ),
             ]
         )
 
     async def describe(self) -> ServedModel:
         return self.served
 
-    async def tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> tuple[Movement, bool]:
+    async def tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> tuple[MotionTokens, bool]:
         """The motion tokens of a recording, and whether its reconstruction error marks it as out of distribution.
 
         angles_rad: (T, 34) joint angles at the tokenizer's frame rate.
@@ -109,18 +113,18 @@ class Model:
         """
         return await asyncio.to_thread(self._tokenize, angles_rad, joint_mask)
 
-    def _tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> tuple[Movement, bool]:
+    def _tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> tuple[MotionTokens, bool]:
         from biomechgpt.tokenizer.motion_tokenizer import rmse_deg
 
-        (movement,) = self.answerer.read(self.tokenizer, [angles_rad], [joint_mask])
-        (reconstructed,) = self.tokenizer.decode([np.asarray(as_it_is(movement)[0])])
+        (motion,) = self.answerer.tokenize(self.tokenizer, [angles_rad], [joint_mask])
+        (reconstructed,) = self.tokenizer.decode([np.asarray(motion.tokens)])
         error_deg = rmse_deg(angles_rad, reconstructed, joint_mask & self.tokenizer.seen)
         # The log-likelihood is checked with each answer; here it is infinite, so that only the error counts.
-        return movement, self.answerer.calibration.is_ood(np.inf, error_deg)
+        return motion, self.answerer.calibration.is_ood(np.inf, error_deg)
 
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.01)
-    async def answer(self, queries: list[tuple[Any, str | None, Any]]) -> list[Answer]:
-        """The answers to (motion, task or None, question), as `Answerer.answer` takes them."""
+    async def answer(self, queries: list[Query]) -> list[Answer]:
+        """As `Answerer.answer`, the queries of several requests as one batch."""
         return await asyncio.to_thread(self.answerer.answer, queries)
 
     async def explain(

@@ -1,20 +1,23 @@
-"""Weighing every answer of every question of a trial against generating them, with the same model, in one run.
+"""Scores all answers to all questions of a trial, against generating them with the same model, in one run.
 
     python benchmarks/speed/answering.py [--bundle URI] [--size 1B] [--trials 64] [--batch 16] [--rounds 3]
 
-Without --bundle it takes the demo's. Answers a second of `Answerer.weigh` over those of `generate` one by one,
-and in batches of alike length; how far its log probabilities are from separate passes', and in how many of their
-last decimals a number's median and interval are from those of a distribution that is followed whole
-(`max_quantile_error`). A movement is read once for all its questions, so it depends on how many these are: each
-task is asked of every trial, as the server does with `tasks=all`; `own_...` are of the questions that apply to it,
-as in an evaluation.
+--bundle: model; by default the demo's.
+--size: what the ratios would be with a Gemma of that size. A network of its shape with random weights reads, in 16
+    bits, all that the bundle's model reads; the answers are those of the bundle.
 
-Where a small model's time goes by the tokens it reads, as on a CPU, the ratio is near `tokens_ratio`: tokens read
-by generating one by one over those read to weigh. Where it goes by passes of the model, as a large model's does on
-a GPU that a few tokens do not fill, it is nearer `passes_ratio`; `..._batched` are of generating in batches.
-
---size: what it would be with a Gemma of that size. A network of its shape with random weights reads, in 16 bits,
-everything that the bundle's reads, beside it; what is answered is the bundle's own.
+The last line is JSON. A movement is read once for all its questions, so the ratios depend on how many these are.
+Each task is asked of every trial, as the server does with `tasks=all`; names with `own_` are about the questions
+that apply to the trial, as in an evaluation.
+ratio_vs_generate, ratio_vs_batched_generate: answers a second of `Answerer.score_candidates`, divided by those of
+    `generate` one by one, and in batches of similar length.
+tokens_ratio, tokens_ratio_batched: tokens that generation reads, divided by those that scoring reads. On a CPU,
+    where time goes by tokens, the ratio of speeds is near this one.
+passes_ratio, passes_ratio_batched: the same of passes of the model. On a GPU that few tokens do not fill, the ratio
+    of speeds is nearer to this one.
+max_score_error: largest difference of a log probability from that of a separate pass.
+max_quantile_error: largest difference of a median or interval end from that of the full distribution, in units of
+    the number's last decimal.
 """
 
 import argparse
@@ -35,11 +38,13 @@ from transformers import DynamicCache, Gemma3ForCausalLM, Gemma3TextConfig
 from biomechgpt.answering.answerer import Answerer
 from biomechgpt.answering.bundle import ModelBundle
 from biomechgpt.answering.calibration import INTERVAL_SHARES
-from biomechgpt.answering.scoring import Asked, quantile, score
+from biomechgpt.answering.scores import quantile
+from biomechgpt.answering.scoring import CandidateQuery, score
 from biomechgpt.core import artifact
 from biomechgpt.experiment.results import demo_model
 from biomechgpt.language import network
 from biomechgpt.prompts.answer_trie import AnswerTrie
+from biomechgpt.prompts.encoding import MotionTokens, Query
 from biomechgpt.questions.dataset import read_questions, read_tasks
 from biomechgpt.questions.tasks import PredictionTask
 from biomechgpt.tokenizer.tokens import Tokens
@@ -96,13 +101,24 @@ def _ratios(answerer: Answerer, trials: list[Any], options: argparse.Namespace) 
         started = time.perf_counter()
         for at in range(0, len(trials), options.batch):
             some = trials[at : at + options.batch]
-            answerer.weigh([(tokens, task, words) for tokens, pairs in some for task, words in pairs])
+            answerer.score_candidates(
+                [
+                    Query([MotionTokens(tokens)], "single", task, question)
+                    for tokens, pairs in some
+                    for task, question in pairs
+                ]
+            )
         return asked / (time.perf_counter() - started)
 
     def generate(some: list[Any], size: int) -> float:
         started = time.perf_counter()
         for at in range(0, len(some), size):
-            answerer.generate(*zip(*some[at : at + size], strict=True))
+            answerer.generate(
+                [
+                    Query([MotionTokens(tokens)], "single", None, question)
+                    for tokens, question in some[at : at + size]
+                ]
+            )
         return len(some) / (time.perf_counter() - started)
 
     def batches() -> float:
@@ -204,12 +220,12 @@ def _trials(bundle: artifact.Artifact, count: int) -> list[tuple[list[int], list
 def _errors(answerer: Answerer, trials: list[tuple[list[int], list[tuple[str, str]]]]) -> tuple[float, float]:
     """Largest difference of log probability between all at once and a full pass for each answer; and of a number's
     quantiles from those of all numbers weighed, in units of its last decimal."""
-    prefixes = [answerer.encoder.prefix(tokens) for tokens, _ in trials]
+    prefixes = [answerer.encoder.prefix([tokens]) for tokens, _ in trials]
     asked = [
-        [Asked(answerer.encoder.question(q), answerer.choices[task]) for task, q in pairs]
+        [CandidateQuery(answerer.encoder.question(q), answerer.tries[task]) for task, q in pairs]
         for _, pairs in trials
     ]
-    every = [[one._replace(whole=True) for one in of_trial] for of_trial in asked]
+    every = [[one._replace(full_distribution=True) for one in of_trial] for of_trial in asked]
     error = quantile_error = 0.0
     found = (score(answerer.model, prefixes, *how) for how in ((asked,), (every, 0)))
     for prefix, questions, *both in zip(prefixes, asked, *found, strict=True):

@@ -1,4 +1,4 @@
-"""Weighing answers: the probabilities of separate passes, over any questions, whatever a sliding window hides."""
+"""Scores of answers are those of separate passes, over any questions, whatever a sliding window hides."""
 
 from itertools import pairwise, product
 
@@ -10,15 +10,17 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from biomechgpt.answering.calibration import INTERVAL_SHARES
-from biomechgpt.answering.scoring import Asked, quantile, score
+from biomechgpt.answering.scores import quantile
+from biomechgpt.answering.scoring import CandidateQuery, score
 from biomechgpt.core.settings import InputError
 from biomechgpt.language import tiny_model
 from biomechgpt.language.network import extend_vocabulary
 from biomechgpt.language.settings import TinyModelSettings
 from biomechgpt.prompts.answer_trie import answer_trie
-from biomechgpt.prompts.encoding import Encoder, answer_text
+from biomechgpt.prompts.encoding import PromptEncoder
 from biomechgpt.questions.tasks import load_tasks
 from conftest import ROOT
+from prompt_text import answer_text
 
 TASKS = load_tasks(ROOT / "configs/tasks")
 ACTIVITIES = ("TUG", "overground walking", "sitting", "sit to stand")
@@ -44,12 +46,12 @@ def made():
         for p in model.parameters():
             p.mul_(3.0)
     extend_vocabulary(model, tokenizer, np.random.default_rng(0).normal(size=(16, 4)), "random")
-    return model, Encoder(tokenizer)
+    return model, PromptEncoder(tokenizer)
 
 
 def question(encoder, name, number=0):
     task = TASKS[name]
-    return Asked(encoder.question(task.templates[number]), answer_trie(encoder, task, ACTIVITIES))
+    return CandidateQuery(encoder.question(task.templates[number]), answer_trie(encoder, task, ACTIVITIES))
 
 
 def alone(model, prefix, asked, tree, answer):
@@ -73,22 +75,24 @@ def alone(model, prefix, asked, tree, answer):
 def test_scores_are_those_of_separate_passes(made, names):
     model, encoder = made
     rng = np.random.default_rng(1)
-    prefixes = [encoder.prefix(rng.integers(16, size=n)) for n in (5, 40)]
+    prefixes = [encoder.prefix([rng.integers(16, size=n)]) for n in (5, 40)]
     asked = [
         [question(encoder, name) for name in names],
         [question(encoder, name, 1) for name in names[::-1]],
     ]
-    for prefix, questions, found in zip(prefixes, asked, score(model, prefixes, asked, least=0), strict=True):
+    for prefix, questions, found in zip(
+        prefixes, asked, score(model, prefixes, asked, min_probability=0), strict=True
+    ):
         for (text, tree, *_), scores in zip(questions, found, strict=True):
             assert scores.probability.sum() == pytest.approx(1)
             for answer in rng.choice(len(tree.leaves), min(len(tree.leaves), 12), replace=False):
-                mine = np.log(scores.probability[answer]) + np.log(scores.valid_probability)
-                assert mine == pytest.approx(alone(model, prefix, text, tree, answer), abs=1e-4)
+                log_p = np.log(scores.probability[answer]) + np.log(scores.valid_probability)
+                assert log_p == pytest.approx(alone(model, prefix, text, tree, answer), abs=1e-4)
 
 
 def test_the_log_likelihood_of_a_movement_does_not_depend_on_the_batch(made):
     model, encoder = made
-    prefixes = [encoder.prefix(range(n)) for n in (2, 9, 16)]
+    prefixes = [encoder.prefix([range(n)]) for n in (2, 9, 16)]
     asked = [[question(encoder, "activity")] for _ in prefixes]
     for prefix, (found,) in zip(prefixes, score(model, prefixes, asked), strict=True):
         ids = torch.from_numpy(prefix)[None]
@@ -99,52 +103,55 @@ def test_the_log_likelihood_of_a_movement_does_not_depend_on_the_batch(made):
         )
 
 
-def test_what_is_not_followed_is_little(made):
+def test_what_is_not_expanded_is_little(made):
     model, encoder = made
-    prefix = encoder.prefix([1, 2, 3, 4])
-    asked = [question(encoder, name)._replace(whole=True) for name in ("tug_time", "cadence", "activity")]
-    (exact,) = score(model, [prefix], [asked], least=0)
-    for one, every in zip(*score(model, [prefix], [asked]), exact, strict=True):
-        assert np.abs(one.probability - every.probability).sum() < 0.01  # of a model that knows nothing
-        assert one.valid_probability == pytest.approx(every.valid_probability, rel=0.01)
+    prefix = encoder.prefix([[1, 2, 3, 4]])
+    asked = [
+        question(encoder, name)._replace(full_distribution=True)
+        for name in ("tug_time", "cadence", "activity")
+    ]
+    (exact,) = score(model, [prefix], [asked], min_probability=0)
+    for searched, full in zip(*score(model, [prefix], [asked]), exact, strict=True):
+        assert np.abs(searched.probability - full.probability).sum() < 0.01  # of a model that knows nothing
+        assert searched.valid_probability == pytest.approx(full.valid_probability, rel=0.01)
 
 
 @pytest.mark.parametrize("name", ["walking_speed", "cadence", "tug_time"])
-def test_quantiles_are_those_of_all_numbers_weighed(made, name):
+def test_quantiles_are_those_of_all_numbers_scored(made, name):
     model, encoder = made
     decoder, read = model.get_decoder(), {}
 
-    def quantiles(how, **given):
+    def quantiles(search, **given):
         hook = decoder.register_forward_pre_hook(
-            lambda _, __, named: read.update({how: read.get(how, 0) + named["input_ids"].numel()}),
+            lambda _, __, named: read.update({search: read.get(search, 0) + named["input_ids"].numel()}),
             with_kwargs=True,
         )
-        (first, second, one), (third, fourth) = score(model, prefixes, asked, **given)
+        (first, second, single), (third, fourth) = score(model, prefixes, asked, **given)
         hook.remove()
-        found = []
-        for parts, shares in (
-            ((one,), INTERVAL_SHARES),
+        values = []
+        for averaged, shares in (
+            ((single,), INTERVAL_SHARES),
             ((first, second, third, fourth), INTERVAL_SHARES),
             ((first, third), INTERVAL_SHARES[1:2]),
             ((second, fourth), INTERVAL_SHARES[1:2]),
         ):
-            mean = np.mean([part.probability for part in parts], axis=0)
-            found += [quantile(np.asarray(asked[0][0].tree.answers), mean, share) for share in shares]
-        return found
+            mean = np.mean([scores.probability for scores in averaged], axis=0)
+            values += [quantile(np.asarray(asked[0][0].trie.answers), mean, share) for share in shares]
+        return values
 
     for seed in range(10):
         rng = np.random.default_rng(seed)
-        prefixes = [encoder.prefix(rng.integers(16, size=n)) for n in (5, 30)]
-        # Two phrasings about each of two movements are one answer, one more question another.
-        both = [question(encoder, name, number)._replace(answer="both") for number in (0, 1)]
+        prefixes = [encoder.prefix([rng.integers(16, size=n)]) for n in (5, 30)]
+        # Two templates about each of two movements are one answer; a third template is another answer.
+        both = [question(encoder, name, number)._replace(group="both") for number in (0, 1)]
         asked = [[*both, question(encoder, name, 2)], both]
-        assert quantiles("few") == quantiles("all", least=0)
+        assert quantiles("few") == quantiles("all", min_probability=0)
     assert read["few"] < 0.85 * read["all"]
 
 
-def test_a_trial_is_weighed_alike_alone_and_among_others(made):
+def test_a_trial_is_scored_alike_alone_and_among_others(made):
     model, encoder = made
-    prefixes = [encoder.prefix(range(n)) for n in (2, 9, 16)]
+    prefixes = [encoder.prefix([range(n)]) for n in (2, 9, 16)]
     asked = [[question(encoder, name)] for name in ("fsst_time", "activity", "walking_speed")]
     together = score(model, prefixes, asked)
     for prefix, questions, found in zip(prefixes, asked, together, strict=True):
@@ -190,7 +197,7 @@ COMPARING = load_tasks(ROOT / "configs/tasks_extra", ["which_impaired", "quicker
 
 
 @pytest.mark.parametrize("name", COMPARING)
-def test_two_movements_are_compared_as_if_each_pair_of_their_answers_were_weighed(made, name):
+def test_two_movements_are_compared_as_if_each_pair_of_their_answers_were_scored(made, name):
     task, encoder = COMPARING[name], made[1]
     (about,) = [t for t in TASKS.values() if t.annotation == task.annotation]
     assert task.is_derivable_from(about, about.answers())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from biomechgpt.prompts.answer_trie import AnswerTrie, answer_trie
-from biomechgpt.prompts.encoding import Encoder
+from biomechgpt.prompts.encoding import PromptEncoder
 from biomechgpt.questions.tasks import AnnotatedTask
 from example_trials import ALL_TASKS
 
@@ -19,7 +19,7 @@ class Characters:
         return {"input_ids": [ord(character) for character in text]}
 
 
-ENCODER = Encoder(Characters())
+ENCODER = PromptEncoder(Characters())
 
 
 def texts(trie: AnswerTrie) -> list[str]:

@@ -13,23 +13,21 @@ from biomechgpt.language.families import FAMILIES
 from biomechgpt.language.settings import SampleSettings
 from biomechgpt.language.tiny_model import train_text_tokenizer
 from biomechgpt.prompts.encoding import (
-    ANSWER_END,
+    MIN_MOTION_TOKENS,
     MOTION_END,
     MOTION_START,
-    QUESTION_END,
-    SHORTEST,
-    TURN_END,
-    Encoder,
-    Tree,
-    answer_text,
+    Branch,
+    MotionTokens,
+    PrefixTree,
+    PromptEncoder,
+    Query,
     motion_token,
     motion_vocabulary,
-    prefix_text,
-    question_text,
 )
-from biomechgpt.prompts.packing import batch_trees, pack, visible
+from biomechgpt.prompts.packing import attention_mask, batch_trees, pack
 from biomechgpt.questions.dataset import ask
 from example_trials import ALL_TASKS, MANY_TRIALS, PARAMETERS, TASKS
+from prompt_text import ANSWER_END, QUESTION_END, TURN_END, answer_text, prefix_text, question_text
 
 PHRASINGS = [text for task in TASKS.values() for text in task.templates]
 CHAT_TEMPLATE, SPECIALS = FAMILIES["gemma3"].tiny.chat_template, FAMILIES["gemma3"].tiny.special_tokens
@@ -37,10 +35,10 @@ CODES = 48
 FEW = hypothesis_settings(max_examples=50, deadline=None)
 
 
-def make_encoder() -> Encoder:
+def make_encoder() -> PromptEncoder:
     tokenizer = train_text_tokenizer(PHRASINGS, 400)
     tokenizer.add_tokens(motion_vocabulary(CODES), special_tokens=True)
-    return Encoder(tokenizer)
+    return PromptEncoder(tokenizer)
 
 
 ENCODER = make_encoder()
@@ -61,7 +59,7 @@ def test_a_dialogue_is_what_the_chat_template_writes(tokens, question, answer):
     assert ENCODER.tokenizer.chat_template == CHAT_TEMPLATE
     assert prompt == apply(asked, tokenize=False, add_generation_prompt=True)
     assert prompt + answer_text(answer) + "\n" == apply(whole, tokenize=False)
-    tree = ENCODER.tree(tokens, [(question, answer)], 4096)
+    tree = ENCODER.build_tree([tokens], [(question, answer)], 4096)
     ids = np.concatenate([tree.prefix, *tree.branches[0]]).tolist()
     newline = ENCODER.text("\n").tolist()
     assert ids + newline == apply(whole, tokenize=True, return_dict=False)
@@ -72,7 +70,7 @@ def test_a_dialogue_is_what_the_chat_template_writes(tokens, question, answer):
 def test_a_question_without_a_movement_follows_the_template_too(question):
     asked = [{"role": "user", "content": question}]
     template = ENCODER.tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-    assert ENCODER.tokenizer.decode(ENCODER.prefix(None)) + question_text(question.strip()) == template
+    assert ENCODER.tokenizer.decode(ENCODER.prefix([])) + question_text(question.strip()) == template
 
 
 control = st.sampled_from([*SPECIALS, *motion_vocabulary(3)])
@@ -101,7 +99,7 @@ def test_motion_has_a_token_a_code_in_order():
     assert len(set(vocabulary)) == CODES + 2
     ids = [ENCODER.text(token).tolist() for token in vocabulary]
     assert [len(some) for some in ids] == [1] * len(ids)
-    prefix = ENCODER.prefix([3, 0, CODES - 1]).tolist()
+    prefix = ENCODER.prefix([[3, 0, CODES - 1]]).tolist()
     assert prefix == ENCODER.text(prefix_text([3, 0, CODES - 1])).tolist()
     assert prefix[-4:] == [ids[2 + 3][0], ids[2][0], ids[-1][0], ids[1][0]]
 
@@ -115,7 +113,7 @@ def test_cutting_takes_the_end_of_a_movement_and_never_a_word(length, pairs, spa
     tokens = [n % CODES for n in range(length)]
     longest = max(len(ENCODER.text(question_text(q))) + len(ENCODER.text(answer_text(a))) for q, a in pairs)
     max_length = longest + len(PREFIX) + 1 + spare
-    tree, whole = ENCODER.tree(tokens, pairs, max_length), ENCODER.prefix(tokens)
+    tree, whole = ENCODER.build_tree([tokens], pairs, max_length), ENCODER.prefix([tokens])
     for (question, answer), (q, a) in zip(pairs, tree.branches, strict=True):
         assert q.tolist() == ENCODER.text(question_text(question)).tolist()
         assert a.tolist() == ENCODER.text(answer_text(answer)).tolist()
@@ -129,14 +127,14 @@ def test_cutting_takes_the_end_of_a_movement_and_never_a_word(length, pairs, spa
 def test_no_room_for_a_movement_is_refused():
     longest = len(ENCODER.text(question_text("Why?"))) + len(ENCODER.text(answer_text("x")))
     with pytest.raises(InputError, match=r"max_length: .* for a movement"):
-        ENCODER.tree([1, 2, 3], [("Why?", "x")], longest + 7)
+        ENCODER.build_tree([[1, 2, 3]], [("Why?", "x")], longest + 7)
 
 
 def test_what_is_not_refused_has_some_movement_in_it():
     longest = len(ENCODER.text(question_text("Why?"))) + len(ENCODER.text(answer_text("x")))
     for room in range(1, 40):
         try:
-            tree = ENCODER.tree([5] * 40, [("Why?", "x")], longest + room)
+            tree = ENCODER.build_tree([[5] * 40], [("Why?", "x")], longest + room)
         except InputError:
             continue
         assert tree.prefix[: len(PREFIX)].tolist() == PREFIX
@@ -149,11 +147,11 @@ lengths = st.tuples(
 forests = st.lists(lengths, min_size=1, max_size=3)
 
 
-def grow(shapes) -> list[Tree]:
+def trees_of(shapes) -> list[PrefixTree]:
     """Trees with these lengths of prefix and (question, answer), every token another number."""
     fresh = iter(range(1, 10_000))
     take = lambda n: np.array([next(fresh) for _ in range(n)])  # noqa: E731
-    return [Tree(take(n), [(take(q), take(a)) for q, a in branches]) for n, branches in shapes]
+    return [PrefixTree(take(n), [Branch(take(q), take(a)) for q, a in branches]) for n, branches in shapes]
 
 
 @FEW
@@ -164,9 +162,9 @@ def grow(shapes) -> list[Tree]:
     st.booleans(),
 )
 def test_a_batch_holds_for_each_token_what_its_separate_samples_would(shapes, weights, room, apart):
-    trees = grow(shapes)
+    trees = trees_of(shapes)
     if apart:
-        trees = [Tree(t.prefix, t.branches, [0.5 * n for n, _ in enumerate(t.branches)]) for t in trees]
+        trees = [PrefixTree(t.prefix, t.branches, [0.5 * n for n, _ in enumerate(t.branches)]) for t in trees]
     batch = {name: values.numpy() for name, values in batch_trees(trees, 0, weights, room).items()}
     expected: dict[int, list] = {}
     for tree in trees:
@@ -192,9 +190,9 @@ def test_a_batch_holds_for_each_token_what_its_separate_samples_would(shapes, we
 @FEW
 @given(forests, st.none() | st.integers(1, 6), st.integers(0, 40))
 def test_a_token_sees_its_own_sample_up_to_itself_within_the_window(shapes, window, room):
-    trees = grow(shapes)
+    trees = trees_of(shapes)
     batch = batch_trees(trees, 0, (1, 1, 1), room)
-    seen = visible(batch["tree"], batch["segment"], batch["position_ids"], window)
+    seen = attention_mask(batch["tree"], batch["segment"], batch["position_ids"], window)
     length = batch["input_ids"].shape[1]
     assert seen.shape == (len(batch["input_ids"]), 1, length, length)
     assert length <= max(room, *map(len, trees))
@@ -212,9 +210,9 @@ def test_a_token_sees_its_own_sample_up_to_itself_within_the_window(shapes, wind
 @FEW
 @given(forests)
 def test_padding_sees_itself_and_nobody_sees_it(shapes):
-    batch = batch_trees(grow(shapes), 0, (1, 1, 1))
+    batch = batch_trees(trees_of(shapes), 0, (1, 1, 1))
     padding = batch["segment"] < 0
-    seen = visible(batch["tree"], batch["segment"], batch["position_ids"])[:, 0]
+    seen = attention_mask(batch["tree"], batch["segment"], batch["position_ids"])[:, 0]
     itself = torch.eye(seen.shape[1], dtype=torch.bool).expand_as(seen)
     assert torch.equal(seen[padding], itself[padding])
     assert torch.equal(seen.mT[padding], itself[padding])
@@ -238,7 +236,7 @@ def test_a_conversation_is_what_the_chat_template_writes(turns):
     asked = [{"role": roles[n % 2], "content": text} for n, text in enumerate(turns)]
     asked[0]["content"] = f"{MOTION_START}{MOTION_END}{turns[0]}"
     template = ENCODER.tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
-    assert [*ENCODER.prefix([]), *ENCODER.question(turns)] == template
+    assert [*ENCODER.prefix([[]]), *ENCODER.question(turns)] == template
     assert ENCODER.question(turns[:1]).tolist() == ENCODER.question(turns[0]).tolist()
 
 
@@ -246,15 +244,15 @@ def test_several_movements_have_a_letter_each():
     made = ENCODER.tokenizer.decode(ENCODER.prefix([[1, 2], [3]]))
     first, second = (f"{MOTION_START}{text}{MOTION_END}" for text in ("<motion_1><motion_2>", "<motion_3>"))
     assert made == f"<bos><start_of_turn>user\nA: {first}\nB: {second}\n"
-    assert ENCODER.prefix([[1, 2]]).tolist() == ENCODER.prefix([1, 2]).tolist()
+    assert "A: " not in ENCODER.tokenizer.decode(ENCODER.prefix([[1, 2]]))
 
 
 @FEW
-@given(st.integers(0, 90), st.integers(0, 90), st.integers(2 * SHORTEST, 120))
+@given(st.integers(0, 90), st.integers(0, 90), st.integers(2 * MIN_MOTION_TOKENS, 120))
 def test_of_two_movements_the_longer_loses_its_end(one, other, spare):
     motion = [[n % CODES for n in range(length)] for length in (one, other)]
     around = len(ENCODER.prefix([[], []]))
-    made = ENCODER.fit(motion, around + spare).tolist()
+    made = ENCODER.truncated_prefix(motion, around + spare).tolist()
     assert len(made) == around + min(spare, one + other)
     kept = ENCODER.tokenizer.decode(made).count
     lengths = [kept(motion_token(0) + motion_token(1)), made.count(ENCODER.text(MOTION_END)[0])]
@@ -270,20 +268,20 @@ def test_of_two_movements_the_longer_loses_its_end(one, other, spare):
 
 def test_two_movements_need_room_for_both():
     around = len(ENCODER.prefix([[], []]))
-    with pytest.raises(InputError, match=rf"expected at least {around + 2 * SHORTEST}"):
-        ENCODER.fit([[1] * 30, [2] * 30], around + 2 * SHORTEST - 1)
+    with pytest.raises(InputError, match=rf"expected at least {around + 2 * MIN_MOTION_TOKENS}"):
+        ENCODER.truncated_prefix([[1] * 30, [2] * 30], around + 2 * MIN_MOTION_TOKENS - 1)
 
 
 def test_a_movement_is_answered_in_motion_tokens_and_loses_its_end():
     tokens = [n % CODES for n in range(300)]
-    ((question, answer),) = ENCODER.tree(None, [("Show TUG.", tokens)], 128).branches
+    ((question, answer),) = ENCODER.build_tree([], [("Show TUG.", tokens)], 128).branches
     end = ENCODER.text(ANSWER_END).tolist()
     assert answer.tolist()[-1:] == end
     assert answer.tolist()[:-1] == ENCODER.motion(tokens[: len(answer) - 3]).tolist()
-    assert len(ENCODER.prefix(None)) + len(question) + len(answer) == 128
+    assert len(ENCODER.prefix([])) + len(question) + len(answer) == 128
 
 
-def decoded(tree: Tree) -> list[tuple[str, str]]:
+def decoded(tree: PrefixTree) -> list[tuple[str, str]]:
     return [(ENCODER.tokenizer.decode(q), ENCODER.tokenizer.decode(a)) for q, a in tree.branches]
 
 
@@ -318,7 +316,9 @@ def test_an_answer_counts_by_its_question_and_its_length_whatever_is_asked_besid
     activity = {q["question"] for q in asked if q["task"] == "activity"}
     seen = 0
     for tree in (view for of in trees for view in of):
-        for (question, _), (_, answer), each in zip(decoded(tree), tree.branches, tree.worth, strict=True):
+        for (question, _), (_, answer), each in zip(
+            decoded(tree), tree.branches, tree.loss_weights, strict=True
+        ):
             known = question.removesuffix(QUESTION_END) in activity
             assert each == (3.0 if known else 1.0) / len(answer)
             seen += known
@@ -342,3 +342,11 @@ def test_a_share_of_questions_comes_after_another_about_the_same_movement():
                 assert rest.endswith(f"{ANSWER_END}\n<start_of_turn>user\n{alone}")
     assert 0.35 < np.mean(shares) < 0.65
     assert len(answers) == len(asked)
+
+
+def test_a_query_has_its_turns_and_the_tokens_of_its_movements():
+    query = Query([MotionTokens([1, 2], [3, 4])], "single", None, "How fast?", ["What is it?", "a walk"])
+    assert query.turns == ["What is it?", "a walk", "How fast?"]
+    assert query.tokens == [[1, 2]]
+    both = Query([MotionTokens([1]), MotionTokens([5])], "compare", None, "Which?")
+    assert (both.turns, both.tokens) == (["Which?"], [[1], [5]])

@@ -12,7 +12,7 @@ from biomechgpt.answering.answerer import Answerer
 from biomechgpt.answering.bundle import ModelBundle
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.settings import InputError, Settings
-from biomechgpt.prompts.encoding import as_it_is
+from biomechgpt.prompts.encoding import Query
 from biomechgpt.questions.tasks import askable
 from biomechgpt.recordings import readers
 from biomechgpt.recordings.load import prepare
@@ -77,10 +77,12 @@ def run_ask(settings: AskSettings) -> str:
         except InputError as error:
             rows.append({"recording": name, "refused": str(error)})
             continue
-        (movement,) = answerer.read(tokenizer, [angles_rad], [recording.joint_mask])
-        answers = answerer.answer([(movement, task, tasks[task].templates[0]) for task in names])
+        (motion,) = answerer.tokenize(tokenizer, [angles_rad], [recording.joint_mask])
+        answers = answerer.answer(
+            [Query([motion], "single", task, tasks[task].templates[0]) for task in names]
+        )
         # As when it is served: a movement may be unlikely (each answer says so), or badly reconstructed.
-        (reconstructed,) = tokenizer.decode([np.asarray(as_it_is(movement)[0])])
+        (reconstructed,) = tokenizer.decode([np.asarray(motion.tokens)])
         error_deg = rmse_deg(angles_rad, reconstructed, recording.joint_mask & tokenizer.seen)
         is_ood = answerer.calibration.is_ood(np.inf, error_deg)
         rows += [
