@@ -113,29 +113,29 @@ def test_two_movements_are_compared_by_the_answers_about_each_alone(bundle):
 def test_a_persons_answer_is_the_mean_over_their_movements(bundle):
     calibration = Calibration(people={"impaired": TaskCalibration(risk_curve=[(0.5, 0.3)])})
     answerer = answerer_of(bundle[1], calibration=calibration)
-    asked = ("impaired", TASKS["impaired"].templates[0])
+    task_and_question = ("impaired", TASKS["impaired"].templates[0])
     movements = [[7] * 20, [*range(20)], [3] * 9]
-    (person,) = answerer.answer([of_person(movements, *asked)])
-    alone = answerer.answer([about(movement, *asked) for movement in movements])
+    (person,) = answerer.answer([of_person(movements, *task_and_question)])
+    alone = answerer.answer([about(movement, *task_and_question) for movement in movements])
     for label, p in zip(person.labels, person.probabilities, strict=True):
         assert p == pytest.approx(np.mean([probability_of(answer, label) for answer in alone]))
     assert person.log_likelihood == min(answer.log_likelihood for answer in alone)
     assert person.selective_risk == 0.3
     with pytest.raises(InputError, match="expected a task with answers to choose from"):
-        answerer.answer([about(movements[0], *asked), of_person(movements, None, "Why?")])
+        answerer.answer([about(movements[0], *task_and_question), of_person(movements, None, "Why?")])
 
 
 def test_an_answer_about_a_movement_and_its_mirror_image_is_their_mean(bundle):
     tasks = TASKS | load_tasks(CONFIGS / "tasks_extra", ["which_impaired"])
     calibration = Calibration(people={"impaired": TaskCalibration()})
     alone, answerer = (answerer_of(bundle[1], tasks, calibration, mirrored=on) for on in (False, True))
-    asked = ("impaired", TASKS["impaired"].templates[0])
+    task_and_question = ("impaired", TASKS["impaired"].templates[0])
     both = [MotionTokens([7] * 20, [3] * 20), MotionTokens([*range(30)], [*range(30, 0, -1)])]
-    as_recorded = alone.score_candidates([about(motion.tokens, *asked) for motion in both])
-    assert alone.score_candidates([about(motion, *asked) for motion in both]) == as_recorded
-    images = answerer.score_candidates([about(motion.mirrored, *asked) for motion in both])
+    as_recorded = alone.score_candidates([about(motion.tokens, *task_and_question) for motion in both])
+    assert alone.score_candidates([about(motion, *task_and_question) for motion in both]) == as_recorded
+    images = answerer.score_candidates([about(motion.mirrored, *task_and_question) for motion in both])
     together = answerer.score_candidates(
-        [*(about(motion, *asked) for motion in both), about(both[0].tokens, *asked)]
+        [*(about(motion, *task_and_question) for motion in both), about(both[0].tokens, *task_and_question)]
     )
     for answer, recorded, image in zip(together, as_recorded, images, strict=False):
         for label, p in zip(answer.labels, answer.probabilities, strict=True):
@@ -144,7 +144,11 @@ def test_an_answer_about_a_movement_and_its_mirror_image_is_their_mean(bundle):
     np.testing.assert_allclose(together[2].probabilities, as_recorded[0].probabilities, atol=1e-6)
     # A person's movements, two that are compared, and what is generated, which is about the movement itself.
     person, pair, text = answerer.answer(
-        [of_person(both, *asked), compare(both, "which_impaired", "Who?"), about(both[0], None, "Why?")]
+        [
+            of_person(both, *task_and_question),
+            compare(both, "which_impaired", "Who?"),
+            about(both[0], None, "Why?"),
+        ]
     )
     yes = [probability_of(answer, "yes") for answer in together[:2]]
     assert probability_of(person, "yes") == pytest.approx(np.mean(yes))
@@ -181,12 +185,12 @@ def test_a_number_and_its_interval_are_those_of_its_whole_distribution(bundle):
         queries = [about(movement, task.name, task.templates[0]) for movement in movements]
         quantiles_only = answerer.score_candidates(queries)
         full_distribution = answerer.score_candidates(queries, full_distribution=True)
-        for few, whole in zip(quantiles_only, full_distribution, strict=True):
-            assert (few.text, few.low, few.high, few.template_answers) == (
-                whole.text, whole.low, whole.high, whole.template_answers
+        for searched, full in zip(quantiles_only, full_distribution, strict=True):
+            assert (searched.text, searched.low, searched.high, searched.template_answers) == (
+                full.text, full.low, full.high, full.template_answers
             )  # fmt: skip
-            assert (few.mean, few.log_likelihood) == (None, whole.log_likelihood)
-            assert whole.low < whole.mean < whole.high
+            assert (searched.mean, searched.log_likelihood) == (None, full.log_likelihood)
+            assert full.low < full.mean < full.high
 
 
 def test_a_mixed_batch_is_answered_in_order_and_as_each_alone(bundle):

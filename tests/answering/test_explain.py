@@ -106,10 +106,10 @@ def test_what_the_mirror_image_shows_is_explained_too():
 
 
 def test_only_what_is_read_is_explained():
-    told = explain(
+    explanation = explain(
         Answerer(), Tokenizer(), movement(400), np.ones(len(NAMES), dtype=bool), [("number", "?")]
     )[0]
-    assert told.seconds[-1][1] == 15
+    assert explanation.seconds[-1][1] == 15
 
 
 def test_parts_are_the_whole_and_something_stays():

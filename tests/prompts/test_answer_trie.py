@@ -24,10 +24,10 @@ ENCODER = PromptEncoder(Characters())
 
 def texts(trie: AnswerTrie) -> list[str]:
     """The text from the question to each node."""
-    found: list[str] = []
+    names: list[str] = []
     for token, parent in zip(trie.token, trie.parent, strict=True):
-        found.append(("" if parent < 0 else found[parent]) + chr(token))
-    return found
+        names.append(("" if parent < 0 else names[parent]) + chr(token))
+    return names
 
 
 def test_the_worked_example_of_the_docstring():
