@@ -188,8 +188,8 @@ class Answerer:
     def _wordings(self, request: ScoreRequest) -> Iterator[list[str]]:
         """The conversation of a request, and the same with the question in other templates of its task."""
         *history, question = request.turns
-        others = [text for text in self.tasks[request.task].templates if text != question]
-        for text in [question, *others[: self.info.scoring.templates - 1]]:
+        further = [text for text in self.tasks[request.task].templates if text != question]
+        for text in [question, *further[: self.info.scoring.templates - 1]]:
             yield [*history, text]
 
     def _combine(self, query: Query, scores: Sequence[list[Scores]], full_distribution: bool) -> Answer:
