@@ -70,7 +70,7 @@ def readings(model: ModelParts, questions: Artifact, tokens: Artifact) -> dict[s
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for at in range(0, len(asked), 16):
         some = asked[at : at + 16]
-        prefixes = [answerer.encoder.prefix([movements[q["trial"]]]) for q in some]
+        prefixes = [answerer.encoder.prefix([movements[q["trial"]].tolist()]) for q in some]
         pairs = [
             [
                 CandidateQuery(
