@@ -4,6 +4,7 @@ and never from the person they are asked about, and a report has a place for a f
 import json
 import re
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -22,17 +23,19 @@ from biomechgpt.evaluation.baselines.run import as_answers
 from biomechgpt.evaluation.metrics import (
     OTHER,
     UNPARSED,
-    classification,
+    compute_scores,
     confusion,
-    description,
     main_score,
-    regression,
     resample,
     score,
 )
 from biomechgpt.evaluation.report import summary, write_report
 from biomechgpt.motion.skeleton import NAMES
 from biomechgpt.questions.tasks import ClassificationTask, RefusalTask, RegressionTask
+
+classification = partial(compute_scores, "classification")
+regression = partial(compute_scores, "regression")
+description = partial(compute_scores, "description")
 
 FEW = hypothesis_settings(max_examples=40, deadline=None)
 QUESTIONS = [f"Question {i}?" for i in range(8)]

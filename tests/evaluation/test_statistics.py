@@ -19,7 +19,7 @@ from biomechgpt.evaluation import answers_table
 from biomechgpt.evaluation.baselines import BASELINES, Problem
 from biomechgpt.evaluation.baselines.minirocket import BIASES, DILATIONS, KERNELS, MiniRocket
 from biomechgpt.evaluation.calibration_metrics import calibration_scores, template_agreement
-from biomechgpt.evaluation.metrics import classification, draw_main_metric, score
+from biomechgpt.evaluation.metrics import compute_scores, draw_main_metric, score
 from biomechgpt.evaluation.statistics import compare, compute_metrics, holm, subgroups
 from biomechgpt.questions.tasks import ClassificationTask, RegressionTask
 
@@ -144,8 +144,10 @@ def test_groups_are_scored_apart_and_a_tasks_own_column_is_none():
     women = found[found["group"] == "f"].iloc[0]
     assert (women["value"], women["participants"]) == (1, 10)
     assert found.loc[found["by"] == "age", "group"].tolist() == ["below 40", "40 to 64", "65 and older"]
-    one = rows[rows["sex"] == "m"]
-    by_hand = classification(one["label_true"], one["label_predicted"], one["participant"], draws=50)
+    men = rows[rows["sex"] == "m"]
+    by_hand = compute_scores(
+        "classification", men["label_true"], men["label_predicted"], men["participant"], draws=50
+    )
     assert found[found["group"] == "m"].iloc[0]["value_ci"] == by_hand["f1_weighted_ci"]
 
 

@@ -14,7 +14,7 @@ from biomechgpt.core import storage
 from biomechgpt.evaluation import answers_table
 from biomechgpt.evaluation.baselines import BASELINES
 from biomechgpt.evaluation.calibration_metrics import ANSWERED_SHARES
-from biomechgpt.evaluation.metrics import METRICS, confusion, description, main_score, metrics_of
+from biomechgpt.evaluation.metrics import METRICS, compute_scores, confusion, main_score, metrics_of
 from biomechgpt.evaluation.paper import paper
 from biomechgpt.evaluation.statistics import MODEL, compute_metrics, sources
 from biomechgpt.motion import plots
@@ -104,7 +104,8 @@ def _task_plot(task: str, rows: pd.DataFrame) -> str:
 
 def _statement_plot(task: str, rows: pd.DataFrame) -> str:
     texts = rows["answer_true"].tolist(), rows["answer_text"].tolist()
-    by_parameter = description(*texts, rows["participant"].tolist(), draws=0)["by_parameter"]
+    scores = compute_scores("description", *texts, rows["participant"].tolist(), draws=0)
+    by_parameter = scores["by_parameter"]
     names = list(reversed(by_parameter))
     figure = Figure(figsize=(3.6, 0.9 + 0.22 * max(len(names), 1)))
     axes = figure.add_subplot()
