@@ -10,7 +10,7 @@ import pytest
 
 from biomechgpt.core import artifact, settings, storage
 from biomechgpt.core.settings import InputError
-from biomechgpt.evaluation.statistics import SOURCES
+from biomechgpt.evaluation.statistics import sources
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.compare import CompareSettings, run_compare, tables, variant_settings
 from biomechgpt.experiment.promote import PromoteSettings, run_promote, winner
@@ -112,7 +112,7 @@ def test_tables_of_variants_and_the_champion_by_validation(tiny, mlflow):
     assert "Data: synthetic. Language model base: local stand-in" in text
     rows = {line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")}
     assert {"all tasks", "activity+impaired", "all tasks, on its training set"} < rows
-    assert set(SOURCES.values()) - {"Model"} < rows
+    assert set(sources().values()) - {"Model"} < rows
     first = next(line for line in text.splitlines() if line.startswith("| all tasks |")).split("|")
     assert re.fullmatch(r"0\.\d\d \(0\.\d\d\)", first[2].strip())
     assert first[3].strip() == "0.94 (0.01)"  # the paper's 1B, activity

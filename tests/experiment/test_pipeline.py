@@ -21,7 +21,7 @@ from biomechgpt.core import storage
 from biomechgpt.core.settings import load, validate
 from biomechgpt.core.training import fit
 from biomechgpt.evaluation.metrics import METRICS
-from biomechgpt.evaluation.statistics import COMPETITORS, SOURCES
+from biomechgpt.evaluation.statistics import competitors, sources
 from biomechgpt.experiment.pipeline import PipelineSettings, run_pipeline
 from biomechgpt.language.finetune import _Finetuning
 from biomechgpt.language.settings import FinetuneSettings
@@ -47,7 +47,7 @@ def test_report_and_metrics_have_their_shape(tiny):
     asked = PAPERS | {"description", "out_of_scope", "quicker", "speed_change"}
     assert asked <= set(metrics["tasks"]) <= PAPERS | BEYOND - {"movement"}
     for name, by in metrics["tasks"].items():
-        assert set(by) == (set(SOURCES) if name in PAPERS else {"model"})
+        assert set(by) == (set(sources()) if name in PAPERS else {"model"})
         for scores in by.values():
             assert sum(name in scores for name, metric in METRICS.items() if metric.is_main) == 1
             assert scores["n"] >= scores["participants"] > 0
@@ -55,8 +55,8 @@ def test_report_and_metrics_have_their_shape(tiny):
         assert (trusted is None) == (name in ("description", "out_of_scope"))
         assert trusted is None or 0 <= trusted["coverage"] <= 1
     assert {"cohort", "tokenizer", "tokens", "model", "answers"} <= set(metrics["seconds"])
-    assert {one["against"] for one in metrics["comparisons"]} == set(COMPETITORS)
-    assert {one["by"] for one in metrics["subgroups"]} >= {"age", "sex"}
+    assert {row["against"] for row in metrics["comparisons"]} == set(competitors())
+    assert {row["by"] for row in metrics["subgroups"]} >= {"age", "sex"}
     assert {"answers.parquet", "metrics.json", "report.html"} <= set(tiny.evaluation.manifest["files"])
     assert metrics == tiny.evaluation.read_json("metrics.json")
     page = (tiny.out / "report.html").read_text()
