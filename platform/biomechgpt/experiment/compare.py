@@ -13,6 +13,7 @@ from pydantic import Field
 
 from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.core.artifact import Artifact
+from biomechgpt.core.logs import log_to_stdout
 from biomechgpt.core.settings import Settings, override, plain
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.pipeline import PipelineSettings, check, measure, train, with_seed
@@ -130,6 +131,7 @@ def _run_all(
 
 def _run(values: dict[str, Any]) -> dict[str, Any]:
     """One variant with one seed, in a Ray task."""
+    log_to_stdout()
     cluster.connect()
     settings = PipelineSettings.model_validate(values)
     model = train(settings).model
