@@ -135,8 +135,8 @@ def compare(
 def holm(p: Sequence[float]) -> list[float]:
     """p values adjusted for one another by Holm's method."""
     order = np.argsort(p, kind="stable")
-    # The smallest p is multiplied by the number of tests, the next by one less, and so on. The running maximum makes
-    # an adjusted p at least as large as the one before it.
+    # The smallest p is multiplied by the number of tests, the next by one less, and so on. The running maximum
+    # keeps their order: an adjusted p is at least as large as the one before it.
     scaled = np.asarray(p, dtype=float)[order] * np.arange(len(p), 0, -1)
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1)

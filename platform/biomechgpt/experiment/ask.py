@@ -34,7 +34,11 @@ COLUMNS = (
     "refused",
     "provenance",
 )
-"""Columns of the table. `refused`: why a recording has no answer. `provenance`: of the model's training data."""
+"""Columns of the table.
+
+refused: why a recording has no answer.
+provenance: provenance of the model's training data.
+"""
 
 OUT_OF_DISTRIBUTION = "this movement is unlike the movements in the training data"
 
@@ -79,7 +83,8 @@ def run_ask(settings: AskSettings) -> str:
             continue
         (movement,) = answerer.read(tokenizer, [angles_rad], [recording.joint_mask])
         answers = answerer.answer([(movement, task, tasks[task].templates[0]) for task in names])
-        # As when it is served: a movement may be unlikely (each answer says so), or badly reconstructed.
+        # The server's rule: a movement is out of distribution if its tokens are unlikely, which each answer says,
+        # or if they reconstruct it badly. The log-likelihood is infinite here, so that only the error counts.
         (reconstructed,) = tokenizer.decode([np.asarray(as_it_is(movement)[0])])
         error_deg = rmse_deg(angles_rad, reconstructed, recording.joint_mask & tokenizer.seen)
         is_ood = answerer.calibration.is_ood(np.inf, error_deg)
@@ -96,7 +101,7 @@ def run_ask(settings: AskSettings) -> str:
 def _files(path: str) -> list[tuple[str, str]]:
     """(name, URI) of a file, or of every file below a folder that may be a recording."""
     names = storage.list_files(path)
-    if names == [""]:  # a file lists as itself, without a name
+    if names == [""]:  # list_files gives an empty name for a path that is a file
         return [(PurePosixPath(path).name, path)]
     if not names:
         raise InputError(f"{path}: expected a recording or a folder of recordings, found nothing")

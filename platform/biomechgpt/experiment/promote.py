@@ -44,7 +44,7 @@ def run_promote(settings: PromoteSettings) -> Artifact:
     name, run = winner(candidates)
     model = artifact.load(run["model"], "model", verify=True)
     scored = {f"validation.{task}": value for task, value in run["tasks"].items()}
-    number = tracking.record(
+    run_id = tracking.record(
         settings.tracking,
         f"promote {model.fingerprint}",
         params={"candidates": settings.candidates, "winner": name},
@@ -52,7 +52,7 @@ def run_promote(settings: PromoteSettings) -> Artifact:
         tags={"model": model.uri, "data": model.provenance, "rule": RULE},
     )
     version = tracking.register(
-        settings.tracking, model, number, settings.alias, {"rule": RULE, "candidate": name}
+        settings.tracking, model, run_id, settings.alias, {"rule": RULE, "candidate": name}
     )
     logger.info(
         f"{settings.alias}: {name}, model {model.fingerprint}, validation score {run['score']:.3f} "
@@ -76,6 +76,7 @@ def winner(candidates: Candidates) -> tuple[str, dict[str, Any]]:
 
 
 def _candidates(source: Artifact) -> Candidates:
+    """The models of a sweep, a comparison or a single model, with their scores on validation participants."""
     root = source.uri.rsplit("/", 2)[0]
     if source.kind == "model":
         return {"the only one": [validate(source, root)]}
