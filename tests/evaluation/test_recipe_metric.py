@@ -44,8 +44,8 @@ def test_a_metric_has_its_value_and_interval(metric):
     assert metric in metrics_of("classification")
 
 
-def test_an_interval_by_rows_is_the_one_from_sums(metric, monkeypatch):
-    """Accuracy once more, without its fast formula: the draws are the same."""
+def test_an_interval_from_rows_equals_the_one_from_sums(metric, monkeypatch):
+    """A second accuracy without the fast formula has the same draws."""
     slow = Metric("slow_accuracy", "accuracy", ("classification",), sk.accuracy_score, True)
     monkeypatch.setitem(METRICS, slow.name, slow)
     scores = compute_scores("classification", *labels(), draws=100)
