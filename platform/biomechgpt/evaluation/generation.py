@@ -31,7 +31,7 @@ from biomechgpt.recordings.readers import opensim
 from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
 from biomechgpt.tokenizer.tokens import Tokens
 
-VERSION = 1
+VERSION = 2
 WINDOW, HOP = 16, 8
 """Length of a feature's window, and the distance between windows, in steps of tokens.
 
@@ -47,15 +47,15 @@ class GenerateSettings(SamplingSettings):
 
     mode: Literal["describe", "continue"] = "describe"
     """describe: movements from descriptions. continue: the rest of recorded movements, after a first part."""
-    wanted: list[str] = Field(default_factory=list)
+    descriptions: list[str] = Field(default_factory=list)
     """Descriptions in your own words. Without any, those of held-out participants' movements are taken."""
     split: Literal["test", "validation"] = "test"
     """Split of the held-out participants."""
-    most: int = Field(200, ge=1)
+    max_movements: int = Field(200, ge=1)
     """Largest number of movements."""
-    shown: float = Field(0.5, gt=0, lt=1)
+    given_share: float = Field(0.5, gt=0, lt=1)
     """Share of a movement that the model is given to continue it."""
-    longest_s: float = Field(30.0, gt=0)
+    max_duration_s: float = Field(30.0, gt=0)
     """Longest movement that is made from a description, in seconds."""
 
 
@@ -98,18 +98,18 @@ def _describe(
     settings: GenerateSettings,
 ) -> pd.DataFrame:
     """Movements from descriptions. The columns are those of `judge`'s `generated`."""
-    if settings.wanted:
-        prompts = [task.templates[0].format(description) for description in settings.wanted]
+    if settings.descriptions:
+        prompts = [task.templates[0].format(description) for description in settings.descriptions]
         rows = pd.DataFrame({"question": prompts, "trial": None})
     else:
         questions = read_questions(model.input("questions")).to_pandas()
         rows = questions[(questions["task"] == task.name) & (questions["split"] == settings.split)]
         rows = rows.sort_values("trial")[["question", "trial"]].reset_index(drop=True)
-    rows = rows.head(settings.most)
-    max_tokens = min(round(settings.longest_s * tokenizer.tokens_per_s), answerer.longest_movement)
+    rows = rows.head(settings.max_movements)
+    max_tokens = min(round(settings.max_duration_s * tokenizer.tokens_per_s), answerer.longest_movement)
     sizes = tokenizer.network.quantizer.sizes
     tokens = describe_to_motion(answerer, rows["question"].tolist(), sizes, max_tokens, settings)
-    return rows.assign(tokens=tokens, shown=0)
+    return rows.assign(tokens=tokens, recorded_tokens=0)
 
 
 def _continue(
@@ -117,15 +117,19 @@ def _continue(
 ) -> pd.DataFrame:
     """Held-out movements whose rest is generated. The columns are those of `judge`'s `generated`."""
     step, max_tokens = tokenizer.tokens_per_step, answerer.longest_movement
-    rows = held_out.sort_values("trial").head(settings.most)[["trial", "tokens"]].reset_index(drop=True)
+    rows = (
+        held_out.sort_values("trial").head(settings.max_movements)[["trial", "tokens"]].reset_index(drop=True)
+    )
     recorded = [list(t[: max_tokens // step * step]) for t in rows["tokens"]]
     # The first part is at least one step, and always complete steps.
-    n_shown = [max(round(len(t) / step * settings.shown), 1) * step for t in recorded]
-    beginnings = [t[:n] for t, n in zip(recorded, n_shown, strict=True)]
-    n_missing = [len(t) - n for t, n in zip(recorded, n_shown, strict=True)]
+    n_given = [max(round(len(t) / step * settings.given_share), 1) * step for t in recorded]
+    beginnings = [t[:n] for t, n in zip(recorded, n_given, strict=True)]
+    n_missing = [len(t) - n for t, n in zip(recorded, n_given, strict=True)]
     endings = go_on(answerer, beginnings, n_missing, tokenizer.network.quantizer.sizes, settings)
     tokens = [beginning + ending for beginning, ending in zip(beginnings, endings, strict=True)]
-    return pd.DataFrame({"question": None, "trial": rows["trial"], "tokens": tokens, "shown": n_shown})
+    return pd.DataFrame(
+        {"question": None, "trial": rows["trial"], "tokens": tokens, "recorded_tokens": n_given}
+    )
 
 
 def _write(
@@ -159,7 +163,7 @@ def judge(
     """How generated movements compare with held-out ones.
 
     generated: a row for each movement. `question`: the prompt. `trial`: the trial that it describes or continues,
-        if any. `tokens`. `shown`: number of tokens at the beginning that were recorded, not generated.
+        if any. `tokens`. `recorded_tokens`: number of tokens at the beginning that were not generated.
     angles: the decoded movements, (T, 34) radians.
     tokens, held_out: the tokens tables of all trials and of the held-out ones.
 
@@ -178,7 +182,9 @@ def judge(
         decoded from their tokens.
     """
     rng = np.random.default_rng(seed)
-    new_tokens = [np.asarray(t[n:]) for t, n in zip(generated["tokens"], generated["shown"], strict=True)]
+    new_tokens = [
+        np.asarray(t[n:]) for t, n in zip(generated["tokens"], generated["recorded_tokens"], strict=True)
+    ]
     held_out_tokens = [np.asarray(t) for t in held_out["tokens"]]
     training = tokens[tokens["split"] == "train"]["tokens"]
     drawn = training.iloc[rng.permutation(len(training))[: len(held_out_tokens)]]
