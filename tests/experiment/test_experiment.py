@@ -14,7 +14,7 @@ from biomechgpt.evaluation.statistics import sources
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.compare import CompareSettings, run_compare, tables, variant_settings
 from biomechgpt.experiment.promote import PromoteSettings, run_promote, winner
-from biomechgpt.experiment.sweep import Range, SweepSettings, run_sweep
+from biomechgpt.experiment.sweep import Range, SweepSettings, run_sweep, show_sweep
 from biomechgpt.experiment.tracking import TrackingSettings
 from conftest import ROOT
 
@@ -57,6 +57,18 @@ def test_every_draw_is_within_its_range():
         values = [setting.domain().sample() for _ in range(200)]
         assert low <= min(values) <= max(values) <= high
     assert {Range(integer=(2, 4)).domain().sample() for _ in range(200)} == {2, 3, 4}
+
+
+def test_the_table_of_a_sweep_has_a_line_for_each_trial_and_says_which_failed(tmp_path):
+    sweep = artifact.Artifact(str(tmp_path), {"kind": "sweep"})
+    trials = [
+        {"score": 0.75, "settings": {"language.finetune.adapter.rank": 8, "questions.seed": 1}},
+        {"score": None, "settings": {"language.finetune.adapter.rank": 4, "questions.seed": 2}},
+    ]
+    storage.write_json(sweep.path("trials.json"), trials)
+    _, best, failed = show_sweep(sweep).splitlines()
+    assert best == "  0.750  rank=8  seed=1"
+    assert failed == " failed  rank=4  seed=2"
 
 
 @pytest.mark.cluster
