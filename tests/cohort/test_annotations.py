@@ -140,7 +140,7 @@ def test_a_bad_map_is_refused(values, message):
 def test_written_lines_of_a_table_are_read_back():
     text = csv_lines([["path", "participant", "note"], ["a.mot", "p", 'a "b", c'], ["b.mot", "q", None]])
     assert text.splitlines()[2] == "b.mot,q,"
-    first, second = AnnotationTable.parse(text.encode()).rows
+    first, second = AnnotationTable.parse("annotations.csv", text.encode()).rows
     assert (first.path, first.annotations["note"]) == ("a.mot", 'a "b", c')
     assert (second.participant, second.annotations["note"]) == ("q", None)
 

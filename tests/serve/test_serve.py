@@ -208,7 +208,7 @@ def test_an_explanation_has_the_seconds_and_joints_of_an_answer(client, tiny, wa
         begins, ends = [s[0] for s in body["seconds"]], [s[1] for s in body["seconds"]]
         assert begins[0] == 0
         assert begins[1:] == ends[:-1]
-        assert ends[-1] <= asked_seconds(client, walk) + 0.2
+        assert ends[-1] <= used_seconds(client, walk) + 0.2
         assert "knee_angle_r" in body["joints"]
         assert sum(body["joints"].values()) == pytest.approx(sum(body["points"].values()))
         if task == "activity":
@@ -225,7 +225,7 @@ def test_an_explanation_has_the_seconds_and_joints_of_an_answer(client, tiny, wa
         assert f"found '{name}'" in refused.json()["error"]["message"]
 
 
-def asked_seconds(client, walk):
+def used_seconds(client, walk):
     return client.post("/v1/motions", files=upload(walk)).json()["recording"]["used_s"]
 
 
