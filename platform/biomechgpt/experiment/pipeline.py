@@ -159,13 +159,7 @@ class Stages:
                 settings.questions.load(),
                 root,
             ),
-            "answers": lambda: make_answers(
-                self["model"],
-                self["model"].input("questions"),
-                self["model"].input("tokens"),
-                settings.answers.batch,
-                root,
-            ),
+            "answers": lambda: _own_answers(self["model"], settings.answers.batch, root),
             "evaluation": lambda: make_evaluation(self["answers"], settings.evaluation, root),
         }
 
@@ -218,19 +212,22 @@ def fingerprints(settings: PipelineSettings, stubs: Mapping[str, artifact.Stub])
 
     stubs: what an artifact holds that decides what is made from it (`artifact.dry_run`): the cohort's annotations.
     """
+    check(settings)
     with TemporaryDirectory() as root, artifact.dry_run(stubs):
-        trained = train(settings.model_copy(update={"root": root}))
-        evaluation = measure(trained.model, settings.answers, settings.evaluation, root)
-        made = vars(trained) | {"answers": evaluation.input("answers"), "evaluation": evaluation}
-    return {kind: of_kind.fingerprint for kind, of_kind in made.items()}
+        stages = Stages(settings.model_copy(update={"root": root}))
+        return {stage: stages[stage].fingerprint for stage in STAGES}
+
+
+def _own_answers(model: Artifact, settings: BatchAnswerSettings, root: str) -> Artifact:
+    """A model's answers to its own cohort's questions of `settings.splits`."""
+    return make_answers(model, model.input("questions"), model.input("tokens"), settings, root)
 
 
 def measure(
     model: Artifact, answers: BatchAnswerSettings, evaluation: EvaluationSettings, root: str
 ) -> Artifact:
     """The evaluation of a model's answers to its own cohort's questions of `answers.splits`."""
-    answered = make_answers(model, model.input("questions"), model.input("tokens"), answers, root)
-    return make_evaluation(answered, evaluation, root)
+    return make_evaluation(_own_answers(model, answers, root), evaluation, root)
 
 
 def validate(model: Artifact, root: str) -> dict[str, Any]:
@@ -251,14 +248,6 @@ def with_seed(settings: PipelineSettings, seed: int) -> PipelineSettings:
     return override(settings, {"questions.seed": seed, "language.finetune.training.seed": seed}, "seed")
 
 
-def run_pipeline(settings: PipelineSettings) -> Artifact:
-    """Make everything up to the report; returns the evaluation."""
-    trained = train(settings)
-    evaluation = measure(trained.model, settings.answers, settings.evaluation, settings.root)
-    write_pages(evaluation, settings.output)
-    return evaluation
-
-
 def write_pages(evaluation: Artifact, folder: str) -> None:
     """Write the report of an evaluation and its codebook's page into a folder, and log the scores."""
     tokens = evaluation.input("answers").input("tokens")
@@ -268,17 +257,24 @@ def write_pages(evaluation: Artifact, folder: str) -> None:
     logger.info("report: %s", storage.join(folder, "report.html"))
 
 
-def run_stages(settings: StageSettings) -> Artifact:
-    """Make an experiment's artifacts up to `settings.until`; write the report after the last stage."""
-    check(settings, settings.until)
-    stages = Stages(settings, settings.inputs)
-    if settings.until not in ("cohort", "questions"):
+def run_pipeline(
+    settings: PipelineSettings, until: Stage = "evaluation", inputs: InputUris | None = None
+) -> Artifact:
+    """Make an experiment's artifacts up to a stage; write the report after the last one."""
+    check(settings, until)
+    stages = Stages(settings, inputs)
+    if until not in ("cohort", "questions"):
         # Before any training: a task whose column nobody has is refused now.
         stages["questions"]
-    result = stages[settings.until]
-    if settings.until == "evaluation":
+    result = stages[until]
+    if until == "evaluation":
         write_pages(result, settings.output)
     return result
+
+
+def run_stages(settings: StageSettings) -> Artifact:
+    """`run_pipeline` with the last stage and the inputs of the command line."""
+    return run_pipeline(settings, settings.until, settings.inputs)
 
 
 def run_check(settings: StageSettings) -> None:
