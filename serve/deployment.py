@@ -13,7 +13,7 @@ from biomechgpt.answering.answer import Answer
 from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.experiment.tracking import TrackingSettings
 from biomechgpt.motion import gait, parameters
-from biomechgpt.prompts.encoding import Movement, as_it_is
+from biomechgpt.prompts.encoding import Movement
 from serve.errors import ApiError
 from serve.gateway import ModelClient, ServedModel
 from serve.schema import ModelSummary
@@ -107,16 +107,7 @@ class Model:
         angles_rad: (T, 34) joint angles at the tokenizer's frame rate.
         joint_mask: (34,) bool, True for each recorded joint.
         """
-        return await asyncio.to_thread(self._tokenize, angles_rad, joint_mask)
-
-    def _tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> tuple[Movement, bool]:
-        from biomechgpt.tokenizer.motion_tokenizer import rmse_deg
-
-        (movement,) = self.answerer.read(self.tokenizer, [angles_rad], [joint_mask])
-        (reconstructed,) = self.tokenizer.decode([np.asarray(as_it_is(movement)[0])])
-        error_deg = rmse_deg(angles_rad, reconstructed, joint_mask & self.tokenizer.seen)
-        # The log-likelihood is checked with each answer; here it is infinite, so that only the error counts.
-        return movement, self.answerer.calibration.is_ood(np.inf, error_deg)
+        return await asyncio.to_thread(self.answerer.read_checked, self.tokenizer, angles_rad, joint_mask)
 
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.01)
     async def answer(self, queries: list[tuple[Any, str | None, Any]]) -> list[Answer]:

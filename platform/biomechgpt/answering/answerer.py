@@ -100,6 +100,28 @@ class Answerer:
         images = tokenizer.encode([angles for angles, _ in seen], [mask for _, mask in seen])
         return [Mirrored(tokens, image.tolist()) for tokens, image in zip(own, images, strict=True)]
 
+    def reconstruction_errors(
+        self,
+        tokenizer: MotionTokenizer,
+        movements: Sequence[np.ndarray],
+        masks: Sequence[np.ndarray],
+        motions: Sequence[Movement],
+    ) -> list[float]:
+        """`MotionTokenizer.reconstruction_errors` of movements that `read` turned into `motions`."""
+        own = [np.asarray(as_it_is(motion)[0]) for motion in motions]
+        return tokenizer.reconstruction_errors(movements, own, masks)
+
+    def read_checked(
+        self, tokenizer: MotionTokenizer, angles_rad: np.ndarray, joint_mask: np.ndarray
+    ) -> tuple[Movement, bool]:
+        """A movement as `read` gives it, and whether its reconstruction error marks it as out of distribution.
+
+        The log-likelihood is checked with each answer. Here it is infinite, so that only the error counts.
+        """
+        (motion,) = self.read(tokenizer, [angles_rad], [joint_mask])
+        (error_deg,) = self.reconstruction_errors(tokenizer, [angles_rad], [joint_mask], [motion])
+        return motion, self.calibration.is_ood(np.inf, error_deg)
+
     def answer(self, asked: Sequence[tuple[Motion | Person, str | None, Question]]) -> list[Answer]:
         """Answers to (motion, task, question), as one batch: weighed where a task has answers to choose from, else
         generated, about one movement or two. Raises InputError for a person asked what is generated."""

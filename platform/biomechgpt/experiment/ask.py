@@ -4,7 +4,6 @@ import logging
 from pathlib import PurePosixPath
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from biomechgpt.answering.answer import Answer
@@ -12,13 +11,12 @@ from biomechgpt.answering.answerer import Answerer
 from biomechgpt.answering.bundle import ModelBundle
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.settings import InputError, Settings
-from biomechgpt.prompts.encoding import as_it_is
 from biomechgpt.questions.tasks import askable
 from biomechgpt.recordings import readers
 from biomechgpt.recordings.load import prepare
 from biomechgpt.recordings.quality import QualitySettings
 from biomechgpt.recordings.readers import ReaderSettings
-from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer, rmse_deg
+from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
 
 logger = logging.getLogger("biomechgpt")
 
@@ -61,28 +59,27 @@ def run_ask(settings: AskSettings) -> str:
 
     Raises InputError for an unknown task, and for a path without any file.
     """
-    bundle = ModelBundle(settings.model)
+    # What can be refused is refused before the model is loaded.
     provenance = artifact.load(settings.model, "model").provenance
-    answerer = Answerer.load(settings.model)
-    tokenizer = MotionTokenizer.load(bundle.motion_tokenizer)
+    bundle = ModelBundle(settings.model)
     tasks = askable(bundle.tasks, 1)
     names = list(tasks) if settings.tasks is None else settings.tasks
     if unknown := [name for name in names if name not in tasks]:
         raise InputError(f"tasks: expected some of {sorted(tasks)}, found {unknown}")
+    files = _files(settings.recordings)
+    answerer = Answerer.load(settings.model)
+    tokenizer = MotionTokenizer.load(bundle.motion_tokenizer)
     rows: list[dict[str, Any]] = []
-    for name, uri in _files(settings.recordings):
+    for name, uri in files:
         try:
             recording = readers.read(uri, settings.readers, name)
             angles_rad, _, _ = prepare(name, recording, settings.quality, tokenizer.frame_rate_hz)
         except InputError as error:
             rows.append({"recording": name, "refused": str(error)})
             continue
-        (movement,) = answerer.read(tokenizer, [angles_rad], [recording.joint_mask])
+        # As when it is served: a movement may be badly reconstructed, or unlikely (each answer says so).
+        movement, is_ood = answerer.read_checked(tokenizer, angles_rad, recording.joint_mask)
         answers = answerer.answer([(movement, task, tasks[task].templates[0]) for task in names])
-        # As when it is served: a movement may be unlikely (each answer says so), or badly reconstructed.
-        (reconstructed,) = tokenizer.decode([np.asarray(as_it_is(movement)[0])])
-        error_deg = rmse_deg(angles_rad, reconstructed, recording.joint_mask & tokenizer.seen)
-        is_ood = answerer.calibration.is_ood(np.inf, error_deg)
         rows += [
             {"recording": name, "task": task, "provenance": provenance, **_cells(answer, is_ood)}
             for task, answer in zip(names, answers, strict=True)

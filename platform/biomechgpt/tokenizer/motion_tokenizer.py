@@ -202,6 +202,18 @@ class MotionTokenizer:
         windows.sort(key=lambda window: window.n_read)
         return [windows[at : at + batch_size] for at in range(0, len(windows), batch_size)]
 
+    def reconstruction_errors(
+        self, movements: Sequence[np.ndarray], tokens: Sequence[np.ndarray], masks: Sequence[np.ndarray]
+    ) -> list[float]:
+        """`rmse_deg` of each movement, over the recorded joints that this tokenizer encodes.
+
+        movements: (T, 34) radians each. tokens: those of each movement. masks: (34,) bool, the recorded joints.
+        """
+        return [
+            rmse_deg(movement, reconstruction, mask & self.seen)
+            for movement, reconstruction, mask in zip(movements, self.decode(tokens), masks, strict=True)
+        ]
+
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(self.device)
 

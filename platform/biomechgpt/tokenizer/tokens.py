@@ -195,13 +195,15 @@ class _EncodeShard:
         self, movements: list[np.ndarray], masks: np.ndarray, tokens: pa.Array, splits: list[str]
     ) -> pa.Array:
         """Errors of held-out trials; null for training trials."""
-        from biomechgpt.tokenizer.motion_tokenizer import rmse_deg
-
         held_out = [i for i, split in enumerate(splits) if split != "train"]
         errors: list[float | None] = [None] * len(movements)
-        reconstructions = self.tokenizer.decode([tokens[i].values.to_numpy() for i in held_out])
-        for i, angles in zip(held_out, reconstructions, strict=True):
-            errors[i] = rmse_deg(movements[i], angles, masks[i] & self.tokenizer.seen)
+        measured = self.tokenizer.reconstruction_errors(
+            [movements[i] for i in held_out],
+            [tokens[i].values.to_numpy() for i in held_out],
+            [masks[i] for i in held_out],
+        )
+        for i, error in zip(held_out, measured, strict=True):
+            errors[i] = error
         return pa.array(errors, pa.float64())
 
     def _augmented(self, movements: list[np.ndarray], masks: np.ndarray, splits: list[str]) -> pa.Array:

@@ -13,9 +13,8 @@ from sklearn.metrics import roc_auc_score
 from biomechgpt.answering.answerer import Answerer
 from biomechgpt.evaluation.audit.held_out import Movement
 from biomechgpt.motion.skeleton import HIGH_RAD, INDEX, LOW_RAD, N_JOINTS
-from biomechgpt.prompts.encoding import as_it_is
 from biomechgpt.questions.tasks import PredictionTask
-from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer, rmse_deg
+from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
 
 LEG_JOINTS = (
     "hip_flexion",
@@ -108,11 +107,7 @@ def _measure(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Negative log-likelihood of each movement, and the tokenizer's RMSE in degrees."""
     motions = answerer.read(tokenizer, angles, masks)
-    decoded = tokenizer.decode([np.asarray(as_it_is(motion)[0]) for motion in motions])
-    rmse = [
-        rmse_deg(original, given, mask & tokenizer.seen)
-        for original, given, mask in zip(angles, decoded, masks, strict=True)
-    ]
+    rmse = answerer.reconstruction_errors(tokenizer, angles, masks, motions)
     # The likelihood of a movement does not depend on the question: any task will do.
     task = next(name for name, task in answerer.tasks.items() if isinstance(task, PredictionTask))
     question = answerer.tasks[task].templates[0]
