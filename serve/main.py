@@ -3,14 +3,13 @@
 import os
 import secrets
 import signal
-import sys
 from pathlib import Path
 from threading import Event
 
 from pydantic import Field
 
 from biomechgpt.core import storage
-from biomechgpt.core.settings import InputError, load
+from biomechgpt.core.settings import InputError
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.tracking import CHAMPION, SQLITE, TrackingSettings
 from serve import app
@@ -80,11 +79,3 @@ def serve_model(settings: LocalSettings) -> None:
         signal.signal(number, lambda *_: stopped.set())
     stopped.wait()
     serve.shutdown()
-
-
-if __name__ == "__main__":
-    try:
-        serve_model(load(LocalSettings, None, sys.argv[1:]))
-    except InputError as error:
-        print(f"serve: {error}", file=sys.stderr)
-        raise SystemExit(2) from None

@@ -27,12 +27,18 @@ LIGHT = (
 """Modules that a biomechanist uses as a library, without the cluster or the networks."""
 
 
+def run_python(code: str) -> str:
+    """What a fresh interpreter prints; with its error if it fails."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_platform_is_the_standard_librarys():
     assert platform.python_version() == sys.version.split()[0]
     assert not (ROOT / "platform" / "__init__.py").exists()
     code = "import platform, biomechgpt; print(platform.__file__)"
-    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert str(ROOT) not in out.stdout.replace(str(ROOT / ".venv"), "")
+    assert str(ROOT) not in run_python(code).replace(str(ROOT / ".venv"), "")
 
 
 def test_imports_point_down():
@@ -46,10 +52,7 @@ def test_imports_point_down():
 def test_light_modules_load_neither_ray_nor_torch(module):
     heavy = ("ray", "torch", "transformers", "datasets")
     code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert result.stdout.strip() == "[]"
+    assert run_python(code).strip() == "[]"
 
 
 def test_a_training_worker_imports_deepspeed_without_its_autotuner():
@@ -58,19 +61,12 @@ def test_a_training_worker_imports_deepspeed_without_its_autotuner():
         "import sys; from biomechgpt.core import training_loop; training_loop._set_up_deepspeed();"
         "print([name for name in ('mlflow', 'xgboost', 'sklearn') if name in sys.modules]); import xgboost"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert result.stdout.strip().splitlines()[-1] == "[]"
+    assert run_python(code).strip().splitlines()[-1] == "[]"
 
 
 def test_readers_and_answering_need_neither_deepspeed_nor_mlflow():
     """They are imported where these two libraries are missing."""
-    code = (
+    run_python(
         "import sys; sys.modules.update(deepspeed=None, mlflow=None); import biomechgpt.recordings.readers, "
         "biomechgpt.answering.answerer, biomechgpt.answering.bundle, biomechgpt.experiment.ask"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr

@@ -30,7 +30,7 @@ def main() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     key = secrets.token_urlsafe(16)
-    command = [sys.executable, "-m", "serve.main", "--port", str(port)]
+    command = [sys.executable, "-m", "biomechgpt", "serve", "--port", str(port)]
     if options.bundle:
         command += ["--bundle", options.bundle]
     started = time.perf_counter()

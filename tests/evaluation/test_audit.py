@@ -84,4 +84,4 @@ def test_swapping_the_legs_twice_gives_the_movement_back():
 
 def test_model_and_root_are_no_settings_of_the_checks():
     settings = AuditModelSettings(model="results/artifacts/model/f", root="elsewhere", trials=3)
-    assert settings.checks_only == AuditSettings(checks=list(CHECKS), trials=3)
+    assert settings.model_dump() == AuditSettings(checks=list(CHECKS), trials=3).model_dump()

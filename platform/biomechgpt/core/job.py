@@ -1,17 +1,16 @@
 """Runs one function with settings from a file and the command line, and prints where its result is."""
 
 import argparse
-import logging
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from biomechgpt.core.logs import logged_to_stdout
 from biomechgpt.core.settings import InputError, Settings, load
 
 S = TypeVar("S", bound=Settings)
@@ -40,7 +39,7 @@ def run_job(
         return
     ray_before = _ray_is_running()
     try:
-        with _log_on_stdout():
+        with logged_to_stdout():
             result = main(read_settings(model, arguments))
     except InputError as error:
         print(f"{program}: {error}", file=sys.stderr)
@@ -145,20 +144,3 @@ def _default(field: FieldInfo) -> str:
 def _ray_is_running() -> bool:
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())
-
-
-@contextmanager
-def _log_on_stdout() -> Iterator[None]:
-    """Print the package's progress messages as plain lines. A library does not print; a job does."""
-    logger = logging.getLogger("biomechgpt")
-    level, propagate = logger.level, logger.propagate
-    handler = logging.StreamHandler(sys.stdout)
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = propagate

@@ -1,9 +1,13 @@
 """Where progress lines go. A library must not print, so its modules log, and a program calls `log_to_stdout`."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 logger = logging.getLogger("biomechgpt")
 """The package's logger. Without `log_to_stdout`, Python drops its progress lines."""
+SECONDS_BETWEEN_LINES = 10
+"""How often a long step says how far it is."""
 
 
 class _PlainLines(logging.Handler):
@@ -14,8 +18,20 @@ class _PlainLines(logging.Handler):
 
 
 def log_to_stdout() -> None:
-    """Print the package's progress lines as plain lines. Jobs call it, and so does each of Ray's workers."""
+    """Print the package's progress lines as plain lines. Each of Ray's workers calls it."""
     logger.setLevel(logging.INFO)
     logger.propagate = False
     if not any(isinstance(handler, _PlainLines) for handler in logger.handlers):
         logger.addHandler(_PlainLines())
+
+
+@contextmanager
+def logged_to_stdout() -> Iterator[None]:
+    """Inside, progress lines are printed as by `log_to_stdout`. Jobs run in it; afterwards all is as before."""
+    level, propagate, handlers = logger.level, logger.propagate, list(logger.handlers)
+    log_to_stdout()
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.propagate, logger.handlers = propagate, handlers

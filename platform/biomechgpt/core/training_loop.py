@@ -22,7 +22,7 @@ import torch.distributed as dist
 from ray import cloudpickle
 from torch import Tensor, nn
 
-from biomechgpt.core.logs import log_to_stdout, logger
+from biomechgpt.core.logs import SECONDS_BETWEEN_LINES, log_to_stdout, logger
 from biomechgpt.core.settings import InputError
 from biomechgpt.core.training import LossTerms, TrainingTask
 from biomechgpt.core.training_settings import TrainingSettings
@@ -31,7 +31,6 @@ HISTORY_ROWS = 50
 """About how many rows of `TrainingTask.log_metrics` a training keeps."""
 RECENT_STEPS = 50
 """Steps whose mean loss is reported."""
-_SECONDS_BETWEEN_LINES = 10
 _STEPS_BETWEEN_RELEASES = 20
 
 
@@ -208,7 +207,7 @@ class _Progress:
     def log(self, terms: dict[str, Tensor]) -> None:
         """Log a line every 10 s, and one at the end."""
         now = time.time()
-        if not self.finished and now - self._last_line <= _SECONDS_BETWEEN_LINES:
+        if not self.finished and now - self._last_line <= SECONDS_BETWEEN_LINES:
             return
         self._last_line = now
         seconds_left = (now - self._started) / (self.step - self._first_step) * (self.steps - self.step)

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from biomechgpt.cohort.shards import Cohort, Shard
 from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.core.artifact import Artifact
-from biomechgpt.core.logs import log_to_stdout, logger
+from biomechgpt.core.logs import SECONDS_BETWEEN_LINES, log_to_stdout, logger
 from biomechgpt.core.settings import InputError, Settings, validate
 from biomechgpt.motion.skeleton import MIRROR_ORDER, N_JOINTS, mirror
 from biomechgpt.tokenizer.settings import TokensSettings
@@ -37,7 +37,6 @@ AUGMENTATIONS = "augmentations"
 """Column with the tokens of all augmentations but the first, which is the trial itself."""
 MIRRORED = 1
 """Number of the augmentation that is the mirrored copy of the whole trial. Number 0 is the trial itself."""
-_SECONDS_BETWEEN_LINES = 10
 
 
 class TokensInfo(Settings):
@@ -186,7 +185,7 @@ class _EncodeShard:
         if self.augmentations > 1:
             table = table.append_column(AUGMENTATIONS, self._augmented(movements, masks, splits))
         self.trials_done += len(movements)
-        if time.time() - self.last_line > _SECONDS_BETWEEN_LINES:
+        if time.time() - self.last_line > SECONDS_BETWEEN_LINES:
             self.last_line = time.time()
             logger.info(f"tokens: {self.trials_done} trials by this worker")
         return table

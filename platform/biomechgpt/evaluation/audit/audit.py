@@ -97,7 +97,7 @@ def audit_page(model: Artifact, settings: AuditSettings, results: dict[str, Any]
 def run_audit(settings: AuditModelSettings) -> Artifact:
     """Audit a model: the function of `biomechgpt audit` and of jobs/audit.py."""
     cluster.connect()
-    return make_audit(artifact.load(settings.model, "model"), settings.checks_only, settings.root)
+    return make_audit(artifact.load(settings.model, "model"), settings, settings.root)
 
 
 def show_audit(audit: Artifact) -> str:

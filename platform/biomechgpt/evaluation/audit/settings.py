@@ -30,11 +30,7 @@ class AuditSettings(Settings):
 class AuditModelSettings(AuditSettings):
     """An audit from the command line: the model, and where its artifacts live."""
 
-    model: str
+    model: str = Field(exclude=True)
     """URI of the model artifact."""
-    root: str = "results/artifacts"
+    root: str = Field("results/artifacts", exclude=True)
     """Folder or s3:// URI of all artifacts."""
-
-    @property
-    def checks_only(self) -> AuditSettings:
-        return AuditSettings(**self.model_dump(exclude={"model", "root"}))
