@@ -26,14 +26,14 @@ class EMASettings(CodebookSettings):
     """One codebook."""
 
     kind: Literal["ema"] = "ema"
-    """Which quantizer these settings are for."""
+    """Kind of quantizer."""
 
 
 class ResidualVQSettings(CodebookSettings):
     """Several codebooks, each for what the ones before it left over."""
 
     kind: Literal["residual"] = "residual"
-    """Which quantizer these settings are for."""
+    """Kind of quantizer."""
     num_quantizers: int = Field(2, ge=2, le=8)
     """Number of codebooks of the residual quantizer, which is its number of tokens per step."""
 
@@ -42,14 +42,14 @@ class BodyPartVQSettings(CodebookSettings):
     """One codebook for each part of the body: legs, trunk, arms."""
 
     kind: Literal["body_parts"] = "body_parts"
-    """Which quantizer these settings are for."""
+    """Kind of quantizer."""
 
 
 class FSQSettings(Settings):
     """Finite scalar quantization: a fixed grid over a few dimensions."""
 
     kind: Literal["fsq"] = "fsq"
-    """Which quantizer these settings are for."""
+    """Kind of quantizer."""
     levels: tuple[int, ...] = Field((8, 8, 8), min_length=1)
     """Number of values of each dimension of fsq, at least 3 each."""
 
