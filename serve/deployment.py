@@ -13,7 +13,7 @@ from biomechgpt.answering.answer import Answer
 from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.experiment.tracking import TrackingSettings
 from biomechgpt.motion import gait, parameters
-from biomechgpt.prompts.encoding import Movement
+from biomechgpt.prompts.encoding import MotionTokens, Query
 from serve.errors import ApiError
 from serve.gateway import ModelClient, ServedModel
 from serve.schema import ModelSummary
@@ -89,29 +89,33 @@ class Model:
 
     def _warm_up(self) -> None:
         """Answer one question of each task, because the first one waits until kernels are loaded."""
-        tokens = [0] * 32
-        tasks = self.answerer.tasks.items()
+        motion = MotionTokens([0] * 32)
         self.answerer.answer(
             [
-                (tokens, None, "?"),
-                *(([tokens, tokens] if task.n_movements == 2 else tokens, name, "?") for name, task in tasks),
+                Query([motion], "single", None, "?"),
+                *(
+                    Query([motion, motion], "compare", name, "?")
+                    if task.n_movements == 2
+                    else Query([motion], "single", name, "?")
+                    for name, task in self.answerer.tasks.items()
+                ),
             ]
         )
 
     async def describe(self) -> ServedModel:
         return self.served
 
-    async def tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> tuple[Movement, bool]:
+    async def tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> tuple[MotionTokens, bool]:
         """The motion tokens of a recording, and whether its reconstruction error marks it as out of distribution.
 
         angles_rad: (T, 34) joint angles at the tokenizer's frame rate.
         joint_mask: (34,) bool, True for each recorded joint.
         """
-        return await asyncio.to_thread(self.answerer.read_checked, self.tokenizer, angles_rad, joint_mask)
+        return await asyncio.to_thread(self.answerer.tokenize_checked, self.tokenizer, angles_rad, joint_mask)
 
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.01)
-    async def answer(self, queries: list[tuple[Any, str | None, Any]]) -> list[Answer]:
-        """The answers to (motion, task or None, question), as `Answerer.answer` takes them."""
+    async def answer(self, queries: list[Query]) -> list[Answer]:
+        """As `Answerer.answer`, the queries of several requests as one batch."""
         return await asyncio.to_thread(self.answerer.answer, queries)
 
     async def explain(

@@ -20,7 +20,7 @@ from biomechgpt.core.settings import InputError
 from biomechgpt.motion import kinematics, parameters
 from biomechgpt.motion.plots import LEFT, RIGHT, TRUNK
 from biomechgpt.motion.skeleton import NAMES
-from biomechgpt.prompts.encoding import Mirrored, Movement, Person, as_it_is, mirror_image
+from biomechgpt.prompts.encoding import MotionTokens, Query, Relation
 from biomechgpt.questions.tasks import AnnotatedTask, Tasks, askable
 from biomechgpt.recordings import readers
 from biomechgpt.recordings.load import prepare
@@ -42,10 +42,11 @@ from serve.schema import (
     apply_risk_limit,
     notice_of,
     stated_parameters,
+    token_lists,
 )
 from serve.settings import GatewaySettings
 
-Query = tuple[str | None, str]
+TaskQuestion = tuple[str | None, str]
 """A question: (task or None, words)."""
 
 
@@ -81,9 +82,9 @@ class ModelClient(Protocol):
 
     async def describe(self) -> ServedModel: ...
 
-    async def tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> tuple[Movement, bool]: ...
+    async def tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> tuple[MotionTokens, bool]: ...
 
-    async def answer(self, query: tuple[Any, str | None, str | list[str]]) -> AnswerRecord: ...
+    async def answer(self, query: Query) -> AnswerRecord: ...
 
     async def explain(
         self, angles_rad: np.ndarray, joint_mask: np.ndarray, queries: list[tuple[str, str]]
@@ -174,13 +175,13 @@ class Gateway:
         except InputError as error:
             raise ApiError("bad_recording", str(error)) from None
 
-    async def tokenize(self, recording: LoadedRecording) -> tuple[Movement, bool]:
+    async def tokenize(self, recording: LoadedRecording) -> tuple[MotionTokens, bool]:
         """Motion tokens of a recording, and whether it is out of distribution."""
         return await self.model.tokenize(recording.angles_rad, recording.info.joint_mask())
 
     async def resolve_questions(
         self, names: Sequence[str], question: str | None, movements: int = 1, about_person: bool = False
-    ) -> list[Query]:
+    ) -> list[TaskQuestion]:
         """The questions of a request as (task or None, words).
 
         names: tasks, `all`, or several names joined by commas.
@@ -213,16 +214,18 @@ class Gateway:
 
     async def answer(
         self,
-        motion: Any,
-        queries: Sequence[Query],
+        motions: Sequence[MotionTokens],
+        relation: Relation,
+        queries: Sequence[TaskQuestion],
         measure: Callable[[], Awaitable[dict[str, float | None]]] | None = None,
         history: Sequence[str] = (),
         is_ood: bool = False,
         max_risk: float | None = None,
         duration_s: float | None = None,
     ) -> list[Answer]:
-        """The answers to `queries` about a movement, two movements, or a person.
+        """The answers to `queries` about some movements.
 
+        relation: how the movements belong together.
         measure: measures the parameters of the movement, to compare them with stated ones. None: not compared.
         history: earlier turns of the conversation, the user's and the assistant's in turn.
         is_ood: the movement is out of distribution, so every answer is a refusal.
@@ -233,10 +236,7 @@ class Gateway:
         if is_ood:
             return [Answer.ood(served.tasks, task, words) for task, words in queries]
         records = await asyncio.gather(
-            *(
-                self.model.answer((motion, task, [*history, words] if history else words))
-                for task, words in queries
-            )
+            *(self.model.answer(Query(motions, relation, task, words, history)) for task, words in queries)
         )
         limit = self.settings.max_risk if max_risk is None else max_risk
         answers = [
@@ -273,6 +273,11 @@ class Gateway:
         first = await self.read_recording(recording)
         motion, is_ood = await self.tokenize(first)
         further, motions = [], [motion]
+        relation: Relation = "single"
+        if additional:
+            relation = "same_person"
+        elif compare_with is not None:
+            relation = "compare"
         for upload in additional or ([] if compare_with is None else [compare_with]):
             loaded = await self.read_recording(upload)
             tokens, further_is_ood = await self.tokenize(loaded)
@@ -291,11 +296,14 @@ class Gateway:
                     first.info.joint_mask(),
                 )
 
-        subject: Any = motion
-        if further:
-            subject = Person(motions) if additional else motions
         answers = await self.answer(
-            subject, queries, measure, is_ood=is_ood, max_risk=max_risk, duration_s=first.info.used_s
+            motions,
+            relation,
+            queries,
+            measure,
+            is_ood=is_ood,
+            max_risk=max_risk,
+            duration_s=first.info.used_s,
         )
         response = Answers(
             answers=answers,
@@ -312,11 +320,10 @@ class Gateway:
         served = await self.served()
         recording = await self.read_recording(upload)
         motion, _ = await self.tokenize(recording)
-        (tokens,), images = as_it_is(motion), mirror_image(motion)
         return Motion(
             recording=recording.info,
-            tokens=list(tokens),
-            mirrored=list(images[0]) if images else None,
+            tokens=list(motion.tokens),
+            mirrored=None if motion.mirrored is None else list(motion.mirrored),
             tokenizer=served.tokenizer,
             figure=await asyncio.to_thread(stick_figure, recording),
         )
@@ -332,7 +339,7 @@ class Gateway:
             raise ApiError("bad_request", f"question: expected a phrasing of {task}, found {words!r}")
         recording = await self.read_recording(upload)
         motion, is_ood = await self.tokenize(recording)
-        (answer,) = await self.answer(motion, [(task, words)], is_ood=is_ood)
+        (answer,) = await self.answer([motion], "single", [(task, words)], is_ood=is_ood)
         if answer.refused:
             raise ApiError("bad_recording", answer.text)
         (explanation,) = await self.model.explain(
@@ -343,7 +350,7 @@ class Gateway:
             points[kinematics.JOINT_LANDMARK[joint]] += weight
         return Explanation(
             answer=answer,
-            explained_value=explanation.of,
+            explained_value=explanation.explained_value,
             seconds=explanation.seconds,
             joints=explanation.joints,
             points=points,
@@ -354,23 +361,24 @@ class Gateway:
     async def chat(self, chat: Chat) -> Answers:
         """The answer to the last message of a conversation about motion tokens."""
         served = await self.served()
-        movements, images = as_it_is(chat.tokens), as_it_is(chat.mirrored)
-        check_tokens(chat, movements, images, served)
+        movements, mirrored = token_lists(chat.tokens), token_lists(chat.mirrored)
+        check_tokens(chat, movements, mirrored, served)
         if chat.messages[-1].role != "user":
             raise ApiError("bad_request", "messages: expected the last to be the user's")
         turns = alternate_turns(chat.messages)
         queries = await self.resolve_questions([], turns[-1], len(movements))
 
         async def measure() -> dict[str, float | None]:
-            return await self.model.measure(list(movements[0]))
+            return await self.model.measure(movements[0])
 
-        motions: list[Movement] = list(movements)
-        if images:  # a model that does not average over mirror images ignores them
-            motions = [Mirrored(own, image) for own, image in zip(movements, images, strict=True)]
-        single = len(motions) == 1
-        answers = await self.answer(
-            motions[0] if single else motions, queries, measure if single else None, turns[:-1]
-        )
+        # A model that does not average over mirror images ignores them.
+        motions = [
+            MotionTokens(tokens, mirrored[i] if mirrored else None) for i, tokens in enumerate(movements)
+        ]
+        if len(motions) == 1:
+            answers = await self.answer(motions, "single", queries, measure, turns[:-1])
+        else:
+            answers = await self.answer(motions, "compare", queries, history=turns[:-1])
         return Answers(answers=answers, model=served.summary, notice=notice_of(served.summary))
 
 
@@ -437,7 +445,7 @@ def stick_figure(recording: LoadedRecording) -> Figure:
     )
 
 
-def parse_questions(tasks: Tasks, names: Sequence[str], question: str | None) -> list[Query]:
+def parse_questions(tasks: Tasks, names: Sequence[str], question: str | None) -> list[TaskQuestion]:
     """The questions as (task or None, words), the one in free words last. Raises ApiError."""
     names = [name.strip() for joined in names for name in joined.split(",") if name.strip()]
     if "all" in names:
@@ -446,7 +454,7 @@ def parse_questions(tasks: Tasks, names: Sequence[str], question: str | None) ->
     if unknown:
         message = f"tasks: expected all or some of {', '.join(tasks)}, found {unknown[0]!r}"
         raise ApiError("bad_request", message)
-    queries: list[Query] = [(name, tasks[name].templates[0]) for name in names]
+    queries: list[TaskQuestion] = [(name, tasks[name].templates[0]) for name in names]
     text = (question or "").strip()
     if text:
         if len(text) > MAX_QUESTION_CHARS:
@@ -460,17 +468,19 @@ def parse_questions(tasks: Tasks, names: Sequence[str], question: str | None) ->
 
 
 def check_tokens(
-    chat: Chat, movements: Sequence[Sequence[int]], images: Sequence[Sequence[int]], served: ServedModel
+    chat: Chat, movements: Sequence[Sequence[int]], mirrored: Sequence[Sequence[int]], served: ServedModel
 ) -> None:
     """Raises ApiError for motion tokens that are not this model's."""
-    for name, token_lists in (("tokens", movements), ("mirrored", images)):
-        wrong = [token for tokens in token_lists for token in tokens if not 0 <= token < served.codebook_size]
+    for name, movement_tokens in (("tokens", movements), ("mirrored", mirrored)):
+        wrong = [
+            token for tokens in movement_tokens for token in tokens if not 0 <= token < served.codebook_size
+        ]
         if wrong:
             message = f"{name}: expected 0 to {served.codebook_size - 1}, found {wrong[0]}"
             raise ApiError("bad_request", message)
-    if images and len(images) != len(movements):
+    if mirrored and len(mirrored) != len(movements):
         expected = f"mirrored: expected those of {len(movements)} movements, as tokens has"
-        raise ApiError("bad_request", f"{expected}, found {len(images)}")
+        raise ApiError("bad_request", f"{expected}, found {len(mirrored)}")
     if chat.tokenizer not in (None, served.tokenizer):
         expected = f"tokenizer: expected the model's, {served.tokenizer}"
         raise ApiError("bad_request", f"{expected}, found tokens of {chat.tokenizer}")

@@ -329,6 +329,15 @@ TokenList = Annotated[list[int], Field(min_length=1, max_length=20_000)]
 OneOrTwo = TokenList | Annotated[list[TokenList], Field(min_length=2, max_length=2)]
 
 
+def token_lists(tokens: OneOrTwo | None) -> list[list[int]]:
+    """The motion tokens of each movement of a field that holds one list, two, or none."""
+    if tokens is None:
+        return []
+    if isinstance(tokens[0], int):
+        return [tokens]
+    return tokens
+
+
 class Chat(ApiModel):
     """A conversation about one recording, or about two that are compared."""
 

@@ -24,6 +24,7 @@ from biomechgpt.language import finetune, network, tiny_model
 from biomechgpt.language.families import FAMILIES
 from biomechgpt.language.pretrain import check, make_base
 from biomechgpt.language.settings import BaseSettings, FinetuneSettings, TinyModelSettings
+from biomechgpt.prompts.encoding import MotionTokens, Query
 from biomechgpt.questions.dataset import QuestionsSettings, make_questions
 from biomechgpt.questions.tasks import load_tasks
 from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
@@ -210,6 +211,12 @@ def model_of(base, artifacts, settings):
         adapter = finetune.make_adapter(base, **inputs, settings=settings, root=root)
     calibration = make_calibration(adapter, **inputs, settings=AnswerSettings(), root=root)
     return make_model(base, adapter, artifacts[1]["tokenizer"], calibration, TASKS, root)
+
+
+def about(tokens, task, question, history=()):
+    """A query about one movement: its motion tokens, or `MotionTokens`."""
+    motion = tokens if isinstance(tokens, MotionTokens) else MotionTokens(tokens)
+    return Query([motion], "single", task, question, list(history))
 
 
 def answerer_of(model, tasks=None, calibration=None, **scoring):

@@ -32,7 +32,7 @@ from biomechgpt.language.batches import plan_batches
 from biomechgpt.language.finetune import with_adapter
 from biomechgpt.language.settings import AdapterSettings, TinyModelSettings
 from biomechgpt.language.tiny_model import new_model, save, train_text_tokenizer
-from biomechgpt.prompts.encoding import Encoder, Tree, motion_vocabulary
+from biomechgpt.prompts.encoding import PrefixTree, PromptEncoder, motion_vocabulary
 from biomechgpt.prompts.packing import batch_trees
 from biomechgpt.questions.tasks import LabelTask, load_tasks
 
@@ -60,24 +60,26 @@ def qlora(folder: str, tokenizer: Any, rows: bool, compute: Literal["fp32", "bf1
     return with_adapter(network.load_model(folder, "nf4", compute), AdapterSettings(), ids)
 
 
-def grow(encoder: Encoder, trials: int, questions: int, tokens: int, rng: np.random.Generator) -> list[Tree]:
+def build_trees(
+    encoder: PromptEncoder, trials: int, questions: int, tokens: int, rng: np.random.Generator
+) -> list[PrefixTree]:
     """Trials whose answers follow from their movement: which of the codes are in it."""
     tasks = [
         task for task in load_tasks("configs/tasks").values() if isinstance(task, LabelTask) and task.labels
     ]
-    grown = []
+    trees = []
     for _ in range(trials):
         kind = int(rng.integers(2))
         length = int(rng.integers(tokens // 2, tokens * 3 // 2))
         movement = rng.integers(kind * CODES // 2, (kind + 1) * CODES // 2, size=length)
         asked = [tasks[i] for i in rng.integers(len(tasks), size=questions)]
         pairs = [(str(rng.choice(task.templates)), tuple(task.labels)[kind]) for task in asked]
-        grown.append(encoder.tree(movement.tolist(), pairs, ROOM))
-    return grown
+        trees.append(encoder.build_tree([movement.tolist()], pairs, ROOM))
+    return trees
 
 
-def pairs_of(trees: list[Tree]) -> list[Tree]:
-    return [Tree(tree.prefix, [branch]) for tree in trees for branch in tree.branches]
+def pairs_of(trees: list[PrefixTree]) -> list[PrefixTree]:
+    return [PrefixTree(tree.prefix, [branch]) for tree in trees for branch in tree.branches]
 
 
 def now() -> float:
@@ -91,7 +93,7 @@ def optimizer_of(model: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), RATE, fused=True)
 
 
-def ours(model: Any, trees: list[Tree], batch: int) -> dict[str, Any]:
+def ours(model: Any, trees: list[PrefixTree], batch: int) -> dict[str, Any]:
     """batch: pairs a step."""
     whole, optimizer = network.TreeModel(model).train(), optimizer_of(model)
     size = max(1, batch // len(trees[0].branches))
@@ -118,7 +120,7 @@ def ours(model: Any, trees: list[Tree], batch: int) -> dict[str, Any]:
     }
 
 
-def padded(model: Any, trees: list[Tree], batch: int) -> dict[str, Any]:
+def padded(model: Any, trees: list[PrefixTree], batch: int) -> dict[str, Any]:
     """As the peers do: shuffled pairs, padded to the longest, transformers' own loss."""
     model.train()
     optimizer, samples = optimizer_of(model), [_ids(pair) for pair in pairs_of(trees)]
@@ -141,7 +143,9 @@ def padded(model: Any, trees: list[Tree], batch: int) -> dict[str, Any]:
     return {"pairs_per_s": 1 / statistics.median(seconds[2:])}
 
 
-def trl(model: Any, tokenizer: Any, trees: list[Tree], batch: int, together: bool = False) -> dict[str, Any]:
+def trl(
+    model: Any, tokenizer: Any, trees: list[PrefixTree], batch: int, together: bool = False
+) -> dict[str, Any]:
     """together: a step's rows are read at once."""
     from datasets import Dataset
     from transformers import TrainerCallback
@@ -200,12 +204,12 @@ def _update(model: Any, optimizer: torch.optim.Optimizer) -> None:
     optimizer.zero_grad()
 
 
-def _ids(pair: Tree) -> torch.Tensor:
+def _ids(pair: PrefixTree) -> torch.Tensor:
     return torch.from_numpy(np.concatenate([pair.prefix, *pair.branches[0]]))
 
 
 @torch.inference_mode()
-def loss_of(model: Any, trees: list[Tree]) -> float:
+def loss_of(model: Any, trees: list[PrefixTree]) -> float:
     """Nats a token over separate pairs."""
     whole = network.TreeModel(model).eval()
     batch = {k: v.to(DEVICE) for k, v in batch_trees(pairs_of(trees), 0, EVERYTHING).items()}
@@ -228,12 +232,12 @@ def main() -> None:
     figures: dict[int, dict[str, Any]] = {}
     with TemporaryDirectory() as folder:
         tokenizer = start(folder, options.size)
-        encoder = Encoder(tokenizer)
+        encoder = PromptEncoder(tokenizer)
         for questions in options.questions:
             rng = np.random.default_rng(questions)
             trials = max(options.trials, 5 * options.batch // questions)  # five steps or more
-            trees = grow(encoder, trials, questions, options.tokens, rng)
-            held_out = grow(encoder, 8, questions, options.tokens, rng)
+            trees = build_trees(encoder, trials, questions, options.tokens, rng)
+            held_out = build_trees(encoder, 8, questions, options.tokens, rng)
             made, losses = {}, {}
             trls = {"trl": partial(trl, tokenizer=tokenizer)}
             if DEVICE == "cuda":

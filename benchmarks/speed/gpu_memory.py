@@ -31,7 +31,7 @@ from biomechgpt.language import network
 from biomechgpt.language.families import FAMILIES
 from biomechgpt.language.finetune import with_adapter
 from biomechgpt.language.settings import AdapterSettings
-from biomechgpt.prompts.encoding import Tree
+from biomechgpt.prompts.encoding import Branch, PrefixTree
 from biomechgpt.prompts.packing import batch_trees
 
 CONFIGS = Path(__file__).parents[2] / "configs/language"
@@ -161,7 +161,7 @@ def batch_of(samples: int, length: int) -> dict[str, torch.Tensor]:
     """Pairs of random tokens on this GPU."""
     rng = np.random.default_rng(0)
     ids = [rng.integers(1000, size=length) for _ in range(samples)]
-    trees = [Tree(one[:-8], [(one[-8:-2], one[-2:])]) for one in ids]
+    trees = [PrefixTree(sample[:-8], [Branch(sample[-8:-2], sample[-2:])]) for sample in ids]
     return {name: value.cuda() for name, value in batch_trees(trees, 0, (1.0, 1.0, 1.0)).items()}
 
 

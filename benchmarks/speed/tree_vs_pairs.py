@@ -14,7 +14,7 @@ import torch
 from biomechgpt.language.network import TreeModel, extend_vocabulary, quiet
 from biomechgpt.language.settings import TinyModelSettings
 from biomechgpt.language.tiny_model import new_model, train_text_tokenizer
-from biomechgpt.prompts.encoding import Encoder
+from biomechgpt.prompts.encoding import PromptEncoder
 from biomechgpt.prompts.packing import batch_trees
 from biomechgpt.questions.tasks import load_tasks
 
@@ -31,15 +31,15 @@ def main() -> None:
     tokenizer = train_text_tokenizer(phrasings, 600)
     model = new_model(tokenizer, TinyModelSettings())
     extend_vocabulary(model, tokenizer, rng.normal(size=(512, 64)), "codebook")
-    encoder, tree_model = Encoder(tokenizer), TreeModel(model).train()
+    encoder, tree_model = PromptEncoder(tokenizer), TreeModel(model).train()
     trials = []
     for _ in range(options.trials):
         asked = rng.choice(phrasings, options.questions, replace=False)
         trials.append(
             (rng.integers(512, size=options.tokens), [(str(q), "overground walking") for q in asked])
         )
-    trees = [encoder.tree(motion, pairs, 1024) for motion, pairs in trials]
-    pairs = [encoder.tree(motion, [pair], 1024) for motion, some in trials for pair in some]
+    trees = [encoder.build_tree([tokens], pairs, 1024) for tokens, pairs in trials]
+    pairs = [encoder.build_tree([tokens], [pair], 1024) for tokens, some in trials for pair in some]
 
     def step(samples: list) -> tuple[float, float]:
         started = time.perf_counter()

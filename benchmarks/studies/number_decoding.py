@@ -19,7 +19,8 @@ import yaml
 
 from biomechgpt.answering.answerer import Answerer
 from biomechgpt.answering.bundle import ModelParts, uncalibrated
-from biomechgpt.answering.scoring import Asked, quantile, score
+from biomechgpt.answering.scores import quantile
+from biomechgpt.answering.scoring import CandidateQuery, score
 from biomechgpt.answering.settings import ScoringSettings
 from biomechgpt.core import artifact
 from biomechgpt.core.artifact import Artifact
@@ -28,6 +29,7 @@ from biomechgpt.experiment.pipeline import LanguageSettings
 from biomechgpt.experiment.results import demo_model
 from biomechgpt.language import network
 from biomechgpt.language.finetune import make_adapter
+from biomechgpt.prompts.encoding import MotionTokens, Query
 from biomechgpt.questions.dataset import QuestionsSettings, make_questions, read_questions
 from biomechgpt.questions.tasks import NumberTask, load_tasks
 from biomechgpt.tokenizer.tokens import Tokens
@@ -68,16 +70,25 @@ def readings(model: ModelParts, questions: Artifact, tokens: Artifact) -> dict[s
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for at in range(0, len(asked), 16):
         some = asked[at : at + 16]
-        prefixes = [answerer.encoder.prefix(movements[q["trial"]]) for q in some]
+        prefixes = [answerer.encoder.prefix([movements[q["trial"]].tolist()]) for q in some]
         pairs = [
-            [Asked(answerer.encoder.question(q["question"]), answerer.choices[q["task"]], whole=True)]
+            [
+                CandidateQuery(
+                    answerer.encoder.question(q["question"]),
+                    answerer.tries[q["task"]],
+                    full_distribution=True,
+                )
+            ]
             for q in some
         ]
         texts = answerer.generate(
-            [movements[q["trial"]].tolist() for q in some], [q["question"] for q in some]
+            [
+                Query([MotionTokens(movements[q["trial"]].tolist())], "single", None, q["question"])
+                for q in some
+            ]
         )
         for q, (scores,), text in zip(some, score(answerer.model, prefixes, pairs), texts, strict=True):
-            numbers = np.asarray(answerer.choices[q["task"]].answers)
+            numbers = np.asarray(answerer.tries[q["task"]].answers)
             p = scores.probability
             read = {
                 "median": quantile(numbers, p, 0.5),

@@ -42,13 +42,13 @@ def study(rng, people, trials=(1, 9), sharpness=2.0, hot=1.0):
 
 @FEW
 @given(st.lists(st.floats(0.01, 1), min_size=2, max_size=6), st.floats(0.2, 5), st.floats(0.2, 5))
-def test_temperatures_multiply_and_keep_the_order(raw, one, other):
+def test_temperatures_multiply_and_keep_the_order(raw, first, second):
     p = np.array(raw) / np.sum(raw)
-    twice = apply_temperature(apply_temperature(p, one), other)
-    np.testing.assert_allclose(twice, apply_temperature(p, one * other), rtol=1e-6, atol=1e-9)
+    twice = apply_temperature(apply_temperature(p, first), second)
+    np.testing.assert_allclose(twice, apply_temperature(p, first * second), rtol=1e-6, atol=1e-9)
     assert twice.sum() == pytest.approx(1)
     np.testing.assert_allclose(apply_temperature(p, 1.0), p)
-    assert np.argmax(apply_temperature(p, other)) == np.argmax(p) or np.ptp(np.sort(p)[-2:]) < 1e-9
+    assert np.argmax(apply_temperature(p, second)) == np.argmax(p) or np.ptp(np.sort(p)[-2:]) < 1e-9
 
 
 def test_a_certain_answer_stays_certain_and_an_impossible_one_impossible():

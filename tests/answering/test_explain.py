@@ -1,12 +1,14 @@
 """Explanations point at what an answer was made to rest on, and at nothing else. The model here is a formula."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from biomechgpt.answering.answer import Answer
 from biomechgpt.answering.explain import explain, windows, without_joints, without_tokens
 from biomechgpt.motion.skeleton import INDEX, NAMES, mirror
-from biomechgpt.prompts.encoding import Mirrored
+from biomechgpt.prompts.encoding import MotionTokens
 
 KNEE = INDEX["knee_angle_r"]
 
@@ -27,38 +29,43 @@ class Answerer:
 
     longest_movement = 150
 
-    def read(self, tokenizer, movements, masks):
-        return [tokens.tolist() for tokens in tokenizer.encode(movements, masks)]
+    def tokenize(self, tokenizer, movements, masks):
+        return [MotionTokens(tokens.tolist()) for tokens in tokenizer.encode(movements, masks)]
 
-    def weigh(self, asked, whole):
-        assert whole  # numbers' means are wanted
-        found = []
-        for motion, task, _ in asked:
-            bent = float(np.mean(motion))
-            likely = {"bent": 0.3 + bent, "straight": 0.7 - bent}
-            labels = sorted(likely, key=lambda label: -likely[label])
-            p = [likely[label] for label in labels]
-            known = {
+    def score_candidates(self, queries, full_distribution):
+        assert full_distribution  # numbers' means are wanted
+        answers = []
+        for query in queries:
+            (tokens,) = query.tokens
+            bent = float(np.mean(tokens))
+            probability = {"bent": 0.3 + bent, "straight": 0.7 - bent}
+            labels = sorted(probability, key=lambda label: -probability[label])
+            p = [probability[label] for label in labels]
+            by_task = {
                 "label": Answer("x", labels=labels, probabilities=p),
-                "number": Answer("x", mean=float(np.sum(motion))),
+                "number": Answer("x", mean=float(np.sum(tokens))),
             }
-            found.append(known[task])
-        return found
+            answers.append(by_task[query.task])
+        return answers
 
 
 class OfBoth(Answerer):
     """Reads the mirror image as well, and answers with the mean over both."""
 
-    def read(self, tokenizer, movements, masks):
-        images = [mirror(angles) for angles in movements]
-        read = super().read
+    def tokenize(self, tokenizer, movements, masks):
+        recorded = super().tokenize(tokenizer, movements, masks)
+        images = super().tokenize(tokenizer, [mirror(angles) for angles in movements], masks)
         return [
-            Mirrored(*both)
-            for both in zip(*(read(tokenizer, m, masks) for m in (movements, images)), strict=True)
+            MotionTokens(motion.tokens, image.tokens) for motion, image in zip(recorded, images, strict=True)
         ]
 
-    def weigh(self, asked, whole):
-        return super().weigh([([*motion.tokens, *motion.image], *words) for motion, *words in asked], whole)
+    def score_candidates(self, queries, full_distribution):
+        both = [
+            replace(query, motions=[MotionTokens([*motion.tokens, *motion.mirrored])])
+            for query in queries
+            for motion in query.motions
+        ]
+        return super().score_candidates(both, full_distribution)
 
 
 def movement(frames=100, bent=slice(60, 80)):
@@ -72,7 +79,7 @@ def test_the_joint_and_the_seconds_that_the_answer_rests_on_are_told():
     mask = np.ones(len(NAMES), dtype=bool)
     mask[INDEX["neck_rotation"]] = False
     label, number = explain(Answerer(), Tokenizer(), movement(), mask, [("label", "?"), ("number", "?")])
-    assert (label.of, number.of) == (pytest.approx(0.5), 20)
+    assert (label.explained_value, number.explained_value) == (pytest.approx(0.5), 20)
     assert "neck_rotation" not in label.joints
     assert "pro_sup_r" not in label.joints
     assert number.joints.pop("knee_angle_r") == 20
@@ -91,7 +98,7 @@ def test_what_the_mirror_image_shows_is_explained_too():
     angles = movement()
     angles[30:48, INDEX["knee_angle_l"]] = np.radians(-80)
     (number,) = explain(OfBoth(), Tokenizer(), angles, np.ones(len(NAMES), dtype=bool), [("number", "?")])
-    assert number.of == 38
+    assert number.explained_value == 38
     assert (number.joints["knee_angle_r"], number.joints["knee_angle_l"]) == (20, 18)
     for b, e, w in number.seconds:
         bent = 3 <= b < 4.8 or 6 <= b < 8
@@ -99,10 +106,10 @@ def test_what_the_mirror_image_shows_is_explained_too():
 
 
 def test_only_what_is_read_is_explained():
-    told = explain(
+    explanation = explain(
         Answerer(), Tokenizer(), movement(400), np.ones(len(NAMES), dtype=bool), [("number", "?")]
     )[0]
-    assert told.seconds[-1][1] == 15
+    assert explanation.seconds[-1][1] == 15
 
 
 def test_parts_are_the_whole_and_something_stays():
@@ -110,9 +117,9 @@ def test_parts_are_the_whole_and_something_stays():
     assert len(windows(37)) == 37
     assert len(windows(370)) == 40
     assert len(windows(3)) == 3
-    assert without_tokens([1, 2, 3, 4], np.array([0, 2])) == [2, 4]
-    assert without_tokens([5], np.array([0])) == [5]
-    assert without_tokens(Mirrored([1, 2, 3], [4, 5, 6]), np.array([1])) == Mirrored([1, 3], [4, 6])
+    assert without_tokens(MotionTokens([1, 2, 3, 4]), np.array([0, 2])) == MotionTokens([2, 4])
+    assert without_tokens(MotionTokens([5]), np.array([0])) == MotionTokens([5])
+    assert without_tokens(MotionTokens([1, 2, 3], [4, 5, 6]), np.array([1])) == MotionTokens([1, 3], [4, 6])
     held = without_joints(movement(), [KNEE])
     assert np.ptp(held[:, KNEE]) < 1e-6
     assert held[:, KNEE].mean() == pytest.approx(movement()[:, KNEE].mean(), abs=1e-6)

@@ -18,7 +18,7 @@ from biomechgpt.language import network, pretrain, tiny_model
 from biomechgpt.language.families import FAMILIES, family_at, family_of
 from biomechgpt.language.finetune import with_adapter
 from biomechgpt.language.settings import AdapterSettings, BaseSettings
-from biomechgpt.prompts.encoding import Encoder, motion_vocabulary
+from biomechgpt.prompts.encoding import PromptEncoder, motion_vocabulary
 from biomechgpt.prompts.packing import batch_trees
 from biomechgpt.questions.dataset import read_questions
 from tiny_language import (
@@ -26,6 +26,7 @@ from tiny_language import (
     LAST,
     PAIRS,
     SIZE,
+    about,
     base_of,
     fit_here,
     model_of,
@@ -73,7 +74,7 @@ def loss_and_gradients(model, trees):
 
 def test_a_dialogue_is_what_the_chat_template_writes(family, extended):
     _, tokenizer = extended
-    encoder, turns = Encoder(tokenizer, family.turns), ["What is it?", "a walk", "How fast?"]
+    encoder, turns = PromptEncoder(tokenizer, family.turns), ["What is it?", "a walk", "How fast?"]
     speakers = ["user", "assistant", "user"]
     motion = "<motion_start><motion_3><motion_7><motion_end>"
     messages = [
@@ -81,7 +82,7 @@ def test_a_dialogue_is_what_the_chat_template_writes(family, extended):
         for number, (speaker, words) in enumerate(zip(speakers, turns, strict=True))
     ]
     template = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    ids = [*encoder.prefix([3, 7]), *encoder.question(turns)]
+    ids = [*encoder.prefix([[3, 7]]), *encoder.question(turns)]
     # Gemma's template ends an answer with a line break, which is the turn marker's own.
     assert tokenizer.decode(ids) == template
     assert tokenizer(template, add_special_tokens=False)["input_ids"] == [int(i) for i in ids]
@@ -89,8 +90,8 @@ def test_a_dialogue_is_what_the_chat_template_writes(family, extended):
 
 
 def test_a_tree_is_its_pairs_in_loss_and_gradient(family, extended):
-    model, encoder = extended[0].train(), Encoder(extended[1], family.turns)
-    tree = encoder.tree(np.random.default_rng(1).integers(CODES, size=40).tolist(), PAIRS, 512)
+    model, encoder = extended[0].train(), PromptEncoder(extended[1], family.turns)
+    tree = encoder.build_tree([np.random.default_rng(1).integers(CODES, size=40).tolist()], PAIRS, 512)
     pairs = [replace(tree, branches=[branch]) for branch in tree.branches]
     (loss, gradients), (loss_of_pairs, gradients_of_pairs) = (
         loss_and_gradients(model, trees) for trees in ([tree], pairs)
@@ -125,7 +126,7 @@ def test_an_answer_alone_is_the_answer_in_a_batch(family, trained, artifacts):
     answerer, rng = Answerer.load(trained[2].uri), np.random.default_rng(5)
     rows = read_questions(artifacts[1]["questions"]).to_pandas().drop_duplicates("task")
     queries = [
-        (rng.integers(CODES, size=int(n)).tolist(), task, question)
+        about(rng.integers(CODES, size=int(n)).tolist(), task, question)
         for n, task, question in zip((3, 33, 60), rows["task"], rows["question"], strict=False)
     ]
     together = answerer.answer(queries)
@@ -140,8 +141,9 @@ def test_generation_alone_is_generation_in_a_batch_and_stops_at_the_end_of_the_t
     answerer, rng = Answerer.load(trained[2].uri), np.random.default_rng(5)
     movements = [rng.integers(CODES, size=n).tolist() for n in (3, 17, 33)]
     questions = [question for question, _ in PAIRS]
-    together = answerer.generate(movements, questions)
-    assert together == [answerer.generate([m], [q])[0] for m, q in zip(movements, questions, strict=True)]
+    queries = [about(tokens, None, question) for tokens, question in zip(movements, questions, strict=True)]
+    together = answerer.generate(queries)
+    assert together == [answerer.generate([query])[0] for query in queries]
     assert not any(token in text for text in together for token in family.tiny.special_tokens)
     assert answerer.stop == answerer.tokenizer.convert_tokens_to_ids(family.turns.answer_end)
 
@@ -193,8 +195,8 @@ def test_an_output_layer_of_its_own_gets_and_trains_rows_for_motion(codebook):
     adapted = with_adapter(model, AdapterSettings(rank=4, dropout=0), ids)
     rows = [p for n, p in adapted.named_parameters() if p.requires_grad and "lora_" not in n]
     assert [p.shape for p in rows] == [(CODES + 2, SIZE.hidden_size)] * 2
-    encoder = Encoder(tokenizer, FAMILIES["llama"].turns)
-    batch = batch_trees([encoder.tree([3] * 20, PAIRS, 512)], 0, (1, 1, 1))
+    encoder = PromptEncoder(tokenizer, FAMILIES["llama"].turns)
+    batch = batch_trees([encoder.build_tree([[3] * 20], PAIRS, 512)], 0, (1, 1, 1))
     optimizer = torch.optim.AdamW(rows, lr=0.01)
     total, count = network.TreeModel(adapted)(**batch)["language"]
     (total / count).backward()

@@ -21,14 +21,16 @@ from biomechgpt.experiment.checkpoint import export_model
 from biomechgpt.language import finetune, network
 from biomechgpt.language.batches import plan_batches
 from biomechgpt.language.settings import FinetuneSettings
-from biomechgpt.prompts.encoding import Encoder, motion_vocabulary, question_text
+from biomechgpt.prompts.encoding import PromptEncoder, motion_vocabulary
 from biomechgpt.prompts.packing import batch_trees
+from prompt_text import question_text
 from tiny_language import (
     CODES,
     FORMS,
     LAST,
     PAIRS,
     SIZE,
+    about,
     model_of,
     new_text_model,
     on_device,
@@ -54,9 +56,9 @@ def extended(codebook):
 @pytest.fixture(scope="module")
 def trees(extended):
     """Of unlike lengths, movements longer than the window and one shorter."""
-    encoder, rng = Encoder(extended[1]), np.random.default_rng(1)
+    encoder, rng = PromptEncoder(extended[1]), np.random.default_rng(1)
     return [
-        encoder.tree(rng.integers(CODES, size=length).tolist(), pairs, 512)
+        encoder.build_tree([rng.integers(CODES, size=length).tolist()], pairs, 512)
         for length, pairs in ((40, PAIRS), (5, PAIRS[:2]), (23, PAIRS[1:]))
     ]
 
@@ -180,7 +182,7 @@ def test_extending_adds_a_row_a_token_and_takes_none_away(codebook, rows, words)
     tokenizer.add_tokens([f"<image_soft_token{i}>" for i in range(words)], special_tokens=True)
     known, shared = len(tokenizer), min(len(tokenizer), rows)
     before = model.get_input_embeddings().weight.detach().clone()[:shared]
-    ids = torch.from_numpy(Encoder(tokenizer).text(question_text(PAIRS[0][0])))[None]
+    ids = torch.from_numpy(PromptEncoder(tokenizer).text(question_text(PAIRS[0][0])))[None]
     logits = model(input_ids=ids).logits[..., :shared]
 
     added = network.extend_vocabulary(model, tokenizer, codebook, "codebook")
@@ -245,7 +247,7 @@ def test_a_local_checkpoint_becomes_a_base_with_motion_in_either_form(base):
     words = model.get_input_embeddings().weight[:known]
     assert torch.equal(words, original.get_input_embeddings().weight[:known])
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    tree = Encoder(tokenizer).tree([3] * 30, PAIRS, 512)
+    tree = PromptEncoder(tokenizer).build_tree([[3] * 30], PAIRS, 512)
     total, count, gradient = learn(model, [tree])
     assert np.isfinite(total / count)
     assert_same((total, count, gradient), learn(model, pairs_of(tree)))
@@ -357,7 +359,7 @@ def test_all_weights_may_be_trained_and_the_bundle_has_no_adapter(base, artifact
     for name, value in answerer.model.state_dict().items():
         assert torch.equal(value, own[name])
         assert torch.equal(value.cpu(), start[name]) == any(name in held for held in frozen)
-    assert answerer.weigh([([7] * 20, "activity", "What is this?")])[0].text
+    assert answerer.score_candidates([about([7] * 20, "activity", "What is this?")])[0].text
 
 
 PLAIN = """
@@ -380,7 +382,7 @@ def test_an_exported_checkpoint_is_the_bundle_for_plain_transformers(bundle, art
     subprocess.run(command, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     ids, logits = torch.load(tmp_path / "out.pt")
     answerer = Answerer.load(bundle[1].uri)
-    asked = [*answerer.encoder.prefix([3, 7]), *answerer.encoder.question("What is it?")]
+    asked = [*answerer.encoder.prefix([[3, 7]]), *answerer.encoder.question("What is it?")]
     assert ids[0].tolist() == [int(i) for i in asked]
     with torch.inference_mode():
         expected = answerer.model(torch.tensor([asked]).to(answerer.model.device)).logits[0].float().cpu()

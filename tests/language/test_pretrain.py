@@ -14,7 +14,7 @@ from biomechgpt.language import tiny_model
 from biomechgpt.language.pretrain import _comparison, _SampleSource
 from biomechgpt.language.settings import PretrainingSettings
 from biomechgpt.motion.parameters import PARAMETERS, mirror_parameters, parse_description
-from biomechgpt.prompts.encoding import Encoder, motion_vocabulary
+from biomechgpt.prompts.encoding import PromptEncoder, motion_vocabulary
 
 WALK = {name: 1.0 + n for n, name in enumerate(PARAMETERS)}
 PARAMETERS_OF = {
@@ -36,7 +36,7 @@ def tokenizer():
 def drawn(tokenizer, trial, view=0, times=200, **settings):
     """Texts of (prefix, questions and answers) of trees drawn for a trial."""
     draw = _SampleSource(
-        Encoder(tokenizer),
+        PromptEncoder(tokenizer),
         validate(PretrainingSettings, settings, "test"),
         np.random.default_rng(0),
         ["asked?"],

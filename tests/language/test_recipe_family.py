@@ -14,12 +14,13 @@ from biomechgpt.language import network
 from biomechgpt.language.families import FAMILIES, family_at
 from biomechgpt.language.families.family import Family
 from biomechgpt.language.settings import BaseSettings
-from biomechgpt.prompts.encoding import Encoder
+from biomechgpt.prompts.encoding import PromptEncoder
 from biomechgpt.prompts.packing import batch_trees
 from conftest import ROOT
 from tiny_language import (
     CODES,
     PAIRS,
+    about,
     base_of,
     model_of,
     new_text_model,
@@ -54,22 +55,22 @@ def registered():
 def test_the_turn_markers_are_those_of_the_chat_template(codebook):
     tokenizer = text_tokenizer("qwen2")
     network.extend_vocabulary(new_text_model(tokenizer, "qwen2"), tokenizer, codebook, "codebook")
-    encoder = Encoder(tokenizer, QWEN2.turns)
+    encoder = PromptEncoder(tokenizer, QWEN2.turns)
     speakers, turns = ("user", "assistant", "user"), ["What is it?", "a walk", "How fast?"]
     messages = [{"role": speaker, "content": words} for speaker, words in zip(speakers, turns, strict=True)]
     written = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    assert tokenizer.decode([*encoder.prefix(None), *encoder.question(turns)]) == written
+    assert tokenizer.decode([*encoder.prefix([]), *encoder.question(turns)]) == written
 
 
 def test_a_tree_is_its_pairs(codebook):
     tokenizer = text_tokenizer("qwen2")
     model = new_text_model(tokenizer, "qwen2")
     network.extend_vocabulary(model, tokenizer, codebook, "codebook")
-    encoder = Encoder(tokenizer, QWEN2.turns)
+    encoder = PromptEncoder(tokenizer, QWEN2.turns)
     results = []
     for trees in (
-        [encoder.tree([3, 1, 4] * 9, PAIRS, 512)],
-        [encoder.tree([3, 1, 4] * 9, [pair], 512) for pair in PAIRS],
+        [encoder.build_tree([[3, 1, 4] * 9], PAIRS, 512)],
+        [encoder.build_tree([[3, 1, 4] * 9], [pair], 512) for pair in PAIRS],
     ):
         model.zero_grad()
         total, _ = network.TreeModel(model)(**batch_trees(trees, 0, (1, 1, 1)))["language"]
@@ -86,7 +87,7 @@ def test_the_family_is_fine_tuned_in_4_bits_and_answers(artifacts, tmp_path):
     assert family_at(base.path("model")) is QWEN2
     model = model_of(base, artifacts, settings_of())
     assert model.input("adapter").metrics["linear_layers_4bit"] == 6 * 7
-    queries = [([n % CODES for n in range(length)], "activity", "What is this?") for length in (8, 30)]
+    queries = [about([n % CODES for n in range(length)], "activity", "What is this?") for length in (8, 30)]
     answerer = Answerer.load(model.uri)
     together, alone = answerer.answer(queries), [answerer.answer([query])[0] for query in queries]
     assert [answer.text for answer in together] == [answer.text for answer in alone]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from biomechgpt.prompts.answer_trie import AnswerTrie, answer_trie
-from biomechgpt.prompts.encoding import Encoder
+from biomechgpt.prompts.encoding import PromptEncoder
 from biomechgpt.questions.tasks import AnnotatedTask
 from example_trials import ALL_TASKS
 
@@ -19,15 +19,15 @@ class Characters:
         return {"input_ids": [ord(character) for character in text]}
 
 
-ENCODER = Encoder(Characters())
+ENCODER = PromptEncoder(Characters())
 
 
 def texts(trie: AnswerTrie) -> list[str]:
     """The text from the question to each node."""
-    found: list[str] = []
+    names: list[str] = []
     for token, parent in zip(trie.token, trie.parent, strict=True):
-        found.append(("" if parent < 0 else found[parent]) + chr(token))
-    return found
+        names.append(("" if parent < 0 else names[parent]) + chr(token))
+    return names
 
 
 def test_the_worked_example_of_the_docstring():

@@ -13,23 +13,21 @@ from biomechgpt.language.families import FAMILIES
 from biomechgpt.language.settings import SampleSettings
 from biomechgpt.language.tiny_model import train_text_tokenizer
 from biomechgpt.prompts.encoding import (
-    ANSWER_END,
+    MIN_MOTION_TOKENS,
     MOTION_END,
     MOTION_START,
-    QUESTION_END,
-    SHORTEST,
-    TURN_END,
-    Encoder,
-    Tree,
-    answer_text,
+    Branch,
+    MotionTokens,
+    PrefixTree,
+    PromptEncoder,
+    Query,
     motion_token,
     motion_vocabulary,
-    prefix_text,
-    question_text,
 )
-from biomechgpt.prompts.packing import batch_trees, pack, visible
+from biomechgpt.prompts.packing import attention_mask, batch_trees, pack
 from biomechgpt.questions.dataset import ask
 from example_trials import ALL_TASKS, MANY_TRIALS, PARAMETERS, TASKS
+from prompt_text import ANSWER_END, QUESTION_END, TURN_END, answer_text, prefix_text, question_text
 
 PHRASINGS = [text for task in TASKS.values() for text in task.templates]
 CHAT_TEMPLATE, SPECIALS = FAMILIES["gemma3"].tiny.chat_template, FAMILIES["gemma3"].tiny.special_tokens
@@ -37,10 +35,10 @@ CODES = 48
 FEW = hypothesis_settings(max_examples=50, deadline=None)
 
 
-def make_encoder() -> Encoder:
+def make_encoder() -> PromptEncoder:
     tokenizer = train_text_tokenizer(PHRASINGS, 400)
     tokenizer.add_tokens(motion_vocabulary(CODES), special_tokens=True)
-    return Encoder(tokenizer)
+    return PromptEncoder(tokenizer)
 
 
 ENCODER = make_encoder()
@@ -55,24 +53,24 @@ harmless = spoken.filter(lambda text: not any(token in text for token in SPECIAL
 @given(codes, harmless, harmless)
 def test_a_dialogue_is_what_the_chat_template_writes(tokens, question, answer):
     motion = "".join(motion_token(code) for code in tokens)
-    asked = [{"role": "user", "content": f"{MOTION_START}{motion}{MOTION_END}{question}"}]
-    whole = [*asked, {"role": "assistant", "content": answer}]
+    opening = [{"role": "user", "content": f"{MOTION_START}{motion}{MOTION_END}{question}"}]
+    dialogue = [*opening, {"role": "assistant", "content": answer}]
     apply, prompt = ENCODER.tokenizer.apply_chat_template, prefix_text(tokens) + question_text(question)
     assert ENCODER.tokenizer.chat_template == CHAT_TEMPLATE
-    assert prompt == apply(asked, tokenize=False, add_generation_prompt=True)
-    assert prompt + answer_text(answer) + "\n" == apply(whole, tokenize=False)
-    tree = ENCODER.tree(tokens, [(question, answer)], 4096)
+    assert prompt == apply(opening, tokenize=False, add_generation_prompt=True)
+    assert prompt + answer_text(answer) + "\n" == apply(dialogue, tokenize=False)
+    tree = ENCODER.build_tree([tokens], [(question, answer)], 4096)
     ids = np.concatenate([tree.prefix, *tree.branches[0]]).tolist()
     newline = ENCODER.text("\n").tolist()
-    assert ids + newline == apply(whole, tokenize=True, return_dict=False)
+    assert ids + newline == apply(dialogue, tokenize=True, return_dict=False)
 
 
 @FEW
 @given(st.text(st.characters(codec="utf-8", categories=["L", "Zs"]), max_size=9))
 def test_a_question_without_a_movement_follows_the_template_too(question):
-    asked = [{"role": "user", "content": question}]
-    template = ENCODER.tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-    assert ENCODER.tokenizer.decode(ENCODER.prefix(None)) + question_text(question.strip()) == template
+    messages = [{"role": "user", "content": question}]
+    template = ENCODER.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert ENCODER.tokenizer.decode(ENCODER.prefix([])) + question_text(question.strip()) == template
 
 
 control = st.sampled_from([*SPECIALS, *motion_vocabulary(3)])
@@ -86,10 +84,10 @@ def test_control_tokens_that_somebody_types_are_letters(typed):
         (ENCODER.question, question_text, QUESTION_END),
         (ENCODER.answer, answer_text, ANSWER_END),
     ):
-        made, closing = read(typed).tolist(), ENCODER.text(end).tolist()
-        assert made[-len(closing) :] == closing
-        assert not set(made[: -len(closing)]) & set(ids)
-        assert ENCODER.tokenizer.decode(made) == text(typed)
+        typed_ids, closing = read(typed).tolist(), ENCODER.text(end).tolist()
+        assert typed_ids[-len(closing) :] == closing
+        assert not set(typed_ids[: -len(closing)]) & set(ids)
+        assert ENCODER.tokenizer.decode(typed_ids) == text(typed)
 
 
 def test_who_speaks_is_one_token():
@@ -100,8 +98,8 @@ def test_motion_has_a_token_a_code_in_order():
     vocabulary = motion_vocabulary(CODES)
     assert len(set(vocabulary)) == CODES + 2
     ids = [ENCODER.text(token).tolist() for token in vocabulary]
-    assert [len(some) for some in ids] == [1] * len(ids)
-    prefix = ENCODER.prefix([3, 0, CODES - 1]).tolist()
+    assert [len(token_ids) for token_ids in ids] == [1] * len(ids)
+    prefix = ENCODER.prefix([[3, 0, CODES - 1]]).tolist()
     assert prefix == ENCODER.text(prefix_text([3, 0, CODES - 1])).tolist()
     assert prefix[-4:] == [ids[2 + 3][0], ids[2][0], ids[-1][0], ids[1][0]]
 
@@ -115,28 +113,28 @@ def test_cutting_takes_the_end_of_a_movement_and_never_a_word(length, pairs, spa
     tokens = [n % CODES for n in range(length)]
     longest = max(len(ENCODER.text(question_text(q))) + len(ENCODER.text(answer_text(a))) for q, a in pairs)
     max_length = longest + len(PREFIX) + 1 + spare
-    tree, whole = ENCODER.tree(tokens, pairs, max_length), ENCODER.prefix(tokens)
+    tree, full_prefix = ENCODER.build_tree([tokens], pairs, max_length), ENCODER.prefix([tokens])
     for (question, answer), (q, a) in zip(pairs, tree.branches, strict=True):
         assert q.tolist() == ENCODER.text(question_text(question)).tolist()
         assert a.tolist() == ENCODER.text(answer_text(answer)).tolist()
         assert len(tree.prefix) + len(q) + len(a) <= max_length
-    assert len(tree.prefix) == min(len(whole), len(PREFIX) + 1 + spare)
-    assert tree.prefix[:-1].tolist() == whole[: len(tree.prefix) - 1].tolist()
-    assert tree.prefix[-1] == whole[-1]
+    assert len(tree.prefix) == min(len(full_prefix), len(PREFIX) + 1 + spare)
+    assert tree.prefix[:-1].tolist() == full_prefix[: len(tree.prefix) - 1].tolist()
+    assert tree.prefix[-1] == full_prefix[-1]
     assert len(tree) == len(tree.prefix) + sum(len(q) + len(a) for q, a in tree.branches)
 
 
 def test_no_room_for_a_movement_is_refused():
     longest = len(ENCODER.text(question_text("Why?"))) + len(ENCODER.text(answer_text("x")))
     with pytest.raises(InputError, match=r"max_length: .* for a movement"):
-        ENCODER.tree([1, 2, 3], [("Why?", "x")], longest + 7)
+        ENCODER.build_tree([[1, 2, 3]], [("Why?", "x")], longest + 7)
 
 
 def test_what_is_not_refused_has_some_movement_in_it():
     longest = len(ENCODER.text(question_text("Why?"))) + len(ENCODER.text(answer_text("x")))
-    for room in range(1, 40):
+    for n_free in range(1, 40):
         try:
-            tree = ENCODER.tree([5] * 40, [("Why?", "x")], longest + room)
+            tree = ENCODER.build_tree([[5] * 40], [("Why?", "x")], longest + n_free)
         except InputError:
             continue
         assert tree.prefix[: len(PREFIX)].tolist() == PREFIX
@@ -149,11 +147,11 @@ lengths = st.tuples(
 forests = st.lists(lengths, min_size=1, max_size=3)
 
 
-def grow(shapes) -> list[Tree]:
+def trees_of(shapes) -> list[PrefixTree]:
     """Trees with these lengths of prefix and (question, answer), every token another number."""
     fresh = iter(range(1, 10_000))
     take = lambda n: np.array([next(fresh) for _ in range(n)])  # noqa: E731
-    return [Tree(take(n), [(take(q), take(a)) for q, a in branches]) for n, branches in shapes]
+    return [PrefixTree(take(n), [Branch(take(q), take(a)) for q, a in branches]) for n, branches in shapes]
 
 
 @FEW
@@ -163,17 +161,17 @@ def grow(shapes) -> list[Tree]:
     st.integers(0, 40),
     st.booleans(),
 )
-def test_a_batch_holds_for_each_token_what_its_separate_samples_would(shapes, weights, room, apart):
-    trees = grow(shapes)
+def test_a_batch_holds_for_each_token_what_its_separate_samples_would(shapes, weights, max_tokens, apart):
+    trees = trees_of(shapes)
     if apart:
-        trees = [Tree(t.prefix, t.branches, [0.5 * n for n, _ in enumerate(t.branches)]) for t in trees]
-    batch = {name: values.numpy() for name, values in batch_trees(trees, 0, weights, room).items()}
+        trees = [PrefixTree(t.prefix, t.branches, [0.5 * n for n, _ in enumerate(t.branches)]) for t in trees]
+    batch = {name: values.numpy() for name, values in batch_trees(trees, 0, weights, max_tokens).items()}
     expected: dict[int, list] = {}
     for tree in trees:
         for number, (question, answer) in enumerate(tree.branches):
             sample = np.concatenate([tree.prefix, question, answer])
-            each = (*weights[:2], weights[2] * (0.5 * number if apart else 1.0))
-            kinds = np.repeat(each, [len(tree.prefix), len(question), len(answer)])
+            kind_weights = (*weights[:2], weights[2] * (0.5 * number if apart else 1.0))
+            kinds = np.repeat(kind_weights, [len(tree.prefix), len(question), len(answer)])
             for at, token in enumerate(sample):
                 before = sample[at - 1] if at else None
                 seen = expected.setdefault(token, [at, before, 0.0])
@@ -191,13 +189,13 @@ def test_a_batch_holds_for_each_token_what_its_separate_samples_would(shapes, we
 
 @FEW
 @given(forests, st.none() | st.integers(1, 6), st.integers(0, 40))
-def test_a_token_sees_its_own_sample_up_to_itself_within_the_window(shapes, window, room):
-    trees = grow(shapes)
-    batch = batch_trees(trees, 0, (1, 1, 1), room)
-    seen = visible(batch["tree"], batch["segment"], batch["position_ids"], window)
+def test_a_token_sees_its_own_sample_up_to_itself_within_the_window(shapes, window, max_tokens):
+    trees = trees_of(shapes)
+    batch = batch_trees(trees, 0, (1, 1, 1), max_tokens)
+    seen = attention_mask(batch["tree"], batch["segment"], batch["position_ids"], window)
     length = batch["input_ids"].shape[1]
     assert seen.shape == (len(batch["input_ids"]), 1, length, length)
-    assert length <= max(room, *map(len, trees))
+    assert length <= max(max_tokens, *map(len, trees))
     sees = {a: {b for b, yes in zip(ids, line, strict=True) if yes}
             for ids, lines in zip(batch["input_ids"].tolist(), seen[:, 0].tolist(), strict=True)
             for a, line in zip(ids, lines, strict=True) if a}  # fmt: skip
@@ -212,9 +210,9 @@ def test_a_token_sees_its_own_sample_up_to_itself_within_the_window(shapes, wind
 @FEW
 @given(forests)
 def test_padding_sees_itself_and_nobody_sees_it(shapes):
-    batch = batch_trees(grow(shapes), 0, (1, 1, 1))
+    batch = batch_trees(trees_of(shapes), 0, (1, 1, 1))
     padding = batch["segment"] < 0
-    seen = visible(batch["tree"], batch["segment"], batch["position_ids"])[:, 0]
+    seen = attention_mask(batch["tree"], batch["segment"], batch["position_ids"])[:, 0]
     itself = torch.eye(seen.shape[1], dtype=torch.bool).expand_as(seen)
     assert torch.equal(seen[padding], itself[padding])
     assert torch.equal(seen.mT[padding], itself[padding])
@@ -222,118 +220,120 @@ def test_padding_sees_itself_and_nobody_sees_it(shapes):
 
 @FEW
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=12), st.integers(1, 40))
-def test_best_fit_loses_nothing_and_opens_no_row_that_is_not_needed(sizes, room):
-    rows = pack(sizes, room)
+def test_best_fit_loses_nothing_and_opens_no_row_that_is_not_needed(sizes, max_tokens):
+    rows = pack(sizes, max_tokens)
     assert sorted(i for row in rows for i in row) == list(range(len(sizes)))
     filled = [sum(sizes[i] for i in row) for row in rows]
-    assert all(total <= room or len(row) == 1 for total, row in zip(filled, rows, strict=True))
+    assert all(total <= max_tokens or len(row) == 1 for total, row in zip(filled, rows, strict=True))
     # Any two rows would not fit into one.
-    assert all(a + b > room for n, a in enumerate(filled) for b in filled[:n])
+    assert all(a + b > max_tokens for n, a in enumerate(filled) for b in filled[:n])
 
 
 @FEW
 @given(st.lists(harmless, min_size=1, max_size=7).filter(lambda turns: len(turns) % 2))
 def test_a_conversation_is_what_the_chat_template_writes(turns):
     roles = ["user", "assistant"]
-    asked = [{"role": roles[n % 2], "content": text} for n, text in enumerate(turns)]
-    asked[0]["content"] = f"{MOTION_START}{MOTION_END}{turns[0]}"
-    template = ENCODER.tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
-    assert [*ENCODER.prefix([]), *ENCODER.question(turns)] == template
+    messages = [{"role": roles[n % 2], "content": text} for n, text in enumerate(turns)]
+    messages[0]["content"] = f"{MOTION_START}{MOTION_END}{turns[0]}"
+    template = ENCODER.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert [*ENCODER.prefix([[]]), *ENCODER.question(turns)] == template
     assert ENCODER.question(turns[:1]).tolist() == ENCODER.question(turns[0]).tolist()
 
 
 def test_several_movements_have_a_letter_each():
-    made = ENCODER.tokenizer.decode(ENCODER.prefix([[1, 2], [3]]))
+    prompt = ENCODER.tokenizer.decode(ENCODER.prefix([[1, 2], [3]]))
     first, second = (f"{MOTION_START}{text}{MOTION_END}" for text in ("<motion_1><motion_2>", "<motion_3>"))
-    assert made == f"<bos><start_of_turn>user\nA: {first}\nB: {second}\n"
-    assert ENCODER.prefix([[1, 2]]).tolist() == ENCODER.prefix([1, 2]).tolist()
+    assert prompt == f"<bos><start_of_turn>user\nA: {first}\nB: {second}\n"
+    assert "A: " not in ENCODER.tokenizer.decode(ENCODER.prefix([[1, 2]]))
 
 
 @FEW
-@given(st.integers(0, 90), st.integers(0, 90), st.integers(2 * SHORTEST, 120))
-def test_of_two_movements_the_longer_loses_its_end(one, other, spare):
-    motion = [[n % CODES for n in range(length)] for length in (one, other)]
+@given(st.integers(0, 90), st.integers(0, 90), st.integers(2 * MIN_MOTION_TOKENS, 120))
+def test_of_two_movements_the_longer_loses_its_end(first_length, second_length, spare):
+    motion = [[n % CODES for n in range(length)] for length in (first_length, second_length)]
     around = len(ENCODER.prefix([[], []]))
-    made = ENCODER.fit(motion, around + spare).tolist()
-    assert len(made) == around + min(spare, one + other)
-    kept = ENCODER.tokenizer.decode(made).count
-    lengths = [kept(motion_token(0) + motion_token(1)), made.count(ENCODER.text(MOTION_END)[0])]
+    prefix = ENCODER.truncated_prefix(motion, around + spare).tolist()
+    assert len(prefix) == around + min(spare, first_length + second_length)
+    kept = ENCODER.tokenizer.decode(prefix).count
+    lengths = [kept(motion_token(0) + motion_token(1)), prefix.count(ENCODER.text(MOTION_END)[0])]
     assert lengths[1] == 2
-    starts = [n for n, token in enumerate(made) if token == ENCODER.text(MOTION_START)[0]]
-    ends = [n for n, token in enumerate(made) if token == ENCODER.text(MOTION_END)[0]]
+    starts = [n for n, token in enumerate(prefix) if token == ENCODER.text(MOTION_START)[0]]
+    ends = [n for n, token in enumerate(prefix) if token == ENCODER.text(MOTION_END)[0]]
     left = [end - start - 1 for start, end in zip(starts, ends, strict=True)]
     for movement, start, n in zip(motion, starts, left, strict=True):
-        assert made[start : start + n + 1] == [made[start], *ENCODER.motion(movement)[1 : n + 1]]
-    if one + other > spare:
-        assert min(left) == min(one, other, max(left)) or abs(left[0] - left[1]) <= 1
+        assert prefix[start : start + n + 1] == [prefix[start], *ENCODER.motion(movement)[1 : n + 1]]
+    if first_length + second_length > spare:
+        assert min(left) == min(first_length, second_length, max(left)) or abs(left[0] - left[1]) <= 1
 
 
 def test_two_movements_need_room_for_both():
     around = len(ENCODER.prefix([[], []]))
-    with pytest.raises(InputError, match=rf"expected at least {around + 2 * SHORTEST}"):
-        ENCODER.fit([[1] * 30, [2] * 30], around + 2 * SHORTEST - 1)
+    with pytest.raises(InputError, match=rf"expected at least {around + 2 * MIN_MOTION_TOKENS}"):
+        ENCODER.truncated_prefix([[1] * 30, [2] * 30], around + 2 * MIN_MOTION_TOKENS - 1)
 
 
 def test_a_movement_is_answered_in_motion_tokens_and_loses_its_end():
     tokens = [n % CODES for n in range(300)]
-    ((question, answer),) = ENCODER.tree(None, [("Show TUG.", tokens)], 128).branches
+    ((question, answer),) = ENCODER.build_tree([], [("Show TUG.", tokens)], 128).branches
     end = ENCODER.text(ANSWER_END).tolist()
     assert answer.tolist()[-1:] == end
     assert answer.tolist()[:-1] == ENCODER.motion(tokens[: len(answer) - 3]).tolist()
-    assert len(ENCODER.prefix(None)) + len(question) + len(answer) == 128
+    assert len(ENCODER.prefix([])) + len(question) + len(answer) == 128
 
 
-def decoded(tree: Tree) -> list[tuple[str, str]]:
+def decoded(tree: PrefixTree) -> list[tuple[str, str]]:
     return [(ENCODER.tokenizer.decode(q), ENCODER.tokenizer.decode(a)) for q, a in tree.branches]
 
 
 def test_trees_show_both_movements_and_a_mirror_image_its_own_answers():
-    asked = ask(MANY_TRIALS[20:60], ALL_TASKS, 0, PARAMETERS)
+    rows = ask(MANY_TRIALS[20:60], ALL_TASKS, 0, PARAMETERS)
     views = {r["trial"]: [[1, 2, 3] * 5, [4, 5] * 5] for r in MANY_TRIALS}
     settings = SampleSettings(max_length=512)
-    trees = read_trees(ENCODER, views, asked, settings)
+    trees = read_trees(ENCODER, views, rows, settings)
     texts = [[ENCODER.tokenizer.decode(t.prefix) for t in of] for of in trees]
     compared = [n for n, (text, _) in enumerate(texts) if "B: " in text]
-    assert len(compared) == len({(q["trial"], q["other"]) for q in asked if q["other"]})
-    for own, other in (texts[n] for n in compared):
-        assert own.count("<motion_1>") == 10
-        assert other.count("<motion_4>") == 10
-    said = {q["answer"]: q["answer_mirrored"] for q in asked if q["task"] == "description"}
+    assert len(compared) == len({(q["trial"], q["other"]) for q in rows if q["other"]})
+    for first, second in (texts[n] for n in compared):
+        assert first.count("<motion_1>") == 10
+        assert second.count("<motion_4>") == 10
+    mirrored_answers = {q["answer"]: q["answer_mirrored"] for q in rows if q["task"] == "description"}
     pairs = [(decoded(a), decoded(b)) for a, b in trees]
-    for one, mirror in pairs:
-        for (_, answer), (_, in_mirror) in zip(one, mirror, strict=True):
+    for original, mirror in pairs:
+        for (_, answer), (_, in_mirror) in zip(original, mirror, strict=True):
             plain, of_mirror = (text.removesuffix(ANSWER_END) for text in (answer, in_mirror))
             if not plain.startswith(MOTION_START):
-                assert of_mirror == said.get(plain, plain)
-    made = [n for n, (text, _) in enumerate(texts) if MOTION_START not in text]
-    assert len(made) == sum(q["task"] == "movement" for q in asked)
-    assert all("<motion_1>" in pairs[n][0][0][1] and "<motion_4>" in pairs[n][1][0][1] for n in made)
+                assert of_mirror == mirrored_answers.get(plain, plain)
+    generated = [n for n, (text, _) in enumerate(texts) if MOTION_START not in text]
+    assert len(generated) == sum(q["task"] == "movement" for q in rows)
+    assert all("<motion_1>" in pairs[n][0][0][1] and "<motion_4>" in pairs[n][1][0][1] for n in generated)
 
 
 def test_an_answer_counts_by_its_question_and_its_length_whatever_is_asked_beside_it():
-    asked = ask(MANY_TRIALS[20:60], ALL_TASKS, 0, PARAMETERS)
+    rows = ask(MANY_TRIALS[20:60], ALL_TASKS, 0, PARAMETERS)
     views = {r["trial"]: [[1, 2, 3] * 5, [4, 5] * 5] for r in MANY_TRIALS}
-    worth = lambda row, tokens: {"activity": 3.0}.get(row["task"], 1.0) / tokens  # noqa: E731
-    trees = read_trees(ENCODER, views, asked, SampleSettings(max_length=512), 0, worth)
-    activity = {q["question"] for q in asked if q["task"] == "activity"}
+    loss_weight = lambda row, tokens: {"activity": 3.0}.get(row["task"], 1.0) / tokens  # noqa: E731
+    trees = read_trees(ENCODER, views, rows, SampleSettings(max_length=512), 0, loss_weight)
+    activity = {q["question"] for q in rows if q["task"] == "activity"}
     seen = 0
     for tree in (view for of in trees for view in of):
-        for (question, _), (_, answer), each in zip(decoded(tree), tree.branches, tree.worth, strict=True):
-            known = question.removesuffix(QUESTION_END) in activity
-            assert each == (3.0 if known else 1.0) / len(answer)
-            seen += known
+        for (question, _), (_, answer), weight in zip(
+            decoded(tree), tree.branches, tree.loss_weights, strict=True
+        ):
+            is_activity = question.removesuffix(QUESTION_END) in activity
+            assert weight == (3.0 if is_activity else 1.0) / len(answer)
+            seen += is_activity
     assert seen > 10
 
 
 def test_a_share_of_questions_comes_after_another_about_the_same_movement():
-    asked = ask(MANY_TRIALS, TASKS, 0)
+    rows = ask(MANY_TRIALS, TASKS, 0)
     views = {r["trial"]: [[1] * 10] for r in MANY_TRIALS}
-    trees = read_trees(ENCODER, views, asked, SampleSettings(max_length=512, history_share=0.5))
-    plain = read_trees(ENCODER, views, asked, SampleSettings(max_length=512))
-    questions = {q["question"]: q["answer"] for q in asked}
+    trees = read_trees(ENCODER, views, rows, SampleSettings(max_length=512, history_share=0.5))
+    plain = read_trees(ENCODER, views, rows, SampleSettings(max_length=512))
+    questions = {q["question"]: q["answer"] for q in rows}
     shares, answers = [], []
-    for (one,), (other,) in zip(trees, plain, strict=True):
-        for (question, answer), (alone, _) in zip(decoded(one), decoded(other), strict=True):
+    for (tree,), (plain_tree,) in zip(trees, plain, strict=True):
+        for (question, answer), (alone, _) in zip(decoded(tree), decoded(plain_tree), strict=True):
             shares.append(question != alone)
             answers.append(answer)
             if question != alone:
@@ -341,4 +341,12 @@ def test_a_share_of_questions_comes_after_another_about_the_same_movement():
                 assert first in questions
                 assert rest.endswith(f"{ANSWER_END}\n<start_of_turn>user\n{alone}")
     assert 0.35 < np.mean(shares) < 0.65
-    assert len(answers) == len(asked)
+    assert len(answers) == len(rows)
+
+
+def test_a_query_has_its_turns_and_the_tokens_of_its_movements():
+    query = Query([MotionTokens([1, 2], [3, 4])], "single", None, "How fast?", ["What is it?", "a walk"])
+    assert query.turns == ["What is it?", "a walk", "How fast?"]
+    assert query.tokens == [[1, 2]]
+    both = Query([MotionTokens([1]), MotionTokens([5])], "compare", None, "Which?")
+    assert (both.turns, both.tokens) == (["Which?"], [[1], [5]])

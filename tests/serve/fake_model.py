@@ -6,6 +6,7 @@ import numpy as np
 
 from biomechgpt.answering.answer import Answer
 from biomechgpt.answering.calibration import COVERAGE
+from biomechgpt.prompts.encoding import MotionTokens, Query
 from biomechgpt.questions.tasks import AnnotatedTask, NumberTask, load_tasks
 from conftest import ROOT
 from serve.gateway import ServedModel
@@ -39,14 +40,13 @@ class FakeModel:
         self.calls.append("describe")
         return self.served
 
-    async def tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> tuple[list[int], bool]:
+    async def tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> tuple[MotionTokens, bool]:
         self.calls.append("tokenize")
-        return [1, 2, 3], self.is_ood
+        return MotionTokens([1, 2, 3]), self.is_ood
 
-    async def answer(self, query: tuple[Any, str | None, Any]) -> Answer:
+    async def answer(self, query: Query) -> Answer:
         self.calls.append("answer")
-        _, name, _ = query
-        task = SERVED.tasks.get(name or "")
+        task = SERVED.tasks.get(query.task or "")
         if not isinstance(task, AnnotatedTask):
             return Answer("Rather slowly.")
         if isinstance(task, NumberTask):

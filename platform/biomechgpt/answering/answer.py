@@ -65,8 +65,9 @@ def arrow_schema(record: type) -> pa.Schema:
 
 
 def _arrow_type(hint: Any) -> pa.DataType:
+    """The Arrow type of a field's type hint."""
     if isinstance(hint, types.UnionType):  # X | None
-        (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
+        (hint,) = (argument for argument in typing.get_args(hint) if argument is not type(None))
     if typing.get_origin(hint) is list:
         return pa.list_(_arrow_type(*typing.get_args(hint)))
     return {str: pa.string(), float: pa.float64(), bool: pa.bool_(), int: pa.int64()}[hint]

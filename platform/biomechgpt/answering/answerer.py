@@ -1,11 +1,12 @@
 """The answerer: a model that is asked questions about movements, one batch at a time.
 
-A task's question is answered by weighing every answer that it can have; any other by free generation.
+For a task's question it scores every possible answer and returns the most probable one. Any other question is
+answered by free generation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +21,40 @@ from biomechgpt.answering.calibration import (
     apply_temperature,
     prediction_set,
 )
-from biomechgpt.answering.scoring import Asked, Scores, quantile, score
+from biomechgpt.answering.prompt_plan import ScoreRequest, View, average, requests_by_view, score_request
+from biomechgpt.answering.scores import Scores, mean_scores, quantile
+from biomechgpt.answering.scoring import CandidateQuery, score
 from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError
 from biomechgpt.language import network
 from biomechgpt.language.families import family_of
 from biomechgpt.prompts.answer_trie import AnswerTrie, answer_trie
-from biomechgpt.prompts.encoding import (
-    SHORTEST,
-    Encoder,
-    Mirrored,
-    Motion,
-    Movement,
-    Person,
-    Question,
-    as_it_is,
-    mirror_image,
-    movements_of,
-)
+from biomechgpt.prompts.encoding import MIN_MOTION_TOKENS, MotionTokens, PromptEncoder, Query
 from biomechgpt.questions.tasks import AnnotatedTask, ComparisonTask, LabelTask, NumberTask, PredictionTask
 from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
 from biomechgpt.tokenizer.tokens import mirror_movement
 
 
-class Answerer:
-    """A loaded model; the same movement and question get the same answer, whatever else is asked with them (where
-    the model computes in 16 bits, to rounding).
+@dataclass(frozen=True)
+class _PromptRow:
+    """One prompt and what is scored after it.
 
+    prefix: ids up to where a question follows.
+    queries: each template of each request.
+    owners: the request and the number of the template of each query.
+    """
+
+    prefix: np.ndarray
+    queries: list[CandidateQuery]
+    owners: list[tuple[ScoreRequest, int]]
+
+
+class Answerer:
+    """A loaded model.
+
+    The same query gets the same answer, whatever else is asked with it; to rounding, if the model computes in 16
+    bits.
+    parts: what the model consists of.
     cache: folder for downloads of remote weights; by default one that all processes of this machine share.
     """
 
@@ -58,20 +66,17 @@ class Answerer:
         self.model = network.load_merged(
             base, weights, self.info.quantization, self.info.compute_dtype
         ).eval()
-        self.encoder = Encoder(self.tokenizer, family_of(self.model.config).turns)
+        self.encoder = PromptEncoder(self.tokenizer, family_of(self.model.config).turns)
         self.stop = self.tokenizer.convert_tokens_to_ids(self.encoder.turns.answer_end)
-        longest = [
+        # Numbers, and labels that are known from training only, are short phrases: 16 tokens are enough.
+        label_answers = [
             task.answer(label)
             for task in self.tasks.values()
             if isinstance(task, LabelTask)
             for label in task.labels or ()
-        ]  # numbers and open labels are short phrases
+        ]
         self.max_new_tokens = max(
-            [
-                16,
-                self.info.longest_answer,
-                *(len(self.encoder.answer(text)) for text in longest),
-            ]
+            16, self.info.longest_answer, *(len(self.encoder.answer(text)) for text in label_answers)
         )
 
     @classmethod
@@ -80,239 +85,267 @@ class Answerer:
         return cls(ModelBundle(uri).parts)
 
     @cached_property
-    def choices(self) -> dict[str, AnswerTrie]:
-        """{task: every answer that it can have}; labels of a task without its own are those of training."""
+    def tries(self) -> dict[str, AnswerTrie]:
+        """{task: all its answers}. Labels of a task without its own are those of training."""
         return {
             name: answer_trie(self.encoder, task, self.info.labels.get(name, ()))
             for name, task in self.tasks.items()
             if isinstance(task, AnnotatedTask)
         }
 
-    def read(
+    def tokenize(
         self, tokenizer: MotionTokenizer, movements: Sequence[np.ndarray], masks: Sequence[np.ndarray]
-    ) -> list[Movement]:
-        """Movements (T, 34) radians at the tokenizer's rate, and which joints (34,) of each were recorded, as
-        questions are asked about them: with their mirror images where answers are about those too."""
-        own = [tokens.tolist() for tokens in tokenizer.encode(movements, masks)]
+    ) -> list[MotionTokens]:
+        """Movements as motion tokens, with their mirror images if answers are averaged over these.
+
+        movements: (T, 34) radians at the tokenizer's frame rate.
+        masks: (34,) bool of each movement, True for each recorded joint.
+        """
+        tokens = [codes.tolist() for codes in tokenizer.encode(movements, masks)]
         if not self.info.scoring.mirrored:
-            return list(own)
-        seen = [mirror_movement(angles, mask) for angles, mask in zip(movements, masks, strict=True)]
-        images = tokenizer.encode([angles for angles, _ in seen], [mask for _, mask in seen])
-        return [Mirrored(tokens, image.tolist()) for tokens, image in zip(own, images, strict=True)]
+            return [MotionTokens(codes) for codes in tokens]
+        images = [mirror_movement(angles, mask) for angles, mask in zip(movements, masks, strict=True)]
+        mirrored = tokenizer.encode([angles for angles, _ in images], [mask for _, mask in images])
+        return [
+            MotionTokens(codes, mirror_codes.tolist())
+            for codes, mirror_codes in zip(tokens, mirrored, strict=True)
+        ]
 
     def reconstruction_errors(
         self,
         tokenizer: MotionTokenizer,
         movements: Sequence[np.ndarray],
         masks: Sequence[np.ndarray],
-        motions: Sequence[Movement],
+        motions: Sequence[MotionTokens],
     ) -> list[float]:
-        """`MotionTokenizer.reconstruction_errors` of movements that `read` turned into `motions`."""
-        own = [np.asarray(as_it_is(motion)[0]) for motion in motions]
-        return tokenizer.reconstruction_errors(movements, own, masks)
+        """`MotionTokenizer.reconstruction_errors` of movements that `tokenize` turned into `motions`."""
+        tokens = [np.asarray(motion.tokens) for motion in motions]
+        return tokenizer.reconstruction_errors(movements, tokens, masks)
 
-    def read_checked(
+    def tokenize_checked(
         self, tokenizer: MotionTokenizer, angles_rad: np.ndarray, joint_mask: np.ndarray
-    ) -> tuple[Movement, bool]:
-        """A movement as `read` gives it, and whether its reconstruction error marks it as out of distribution.
+    ) -> tuple[MotionTokens, bool]:
+        """A movement as motion tokens, and whether its reconstruction error marks it as out of distribution.
 
         The log-likelihood is checked with each answer. Here it is infinite, so that only the error counts.
         """
-        (motion,) = self.read(tokenizer, [angles_rad], [joint_mask])
+        (motion,) = self.tokenize(tokenizer, [angles_rad], [joint_mask])
         (error_deg,) = self.reconstruction_errors(tokenizer, [angles_rad], [joint_mask], [motion])
         return motion, self.calibration.is_ood(np.inf, error_deg)
 
-    def answer(self, asked: Sequence[tuple[Motion | Person, str | None, Question]]) -> list[Answer]:
-        """Answers to (motion, task, question), as one batch: weighed where a task has answers to choose from, else
-        generated, about one movement or two. Raises InputError for a person asked what is generated."""
-        choose = [
-            (i, task)
-            for i, (_, task, _) in enumerate(asked)
-            if task and isinstance(self.tasks[task], AnnotatedTask)
-        ]
-        weighed = self.weigh([(asked[i][0], task, asked[i][2]) for i, task in choose]) if choose else []
-        found = {i: answer for (i, _), answer in zip(choose, weighed, strict=True)}
-        free = [i for i in range(len(asked)) if i not in found]
-        if free:
-            motions = [motion for motion, _, _ in (asked[i] for i in free) if not isinstance(motion, Person)]
-            if len(motions) < len(free):
-                raise InputError("several movements of a person: expected a task with answers to choose from")
-            texts = self.generate(motions, [asked[i][2] for i in free])
-            found |= {i: Answer(text) for i, text in zip(free, texts, strict=True)}
-        return [found[i] for i in range(len(asked))]
+    def answer(self, queries: Sequence[Query]) -> list[Answer]:
+        """The answers to queries, as one batch: scored if the task has answers to choose from, else generated.
 
-    def weigh(
-        self, asked: Sequence[tuple[Motion | Person, str, Question]], whole: bool = False
-    ) -> list[Answer]:
-        """Answers to (motion, task, question), as one batch; tasks whose truth is an annotation.
-
-        Probabilities are the mean over the question and other phrasings of its task, as many as the bundle says,
-        and over a movement and its mirror image where the bundle says so. whole: with the mean of numbers, for
-        which more of them has to be read than for their median and interval.
-        Two movements are compared by what is said of each alone, where there is a task that asks it; the question's
-        words do not matter then. Of a person only tasks in `calibration.people` are asked. A movement longer than
-        fine-tuning ever saw loses its end, as it would have there; a conversation its beginning.
+        Raises InputError for a query about a person that is not scored.
         """
-        parts = [self._parts(*one, whole) for one in asked]
-        scores = iter(self._read([part for of_one in parts for part in of_one]))
-        found = []
-        for (motion, task, _), of_one in zip(asked, parts, strict=True):
-            each = list(islice(scores, len(of_one)))
-            fitted = self.calibration.tasks.get(task, TaskCalibration())
-            if isinstance(motion, Person):
-                ways, fitted = [_mean(way) for way in zip(*each, strict=True)], self.calibration.people[task]
-            elif self._alone(task) is not None:
-                ways = [self._compared(task, *both) for both in zip(*each, strict=True)]
-            else:
-                (ways,) = each
-            found.append(self._weighed(task, ways, fitted, whole))
-        return found
+        scored = [i for i, query in enumerate(queries) if self._is_scored(query)]
+        generated = [i for i, query in enumerate(queries) if not self._is_scored(query)]
+        if any(queries[i].relation == "same_person" for i in generated):
+            raise InputError("several movements of a person: expected a task with answers to choose from")
+        answers: dict[int, Answer] = {}
+        if scored:
+            answers |= zip(scored, self.score_candidates([queries[i] for i in scored]), strict=True)
+        if generated:
+            texts = self.generate([queries[i] for i in generated])
+            answers |= zip(generated, map(Answer, texts), strict=True)
+        return [answers[i] for i in range(len(queries))]
 
-    def _parts(
-        self, motion: Motion | Person, task: str, question: Question, whole: bool
-    ) -> list[tuple[Motion, str, Question, bool]]:
-        """What is read for an answer: (motion, task, question, whether the whole distribution is wanted)."""
-        if isinstance(motion, Person):
-            return [(movement, task, question, whole) for movement in motion.movements]
-        alone = self._alone(task)
-        if alone is None:
-            return [(motion, task, question, whole)]
-        return [(movement, alone, self.tasks[alone].templates[0], True) for movement in movements_of(motion)]
+    def _is_scored(self, query: Query) -> bool:
+        return bool(query.task) and isinstance(self.tasks[str(query.task)], AnnotatedTask)
 
-    def _read(self, asked: Sequence[tuple[Motion, str, Question, bool]]) -> list[list[Scores]]:
-        """Scores of each phrasing of what is asked; of a movement with its mirror image the mean over both. A
-        movement is read once for all that is asked of it, and what is asked of it twice is weighed once."""
-        motions: dict[tuple[tuple[int, ...], ...], Motion] = {}
-        together: dict[
-            tuple[tuple[int, ...], ...], dict[tuple[Any, str, tuple[str, ...], bool], list[int]]
-        ] = {}
-        for i, (motion, task, question, whole) in enumerate(asked):
-            turns = (question,) if isinstance(question, str) else tuple(question)
-            image = mirror_image(motion) if self.info.scoring.mirrored else []
-            both = {tuple(map(tuple, as_it_is(m))): m for m in ([motion, image] if image else [motion])}
-            motions.update(both)
-            for key in both:
-                together.setdefault(key, {}).setdefault((tuple(both), task, turns, whole), []).append(i)
-        prefixes, questions, owners = [], [], []
-        for key, of_motion in together.items():
-            motion = motions[key]
-            texts = [[self._question(motion, w) for w in self._ways(task, t)] for _, task, t, _ in of_motion]
-            longest = max(len(text) for of_one in texts for text in of_one)
-            prefixes.append(self.encoder.fit(motion, self.info.max_length - longest - self.max_new_tokens))
-            ways = [
-                (one, way, text)
-                for one, of_one in zip(of_motion, texts, strict=True)
-                for way, text in enumerate(of_one)
+    def score_candidates(self, queries: Sequence[Query], full_distribution: bool = False) -> list[Answer]:
+        """The answers to queries whose tasks have answers to choose from, as one batch.
+
+        Probabilities are the mean over templates, and over a movement and its mirror image, as the model's scoring
+        settings say. Two movements are compared by the answers about each alone, if a task asks for them; the
+        words of the question do not matter then. Queries about a person need a task in `calibration.people`.
+        A movement that is longer than any of fine-tuning loses its end, a conversation its beginning.
+        full_distribution: with the mean of numbers, for which more of them has to be read.
+        """
+        requests = [self._requests(query, full_distribution) for query in queries]
+        template_scores = self._score([request for of_query in requests for request in of_query])
+        return [
+            self._combine(query, [template_scores[request] for request in of_query], full_distribution)
+            for query, of_query in zip(queries, requests, strict=True)
+        ]
+
+    def _requests(self, query: Query, full_distribution: bool) -> list[ScoreRequest]:
+        """What is scored for a query: one request, or one about each of its movements."""
+        task, turns, mirrored = str(query.task), query.turns, self.info.scoring.mirrored
+        if query.relation == "same_person":
+            return [
+                score_request([motion], task, turns, full_distribution, mirrored) for motion in query.motions
             ]
-            questions.append([Asked(text, self.choices[one[1]], one, one[3]) for one, _, text in ways])
-            owners.append([(of_motion[one], way) for one, way, _ in ways])
-        found: list[dict[int, list[Scores]]] = [{} for _ in asked]
-        for of_row, row in zip(owners, score(self.model, prefixes, questions), strict=True):
-            for (mine, way), scores in zip(of_row, row, strict=True):
-                for i in mine:
-                    found[i].setdefault(way, []).append(scores)
-        return [[_mean(scores) for scores in of_one.values()] for of_one in found]
+        single_task = self._single_task(task)
+        if single_task is None:
+            return [score_request(query.motions, task, turns, full_distribution, mirrored)]
+        # The probabilities of a comparison are computed from the whole distributions of both movements.
+        turns = [self.tasks[single_task].templates[0]]
+        return [score_request([motion], single_task, turns, True, mirrored) for motion in query.motions]
 
-    def _alone(self, name: str) -> str | None:
-        """The task that asks of one movement what task `name` compares two by; None where none does."""
-        task = self.tasks[name]
-        if not isinstance(task, ComparisonTask):
-            return None
-        singles = ((n, t) for n, t in self.tasks.items() if isinstance(t, PredictionTask))
-        return next((n for n, t in singles if task.is_derivable_from(t, self.choices[n].answers)), None)
-
-    def _compared(self, name: str, a: Scores, b: Scores) -> Scores:
-        """Scores of a comparison from those of either movement alone."""
-        task, known = self.tasks[name], self.choices[str(self._alone(name))]
-        assert isinstance(task, ComparisonTask)
-        likely = task.derive(self.choices[name].answers, known.answers, a.probability, b.probability)
-        return Scores(
-            likely, a.valid_probability * b.valid_probability, min(a.log_likelihood, b.log_likelihood)
+    def _score(self, requests: Sequence[ScoreRequest]) -> dict[ScoreRequest, list[Scores]]:
+        """{request: the scores with each template, the mean over views}."""
+        rows = [self._prompt_row(view, of_view) for view, of_view in requests_by_view(requests).items()]
+        scores = score(self.model, [row.prefix for row in rows], [row.queries for row in rows])
+        return average(
+            (request, template, template_scores)
+            for row, row_scores in zip(rows, scores, strict=True)
+            for (request, template), template_scores in zip(row.owners, row_scores, strict=True)
         )
 
-    def _ways(self, task: str, question: Question) -> list[Question]:
-        """A question and the same in other phrasings."""
-        turns = [question] if isinstance(question, str) else list(question)
-        others = [words for words in self.tasks[task].templates if words != turns[-1]]
-        return [question, *([*turns[:-1], words] for words in others[: self.info.scoring.templates - 1])]
+    def _prompt_row(self, view: View, requests: Sequence[ScoreRequest]) -> _PromptRow:
+        """The prompt of a view, with each template of each request after it."""
+        owners, queries = [], []
+        for request in requests:
+            for template, turns in enumerate(self._wordings(request)):
+                question = self._question_ids(turns, len(view))
+                trie = self.tries[request.task]
+                # One group for each request: its answer is the mean over all views and templates.
+                queries.append(CandidateQuery(question, trie, request, request.full_distribution))
+                owners.append((request, template))
+        longest = max(len(query.question) for query in queries)
+        max_tokens = self.info.max_length - longest - self.max_new_tokens
+        return _PromptRow(self.encoder.truncated_prefix(view, max_tokens), queries, owners)
 
-    def _weighed(self, name: str, ways: Sequence[Scores], fitted: TaskCalibration, whole: bool) -> Answer:
-        task, tree, scores = self.tasks[name], self.choices[name], _mean(ways)
-        is_ood = self.calibration.is_ood(scores.log_likelihood)
-        if isinstance(task, NumberTask):
-            numbers = np.asarray(tree.answers)
-            low, middle, high = (quantile(numbers, scores.probability, q) for q in INTERVAL_SHARES)
-            alone = [quantile(numbers, way.probability, INTERVAL_SHARES[1]) for way in ways]
-            more = fitted.interval_offset or 0.0
-            return Answer(
-                task.answer(middle),
-                low=round(max(min(low - more, middle), task.plausible[0]), task.decimals),
-                high=round(min(max(high + more, middle), task.plausible[1]), task.decimals),
-                mean=float(numbers @ scores.probability) if whole else None,
-                valid_probability=scores.valid_probability,
-                coverage_guaranteed=fitted.coverage_guaranteed,
-                log_likelihood=scores.log_likelihood,
-                is_ood=is_ood,
-                template_answers=[task.answer(number) for number in alone],
-            )
-        assert isinstance(task, LabelTask)
-        probability = apply_temperature(scores.probability, fitted.temperature)
-        order = np.argsort(-probability, kind="stable")
-        labels = [str(tree.answers[i]) for i in order]
-        likely = dict(zip(labels, probability[order].tolist(), strict=True))
+    def _wordings(self, request: ScoreRequest) -> Iterator[list[str]]:
+        """The conversation of a request, and the same with the question in other templates of its task."""
+        *history, question = request.turns
+        further = [text for text in self.tasks[request.task].templates if text != question]
+        for text in [question, *further[: self.info.scoring.templates - 1]]:
+            yield [*history, text]
+
+    def _combine(self, query: Query, scores: Sequence[list[Scores]], full_distribution: bool) -> Answer:
+        """The answer to a query. scores: of each of its requests, with each template."""
+        task = str(query.task)
+        fitted = self.calibration.tasks.get(task, TaskCalibration())
+        if query.relation == "same_person":
+            template_scores = [mean_scores(of_template) for of_template in zip(*scores, strict=True)]
+            fitted = self.calibration.people[task]
+        elif self._single_task(task) is not None:
+            template_scores = [self._compare(task, *both) for both in zip(*scores, strict=True)]
+        else:
+            (template_scores,) = scores
+        definition = self.tasks[task]
+        if isinstance(definition, NumberTask):
+            numbers = np.asarray(self.tries[task].answers)
+            return self._number_answer(definition, numbers, template_scores, fitted, full_distribution)
+        assert isinstance(definition, LabelTask)
+        labels = [str(label) for label in self.tries[task].answers]
+        return self._label_answer(definition, labels, template_scores, fitted)
+
+    def _single_task(self, name: str) -> str | None:
+        """The task about one movement whose answers decide the comparison `name`; None if there is none."""
+        comparison = self.tasks[name]
+        if not isinstance(comparison, ComparisonTask):
+            return None
+        for single, task in self.tasks.items():
+            if isinstance(task, PredictionTask) and comparison.is_derivable_from(
+                task, self.tries[single].answers
+            ):
+                return single
+        return None
+
+    def _compare(self, name: str, a: Scores, b: Scores) -> Scores:
+        """The scores of a comparison, from those of each movement alone."""
+        task, single_trie = self.tasks[name], self.tries[str(self._single_task(name))]
+        assert isinstance(task, ComparisonTask)
+        probability = task.derive(self.tries[name].answers, single_trie.answers, a.probability, b.probability)
+        return Scores(
+            probability, a.valid_probability * b.valid_probability, min(a.log_likelihood, b.log_likelihood)
+        )
+
+    def _number_answer(
+        self,
+        task: NumberTask,
+        numbers: np.ndarray,
+        template_scores: Sequence[Scores],
+        fitted: TaskCalibration,
+        full_distribution: bool,
+    ) -> Answer:
+        scores = mean_scores(template_scores)
+        low, median, high = (quantile(numbers, scores.probability, share) for share in INTERVAL_SHARES)
+        medians = [quantile(numbers, s.probability, INTERVAL_SHARES[1]) for s in template_scores]
+        # The calibrated interval is wider, or narrower if the offset is negative. It keeps the median, and stays
+        # within the plausible range.
+        offset = fitted.interval_offset or 0.0
+        least, most = task.plausible
         return Answer(
-            task.answer(labels[0]),
-            labels=labels,
-            probabilities=list(likely.values()),
-            prediction_set=prediction_set(likely, fitted),
-            selective_risk=fitted.selective_risk(float(probability.max())),
+            task.answer(median),
+            low=round(max(min(low - offset, median), least), task.decimals),
+            high=round(min(max(high + offset, median), most), task.decimals),
+            mean=float(numbers @ scores.probability) if full_distribution else None,
+            valid_probability=scores.valid_probability,
+            coverage_guaranteed=fitted.coverage_guaranteed,
+            log_likelihood=scores.log_likelihood,
+            is_ood=self.calibration.is_ood(scores.log_likelihood),
+            template_answers=[task.answer(number) for number in medians],
+        )
+
+    def _label_answer(
+        self,
+        task: LabelTask,
+        labels: Sequence[str],
+        template_scores: Sequence[Scores],
+        fitted: TaskCalibration,
+    ) -> Answer:
+        scores = mean_scores(template_scores)
+        calibrated = apply_temperature(scores.probability, fitted.temperature)
+        most_probable_first = np.argsort(-calibrated, kind="stable")
+        probability = {labels[i]: float(calibrated[i]) for i in most_probable_first}
+        return Answer(
+            task.answer(next(iter(probability))),
+            labels=list(probability),
+            probabilities=list(probability.values()),
+            prediction_set=prediction_set(probability, fitted),
+            selective_risk=fitted.selective_risk(float(calibrated.max())),
             valid_probability=scores.valid_probability,
             temperature=fitted.temperature,
             coverage_guaranteed=fitted.coverage_guaranteed,
             log_likelihood=scores.log_likelihood,
-            is_ood=is_ood,
-            template_answers=[task.answer(str(tree.answers[int(way.probability.argmax())])) for way in ways],
+            is_ood=self.calibration.is_ood(scores.log_likelihood),
+            template_answers=[task.answer(labels[int(s.probability.argmax())]) for s in template_scores],
         )
 
     @property
     def longest_movement(self) -> int:
-        """Motion tokens of a movement that is read whole, whichever task is asked about it."""
-        asked = max(len(self.encoder.question(p)) for t in self.tasks.values() for p in t.templates)
-        return self._room - asked
+        """Motion tokens of a movement that is read completely, whichever task is asked about it."""
+        templates = [text for task in self.tasks.values() for text in task.templates]
+        return self._max_motion_and_question - max(len(self.encoder.question(text)) for text in templates)
 
     @property
     def longest_question(self) -> int:
-        """Tokens (`encoder.question`'s) of a question that leaves room for a movement; `generate` refuses more."""
-        return self._room - SHORTEST
+        """Tokens (`encoder.question`'s) of the longest question that leaves space for a movement."""
+        return self._max_motion_and_question - MIN_MOTION_TOKENS
 
     @property
-    def _room(self) -> int:
-        """Tokens for a movement and a question."""
-        return self.info.max_length - self.max_new_tokens - len(self.encoder.prefix([]))
+    def _max_motion_and_question(self) -> int:
+        """Tokens for a movement and a question together."""
+        return self.info.max_length - self.max_new_tokens - len(self.encoder.prefix([[]]))
 
-    def _question(self, motion: Motion, question: Question) -> np.ndarray:
-        """Ids of a question; a conversation loses its earliest turns where it leaves no room for the motion, all
-        of them where the model never saw any."""
-        turns = [question] if isinstance(question, str) else list(question)
-        if not self.info.history:
-            turns = turns[-1:]
-        most = self._room - SHORTEST * len(movements_of(motion))
-        while len(ids := self.encoder.question(turns)) > most and len(turns) > 2:
-            turns = turns[2:]
+    def _question_ids(self, turns: Sequence[str], n_movements: int) -> np.ndarray:
+        """Ids of a conversation. It loses its earliest turns if it leaves too little space for the movements.
+
+        It loses all earlier turns if the model was trained without any.
+        """
+        turns = list(turns) if self.info.history else list(turns[-1:])
+        max_tokens = self._max_motion_and_question - MIN_MOTION_TOKENS * n_movements
+        while len(ids := self.encoder.question(turns)) > max_tokens and len(turns) > 2:
+            turns = turns[2:]  # a question and its answer
         return ids
 
-    def generate(self, motions: Sequence[Motion], questions: Sequence[Question]) -> list[str]:
-        """One answer a question, about the motion beside it.
+    def generate(self, queries: Sequence[Query]) -> list[str]:
+        """The most probable text after each query's question, token by token, as one batch. Tasks do not matter.
 
-        A movement longer than fine-tuning ever saw loses its end, as it would have there; a conversation its
-        beginning. Raises InputError for a question longer than `longest_question`.
+        A movement that is longer than any of fine-tuning loses its end, a conversation its beginning.
+        Raises InputError for a question longer than `longest_question`.
         """
         prompts = []
-        for motion, question in zip(motions, questions, strict=True):
-            asked = self._question(motion, question)
-            room = self.info.max_length - len(asked) - self.max_new_tokens
-            prompts.append(np.concatenate([self.encoder.fit(motion, room), asked]))
-        made = self.write(
+        for query in queries:
+            question = self._question_ids(query.turns, len(query.motions))
+            max_tokens = self.info.max_length - len(question) - self.max_new_tokens
+            prefix = self.encoder.truncated_prefix(query.tokens, max_tokens)
+            prompts.append(np.concatenate([prefix, question]))
+        generated = self.generate_tokens(
             prompts,
             do_sample=False,
             top_k=None,
@@ -320,29 +353,22 @@ class Answerer:
             max_new_tokens=self.max_new_tokens,
             eos_token_id=self.stop,
         )
-        texts: list[str] = self.tokenizer.batch_decode(made, skip_special_tokens=True)
+        texts: list[str] = self.tokenizer.batch_decode(generated, skip_special_tokens=True)
         return texts
 
     @torch.inference_mode()
-    def write(self, prompts: Sequence[np.ndarray], **how: Any) -> torch.Tensor:
-        """What the model writes after each prompt (ids, of any length), as one batch: (B, n) ids, padded after
-        their end. how: as transformers' `generate` takes it."""
+    def generate_tokens(self, prompts: Sequence[np.ndarray], **options: Any) -> torch.Tensor:
+        """Ids (B, n) that follow each prompt, as one batch, padded after their end.
+
+        prompts: ids, of any length.
+        options: as transformers' `generate` takes them.
+        """
         pad, length = self.tokenizer.pad_token_id, max(map(len, prompts))
         ids = np.full((len(prompts), length), pad, dtype=np.int64)
         for row, prompt in enumerate(prompts):
-            ids[row, length - len(prompt) :] = prompt
+            ids[row, length - len(prompt) :] = prompt  # padding before a prompt, so that all end together
         batch = torch.from_numpy(ids).to(self.model.device)
-        made = self.model.generate(
-            input_ids=batch, attention_mask=(batch != pad).long(), pad_token_id=pad, **how
+        generated: torch.Tensor = self.model.generate(
+            input_ids=batch, attention_mask=(batch != pad).long(), pad_token_id=pad, **options
         )
-        written: torch.Tensor = made[:, length:]
-        return written
-
-
-def _mean(scores: Sequence[Scores]) -> Scores:
-    """The mean over several; the movement is as likely as in the least likely of them."""
-    return Scores(
-        np.mean([one.probability for one in scores], axis=0),
-        float(np.mean([one.valid_probability for one in scores])),
-        min(one.log_likelihood for one in scores),
-    )
+        return generated[:, length:]

@@ -28,7 +28,7 @@ BASE, ADAPTER, MOTION_TOKENIZER = "base", "adapter", "motion_tokenizer"
 
 
 class BundleInfo(AdapterInfo):
-    """What a bundle says about itself: its adapter's description, and how it scores answers."""
+    """Metadata of a bundle: those of its adapter, and how it scores answers."""
 
     scoring: ScoringSettings
     """Templates and mirror images that an answer is averaged over; the calibration holds for these."""
@@ -40,7 +40,7 @@ class ModelParts:
 
     base: URI of the checkpoint's folder.
     adapter: URI of the LoRA weights' folder, or None where all weights were trained.
-    info: what the prompts have to look like, and how answers are scored.
+    info: how prompts are written, and how answers are scored.
     tasks: the questions whose answers are scored.
     calibration: an empty one gives uncalibrated answers.
     """
@@ -53,7 +53,10 @@ class ModelParts:
 
 
 class ModelBundle:
-    """A finished model artifact's metadata, read once. uri: of the artifact, or of a copy of its folder."""
+    """The metadata of a finished model artifact, read once.
+
+    uri: that of the artifact, or of a copy of its folder.
+    """
 
     def __init__(self, uri: str) -> None:
         self.uri = storage.absolute(uri)
@@ -70,6 +73,7 @@ class ModelBundle:
 
     @property
     def parts(self) -> ModelParts:
+        """What an answerer of this model is built from."""
         base, weights = storage.join(self.uri, BASE), storage.join(self.uri, ADAPTER)
         return ModelParts(
             base, weights if self.info.adapter else None, self.info, self.tasks, self.calibration
@@ -137,11 +141,12 @@ def make_model(
     return artifact.make("model", VERSION, {"tasks": content}, inputs, build, root)
 
 
-def _require_made_from(made: Artifact, source: Artifact) -> None:
-    fingerprint = made.manifest["inputs"][source.kind]["fingerprint"]
+def _require_made_from(derived: Artifact, source: Artifact) -> None:
+    """Raise InputError if an artifact was made from another one than `source`."""
+    fingerprint = derived.manifest["inputs"][source.kind]["fingerprint"]
     if fingerprint != source.fingerprint:
         raise InputError(
-            f"{made.uri}: expected one made from {source.kind} {source.fingerprint}, found one of {fingerprint}"
+            f"{derived.uri}: expected one made from {source.kind} {source.fingerprint}, found one of {fingerprint}"
         )
 
 

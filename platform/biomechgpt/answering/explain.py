@@ -1,11 +1,12 @@
-"""Which seconds and which joints carry an answer: what happens to it without them.
+"""Which seconds and which joints an answer rests on, measured by what happens to it without them.
 
-Seconds are left out of the movement's tokens, part by part and many random parts at a time; a part weighs what a
-linear model of all these answers gives it (as in LIME, Ribeiro et al., KDD 2016), since what parts do together is
-not what each does alone. A joint is held at its mean over the movement, which goes through the motion tokenizer
-again; the change of the answer is what it weighs. Where an answer is also about the mirror image, the same is left
-out of both. `evaluation.audit.explanations` holds both against parts drawn at
-random.
+- Seconds: windows of the movement's tokens are left out, one at a time and many random ones together. A linear
+  model of all these answers gives each window its weight (as in LIME, Ribeiro et al., KDD 2016), because windows
+  together may change an answer that none of them changes alone.
+- Joints: each joint is held at its mean over the movement, which is tokenized again. The change of the answer is
+  the joint's weight.
+Where an answer is averaged over the mirror image, the same is left out of both. `evaluation.audit.explanations`
+compares explanations with random deletions.
 """
 
 from collections.abc import Sequence
@@ -17,56 +18,61 @@ from sklearn.linear_model import Ridge
 from biomechgpt.answering.answer import Answer
 from biomechgpt.answering.answerer import Answerer
 from biomechgpt.motion.skeleton import NAMES
-from biomechgpt.prompts.encoding import SHORTEST, Mirrored, Movement, Question, as_it_is
+from biomechgpt.prompts.encoding import MIN_MOTION_TOKENS, MotionTokens, Query
 from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
 
 WINDOWS = 40
-"""Parts of a movement, which are left out."""
-TOGETHER = 80
-"""How many times a random tenth of the parts is left out together."""
-AT_ONCE = 16
+"""Windows that a movement is divided into."""
+RANDOM_DELETIONS = 80
+"""How many times a random tenth of the windows is left out together."""
+BATCH_SIZE = 16
+"""Movements that are scored at the same time."""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Of one answer. of: what is explained, a label's probability or the mean of a number's distribution.
-    seconds: (begin, end, weight) of each part of the movement; joints: {joint: weight}. A weight is how much less
-    `of` is without the part: above 0 it speaks for the label, or makes the number larger."""
+    """What one answer rests on.
 
-    of: float
+    A weight is how much less the explained value is without the window or joint. Above 0, it speaks for the label
+    or makes the number larger.
+    explained_value: probability of the label, or mean of the number's distribution.
+    seconds: (begin, end, weight) of each window of the movement.
+    joints: {joint: weight}.
+    """
+
+    explained_value: float
     seconds: list[tuple[float, float, float]]
     joints: dict[str, float]
 
 
-def strength(answer: Answer, first: Answer) -> float:
-    """How strongly an answer says what `first` says: its label's probability, or its own number."""
+def answer_strength(answer: Answer, original: Answer) -> float:
+    """How strongly an answer agrees with `original`: the probability of its label, or the answer's own number."""
     if answer.mean is not None:
         return answer.mean
-    return answer.probabilities[answer.labels.index(first.labels[0])]
+    return answer.probabilities[answer.labels.index(original.labels[0])]
 
 
-def windows(tokens: int) -> list[np.ndarray]:
-    """Numbers of the tokens of each part of a movement."""
-    return [part for part in np.array_split(np.arange(tokens), min(WINDOWS, tokens)) if len(part)]
+def windows(n_tokens: int) -> list[np.ndarray]:
+    """Indices of the tokens in each window of a movement."""
+    split = np.array_split(np.arange(n_tokens), min(WINDOWS, n_tokens))
+    return [window for window in split if len(window)]
 
 
-def without_tokens(movement: Movement, left_out: np.ndarray) -> Movement:
-    """A movement, with its mirror image, without some tokens; of a very short one enough stay to be read."""
-    if isinstance(movement, Mirrored):
-        return Mirrored(*(_without(tokens, left_out) for tokens in (movement.tokens, movement.image)))
-    return _without(movement, left_out)
+def without_tokens(motion: MotionTokens, left_out: np.ndarray) -> MotionTokens:
+    """A movement without the tokens at these indices, and its mirror image likewise. Some tokens always stay."""
+    mirrored = None if motion.mirrored is None else _without(motion.mirrored, left_out)
+    return MotionTokens(_without(motion.tokens, left_out), mirrored)
 
 
 def _without(tokens: Sequence[int], left_out: np.ndarray) -> list[int]:
     kept = np.delete(np.asarray(tokens), left_out)
-    return kept.tolist() if len(kept) else list(tokens)[:SHORTEST]
+    return kept.tolist() if len(kept) else list(tokens)[:MIN_MOTION_TOKENS]
 
 
-def whole(answerer: Answerer, movement: Movement) -> tuple[Movement, list[np.ndarray]]:
+def readable_part(answerer: Answerer, motion: MotionTokens) -> tuple[MotionTokens, list[np.ndarray]]:
     """As much of a movement as the answerer reads, and its `windows`."""
-    (tokens,) = as_it_is(movement)
-    read = without_tokens(movement, np.arange(answerer.longest_movement, len(tokens)))
-    return read, windows(min(len(tokens), answerer.longest_movement))
+    n_tokens, longest = len(motion.tokens), answerer.longest_movement
+    return without_tokens(motion, np.arange(longest, n_tokens)), windows(min(n_tokens, longest))
 
 
 def without_joints(angles_rad: np.ndarray, joints: Sequence[int]) -> np.ndarray:
@@ -81,58 +87,72 @@ def explain(
     tokenizer: MotionTokenizer,
     angles_rad: np.ndarray,
     joint_mask: np.ndarray,
-    asked: Sequence[tuple[str, Question]],
+    questions: Sequence[tuple[str, str]],
 ) -> list[Explanation]:
-    """An explanation of the answer to each (task, question), tasks that are `annotated`, all about one movement.
+    """An explanation of the answer to each question, all about one movement.
 
-    angles_rad: (T, 34) at the tokenizer's rate; joint_mask: (34,), True where a joint was recorded.
+    angles_rad: (T, 34) at the tokenizer's frame rate.
+    joint_mask: (34,) bool, True where a joint was recorded.
+    questions: (task, question); tasks with answers to choose from.
     """
     joints = np.flatnonzero(joint_mask & tokenizer.seen).tolist()
-    movements = [angles_rad, *(without_joints(angles_rad, [j]) for j in joints)]
-    as_recorded, *held = answerer.read(tokenizer, movements, [joint_mask] * len(movements))
-    read, parts = whole(answerer, as_recorded)
-    out = _left_out(len(parts))
-    left = [without_tokens(read, np.concatenate([parts[i] for i in np.flatnonzero(row)])) for row in out]
-    answers = weigh_all(answerer, [read, *left, *held], asked)
+    movements = [angles_rad, *(without_joints(angles_rad, [joint]) for joint in joints)]
+    original, *without_joint = answerer.tokenize(tokenizer, movements, [joint_mask] * len(movements))
+    motion, motion_windows = readable_part(answerer, original)
+    deletions = _deletions(len(motion_windows))
+    without_windows = [
+        without_tokens(motion, np.concatenate([motion_windows[i] for i in np.flatnonzero(deleted)]))
+        for deleted in deletions
+    ]
+    answers = score_all(answerer, [motion, *without_windows, *without_joint], questions)
     step_s = 1 / tokenizer.tokens_per_s
-    explained = []
-    for number in range(len(asked)):
-        first = answers[0][number]
-        now = strength(first, first)
-        less = np.array([now - strength(row[number], first) for row in answers[1:]])
-        weight = Ridge(alpha=1.0, fit_intercept=False).fit(out, less[: len(out)]).coef_
+    explanations = []
+    for number in range(len(questions)):
+        answer = answers[0][number]
+        strength = answer_strength(answer, answer)
+        decrease = np.array([strength - answer_strength(row[number], answer) for row in answers[1:]])
+        # The decreases are of the deletions first, then of the joints.
+        regression = Ridge(alpha=1.0, fit_intercept=False).fit(deletions, decrease[: len(deletions)])
         seconds = [
-            (round(float(part[0]) * step_s, 3), round(float(part[-1] + 1) * step_s, 3), float(w))
-            for part, w in zip(parts, weight, strict=True)
+            (
+                round(float(window[0]) * step_s, 3),
+                round(float(window[-1] + 1) * step_s, 3),
+                float(weight),
+            )
+            for window, weight in zip(motion_windows, regression.coef_, strict=True)
         ]
-        by_joint = dict(zip([NAMES[j] for j in joints], less[len(out) :].tolist(), strict=True))
-        explained.append(Explanation(now, seconds, by_joint))
-    return explained
+        names = [NAMES[joint] for joint in joints]
+        by_joint = dict(zip(names, decrease[len(deletions) :].tolist(), strict=True))
+        explanations.append(Explanation(strength, seconds, by_joint))
+    return explanations
 
 
-def _left_out(parts: int) -> np.ndarray:
-    """(M, parts) bool: each part alone, and random tenths of them; the same ones every time."""
-    rng, tenth = np.random.default_rng(0), tenth_of(parts)
-    together = np.zeros((TOGETHER, parts), dtype=bool)
-    for row in together:
-        row[rng.choice(parts, tenth, replace=False)] = True
-    return np.concatenate([np.eye(parts, dtype=bool), together]) if tenth > 1 else np.eye(parts, dtype=bool)
+def _deletions(n_windows: int) -> np.ndarray:
+    """(M, n_windows) bool: each window alone, then random tenths of them; the same ones every time."""
+    rng, count = np.random.default_rng(0), one_tenth(n_windows)
+    random = np.zeros((RANDOM_DELETIONS, n_windows), dtype=bool)
+    for row in random:
+        row[rng.choice(n_windows, count, replace=False)] = True
+    alone = np.eye(n_windows, dtype=bool)
+    return np.concatenate([alone, random]) if count > 1 else alone
 
 
-def tenth_of(parts: int) -> int:
-    """How many parts are a tenth of them, at least one."""
-    return max(1, round(parts / 10))
+def one_tenth(count: int) -> int:
+    """A tenth of a count, at least 1."""
+    return max(1, round(count / 10))
 
 
-def weigh_all(
-    answerer: Answerer, movements: Sequence[Movement], asked: Sequence[tuple[str, Question]]
+def score_all(
+    answerer: Answerer, motions: Sequence[MotionTokens], questions: Sequence[tuple[str, str]]
 ) -> list[list[Answer]]:
-    """The same questions about each movement, a batch at a time, numbers with their means."""
-    found: list[list[Answer]] = []
-    for at in range(0, len(movements), AT_ONCE):
-        some = movements[at : at + AT_ONCE]
-        flat = answerer.weigh(
-            [(movement, task, words) for movement in some for task, words in asked], whole=True
-        )
-        found += [flat[i : i + len(asked)] for i in range(0, len(flat), len(asked))]
-    return found
+    """The answers to the same questions about each movement, numbers with their means; a batch at a time."""
+    answers: list[list[Answer]] = []
+    for begin in range(0, len(motions), BATCH_SIZE):
+        queries = [
+            Query([motion], "single", task, question)
+            for motion in motions[begin : begin + BATCH_SIZE]
+            for task, question in questions
+        ]
+        flat = answerer.score_candidates(queries, full_distribution=True)
+        answers += [flat[i : i + len(questions)] for i in range(0, len(flat), len(questions))]
+    return answers

@@ -1,6 +1,6 @@
-"""Movements made by the language model, as motion tokens: from a description, or going on from where one ends.
+"""Movements that the language model generates as motion tokens: from a description, or continuing a movement.
 
-Tokens are drawn one after another among those that a movement can have there. Knows nothing about files.
+Each token is sampled among those that a movement can have there. Knows nothing about files.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from pydantic import Field
 
 from biomechgpt.answering.answerer import Answerer
 from biomechgpt.core.settings import InputError, Settings
-from biomechgpt.prompts.encoding import MOTION_END, MOTION_START, SHORTEST, motion_token
+from biomechgpt.prompts.encoding import MIN_MOTION_TOKENS, MOTION_END, MOTION_START, motion_token
 
 
 class SamplingSettings(Settings):
@@ -30,28 +30,39 @@ class SamplingSettings(Settings):
 
 
 def describe_to_motion(
-    answerer: Answerer, wanted: Sequence[str], sizes: Sequence[int], longest: int, settings: SamplingSettings
+    answerer: Answerer,
+    descriptions: Sequence[str],
+    sizes: Sequence[int],
+    longest: int,
+    settings: SamplingSettings,
 ) -> list[list[int]]:
-    """Motion tokens of a movement as each description (a whole question, `Show TUG, stroke, cane.`) wants it.
+    """The motion tokens of a movement for each description.
 
-    sizes: codes of each of a step's tokens. longest: motion tokens of a movement, where the model does not end it.
+    descriptions: whole questions, such as `Show TUG, stroke, cane.`
+    sizes: codebook size of each token of a step.
+    longest: most motion tokens of a movement that the model does not end.
     """
-    opening = answerer.encoder.prefix(None)
+    opening = answerer.encoder.prefix([])
     start = answerer.encoder.text(MOTION_START)
-    prompts = [np.concatenate([opening, answerer.encoder.question(q), start]) for q in wanted]
+    prompts = [np.concatenate([opening, answerer.encoder.question(text), start]) for text in descriptions]
     return _sample(answerer, prompts, sizes, [longest] * len(prompts), True, settings)
 
 
-def go_on(
+def continue_motion(
     answerer: Answerer,
     movements: Sequence[Sequence[int]],
-    more: Sequence[int],
+    n_tokens: Sequence[int],
     sizes: Sequence[int],
     settings: SamplingSettings,
 ) -> list[list[int]]:
-    """As many motion tokens after each movement as `more` says; not the movement itself."""
-    prompts = [answerer.encoder.prefix(movement)[:-1] for movement in movements]
-    return _sample(answerer, prompts, sizes, more, False, settings)
+    """The motion tokens that follow each movement, without the movement itself.
+
+    n_tokens: how many, for each movement.
+    sizes: codebook size of each token of a step.
+    """
+    # Without the prefix's last token, which ends the movement.
+    prompts = [answerer.encoder.prefix([tokens])[:-1] for tokens in movements]
+    return _sample(answerer, prompts, sizes, n_tokens, False, settings)
 
 
 def _sample(
@@ -62,28 +73,29 @@ def _sample(
     may_end: bool,
     settings: SamplingSettings,
 ) -> list[list[int]]:
-    room = answerer.info.max_length
+    """Motion tokens after each prompt, in batches of similar length."""
+    max_length = answerer.info.max_length
     for number, (prompt, n) in enumerate(zip(prompts, longest, strict=True)):
-        if len(prompt) + n > room:
+        if len(prompt) + n > max_length:
             raise InputError(
-                f"movement {number}: expected at most {room} tokens with what comes before it, "
+                f"movement {number}: expected at most {max_length} tokens with what comes before it, "
                 f"found {len(prompt) + n}"
             )
-    made: list[list[int]] = [[] for _ in prompts]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    sampled: list[list[int]] = [[] for _ in prompts]
+    shortest_first = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        for at in range(0, len(order), settings.batch_size):
-            some = order[at : at + settings.batch_size]
-            drawn = _draw(
-                answerer, [prompts[i] for i in some], sizes, [longest[i] for i in some], may_end, settings
+        for begin in range(0, len(prompts), settings.batch_size):
+            batch = shortest_first[begin : begin + settings.batch_size]
+            drawn = _sample_batch(
+                answerer, [prompts[i] for i in batch], sizes, [longest[i] for i in batch], may_end, settings
             )
-            for i, tokens in zip(some, drawn, strict=True):
-                made[i] = tokens
-    return made
+            for i, tokens in zip(batch, drawn, strict=True):
+                sampled[i] = tokens
+    return sampled
 
 
-def _draw(
+def _sample_batch(
     answerer: Answerer,
     prompts: Sequence[np.ndarray],
     sizes: Sequence[int],
@@ -92,12 +104,13 @@ def _draw(
     settings: SamplingSettings,
 ) -> list[list[int]]:
     pad = answerer.tokenizer.pad_token_id
-    first = answerer.tokenizer.convert_tokens_to_ids(motion_token(0))
-    end = answerer.tokenizer.convert_tokens_to_ids(MOTION_END)
-    # Whole steps only, and none so short that it is no movement.
-    least = -(-SHORTEST // len(sizes)) * len(sizes)
-    grammar = _Grammar(first, sizes, end if may_end else None, max(map(len, prompts)), least)
-    made = answerer.write(
+    first_id = answerer.tokenizer.convert_tokens_to_ids(motion_token(0))
+    end_id = answerer.tokenizer.convert_tokens_to_ids(MOTION_END)
+    step = len(sizes)
+    # The fewest whole steps that hold MIN_MOTION_TOKENS: a shorter movement is none.
+    least = -(-MIN_MOTION_TOKENS // step) * step
+    grammar = _Grammar(first_id, sizes, end_id if may_end else None, max(map(len, prompts)), least)
+    generated = answerer.generate_tokens(
         prompts,
         logits_processor=transformers.LogitsProcessorList([grammar]),
         do_sample=True,
@@ -105,29 +118,40 @@ def _draw(
         top_p=settings.top_p,
         top_k=0,
         max_new_tokens=max(longest),
-        eos_token_id=end,
+        eos_token_id=end_id,
     )
-    found = []
-    for row, n in zip(made.tolist(), longest, strict=True):
-        codes = row[: row.index(end)] if end in row else row
-        found.append([code - first for code in codes[:n][: n // len(sizes) * len(sizes)] if code != pad])
-    return found
+    movements = []
+    for row, n in zip(generated.tolist(), longest, strict=True):
+        ids = row[: row.index(end_id)] if end_id in row else row
+        whole_steps = ids[:n][: n // step * step]
+        movements.append([token_id - first_id for token_id in whole_steps if token_id != pad])
+    return movements
 
 
 class _Grammar:
-    """Lets through what a movement can go on with: a code of the token's place in its step, or the end between
-    steps."""
+    """A logits processor that allows only tokens with which a movement can go on.
 
-    def __init__(self, first: int, sizes: Sequence[int], end: int | None, prompt: int, least: int) -> None:
-        self.edges = first + np.cumsum([0, *sizes])
-        self.end, self.prompt, self.least = end, prompt, least
+    These are the codes of the token's place in its step, and the end token between steps.
+    first_id: id of the first motion token.
+    sizes: codebook size of each token of a step.
+    end_id: id of the end token; None: the movement may not end.
+    prompt_length: tokens before the first generated one.
+    least: motion tokens after which the movement may end.
+    """
+
+    def __init__(
+        self, first_id: int, sizes: Sequence[int], end_id: int | None, prompt_length: int, least: int
+    ) -> None:
+        self.edges = first_id + np.cumsum([0, *sizes])
+        self.end_id, self.prompt_length, self.least = end_id, prompt_length, least
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        done = input_ids.shape[1] - self.prompt
-        place = done % (len(self.edges) - 1)
+        """The logits (B, V), -inf for the tokens that are not allowed."""
+        n_generated = input_ids.shape[1] - self.prompt_length
+        place = n_generated % (len(self.edges) - 1)
         allowed = torch.full_like(scores, -torch.inf)
-        here = slice(int(self.edges[place]), int(self.edges[place + 1]))
-        allowed[:, here] = scores[:, here]
-        if self.end is not None and place == 0 and done >= self.least:
-            allowed[:, self.end] = scores[:, self.end]
+        codes = slice(int(self.edges[place]), int(self.edges[place + 1]))
+        allowed[:, codes] = scores[:, codes]
+        if self.end_id is not None and place == 0 and n_generated >= self.least:
+            allowed[:, self.end_id] = scores[:, self.end_id]
         return allowed

@@ -1,13 +1,20 @@
-"""Weighs every answer that a question can have: a movement and its questions are read once, answers after them.
+"""Scores every answer that a question can have: the movement and its questions are read once, answers after them.
 
-A trial is one sequence: its movement, each question after it, tokens of answers after that; a token sees what it
-follows and nothing else, and stands where it would stand alone, so probabilities are those of separate passes.
-Answers of many tokens are followed only where the model goes with any likelihood, a token deeper a pass, or two
-where the first leaves no choice; numbers only where their distribution's median and interval lie, which are those
-of all followed. Knows tokens and models; nothing about files or tasks' wording.
+A prompt is one row: its movement, each question after it, and nodes of each question's answer trie after that. A
+token sees the tokens that it follows and nothing else, at the position that it would have alone. So probabilities
+are those of separate passes.
+
+Worked example: a movement `m`, two questions `q r` and `q s`, and the answers `yes` and `no` to each.
+- The prefill row is `m q r s`: the questions share `q`. The state of `r` gives P(yes) and P(no) of the first
+  question, that of `s` those of the second.
+- Answers of several tokens go on: nodes that `TrieSearch` chooses are appended to the row, `m q r s | ye ye`. The
+  first `ye` sees `m q r`, the second `m q s`; both stand at position 3. Keys and values of `m q r s` come from the
+  cache.
+
+Knows tokens and models. Knows nothing about files, or about the wording of tasks.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,350 +23,371 @@ import torch
 import transformers
 from torch.nn import functional
 
-from biomechgpt.answering.calibration import INTERVAL_SHARES
+from biomechgpt.answering.scores import Scores
+from biomechgpt.answering.trie_search import TrieSearch
 from biomechgpt.language.families import family_of
 from biomechgpt.language.network import tokens_at_once
 from biomechgpt.prompts.answer_trie import AnswerTrie
 
 
-class Asked(NamedTuple):
-    """A question's token ids and what it can be answered with.
+class CandidateQuery(NamedTuple):
+    """A question with the answers that it can have.
 
-    answer: all questions with the same have one tree, and the mean over them is an answer; None: this alone is.
-    whole: whether a number's whole distribution is wanted, not its quantiles alone.
+    question: token ids.
+    trie: the answers.
+    group: queries of one group have the same trie, and their mean is one answer; None: this query alone.
+    full_distribution: a number's whole distribution is wanted, not only its quantiles.
     """
 
     question: np.ndarray
-    tree: AnswerTrie
-    answer: Hashable = None
-    whole: bool = False
-
-
-_AT_ONCE = 16
-"""A tree of answers with at most so many tokens to read is read with the question; larger ones by and by, their
-first tokens with the question where those are no more."""
-_ROUNDING = 1e-9
-"""What a share of the probability may lack for a quantile."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """How probable each answer to a question is.
-
-    probability: (A,) of each answer, given that the answer is one of them; sums to 1. For numbers, probabilities
-        are conditional on valid continuations; numbers that were not expanded to the end share the probability of
-        their prefix equally.
-    valid_probability: of all answers together, for numbers of all valid first tokens. Low if the model would rather
-        say something else.
-    log_likelihood: mean log-likelihood of the tokens before the question, that is, of the movement.
-    """
-
-    probability: np.ndarray
-    valid_probability: float
-    log_likelihood: float = 0.0
-
-
-@dataclass
-class _Open:
-    """A question being weighed. asked: where in the trial's sequence its tokens are. total: (N,) log probability of
-    its choices' tokens with all before them, of numbers' each among those that may follow. place: (N,) where each
-    was read, -1 not yet. first: log probability of all first tokens of numbers together."""
-
-    tree: AnswerTrie
-    asked: np.ndarray
-    total: np.ndarray
-    place: np.ndarray
-    first: float = 0.0
-
-    def see(self, nodes: np.ndarray, seen: np.ndarray) -> None:
-        """Set in (n, length) what these tokens of answers see of the question and of those before them."""
-        seen[:, self.asked] = True
-        rows = np.arange(len(nodes))
-        while len(nodes):
-            seen[rows, self.place[nodes]] = True
-            nodes = self.tree.parent[nodes]
-            rows, nodes = rows[nodes >= 0], nodes[nodes >= 0]
-
-    def scores(self, log_likelihood: float) -> Scores:
-        tree, at = self.tree, self.tree.leaves
-        if tree.is_numeric:
-            while np.isneginf(self.total[at]).any():
-                at = np.where(np.isneginf(self.total[at]), tree.parent[at], at)
-        total = self.total[at] - np.log(tree.n_answers[at])
-        mass = np.logaddexp.reduce(total)
-        return Scores(
-            np.exp(total - mass), float(np.exp(self.first if tree.is_numeric else mass)), log_likelihood
-        )
-
-
-@dataclass
-class _Answer:
-    """Questions of one tree, the mean over which is an answer; the same tokens are read after each.
-
-    parts: the questions, of those in the same words together.
-    """
-
-    tree: AnswerTrie
-    whole: bool
-    parts: dict[bytes, list[_Open]] = field(default_factory=dict)
-
-    @property
-    def every(self) -> list[_Open]:
-        return [q for of_one in self.parts.values() for q in of_one]
-
-    def next(self, least: float) -> np.ndarray:
-        """Tokens to read next, of those that others follow and whose own likelihood is known and enough, of numbers
-        those that a quantile lies behind; the likeliest in any case, as long as no answer is complete. And what
-        follows them, where that is one."""
-        tree, every = self.tree, self.every
-        unread = tree.internal[
-            (every[0].place[tree.internal] < 0) & np.isfinite(every[0].total[tree.internal])
-        ]
-        if not len(unread):
-            return np.asarray(unread)
-        if least > 0:
-            first = tree.parent < 0
-            known = np.mean(
-                [np.exp(q.total[unread] - np.logaddexp.reduce(q.total[first])) for q in every], axis=0
-            )
-            follow = known > least
-            if not follow.any() and not np.isfinite(every[0].total[tree.leaves]).any():
-                follow[known.argmax()] = True
-            unread = unread[follow]
-            if tree.is_numeric and not self.whole:
-                unread = unread[self._holding(unread)]
-        after = tree.only_child[unread]
-        return np.union1d(unread, after[after >= 0])
-
-    def _holding(self, nodes: np.ndarray) -> np.ndarray:
-        """Which of these tokens to follow for the quantiles: those with one among their numbers, or with one that
-        may be. Where that is not certain, first those between whose numbers others lie (12.x and 120.x after 12):
-        they tell where."""
-        tree, every = self.tree, self.every
-        lowest, highest = tree.answer_span
-        begin, end = lowest[nodes], highest[nodes] + 1
-        may, sure = np.zeros(len(nodes), dtype=bool), np.zeros(len(nodes), dtype=bool)
-        # Complete answers, and beginnings after which nothing was read.
-        ends = np.flatnonzero((every[0].place < 0) & np.isfinite(every[0].total))
-        ways = (
-            [(of_one, INTERVAL_SHARES[1:2]) for of_one in self.parts.values()] if len(self.parts) > 1 else []
-        )
-        for questions, shares in [(every, INTERVAL_SHARES), *ways]:
-            likely = np.mean([np.exp(q.total) for q in questions], axis=0)
-            # What lies below each number at least, and at most.
-            least, most = (
-                np.concatenate([[0], np.bincount(edge[ends], likely[ends], len(tree.answers)).cumsum()])
-                for edge in (highest, lowest)
-            )
-            for share in np.asarray(shares) - _ROUNDING:
-                holds = (least[begin] < share) & (share <= most[end])
-                may |= holds
-                sure |= holds & (most[end] - least[begin] <= likely[nodes] + _ROUNDING)
-        first = may & (sure | (end - begin > tree.n_answers[nodes]))
-        return first if first.any() else may
-
-
-@dataclass
-class _Trial:
-    prefix: int
-    questions: list[tuple[_Open, Hashable]] = field(default_factory=list)
-    log_likelihood: float = 0.0
+    trie: AnswerTrie
+    group: Hashable = None
+    full_distribution: bool = False
 
 
 @torch.inference_mode()
 def score(
     model: Any,
     prefixes: Sequence[np.ndarray],
-    asked: Sequence[Sequence[Asked]],
-    least: float = 1e-4,
+    queries: Sequence[Sequence[CandidateQuery]],
+    min_probability: float = 1e-4,
 ) -> list[list[Scores]]:
-    """Scores of each question's answers, for trials (their prefixes' ids) with their questions, as one batch.
+    """The scores of each query, for several prompts as one batch.
 
-    least: beginnings of an answer less likely than this, of all answers together, are not followed; a label
-    behind one has probability 0. 0 follows all.
+    prefixes: ids of each prompt's movement.
+    queries: those of each prompt.
+    min_probability: prefixes of answers less likely than this, among all answers, are not expanded; a label behind
+        one has probability 0. 0: expand all.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    reader = _Reader(base)
-    trials, tokens, parents = [], [], []
-    answers: dict[Hashable, _Answer] = {}
-    for prefix, questions in zip(prefixes, asked, strict=True):
-        trial, token, parent = _first(prefix, questions, answers)
-        trials.append(trial)
-        tokens.append(token)
-        parents.append(parent)
-    seen = [_seen(parent) for parent in parents]
-    reader.read(tokens, [s.sum(axis=1) - 1 for s in seen], seen)
-    for row, trial in enumerate(trials):
-        trial.log_likelihood = reader.log_likelihood(row, prefixes[row])
-        for q, _ in trial.questions:
-            reader.wanted(row, q, np.concatenate([[-1], np.flatnonzero(q.place >= 0)]))
-    reader.weigh()
-    going, left = trials, list(answers)
-    while nexts := {key: nodes for key in left if len(nodes := answers[key].next(least))}:
-        left = list(nexts)
-        # Trials whose answers are all weighed are not read on as padding.
-        rest = [row for row, trial in enumerate(going) if any(key in nexts for _, key in trial.questions)]
-        if len(rest) < len(going):
-            reader.keep(rest)
-            going = [going[row] for row in rest]
-        tokens, seen, positions = [], [], []
-        for row, trial in enumerate(going):
-            some = [(q, nexts[key]) for q, key in trial.questions if key in nexts]
-            new = sum(len(nodes) for _, nodes in some)
-            sees = np.zeros((new, reader.length + new), dtype=bool)
-            sees[:, : trial.prefix] = True
-            at = 0
-            for q, nodes in some:
-                q.place[nodes] = reader.length + at + np.arange(len(nodes))
-                q.see(nodes, sees[at : at + len(nodes)])
-                reader.wanted(row, q, nodes)
-                at += len(nodes)
-            tokens.append(np.concatenate([q.tree.token[nodes] for q, nodes in some]))
-            positions.append(
-                np.concatenate([trial.prefix + len(q.asked) + q.tree.depth[nodes] for q, nodes in some])
-            )
-            seen.append(sees)
-        reader.read(tokens, positions, seen)
-        reader.weigh()
-    return [[q.scores(trial.log_likelihood) for q, _ in trial.questions] for trial in trials]
+    decoder = CachedDecoder(model)
+    groups: dict[Hashable, _AnswerGroup] = {}
+    rows = [
+        _prefill_row(prefix, row_queries, groups, min_probability)
+        for prefix, row_queries in zip(prefixes, queries, strict=True)
+    ]
+    visible = [_ancestor_mask(row.parents) for row in rows]
+    # A token's position is the number of tokens before it on its own path.
+    positions = [mask.sum(axis=1) - 1 for mask in visible]
+    decoder.read([row.tokens for row in rows], positions, visible)
+    for i, row in enumerate(rows):
+        row.log_likelihood = decoder.log_likelihood(i, prefixes[i])
+    _record(decoder, [(i, state, state.read_nodes) for i, row in enumerate(rows) for state, _ in row.states])
+    _search(decoder, rows, groups)
+    return [[state.scores(row.log_likelihood) for state, _ in row.states] for row in rows]
 
 
-def quantile(numbers: np.ndarray, probability: np.ndarray, share: float) -> float:
-    """The smallest of rising numbers (A,) up to which at least `share` of the probability (A,) lies."""
-    return float(numbers[int(np.argmax(np.cumsum(probability) >= share - _ROUNDING))])
+def _search(
+    decoder: "CachedDecoder", rows: "list[_PromptRow]", groups: "Mapping[Hashable, _AnswerGroup]"
+) -> None:
+    """Expand the tries of all groups, one pass of the model after another, until every answer is known."""
+    open_groups = list(groups)
+    while next_nodes := {key: nodes for key in open_groups if len(nodes := groups[key].next_nodes())}:
+        open_groups = list(next_nodes)
+        # Rows whose answers are all known would only be padding.
+        open_rows = [i for i, row in enumerate(rows) if any(key in next_nodes for _, key in row.states)]
+        if len(open_rows) < len(rows):
+            decoder.keep_rows(open_rows)
+            rows = [rows[i] for i in open_rows]
+        extensions = [_extend(row, next_nodes, decoder.length) for row in rows]
+        tokens, positions, visible = zip(*extensions, strict=True)
+        decoder.read(tokens, positions, visible)
+        _record(
+            decoder,
+            [
+                (i, state, next_nodes[key])
+                for i, row in enumerate(rows)
+                for state, key in row.states
+                if key in next_nodes
+            ],
+        )
 
 
-def _first(
-    prefix: np.ndarray, questions: Sequence[Asked], answers: dict[Hashable, _Answer]
-) -> tuple[_Trial, np.ndarray, np.ndarray]:
-    """A trial's prefix, questions and small trees in one sequence: tokens (L,) and parents (L,), -1 none. Adds to
-    {answer: its questions}."""
-    trial = _Trial(len(prefix))
+@dataclass
+class _TrieState:
+    """What is known of one query's trie, and where its tokens stand in their row.
+
+    question_columns: (Q,) columns of the question's tokens.
+    log_probability: (N,) of each node with all before it, -inf: not known yet. For numbers, each token's is
+        conditional on the tokens that may stand there.
+    column: (N,) where each node was read, -1: not yet.
+    log_valid: log probability of all valid first tokens of a number together.
+    """
+
+    trie: AnswerTrie
+    question_columns: np.ndarray
+    log_probability: np.ndarray
+    column: np.ndarray
+    log_valid: float = 0.0
+
+    @property
+    def read_nodes(self) -> np.ndarray:
+        """The nodes that were read; first of all -1, the question."""
+        return np.concatenate([[-1], np.flatnonzero(self.column >= 0)])
+
+    def columns_of(self, nodes: np.ndarray) -> np.ndarray:
+        """The columns (n,) whose states predict what follows these nodes (-1: the question)."""
+        return np.asarray(np.where(nodes < 0, self.question_columns[-1], self.column[nodes]))
+
+    def set_visible(self, nodes: np.ndarray, visible: np.ndarray) -> None:
+        """Set in `visible` (n, length) what these nodes see: the question, and their path in the trie."""
+        visible[:, self.question_columns] = True
+        rows = np.arange(len(nodes))
+        # All nodes climb to the root together; those that have arrived drop out.
+        while len(nodes):
+            visible[rows, self.column[nodes]] = True
+            nodes = self.trie.parent[nodes]
+            rows, nodes = rows[nodes >= 0], nodes[nodes >= 0]
+
+    def record(self, nodes: np.ndarray, children: np.ndarray, owner: np.ndarray, log_p: np.ndarray) -> None:
+        """Take in what the model gave for the children of these nodes.
+
+        children, owner: (C,) as `AnswerTrie.children` gives them.
+        log_p: (C,) log probability of each child's token after its parent.
+        """
+        if self.trie.is_numeric:
+            # Conditional on a valid continuation: the children of a node sum to 1.
+            total = np.full(len(nodes), -np.inf)
+            np.logaddexp.at(total, owner, log_p)
+            log_p = log_p - total[owner]
+            if nodes[0] < 0:
+                self.log_valid = float(total[0])
+        depth = self.trie.depth[children]
+        for level in range(depth.min(), depth.max() + 1):  # parents before their children
+            at_level = depth == level
+            parent = self.trie.parent[children[at_level]]
+            before = np.where(parent >= 0, self.log_probability[parent], 0.0)
+            self.log_probability[children[at_level]] = log_p[at_level] + before
+
+    def scores(self, log_likelihood: float) -> Scores:
+        """The scores of all answers, when the search is over."""
+        trie, node = self.trie, self.trie.leaves
+        if trie.is_numeric:
+            # A number that was not expanded to its end is found at its longest known prefix.
+            while (unknown := np.isneginf(self.log_probability[node])).any():
+                node = np.where(unknown, trie.parent[node], node)
+        # All answers behind one node share its probability.
+        log_p = self.log_probability[node] - np.log(trie.n_answers[node])
+        log_total = np.logaddexp.reduce(log_p)
+        log_valid = self.log_valid if trie.is_numeric else log_total
+        return Scores(np.exp(log_p - log_total), float(np.exp(log_valid)), log_likelihood)
+
+
+@dataclass
+class _AnswerGroup:
+    """The queries whose mean is one answer. They have one search: after each of them the same nodes are read.
+
+    states: those of the queries, by the bytes of their question's ids, that is, by wording.
+    """
+
+    search: TrieSearch
+    states: dict[bytes, list[_TrieState]] = field(default_factory=dict)
+
+    def next_nodes(self) -> np.ndarray:
+        """The nodes to read next after each query; empty when the answer is known."""
+        return self.search.expand(
+            [np.stack([state.log_probability for state in states]) for states in self.states.values()]
+        )
+
+
+@dataclass
+class _PromptRow:
+    """One prompt: its prefix, its questions and the first nodes of their tries.
+
+    n_prefix: tokens of the prefix.
+    tokens: (L,) ids that the first pass reads.
+    parents: (L,) column of the token before each one on its path, -1: none.
+    states: state and group of each query.
+    log_likelihood: mean log-likelihood of the prefix.
+    """
+
+    n_prefix: int
+    tokens: np.ndarray
+    parents: np.ndarray
+    states: list[tuple[_TrieState, Hashable]]
+    log_likelihood: float = 0.0
+
+
+def _prefill_row(
+    prefix: np.ndarray,
+    queries: Sequence[CandidateQuery],
+    groups: dict[Hashable, _AnswerGroup],
+    min_probability: float,
+) -> _PromptRow:
+    """The row of one prompt, its queries' states in it. Adds each query to its group in `groups`."""
     tokens, parents = prefix.tolist(), list(range(-1, len(prefix) - 1))
-    known: dict[tuple[int, int], int] = {}
-    for question, tree, key, whole in questions:
-        asked, above = np.empty(len(question), dtype=np.int64), len(prefix) - 1
-        # Questions that begin alike are read once as far as they do.
+    # (column of a token, id of the next token) -> column of the next: questions that begin alike are read once.
+    column_after: dict[tuple[int, int], int] = {}
+    states: list[tuple[_TrieState, Hashable]] = []
+    for question, trie, key, full_distribution in queries:
+        question_columns = np.empty(len(question), dtype=np.int64)
+        above = len(prefix) - 1
         for n, token in enumerate(question.tolist()):
-            above = asked[n] = known.setdefault((above, token), len(tokens))
-            if above == len(tokens):
+            column = column_after.setdefault((above, token), len(tokens))
+            if column == len(tokens):  # new: no question before had this beginning
                 tokens.append(token)
-                parents.append(int(asked[n - 1]) if n else len(prefix) - 1)
-        now = tree.internal
-        if len(now) > _AT_ONCE:
-            now = now[tree.depth[now] == 0]
-        if len(now) > _AT_ONCE:
-            now = now[:0]
-        place = np.full(len(tree.token) + 1, -1)
-        place[now] = len(tokens) + np.arange(len(now))
-        place[-1] = above
-        tokens += tree.token[now].tolist()
-        parents += place[tree.parent[now]].tolist()
-        one = _Open(tree, asked, np.full(len(tree.token), -np.inf), place[:-1])
-        key = ("alone", len(answers)) if key is None else key
-        answers.setdefault(key, _Answer(tree, whole)).parts.setdefault(question.tobytes(), []).append(one)
-        trial.questions.append((one, key))
-    return trial, np.array(tokens), np.array(parents)
+                parents.append(above)
+            above = question_columns[n] = column
+        key = ("alone", len(groups)) if key is None else key
+        if key not in groups:
+            groups[key] = _AnswerGroup(TrieSearch(trie, full_distribution, min_probability))
+        group = groups[key]
+        nodes = group.search.first_nodes()
+        # One more than there are nodes, so that the parent -1 of a first node is found at the end: the question.
+        column_of = np.full(len(trie.token) + 1, -1)
+        column_of[nodes] = len(tokens) + np.arange(len(nodes))
+        column_of[-1] = above
+        tokens += trie.token[nodes].tolist()
+        parents += column_of[trie.parent[nodes]].tolist()
+        state = _TrieState(trie, question_columns, np.full(len(trie.token), -np.inf), column_of[:-1])
+        group.states.setdefault(question.tobytes(), []).append(state)
+        states.append((state, key))
+    return _PromptRow(len(prefix), np.array(tokens), np.array(parents), states)
 
 
-def _seen(parent: np.ndarray) -> np.ndarray:
-    """(L, L) bool: whether each token sees each, from parents that stand before their children."""
-    seen = np.eye(len(parent), dtype=bool)
-    for i, above in enumerate(parent):
-        if above >= 0:
-            seen[i] |= seen[above]
-    return seen
+def _ancestor_mask(parents: np.ndarray) -> np.ndarray:
+    """(L, L) bool: True where a token sees another: itself, and all before it on its path.
+
+    parents: (L,) columns that stand before their children, -1: none.
+    """
+    visible = np.eye(len(parents), dtype=bool)
+    for column, parent in enumerate(parents):
+        if parent >= 0:
+            visible[column] |= visible[parent]
+    return visible
 
 
-class _Reader:
-    """The model with what it has read: a row a trial, all rows as long as the longest."""
+def _extend(
+    row: _PromptRow, next_nodes: Mapping[Hashable, np.ndarray], length: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Append nodes to a row: their tokens (n,), positions (n,), and what they see (n, length + n).
 
-    def __init__(self, base: Any) -> None:
+    next_nodes: {group: nodes to read after each of its queries}.
+    length: columns that were read before.
+    """
+    extended = [(state, next_nodes[key]) for state, key in row.states if key in next_nodes]
+    n_new = sum(len(nodes) for _, nodes in extended)
+    visible = np.zeros((n_new, length + n_new), dtype=bool)
+    visible[:, : row.n_prefix] = True
+    begin = 0
+    for state, nodes in extended:
+        state.column[nodes] = length + begin + np.arange(len(nodes))
+        state.set_visible(nodes, visible[begin : begin + len(nodes)])
+        begin += len(nodes)
+    tokens = [state.trie.token[nodes] for state, nodes in extended]
+    positions = [
+        row.n_prefix + len(state.question_columns) + state.trie.depth[nodes] for state, nodes in extended
+    ]
+    return np.concatenate(tokens), np.concatenate(positions), visible
+
+
+def _record(decoder: "CachedDecoder", requests: Sequence[tuple[int, _TrieState, np.ndarray]]) -> None:
+    """Record in each state what the model gives for the children of the nodes that it has just read.
+
+    requests: (row, state, nodes).
+    """
+    rows = np.concatenate([np.full(len(nodes), row) for row, _, nodes in requests])
+    columns = np.concatenate([state.columns_of(nodes) for _, state, nodes in requests])
+    # All requests go through the output layer together: child c follows hidden state `index[c]`.
+    first = np.cumsum([0, *(len(nodes) for *_, nodes in requests)])
+    families = [state.trie.children(nodes) for _, state, nodes in requests]
+    index = np.concatenate([begin + owner for begin, (_, owner) in zip(first, families, strict=False)])
+    tokens = np.concatenate(
+        [state.trie.token[children] for (_, state, _), (children, _) in zip(requests, families, strict=True)]
+    )
+    log_p = decoder.log_probabilities(rows, columns, index, tokens)
+    begin = 0
+    for (_, state, nodes), (children, owner) in zip(requests, families, strict=True):
+        state.record(nodes, children, owner, log_p[begin : begin + len(children)])
+        begin += len(children)
+
+
+class CachedDecoder:
+    """A language model with the keys and values of all that it has read: one row a prompt.
+
+    All rows are as long as the longest; padding is seen by nothing. Knows tokens, positions and masks. Knows
+    nothing about tries.
+    length: columns that were read.
+    """
+
+    def __init__(self, model: Any) -> None:
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.decoder, self.head = base.get_decoder(), base.get_output_embeddings()
         self.family = family_of(base.config)
-        self.rows = tokens_at_once(base)
-        # Whatever a layer's window: which tokens it sees, the masks say.
+        self.max_states = tokens_at_once(base)
+        # A cache that forgets nothing, also for layers with a sliding window: the masks say what each layer sees.
         self.cache = transformers.DynamicCache()
         self.length, self.device = 0, self.head.weight.device
-        self._at: torch.Tensor | None = None
-        self._want: list[tuple[int, _Open, np.ndarray]] = []
+        self._positions: torch.Tensor | None = None
 
     def read(
-        self, tokens: Sequence[np.ndarray], positions: Sequence[np.ndarray], seen: Sequence[np.ndarray]
+        self,
+        tokens: Sequence[np.ndarray],
+        positions: Sequence[np.ndarray],
+        visible: Sequence[np.ndarray],
     ) -> None:
-        """Read on: tokens (n,), positions (n,) and what they see (n, length + n) of each row."""
-        new = max(map(len, tokens))
-        ids, where = (np.zeros((len(tokens), new), dtype=np.int64) for _ in range(2))
-        mask = np.zeros((len(tokens), new, self.length + new), dtype=bool)
-        mask[:, np.arange(new), self.length + np.arange(new)] = True  # padding sees itself
-        for row, token in enumerate(tokens):
-            n = len(token)
-            ids[row, :n], where[row, :n] = token, positions[row]
-            mask[row, :n, : self.length + n] = seen[row]
-        at = torch.from_numpy(where).to(self.device)
-        self._at = at if self._at is None else torch.cat([self._at, at], dim=1)
-        full = torch.from_numpy(mask).to(self.device)[:, None]
-        back = at[:, None, :, None] - self._at[:, None, None, :]
+        """Read more tokens of each row, and keep their states until the next call.
+
+        tokens, positions: (n,) of each row; n may differ.
+        visible: (n, length + n) bool of each row: the columns that each token sees, whatever a layer's window.
+        """
+        n_new = max(map(len, tokens))
+        ids, position = (np.zeros((len(tokens), n_new), dtype=np.int64) for _ in range(2))
+        mask = np.zeros((len(tokens), n_new, self.length + n_new), dtype=bool)
+        # Padding sees itself: attention over an empty row would be NaN.
+        mask[:, np.arange(n_new), self.length + np.arange(n_new)] = True
+        for row, row_tokens in enumerate(tokens):
+            n = len(row_tokens)
+            ids[row, :n], position[row, :n] = row_tokens, positions[row]
+            mask[row, :n, : self.length + n] = visible[row]
+        new = torch.from_numpy(position).to(self.device)
+        self._positions = new if self._positions is None else torch.cat([self._positions, new], dim=1)
+        full_mask = torch.from_numpy(mask).to(self.device)[:, None]
+        # A window counts positions, not columns: other questions may stand between a token and what it sees.
+        distance = new[:, None, :, None] - self._positions[:, None, None, :]
         self._states = self.decoder(
             input_ids=torch.from_numpy(ids).to(self.device),
-            position_ids=at,
+            position_ids=new,
             attention_mask=self.family.attention_masks(
-                self.decoder.config, lambda window: full if window is None else full & (back < window)
+                self.decoder.config,
+                lambda window: full_mask if window is None else full_mask & (distance < window),
             ),
             past_key_values=self.cache,
             use_cache=True,
         ).last_hidden_state
-        self._begin, self.length = self.length, self.length + new
+        self._first_column, self.length = self.length, self.length + n_new
 
     def log_likelihood(self, row: int, prefix: np.ndarray) -> float:
-        """Mean log probability of a prefix's tokens, each after those before it; asked after the first `read`."""
-        states, after = self._states[row, : len(prefix) - 1], torch.from_numpy(prefix[1:]).to(self.device)
-        parts = zip(states.split(self.rows), after.split(self.rows), strict=True)
-        return float(torch.cat([-functional.cross_entropy(self.head(s).float(), t, reduction="none")
-                                for s, t in parts]).mean())  # fmt: skip
+        """Mean log probability of a prefix's tokens, each after those before it. Only after the first `read`."""
+        states = self._states[row, : len(prefix) - 1].split(self.max_states)
+        next_tokens = torch.from_numpy(prefix[1:]).to(self.device).split(self.max_states)
+        losses = [
+            functional.cross_entropy(self.head(state).float(), token, reduction="none")
+            for state, token in zip(states, next_tokens, strict=True)
+        ]
+        return float((-torch.cat(losses)).mean())
 
-    def keep(self, rows: list[int]) -> None:
-        """Forget all rows but these, which are numbered anew."""
-        at = torch.tensor(rows, device=self.device)
-        self.cache.batch_select_indices(at)
-        self._at = None if self._at is None else self._at[at]
+    def log_probabilities(
+        self, rows: np.ndarray, columns: np.ndarray, index: np.ndarray, tokens: np.ndarray
+    ) -> np.ndarray:
+        """Log probability (C,) of each token after a state of the last `read`.
 
-    def wanted(self, row: int, q: _Open, nodes: np.ndarray) -> None:
-        """Ask for the tokens after these nodes of a question (-1: after the question itself)."""
-        self._want.append((row, q, nodes))
-
-    def weigh(self) -> None:
-        """Fill in `total` of the tokens after those asked for, from the states just read."""
-        rows, columns, states, children, at = [], [], [], [], 0
-        for row, q, nodes in self._want:
-            rows.append(np.full(len(nodes), row))
-            columns.append(np.where(nodes < 0, q.asked[-1], q.place[nodes]) - self._begin)
-            child, follows = q.tree.children(nodes)
-            states.append(at + follows)
-            children.append(child)
-            at += len(nodes)
-        read = self._states[torch.from_numpy(np.concatenate(rows)), torch.from_numpy(np.concatenate(columns))]
-        state = np.concatenate(states)
-        token = np.concatenate([q.tree.token[c] for (_, q, _), c in zip(self._want, children, strict=True)])
-        found = np.empty(len(token))
-        for begin in range(0, len(read), self.rows):
-            log_p = self.head(read[begin : begin + self.rows]).float().log_softmax(dim=-1)
-            here = np.flatnonzero((state >= begin) & (state < begin + self.rows))
-            found[here] = (
-                log_p[torch.from_numpy(state[here] - begin), torch.from_numpy(token[here])].cpu().numpy()
+        rows, columns: (S,) of the states.
+        index: (C,) the state, 0 to S - 1, that each token follows.
+        tokens: (C,) ids.
+        """
+        states = self._states[torch.from_numpy(rows), torch.from_numpy(columns - self._first_column)]
+        log_probabilities = np.empty(len(tokens))
+        # So many states at once, that the logits over the whole vocabulary fit into memory.
+        for begin in range(0, len(states), self.max_states):
+            log_p = self.head(states[begin : begin + self.max_states]).float().log_softmax(dim=-1)
+            here = np.flatnonzero((index >= begin) & (index < begin + self.max_states))
+            log_probabilities[here] = (
+                log_p[torch.from_numpy(index[here] - begin), torch.from_numpy(tokens[here])].cpu().numpy()
             )
-        together = np.full(len(read), -np.inf)
-        np.logaddexp.at(together, state, found)
-        at = 0
-        for (_, q, nodes), child in zip(self._want, children, strict=True):
-            value, depth = found[at : at + len(child)], q.tree.depth[child]
-            if q.tree.is_numeric:
-                value = value - together[state[at : at + len(child)]]
-                if nodes[0] < 0:
-                    q.first = float(together[state[at]])
-            for level in range(depth.min(), depth.max() + 1):
-                here = depth == level
-                above = q.tree.parent[child[here]]
-                q.total[child[here]] = value[here] + np.where(above >= 0, q.total[above], 0.0)
-            at += len(child)
-        self._want = []
+        return log_probabilities
+
+    def keep_rows(self, rows: list[int]) -> None:
+        """Forget all rows but these, which are numbered anew."""
+        index = torch.tensor(rows, device=self.device)
+        self.cache.batch_select_indices(index)
+        self._positions = None if self._positions is None else self._positions[index]

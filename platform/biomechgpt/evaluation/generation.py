@@ -18,13 +18,14 @@ from scipy import linalg
 from scipy.spatial.distance import pdist
 
 from biomechgpt.answering.answerer import Answerer
-from biomechgpt.answering.generate import SamplingSettings, describe_to_motion, go_on
+from biomechgpt.answering.generate import SamplingSettings, continue_motion, describe_to_motion
 from biomechgpt.cohort.folder import ANNOTATIONS
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError
 from biomechgpt.motion import gait
 from biomechgpt.motion.skeleton import HIGH_RAD, LOW_RAD
+from biomechgpt.prompts.encoding import MotionTokens, Query
 from biomechgpt.questions.dataset import read_questions, read_tasks
 from biomechgpt.questions.tasks import ClassificationTask, GenerationTask
 from biomechgpt.recordings.quality import QualitySettings
@@ -118,7 +119,7 @@ def _continued(
     shown = [max(round(len(t) / step * settings.shown), 1) * step for t in whole]
     first = [t[:n] for t, n in zip(whole, shown, strict=True)]
     more = [len(t) - n for t, n in zip(whole, shown, strict=True)]
-    drawn = go_on(answerer, first, more, tokenizer.network.quantizer.sizes, settings)
+    drawn = continue_motion(answerer, first, more, tokenizer.network.quantizer.sizes, settings)
     tokens = [a + b for a, b in zip(first, drawn, strict=True)]
     return pd.DataFrame({"question": None, "trial": rows["trial"], "tokens": tokens, "shown": shown})
 
@@ -256,8 +257,11 @@ def _agreement(answerer: Answerer, made: pd.DataFrame, held_out: pd.DataFrame) -
         right: dict[str, list[bool]] = {}
         for at in range(0, len(asked), 32):
             some = asked[at : at + 32]
-            questions = [(list(movement_of(a)), a[0], answerer.tasks[a[0]].templates[0]) for a in some]
-            for a, answer in zip(some, answerer.answer(questions), strict=True):
+            queries = [
+                Query([MotionTokens(list(movement_of(a)))], "single", a[0], answerer.tasks[a[0]].templates[0])
+                for a in some
+            ]
+            for a, answer in zip(some, answerer.answer(queries), strict=True):
                 right.setdefault(a[0], []).append(answerer.tasks[a[0]].parse(answer.text) == a[1])
         figures[key] = {name: float(np.mean(values)) for name, values in right.items()}
     return figures

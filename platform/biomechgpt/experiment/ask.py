@@ -11,6 +11,7 @@ from biomechgpt.answering.answerer import Answerer
 from biomechgpt.answering.bundle import ModelBundle
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.settings import InputError, Settings
+from biomechgpt.prompts.encoding import Query
 from biomechgpt.questions.tasks import askable
 from biomechgpt.recordings import readers
 from biomechgpt.recordings.load import prepare
@@ -78,8 +79,10 @@ def run_ask(settings: AskSettings) -> str:
             rows.append({"recording": name, "refused": str(error)})
             continue
         # As when it is served: a movement may be badly reconstructed, or unlikely (each answer says so).
-        movement, is_ood = answerer.read_checked(tokenizer, angles_rad, recording.joint_mask)
-        answers = answerer.answer([(movement, task, tasks[task].templates[0]) for task in names])
+        motion, is_ood = answerer.tokenize_checked(tokenizer, angles_rad, recording.joint_mask)
+        answers = answerer.answer(
+            [Query([motion], "single", task, tasks[task].templates[0]) for task in names]
+        )
         rows += [
             {"recording": name, "task": task, "provenance": provenance, **_cells(answer, is_ood)}
             for task, answer in zip(names, answers, strict=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from biomechgpt.core.training import TrainingTask
 from biomechgpt.language.settings import SampleSettings
-from biomechgpt.prompts.encoding import Answer, Branch, Encoder, Motion, Question, Tree
+from biomechgpt.prompts.encoding import Answer, Branch, PrefixTree, PromptEncoder, Question
 from biomechgpt.prompts.packing import batch_trees
 from biomechgpt.tokenizer.tokens import is_mirrored
 
@@ -21,13 +21,13 @@ LossWeight = Callable[[Mapping[str, Any], int], float]
 
 
 def read_trees(
-    encoder: Encoder,
+    encoder: PromptEncoder,
     views: Mapping[str, Sequence[Sequence[int]]],
     questions: Sequence[Mapping[str, Any]],
     settings: SampleSettings,
     seed: int = 0,
     loss_weight: LossWeight = lambda row, n_tokens: 1.0,
-) -> list[list[Tree]]:
+) -> list[list[PrefixTree]]:
     """Trees of question rows (`questions.dataset`), each once a view of its movement.
 
     views: {trial: motion tokens of each view}, equally many views for every trial.
@@ -66,22 +66,22 @@ def _draw_history(
 
 
 def _tree_of_each_view(
-    encoder: Encoder,
+    encoder: PromptEncoder,
     views: Mapping[str, Sequence[Sequence[int]]],
     rows: Sequence[Mapping[str, Any]],
     history: Sequence[Mapping[str, Any] | None],
     max_length: int,
     loss_weight: LossWeight,
-) -> list[Tree]:
-    def grow(motion: Motion | None, branches: list[Branch]) -> Tree:
+) -> list[PrefixTree]:
+    def tree_about(movements: Sequence[Sequence[int]], branches: list[Branch]) -> PrefixTree:
         weights = [loss_weight(row, len(answer)) for row, (_, answer) in zip(rows, branches, strict=True)]
-        return encoder.grow(motion, branches, max_length, weights)
+        return encoder.tree_of_branches(movements, branches, max_length, weights)
 
     trial, second = rows[0]["trial"], rows[0].get("other")
     if rows[0]["answer"] == "":
         questions = [row["question"] for row in rows]
         return [
-            grow(None, encoder.branches([(question, view) for question in questions], max_length))
+            tree_about([], encoder.branches([(question, view) for question in questions], max_length))
             for view in views[trial]
         ]
     # Views that are mirrored share their branches, and so do those that are not: an answer may name a side.
@@ -93,7 +93,7 @@ def _tree_of_each_view(
             pairs.append(([*turns, row["question"]] if turns else row["question"], _answer(row, in_mirror)))
         branches[in_mirror] = encoder.branches(pairs, max_length)
     return [
-        grow([view, views[second][number]] if second else view, branches[is_mirrored(number)])
+        tree_about([view, views[second][number]] if second else [view], branches[is_mirrored(number)])
         for number, view in enumerate(views[trial])
     ]
 
@@ -128,7 +128,7 @@ def plan_batches(
 class TreeTrainingTask(TrainingTask):
     """Trains a model on trees; a subclass sets `trees`, `settings`, `seed` and `tokenizer` when it is built."""
 
-    trees: list[list[Tree]]
+    trees: list[list[PrefixTree]]
     """Each tree in each of its views, equally many."""
     settings: SampleSettings
     seed: int

@@ -21,7 +21,7 @@ from biomechgpt.language.adapter import INFO, MODEL, WEIGHTS, AdapterInfo
 from biomechgpt.language.batches import LossWeight, TreeTrainingTask, read_trees
 from biomechgpt.language.families import family_at, family_of
 from biomechgpt.language.settings import AdapterSettings, FinetuneSettings
-from biomechgpt.prompts.encoding import Encoder, motion_vocabulary
+from biomechgpt.prompts.encoding import PromptEncoder, motion_vocabulary
 from biomechgpt.questions.dataset import read_questions, read_tasks
 from biomechgpt.questions.tasks import ClassificationTask
 from biomechgpt.tokenizer.motion_tokenizer import require_same_tokenizer
@@ -65,7 +65,7 @@ class _Finetuning(TreeTrainingTask):
         rows = [r for r in read_questions(artifact.load(questions)) if r["split"] == "train"]
         rows = _of_participants(rows, self.settings.participants, self.seed)
         self.questions = len(rows)
-        encoder = Encoder(self.tokenizer, family_at(str(self.folder)).turns)
+        encoder = PromptEncoder(self.tokenizer, family_at(str(self.folder)).turns)
         views = Tokens(self.motion).augmentations()
         self.longest_answer = max(
             (len(encoder.answer(answer)) for answer in {r["answer"] for r in rows}), default=0

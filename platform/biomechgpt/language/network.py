@@ -19,8 +19,8 @@ from transformers.masking_utils import sdpa_mask
 
 from biomechgpt.core.training import LossTerms
 from biomechgpt.language.families import family_of
+from biomechgpt.prompts import packing
 from biomechgpt.prompts.encoding import motion_vocabulary
-from biomechgpt.prompts.packing import visible
 
 LOGITS = 2**26
 """Logits in memory at once, 256 MB in fp32: those of 256 tokens with Gemma's vocabulary of 262,208."""
@@ -78,7 +78,7 @@ class TreeModel(nn.Module):
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         decoder = base.get_decoder()
         masks = family_of(base.config).attention_masks(
-            decoder.config, lambda window: visible(tree, segment, position_ids, window)
+            decoder.config, lambda window: packing.attention_mask(tree, segment, position_ids, window)
         )
         hidden = decoder(
             input_ids=input_ids, position_ids=position_ids, attention_mask=masks, use_cache=False

@@ -41,7 +41,7 @@ from biomechgpt.motion.parameters import (
     format_parameter,
     mirror_parameters,
 )
-from biomechgpt.prompts.encoding import LETTERS, Answer, Encoder, Motion, Tree
+from biomechgpt.prompts.encoding import LETTERS, Answer, PrefixTree, PromptEncoder
 from biomechgpt.questions.dataset import read_questions, read_tasks
 from biomechgpt.questions.tasks import GenerationTask, Tasks, pace
 from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer, require_same_tokenizer
@@ -76,7 +76,7 @@ class _SampleSource:
     parameters: {trial: parameters measured from its angles}.
     """
 
-    encoder: Encoder
+    encoder: PromptEncoder
     settings: PretrainingSettings
     rng: np.random.Generator
     questions: list[str]
@@ -93,11 +93,11 @@ class _SampleSource:
             trials[_measured(self.parameters.get(trial, {}))].append(trial)
         return trials
 
-    def text(self) -> Tree:
+    def text(self) -> PrefixTree:
         """A sample without any movement."""
-        return self._tree(None, [])
+        return self._tree([], [])
 
-    def sample(self, trial: str, view: int) -> Tree:
+    def sample(self, trial: str, view: int) -> PrefixTree:
         """A sample about a view of a trial: the movement alone, beside a second one, or after its description."""
         movement, parameters, kind = (
             self.movements[trial][view],
@@ -108,7 +108,7 @@ class _SampleSource:
         if measured and kind < settings.text_to_motion_share:
             description = ", ".join(filter(None, [pace(parameters), _description(parameters, self.rng)]))
             request = self.requests[self.rng.integers(len(self.requests))].format(description)
-            return self.encoder.tree(None, [(request, movement)], settings.max_length)
+            return self.encoder.build_tree([], [(request, movement)], settings.max_length)
         if measured and kind < settings.text_to_motion_share + settings.pairwise_share:
             trials = self.comparable[_measured(self.parameters[trial])]
             second = trials[self.rng.integers(len(trials))]
@@ -118,19 +118,19 @@ class _SampleSource:
             return self._tree([movement, self.movements[second][view]], comparisons)
         recalled = self.rng.choice(movement, (settings.recall_targets, settings.recall_tokens)).tolist()
         descriptions = [_description(parameters, self.rng) for _ in range(settings.descriptions)]
-        return self._tree(movement, [*recalled, *descriptions])
+        return self._tree([movement], [*recalled, *descriptions])
 
     def _parameters(self, trial: str, view: int) -> ParameterValues:
         parameters = self.parameters.get(trial, {})
         return mirror_parameters(parameters) if is_mirrored(view) else parameters
 
-    def _tree(self, motion: Motion | None, answers: Sequence[Answer]) -> Tree:
+    def _tree(self, movements: Sequence[Sequence[int]], answers: Sequence[Answer]) -> PrefixTree:
         """A tree of random questions with these answers and, after them, with somebody else's."""
         # Questions are drawn from those of all trials: which questions apply to a trial would tell of its labels.
         drawn = self.rng.integers(len(self.questions), size=self.settings.questions + len(answers)).tolist()
         answers = [*answers, *(self.answers[i] for i in drawn[len(answers) :])]
         pairs = [(self.questions[i], answer) for i, answer in zip(drawn, answers, strict=True)]
-        return self.encoder.tree(motion, pairs, self.settings.max_length)
+        return self.encoder.build_tree(movements, pairs, self.settings.max_length)
 
 
 class _Pretraining(TreeTrainingTask):
@@ -156,7 +156,7 @@ class _Pretraining(TreeTrainingTask):
             words for task in tasks.values() if isinstance(task, GenerationTask) for words in task.templates
         ]
         source = _SampleSource(
-            Encoder(self.tokenizer, family.turns),
+            PromptEncoder(self.tokenizer, family.turns),
             self.settings,
             rng,
             shuffled_questions,

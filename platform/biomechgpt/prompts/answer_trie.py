@@ -21,7 +21,7 @@ from functools import cached_property
 import numpy as np
 
 from biomechgpt.core.settings import InputError
-from biomechgpt.prompts.encoding import Encoder
+from biomechgpt.prompts.encoding import PromptEncoder
 from biomechgpt.questions.tasks import AnnotatedTask, NumberTask
 
 
@@ -111,7 +111,7 @@ class AnswerTrie:
         return order, np.searchsorted(self.parent[order], np.arange(-1, len(self.token) + 1))
 
 
-def answer_trie(encoder: Encoder, task: AnnotatedTask, labels: Sequence[str] = ()) -> AnswerTrie:
+def answer_trie(encoder: PromptEncoder, task: AnnotatedTask, labels: Sequence[str] = ()) -> AnswerTrie:
     """The trie of all answers to `task`.
 
     labels: those of a task without its own.
@@ -121,7 +121,7 @@ def answer_trie(encoder: Encoder, task: AnnotatedTask, labels: Sequence[str] = (
     return _trie([_answer_ids(encoder, task, answer) for answer in answers], answers)
 
 
-def _answer_ids(encoder: Encoder, task: AnnotatedTask, answer: str | float) -> np.ndarray:
+def _answer_ids(encoder: PromptEncoder, task: AnnotatedTask, answer: str | float) -> np.ndarray:
     """The token ids that tell an answer from all others."""
     text = task.answer(answer)
     ids = encoder.answer(text)

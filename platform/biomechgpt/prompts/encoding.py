@@ -1,13 +1,13 @@
-"""A dialogue as token ids: Gemma's chat template, and the question trees that training runs over.
+"""Prompts as token ids: movements, questions and answers in a model family's chat template.
 
-All questions about a trial share its motion. A `Tree` holds the shared prefix once and each question with its
-answer as a branch; every branch sees the prefix and itself. Its loss and gradient equal those of separate
-samples. Knows token ids, not models.
+All questions about a trial share its movement. A `PrefixTree` holds the shared prefix once, and each question with
+its answer as a branch. Every branch sees the prefix and itself, so its loss and gradient equal those of a separate
+sample. Knows token ids. Knows nothing about models.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -15,19 +15,21 @@ from biomechgpt.core.settings import InputError
 
 MOTION_START, MOTION_END = "<motion_start>", "<motion_end>"
 
+LETTERS = "ABCDEFGH"
+"""Names of the movements in a prompt with several."""
+
+MIN_MOTION_TOKENS = 8
+"""Motion tokens of each movement that must fit into a prompt, whatever is asked."""
+
 
 def motion_token(code: int) -> str:
+    """The token of a codebook vector."""
     return f"<motion_{code}>"
 
 
 def motion_vocabulary(codes: int) -> list[str]:
-    """Every token that motion adds to a language model's vocabulary: start, end, one a code."""
+    """Every token that motion adds to a language model's vocabulary: start, end, one for each code."""
     return [MOTION_START, MOTION_END, *(motion_token(code) for code in range(codes))]
-
-
-def motion_text(tokens: Iterable[int]) -> str:
-    """A movement as a language model's tokenizer reads it."""
-    return "".join(motion_token(code) for code in tokens)
 
 
 @dataclass(frozen=True)
@@ -45,190 +47,200 @@ class TurnMarkers:
 
 
 GEMMA_TURNS = TurnMarkers()
-TEXT_PREFIX, QUESTION_END = TurnMarkers.dialogue_start, TurnMarkers.question_end
-ANSWER_END, TURN_END = TurnMarkers.answer_end, TurnMarkers.next_question
-
-
-def prefix_text(tokens: Sequence[int]) -> str:
-    """The opening of a dialogue about a movement, up to where a question follows."""
-    return f"{TEXT_PREFIX}{MOTION_START}{motion_text(tokens)}{MOTION_END}"
-
-
-LETTERS = "ABCDEFGH"
-"""What several movements are called."""
-
-SHORTEST = 8
-"""Motion tokens that there must be room for, whatever is asked."""
 
 
 @dataclass(frozen=True)
-class Mirrored:
-    """A movement and its mirror image as motion tokens: an answer is about the one, and the mean over both."""
+class MotionTokens:
+    """A movement as motion tokens.
+
+    tokens: those of the movement itself.
+    mirrored: those of its mirror image; None if answers are not averaged over it.
+    """
 
     tokens: Sequence[int]
-    image: Sequence[int]
+    mirrored: Sequence[int] | None = None
 
 
-Movement = Sequence[int] | Mirrored
-"""A movement as its motion tokens, some with those of its mirror image."""
-Motion = Movement | Sequence[Movement]
-"""What a dialogue is about: a movement, or some movements, which it calls A, B, ..."""
+Relation = Literal["single", "compare", "same_person"]
+"""How the movements of a query belong together: one movement, several that are compared in one prompt, or several
+of one person, whose answer is the mean over them."""
 
 
 @dataclass(frozen=True)
-class Person:
-    """Somebody of whom there are several movements: an answer is about the person, and the mean over them."""
+class Query:
+    """One question about one or several movements.
 
-    movements: Sequence[Movement]
+    motions: the movements.
+    relation: how they belong together.
+    task: the task whose answers are scored; None: the answer is generated freely.
+    question: the question in words.
+    history: earlier turns of the conversation, question and answer in turn.
+    """
+
+    motions: Sequence[MotionTokens]
+    relation: Relation
+    task: str | None
+    question: str
+    history: Sequence[str] = field(default_factory=list)
+
+    @property
+    def turns(self) -> list[str]:
+        """The conversation with the question as its last turn."""
+        return [*self.history, self.question]
+
+    @property
+    def tokens(self) -> list[Sequence[int]]:
+        """The motion tokens of each movement."""
+        return [motion.tokens for motion in self.motions]
 
 
 Question = str | Sequence[str]
-"""What is asked: words, or a conversation that ends with a question: question, answer, ..., question."""
+"""A question in words, or a conversation that ends with one: question, answer, ..., question."""
 Answer = str | Sequence[int]
-"""What is answered: words, or a movement as its motion tokens."""
+"""An answer in words, or a movement as its motion tokens."""
 
 
-def movements_of(motion: Motion | None) -> list[Movement]:
-    """The movements that a dialogue is about, none of a dialogue without."""
-    if motion is None:
-        return []
-    if isinstance(motion, Mirrored):
-        return [motion]
-    several = len(motion) > 0 and isinstance(motion[0], Sequence | np.ndarray | Mirrored)
-    return list(motion) if several else [motion]  # type: ignore[arg-type,list-item]
+class Branch(NamedTuple):
+    """One question with its answer.
 
+    question: ids up to where the answer begins.
+    answer: ids with the end of the turn.
+    """
 
-def as_it_is(motion: Motion | None) -> list[Sequence[int]]:
-    """The motion tokens of each movement that a dialogue is about."""
-    return [m.tokens if isinstance(m, Mirrored) else m for m in movements_of(motion)]
-
-
-def mirror_image(motion: Motion) -> list[Sequence[int]]:
-    """The motion tokens of each movement's mirror image; none where a movement comes without."""
-    movements = movements_of(motion)
-    images = [m.image for m in movements if isinstance(m, Mirrored)]
-    return images if len(images) == len(movements) else []
-
-
-def question_text(question: str) -> str:
-    return question + QUESTION_END
-
-
-def answer_text(answer: str) -> str:
-    return answer + ANSWER_END
-
-
-Branch = tuple[np.ndarray, np.ndarray]
-"""Ids of a question and of its answer."""
+    question: np.ndarray
+    answer: np.ndarray
 
 
 @dataclass(frozen=True)
-class Tree:
-    """Token ids of one trial's dialogue: the shared prefix and (question, answer) branches. worth: what a token of
-    each branch's answer counts in the loss; None: as much as any other."""
+class PrefixTree:
+    """Token ids of one trial's dialogue.
+
+    prefix: ids that all branches share: the opening and the movement.
+    branches: the questions with their answers.
+    loss_weights: weight of each token of each branch's answer in the loss; None: 1.
+    """
 
     prefix: np.ndarray
-    branches: list[Branch]
-    worth: list[float] | None = None
+    branches: Sequence[Branch]
+    loss_weights: list[float] | None = None
 
     def __len__(self) -> int:
-        return len(self.prefix) + sum(len(q) + len(a) for q, a in self.branches)
+        return len(self.prefix) + sum(len(question) + len(answer) for question, answer in self.branches)
 
 
-class Encoder:
-    """Turns dialogues into token ids with a language model's own tokenizer and its family's turn markers."""
+class PromptEncoder:
+    """Turns dialogues into token ids, with a language model's own tokenizer and its family's turn markers."""
 
     def __init__(self, tokenizer: Any, turns: TurnMarkers = GEMMA_TURNS) -> None:
         self.tokenizer = tokenizer
         self.turns = turns
-        self._known: dict[str, np.ndarray] = {}
+        self._ids_of_text: dict[str, np.ndarray] = {}
 
     def text(self, text: str) -> np.ndarray:
-        """Ids of a text of this module's; control tokens in it are control tokens."""
-        if text not in self._known:
+        """Ids of a text of this package; control tokens in it stay control tokens."""
+        if text not in self._ids_of_text:
             ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-            self._known[text] = np.asarray(ids, dtype=np.int64)
-        return self._known[text]
+            self._ids_of_text[text] = np.asarray(ids, dtype=np.int64)
+        return self._ids_of_text[text]
 
     def question(self, question: Question) -> np.ndarray:
-        """Ids of `question_text`, after the turns before it where it has some; a control or motion token that
-        somebody typed is read as its letters."""
-        parts = []
-        for number, words in enumerate([question] if isinstance(question, str) else question):
-            parts += [
-                self._words(words),
-                self.text(self.turns.next_question if number % 2 else self.turns.question_end),
-            ]
-        return np.concatenate(parts)
+        """Ids of a question up to where its answer begins, after the earlier turns of a conversation.
+
+        A control token or motion token that somebody typed is read as its letters.
+        """
+        turns = [question] if isinstance(question, str) else question
+        ids = []
+        for number, words in enumerate(turns):
+            # Turns alternate from the first question on: 0 is a question, 1 its answer, 2 the next question, ...
+            turn_end = self.turns.next_question if number % 2 else self.turns.question_end
+            ids += [self._words(words), self.text(turn_end)]
+        return np.concatenate(ids)
 
     def answer(self, answer: Answer) -> np.ndarray:
-        """Ids of an answer with its end; words are read as a question's, motion tokens are a movement."""
-        said = self._words(answer) if isinstance(answer, str) else self.motion(answer)
-        return np.concatenate([said, self.text(self.turns.answer_end)])
+        """Ids of an answer with its end. Words are read as a question's are; motion tokens are a movement."""
+        ids = self._words(answer) if isinstance(answer, str) else self.motion(answer)
+        return np.concatenate([ids, self.text(self.turns.answer_end)])
 
     def _words(self, words: str) -> np.ndarray:
-        # Not kept: a server would keep whatever it is asked.
+        # Not cached: a server would keep everything that users type.
         ids = self.tokenizer(words, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return np.asarray(ids, dtype=np.int64)
 
     def motion(self, tokens: Sequence[int]) -> np.ndarray:
-        """Ids of a movement from its start to its end; looked up by number, which is exact and quick."""
-        first = self.tokenizer.convert_tokens_to_ids(motion_token(0))
-        codes = np.asarray(tokens, dtype=np.int64) + first
+        """Ids of a movement from its start token to its end token."""
+        # Motion tokens have consecutive ids, so adding the first id is exact, and faster than tokenizing text.
+        first_id = self.tokenizer.convert_tokens_to_ids(motion_token(0))
+        codes = np.asarray(tokens, dtype=np.int64) + first_id
         return np.concatenate([self.text(MOTION_START), codes, self.text(MOTION_END)])
 
-    def prefix(self, motion: Motion | None) -> np.ndarray:
-        """Ids of the prefix; of several movements each has its letter before it."""
-        movements = as_it_is(motion)
+    def prefix(self, movements: Sequence[Sequence[int]]) -> np.ndarray:
+        """Ids from the start of a dialogue to where a question follows; several movements get a letter each.
+
+        movements: motion tokens of each movement; empty for a dialogue without any.
+        """
+        ids = [self.text(self.turns.dialogue_start)]
         if len(movements) < 2:
-            said = [self.motion(movement) for movement in movements]
+            ids += [self.motion(tokens) for tokens in movements]
         else:
-            named = zip(LETTERS, movements, strict=False)
-            said = [
-                part
-                for letter, movement in named
-                for part in (self.text(f"{letter}: "), self.motion(movement), self.text("\n"))
-            ]
-        return np.concatenate([self.text(self.turns.dialogue_start), *said])
+            for letter, tokens in zip(LETTERS, movements, strict=False):
+                ids += [self.text(f"{letter}: "), self.motion(tokens), self.text("\n")]
+        return np.concatenate(ids)
 
-    def fit(self, motion: Motion | None, room: int) -> np.ndarray:
-        """The prefix in at most `room` ids: a movement's end is left out, where there are several the longest's."""
-        movements = as_it_is(motion)
-        if not movements:
-            return self.prefix(None)
-        many = len(movements) > 1
-        spare = room - len(self.prefix([[]] * len(movements) if many else []))
-        if spare < SHORTEST * len(movements):
+    def truncated_prefix(self, movements: Sequence[Sequence[int]], max_tokens: int) -> np.ndarray:
+        """The prefix in at most `max_tokens` ids: a movement loses its end, of several the longest first.
+
+        Raises InputError if less than MIN_MOTION_TOKENS of each movement would fit.
+        """
+        n_movements = len(movements)
+        if not n_movements:
+            return self.prefix([])
+        available = max_tokens - len(self.prefix([[]] * n_movements))
+        least = MIN_MOTION_TOKENS * n_movements
+        if available < least:
             raise InputError(
-                f"max_length: its questions and answers leave {room} tokens for a movement, "
-                f"expected at least {room - spare + SHORTEST * len(movements)}"
+                f"max_length: its questions and answers leave {max_tokens} tokens for a movement, "
+                f"expected at least {max_tokens - available + least}"
             )
-        kept = [0] * len(movements)
-        for done, i in enumerate(sorted(range(len(movements)), key=lambda i: len(movements[i]))):
-            kept[i] = min(len(movements[i]), spare // (len(movements) - done))
-            spare -= kept[i]
-        cut = [movement[:n] for movement, n in zip(movements, kept, strict=True)]
-        return self.prefix(cut if many else cut[0])
+        # From the shortest movement on, each gets an equal share of what is left; what it does not need is left
+        # for the longer ones.
+        n_kept = [0] * n_movements
+        shortest_first = sorted(range(n_movements), key=lambda i: len(movements[i]))
+        for n_done, i in enumerate(shortest_first):
+            n_kept[i] = min(len(movements[i]), available // (n_movements - n_done))
+            available -= n_kept[i]
+        return self.prefix([tokens[:n] for tokens, n in zip(movements, n_kept, strict=True)])
 
-    def tree(self, motion: Motion | None, pairs: Sequence[tuple[Question, Answer]], max_length: int) -> Tree:
-        """A dialogue's tree. A movement too long for `max_length` with its longest branch loses its end (see
-        `fit`), never a question or an answer in words; so does a movement that is an answer."""
-        return self.grow(motion, self.branches(pairs, max_length), max_length)
+    def build_tree(
+        self,
+        movements: Sequence[Sequence[int]],
+        pairs: Sequence[tuple[Question, Answer]],
+        max_length: int,
+    ) -> PrefixTree:
+        """The tree of a dialogue about some movements.
+
+        max_length: most tokens of the prefix with any one branch. A movement that is too long loses its end (see
+        `truncated_prefix`), and so does a movement that is an answer; a question or an answer in words never does.
+        """
+        return self.tree_of_branches(movements, self.branches(pairs, max_length), max_length)
 
     def branches(self, pairs: Sequence[tuple[Question, Answer]], max_length: int) -> list[Branch]:
-        """Ids of questions and answers."""
-        made = []
-        for asked, answer in pairs:
-            question = self.question(asked)
+        """Ids of questions and answers. A movement that is an answer fits into `max_length` with its question."""
+        branches = []
+        for question, answer in pairs:
+            question_ids = self.question(question)
             if not isinstance(answer, str):
-                around = len(self.answer([])) + len(self.prefix(None)) + len(question)
-                answer = answer[: max(max_length - around, SHORTEST)]
-            made.append((question, self.answer(answer)))
-        return made
+                n_other_tokens = len(self.answer([])) + len(self.prefix([])) + len(question_ids)
+                answer = answer[: max(max_length - n_other_tokens, MIN_MOTION_TOKENS)]
+            branches.append(Branch(question_ids, self.answer(answer)))
+        return branches
 
-    def grow(
-        self, motion: Motion | None, branches: list[Branch], max_length: int, worth: list[float] | None = None
-    ) -> Tree:
-        """The tree of a dialogue whose branches are known."""
-        longest = max(len(q) + len(a) for q, a in branches)
-        return Tree(self.fit(motion, max_length - longest), branches, worth)
+    def tree_of_branches(
+        self,
+        movements: Sequence[Sequence[int]],
+        branches: Sequence[Branch],
+        max_length: int,
+        loss_weights: list[float] | None = None,
+    ) -> PrefixTree:
+        """As `build_tree`, from branches that are encoded already."""
+        longest = max(len(question) + len(answer) for question, answer in branches)
+        return PrefixTree(self.truncated_prefix(movements, max_length - longest), branches, loss_weights)

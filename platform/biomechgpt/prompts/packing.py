@@ -1,4 +1,12 @@
-"""Question trees as padded batches with the masks that keep their branches apart. Knows tensors, not models."""
+"""Prefix trees as padded batches, with the attention masks that keep branches apart.
+
+Worked example: a tree with prefix `p q` and the branches `a b` and `c` is the row `p q a b c`.
+- position_ids are 0 1 2 3 2: each branch continues after the prefix, as in a sample of its own.
+- segment is 0 0 1 1 2; `c` sees `p q` and itself, but neither `a` nor `b`.
+- parent is 0 0 1 2 1: the state after `q` predicts `a` and also `c`.
+
+Knows tensors. Knows nothing about models.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,41 +15,48 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from biomechgpt.prompts.encoding import Tree
+from biomechgpt.prompts.encoding import PrefixTree
 
 
-def pack(lengths: Sequence[int], room: int) -> list[list[int]]:
-    """Numbers of what shares a row of `room` tokens: best fit, the longest first. What is longer has its own."""
+def pack(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Indices of the sequences that share each row of at most `max_tokens` tokens.
+
+    Best fit, the longest first. A sequence that is longer than a row gets a row of its own.
+    """
     rows: list[list[int]] = []
-    left: list[int] = []
+    free: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        fitting = [row for row, spare in enumerate(left) if spare >= lengths[i]]
-        if fitting:
-            row = min(fitting, key=lambda row: left[row])
-            rows[row].append(i)
-            left[row] -= lengths[i]
+        wide_enough = [row for row, n_free in enumerate(free) if n_free >= lengths[i]]
+        if wide_enough:
+            fullest = min(wide_enough, key=lambda row: free[row])
+            rows[fullest].append(i)
+            free[fullest] -= lengths[i]
         else:
             rows.append([i])
-            left.append(room - lengths[i])
+            free.append(max_tokens - lengths[i])
     return rows
 
 
 def batch_trees(
-    trees: Sequence[Tree],
+    trees: Sequence[PrefixTree],
     pad: int,
     weights: tuple[float, float, float],
-    room: int = 0,
+    max_tokens: int = 0,
 ) -> dict[str, Tensor]:
-    """Trees as one padded batch.
+    """Trees as one padded batch of tensors (B, L).
 
-    weights: of a prefix, a question and an answer token in the loss; (1, 1, 1) is the whole sequence. A
-    prefix token counts once for every branch, as it would in separate samples.
-    room: trees share rows of as many tokens; by default each has its own.
-    Returns input_ids, position_ids, tree (which of its row's, -1 padding), segment (0 prefix, 1.. branch, -1
-    padding), parent (whose state predicts the token) and weight, each (B, L).
+    weights: weight of a prefix, a question and an answer token in the loss; (1, 1, 1) is the whole sequence. A
+        prefix token counts once for every branch, as it would in separate samples.
+    max_tokens: trees share rows of so many tokens; 0: each has a row of its own.
+    Returns:
+    input_ids, position_ids: as transformers takes them.
+    tree: index of the token's tree in its row, -1 for padding.
+    segment: 0 for the prefix, 1, 2, ... for the branches, -1 for padding.
+    parent: column of the token whose state predicts this one.
+    weight: weight of the token in the loss.
     """
     lengths = [len(tree) for tree in trees]
-    rows = pack(lengths, room) if room else [[i] for i in range(len(trees))]
+    rows = pack(lengths, max_tokens) if max_tokens else [[i] for i in range(len(trees))]
     shape = (len(rows), max(sum(lengths[i] for i in row) for row in rows))
     batch: dict[str, Any] = {
         "input_ids": np.full(shape, pad, dtype=np.int64),
@@ -52,48 +67,62 @@ def batch_trees(
         "weight": np.zeros(shape, dtype=np.float32),
     }
     for row, members in enumerate(rows):
-        at = 0
+        begin = 0
         for number, i in enumerate(members):
-            here = slice(at, at + lengths[i])
-            at += lengths[i]
-            batch["tree"][row, here] = number
-            mine = {name: values[row, here] for name, values in batch.items()}
-            _write(trees[i], mine, here.start, weights)
+            columns = slice(begin, begin + lengths[i])
+            batch["tree"][row, columns] = number
+            views = {name: values[row, columns] for name, values in batch.items()}
+            _write(trees[i], views, begin, weights)
+            begin += lengths[i]
     return {name: torch.from_numpy(values) for name, values in batch.items()}
 
 
-def _write(tree: Tree, into: dict[str, np.ndarray], first: int, weights: tuple[float, float, float]) -> None:
-    """A tree's tokens into the part of a row that begins at `first`."""
-    n = len(tree.prefix)
-    into["input_ids"][:n] = tree.prefix
-    into["position_ids"][:n] = np.arange(n)
-    into["segment"][:n] = 0
-    into["parent"][1:n] = first + np.arange(n - 1)
-    into["weight"][1:n] = weights[0] * len(tree.branches)
-    at = n
-    worth = tree.worth or [1.0] * len(tree.branches)
+def _write(
+    tree: PrefixTree, views: dict[str, np.ndarray], first_column: int, weights: tuple[float, float, float]
+) -> None:
+    """Write a tree's tokens into its columns of a row, of which `views` are views."""
+    prefix_weight, question_weight, answer_weight = weights
+    n_prefix = len(tree.prefix)
+    views["input_ids"][:n_prefix] = tree.prefix
+    views["position_ids"][:n_prefix] = np.arange(n_prefix)
+    views["segment"][:n_prefix] = 0
+    # The first token of a tree is predicted by none: its parent stays 0, and its weight 0.
+    views["parent"][1:n_prefix] = first_column + np.arange(n_prefix - 1)
+    views["weight"][1:n_prefix] = prefix_weight * len(tree.branches)
+    begin = n_prefix
+    loss_weights = tree.loss_weights or [1.0] * len(tree.branches)
     for number, (question, answer) in enumerate(tree.branches, start=1):
-        m = len(question) + len(answer)
-        here = slice(at, at + m)
-        into["input_ids"][here] = np.concatenate([question, answer])
-        into["position_ids"][here] = n + np.arange(m)
-        into["segment"][here] = number
-        into["parent"][here] = first + np.concatenate([[n - 1], at + np.arange(m - 1)])
-        into["weight"][at : at + len(question)] = weights[1]
-        into["weight"][at + len(question) : at + m] = weights[2] * worth[number - 1]
-        at += m
+        n_tokens = len(question) + len(answer)
+        end, answer_begin = begin + n_tokens, begin + len(question)
+        branch = slice(begin, end)
+        views["input_ids"][branch] = np.concatenate([question, answer])
+        # Positions go on from the prefix, whichever branches stand between.
+        views["position_ids"][branch] = n_prefix + np.arange(n_tokens)
+        views["segment"][branch] = number
+        # The end of the prefix predicts the first token of every branch.
+        views["parent"][branch] = first_column + np.concatenate(
+            [[n_prefix - 1], begin + np.arange(n_tokens - 1)]
+        )
+        views["weight"][begin:answer_begin] = question_weight
+        views["weight"][answer_begin:end] = answer_weight * loss_weights[number - 1]
+        begin = end
 
 
-def visible(tree: Tensor, segment: Tensor, position: Tensor, window: int | None = None) -> Tensor:
-    """Which positions see which: (B, L) trees, segments and positions -> (B, 1, L, L) bool.
+def attention_mask(tree: Tensor, segment: Tensor, position: Tensor, window: int | None = None) -> Tensor:
+    """Which token sees which: bool (B, 1, L, L), True where the query (third axis) sees the key (fourth).
 
-    A token sees its tree's prefix and its own branch up to itself, within `window` positions where given. Padding
-    sees itself, so that no row is empty.
+    A token sees the prefix of its tree and its own branch, up to itself.
+    tree, segment, position: (B, L), as `batch_trees` makes them.
+    window: of a sliding-window layer: a token sees only tokens less than so many positions before it.
     """
     length = segment.shape[1]
-    earlier = torch.ones(length, length, dtype=torch.bool, device=segment.device).tril()
-    of, to = segment[:, :, None], segment[:, None, :]
-    seen = earlier & ((to == 0) | (to == of)) & (tree[:, :, None] == tree[:, None, :]) & (to >= 0)
+    up_to_itself = torch.ones(length, length, dtype=torch.bool, device=segment.device).tril()
+    query_segment, key_segment = segment[:, :, None], segment[:, None, :]
+    prefix_or_own_branch = (key_segment == 0) | (key_segment == query_segment)
+    same_tree = tree[:, :, None] == tree[:, None, :]
+    visible = up_to_itself & prefix_or_own_branch & same_tree & (key_segment >= 0)
     if window is not None:
-        seen &= position[:, :, None] - position[:, None, :] < window
-    return (seen | torch.eye(length, dtype=torch.bool, device=segment.device))[:, None]
+        # Distances are between positions, not columns: other branches may stand between a token and its prefix.
+        visible &= position[:, :, None] - position[:, None, :] < window
+    # Padding sees itself: attention over an empty row would be NaN.
+    return (visible | torch.eye(length, dtype=torch.bool, device=segment.device))[:, None]

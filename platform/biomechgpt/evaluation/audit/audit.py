@@ -60,7 +60,7 @@ def _results(model: Artifact, settings: AuditSettings, root: str) -> dict[str, A
             results[check] = audit_ood(answerer, tokenizer, movements, settings.seed)
         elif check == "scope":
             angles, masks = [m.angles_rad for m in movements], [m.joint_mask for m in movements]
-            results[check] = audit_scope(answerer, answerer.read(tokenizer, angles, masks))
+            results[check] = audit_scope(answerer, answerer.tokenize(tokenizer, angles, masks))
         else:
             asked = _questions(model, answerer)
             results[check] = audit_explanations(answerer, tokenizer, movements, asked, settings.seed)

@@ -10,11 +10,11 @@ import numpy as np
 
 from biomechgpt.answering.answerer import Answerer
 from biomechgpt.answering.explain import (
+    answer_strength,
     explain,
-    strength,
-    tenth_of,
-    weigh_all,
-    whole,
+    one_tenth,
+    readable_part,
+    score_all,
     without_joints,
     without_tokens,
 )
@@ -76,12 +76,12 @@ def _delete(
     """{"seconds", "joints": (moved by deleting the explained tenth, mean moved by random tenths)}."""
     angles, mask = movement.angles_rad, movement.joint_mask
     (explanation,) = explain(answerer, tokenizer, angles, mask, [(task, question)])
-    motion, windows = whole(answerer, answerer.read(tokenizer, [angles], [mask])[0])
+    motion, windows = readable_part(answerer, answerer.tokenize(tokenizer, [angles], [mask])[0])
     joints = [INDEX[name] for name in explanation.joints]
     is_number = answerer.tasks[task].answer_kind == "regression"
 
     def choices(weights: list[float]) -> list[np.ndarray]:
-        count = tenth_of(len(weights))
+        count = one_tenth(len(weights))
         drawn = [rng.choice(len(weights), count, replace=False) for _ in range(RANDOM_DELETIONS)]
         return [_top(weights, count, is_number), *drawn]
 
@@ -89,10 +89,10 @@ def _delete(
     cut_joints = choices(list(explanation.joints.values()))
     cut = [without_tokens(motion, np.concatenate([windows[i] for i in chosen])) for chosen in cut_windows]
     held = [without_joints(angles, [joints[i] for i in chosen]) for chosen in cut_joints]
-    cut += answerer.read(tokenizer, held, [mask] * len(held))
-    original, *changed = [row[0] for row in weigh_all(answerer, [motion, *cut], [(task, question)])]
-    before = strength(original, original)
-    moved = [abs(before - strength(answer, original)) for answer in changed]
+    cut += answerer.tokenize(tokenizer, held, [mask] * len(held))
+    original, *changed = [row[0] for row in score_all(answerer, [motion, *cut], [(task, question)])]
+    before = answer_strength(original, original)
+    moved = [abs(before - answer_strength(answer, original)) for answer in changed]
     size = 1 + RANDOM_DELETIONS
     return {
         "seconds": (moved[0], float(np.mean(moved[1:size]))),

@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 from biomechgpt.answering.answerer import Answerer
 from biomechgpt.evaluation.audit.held_out import Movement
 from biomechgpt.motion.skeleton import HIGH_RAD, INDEX, LOW_RAD, N_JOINTS
+from biomechgpt.prompts.encoding import Query
 from biomechgpt.questions.tasks import PredictionTask
 from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
 
@@ -106,14 +107,16 @@ def _measure(
     answerer: Answerer, tokenizer: MotionTokenizer, angles: list[np.ndarray], masks: list[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Negative log-likelihood of each movement, and the tokenizer's RMSE in degrees."""
-    motions = answerer.read(tokenizer, angles, masks)
+    motions = answerer.tokenize(tokenizer, angles, masks)
     rmse = answerer.reconstruction_errors(tokenizer, angles, masks, motions)
     # The likelihood of a movement does not depend on the question: any task will do.
     task = next(name for name, task in answerer.tasks.items() if isinstance(task, PredictionTask))
     question = answerer.tasks[task].templates[0]
     unlikely: list[float] = []
     for first in range(0, len(motions), 8):
-        answers = answerer.weigh([(motion, task, question) for motion in motions[first : first + 8]])
+        answers = answerer.score_candidates(
+            [Query([motion], "single", task, question) for motion in motions[first : first + 8]]
+        )
         unlikely += [-float(answer.log_likelihood or 0) for answer in answers]
     return np.array(unlikely), np.array(rmse)
 

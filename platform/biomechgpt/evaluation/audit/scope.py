@@ -12,12 +12,12 @@ import numpy as np
 import yaml
 
 from biomechgpt.answering.answerer import Answerer
-from biomechgpt.prompts.encoding import Movement
+from biomechgpt.prompts.encoding import MotionTokens, Query
 from biomechgpt.questions.intent import IntentClassifier
 from biomechgpt.questions.tasks import REFUSED, RefusalTask, askable
 
 
-def audit_scope(answerer: Answerer, movements: Sequence[Movement]) -> dict[str, Any]:
+def audit_scope(answerer: Answerer, motions: Sequence[MotionTokens]) -> dict[str, Any]:
     """{list of questions: results}; {} if the model has no refusal task.
 
     Lists: `close`, `freely` and `out_of_scope` of scope.yaml, and `held_out`, the refusal task's test templates.
@@ -46,7 +46,7 @@ def audit_scope(answerer: Answerer, movements: Sequence[Movement]) -> dict[str, 
     trained = {text for task in tasks.values() for text in [*task.templates, *task.paraphrases]}
     classifier = IntentClassifier(tasks)
     return {
-        name: _results(answerer, classifier, refusals[0], new, movements, meant, name)
+        name: _results(answerer, classifier, refusals[0], new, motions, meant, name)
         for name, texts in lists.items()
         if (new := [text for text in texts if text not in trained])
     }
@@ -57,16 +57,16 @@ def _results(
     classifier: IntentClassifier,
     refusal: RefusalTask,
     questions: list[str],
-    movements: Sequence[Movement],
+    motions: Sequence[MotionTokens],
     meant: dict[str, str],
     name: str,
 ) -> dict[str, Any]:
     mapped = [classifier.task(question, askable(answerer.tasks, 1)) for question in questions]
     counts = np.zeros(len(questions))
-    for movement in movements:
-        texts = answerer.generate([movement] * len(questions), questions)
+    for motion in motions:
+        texts = answerer.generate([Query([motion], "single", None, question) for question in questions])
         counts += [refusal.parse(text) == REFUSED for text in texts]
-    refused_by_model = counts / max(len(movements), 1)
+    refused_by_model = counts / max(len(motions), 1)
     # A question that is mapped to a task is answered as that task, so the language model cannot refuse it.
     refused = np.where([task is None for task in mapped], refused_by_model, 0.0)
     should_refuse = name in ("out_of_scope", "held_out")
