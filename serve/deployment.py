@@ -103,6 +103,7 @@ class Model:
         )
 
     async def describe(self) -> ServedModel:
+        """The description of the model for the gateway."""
         return self.served
 
     async def tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> tuple[MotionTokens, bool]:

@@ -271,6 +271,7 @@ def _content(answer: Answer) -> dict[str, Any]:
 
 
 def _code(answer: Answer, question: str) -> CodeableConcept:
+    """The code of an Observation: a standard one if the task has one, and our own."""
     if not answer.task:
         return _concept((TASKS, "question", "A question in free words"), text=question)
     name = answer.task.replace("_", " ")
@@ -328,6 +329,7 @@ def _components(stated: Sequence[StatedParameter]) -> dict[str, Any]:
 
 
 def _conclusion(answers: Answers) -> str:
+    """The text of a report: what made the answers, what it read, and that they are not reviewed."""
     recording, notice = answers.recording, _text(answers.notice)
     sentences = [
         f"Automatic answers about one recorded movement, of a model trained on {_nature(answers.model.data)}. "
@@ -364,6 +366,7 @@ def _device(model: ModelSummary, notice: str | None, tags: list[Coding]) -> Devi
 
 
 def _nature(data: str) -> str:
+    """The kind of training data in words."""
     return f"{data} data" if data not in ("", "none") else "data of unknown nature"
 
 
@@ -378,6 +381,7 @@ def _tags(data: str) -> list[Coding]:
 
 
 def _meta(tags: list[Coding], asserted: bool = False) -> Meta | None:
+    """Tags, and the security label AIAST if AI asserted the content of the resource."""
     security = [_coding(*_ASSERTED)] if asserted else []
     return _new(Meta, security=security, tag=tags) if security or tags else None
 
@@ -530,11 +534,13 @@ def _identifier(kind: str, value: str) -> Identifier:
     return _new(Identifier, system=f"{BASE}/identifier/{kind}", value=value)
 
 
-def _digest(*parts: str) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+def _digest(*texts: str) -> str:
+    """A checksum of texts. JSON keeps them apart: ("a", "bc") and ("ab", "c") have different checksums."""
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
 def _url(kind: str, key: str) -> str:
+    """The fullUrl of a resource, which is the same each time for the same key."""
     return f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, f'{BASE}/{kind}/{key}')}"
 
 

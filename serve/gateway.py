@@ -51,7 +51,7 @@ TaskQuestion = tuple[str | None, str]
 
 
 class ServedModel(BaseModel):
-    """What the gateway must know about the loaded model. The deployment fills it in."""
+    """Description of the loaded model, made by the deployment that holds it."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True, use_attribute_docstrings=True)
 
@@ -101,7 +101,7 @@ class ModelClient(Protocol):
 class LoadedRecording:
     """An uploaded recording at the tokenizer's frame rate.
 
-    info: as the response shows it.
+    info: description for the response.
     angles_rad: (T, 34) joint angles.
     pelvis: (T, 7) position and orientation.
     content: bytes of the file.
@@ -122,10 +122,9 @@ class Gateway:
     """Answers requests with a model.
 
     model: the model to ask.
-    settings: how recordings are read, and limits.
-    fingerprint: of the bundle to serve. Only the description of this bundle is cached, so that a gateway that
-        starts before the new model, during an update, does not keep the description of the old one.
-        None: any bundle.
+    settings: how recordings are read, and the limits of a request.
+    fingerprint: fingerprint of the model to serve; None: any model. Only the description of this model is cached:
+        during an update the gateway may start before the new model, and must not keep the old one's description.
     """
 
     def __init__(self, model: ModelClient, settings: GatewaySettings, fingerprint: str | None = None) -> None:
@@ -263,9 +262,9 @@ class Gateway:
         if compare_with is not None and additional:
             expected = "expected `compare_with` or `additional_recordings` of one person"
             raise ApiError("bad_request", f"{expected}, found both")
-        most = self.settings.max_additional_recordings
-        if len(additional) > most:
-            message = f"additional_recordings: expected at most {most} files, found {len(additional)}"
+        limit = self.settings.max_additional_recordings
+        if len(additional) > limit:
+            message = f"additional_recordings: expected at most {limit} files, found {len(additional)}"
             raise ApiError("bad_request", message)
         served = await self.served()
         movements = 1 if compare_with is None else 2
@@ -285,7 +284,7 @@ class Gateway:
             motions.append(tokens)
             is_ood = is_ood or further_is_ood
         measure = None
-        if not further:  # of several recordings a stated parameter would not say which one it is about
+        if not further:  # with several recordings it is unclear which one a stated parameter is about
 
             async def measure() -> dict[str, float | None]:
                 return await asyncio.to_thread(
@@ -460,8 +459,11 @@ def parse_questions(tasks: Tasks, names: Sequence[str], question: str | None) ->
         if len(text) > MAX_QUESTION_CHARS:
             message = f"question: expected at most {MAX_QUESTION_CHARS} characters, found {len(text)}"
             raise ApiError("bad_request", message)
-        same = (name for name, task in tasks.items() if text.casefold() in map(str.casefold, task.templates))
-        queries.append((next(same, None), text))
+        # A question in the words of a template needs no intent classifier.
+        matching = (
+            name for name, task in tasks.items() if text.casefold() in map(str.casefold, task.templates)
+        )
+        queries.append((next(matching, None), text))
     if not queries:
         raise ApiError("bad_request", "expected `tasks` (names, or all) or a `question`, found neither")
     return queries

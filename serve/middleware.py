@@ -81,15 +81,15 @@ class RequestGuard:
         too_large = ApiError("too_large", f"expected a body of at most {self.max_body} bytes")
         if length.isdigit() and int(length) > self.max_body:
             raise too_large
-        parts, size, more = [], 0, True
-        while more:
+        chunks, size, has_more = [], 0, True
+        while has_more:
             message = await receive()
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
             if size > self.max_body:
                 raise too_large
-            more = message.get("more_body", False)
-        return b"".join(parts)
+            has_more = message.get("more_body", False)
+        return b"".join(chunks)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -17,6 +17,7 @@ import psutil
 import ray
 
 from biomechgpt.cohort import CohortSettings, make_cohort
+from biomechgpt.core.logs import log_to_stdout
 
 
 class Peak:
@@ -82,4 +83,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    log_to_stdout()
     main()

@@ -31,6 +31,7 @@ from torch.nn import functional
 from biomechgpt.cohort import CohortInfo
 from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.core.artifact import Artifact
+from biomechgpt.core.logs import log_to_stdout
 from biomechgpt.core.settings import load, override
 from biomechgpt.motion import trial
 from biomechgpt.motion.skeleton import N_JOINTS
@@ -332,4 +333,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    log_to_stdout()
     main()

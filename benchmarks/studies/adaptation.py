@@ -19,6 +19,7 @@ import numpy as np
 from biomechgpt.cohort import CohortSettings, make_cohort
 from biomechgpt.core import artifact
 from biomechgpt.core.artifact import Artifact
+from biomechgpt.core.logs import log_to_stdout
 from biomechgpt.core.settings import load, override, validate
 from biomechgpt.motion.skeleton import TRACKED
 from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
@@ -109,4 +110,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    log_to_stdout()
     main()

@@ -24,6 +24,7 @@ from biomechgpt.answering.scoring import CandidateQuery, score
 from biomechgpt.answering.settings import ScoringSettings
 from biomechgpt.core import artifact
 from biomechgpt.core.artifact import Artifact
+from biomechgpt.core.logs import log_to_stdout
 from biomechgpt.core.settings import load, override
 from biomechgpt.experiment.pipeline import LanguageSettings
 from biomechgpt.experiment.results import demo_model
@@ -133,4 +134,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    log_to_stdout()
     main()

@@ -16,6 +16,7 @@ import numpy as np
 from biomechgpt.answering.batch import with_parsed
 from biomechgpt.cohort import CohortSettings, make_cohort
 from biomechgpt.core import cluster, settings
+from biomechgpt.core.logs import log_to_stdout
 from biomechgpt.evaluation.baselines import BASELINES, BaselineInputs
 from biomechgpt.evaluation.baselines.run import run_baselines
 from biomechgpt.evaluation.metrics import main_score, score
@@ -70,4 +71,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    log_to_stdout()
     main()

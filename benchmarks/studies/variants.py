@@ -21,6 +21,7 @@ import pyarrow as pa
 from sklearn.metrics import f1_score
 
 from biomechgpt.cohort import Cohort, CohortSettings, make_cohort
+from biomechgpt.core.logs import log_to_stdout
 from biomechgpt.core.settings import load, override
 from biomechgpt.evaluation.baselines import BASELINES, Problem
 from biomechgpt.evaluation.baselines.minirocket import MiniRocket, fitting_trials
@@ -151,4 +152,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    log_to_stdout()
     main()

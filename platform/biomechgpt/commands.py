@@ -90,6 +90,7 @@ COMMANDS: dict[str, Command] = {
         "biomechgpt.experiment.sweep:SweepSettings",
         "biomechgpt.experiment.sweep:run_sweep",
         "sweep --config configs/experiments/sweep_demo.yaml",
+        report="biomechgpt.experiment.sweep:show_sweep",
     ),
     "compare": Command(
         "Compare variants over seeds in the paper's two tables.",

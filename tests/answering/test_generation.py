@@ -68,7 +68,10 @@ def test_features_tell_movements_apart_by_codes_and_by_their_order(tiny):
 def made(tiny):
     """{mode: the generated artifact of the tiny run's model}."""
     model = tiny.made("model")
-    each = {mode: GenerateSettings(mode=mode, most=6, longest_s=4) for mode in ("describe", "continue")}
+    each = {
+        mode: GenerateSettings(mode=mode, max_movements=6, max_duration_s=4)
+        for mode in ("describe", "continue")
+    }
     return {mode: make_generated(model, settings, str(tiny.root)) for mode, settings in each.items()}
 
 
@@ -80,10 +83,10 @@ def test_a_movement_is_made_of_each_description_and_differs_with_the_seed(tiny, 
     assert len(table) == made["describe"].metrics["movements"] > 0
     assert table["question"].str.len().gt(5).all()
     assert all(8 <= len(t) <= 30 and set(t) <= set(range(codes)) for t in table["tokens"])
-    other = make_generated(model, GenerateSettings(most=6, longest_s=4, seed=1), str(tiny.root))
+    other = make_generated(model, GenerateSettings(max_movements=6, max_duration_s=4, seed=1), str(tiny.root))
     again = pd.read_parquet(other.path("generated.parquet"))
     assert [list(t) for t in again["tokens"]] != [list(t) for t in table["tokens"]]
-    own = GenerateSettings(wanted=["a walk with a cane"], longest_s=4)
+    own = GenerateSettings(descriptions=["a walk with a cane"], max_duration_s=4)
     (one,) = pd.read_parquet(make_generated(model, own, str(tiny.root)).path("generated.parquet"))["question"]
     assert "a walk with a cane" in one
 
@@ -93,7 +96,7 @@ def test_a_movement_that_goes_on_begins_as_it_did(tiny, made):
     table = pd.read_parquet(made["continue"].path("generated.parquet")).set_index("trial")
     real = Tokens(tiny.made("tokens")).codes()
     for trial, row in table.iterrows():
-        n = row["shown"]
+        n = row["recorded_tokens"]
         assert 0 < n < len(row["tokens"]) <= len(real[trial])
         assert list(row["tokens"][:n]) == list(real[trial][:n])
 

@@ -7,7 +7,7 @@ from test_cohort_build import folder_of
 
 from biomechgpt.cohort import CohortSettings, make_cohort
 from biomechgpt.cohort.annotation_map import AnnotationMap, MappedTables
-from biomechgpt.cohort.annotations import AnnotationTable, Row
+from biomechgpt.cohort.annotations import AnnotationTable, Row, csv_lines
 from biomechgpt.cohort.contradictions import contradictions
 from biomechgpt.core import settings
 from biomechgpt.core.settings import InputError
@@ -135,6 +135,14 @@ def test_a_bad_export_is_refused_by_row_and_column(case):
 def test_a_bad_map_is_refused(values, message):
     with pytest.raises(InputError, match=message):
         settings.validate(AnnotationMap, values, "map.yaml")
+
+
+def test_written_lines_of_a_table_are_read_back():
+    text = csv_lines([["path", "participant", "note"], ["a.mot", "p", 'a "b", c'], ["b.mot", "q", None]])
+    assert text.splitlines()[2] == "b.mot,q,"
+    first, second = AnnotationTable.parse("annotations.csv", text.encode()).rows
+    assert (first.path, first.annotations["note"]) == ("a.mot", 'a "b", c')
+    assert (second.participant, second.annotations["note"]) == ("q", None)
 
 
 def test_a_yes_that_yaml_took_for_true_is_a_yes():

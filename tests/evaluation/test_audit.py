@@ -52,14 +52,14 @@ def labels(people: int) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("rows", "task"), [(numbers(60), SPEED), (labels(60), AID)], ids=["numbers", "labels"]
 )
-def test_recalibrated_answers_hold_the_truth_as_often_as_they_should(rows, task):
+def test_recalibrated_sets_and_intervals_reach_the_target_coverage(rows, task):
     result = resplit(rows, task, 40)
     assert result["participants"] == 60
     assert result["guaranteed"] == 1
     assert 0.86 <= result["coverage"] <= 1
 
 
-def test_too_few_participants_guarantee_nothing():
+def test_with_too_few_participants_no_resplit_has_a_guarantee():
     result = resplit(numbers(6), SPEED, 5)
     assert (result["guaranteed"], result["coverage"], result["width"]) == (0, None, None)
 
@@ -74,7 +74,7 @@ def test_a_corruption_changes_a_movement_and_keeps_its_shape(name):
     np.testing.assert_array_equal(angles, before)
 
 
-def test_swapping_the_legs_twice_gives_the_movement_back():
+def test_swapping_the_legs_twice_restores_the_movement():
     rng = np.random.default_rng(0)
     angles = rng.normal(0, 0.2, (9, N_JOINTS))
     swapped = swap_legs(angles, rng)
@@ -82,6 +82,6 @@ def test_swapping_the_legs_twice_gives_the_movement_back():
     np.testing.assert_array_equal(swap_legs(swapped, rng), angles)
 
 
-def test_model_and_root_are_no_settings_of_the_checks():
+def test_the_settings_of_the_checks_leave_out_model_and_root():
     settings = AuditModelSettings(model="results/artifacts/model/f", root="elsewhere", trials=3)
     assert settings.model_dump() == AuditSettings(checks=list(CHECKS), trials=3).model_dump()

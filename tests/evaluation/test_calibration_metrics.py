@@ -1,4 +1,4 @@
-"""What is said of a model's confidence: errors of calibration, coverage by participant, risk against coverage."""
+"""Calibration metrics: calibration errors, coverage by participant, error rate against share answered."""
 
 import json
 
@@ -23,17 +23,17 @@ SPEED = RegressionTask(name="speed", annotation="speed", unit="m/s", decimals=2,
 
 
 def labelled(rows, temperature=1.0) -> pd.DataFrame:
-    """rows: (participant, truth, {label: probability}, possible)."""
+    """An answers table. rows: (participant, true label, {label: probability}, prediction set)."""
     return pd.DataFrame(
         [
-            {"participant": who, "label_true": truth, "labels": list(p), "probabilities": list(p.values()),
-             "prediction_set": possible, "temperature": temperature, "coverage_guaranteed": True}
-            for who, truth, p, possible in rows
+            {"participant": participant, "label_true": truth, "labels": list(p), "probabilities": list(p.values()),
+             "prediction_set": prediction_set, "temperature": temperature, "coverage_guaranteed": True}
+            for participant, truth, p, prediction_set in rows
         ]
     )  # fmt: skip
 
 
-def test_a_calibrated_model_has_no_error_and_one_that_is_too_sure_has_its_gap():
+def test_ece_is_near_zero_for_a_calibrated_model_and_the_gap_of_an_overconfident_one():
     rng = np.random.default_rng(0)
     confidence = rng.uniform(0.5, 1, 20_000)
     assert ece(confidence, (rng.random(20_000) < confidence).astype(float)) < 0.02
@@ -42,54 +42,54 @@ def test_a_calibrated_model_has_no_error_and_one_that_is_too_sure_has_its_gap():
     assert [(b["n"], b["accuracy"]) for b in bins] == [(1, 0.0), (2, 0.5)]
 
 
-def test_the_surest_answers_carry_the_least_risk():
-    right = np.array([1, 1, 1, 1, 1, 1, 1, 0, 1, 0], dtype=float)
-    found = risk_curve(np.linspace(1, 0.1, 10), right)
-    assert len(found) == len(ANSWERED_SHARES)
-    assert found[0] == 0
-    assert found[-1] == pytest.approx(0.2)
-    assert found[7] == pytest.approx(1 / 8)
+def test_the_risk_curve_is_the_error_rate_of_the_most_confident_answers():
+    correct = np.array([1, 1, 1, 1, 1, 1, 1, 0, 1, 0], dtype=float)
+    curve = risk_curve(np.linspace(1, 0.1, 10), correct)
+    assert len(curve) == len(ANSWERED_SHARES)
+    assert curve[0] == 0
+    assert curve[-1] == pytest.approx(0.2)
+    assert curve[7] == pytest.approx(1 / 8)
 
 
-def test_what_was_before_the_temperature_is_found_again():
-    raw = np.array([0.8, 0.2])
-    soft = dict(zip("ab", apply_temperature(raw, 2.0).tolist(), strict=True))
-    found = calibration_scores(
-        labelled([("p", "a", soft, ["a"]), ("q", "b", soft, ["a", "b"])], temperature=2.0), AID
+def test_metrics_before_calibration_are_those_at_temperature_one():
+    uncalibrated = np.array([0.8, 0.2])
+    calibrated = dict(zip("ab", apply_temperature(uncalibrated, 2.0).tolist(), strict=True))
+    scores = calibration_scores(
+        labelled([("p", "a", calibrated, ["a"]), ("q", "b", calibrated, ["a", "b"])], temperature=2.0), AID
     )
-    assert found["bins_before"][0]["confidence"] == pytest.approx(0.8)
-    assert found["nll_before"] == pytest.approx(-np.log([0.8, 0.2]).mean())
-    assert found["brier_before"] == pytest.approx((2 * 0.2**2 + 2 * 0.8**2) / 2)
-    assert found["nll"] < found["nll_before"]
-    assert found["set_size"] == 1.5
-    json.dumps(found, allow_nan=False)
+    assert scores["bins_before"][0]["confidence"] == pytest.approx(0.8)
+    assert scores["nll_before"] == pytest.approx(-np.log([0.8, 0.2]).mean())
+    assert scores["brier_before"] == pytest.approx((2 * 0.2**2 + 2 * 0.8**2) / 2)
+    assert scores["nll"] < scores["nll_before"]
+    assert scores["set_size"] == 1.5
+    json.dumps(scores, allow_nan=False)
 
 
-def test_coverage_counts_participants_alike():
+def test_each_participant_counts_once_in_the_coverage():
     sure = {"a": 0.9, "b": 0.1}
     rows = [("p", "a", sure, ["a"])] * 9 + [("q", "b", sure, ["a"])]
-    found = calibration_scores(labelled(rows), AID, draws=200)
-    assert found["coverage"] == 0.5
-    assert found["coverage_by_label"] == {"a": 1.0, "b": 0.0}
-    assert found["coverage_ci"] == [0.0, 1.0]
+    scores = calibration_scores(labelled(rows), AID, draws=200)
+    assert scores["coverage"] == 0.5
+    assert scores["coverage_by_label"] == {"a": 1.0, "b": 0.0}
+    assert scores["coverage_ci"] == [0.0, 1.0]
     assert calibration_scores(labelled(rows[:9]), AID)["coverage_ci"] is None
 
 
-def test_a_label_that_the_model_does_not_know_is_never_right():
-    found = calibration_scores(labelled([("p", "c", {"a": 1.0, "b": 0.0}, ["a"])]), AID)
-    assert (found["coverage"], found["ece"], found["brier"]) == (0, 1, 2)
+def test_a_true_label_that_the_model_does_not_know_counts_as_wrong():
+    scores = calibration_scores(labelled([("p", "c", {"a": 1.0, "b": 0.0}, ["a"])]), AID)
+    assert (scores["coverage"], scores["ece"], scores["brier"]) == (0, 1, 2)
 
 
-def test_an_interval_covers_its_ends():
+def test_an_interval_contains_its_ends():
     rows = pd.DataFrame(
         {"participant": [*"ppq"], "value_true": [1.0, 1.2, 2.0], "low": [0.9, 1.2, 1.0], "high": [1.0, 1.3, 1.9],
          "coverage_guaranteed": [True, True, False]}
     )  # fmt: skip
-    found = calibration_scores(rows, SPEED)
-    assert (found["coverage"], found["coverage_guaranteed"], found["participants"]) == (0.5, False, 2)
-    assert found["width"] == pytest.approx(np.mean([0.1, 0.1, 0.9]))
+    scores = calibration_scores(rows, SPEED)
+    assert (scores["coverage"], scores["coverage_guaranteed"], scores["participants"]) == (0.5, False, 2)
+    assert scores["width"] == pytest.approx(np.mean([0.1, 0.1, 0.9]))
 
 
-def test_generated_answers_say_nothing_of_confidence():
+def test_answers_without_probabilities_have_no_calibration_metrics():
     assert calibration_scores(pd.DataFrame({"participant": ["p"], "label_true": ["a"]}), AID) == {}
     assert calibration_scores(pd.DataFrame(), AID) == {}

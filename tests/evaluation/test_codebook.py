@@ -1,4 +1,4 @@
-"""The codebook page: shown codes are where it says they are, shares add up, and gaps in a recording stay gaps."""
+"""The codebook page: codes occur at the places that it shows, shares add up, and gaps in a recording stay gaps."""
 
 import re
 from types import SimpleNamespace
@@ -19,61 +19,62 @@ from biomechgpt.motion.trial import Trial
 
 FEW = hypothesis_settings(max_examples=40, deadline=None)
 CODES = 8
-sequence = st.lists(st.integers(0, CODES - 1), max_size=30).map(lambda some: np.array(some, int))
-sequences = st.lists(sequence, min_size=1, max_size=6).filter(lambda some: any(len(s) for s in some))
+sequence = st.lists(st.integers(0, CODES - 1), max_size=30).map(lambda codes: np.array(codes, int))
+sequences = st.lists(sequence, min_size=1, max_size=6).filter(lambda drawn: any(len(s) for s in drawn))
 
 
 @FEW
 @given(sequences, st.integers(1, 12))
-def test_a_place_of_a_code_holds_it_and_all_are_found_where_there_is_room(tokens, most):
-    for code, found in codebook.places(tokens, range(CODES), most).items():
-        assert all(tokens[row][position] == code for row, position in found)
-        there = sum(int((some == code).sum()) for some in tokens)
-        assert len(set(found)) == len(found) == min(there, most)
+def test_each_place_has_its_code_and_all_places_are_returned_up_to_the_limit(tokens, max_places):
+    for code, places in codebook.places(tokens, range(CODES), max_places).items():
+        assert all(tokens[row][position] == code for row, position in places)
+        occurrences = sum(int((sequence == code).sum()) for sequence in tokens)
+        assert len(set(places)) == len(places) == min(occurrences, max_places)
 
 
 @FEW
 @given(sequences, st.randoms())
 def test_shares_of_a_code_over_an_annotations_values_add_up_to_one(tokens, random):
     labels = [random.choice(["sitting", "TUG", None]) for _ in tokens]
-    by = codebook.lift(tokens, labels, CODES)
-    known = [t for t, label in zip(tokens, labels, strict=True) if label]
-    there = np.bincount(np.concatenate([np.empty(0, int), *known]).astype(int), minlength=CODES) > 0
-    if there.any():
-        assert sum(share[there] for share, _ in by.values()) == pytest.approx(1)
-        assert sum(whole for _, whole in by.values()) == pytest.approx(1)
-    for value in by:
-        mine = np.concatenate([t for t, label in zip(tokens, labels, strict=True) if label == value])
-        assert set(np.flatnonzero(np.nan_to_num(by[value][0]))) == set(mine)
+    by_value = codebook.lift(tokens, labels, CODES)
+    annotated = [t for t, label in zip(tokens, labels, strict=True) if label]
+    occurs = np.bincount(np.concatenate([np.empty(0, int), *annotated]).astype(int), minlength=CODES) > 0
+    if occurs.any():
+        assert sum(share[occurs] for share, _ in by_value.values()) == pytest.approx(1)
+        assert sum(share_of_all for _, share_of_all in by_value.values()) == pytest.approx(1)
+    for value in by_value:
+        codes = np.concatenate([t for t, label in zip(tokens, labels, strict=True) if label == value])
+        assert set(np.flatnonzero(np.nan_to_num(by_value[value][0]))) == set(codes)
 
 
-def test_a_code_that_occurs_alike_everywhere_has_no_lift():
+def test_a_code_that_occurs_equally_often_with_every_value_has_a_lift_of_one():
     tokens = [np.array([0, 0, 1]), np.array([0, 0, 2, 0, 0, 2]), np.array([3])]
-    by = codebook.lift(tokens, ["a", "b", None], CODES)
-    lifts = {value: share[:3] / whole for value, (share, whole) in by.items()}
+    by_value = codebook.lift(tokens, ["a", "b", None], CODES)
+    lifts = {value: share[:3] / share_of_all for value, (share, share_of_all) in by_value.items()}
     assert lifts["a"] == pytest.approx([1, 3, 0])
     assert lifts["b"] == pytest.approx([1, 0, 1.5])
 
 
-def test_a_code_is_typical_of_what_lifts_it_most():
+def test_a_code_is_typical_of_the_value_with_its_largest_lift():
     rng = np.random.default_rng(0)
     labels = ["a", "b", "c"] * 20
     tokens = [rng.choice(60, 200, p=np.roll(np.linspace(2, 0, 60) / 60, 20 * "abc".index(x))) for x in labels]
-    count, by = np.bincount(np.concatenate(tokens), minlength=60), codebook.lift(tokens, labels, 60)
-    chosen = codebook.pick(count, by)
+    count, by_value = np.bincount(np.concatenate(tokens), minlength=60), codebook.lift(tokens, labels, 60)
+    chosen = codebook.pick(count, by_value)
     assert [code for code, why in chosen.items() if why == "frequent"] == np.argsort(-count, kind="stable")[
         : codebook._FREQUENT
     ].tolist()
-    for value in by:
-        mine = [code for code, why in chosen.items() if why == f"typical of {value}"]
-        assert len(mine) == codebook._TYPICAL
-        for code in mine:
-            assert max(by, key=lambda other: by[other][0][code] / by[other][1]) == value
+    lifts = {value: share / share_of_all for value, (share, share_of_all) in by_value.items()}
+    for value in by_value:
+        typical = [code for code, why in chosen.items() if why == f"typical of {value}"]
+        assert len(typical) == codebook._TYPICAL
+        for code in typical:
+            assert max(lifts, key=lambda name: lifts[name][code]) == value
 
 
 @FEW
 @given(st.integers(1, 40), st.integers(0, 39), st.integers(1, 8), st.integers(0, 12))
-def test_what_is_around_a_token_is_the_movement_and_nothing_beyond_its_ends(frames, first, length, context):
+def test_the_frames_around_a_token_are_the_movements_and_nan_beyond_its_ends(frames, first, length, context):
     angles = np.arange(frames)[:, None] + np.zeros((1, N_JOINTS))
     cut = codebook.around(angles, first, length, context)
     expected = np.arange(first - context, first + length + context)
@@ -88,18 +89,18 @@ def test_what_is_around_a_token_is_the_movement_and_nothing_beyond_its_ends(fram
 def test_the_best_the_worst_and_one_of_each_kind_are_shown(rows):
     errors, kinds = zip(*rows, strict=True)
     chosen = codebook.choose(errors, kinds)
-    because = {why: errors[i] for i, whys in chosen.items() for why in whys}
-    assert because["best"] == min(errors)
-    assert because["worst"] == max(errors)
+    error_of = {reason: errors[i] for i, reasons in chosen.items() for reason in reasons}
+    assert error_of["best"] == min(errors)
+    assert error_of["worst"] == max(errors)
     for kind in {kind for kind in kinds if kind}:
-        mine = sorted(e for e, k in rows if k == kind)
-        assert because[f"median of {kind}"] == mine[len(mine) // 2]
+        of_kind = sorted(error for error, name in rows if name == kind)
+        assert error_of[f"median of {kind}"] == of_kind[len(of_kind) // 2]
 
 
 @pytest.fixture
 def tokens(tmp_path, monkeypatch):
-    """Tokens of a few trials without arms, beside their cohort and a tokenizer that gives movements back shifted by
-    two degrees."""
+    """Tokens of a few trials without arm joints, with their cohort and a tokenizer whose reconstructions are two
+    degrees off in every joint."""
     rng = np.random.default_rng(0)
     recorded = np.array([not name.startswith(("arm", "elbow")) for name in NAMES])
     trials, codes = [], []
@@ -111,18 +112,18 @@ def tokens(tmp_path, monkeypatch):
                   split="test" if i > 2 else "train", annotations={"activity": kind})
         )  # fmt: skip
         codes.append(np.concatenate([[i % CODES], rng.integers(CODES, size=-(-n // 4) - 1)]))
-    made = {
+    artifacts = {
         name: artifact.Artifact(
             str(tmp_path / name / name), {"kind": name, "fingerprint": name, "provenance": "recorded"}
         )
         for name in ("cohort", "tokenizer", "tokens")
     }
-    made["tokenizer"].manifest["metrics"] = {"perplexity": 7.0, "rmse_deg_tracked": 2.0}
-    made["tokens"].manifest["inputs"] = {
+    artifacts["tokenizer"].manifest["metrics"] = {"perplexity": 7.0, "rmse_deg_tracked": 2.0}
+    artifacts["tokens"].manifest["inputs"] = {
         name: {"kind": name, "fingerprint": name} for name in ("cohort", "tokenizer")
     }
-    for one in made.values():
-        storage.write_json(one.path("manifest.json"), one.manifest)
+    for stored in artifacts.values():
+        storage.write_json(stored.path("manifest.json"), stored.manifest)
     columns = {"activity": "text"}
     for name, table in (
         ("cohort/cohort/trials", trial.table(trials, columns)),
@@ -131,11 +132,11 @@ def tokens(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
         pq.write_table(table, tmp_path / name / "part.parquet")
     storage.write_json(
-        made["tokens"].path("tokens.json"),
+        artifacts["tokens"].path("tokens.json"),
         {"tokenizer": "tokenizer", "codebook_size": CODES, "tokens_per_step": 1, "tokens_per_s": 7.5},
     )
     storage.write_json(
-        made["cohort"].path("cohort.json"),
+        artifacts["cohort"].path("cohort.json"),
         {
             "annotations": columns,
             "frame_rate_hz": 30.0,
@@ -145,15 +146,15 @@ def tokens(tmp_path, monkeypatch):
             "quarantined": [],
         },
     )
-    back = {tuple(c): t.angles_rad + np.radians(2) for c, t in zip(codes, trials, strict=True)}
+    decoded = {tuple(c): t.angles_rad + np.radians(2) for c, t in zip(codes, trials, strict=True)}
     fake = SimpleNamespace(
-        downsampling=4, frame_rate_hz=30.0, decode=lambda some: [back[tuple(t)] for t in some]
+        downsampling=4, frame_rate_hz=30.0, decode=lambda tokens: [decoded[tuple(t)] for t in tokens]
     )
     monkeypatch.setattr(codebook, "MotionTokenizer", SimpleNamespace(load=lambda uri: fake))
-    return made["tokens"]
+    return artifacts["tokens"]
 
 
-def test_the_page_shows_what_was_recorded_escapes_what_was_written_and_needs_nothing_else(tokens, tmp_path):
+def test_the_page_shows_recorded_joints_escapes_annotations_and_is_self_contained(tokens, tmp_path):
     page = storage.read_bytes(codebook.write_codebook(tokens, str(tmp_path / "out"))).decode()
     assert not re.search(r"\b(nan|None|Undefined|inf)\b", page)
     assert "src=" not in page
@@ -161,7 +162,7 @@ def test_the_page_shows_what_was_recorded_escapes_what_was_written_and_needs_not
     assert "&lt;b&gt;TUG" in page
     assert "<b>TUG" not in page
     assert page.count('class="card code"') == CODES
-    # Three held-out trials: what has no error but two degrees everywhere, and no curve where nothing was recorded.
+    # Three held-out trials. Every recorded joint is two degrees off. Joints that were not recorded have no curve.
     joints = re.findall(r"<span>([a-z ]+)</span> ?<b>([\d.]+)°</b>", page)
     assert {error for _, error in joints} == {"2.0"}
     assert {"hip flexion r", "neck rotation"} < {name for name, _ in joints}

@@ -1,9 +1,12 @@
-"""Evaluation: scores are scikit-learn's and SciPy's, intervals are of participants, baselines learn what is there
-and never from the person they are asked about, and a report has a place for a figure that there is not."""
+"""Evaluation: scores equal those of scikit-learn and SciPy, and intervals are over participants.
+
+Baselines learn, and never from the participants that they predict. A report can show undefined scores.
+"""
 
 import json
 import re
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -22,17 +25,19 @@ from biomechgpt.evaluation.baselines.run import as_answers
 from biomechgpt.evaluation.metrics import (
     OTHER,
     UNPARSED,
-    classification,
+    compute_scores,
     confusion,
-    description,
     main_score,
-    regression,
     resample,
     score,
 )
 from biomechgpt.evaluation.report import summary, write_report
 from biomechgpt.motion.skeleton import NAMES
 from biomechgpt.questions.tasks import ClassificationTask, RefusalTask, RegressionTask
+
+classification = partial(compute_scores, "classification")
+regression = partial(compute_scores, "regression")
+description = partial(compute_scores, "description")
 
 FEW = hypothesis_settings(max_examples=40, deadline=None)
 QUESTIONS = [f"Question {i}?" for i in range(8)]
@@ -51,15 +56,15 @@ measured = st.lists(st.tuples(number, number | st.none(), st.sampled_from("pqrs"
 
 @FEW
 @given(labelled)
-def test_f1_and_accuracy_are_scikit_learns_with_an_unread_answer_wrong(rows):
+def test_f1_and_accuracy_equal_scikit_learns_and_an_unparsed_answer_is_wrong(rows):
     true, predicted, people = zip(*rows, strict=True)
     scores = classification(true, predicted, people, draws=20)
-    said = ["silence" if p is None else p for p in predicted]
-    weighted = sk.f1_score(true, said, average="weighted", zero_division=0)
-    present = sk.f1_score(true, said, average="macro", labels=sorted(set(true)), zero_division=0)
+    read = ["silence" if p is None else p for p in predicted]
+    weighted = sk.f1_score(true, read, average="weighted", zero_division=0)
+    present = sk.f1_score(true, read, average="macro", labels=sorted(set(true)), zero_division=0)
     assert scores["f1_weighted"] == pytest.approx(weighted)
     assert scores["f1_macro"] == pytest.approx(present)
-    assert scores["accuracy"] == pytest.approx(sk.accuracy_score(true, said))
+    assert scores["accuracy"] == pytest.approx(sk.accuracy_score(true, read))
     assert (scores["n"], scores["participants"]) == (len(rows), len(set(people)))
     assert scores["unparsed"] == predicted.count(None)
     json.dumps(scores, allow_nan=False)
@@ -67,7 +72,7 @@ def test_f1_and_accuracy_are_scikit_learns_with_an_unread_answer_wrong(rows):
 
 @FEW
 @given(measured)
-def test_correlation_and_line_are_scipys_over_the_answers_with_a_number(rows):
+def test_correlation_and_line_equal_scipys_over_the_answers_with_a_number(rows):
     true, predicted, people = zip(*rows, strict=True) if rows else ((), (), ())
     scores = regression(true, predicted, people, draws=20)
     read = [(t, p) for t, p in zip(true, predicted, strict=True) if p is not None]
@@ -95,10 +100,10 @@ def cohort(seed, people=10, trials=6):
     who = np.repeat([f"p{i}" for i in range(people)], trials)
     skill = np.repeat(rng.uniform(0.3, 1, people), trials)
     true = rng.choice(["cane", "none", "walker"], len(who))
-    said = np.where(rng.random(len(who)) < skill, true, rng.choice(["cane", "none", "walker"], len(who)))
+    predicted = np.where(rng.random(len(who)) < skill, true, rng.choice(["cane", "none", "walker"], len(who)))
     x = rng.normal(size=len(who))
     y = 0.8 * x + np.repeat(rng.normal(size=people), trials) + 0.3 * rng.normal(size=len(who))
-    return {"label": (true, said, who), "number": (x, y, who)}
+    return {"label": (true, predicted, who), "number": (x, y, who)}
 
 
 MEASURES = {"label": classification, "number": regression}
@@ -107,7 +112,7 @@ kinds = pytest.mark.parametrize("kind", MEASURES)
 
 @kinds
 @pytest.mark.parametrize("seed", range(5))
-def test_intervals_hold_the_figure_and_do_not_grow_with_copies_of_trials(kind, seed):
+def test_intervals_contain_the_value_and_copies_of_trials_do_not_change_them(kind, seed):
     rows = cohort(seed)[kind]
     once = MEASURES[kind](*rows, draws=400)
     thrice = MEASURES[kind](*(np.tile(column, 3) for column in rows), draws=400)
@@ -124,7 +129,7 @@ def test_intervals_hold_the_figure_and_do_not_grow_with_copies_of_trials(kind, s
 
 
 @kinds
-def test_more_people_give_a_narrower_interval_and_more_trials_of_them_hardly_do(kind):
+def test_more_participants_narrow_an_interval_and_more_trials_of_each_hardly_do(kind):
     name = {"label": "accuracy_ci", "number": "bias_ci"}[kind]
     few, many, often = (
         np.mean([np.ptp(MEASURES[kind](*cohort(seed, *size)[kind], draws=300)[name]) for seed in range(6)])
@@ -156,14 +161,14 @@ def test_the_order_of_trials_and_the_names_of_participants_do_not_matter_and_a_s
     assert measure(true, predicted, people, seed=1) != first
 
 
-def test_a_draw_is_of_as_many_participants_as_there_are():
+def test_each_draw_has_as_many_participants_as_the_sample():
     drawn = resample(7, 300, 0)
     assert drawn.shape == (300, 7)
     assert (drawn.sum(axis=1) == 7).all()
     assert drawn.mean(axis=0) == pytest.approx(1, abs=0.2)
 
 
-def test_shuffled_labels_score_as_the_labels_shares_say():
+def test_shuffled_labels_score_as_expected_from_the_shares_of_the_labels():
     rng = np.random.default_rng(0)
     true = rng.choice(["cane", "none", "walker"], 4000, p=[0.6, 0.3, 0.1])
     scores = classification(true, rng.permutation(true), [f"p{i % 40}" for i in range(4000)])
@@ -183,9 +188,9 @@ def test_confusion_counts_every_trial_once_in_the_row_of_its_label(rows):
     assert counts.sum() == len(rows)
     assert columns[: len(labels)] == labels == sorted(set(true))
     for i, row in enumerate(labels):
-        mine = [p for t, p in zip(true, predicted, strict=True) if t == row]
+        of_label = [p for t, p in zip(true, predicted, strict=True) if t == row]
         expected = dict.fromkeys(columns, 0)
-        for p in mine:
+        for p in of_label:
             expected[UNPARSED if p is None else p if p in labels else OTHER] += 1
         assert dict(zip(columns, counts[i].tolist(), strict=True)) == expected
     assert (UNPARSED in columns) == (None in predicted)
@@ -194,7 +199,7 @@ def test_confusion_counts_every_trial_once_in_the_row_of_its_label(rows):
 
 @FEW
 @given(st.lists(st.lists(st.integers(0, 19), min_size=1, max_size=60), min_size=1, max_size=8))
-def test_a_histogram_is_of_one_trial_and_sums_to_one(tokens):
+def test_a_histogram_counts_one_trials_tokens_and_sums_to_one(tokens):
     X = xgboost.histograms(tokens, 20)
     assert X.shape == (len(tokens), 20)
     assert X.sum(axis=1) == pytest.approx(1, abs=1e-5)
@@ -219,7 +224,7 @@ def people_and_tokens(people=12, trials=5, seed=0):
 
 
 @pytest.mark.parametrize("kind", ["classification", "regression"])
-def test_a_search_never_learns_from_the_person_it_is_tried_on(kind, monkeypatch):
+def test_a_search_never_fits_on_a_participant_that_it_is_scored_on(kind, monkeypatch):
     X, labels, values, groups = people_and_tokens()
     folds = []
 
@@ -234,14 +239,14 @@ def test_a_search_never_learns_from_the_person_it_is_tried_on(kind, monkeypatch)
 
     monkeypatch.setattr(xgboost, "XGBoostEstimator", Spy)
     y = labels if kind == "classification" else values
-    found = xgboost.search(Problem(kind, X, y, groups, X, draws=2))
-    assert found["searched"]
-    assert found["note"] is None
-    assert set(found["parameters"]) == set(xgboost.SEARCH_SPACE)
-    json.dumps(found)
+    result = xgboost.search(Problem(kind, X, y, groups, X, draws=2))
+    assert result["searched"]
+    assert result["note"] is None
+    assert set(result["parameters"]) == set(xgboost.SEARCH_SPACE)
+    json.dumps(result)
     assert len(folds) == 2 * FOLDS
-    assert all(learnt and tried and not learnt & tried for learnt, tried in folds)
-    assert set.union(*(tried for _, tried in folds)) == set(range(12))
+    assert all(fitted and scored and not fitted & scored for fitted, scored in folds)
+    assert set.union(*(scored for _, scored in folds)) == set(range(12))
 
 
 @pytest.mark.parametrize(
@@ -252,7 +257,7 @@ def test_a_search_never_learns_from_the_person_it_is_tried_on(kind, monkeypatch)
         ({"y": np.array(["yes"] * 60)}, "one value only"),
     ],
 )
-def test_with_too_little_to_search_on_the_defaults_answer_and_a_note_says_so(change, note):
+def test_without_enough_data_for_a_search_the_defaults_are_used_and_a_note_says_why(change, note):
     X, y, _, groups = people_and_tokens()
     values = {"y": y, "groups": groups, "draws": 2} | change
     problem = Problem("classification", X, values["y"], values["groups"], X[:7], draws=values["draws"])
@@ -273,7 +278,7 @@ def baseline_of(name, problem):
 
 @pytest.mark.parametrize("name", BASELINES)
 @pytest.mark.parametrize("kind", ["classification", "regression"])
-def test_a_fold_with_one_trial_leaves_no_nan_and_no_arbitrary_parameters(name, kind):
+def test_a_fold_with_one_trial_gives_no_nan_and_no_arbitrary_parameters(name, kind):
     """r2 of one trial is NaN: a study of four people with a walk each."""
     rng = np.random.default_rng(0)
     X, groups = rng.random((4, 5)), [*"pqrs"]
@@ -287,7 +292,7 @@ def test_a_fold_with_one_trial_leaves_no_nan_and_no_arbitrary_parameters(name, k
     assert len(baseline_of(name, problem)) == 4
 
 
-def test_a_label_that_only_one_participant_has_survives_the_folds():
+def test_a_label_of_a_single_participant_can_be_predicted():
     X, y, _, groups = people_and_tokens()
     y = np.where(np.array(groups) == "p3", "rare", y)
     prediction = BASELINES["xgboost"].fit_predict(Problem("classification", X, y, groups, X, draws=2))
@@ -295,7 +300,7 @@ def test_a_label_that_only_one_participant_has_survives_the_folds():
     assert "rare" in prediction.values
 
 
-def test_xgboost_finds_what_tokens_tell_and_chance_does_not():
+def test_xgboost_learns_from_tokens_and_the_chance_baseline_does_not():
     X, labels, values, groups = people_and_tokens(30)
     X_test, labels_test, values_test, people = people_and_tokens(20, seed=1)
     problem = Problem("classification", X, labels, groups, X_test, draws=2)
@@ -315,7 +320,7 @@ def test_xgboost_finds_what_tokens_tell_and_chance_does_not():
 
 
 def answers(task, truths, texts, people=None) -> pd.DataFrame:
-    """An answers table of the model: what was said where `truths` was annotated."""
+    """An answers table of the model, with its texts for trials that have these true labels or numbers."""
     rows = [
         {"trial": f"t{i}", "other": None, "participant": p, "split": "test", "task": task.name,
          "question": QUESTIONS[0], "answer": task.answer(truth), "label": truth if isinstance(truth, str) else None,
@@ -325,7 +330,7 @@ def answers(task, truths, texts, people=None) -> pd.DataFrame:
     return with_parsed(pd.DataFrame(rows), TASKS)
 
 
-def test_what_the_model_said_is_scored_as_it_was_understood():
+def test_answers_are_scored_by_the_labels_and_numbers_parsed_from_them():
     rows = answers(AID, ["none", "cane", "cane", "cane"], ["No device.", "a cane", "no device", "well..."])
     scores = score(rows, AID)
     assert rows["label_predicted"].tolist()[:3] == ["none", "cane", "none"]
@@ -338,12 +343,12 @@ def test_what_the_model_said_is_scored_as_it_was_understood():
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
-def test_a_baseline_answers_the_very_questions_in_the_tasks_own_words(task):
+def test_a_baseline_answers_the_models_questions_in_the_words_of_the_task(task):
     truths = ["none", "cane", "cane"] if task is AID else [1.0, 1.5, 2.0]
-    asked = answers(task, truths, ["?", "?", "?"], [*"pqr"])[::-1]
-    rows = as_answers(asked, task, np.array(truths[::-1]), "xgboost")
-    same = ["trial", "participant", "task", "question", "answer_true", "label_true", "value_true"]
-    pd.testing.assert_frame_equal(rows[same], asked[same])
+    questions = answers(task, truths, ["?", "?", "?"], [*"pqr"])[::-1]
+    rows = as_answers(questions, task, np.array(truths[::-1]), "xgboost")
+    unchanged = ["trial", "participant", "task", "question", "answer_true", "label_true", "value_true"]
+    pd.testing.assert_frame_equal(rows[unchanged], questions[unchanged])
     assert rows["answer_text"].tolist() == rows["answer_true"].tolist()
     assert set(rows["source"]) == {"xgboost"}
     scores = score(rows, task)
@@ -367,10 +372,10 @@ def report_of(folder, rows, tokenizer=None, base="Gemma", stand_in=False) -> tup
     return (folder / "out/report.html").read_text(), metrics
 
 
-def test_a_report_stands_without_the_figures_that_there_are_not(tmp_path):
-    said = answers(AID, ["none", "cane"], ["I do not know", "a horse"], ["p", "p"])
-    read = answers(SPEED, [1.0, 2.0], ["fast", "slow"], ["p", "p"])
-    page, metrics = report_of(tmp_path, pd.concat([said, read]))
+def test_a_report_with_undefined_scores_shows_no_nan(tmp_path):
+    labels = answers(AID, ["none", "cane"], ["I do not know", "a horse"], ["p", "p"])
+    numbers = answers(SPEED, [1.0, 2.0], ["fast", "slow"], ["p", "p"])
+    page, metrics = report_of(tmp_path, pd.concat([labels, numbers]))
     scores = metrics["tasks"]
     assert scores["speed"]["model"]["pearson_r"] is scores["speed"]["model"]["mae"] is None
     assert page.count("<svg") == 2
@@ -378,12 +383,14 @@ def test_a_report_stands_without_the_figures_that_there_are_not(tmp_path):
     assert UNPARSED in page
 
 
-def test_a_report_shows_the_figures_and_escapes_what_was_said(tmp_path):
-    said = answers(AID, ["none", "cane"] * 4, ["<script>alert(1)</script>", "no device"] * 4, [*"pqrspqrs"])
-    others = as_answers(said, AID, np.array(["none", "none"] * 4), "chance")
+def test_a_report_shows_the_scores_and_escapes_answers(tmp_path):
+    model_answers = answers(
+        AID, ["none", "cane"] * 4, ["<script>alert(1)</script>", "no device"] * 4, [*"pqrspqrs"]
+    )
+    chance_answers = as_answers(model_answers, AID, np.array(["none", "none"] * 4), "chance")
     page, metrics = report_of(
         tmp_path,
-        pd.concat([said, others]),
+        pd.concat([model_answers, chance_answers]),
         {"rmse_deg_by_joint": dict.fromkeys(NAMES, 4.0), "rmse_deg_all": 4.4},
         base="a <b>base",
         stand_in=True,
@@ -399,7 +406,7 @@ def test_a_report_shows_the_figures_and_escapes_what_was_said(tmp_path):
     assert "a &lt;b&gt;base" in page
 
 
-def test_a_table_of_figures_has_a_dash_for_none():
+def test_the_summary_has_a_dash_for_an_undefined_score():
     by = {"model": {"pearson_r": None, "n": 0, "participants": 0}, "chance": {"pearson_r": 0.123}}
     metrics = {
         "data": "synthetic",
@@ -412,7 +419,7 @@ def test_a_table_of_figures_has_a_dash_for_none():
 
 @FEW
 @given(measured.filter(lambda rows: len(rows) > 0), labelled)
-def test_no_answers_whatever_break_a_score(numbers, labels):
+def test_intervals_are_ordered_for_any_answers(numbers, labels):
     for rows, measure in ((numbers, regression), (labels, classification)):
         true, predicted, people = zip(*rows, strict=True)
         scores = measure(true, predicted, people, draws=30)
@@ -422,7 +429,7 @@ def test_no_answers_whatever_break_a_score(numbers, labels):
             assert scores["participants"] > 1
 
 
-def test_agreement_is_that_of_a_two_way_analysis_of_variance():
+def test_the_icc_and_the_limits_of_agreement_follow_their_definitions():
     """ICC(2,1) against the mean squares of the definition; limits against the errors' own SD."""
     rng = np.random.default_rng(0)
     x = rng.normal(1.2, 0.3, 40)
@@ -431,10 +438,10 @@ def test_agreement_is_that_of_a_two_way_analysis_of_variance():
     n, k, grand = 40, 2, both.mean()
     rows = k * ((both.mean(axis=1) - grand) ** 2).sum() / (n - 1)
     raters = n * ((both.mean(axis=0) - grand) ** 2).sum() / (k - 1)
-    left = both - both.mean(axis=1, keepdims=True) - both.mean(axis=0) + grand
-    rest = (left**2).sum() / ((n - 1) * (k - 1))
+    residuals = both - both.mean(axis=1, keepdims=True) - both.mean(axis=0) + grand
+    residual = (residuals**2).sum() / ((n - 1) * (k - 1))
     scores = regression(x.tolist(), y.tolist(), [str(i // 2) for i in range(40)], draws=200)
-    expected = (rows - rest) / (rows + (k - 1) * rest + k * (raters - rest) / n)
+    expected = (rows - residual) / (rows + (k - 1) * residual + k * (raters - residual) / n)
     assert scores["icc"] == pytest.approx(expected)
     assert scores["icc"] < scores["pearson_r"]
     assert scores["icc_ci"][0] < scores["icc"] < scores["icc_ci"][1]
@@ -446,25 +453,25 @@ def test_agreement_is_that_of_a_two_way_analysis_of_variance():
 
 
 def test_each_label_has_its_support_precision_and_recall():
-    found = classification(["a", "a", "a", "b"], ["a", "a", "b", None], [*"pqrs"])["by_label"]
-    assert found["a"] == {
+    by_label = classification(["a", "a", "a", "b"], ["a", "a", "b", None], [*"pqrs"])["by_label"]
+    assert by_label["a"] == {
         "support": 3,
         "precision": 1.0,
         "recall": pytest.approx(2 / 3),
         "f1": pytest.approx(0.8),
     }
-    assert found["b"] == {"support": 1, "precision": 0.0, "recall": 0.0, "f1": 0.0}
+    assert by_label["b"] == {"support": 1, "precision": 0.0, "recall": 0.0, "f1": 0.0}
 
 
-def test_a_description_is_scored_fact_by_fact_against_what_was_measured():
+def test_each_statement_of_a_description_is_scored_against_the_measurement():
     true = ["cadence 100 steps/min, right knee 60 deg, left knee 50 deg"] * 3 + ["duration 9.0 s"]
-    said = [
+    predicted = [
         "right knee 63 deg, cadence 112 steps/min",  # one of two right, two of three stated
         "speed 1.00 m/s",  # nothing that was measured
         "stroke",
         "duration 9.2 s",
     ]
-    scores = description(true, said, [*"ppqr"], draws=100)
+    scores = description(true, predicted, [*"ppqr"], draws=100)
     assert scores["agreement"] == pytest.approx(2 / 4)
     assert scores["complete"] == pytest.approx(3 / 10)
     assert (scores["n"], scores["participants"], scores["unparsed"]) == (4, 3, 1)
@@ -477,7 +484,7 @@ def test_a_description_is_scored_fact_by_fact_against_what_was_measured():
     assert (nothing["agreement"], nothing["complete"]) == (None, 0)
 
 
-def test_the_share_of_questions_that_are_refused_is_a_refusal_tasks_figure():
+def test_a_refusal_task_is_scored_by_the_share_of_refused_questions():
     task = RefusalTask(name="r", refusal_text="No.", templates=QUESTIONS)
     rows = pd.DataFrame(
         {

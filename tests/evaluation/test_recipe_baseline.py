@@ -78,20 +78,20 @@ def questions(inputs: BaselineInputs) -> pd.DataFrame:
 def test_a_baseline_is_one_class_and_one_entry(ray_cluster, monkeypatch):
     monkeypatch.setitem(baselines.BASELINES, "nearest", NearestTrial())
     inputs = cohort()
-    asked = questions(inputs)
+    model_answers = questions(inputs)
     answers, details = run_baselines(
-        inputs, asked, TASKS, draws=0, seed=0, baselines={"nearest": baselines.BASELINES["nearest"]}
+        inputs, model_answers, TASKS, draws=0, seed=0, baselines={"nearest": baselines.BASELINES["nearest"]}
     )
     # It answers the kinds that it is for, and exactly the questions that the model was asked.
     assert set(answers["task"]) == {"aid"}
-    assert answers["trial"].tolist() == asked.loc[asked["task"] == "aid", "trial"].tolist()
+    assert answers["trial"].tolist() == model_answers.loc[model_answers["task"] == "aid", "trial"].tolist()
     assert (answers["label_predicted"] == answers["label_true"]).all()
     assert details["aid"]["nearest"] == {"training_trials": 24}
     about = {
         "data": "synthetic", "model": {}, "tokenizer": {}, "seconds": {}, "draws": 50, "seed": 0,
         "tasks": [task.model_dump(mode="json") for task in TASKS.values()], "baselines": details,
     }  # fmt: skip
-    metrics = statistics.compute_metrics(pd.concat([asked, answers], ignore_index=True), about)
+    metrics = statistics.compute_metrics(pd.concat([model_answers, answers], ignore_index=True), about)
     assert metrics["tasks"]["aid"]["nearest"]["accuracy"] == 1
     assert metrics["tasks"]["aid"]["nearest"]["training_trials"] == 24
     assert [(c["task"], c["against"]) for c in metrics["comparisons"]] == [("aid", "nearest")]

@@ -6,7 +6,7 @@ import pytest
 from sklearn import metrics as sk
 
 from biomechgpt.evaluation import answers_table
-from biomechgpt.evaluation.metrics import METRICS, Metric, classification, metrics_of
+from biomechgpt.evaluation.metrics import METRICS, Metric, compute_scores, metrics_of
 from biomechgpt.evaluation.report import write_report
 from biomechgpt.questions.tasks import ClassificationTask
 
@@ -37,18 +37,18 @@ def labels(people: int = 8, trials: int = 5) -> tuple[np.ndarray, np.ndarray, np
 
 def test_a_metric_has_its_value_and_interval(metric):
     truth, guess, people = labels()
-    scores = classification(truth, guess, people, draws=200)
+    scores = compute_scores("classification", truth, guess, people, draws=200)
     assert scores["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(truth, guess))
     low, high = scores["balanced_accuracy_ci"]
     assert low < scores["balanced_accuracy"] < high
     assert metric in metrics_of("classification")
 
 
-def test_an_interval_by_rows_is_the_one_from_sums(metric, monkeypatch):
-    """Accuracy once more, without its fast formula: the draws are the same."""
+def test_an_interval_from_rows_equals_the_one_from_sums(metric, monkeypatch):
+    """A second accuracy without the fast formula has the same draws."""
     slow = Metric("slow_accuracy", "accuracy", ("classification",), sk.accuracy_score, True)
     monkeypatch.setitem(METRICS, slow.name, slow)
-    scores = classification(*labels(), draws=100)
+    scores = compute_scores("classification", *labels(), draws=100)
     assert scores["slow_accuracy_ci"] == pytest.approx(scores["accuracy_ci"])
 
 

@@ -1,5 +1,7 @@
-"""What an evaluation says of its answers: paired comparisons, adjusted p values, groups, agreement over phrasings;
-all of it again from one file, without a cluster. And the features of the strong baselines."""
+"""Statistics of an evaluation: paired comparisons, adjusted p values, subgroups, agreement over wordings.
+
+All of them can be computed again from one file, without a cluster. Also the features of the strong baselines.
+"""
 
 import json
 import subprocess
@@ -19,7 +21,7 @@ from biomechgpt.evaluation import answers_table
 from biomechgpt.evaluation.baselines import BASELINES, Problem
 from biomechgpt.evaluation.baselines.minirocket import BIASES, DILATIONS, KERNELS, MiniRocket
 from biomechgpt.evaluation.calibration_metrics import calibration_scores, template_agreement
-from biomechgpt.evaluation.metrics import classification, draw_main_metric, score
+from biomechgpt.evaluation.metrics import compute_scores, draw_main_metric, score
 from biomechgpt.evaluation.statistics import compare, compute_metrics, holm, subgroups
 from biomechgpt.questions.tasks import ClassificationTask, RegressionTask
 
@@ -31,16 +33,16 @@ SPEED = RegressionTask(name="speed", annotation="speed", unit="m/s", decimals=2,
 
 
 def labels(right, seed=0, people=20, trials=5, source="model"):
-    """Answers of which a share is right, the same questions whatever the share."""
+    """Answers to the same questions at every call, of which about a share `right` is right."""
     truth = np.random.default_rng(0).choice(["none", "cane"], people * trials)
-    hit = np.random.default_rng(seed).random(len(truth)) < right
-    said = np.where(hit, truth, np.where(truth == "none", "cane", "none"))
+    is_right = np.random.default_rng(seed).random(len(truth)) < right
+    predicted = np.where(is_right, truth, np.where(truth == "none", "cane", "none"))
     return pd.DataFrame(
         {
             "trial": [f"t{i}" for i in range(len(truth))], "other": None, "split": "test", "task": "aid",
             "kind": "classification", "participant": np.repeat([f"p{i}" for i in range(people)], trials),
             "question": QUESTIONS[0], "answer_true": [AID.answer(t) for t in truth],
-            "answer_text": [AID.answer(t) for t in said], "label_true": truth, "label_predicted": said,
+            "answer_text": [AID.answer(t) for t in predicted], "label_true": truth, "label_predicted": predicted,
             "value_true": np.nan, "value_predicted": np.nan, "source": source,
             "age": np.repeat(np.linspace(20, 80, people), trials),
             "sex": np.repeat(np.array(["f", "m"] * people)[:people], trials),
@@ -51,9 +53,9 @@ def labels(right, seed=0, people=20, trials=5, source="model"):
 def numbers(noise, seed=0, source="model"):
     rows = labels(1, source=source)
     truth = np.random.default_rng(1).uniform(0.5, 2, len(rows))
-    said = truth + noise * np.random.default_rng(seed).normal(size=len(rows))
+    predicted = truth + noise * np.random.default_rng(seed).normal(size=len(rows))
     return rows.assign(task="speed", kind="regression", label_true=None, label_predicted=None,
-                       value_true=truth, value_predicted=said)  # fmt: skip
+                       value_true=truth, value_predicted=predicted)  # fmt: skip
 
 
 ABOUT = {
@@ -65,7 +67,7 @@ ABOUT = {
 
 
 @pytest.mark.parametrize("make", [labels, numbers], ids=["labels", "numbers"])
-def test_who_is_better_is_told_from_who_is_as_good(make):
+def test_a_comparison_finds_a_difference_and_none_between_equals(make):
     task = AID if make is labels else SPEED
     good, bad = (0.95, 0.6) if make is labels else (0.1, 0.8)
     better = compare([make(good)], [make(bad, 1)], task, draws=500)
@@ -82,7 +84,7 @@ def test_who_is_better_is_told_from_who_is_as_good(make):
     assert (same["difference"], same["p"]) == (0, 1)
 
 
-def test_under_no_difference_p_is_rarely_small():
+def test_p_is_rarely_small_without_a_difference():
     small = [compare([labels(0.8, seed=s)], [labels(0.8, seed=s + 100)], AID, draws=200)["p"] < 0.05
              for s in range(60)]  # fmt: skip
     assert np.mean(small) < 0.2
@@ -90,20 +92,20 @@ def test_under_no_difference_p_is_rarely_small():
 
 def test_the_mean_over_seeds_is_compared_on_the_same_draws():
     ours, theirs = [labels(0.9, seed=s) for s in range(3)], [labels(0.8, seed=s + 10) for s in range(3)]
-    found = compare(ours, theirs, AID, draws=300)
+    over_seeds = compare(ours, theirs, AID, draws=300)
     mean = [np.mean([score(rows, AID, draws=0)["f1_weighted"] for rows in side]) for side in (ours, theirs)]
-    assert found["difference"] == pytest.approx(mean[0] - mean[1])
-    alone = compare(ours[:1], theirs[:1], AID, draws=300)
-    assert np.ptp(found["difference_ci"]) < np.ptp(alone["difference_ci"])
+    assert over_seeds["difference"] == pytest.approx(mean[0] - mean[1])
+    one_seed = compare(ours[:1], theirs[:1], AID, draws=300)
+    assert np.ptp(over_seeds["difference_ci"]) < np.ptp(one_seed["difference_ci"])
 
 
-def test_answers_to_other_questions_are_not_compared():
+def test_answers_to_different_questions_are_not_compared():
     with pytest.raises(ValueError, match="same questions"):
         compare([labels(0.9)], [labels(0.9)[1:]], AID)
 
 
 @pytest.mark.parametrize("make", [labels, numbers], ids=["labels", "numbers"])
-def test_draws_of_a_figure_are_those_of_its_interval(make):
+def test_the_draws_of_a_metric_give_its_interval(make):
     task, rows = (AID, labels(0.8)) if make is labels else (SPEED, numbers(0.4))
     values = draw_main_metric(rows, task, draws=400, seed=3)
     scores = score(rows, task, draws=400, seed=3)
@@ -111,7 +113,7 @@ def test_draws_of_a_figure_are_those_of_its_interval(make):
     assert np.percentile(values, [2.5, 97.5]) == pytest.approx(scores[f"{name}_ci"])
 
 
-def test_a_participant_without_a_number_changes_nobody_elses_draw():
+def test_a_participant_without_a_number_leaves_the_draws_of_the_others_defined():
     rows = numbers(0.4)
     silent = rows["participant"] == "p3"
     with_silence = rows.assign(value_predicted=rows["value_predicted"].where(~silent))
@@ -122,47 +124,50 @@ def test_a_participant_without_a_number_changes_nobody_elses_draw():
 
 @given(st.lists(st.floats(0.001, 1), min_size=1, max_size=12))
 @hypothesis_settings(max_examples=60, deadline=None)
-def test_holm_lies_between_each_p_and_bonferronis_and_keeps_the_order(p):
+def test_a_holm_p_lies_between_the_raw_and_the_bonferroni_p_and_keeps_the_order(p):
     adjusted = holm(p)
-    assert all(one <= made <= min(1, one * len(p)) + 1e-12 for one, made in zip(p, adjusted, strict=True))
+    pairs = zip(p, adjusted, strict=True)
+    assert all(raw <= after <= min(1, raw * len(p)) + 1e-12 for raw, after in pairs)
     assert adjusted[int(np.argmin(p))] == pytest.approx(min(1, min(p) * len(p)))
     order = np.argsort(p, kind="stable")
     assert (np.diff(np.array(adjusted)[order]) >= -1e-12).all()
     assert (np.array(adjusted) >= false_discovery_control(p) - 1e-9).all()
 
 
-def test_holm_of_a_textbook():
+def test_holm_gives_a_textbooks_result():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
-def test_groups_are_scored_apart_and_a_tasks_own_column_is_none():
+def test_each_subgroup_has_its_own_score_and_a_tasks_own_column_gives_no_subgroups():
     rows = labels(0.9)
     rows["label_predicted"] = np.where(rows["sex"] == "f", rows["label_true"], rows["label_predicted"])
-    found = pd.DataFrame(subgroups(rows.assign(assistive_device="cane", aid="x"), AID, draws=50))
-    assert set(found["by"]) == {"age", "sex"}
-    assert found.groupby("by")["n"].sum().tolist() == [100, 100]
-    women = found[found["group"] == "f"].iloc[0]
+    groups = pd.DataFrame(subgroups(rows.assign(assistive_device="cane", aid="x"), AID, draws=50))
+    assert set(groups["by"]) == {"age", "sex"}
+    assert groups.groupby("by")["n"].sum().tolist() == [100, 100]
+    women = groups[groups["group"] == "f"].iloc[0]
     assert (women["value"], women["participants"]) == (1, 10)
-    assert found.loc[found["by"] == "age", "group"].tolist() == ["below 40", "40 to 64", "65 and older"]
-    one = rows[rows["sex"] == "m"]
-    by_hand = classification(one["label_true"], one["label_predicted"], one["participant"], draws=50)
-    assert found[found["group"] == "m"].iloc[0]["value_ci"] == by_hand["f1_weighted_ci"]
+    assert groups.loc[groups["by"] == "age", "group"].tolist() == ["below 40", "40 to 64", "65 and older"]
+    men = rows[rows["sex"] == "m"]
+    by_hand = compute_scores(
+        "classification", men["label_true"], men["label_predicted"], men["participant"], draws=50
+    )
+    assert groups[groups["group"] == "m"].iloc[0]["value_ci"] == by_hand["f1_weighted_ci"]
 
 
-def test_agreement_over_phrasings_counts_pairs():
+def test_agreement_is_the_share_of_equal_pairs_of_wordings():
     rows = labels(1, people=2, trials=1).assign(
         template_answers=[["a cane", "a cane", "no device"], ["a cane", "a cane", "a cane"]]
     )
     assert template_agreement(rows, AID) == {"templates": {"n": 3, "agreement": pytest.approx(4 / 6)}}
-    said = rows.assign(template_answers=[["1.00 m/s", "1.20 m/s"], ["0.50 m/s", "0.50 m/s"]])
-    assert template_agreement(said, SPEED) == {
+    numeric = rows.assign(template_answers=[["1.00 m/s", "1.20 m/s"], ["0.50 m/s", "0.50 m/s"]])
+    assert template_agreement(numeric, SPEED) == {
         "templates": {"n": 2, "mean_abs_difference": pytest.approx(0.1)}
     }
     assert template_agreement(rows.assign(template_answers=[["a cane"], ["a cane"]]), AID) == {}
     assert template_agreement(labels(1), AID) == {}
 
 
-def test_a_participants_trials_together_are_what_their_mean_says():
+def test_a_participants_answer_is_the_most_probable_label_on_average():
     truth = ["cane"] * 3 + ["none"] * 3
     rows = labels(1, people=2, trials=3).assign(
         label_true=truth, label_predicted=["cane", "cane", "none", "none", "none", "cane"], temperature=1.0,
@@ -179,7 +184,7 @@ def test_a_participants_trials_together_are_what_their_mean_says():
     assert "by_participant" not in calibration_scores(mixed, AID, draws=0)
 
 
-def test_all_is_measured_and_comparisons_adjust_for_one_another():
+def test_metrics_cover_all_tasks_and_p_values_are_adjusted_for_one_another():
     rows = pd.concat(
         [
             *(labels(0.95), labels(0.6, 1, source="xgboost"), labels(0.9, 2, source="gait")),
@@ -188,15 +193,15 @@ def test_all_is_measured_and_comparisons_adjust_for_one_another():
     )
     metrics = compute_metrics(rows, ABOUT)
     assert list(metrics["tasks"]["aid"]) == ["model", "xgboost", "gait", "chance"]
-    made = {(c["task"], c["against"]): c for c in metrics["comparisons"]}
-    assert set(made) == {("aid", "xgboost"), ("aid", "gait"), ("speed", "minirocket")}
+    compared = {(row["task"], row["against"]) for row in metrics["comparisons"]}
+    assert compared == {("aid", "xgboost"), ("aid", "gait"), ("speed", "minirocket")}
     p = [c["p"] for c in metrics["comparisons"]]
     assert [c["p_holm"] for c in metrics["comparisons"]] == holm(p)
     assert {g["task"] for g in metrics["subgroups"]} == {"aid", "speed"}
     json.dumps(metrics, allow_nan=False)
 
 
-def test_one_command_makes_page_and_figures_again_without_a_cluster(tmp_path):
+def test_one_command_writes_page_and_metrics_again_without_a_cluster(tmp_path):
     rows = pd.concat([labels(0.9), labels(0.6, 1, source="xgboost"), numbers(0.2)])
     answers_table.write(str(tmp_path / "answers.parquet"), rows, ABOUT)
     job = Path(__file__).parents[2] / "jobs/show.py"
@@ -211,19 +216,19 @@ def test_one_command_makes_page_and_figures_again_without_a_cluster(tmp_path):
     assert ran.returncode == 0, ran.stderr
     assert json.loads((tmp_path / "out/metrics.json").read_text()) == compute_metrics(rows, ABOUT)
     page = (tmp_path / "out/report.html").read_text()
-    for part in (
+    for text in (
         "Differences between model and baselines",
         "XGBoost, tokens",
         "Subgroups of participants",
         "TRIPOD",
     ):
-        assert part in page
+        assert text in page
     assert "synthetic" in page
     assert not {"nan", "None", "Undefined"} & set(page.replace("<", " ").replace(">", " ").split())
 
 
 @pytest.mark.parametrize("content", [None, b"PAR?", "plain"])
-def test_what_is_no_answers_table_is_named(tmp_path, content):
+def test_a_file_without_an_answers_table_is_refused_by_name(tmp_path, content):
     file = tmp_path / "answers.parquet"
     if content == "plain":
         labels(1).to_parquet(file)
@@ -233,12 +238,12 @@ def test_what_is_no_answers_table_is_named(tmp_path, content):
         answers_table.read(str(file))
 
 
-def test_minirocket_is_its_paper_on_one_channel():
+def test_minirocket_equals_the_papers_definition_on_one_channel():
     """Against the definition, written out: kernels, dilation, zero padding, share above the bias."""
     rng = np.random.default_rng(0)
     series = [rng.normal(size=(n, 1)) for n in (40, 60, 90)]
     rocket = MiniRocket(series)
-    found = rocket.features(series[1]).reshape(len(DILATIONS), len(KERNELS), BIASES)
+    features = rocket.features(series[1]).reshape(len(DILATIONS), len(KERNELS), BIASES)
     x = (series[1][:, 0] - rocket.mean[0]) / rocket.scale[0]
     for d, k in ((0, 0), (2, 17), (4, 83)):
         weights = np.full(9, -1.0)
@@ -246,7 +251,7 @@ def test_minirocket_is_its_paper_on_one_channel():
         padded = np.pad(x, 4 * DILATIONS[d])
         out = sum(w * padded[i * DILATIONS[d] : i * DILATIONS[d] + len(x)] for i, w in enumerate(weights))
         share = (out[:, None] > rocket.biases[d, k]).mean(axis=0)
-        assert found[d, k] == pytest.approx(share, abs=2 / len(x))
+        assert features[d, k] == pytest.approx(share, abs=2 / len(x))
     assert len(KERNELS) == 84
 
 
@@ -254,27 +259,27 @@ def predictions(baseline, *problem):
     return BASELINES[baseline].fit_predict(Problem(*problem)).values
 
 
-def test_minirocket_tells_rhythm_where_a_mean_does_not():
+def test_minirocket_finds_a_rhythm_that_a_mean_does_not_show():
     rng = np.random.default_rng(1)
 
     def walk(hz):
-        at = np.arange(int(rng.integers(90, 200))) / 30
-        swing = np.stack([np.sin(2 * np.pi * hz * at), np.cos(2 * np.pi * hz * at)], axis=1)
+        time_s = np.arange(int(rng.integers(90, 200))) / 30
+        swing = np.stack([np.sin(2 * np.pi * hz * time_s), np.cos(2 * np.pi * hz * time_s)], axis=1)
         return swing + 0.3 * rng.normal(size=swing.shape)
 
     pace = rng.uniform(0.5, 2, 80)
     series = [walk(hz) for hz in pace]
     rocket = MiniRocket(series[:20])
-    X = np.stack([rocket.features(one) for one in series])
+    X = np.stack([rocket.features(movement) for movement in series])
     groups = [f"p{i // 4}" for i in range(60)]
-    said = predictions("minirocket", "regression", X[:60], pace[:60], groups, X[60:])
-    assert np.corrcoef(said, pace[60:])[0, 1] > 0.95
-    labels_ = np.where(pace > 1.2, "quick", "slow")
-    told = predictions("minirocket", "classification", X[:60], labels_[:60], groups, X[60:])
-    assert (told == labels_[60:]).mean() > 0.85
+    predicted = predictions("minirocket", "regression", X[:60], pace[:60], groups, X[60:])
+    assert np.corrcoef(predicted, pace[60:])[0, 1] > 0.95
+    speed_labels = np.where(pace > 1.2, "quick", "slow")
+    predicted_labels = predictions("minirocket", "classification", X[:60], speed_labels[:60], groups, X[60:])
+    assert (predicted_labels == speed_labels[60:]).mean() > 0.85
 
 
-def test_a_linear_model_knows_what_is_missing_and_what_is_alike():
+def test_a_linear_model_takes_missing_features_few_trials_and_a_single_label():
     rng = np.random.default_rng(2)
     X = rng.normal(size=(60, 3))
     y = np.where(X[:, 0] > 0, "yes", "no")

@@ -1,4 +1,4 @@
-"""Sweep, comparison, promotion: on real Ray, over what the tiny run made."""
+"""Sweep, comparison and promotion, on real Ray with the artifacts of the tiny run."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from biomechgpt.evaluation.statistics import sources
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.compare import CompareSettings, tables, variant_settings
 from biomechgpt.experiment.promote import PromoteSettings, run_promote, winner
-from biomechgpt.experiment.sweep import Range, SweepSettings, run_sweep
+from biomechgpt.experiment.sweep import Range, SweepSettings, run_sweep, show_sweep
 from biomechgpt.experiment.tracking import TrackingSettings
 from conftest import ROOT, printed_uri
 
@@ -45,23 +45,35 @@ def test_shipped_settings_are_valid(model, name):
         ({"language.finetune.adapter.dropout": {"uniform": [0.2, 0.1]}}, r"a lower and a higher end"),
     ],
 )
-def test_a_space_that_is_none_is_refused_before_any_work(space, message, tmp_path):
+def test_a_wrong_search_space_is_refused_before_any_work(space, message, tmp_path):
     with pytest.raises(InputError, match=message):
         run_sweep(settings.validate(SweepSettings, {"space": space, "root": str(tmp_path)}, "test"))
     assert not list(tmp_path.iterdir())
 
 
 def test_every_draw_is_within_its_range():
-    for drawn in (Range(integer=(2, 4)), Range(log_uniform=(1e-4, 1e-2)), Range(uniform=(0.0, 0.2))):
-        low, high = drawn.ends()
-        values = [drawn.domain().sample() for _ in range(200)]
+    for setting in (Range(integer=(2, 4)), Range(log_uniform=(1e-4, 1e-2)), Range(uniform=(0.0, 0.2))):
+        low, high = setting.ends()
+        values = [setting.domain().sample() for _ in range(200)]
         assert low <= min(values) <= max(values) <= high
     assert {Range(integer=(2, 4)).domain().sample() for _ in range(200)} == {2, 3, 4}
 
 
+def test_the_table_of_a_sweep_has_a_line_for_each_trial_and_says_which_failed(tmp_path):
+    sweep = artifact.Artifact(str(tmp_path), {"kind": "sweep"})
+    trials = [
+        {"score": 0.75, "settings": {"language.finetune.adapter.rank": 8, "questions.seed": 1}},
+        {"score": None, "settings": {"language.finetune.adapter.rank": 4, "questions.seed": 2}},
+    ]
+    storage.write_json(sweep.path("trials.json"), trials)
+    _, best, failed = show_sweep(sweep).splitlines()
+    assert best == "  0.750  rank=8  seed=1"
+    assert failed == " failed  rank=4  seed=2"
+
+
 @pytest.mark.cluster
-def test_a_killed_sweep_goes_on_and_makes_what_trials_share_once(tiny, mlflow, tmp_path):
-    made_before = {path.parent.name for path in tiny.root.rglob("manifest.json")}
+def test_a_killed_sweep_resumes_and_makes_shared_artifacts_once(tiny, mlflow, tmp_path):
+    before = {path.parent.name for path in tiny.root.rglob("manifest.json")}
     command = [
         *(
             sys.executable,
@@ -83,16 +95,17 @@ def test_a_killed_sweep_goes_on_and_makes_what_trials_share_once(tiny, mlflow, t
             break
     job.wait()
     assert not list((tiny.root / "sweep").rglob("manifest.json"))
-    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "going on with the study" in done.stdout
-    uri = done.stdout.strip().splitlines()[-1].removeprefix("artifact: ")
+    resumed = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "going on with the study" in resumed.stdout
+    assert "score: mean over tasks on validation participants" in resumed.stdout  # the table of show_sweep
+    uri = resumed.stdout.strip().splitlines()[-1].removeprefix("artifact: ")
     sweep = artifact.load(uri, "sweep", verify=True)
     trials = sweep.read_json("trials.json")
     assert [len(t["runs"]) for t in trials] == [1, 1]
     assert trials[0]["score"] >= trials[1]["score"]
     assert sweep.provenance == "synthetic"
-    new = [path.parent for path in tiny.root.rglob("manifest.json") if path.parent.name not in made_before]
+    new = [path.parent for path in tiny.root.rglob("manifest.json") if path.parent.name not in before]
     assert {folder.parent.name for folder in new} == {
         *("adapter", "calibration", "model"),
         *("answers", "evaluation", "sweep"),
@@ -105,7 +118,7 @@ def test_a_killed_sweep_goes_on_and_makes_what_trials_share_once(tiny, mlflow, t
 
 
 @pytest.mark.cluster
-def test_tables_of_variants_and_the_champion_by_validation(tiny, mlflow, run_job):
+def test_a_comparison_has_tables_and_its_best_model_on_validation_becomes_champion(tiny, mlflow, run_job):
     arguments = ["--config", CONFIGS / "table2_tiny.yaml", "--root", tiny.root, "--tracking.uri", mlflow.uri]
     comparison = artifact.load(printed_uri(run_job("compare", *arguments)), "comparison")
     text = storage.read_bytes(comparison.path("tables.md")).decode()
@@ -116,40 +129,40 @@ def test_tables_of_variants_and_the_champion_by_validation(tiny, mlflow, run_job
     first = next(line for line in text.splitlines() if line.startswith("| all tasks |")).split("|")
     assert re.fullmatch(r"0\.\d\d \(0\.\d\d\)", first[2].strip())
     assert first[3].strip() == "0.94 (0.01)"  # the paper's 1B, activity
-    made = comparison.read_json("comparison.json")
-    runs, paired = made["runs"], made["paired"]
-    assert [(one["variant"], one["task"]) for one in paired] == [
+    content = comparison.read_json("comparison.json")
+    runs, paired = content["runs"], content["paired"]
+    assert [(row["variant"], row["task"]) for row in paired] == [
         ("activity+impaired", "activity"),
         ("activity+impaired", "impaired"),
     ]
-    assert all(one["p"] <= one["p_holm"] <= 1 for one in paired)
+    assert all(row["p"] <= row["p_holm"] <= 1 for row in paired)
     assert "**Each variant less all tasks**" in text
-    whole = [r for r in runs if r["variant"] == "all tasks"]
-    assert len({r["model"] for r in whole}) == 2
-    assert len({artifact.load(r["model"]).input("tokens").uri for r in runs}) == 1
-    questions = [artifact.load(r["model"]).input("questions").uri for r in whole]
+    of_all_tasks = [run for run in runs if run["variant"] == "all tasks"]
+    assert len({run["model"] for run in of_all_tasks}) == 2
+    assert len({artifact.load(run["model"]).input("tokens").uri for run in runs}) == 1
+    questions = [artifact.load(run["model"]).input("questions").uri for run in of_all_tasks]
     assert len(set(questions)) == 2
 
     promote = ["promote", "--candidates", comparison.uri, "--tracking.uri", mlflow.uri]
     champion = artifact.load(printed_uri(run_job(*promote)), "model")
-    assert champion.uri in {r["model"] for r in whole}
+    assert champion.uri in {run["model"] for run in of_all_tasks}
     assert tracking.resolve(mlflow, tracking.CHAMPION) == champion.uri
     again = run_promote(PromoteSettings(candidates=comparison.uri, tracking=mlflow))
     assert again == champion
     assert len(tracking.client(mlflow).search_model_versions("name = 'biomechgpt'")) == 1
-    asked = json.dumps([path.read_text() for path in (tiny.root / "answers").rglob("manifest.json")])
-    assert "validation" in asked
+    manifests = json.dumps([path.read_text() for path in (tiny.root / "answers").rglob("manifest.json")])
+    assert "validation" in manifests
 
 
 @pytest.mark.parametrize("name", ["table2.yaml", "table2_tiny.yaml", "learning_curve.yaml", "ablation.yaml"])
-def test_every_variant_of_a_comparison_is_a_run_that_could_be_made(name):
+def test_every_variant_of_a_shipped_comparison_has_valid_settings(name):
     comparison = settings.load(CompareSettings, CONFIGS / name)
     planned = [variant_settings(comparison, variant, 3) for variant in comparison.variants]
-    assert len({one.model_dump_json() for one in planned}) == len(planned)
-    assert {one.language.finetune.training.seed for one in planned} == {3}
+    assert len({run.model_dump_json() for run in planned}) == len(planned)
+    assert {run.language.finetune.training.seed for run in planned} == {3}
 
 
-def test_the_winner_is_the_best_on_average_and_answers_everything():
+def test_the_winner_has_the_best_mean_and_answers_all_tasks():
     def run(model, score, tasks=("a", "b")):
         return {"model": model, "score": score, "tasks": dict.fromkeys(tasks, score)}
 
@@ -160,16 +173,16 @@ def test_the_winner_is_the_best_on_average_and_answers_everything():
     }
     assert winner(candidates) == ("steady", candidates["steady"][1])
     with pytest.raises(InputError, match="no candidate answers all"):
-        winner({"one": [run("m", 1, ("a",))], "other": [run("m", 1, ("b",))]})
+        winner({"first": [run("m", 1, ("a",))], "second": [run("m", 1, ("b",))]})
 
 
-def test_an_unknown_champion_is_named(mlflow):
+def test_an_unknown_champion_is_refused_by_name(mlflow):
     with pytest.raises(InputError, match=r"no model 'nobody' with alias 'champion'"):
         tracking.resolve(mlflow, "models:/nobody@champion")
     assert tracking.resolve(mlflow, "s3://bucket/model/x") == "s3://bucket/model/x"
 
 
-def test_tables_say_when_a_figure_is_undefined():
+def test_a_table_shows_undefined_if_a_seed_has_no_score():
     rows = {"ours": {"paper": None, "tasks": {"cadence": [0.5, None], "tug_time": [0.5]}}}
     metrics = dict.fromkeys(("cadence", "tug_time"), "pearson_r")
     text = tables(rows, metrics, data="recorded", base="b", seeds=2)
@@ -177,7 +190,7 @@ def test_tables_say_when_a_figure_is_undefined():
     assert "weighted" not in text
 
 
-def test_a_new_task_has_its_column_after_the_papers():
+def test_a_new_task_gets_a_column_after_the_papers_tasks():
     """Every task that a comparison answered is in its tables, with the main metric of its kind."""
     rows = {
         "ours": {

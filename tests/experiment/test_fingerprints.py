@@ -147,7 +147,7 @@ def expected(path: str, table: dict[str, str | None]) -> set[str]:
 
 
 def write_annotations(uri: str, settings: Any) -> None:
-    """What the fingerprints depend on beside settings: which annotations a cohort has."""
+    """Write the part of a cohort that fingerprints depend on beside the settings: its annotations."""
     columns = {"activity": "text", "impaired": "text", "walking_speed": "number"}
     splits = {"train": 2, "validation": 1, "test": 1}
     info = CohortInfo(
@@ -172,7 +172,7 @@ def differences(old: dict[str, str], new: dict[str, str]) -> set[str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """The same files are read hundreds of times, and nothing that is written has to survive."""
+    """Make the tests fast: task files are read once, and written files need not survive a crash."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         patch.setattr(tasks, "read_yaml", cache(tasks.read_yaml))
@@ -190,19 +190,19 @@ def before(quick):
 
 
 @pytest.mark.parametrize(("path", "annotation", "value"), FIELDS, ids=[path for path, *_ in FIELDS])
-def test_a_field_moves_what_depends_on_it_and_no_other_artifact(path, annotation, value, before):
+def test_a_field_changes_the_fingerprints_that_depend_on_it_and_no_others(path, annotation, value, before):
     after = fingerprints_of(override(TINY, changed(path, annotation, value), path))
     assert differences(before, after) == expected(path, FIRST)
 
 
-def test_every_pattern_of_the_table_fits_a_field():
+def test_every_pattern_of_the_table_matches_a_field():
     paths = [path for path, *_ in fields(TINY)]
     assert not [pattern for pattern in FIRST if not any(fnmatch(path, pattern) for path in paths)]
 
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
-    """Settings of a cohort of recordings: a folder that nobody reads here."""
+    """Settings of a cohort of recordings. The recording itself is never parsed here."""
     folder = tmp_path_factory.mktemp("recordings")
     (folder / "annotations.csv").write_text("path,participant,activity\na.mot,a,walking\n")
     (folder / "a.mot").write_text("")
@@ -218,14 +218,14 @@ READING = [field for field in FIELDS if any(fnmatch(field[0], pattern) for patte
 
 
 @pytest.mark.parametrize(("path", "annotation", "value"), READING, ids=[path for path, *_ in READING])
-def test_of_a_cohort_of_recordings_what_reads_the_files_moves_it(
+def test_settings_of_reading_change_a_cohort_of_recordings(
     path, annotation, value, recorded, before_recorded
 ):
     after = fingerprints_of(override(recorded, changed(path, annotation, value), path))
     assert differences(before_recorded, after) == expected(path, RECORDED)
 
 
-def test_the_content_of_a_recording_moves_the_cohort_and_its_folder_does_not(recorded, tmp_path):
+def test_the_content_of_a_recording_changes_the_cohort_and_its_folder_does_not(recorded, tmp_path):
     for file in Path(recorded.cohort.recordings).iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     elsewhere = override(recorded, {"cohort.recordings": str(tmp_path)}, "test")
@@ -234,14 +234,14 @@ def test_the_content_of_a_recording_moves_the_cohort_and_its_folder_does_not(rec
     assert moved(recorded, elsewhere) == {"cohort", *DOWNSTREAM["cohort"]}
 
 
-def test_a_base_of_another_name_is_another_base(monkeypatch):
+def test_another_base_model_changes_the_base(monkeypatch):
     monkeypatch.setattr(pretrain, "check", lambda settings: None)
     after = override(TINY, {"language.base.name": "google/gemma-3-1b-it"}, "test")
     assert moved(TINY, after) == {"base", *DOWNSTREAM["base"]}
 
 
 def with_task(folder: Path, **changes: Any) -> PipelineSettings:
-    """The tiny settings with the shipped tasks in a folder of their own, one of them changed."""
+    """The tiny settings with a copy of the shipped tasks, in which `changes` are made to the task activity."""
     folder.mkdir()
     for source in (ROOT / "configs/tasks", ROOT / "configs/tasks_extra"):
         for file in source.glob("*.yaml"):
@@ -252,23 +252,22 @@ def with_task(folder: Path, **changes: Any) -> PipelineSettings:
     return override(TINY, {"questions.tasks": str(folder)}, "test")
 
 
-def test_a_paraphrase_moves_the_model_and_its_answers_only(tmp_path):
-    same, other = with_task(tmp_path / "same"), with_task(tmp_path / "other", paraphrases=["What goes on?"])
-    assert moved(same, other) == {"model", *DOWNSTREAM["model"]}
+def test_a_paraphrase_changes_the_model_and_its_answers_only(tmp_path):
+    before = with_task(tmp_path / "before")
+    after = with_task(tmp_path / "after", paraphrases=["What goes on?"])
+    assert moved(before, after) == {"model", *DOWNSTREAM["model"]}
 
 
-def test_a_template_moves_the_questions_and_the_base_that_learns_their_words(tmp_path):
+def test_a_template_changes_the_questions_and_the_base_that_learns_their_words(tmp_path):
     templates = read_yaml(ROOT / "configs/tasks/activity.yaml")["templates"]
-    same, other = (
-        with_task(tmp_path / "same"),
-        with_task(tmp_path / "other", templates=[*templates, "What now?"]),
-    )
-    assert moved(same, other) == {"questions", "base", *DOWNSTREAM["questions"]}
+    before = with_task(tmp_path / "before")
+    after = with_task(tmp_path / "after", templates=[*templates, "What now?"])
+    assert moved(before, after) == {"questions", "base", *DOWNSTREAM["questions"]}
 
 
-def test_another_folder_with_the_same_tasks_moves_nothing(tmp_path):
-    assert moved(with_task(tmp_path / "one"), with_task(tmp_path / "other")) == set()
+def test_another_folder_with_the_same_tasks_changes_nothing(tmp_path):
+    assert moved(with_task(tmp_path / "first"), with_task(tmp_path / "second")) == set()
 
 
-def test_another_seed_draws_questions_and_adapters_over_the_same_tokens():
+def test_another_seed_changes_questions_and_adapter_but_not_tokens():
     assert moved(TINY, with_seed(TINY, 7)) == {"questions", *DOWNSTREAM["questions"]}

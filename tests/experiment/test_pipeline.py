@@ -1,4 +1,4 @@
-"""The whole path, on real Ray: cohort to report, then the same from a user's folder, a job and bad input."""
+"""All stages on real Ray, from a cohort to the report; then from a user's folder, in a job, and with bad input."""
 
 import json
 import os
@@ -35,28 +35,28 @@ from biomechgpt.tokenizer.tokens import Tokens
 from conftest import ROOT
 
 pytestmark = pytest.mark.cluster
-PAPERS = {path.stem for path in (ROOT / "configs/tasks").glob("*.yaml")}
-BEYOND = {path.stem for path in (ROOT / "configs/tasks_extra").glob("*.yaml")}
+PAPER_TASKS = {path.stem for path in (ROOT / "configs/tasks").glob("*.yaml")}
+EXTRA_TASKS = {path.stem for path in (ROOT / "configs/tasks_extra").glob("*.yaml")}
 
 
 def test_report_and_metrics_have_their_shape(tiny):
     metrics = json.loads((tiny.out / "metrics.json").read_text())
     assert metrics["data"] == "synthetic"
     assert {"rmse_deg_tracked", "rmse_deg_all", "perplexity"} <= set(metrics["tokenizer"])
-    # Few people are held out here: two that can be compared may not be among them.
-    asked = PAPERS | {"description", "out_of_scope", "quicker", "speed_change"}
-    assert asked <= set(metrics["tasks"]) <= PAPERS | BEYOND - {"movement"}
-    for name, by in metrics["tasks"].items():
-        assert set(by) == (set(sources()) if name in PAPERS else {"model"})
-        for scores in by.values():
+    # Few people are held out here, so the other comparison tasks may have no pair to ask about.
+    certain = PAPER_TASKS | {"description", "out_of_scope", "quicker", "speed_change"}
+    assert certain <= set(metrics["tasks"]) <= PAPER_TASKS | EXTRA_TASKS - {"movement"}
+    for name, by_source in metrics["tasks"].items():
+        assert set(by_source) == (set(sources()) if name in PAPER_TASKS else {"model"})
+        for scores in by_source.values():
             assert sum(name in scores for name, metric in METRICS.items() if metric.is_main) == 1
             assert scores["n"] >= scores["participants"] > 0
-        trusted = by["model"].get("calibration")
-        assert (trusted is None) == (name in ("description", "out_of_scope"))
-        assert trusted is None or 0 <= trusted["coverage"] <= 1
+        calibration = by_source["model"].get("calibration")
+        assert (calibration is None) == (name in ("description", "out_of_scope"))
+        assert calibration is None or 0 <= calibration["coverage"] <= 1
     assert {"cohort", "tokenizer", "tokens", "model", "answers"} <= set(metrics["seconds"])
-    assert {one["against"] for one in metrics["comparisons"]} == set(competitors())
-    assert {one["by"] for one in metrics["subgroups"]} >= {"age", "sex"}
+    assert {row["against"] for row in metrics["comparisons"]} == set(competitors())
+    assert {row["by"] for row in metrics["subgroups"]} >= {"age", "sex"}
     assert {"answers.parquet", "metrics.json", "report.html"} <= set(tiny.evaluation.manifest["files"])
     assert metrics == tiny.evaluation.read_json("metrics.json")
     page = (tiny.out / "report.html").read_text()
@@ -72,7 +72,7 @@ def test_report_and_metrics_have_their_shape(tiny):
     assert "from tokens" in codebook
 
 
-def test_bundle_is_four_bit_and_whole(tiny):
+def test_the_model_artifact_is_complete_and_four_bit(tiny):
     bundle = tiny.made("model")
     assert bundle.metrics["linear_layers_4bit"] == 2 * 7  # layers x linear layers of a Gemma 3 layer
     names = set(bundle.manifest["files"])
@@ -87,7 +87,7 @@ def test_second_run_reuses_every_artifact(tiny):
     assert {path: path.stat().st_mtime_ns for path in tiny.root.rglob("manifest.json")} == before
 
 
-def test_tokens_are_those_of_each_trial_alone_and_nobody_crosses(tiny):
+def test_tokens_do_not_depend_on_batches_and_each_participant_has_one_split(tiny):
     cohort, tokens = tiny.made("cohort"), tiny.made("tokens")
     table = Tokens(tokens).annotated_table().to_pylist()
     rows = {row["trial"]: row for row in Cohort(cohort).table().to_pylist()}
@@ -102,7 +102,7 @@ def test_tokens_are_those_of_each_trial_alone_and_nobody_crosses(tiny):
         assert splits.setdefault(row["participant"], row["split"]) == row["split"]
 
 
-def test_platform_is_the_standard_librarys_here_and_in_a_worker(ray_cluster):
+def test_the_folder_platform_does_not_hide_the_standard_library_module(ray_cluster):
     @ray.remote(num_cpus=0.1)
     def system():
         import platform
@@ -141,24 +141,24 @@ def test_bad_input_exits_with_2_and_writes_nothing(tmp_path, arguments, named, m
 
 
 def recordings(folder: Path, participants: int) -> Path:
-    """A folder of .mot files of simulated walks and chairs, with their annotations, as a lab would bring them."""
-    how = SimulatorSettings(scale=0.1, duration_range_s=(5, 9), seed=5)
-    people = [p for p in participants_of(how) if p.enrolment.impaired != "unknown" and len(p.kinds) >= 4]
+    """A folder of .mot files of simulated movements, with their annotations, in the form of a lab's folder."""
+    settings = SimulatorSettings(scale=0.1, duration_range_s=(5, 9), seed=5)
+    people = [p for p in participants_of(settings) if p.enrolment.impaired != "unknown" and len(p.kinds) >= 4]
     lines = ["path,participant,activity,impaired,site"]
     for person in people[:participants]:
-        for number, made in enumerate(islice(trials_of(how, person, 50.0), 4)):
+        for number, trial in enumerate(islice(trials_of(settings, person, 50.0), 4)):
             path = folder / person.name / f"{number}.mot"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(opensim.write(np.arange(len(made.angles_rad)) / 50, made.angles_rad, made.pelvis))
-            known = made.annotations
-            lines.append(
-                f"{person.name}/{number}.mot,{person.name},{known['activity']},{known['impaired']},ward"
+            path.write_text(
+                opensim.write(np.arange(len(trial.angles_rad)) / 50, trial.angles_rad, trial.pelvis)
             )
+            activity, impaired = trial.annotations["activity"], trial.annotations["impaired"]
+            lines.append(f"{person.name}/{number}.mot,{person.name},{activity},{impaired},ward")
     (folder / "annotations.csv").write_text("\n".join(lines) + "\n")
     return folder
 
 
-def test_a_folder_of_recordings_takes_the_same_path(ray_cluster, tmp_path):
+def test_the_pipeline_runs_on_a_folder_of_recordings(ray_cluster, tmp_path):
     folder = recordings(tmp_path / "in", 12)
     broken = folder / "broken.mot"
     broken.write_text("endheader\n")
@@ -174,19 +174,19 @@ def test_a_folder_of_recordings_takes_the_same_path(ray_cluster, tmp_path):
     run_pipeline(load(PipelineSettings, ROOT / "configs/experiments/tiny.yaml", arguments))
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())
     assert metrics["data"] == "recorded"
-    # No two people at the same activity, one of them impaired, among those held out.
+    # The held-out participants have no pair at the same activity of which one is impaired.
     assert set(metrics["tasks"]) == {"activity", "impaired", "description", "out_of_scope"}
     page = (tmp_path / "out/report.html").read_text()
     assert "Data: recorded" in page
     assert "simulated" not in page
 
 
-def test_every_bad_recording_is_named_and_nothing_is_written(tmp_path):
+def test_each_bad_recording_is_named_and_nothing_is_written(tmp_path):
     folder = recordings(tmp_path / "in", 8)
     files = sorted(folder.rglob("*.mot"))
     lines = files[0].read_text().splitlines()
     cells = lines[40].split("\t")
-    spoilt = {
+    broken_files = {
         "gap: hip_rotation_r has no values from": [
             *lines[:40],
             "\t".join([*cells[:9], "nan", *cells[10:]]),
@@ -197,7 +197,7 @@ def test_every_bad_recording_is_named_and_nothing_is_written(tmp_path):
         "look like degrees": [line.replace("inDegrees=yes", "inDegrees=no") for line in lines],
         "missing hip_flexion_r": [line.replace("hip_flexion_r", "thigh") for line in lines],
     }
-    for file, text in zip(files, spoilt.values(), strict=False):
+    for file, text in zip(files, broken_files.values(), strict=False):
         file.write_text("\n".join(text) + "\n")
     root = tmp_path / "artifacts"
     command = [
@@ -211,14 +211,14 @@ def test_every_bad_recording_is_named_and_nothing_is_written(tmp_path):
     ]
     job = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert job.returncode == 2, job.stderr
-    for file, message in zip(files, spoilt, strict=False):
+    for file, message in zip(files, broken_files, strict=False):
         (line,) = [line for line in job.stderr.splitlines() if str(file.relative_to(folder)) in line]
         assert message in line
     assert not storage.list_files(str(root))
 
 
 class Dying(_Finetuning):
-    """The last worker is killed once before its batch `die_at`, where a flag file says that it has not been yet."""
+    """The last worker is killed once, before its batch `die_at`. A flag file records that it was killed."""
 
     def __init__(self, die_at: int, flag: str, **arguments) -> None:
         super().__init__(**arguments)
@@ -232,8 +232,8 @@ class Dying(_Finetuning):
         return super().collate(samples)
 
 
-def test_two_workers_one_of_them_killed_fine_tune_as_one_does(tiny, tmp_path):
-    """4 bits, ZeRO 2; without dropout, whose random numbers are each worker's own."""
+def test_two_workers_with_one_killed_fine_tune_to_the_same_result_as_one(tiny, tmp_path):
+    """4 bits, ZeRO 2. Without dropout, because each worker draws its own random numbers for it."""
     adapter = tiny.made("adapter")
     inputs = {name: adapter.input(name).uri for name in ("base", "questions", "tokens")}
     losses, rows = [], []

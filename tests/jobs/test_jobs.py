@@ -117,7 +117,7 @@ def test_audit_writes_a_page_of_every_check(run_job, tiny):
 
 
 def test_generate_writes_movements(run_job, tiny):
-    arguments = ["--most", "2", "--longest_s", "4", "--root", tiny.root]
+    arguments = ["--max_movements", "2", "--max_duration_s", "4", "--root", tiny.root]
     made = artifact.load(printed_uri(run_job("generate", tiny.made("model").uri, *arguments)), "generated")
     assert sum(name.endswith(".mot") for name in storage.list_files(made.path("movements"))) == 2
 

@@ -197,7 +197,7 @@ def test_a_movement_out_of_distribution_is_refused(client, model, walk):
     assert "answer" not in model.calls
 
 
-def test_a_busy_model_is_a_503(client, model, walk):
+def test_a_busy_model_gives_status_503(client, model, walk):
     async def busy(query):
         raise ApiError("busy", "too many questions are waiting; try again later")
 
@@ -206,7 +206,7 @@ def test_a_busy_model_is_a_503(client, model, walk):
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
 
 
-def test_an_unexpected_error_does_not_show_its_words(client, model, walk):
+def test_the_message_of_an_unexpected_error_is_not_shown(client, model, walk):
     async def fail(query):
         raise RuntimeError("secret")
 
@@ -283,13 +283,13 @@ def test_stated_parameters_stand_beside_measured_ones():
     assert [norms.UNVERIFIED in (p.normal_range_source or "") for p in compared] == [True, False, False]
 
 
-def test_a_recording_of_too_many_frames_is_refused(walk):
+def test_a_recording_with_too_many_frames_is_refused(walk):
     with pytest.raises(ApiError, match="at most 100 frames, found") as refused:
         load_recording(*walk, GatewaySettings(max_frames=100), SERVED)
     assert refused.value.code == "too_large"
 
 
-def test_an_upload_is_judged_as_the_recordings_of_a_cohort_are(walk):
+def test_an_upload_is_checked_like_the_recordings_of_a_cohort(walk):
     assert load_recording(*walk, GatewaySettings(), SERVED).info.repairs is None
     strict = GatewaySettings(quality={"max_speed_deg_s": 10})
     with pytest.raises(InputError, match="impossible speed: hip_flexion_r turns at"):

@@ -1,4 +1,4 @@
-"""FHIR: resources are valid R4 (by a library and by a schema), consistent, repeatable, and add no content."""
+"""FHIR: resources are valid R4, by a library and by a schema, consistent and repeatable, and add no content."""
 
 import asyncio
 import base64
@@ -86,7 +86,7 @@ RESULT = Answers(
 )
 
 
-def made(result: Answers = RESULT, **changes: Any) -> dict[str, Any]:
+def bundle_of(result: Answers = RESULT, **changes: Any) -> dict[str, Any]:
     arguments = {"subject": "Patient/123", "recorded": NOW, "source_sha256": SHA}
     return fhir.bundle(result, **arguments | changes)
 
@@ -95,14 +95,14 @@ def with_model(**changes: str) -> Answers:
     return RESULT.model_copy(update={"model": RESULT.model.model_copy(update=changes)})
 
 
-def of(bundle: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+def resources_of(bundle: dict[str, Any], kind: str) -> list[dict[str, Any]]:
     resources = [entry["resource"] for entry in bundle["entry"]]
     return [resource for resource in resources if resource["resourceType"] == kind]
 
 
 def only(answer: Answer) -> dict[str, Any]:
     """The Observation of one answer."""
-    (observation,) = of(made(RESULT.model_copy(update={"answers": [answer]})), "Observation")
+    (observation,) = resources_of(bundle_of(RESULT.model_copy(update={"answers": [answer]})), "Observation")
     return observation
 
 
@@ -117,21 +117,22 @@ def walk(element: Any):
             yield from walk(value)
 
 
-def everything() -> dict[str, dict[str, Any]]:
+def examples() -> dict[str, dict[str, Any]]:
+    """Resources of all kinds that the API returns."""
     resources = {f"outcome {code}": fhir.outcome(code, "what was wrong") for code in fhir.ISSUES}
     resources["capabilities"] = fhir.capability_statement("1.0")
-    resources["bundle"] = made()
-    resources["bundle without subject"] = made(subject=None)
-    resources["bundle of a chat"] = made(
+    resources["bundle"] = bundle_of()
+    resources["bundle without subject"] = bundle_of(subject=None)
+    resources["bundle of a chat"] = bundle_of(
         RESULT.model_copy(update={"recording": None, "answers": RESULT.answers[-1:]})
     )
-    resources["bundle of recorded data"] = made(with_model(data="recorded"))
+    resources["bundle of recorded data"] = bundle_of(with_model(data="recorded"))
     return resources
 
 
-@pytest.mark.parametrize("name", everything())
-def test_a_fhir_library_reads_it_back_the_same(name):
-    resource = everything()[name]
+@pytest.mark.parametrize("name", examples())
+def test_a_fhir_library_reads_a_resource_back_unchanged(name):
+    resource = examples()[name]
     again = FHIRElementFactory.instantiate(resource["resourceType"], deepcopy(resource)).as_json()
     assert again == resource
     assert json.loads(json.dumps(resource, allow_nan=False)) == resource
@@ -139,31 +140,31 @@ def test_a_fhir_library_reads_it_back_the_same(name):
 
 @pytest.fixture(scope="module")
 def schema():
-    """HL7's schema: its `oneOf` over resources tells them apart by `resourceType`, a const in each."""
+    """HL7's schema. It chooses a resource's definition by its `resourceType`."""
     return json.loads(SCHEMA.read_text())
 
 
 def check(schema: dict[str, Any], resource: dict[str, Any]) -> None:
-    # By the resource's own definition: that "none of 20 kinds fits" would not say what is wrong.
-    own = {"$ref": f"#/definitions/{resource['resourceType']}", "definitions": schema["definitions"]}
-    jsonschema.Draft6Validator(own).validate(resource)
+    # Checked against the resource's own definition, because a failed choice among 20 kinds names no field.
+    definition = {"$ref": f"#/definitions/{resource['resourceType']}", "definitions": schema["definitions"]}
+    jsonschema.Draft6Validator(definition).validate(resource)
 
 
-@pytest.mark.parametrize("name", everything())
-def test_hl7s_schema_accepts_it(schema, name):
-    resource = everything()[name]
+@pytest.mark.parametrize("name", examples())
+def test_hl7s_schema_accepts_each_resource(schema, name):
+    resource = examples()[name]
     for entry in resource.get("entry", []):
         check(schema, entry["resource"])
     check(schema, resource)
     jsonschema.Draft6Validator(schema).validate(resource)
 
 
-def test_hl7s_schema_refuses_what_fhirclient_does_not(schema):
+def test_hl7s_schema_refuses_wrong_codes_that_fhirclient_accepts(schema):
     for wrong in ({"status": "bogus"}, {"resourceType": "Nonsense"}):
-        (first, *_) = of(made(), "Observation")
+        (first, *_) = resources_of(bundle_of(), "Observation")
         assert not jsonschema.Draft6Validator(schema).is_valid(first | wrong)
     with pytest.raises(jsonschema.ValidationError, match="bogus"):
-        check(schema, of(made(), "Observation")[0] | {"status": "bogus"})
+        check(schema, resources_of(bundle_of(), "Observation")[0] | {"status": "bogus"})
 
 
 WILD = st.text(max_size=30) | st.sampled_from(
@@ -188,10 +189,10 @@ WILD = st.text(max_size=30) | st.sampled_from(
     WILD,
 )
 @settings(max_examples=60, deadline=None)
-def test_whatever_a_model_says_is_valid(schema, answers, notice, name):
+def test_a_bundle_is_valid_whatever_a_model_answers(schema, answers, notice, name):
     recording = RECORDING.model_copy(update={"name": name})
     result = RESULT.model_copy(update={"answers": answers, "notice": notice, "recording": recording})
-    bundle = made(result)
+    bundle = bundle_of(result)
     check(schema, bundle)
     json.dumps(bundle, allow_nan=False).encode()
     urls = [entry["fullUrl"] for entry in bundle["entry"]]
@@ -200,21 +201,21 @@ def test_whatever_a_model_says_is_valid(schema, answers, notice, name):
         check(schema, fhir.outcome(code, notice))
 
 
-def test_every_reference_resolves_and_every_answer_is_reported_and_accounted_for():
-    bundle = made()
+def test_every_reference_resolves_and_every_answer_has_a_report_and_a_provenance():
+    bundle = bundle_of()
     assert bundle["type"] == "collection"
     urls = {entry["fullUrl"]: entry["resource"]["resourceType"] for entry in bundle["entry"]}
     assert all(re.fullmatch(r"urn:uuid:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", url) for url in urls)
     references = [e["reference"] for e in walk(bundle) if isinstance(e.get("reference"), str)]
     assert set(references) <= {*urls, "Patient/123"}
     observed = {url for url, kind in urls.items() if kind == "Observation"}
-    (report,), (provenance,) = of(bundle, "DiagnosticReport"), of(bundle, "Provenance")
+    (report,), (provenance,) = resources_of(bundle, "DiagnosticReport"), resources_of(bundle, "Provenance")
     assert {r["reference"] for r in report["result"]} == observed
     assert len(observed) == len(RESULT.answers)
-    made_by_ai = observed | {url for url, kind in urls.items() if kind == "DiagnosticReport"}
-    assert {r["reference"] for r in provenance["target"]} == made_by_ai
+    asserted_by_ai = observed | {url for url, kind in urls.items() if kind == "DiagnosticReport"}
+    assert {r["reference"] for r in provenance["target"]} == asserted_by_ai
     device = next(url for url, kind in urls.items() if kind == "Device")
-    assert {o["device"]["reference"] for o in of(bundle, "Observation")} == {device}
+    assert {o["device"]["reference"] for o in resources_of(bundle, "Observation")} == {device}
     (agent,), (entity,) = provenance["agent"], provenance["entity"]
     assert agent["who"]["reference"] == device
     assert agent["role"][0]["coding"][0]["code"] == "Artificial-Intelligence"
@@ -222,10 +223,10 @@ def test_every_reference_resolves_and_every_answer_is_reported_and_accounted_for
     assert (entity["role"], entity["what"]["identifier"]["value"]) == ("source", SHA)
 
 
-def test_subjects_are_on_what_is_about_them_and_nowhere_when_unknown():
-    about = [*of(made(), "Observation"), *of(made(), "DiagnosticReport")]
+def test_observations_and_report_name_the_subject_if_it_is_known():
+    about = [*resources_of(bundle_of(), "Observation"), *resources_of(bundle_of(), "DiagnosticReport")]
     assert {r["subject"]["reference"] for r in about} == {"Patient/123"}
-    assert "subject" not in json.dumps(made(subject=None))
+    assert "subject" not in json.dumps(bundle_of(subject=None))
 
 
 @pytest.mark.parametrize(
@@ -235,17 +236,17 @@ def test_subjects_are_on_what_is_about_them_and_nowhere_when_unknown():
 )  # fmt: skip
 def test_a_subject_of_another_form_is_refused(subject):
     with pytest.raises(ValueError, match="subject: expected Patient/ID"):
-        made(subject=subject)
+        bundle_of(subject=subject)
 
 
-def test_times_have_zones_and_checksums_are_checksums():
+def test_a_time_without_a_zone_and_a_wrong_checksum_are_refused():
     with pytest.raises(ValueError, match="recorded: expected a time with a time zone"):
-        made(recorded=datetime(2026, 3, 1))
+        bundle_of(recorded=datetime(2026, 3, 1))
     with pytest.raises(ValueError, match="source_sha256: expected 64 hex digits"):
-        made(source_sha256="abc")
+        bundle_of(source_sha256="abc")
     elsewhere = NOW.astimezone(timezone(timedelta(hours=-7)))
-    assert made(recorded=elsewhere) == made()
-    assert made()["timestamp"] == "2026-03-01T12:30:00.000Z"
+    assert bundle_of(recorded=elsewhere) == bundle_of()
+    assert bundle_of()["timestamp"] == "2026-03-01T12:30:00.000Z"
 
 
 def ids(bundle: dict[str, Any]) -> set[str]:
@@ -254,23 +255,23 @@ def ids(bundle: dict[str, Any]) -> set[str]:
     return urls | values
 
 
-def test_the_same_input_has_the_same_ids_whenever_it_is_asked():
-    assert made() == made()
-    assert ids(made()) == ids(made(recorded=NOW + timedelta(days=1)))
-    assert ids(made()) & ids(made(with_model(fingerprint="b" * 64))) == {SHA}
+def test_the_same_input_has_the_same_ids_at_any_time():
+    assert bundle_of() == bundle_of()
+    assert ids(bundle_of()) == ids(bundle_of(recorded=NOW + timedelta(days=1)))
+    assert ids(bundle_of()) & ids(bundle_of(with_model(fingerprint="b" * 64))) == {SHA}
     model = {
         "a" * 64,
-        next(e["fullUrl"] for e in made()["entry"] if e["resource"]["resourceType"] == "Device"),
+        next(e["fullUrl"] for e in bundle_of()["entry"] if e["resource"]["resourceType"] == "Device"),
     }
-    assert ids(made()) & ids(made(source_sha256="f" * 64)) == model
-    # Sent again for the right patient, it replaces nothing of the wrong one's.
+    assert ids(bundle_of()) & ids(bundle_of(source_sha256="f" * 64)) == model
+    # Answers that are sent again for another patient do not replace those of the first.
     for subject in ("Patient/124", None):
-        assert ids(made()) & ids(made(subject=subject)) == model | {SHA}
+        assert ids(bundle_of()) & ids(bundle_of(subject=subject)) == model | {SHA}
 
 
-def test_an_answers_id_does_not_depend_on_the_others_asked():
+def test_the_id_of_an_answer_does_not_depend_on_other_answers():
     alone = only(RESULT.answers[1])
-    assert alone["identifier"] == of(made(), "Observation")[1]["identifier"]
+    assert alone["identifier"] == resources_of(bundle_of(), "Observation")[1]["identifier"]
     other_words = only(replace(RESULT.answers[1], question="How fast?"))
     assert alone["identifier"] == other_words["identifier"]  # a task is the same in other words
     free = [only(answer(None, "x", question=q))["identifier"][0]["value"] for q in ("cadence", "speed")]
@@ -279,7 +280,7 @@ def test_an_answers_id_does_not_depend_on_the_others_asked():
 
 
 def test_numbers_have_units_and_codes_only_where_verified():
-    cadence, speed, tug, motion, *_ = of(made(), "Observation")
+    cadence, speed, tug, motion, *_ = resources_of(bundle_of(), "Observation")
     ucum = "http://unitsofmeasure.org"
     assert cadence["valueQuantity"] == {
         "value": 104, "unit": "steps/min", "system": ucum, "code": "{steps}/min",
@@ -289,17 +290,17 @@ def test_numbers_have_units_and_codes_only_where_verified():
     assert motion["valueQuantity"] == {"value": 61, "unit": "deg"}  # not ours to code
     standard = {
         coding["code"]: coding["system"]
-        for observation in of(made(), "Observation")
+        for observation in resources_of(bundle_of(), "Observation")
         for coding in observation["code"]["coding"]
         if "biomechgpt.example" not in coding["system"]
     }
     assert standard == {"89423-8": "http://loinc.org", "724237005": "http://snomed.info/sct"}
-    assert {o["status"] for o in of(made(), "Observation")} == {"preliminary"}
-    assert {r["status"] for r in of(made(), "DiagnosticReport")} == {"preliminary"}
+    assert {o["status"] for o in resources_of(bundle_of(), "Observation")} == {"preliminary"}
+    assert {r["status"] for r in resources_of(bundle_of(), "DiagnosticReport")} == {"preliminary"}
 
 
-def test_labels_are_coded_and_words_stay_words():
-    label, *_, words = of(made(), "Observation")[4:-2]
+def test_labels_are_coded_and_free_answers_are_text():
+    label, *_, words = resources_of(bundle_of(), "Observation")[4:-2]
     assert label["valueCodeableConcept"]["coding"][0]["code"] == "SCI"
     assert label["valueCodeableConcept"]["text"] == "spinal cord injury"
     assert words["valueString"] == "Rather slowly."
@@ -317,33 +318,32 @@ def test_an_answer_that_states_nothing_has_no_value(task, text, value):
     assert notes == ["Asked: What is it?", f"Answered: {text.strip(chr(0)) or '(nothing)'}"]
 
 
-def test_what_ai_made_says_so_and_says_what_it_learned_from():
-    bundle = made()
+def test_resources_are_labelled_as_made_by_ai_and_name_the_training_data():
+    bundle = bundle_of()
     for resource in (bundle, *(entry["resource"] for entry in bundle["entry"])):
         tags = {tag["code"]: tag for tag in resource["meta"]["tag"]}
         assert set(tags) == {"HTEST", "synthetic"}
         assert "synthetic data" in tags["synthetic"]["display"]
-    for resource in (bundle, *of(bundle, "Observation"), *of(bundle, "DiagnosticReport")):
+    for resource in (bundle, *resources_of(bundle, "Observation"), *resources_of(bundle, "DiagnosticReport")):
         assert [label["code"] for label in resource["meta"]["security"]] == ["AIAST"]
-    (device,), (report,) = of(bundle, "Device"), of(bundle, "DiagnosticReport")
+    (device,), (report,) = resources_of(bundle, "Device"), resources_of(bundle, "DiagnosticReport")
     for fact in ("a" * 64, "local stand-in", "synthetic data"):
         assert fact in json.dumps(device)
     for fact in ("trained on synthetic data", "o clinical claim", "first 32.5 of 40 s", "arm_flex_r"):
         assert fact in report["conclusion"]
-    assert (
-        "o clinical claim"
-        in of(made(RESULT.model_copy(update={"notice": ""})), "DiagnosticReport")[0]["conclusion"]
-    )
+    without_notice = bundle_of(RESULT.model_copy(update={"notice": ""}))
+    (report,) = resources_of(without_notice, "DiagnosticReport")
+    assert "o clinical claim" in report["conclusion"]
 
 
 @pytest.mark.parametrize(
     ("data", "tagged"), [("synthetic and recorded", True), ("recorded", False), ("none", False)]
 )
-def test_only_models_of_synthetic_data_are_called_so(data, tagged):
-    bundle = made(with_model(data=data))
+def test_only_a_model_of_synthetic_data_is_tagged_as_such(data, tagged):
+    bundle = bundle_of(with_model(data=data))
     assert ("HTEST" in json.dumps(bundle)) == tagged
     assert "AIAST" in json.dumps(bundle["meta"])
-    (report,) = of(bundle, "DiagnosticReport")
+    (report,) = resources_of(bundle, "DiagnosticReport")
     assert ("of unknown nature" if data == "none" else f"trained on {data} data") in report["conclusion"]
 
 
@@ -384,12 +384,12 @@ def test_capabilities_name_the_operation():
 DATA = base64.b64encode(b"time hip_flexion_r\n").decode()
 
 
-def asked(*given: dict[str, Any]) -> fhir.Operation:
+def operation_of(*given: dict[str, Any]) -> fhir.Operation:
     return fhir.parameters({"resourceType": "Parameters", "parameter": list(given)})
 
 
 def test_parameters_are_read():
-    operation = asked(
+    operation = operation_of(
         {"name": "recording", "valueAttachment": {"title": "walk.mot", "data": DATA[:8] + "\n" + DATA[8:]}},
         {"name": "task", "valueCode": "cadence"},
         {"name": "task", "valueCode": "diagnosis"},
@@ -401,7 +401,7 @@ def test_parameters_are_read():
     assert operation.tasks == ["cadence", "diagnosis"]
     assert (operation.question, operation.subject) == ("How fast?", "Patient/1")
     nothing = fhir.Operation(recording=None, tasks=[], question=None, subject=None)
-    assert asked() == fhir.parameters({"resourceType": "Parameters"}) == nothing
+    assert operation_of() == fhir.parameters({"resourceType": "Parameters"}) == nothing
 
 
 @pytest.mark.parametrize(
@@ -421,7 +421,7 @@ def test_parameters_are_read():
 )
 def test_wrong_parameters_are_refused_by_name(given, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        asked(given)
+        operation_of(given)
 
 
 def test_other_bodies_and_repetitions_are_refused():
@@ -430,11 +430,13 @@ def test_other_bodies_and_repetitions_are_refused():
             fhir.parameters(body)
     question = {"name": "question", "valueString": "?"}
     with pytest.raises(ValueError, match="question: expected one, found 2"):
-        asked(question, question)
+        operation_of(question, question)
 
 
-def test_a_description_has_a_component_a_fact_and_a_refusal_no_value():
-    observations = [e["resource"] for e in made()["entry"] if e["resource"]["resourceType"] == "Observation"]
+def test_a_description_has_a_component_for_each_parameter_and_a_refusal_has_no_value():
+    observations = [
+        e["resource"] for e in bundle_of()["entry"] if e["resource"]["resourceType"] == "Observation"
+    ]
     described, refused = observations[-2:]
     assert described["valueString"] == "cadence 104 steps/min, right knee 61 deg"
     first, second = described["component"]

@@ -1,4 +1,4 @@
-"""The server: real Ray Serve over the tiny run's bundle, called as hospital systems, scripts and browsers do."""
+"""The server on real Ray Serve with the tiny run's model, called by scripts, by FHIR clients and by a browser."""
 
 import base64
 import json
@@ -60,7 +60,7 @@ def upload(walk):
 pytestmark = pytest.mark.cluster
 
 
-def test_the_page_and_probes_need_no_key_and_everything_else_does(url):
+def test_only_the_page_and_the_probes_need_no_key(url):
     with httpx.Client(base_url=url, timeout=60) as nobody:
         page = nobody.get("/")
         assert page.status_code == 200
@@ -85,14 +85,14 @@ def test_the_page_and_probes_need_no_key_and_everything_else_does(url):
             assert refused.headers["www-authenticate"] == "Bearer"
 
 
-def test_answers_to_all_tasks_say_what_they_come_from(client, tiny, walk):
-    made = client.post("/v1/answers", files=upload(walk), data={"tasks": "all"})
-    assert made.status_code == 200, made.text
-    body = made.json()
+def test_answers_to_all_tasks_name_the_model_and_the_recording(client, tiny, walk):
+    response = client.post("/v1/answers", files=upload(walk), data={"tasks": "all"})
+    assert response.status_code == 200, response.text
+    body = response.json()
     assert len(body["answers"]) == 10
     # A description is generated, by a model that has hardly learned anything.
-    weighed = [a for a in body["answers"] if a["task"] != "description"]
-    assert [a["task"] for a in weighed if a["label"] is a["value"] is None] == []
+    scored = [a for a in body["answers"] if a["task"] != "description"]
+    assert [a["task"] for a in scored if a["label"] is a["value"] is None] == []
     bundle = tiny.made("model")
     assert body["model"] == {
         "fingerprint": bundle.fingerprint,
@@ -110,10 +110,10 @@ def test_answers_to_all_tasks_say_what_they_come_from(client, tiny, walk):
 
 def test_several_recordings_of_one_person_get_one_answer_about_the_person(client, walk):
     several = [("recording", walk), ("additional_recordings", walk), ("additional_recordings", walk)]
-    made = client.post("/v1/answers", files=several, data={"tasks": "all"})
-    assert made.status_code == 200, made.text
-    body = made.json()
-    # What a person has in every recording; not what is done in it, how fast, or what it looks like.
+    response = client.post("/v1/answers", files=several, data={"tasks": "all"})
+    assert response.status_code == 200, response.text
+    body = response.json()
+    # Only tasks about the person are allowed, not those about one movement, such as its speed.
     tasks = {answer["task"]: answer for answer in body["answers"]}
     assert (
         {"impaired", "diagnosis"}
@@ -122,10 +122,10 @@ def test_several_recordings_of_one_person_get_one_answer_about_the_person(client
     )
     assert body["additional_recordings"] == [body["recording"]] * 2 == body["more"]
     for task, answer in tasks.items():
-        (alone,) = client.post("/v1/answers", files=upload(walk), data={"tasks": task}).json()["answers"]
+        (from_one,) = client.post("/v1/answers", files=upload(walk), data={"tasks": task}).json()["answers"]
         assert sum(answer["probabilities"].values()) == pytest.approx(1)
-        assert answer["label"] == alone["label"]  # three times the same
-    for files, data, said in (
+        assert answer["label"] == from_one["label"]  # three times the same
+    for files, data, message in (
         (several, {"tasks": "activity"}, "expected all or some of"),
         (several, {"question": "Who won?"}, "expected a phrasing of"),
         ([*several, ("compare_with", walk)], {"tasks": "all"}, "found both"),
@@ -138,59 +138,58 @@ def test_several_recordings_of_one_person_get_one_answer_about_the_person(client
     ):
         refused = client.post("/v1/answers", files=files, data=data)
         assert refused.status_code == 422, refused.text
-        assert said in refused.json()["error"]["message"]
+        assert message in refused.json()["error"]["message"]
 
 
-def test_a_question_of_ones_own_and_chat_get_the_same_answer(client, walk):
+def test_a_free_question_and_a_chat_get_the_same_answer(client, walk):
     question = "What is the cadence?"
-    asked = client.post("/v1/answers", files=upload(walk), data={"question": question}).json()["answers"]
-    assert [a["task"] for a in asked] == ["cadence"]
+    answers = client.post("/v1/answers", files=upload(walk), data={"question": question}).json()["answers"]
+    assert [a["task"] for a in answers] == ["cadence"]
     motion = client.post("/v1/motions", files=upload(walk)).json()
     messages = [{"role": "user", "content": question}]
-    moved = {key: motion[key] for key in ("tokens", "mirrored", "tokenizer")}
-    chatted = client.post("/v1/chat", json={**moved, "messages": messages}).json()
-    assert chatted["answers"] == asked
-    own = client.post("/v1/answers", files=upload(walk), data={"question": "Who won?"}).json()["answers"]
-    assert own[0]["task"] is None
+    motion_fields = {key: motion[key] for key in ("tokens", "mirrored", "tokenizer")}
+    chatted = client.post("/v1/chat", json={**motion_fields, "messages": messages}).json()
+    assert chatted["answers"] == answers
+    free = client.post("/v1/answers", files=upload(walk), data={"question": "Who won?"}).json()["answers"]
+    assert free[0]["task"] is None
     other_words = {"question": "Could you tell me the cadence of the walk?"}
     (recognised,) = client.post("/v1/answers", files=upload(walk), data=other_words).json()["answers"]
-    assert recognised == asked[0]
+    assert recognised == answers[0]
 
 
 def test_two_recordings_are_compared(client, walk):
     both = {**upload(walk), "compare_with": walk}
-    made = client.post("/v1/answers", files=both, data={"tasks": "all"}).json()
-    assert [a["task"] for a in made["answers"]] == ["quicker", "speed_change", "which_impaired"]
-    assert made["compare_with"]["frames"] == made["recording"]["frames"]
-    assert made["other"] == made["compare_with"]
-    assert made["answers"][0]["label"] in ("A", "B")
-    assert set(made["answers"][0]["probabilities"]) == {"A", "B"}
-    assert (
-        -1.5 <= made["answers"][1]["low"] <= made["answers"][1]["value"] <= made["answers"][1]["high"] <= 1.5
-    )
+    response = client.post("/v1/answers", files=both, data={"tasks": "all"}).json()
+    assert [a["task"] for a in response["answers"]] == ["quicker", "speed_change", "which_impaired"]
+    assert response["compare_with"]["frames"] == response["recording"]["frames"]
+    assert response["other"] == response["compare_with"]
+    assert response["answers"][0]["label"] in ("A", "B")
+    assert set(response["answers"][0]["probabilities"]) == {"A", "B"}
+    number = response["answers"][1]
+    assert -1.5 <= number["low"] <= number["value"] <= number["high"] <= 1.5
     motion = client.post("/v1/motions", files=upload(walk)).json()
-    moved = {key: [motion[key]] * 2 for key in ("tokens", "mirrored")}
-    question = made["answers"][2]["question"]
-    body = {**moved, "messages": [{"role": "user", "content": question}]}
+    motion_fields = {key: [motion[key]] * 2 for key in ("tokens", "mirrored")}
+    question = response["answers"][2]["question"]
+    body = {**motion_fields, "messages": [{"role": "user", "content": question}]}
     (again,) = client.post("/v1/chat", json=body).json()["answers"]
-    assert again["probabilities"] == pytest.approx(made["answers"][2]["probabilities"], abs=1e-4)
+    assert again["probabilities"] == pytest.approx(response["answers"][2]["probabilities"], abs=1e-4)
     for files, task in ((both, "activity"), (upload(walk), "quicker")):
         refused = client.post("/v1/answers", files=files, data={"tasks": task})
         assert refused.status_code == 422
         assert f"found '{task}'" in refused.json()["error"]["message"]
-    asked = {task["name"]: task["movements"] for task in client.get("/v1/model").json()["tasks"]}
-    assert (asked["activity"], asked["quicker"]) == (1, 2)
-    assert not {"out_of_scope", "movement"} & set(asked)
+    movements_of = {task["name"]: task["movements"] for task in client.get("/v1/model").json()["tasks"]}
+    assert (movements_of["activity"], movements_of["quicker"]) == (1, 2)
+    assert not {"out_of_scope", "movement"} & set(movements_of)
 
 
-def test_a_conversation_changes_what_is_read(client, walk):
+def test_earlier_messages_change_the_probabilities(client, walk):
     motion = client.post("/v1/motions", files=upload(walk)).json()
-    moved = {key: motion[key] for key in ("tokens", "tokenizer")}
+    motion_fields = {key: motion[key] for key in ("tokens", "tokenizer")}
     question = {"role": "user", "content": "Is there a movement impairment here?"}
     before = [{"role": "user", "content": "What is the walking speed?"},
               {"role": "assistant", "content": "1.71 m/s"}]  # fmt: skip
     alone, after = (
-        client.post("/v1/chat", json={**moved, "messages": messages}).json()["answers"][0]
+        client.post("/v1/chat", json={**motion_fields, "messages": messages}).json()["answers"][0]
         for messages in ([question], [*before, question])
     )
     assert alone["task"] == after["task"] == "impaired"
@@ -198,22 +197,23 @@ def test_a_conversation_changes_what_is_read(client, walk):
     assert alone["probabilities"] != after["probabilities"]
 
 
-def test_an_answer_says_what_it_rests_on(client, tiny, walk):
+def test_an_explanation_has_the_seconds_and_joints_of_an_answer(client, tiny, walk):
     tasks = load_tasks(ROOT / "configs/tasks")
     for task in ("activity", "cadence"):
-        made = client.post("/v1/explanations", files=upload(walk), data={"task": task})
-        assert made.status_code == 200, made.text
-        body = made.json()
-        asked = client.post("/v1/answers", files=upload(walk), data={"tasks": task}).json()["answers"]
-        assert body["answer"] == asked[0]
+        response = client.post("/v1/explanations", files=upload(walk), data={"task": task})
+        assert response.status_code == 200, response.text
+        body = response.json()
+        answers = client.post("/v1/answers", files=upload(walk), data={"tasks": task}).json()["answers"]
+        assert body["answer"] == answers[0]
         begins, ends = [s[0] for s in body["seconds"]], [s[1] for s in body["seconds"]]
         assert begins[0] == 0
         assert begins[1:] == ends[:-1]
-        assert ends[-1] <= asked_seconds(client, walk) + 0.2
+        assert ends[-1] <= used_seconds(client, walk) + 0.2
         assert "knee_angle_r" in body["joints"]
         assert sum(body["joints"].values()) == pytest.approx(sum(body["points"].values()))
         if task == "activity":
-            assert body["explained_value"] == pytest.approx(max(asked[0]["probabilities"].values()), abs=1e-4)
+            probability = max(answers[0]["probabilities"].values())
+            assert body["explained_value"] == pytest.approx(probability, abs=1e-4)
             assert all(abs(weight) < 1 for _, _, weight in body["seconds"])
         phrased = client.post("/v1/explanations", files=upload(walk),
                               data={"task": task, "question": tasks[task].templates[1]})  # fmt: skip
@@ -225,23 +225,24 @@ def test_an_answer_says_what_it_rests_on(client, tiny, walk):
         assert f"found '{name}'" in refused.json()["error"]["message"]
 
 
-def asked_seconds(client, walk):
+def used_seconds(client, walk):
     return client.post("/v1/motions", files=upload(walk)).json()["recording"]["used_s"]
 
 
-def test_an_answer_of_more_risk_than_is_wanted_is_uncertain_and_says_what_helps(client, walk):
-    made = client.post(
+def test_an_answer_above_the_risk_limit_is_uncertain_and_has_advice(client, walk):
+    response = client.post(
         "/v1/answers", files=upload(walk), data={"tasks": "activity,cadence", "max_risk": 0.0001}
     )
-    label, number = made.json()["answers"]
+    label, number = response.json()["answers"]
     assert label["uncertain"]
     assert label["label"] is None
     assert label["text"].startswith("Uncertain; most likely ")
     assert "another recording" in label["advice"]
     assert label["probabilities"]
     assert not number["uncertain"]
-    usual = client.post("/v1/answers", files=upload(walk), data={"tasks": "activity"}).json()["answers"][0]
-    assert not usual["uncertain"]
+    response = client.post("/v1/answers", files=upload(walk), data={"tasks": "activity"})
+    (unlimited,) = response.json()["answers"]
+    assert not unlimited["uncertain"]
     assert (
         client.post("/v1/answers", files=upload(walk), data={"tasks": "all", "max_risk": 2}).status_code
         == 422
@@ -251,8 +252,8 @@ def test_an_answer_of_more_risk_than_is_wanted_is_uncertain_and_says_what_helps(
 def test_a_description_is_checked_against_the_recording(client, walk):
     motion = client.post("/v1/motions", files=upload(walk)).json()
     answers = client.post("/v1/answers", files=upload(walk), data={"tasks": "description"}).json()["answers"]
-    moved = {key: motion[key] for key in ("tokens", "mirrored")}
-    body = {**moved, "messages": [{"role": "user", "content": answers[0]["question"]}]}
+    motion_fields = {key: motion[key] for key in ("tokens", "mirrored")}
+    body = {**motion_fields, "messages": [{"role": "user", "content": answers[0]["question"]}]}
     again = client.post("/v1/chat", json=body).json()["answers"]
     assert again[0]["text"] == answers[0]["text"]
     assert [p["name"] for p in again[0]["stated_parameters"]] == [
@@ -261,7 +262,7 @@ def test_a_description_is_checked_against_the_recording(client, walk):
     assert all(p["measured"] is None or p["measured"] >= 0 for p in answers[0]["stated_parameters"])
 
 
-def test_the_figure_walks_forward_on_the_ground(client, walk):
+def test_the_stick_figure_walks_forward_on_the_ground(client, walk):
     figure = client.post("/v1/motions", files=upload(walk)).json()["figure"]
     feet = [i for i, name in enumerate(figure["points"]) if name.startswith(("heel", "toe"))]
     positions = figure["positions_m"]
@@ -270,7 +271,7 @@ def test_the_figure_walks_forward_on_the_ground(client, walk):
     assert {i for bone in figure["bones"] for i in bone} == set(range(len(figure["points"])))
 
 
-def test_requests_at_once_get_the_answers_they_get_alone(client, url, walk):
+def test_simultaneous_requests_get_the_same_answers_as_single_ones(client, url, walk):
     tokens = client.post("/v1/motions", files=upload(walk)).json()["tokens"]
     questions = [task["question"] for task in client.get("/v1/model").json()["tasks"]]
 
@@ -293,10 +294,10 @@ def test_requests_at_once_get_the_answers_they_get_alone(client, url, walk):
         "mujoco/02-constspeed_reduced_humanoid.npz",
     ],
 )
-def test_real_recordings_of_every_format(client, name):
+def test_real_recordings_of_each_format_are_read(client, name):
     file = real_recordings.path_of(name)
-    made = client.post("/v1/motions", files={"recording": (file.name, file.read_bytes())})
-    assert made.status_code == 200, made.text
+    response = client.post("/v1/motions", files={"recording": (file.name, file.read_bytes())})
+    assert response.status_code == 200, response.text
 
 
 def test_a_real_recording_without_arms_is_refused_and_names_what_is_missing(client):
@@ -339,7 +340,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_requests_are_told_what_and_where(client, walk, case):
+def test_an_error_names_what_is_wrong_in_a_request(client, walk, case):
     arguments, status, code, message = BAD[case]
     for path in ("/v1/answers", "/fhir/$answer-motion"):
         refused = client.post(path, **arguments(walk))
@@ -353,7 +354,7 @@ def test_bad_requests_are_told_what_and_where(client, walk, case):
             assert message in refused.json()["error"]["message"]
 
 
-def test_a_body_without_a_length_is_counted_as_it_comes(client):
+def test_a_body_without_a_length_is_refused_when_it_gets_too_large(client):
     def endless():
         for _ in range(100):
             yield b"x" * 100_000
@@ -364,7 +365,7 @@ def test_a_body_without_a_length_is_counted_as_it_comes(client):
     assert refused.status_code == 413
 
 
-def test_wrong_chats_and_paths(client):
+def test_wrong_chats_and_unknown_paths_are_refused(client):
     ask = [{"role": "user", "content": "What is the cadence?"}]
     for body, message in (
         ({"tokens": [99999], "messages": ask}, "tokens: expected 0 to 63"),
@@ -382,7 +383,7 @@ def test_wrong_chats_and_paths(client):
         assert client.get(path).json()["error"]["code"] == "not_found"
 
 
-def test_fhir_by_form_and_by_parameters(client, walk):
+def test_fhir_answers_are_the_same_by_form_and_by_parameters(client, walk):
     form = client.post(
         "/fhir/$answer-motion", files=upload(walk), data={"tasks": "all", "subject": "Patient/7"}
     )
@@ -424,10 +425,10 @@ def test_the_page_in_a_browser(url, walk):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         page = browser.new_page(viewport={"width": 1280, "height": 800})
-        errors, asked = [], []
+        errors, requested = [], []
         page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda e: errors.append(str(e)))
-        page.on("request", lambda r: asked.append(r.url))
+        page.on("request", lambda r: requested.append(r.url))
         page.goto(f"{url}/#key={KEY}", timeout=90_000)
         expect(page.locator("#banner")).to_contain_text("synthetic", ignore_case=True, timeout=30_000)
         assert KEY not in page.url
@@ -476,4 +477,5 @@ def test_the_page_in_a_browser(url, walk):
             page.screenshot(path=f"{folder}/page.png")
         browser.close()
     assert [e for e in errors if "422" not in e] == []
-    assert {address.split("/")[2] for address in asked if address.startswith("http")} == {url.split("/")[2]}
+    hosts = {address.split("/")[2] for address in requested if address.startswith("http")}
+    assert hosts == {url.split("/")[2]}

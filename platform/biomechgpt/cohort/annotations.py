@@ -9,10 +9,10 @@ text or numbers; an empty cell was not collected. Knows nothing about files of m
 import csv
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from biomechgpt.cohort.splits import SPLITS
 from biomechgpt.core.settings import InputError
@@ -242,6 +242,15 @@ def _column_kind(
             f"{texts[0][1]!r} in line {texts[0][0].line} and {numbers[0][1]!r} in line {numbers[0][0].line}"
         )
     return "number" if numbers or kind == "number" else "text"
+
+
+def csv_lines(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows of an annotations.csv as text, a line each. None becomes an empty cell: not collected."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    for row in rows:
+        writer.writerow("" if cell is None else cell for cell in row)
+    return buffer.getvalue()
 
 
 def parse_number(cell: str) -> float | None:

@@ -5,14 +5,13 @@ provenance, and at the same frame rate the same angles to 1e-4 degrees. A Ray ta
 shards are in memory.
 """
 
-import csv
-import io
 from collections import Counter
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from biomechgpt.cohort.annotations import csv_lines
 from biomechgpt.cohort.folder import ANNOTATIONS
 from biomechgpt.cohort.shards import Cohort, Shard, map_shards
 from biomechgpt.core import artifact, storage
@@ -27,7 +26,7 @@ _VERSION = 1
 def export_mot(cohort: Artifact, root: str) -> Artifact:
     """The `recordings` artifact under `root`: <trial>.mot files and annotations.csv.
 
-    Joints that were not recorded have no column. Raises InputError where two trials' names would be one file's.
+    Joints that were not recorded have no column. Raises InputError if two trials would get the same file name.
     """
     return artifact.make(
         "recordings", _VERSION, {}, {"cohort": cohort}, lambda uri: _write(cohort, uri), root
@@ -36,25 +35,25 @@ def export_mot(cohort: Artifact, root: str) -> Artifact:
 
 def _write(cohort: Artifact, uri: str) -> dict[str, Any]:
     shards = Cohort(cohort).shards
-    # Before anything is written, and without the angles: names alone.
+    # Checked before anything is written. Only the names are read, not the angles.
     names = [name for shard in shards for name in shard.table(["trial"])["trial"].to_pylist()]
-    twice = [path for path, count in Counter(_path(name) for name in names).items() if count > 1]
-    if twice:
-        raise InputError(f"{cohort.uri}: expected a file a trial, found several trials for {twice[0]!r}")
+    duplicates = [path for path, count in Counter(_path(name) for name in names).items() if count > 1]
+    if duplicates:
+        raise InputError(f"{cohort.uri}: expected a file a trial, found several trials for {duplicates[0]!r}")
     columns = [name for name in shards[0].schema().names if name not in trial.FIXED.names]
 
     def write(shard: Shard) -> dict[str, Any]:
         return {"lines": _write_shard(shard, uri, columns)}
 
     lines = [row["lines"] for row in map_shards(shards, write)]
-    header = _line(["path", "participant", "source", "data", "split", *columns])
+    header = csv_lines([["path", "participant", "source", "data", "split", *columns]])
     storage.write_bytes(storage.join(uri, ANNOTATIONS), (header + "".join(lines)).encode())
     return {"trials": len(names)}
 
 
 def _write_shard(shard: Shard, uri: str, columns: list[str]) -> str:
     """Write the files of one shard's trials; returns their lines of annotations.csv."""
-    lines = []
+    rows = []
     for t in shard.trials():
         text = opensim.write(
             np.arange(len(t.angles_rad)) / t.frame_rate_hz,
@@ -64,14 +63,8 @@ def _write_shard(shard: Shard, uri: str, columns: list[str]) -> str:
         )
         storage.write_bytes(storage.join(uri, _path(t.trial)), text.encode())
         cells = [t.annotations.get(column) for column in columns]
-        lines.append(_line([_path(t.trial), t.participant, t.source, t.provenance, t.split, *cells]))
-    return "".join(lines)
-
-
-def _line(cells: list[Any]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow("" if cell is None else cell for cell in cells)
-    return buffer.getvalue()
+        rows.append([_path(t.trial), t.participant, t.source, t.provenance, t.split, *cells])
+    return csv_lines(rows)
 
 
 def _path(name: str) -> str:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from biomechgpt.core import cluster, storage
+from biomechgpt.core.logs import logger
 from biomechgpt.core.settings import InputError, Settings
 
 MANIFEST = "manifest.json"
@@ -172,17 +173,17 @@ def _reuse(uri: str) -> Artifact | None:
     if not storage.exists(storage.join(uri, MANIFEST)):
         return None
     finished = load(uri)
-    print(f"{finished.kind} {finished.fingerprint}: found, reused", flush=True)
+    logger.info("%s %s: found, reused", finished.kind, finished.fingerprint)
     return finished
 
 
 def _build(plan: _Plan, build: Callable[[str], dict[str, Any]]) -> Artifact:
-    print(f"{plan.kind} {plan.identity}: building", flush=True)
+    logger.info("%s %s: building", plan.kind, plan.identity)
     started = time.time()
     metrics = dict(build(plan.uri))
     plan = replace(plan, provenance=metrics.pop("provenance", None) or plan.provenance)
     artifact = _publish(plan, metrics, started)
-    print(f"{plan.kind} {plan.identity}: done in {artifact.manifest['seconds']:.0f} s", flush=True)
+    logger.info("%s %s: done in %.0f s", plan.kind, plan.identity, artifact.manifest["seconds"])
     return artifact
 
 

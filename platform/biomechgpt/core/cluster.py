@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 
+from biomechgpt.core.logs import logger
 from biomechgpt.core.settings import InputError
 
 
@@ -77,7 +78,7 @@ def build_lock(uri: str) -> Iterator[None]:
         except ValueError:  # the name is taken: another driver builds
             if not announced:
                 kind, fingerprint = uri.rsplit("/", 2)[-2:]
-                print(f"{kind} {fingerprint}: being built by another, waiting", flush=True)
+                logger.info("%s %s: being built by another, waiting", kind, fingerprint)
             announced = True
             time.sleep(1)
     try:

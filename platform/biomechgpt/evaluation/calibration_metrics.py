@@ -1,8 +1,7 @@
-"""How far a model's confidence can be trusted: calibration, coverage of prediction sets and intervals, selective
-prediction.
+"""Calibration metrics: reliability of confidence, coverage of prediction sets and intervals, selective prediction.
 
-From an answers table alone. Coverage is guaranteed per participant, so each participant counts once in it.
-Calibration is over trials. Pure functions of tables.
+They are computed from an answers table alone. Coverage is guaranteed per participant, so each participant counts
+once in it. Calibration is over trials. Pure functions of tables.
 """
 
 from itertools import combinations
@@ -27,7 +26,7 @@ def calibration_scores(rows: pd.DataFrame, task: Task, *, draws: int = 500, seed
     """Calibration of the model's answers to one task; {} if they have no probabilities.
 
     Labels:
-    temperature: of the temperature scaling.
+    temperature: temperature of the temperature scaling.
     ece, brier, nll, bins: expected calibration error, Brier score, negative log-likelihood, reliability diagram.
         The same with `_before`: at temperature 1.
     set_size: mean number of labels in a prediction set.
@@ -81,12 +80,16 @@ def template_agreement(rows: pd.DataFrame, task: Task) -> dict[str, Any]:
 
 def _label_calibration(rows: pd.DataFrame, draws: int, seed: int) -> dict[str, Any]:
     truth = rows["label_true"].tolist()
-    labels = [list(of_answer) for of_answer in rows["labels"]]
+    labels = [list(answer_labels) for answer_labels in rows["labels"]]
     calibrated = [np.asarray(p, dtype=float) for p in rows["probabilities"]]
     # Scaling back by the inverse temperature gives the probabilities before calibration.
     uncalibrated = [apply_temperature(p, 1 / t) for p, t in zip(calibrated, rows["temperature"], strict=True)]
-    rank = [of.index(t) if t in of else None for of, t in zip(labels, truth, strict=True)]
-    correct = np.array([i == 0 for i in rank], dtype=float)  # labels come most probable first
+    # Position of the true label among the labels, which come most probable first. None: it is not among them.
+    rank = [
+        answer_labels.index(true_label) if true_label in answer_labels else None
+        for answer_labels, true_label in zip(labels, truth, strict=True)
+    ]
+    correct = np.array([i == 0 for i in rank], dtype=float)
     scores: dict[str, Any] = {"temperature": float(rows["temperature"].iloc[0])}
     for suffix, probabilities in (("", calibrated), ("_before", uncalibrated)):
         confidence = np.array([p[0] for p in probabilities])
@@ -100,8 +103,8 @@ def _label_calibration(rows: pd.DataFrame, draws: int, seed: int) -> dict[str, A
     inside = np.array([t in list(s) for s, t in zip(rows["prediction_set"], truth, strict=True)], dtype=float)
     by_label = {}
     for label in sorted(set(truth)):
-        of_label = rows["label_true"].to_numpy() == label
-        by_label[label] = _coverage(inside[of_label], rows[of_label], 0, seed)["coverage"]
+        has_label = rows["label_true"].to_numpy() == label
+        by_label[label] = _coverage(inside[has_label], rows[has_label], 0, seed)["coverage"]
     return scores | {
         **_coverage(inside, rows, draws, seed),
         "coverage_by_label": by_label,
@@ -167,19 +170,25 @@ def risk_curve(confidence: np.ndarray, correct: np.ndarray) -> list[float]:
 
 
 def _brier(p: np.ndarray, rank: int | None) -> float:
-    """Squared distance to the truth. rank: position of the true label in `p`, None if `p` does not have it."""
+    """Squared distance of the probabilities from the truth, which is 1 for the true label and 0 for the others.
+
+    rank: position of the true label in `p`, None if `p` does not have it.
+    """
     truth = np.zeros(len(p))
     if rank is not None:
         truth[rank] = 1
+    # A true label outside `p` has probability 0, so it adds (1 - 0)^2.
     return float(((p - truth) ** 2).sum() + (rank is None))
 
 
 def _nll(p: np.ndarray, rank: int | None) -> float:
+    """Negative logarithm of the true label's probability, which is taken as at least 1e-12."""
     return float(-np.log(max(p[rank], 1e-12) if rank is not None else 1e-12))
 
 
 def _coverage(inside: np.ndarray, rows: pd.DataFrame, draws: int, seed: int) -> dict[str, Any]:
     """Mean over participants of the share of their trials whose truth is inside, and its 95 % interval."""
+    # Number of the participant of each row. bincount with weights sums `inside` over a participant's trials.
     who = np.unique(rows["participant"].to_numpy(dtype=str), return_inverse=True)[1]
     mean = np.bincount(who, inside) / np.bincount(who)
     interval = None

@@ -28,7 +28,7 @@ VERSION = 4
 def make_evaluation(answers: Artifact, settings: EvaluationSettings, root: str) -> Artifact:
     """The evaluation artifact of a model's answers: `answers.parquet`, `metrics.json` and `report.html`.
 
-    `write_report` makes the other two again from `answers.parquet` alone.
+    `write_report` can make metrics and report again from `answers.parquet` alone.
     """
     tokens = answers.input("tokens")
     cohort = tokens.input("cohort")
@@ -53,10 +53,10 @@ def make_evaluation(answers: Artifact, settings: EvaluationSettings, root: str) 
                 seed=settings.seed,
             )
             questions = table.drop(columns=list(ANSWER_COLUMNS), errors="ignore")
-            others, details = run_baselines(
+            baseline_answers, details = run_baselines(
                 inputs, questions, tasks, draws=settings.search, seed=settings.seed
             )
-            table = pd.concat([table, others], ignore_index=True)
+            table = pd.concat([table, baseline_answers], ignore_index=True)
         table = table.merge(_subgroup_columns(trials, measured), on="trial", how="left")
         about = _origin(answers) | {
             "tasks": [task.model_dump(mode="json") for task in tasks.values()],
@@ -67,7 +67,11 @@ def make_evaluation(answers: Artifact, settings: EvaluationSettings, root: str) 
         content = storage.join(uri, answers_table.FILE)
         answers_table.write(content, table, about)
         metrics = write_report(content, uri)
-        return {name: main_score(by[MODEL])[1] for name, by in metrics["tasks"].items() if MODEL in by}
+        return {
+            name: main_score(by_source[MODEL])[1]
+            for name, by_source in metrics["tasks"].items()
+            if MODEL in by_source
+        }
 
     inputs = {"answers": answers, "parameters": parameters}
     return artifact.make("evaluation", VERSION, settings, inputs, build, root)
@@ -77,8 +81,8 @@ def _origin(answers: Artifact) -> dict[str, Any]:
     """What the answers come from, for the report."""
     model, questions, tokens = (answers.input(name) for name in ("model", "questions", "tokens"))
     tokenizer = tokens.input("tokenizer")
-    parts = [model.input(kind) for kind in ("base", "adapter", "calibration")]
-    steps = [tokens.input("cohort"), tokenizer, tokens, questions, *parts, model, answers]
+    trained = [model.input(kind) for kind in ("base", "adapter", "calibration")]
+    steps = [tokens.input("cohort"), tokenizer, tokens, questions, *trained, model, answers]
     return {
         "data": tokens.provenance,
         "stand_in": is_stand_in(model.metrics["base"]),

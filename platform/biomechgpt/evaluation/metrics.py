@@ -4,9 +4,9 @@ To add a metric, write a function of the true and the predicted values and list 
 and sweeps read the registry.
 
 An interval is the 2.5th to 97.5th percentile over bootstrap draws of whole participants. Trials of one person are
-not independent: 80 trials from 11 people carry no more information than 11 people can. scikit-learn and SciPy give
-the value itself. The draws use the same formulas on sums kept per participant, so that a thousand draws are one
-matrix product.
+not independent: 80 trials from 11 people carry no more information than 11 people can. scikit-learn and SciPy
+compute the value itself. The draws apply the same formulas to sums kept per participant, so that a thousand draws
+are one matrix product.
 """
 
 import math
@@ -36,7 +36,7 @@ class Metric:
     """One metric.
 
     name: its key in metrics.json. The interval's key is `NAME_ci`.
-    label: what people call it.
+    label: its heading in reports.
     kinds: kinds of tasks that it is computed for.
     function: the value from true and predicted values, NaN if undefined. Classification and refusal: arrays of
         labels, `UNPARSED` for an answer without one. Regression: arrays of numbers, only answers with a number.
@@ -44,7 +44,7 @@ class Metric:
     higher_is_better: None if neither is better.
     is_main: whether tasks of these kinds are judged by it. Exactly one metric per kind is.
     has_interval: whether it gets a bootstrap interval.
-    from_sums: the same for many bootstrap draws at once, from sums over participants (see `_SUMS`): an array of
+    from_sums: the same for many bootstrap draws at once, from sums over participants (see `_KINDS`): an array of
         values, NaN if undefined. Without it `function` is called once per draw, which is slow.
     format: how a number is shown.
     """
@@ -71,10 +71,14 @@ def _sk_f1(average: str) -> Callable[[np.ndarray, np.ndarray], float]:
 
 
 def _sum_labels(truth: np.ndarray, guess: np.ndarray, who: np.ndarray) -> np.ndarray:
-    """Confusion counts of each participant: (participants, labels, labels + 1). Rows are the true labels; the last
-    column counts every answer that is none of them."""
+    """Confusion counts of each participant: (participants, labels, labels + 1).
+
+    Rows are the true labels, columns the predicted ones. The last column counts all predictions outside the true
+    labels.
+    """
     labels = np.unique(truth)
     rows = np.searchsorted(labels, truth)
+    # searchsorted gives a position for any text, so a label outside `labels` is sent to the last column.
     columns = np.searchsorted(labels, guess).clip(max=len(labels) - 1)
     columns = np.where(labels[columns] == guess, columns, len(labels))
     counts = np.zeros((who.max() + 1, len(labels), len(labels) + 1))
@@ -115,7 +119,8 @@ def _accuracy(confusion: np.ndarray) -> np.ndarray:
 def _sum_numbers(x: np.ndarray, y: np.ndarray, who: np.ndarray) -> np.ndarray:
     """Sums of (1, u, v, uu, vv, uv, |error|, error) of each participant: (participants, 8).
 
-    x: true values. y: predicted values. u, v: the same less their means, so that sums of squares keep their digits.
+    x, y: true and predicted values.
+    u, v: x and y less their means, so that the sums of squares keep their digits.
     """
     u, v = x - x.mean(), y - y.mean()
     terms = np.stack([np.ones_like(u), u, v, u * u, v * v, u * v, np.abs(y - x), y - x], axis=1)
@@ -155,8 +160,10 @@ def _slope(sums: np.ndarray) -> np.ndarray:
 
 
 def _mean_squares(m: _Moments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean squares of a two-way analysis of variance whose two raters are measurement and answer: between trials,
-    between raters, residual."""
+    """Mean squares between trials, between raters, and residual, of a two-way analysis of variance.
+
+    The two raters are the measurement and the answer.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         between = (m.xx + m.yy + 2 * m.xy) / 2 / (m.n - 1)
         residual = (m.xx + m.yy - 2 * m.xy) / 2 / (m.n - 1)
@@ -223,15 +230,19 @@ def _regression_line(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
 
 
 def _statements(true: Sequence[str], predicted: Sequence[str]) -> pd.DataFrame:
-    """One row per parameter that a predicted description states: row (number of the description), parameter, true
-    (NaN if it was not measured), predicted, correct (within the parameter's tolerance)."""
+    """One row per parameter that a predicted description states.
+
+    row: number of the description.
+    true: the measured value; NaN if the parameter was not measured.
+    correct: whether the stated value is within the parameter's tolerance of the measured one.
+    """
     rows: list[tuple[int, str, float, float]] = []
-    for row, (measured, said) in enumerate(
+    for row, (measured, stated) in enumerate(
         zip(map(parse_description, true), map(parse_description, predicted), strict=True)
     ):
-        rows += [(row, name, measured.get(name, np.nan), value) for name, value in said.items()]
+        rows += [(row, name, measured.get(name, np.nan), value) for name, value in stated.items()]
     table = pd.DataFrame(rows, columns=["row", "parameter", "true", "predicted"])
-    tolerance = table["parameter"].map({name: fact.tolerance for name, fact in PARAMETERS.items()})
+    tolerance = table["parameter"].map({name: parameter.tolerance for name, parameter in PARAMETERS.items()})
     table["correct"] = (table["true"] - table["predicted"]).abs() <= tolerance + 1e-9
     return table
 
@@ -266,15 +277,6 @@ def _of_statements(
 
     return value
 
-
-_SUMS: dict[Kind, Callable[[Any, Any, np.ndarray], np.ndarray]] = {
-    "classification": _sum_labels,
-    "refusal": _sum_labels,
-    "regression": _sum_numbers,
-    "description": _sum_statements,
-}
-"""Sums that `Metric.from_sums` reads, by kind: (true, predicted, participant number of each row) -> sums of each
-participant, first axis participants."""
 
 _LABELS: tuple[Kind, ...] = ("classification",)
 _NUMBERS: tuple[Kind, ...] = ("regression",)
@@ -342,120 +344,121 @@ def main_score(scores: Scores) -> tuple[str, float | None]:
 # --- scores of a kind ---------------------------------------------------------------------------------------------
 
 
-def classification(
-    true: Sequence[str],
-    predicted: Sequence[str | None],
-    participants: Sequence[str],
-    *,
-    draws: int = 500,
-    seed: int = 0,
-) -> Scores:
-    """Metrics of labels; None in `predicted` is an answer without a recognisable label.
+@dataclass(frozen=True)
+class _AnswerKind:
+    """How answers to one kind of tasks are read, summed and broken down. Its metrics are `metrics_of(kind)`.
 
-    Each metric has its `_ci`: [low, high] of 95 %, None with fewer than two participants.
-    n, participants, unparsed: numbers of trials, participants, and answers without a label.
-    by_label: {label: support, precision, recall, f1} of the labels in `true`.
+    columns: columns of an answers table with the true and the predicted answers.
+    read: (true, predicted) -> the same as the metrics take them, and for each answer whether it was parsed.
+    sums: (true, predicted, participant number of each row) -> what `Metric.from_sums` reads, one row a participant.
+    groups: (true, predicted) -> further scores of parts of the answers, under keys of their own.
+    only_parsed: whether the metrics leave out answers that were not parsed. Otherwise these count as wrong.
     """
-    truth, guess = np.asarray(true, dtype=str), as_labels(predicted)
-    people = np.asarray(participants, dtype=str)
-    scores = _scores("classification", truth, guess, people, draws, seed)
-    scores |= _counts(people, int((guess == UNPARSED).sum()))
-    labels = np.unique(truth)
-    scores["by_label"] = {}
-    if len(truth):
-        columns = sk.precision_recall_fscore_support(truth, guess, labels=labels, zero_division=0)
-        scores["by_label"] = {
-            str(label): {"support": int(n), "precision": float(p), "recall": float(r), "f1": float(f)}
-            for label, p, r, f, n in zip(labels, *columns, strict=True)
-        }
-    return scores
+
+    columns: tuple[str, str]
+    read: Callable[[Any, Any], tuple[Any, Any, np.ndarray]]
+    sums: Callable[[Any, Any, np.ndarray], np.ndarray]
+    groups: Callable[[Any, Any], Scores] | None = None
+    only_parsed: bool = False
 
 
-def regression(
-    true: Sequence[float],
-    predicted: Sequence[float | None],
+def compute_scores(
+    kind: str,
+    true: Sequence[Any],
+    predicted: Sequence[Any],
     participants: Sequence[str],
     *,
     draws: int = 500,
     seed: int = 0,
 ) -> Scores:
-    """Metrics of numbers, in their unit; None or NaN in `predicted` is an answer without a number.
+    """All scores of the answers to one task.
 
-    Metrics are over the answers with a number. The correlation and the line are None with fewer than three of them
-    or a constant side.
+    kind: a kind of tasks that has metrics.
+    predicted: None is an answer without a recognisable label or number. A missing label counts as wrong. The
+        metrics of numbers, in their unit, leave a missing number out.
+    Each metric of the kind has its value and its `_ci`: [low, high] of 95 %, None with fewer than two participants.
+    A value is None if it is undefined, such as a correlation of fewer than three numbers.
+    n, participants, unparsed: numbers of trials, of participants, and of answers that were not parsed.
+    by_label (labels): {label: support, precision, recall, f1} of the labels in `true`.
+    by_parameter (descriptions): {name: n, pearson_r, mae, agreement} of stated against measured parameters.
     """
-    truth, guess = np.asarray(true, dtype=float), np.asarray(predicted, dtype=float)
+    answers = _KINDS[kind]
+    truth, guess, parsed = answers.read(true, predicted)
     people = np.asarray(participants, dtype=str)
-    parsed = np.isfinite(guess)
-    scores = _scores("regression", truth[parsed], guess[parsed], people[parsed], draws, seed)
-    return scores | _counts(people, int((~parsed).sum()))
-
-
-def description(
-    true: Sequence[str],
-    predicted: Sequence[str],
-    participants: Sequence[str],
-    *,
-    draws: int = 500,
-    seed: int = 0,
-) -> Scores:
-    """Metrics of the parameters that descriptions state, against the measured ones.
-
-    by_parameter: {name: n, pearson_r, mae, agreement}.
-    """
-    people = np.asarray(participants, dtype=str)
-    scores = _scores("description", list(true), list(predicted), people, draws, seed)
-    scores |= _counts(people, sum(not parse_description(text) for text in predicted))
-    by_parameter = {}
-    for name, rows in _statements(true, predicted).groupby("parameter"):
-        measured = rows.dropna()
-        of_numbers = regression(
-            measured["true"].tolist(), measured["predicted"].tolist(), [""] * len(measured), draws=0
-        )
-        by_parameter[str(name)] = {
-            "n": len(rows),
-            "pearson_r": of_numbers["pearson_r"],
-            "mae": of_numbers["mae"],
-            "agreement": float(rows["correct"].mean()),
-        }
-    return scores | {
-        "by_parameter": {name: by_parameter[name] for name in PARAMETERS if name in by_parameter}
-    }
-
-
-def refusal(
-    true: Sequence[str],
-    predicted: Sequence[str | None],
-    participants: Sequence[str],
-    *,
-    draws: int = 500,
-    seed: int = 0,
-) -> Scores:
-    """How often questions that must be refused are refused."""
-    truth, guess = np.asarray(true, dtype=str), as_labels(predicted)
-    people = np.asarray(participants, dtype=str)
-    scores = _scores("refusal", truth, guess, people, draws, seed)
-    return scores | _counts(people, int((guess == UNPARSED).sum()))
+    if answers.only_parsed:
+        scores = _scores(kind, truth[parsed], guess[parsed], people[parsed], draws, seed)
+    else:
+        scores = _scores(kind, truth, guess, people, draws, seed)
+    scores |= {"n": len(people), "participants": len(set(people)), "unparsed": int((~parsed).sum())}
+    return scores if answers.groups is None else scores | answers.groups(truth, guess)
 
 
 def score(table: pd.DataFrame, task: Task, *, draws: int = 500, seed: int = 0) -> Scores:
     """Scores of one source's answers to one task, from rows of an answers table."""
-    functions: dict[str, tuple[Callable[..., Scores], str, str]] = {
-        "classification": (classification, "label_true", "label_predicted"),
-        "regression": (regression, "value_true", "value_predicted"),
-        "description": (description, "answer_true", "answer_text"),
-        "refusal": (refusal, "label_true", "label_predicted"),
+    kind = task.answer_kind
+    columns = (table[name].tolist() for name in (*_KINDS[kind].columns, "participant"))
+    return compute_scores(kind, *columns, draws=draws, seed=seed)
+
+
+def _read_labels(true: Any, predicted: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    guess = as_labels(predicted)
+    return np.asarray(true, dtype=str), guess, guess != UNPARSED
+
+
+def _read_numbers(true: Any, predicted: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    guess = np.asarray(predicted, dtype=float)
+    return np.asarray(true, dtype=float), guess, np.isfinite(guess)
+
+
+def _read_texts(true: Any, predicted: Any) -> tuple[list[str], list[str], np.ndarray]:
+    parsed = [bool(parse_description(text)) for text in predicted]
+    return list(true), list(predicted), np.array(parsed, dtype=bool)
+
+
+def _group_by_label(truth: np.ndarray, guess: np.ndarray) -> Scores:
+    if not len(truth):
+        return {"by_label": {}}
+    labels = np.unique(truth)
+    columns = sk.precision_recall_fscore_support(truth, guess, labels=labels, zero_division=0)
+    return {
+        "by_label": {
+            str(label): {"support": int(n), "precision": float(p), "recall": float(r), "f1": float(f)}
+            for label, p, r, f, n in zip(labels, *columns, strict=True)
+        }
     }
-    function, true, predicted = functions[task.answer_kind]
-    columns = (table[name].tolist() for name in (true, predicted, "participant"))
-    return function(*columns, draws=draws, seed=seed)
 
 
-def _counts(people: np.ndarray, unparsed: int) -> Scores:
-    return {"n": len(people), "participants": len(set(people)), "unparsed": unparsed}
+def _group_by_parameter(true: list[str], predicted: list[str]) -> Scores:
+    by_parameter: Scores = {}
+    for name, rows in _statements(true, predicted).groupby("parameter"):
+        measured = rows.dropna()
+        values = measured["true"].tolist(), measured["predicted"].tolist()
+        scores = compute_scores("regression", *values, [""] * len(measured), draws=0)
+        by_parameter[str(name)] = {
+            "n": len(rows),
+            "pearson_r": scores["pearson_r"],
+            "mae": scores["mae"],
+            "agreement": float(rows["correct"].mean()),
+        }
+    return {"by_parameter": {name: by_parameter[name] for name in PARAMETERS if name in by_parameter}}
 
 
-def _scores(kind: Kind, true: Any, predicted: Any, people: np.ndarray, draws: int, seed: int) -> Scores:
+_KINDS: dict[str, _AnswerKind] = {
+    "classification": _AnswerKind(
+        ("label_true", "label_predicted"), _read_labels, _sum_labels, _group_by_label
+    ),
+    "regression": _AnswerKind(
+        ("value_true", "value_predicted"), _read_numbers, _sum_numbers, only_parsed=True
+    ),
+    "description": _AnswerKind(
+        ("answer_true", "answer_text"), _read_texts, _sum_statements, _group_by_parameter
+    ),
+    "refusal": _AnswerKind(("label_true", "label_predicted"), _read_labels, _sum_labels),
+}
+"""Every kind of tasks that has metrics."""
+
+
+def _scores(kind: str, true: Any, predicted: Any, people: np.ndarray, draws: int, seed: int) -> Scores:
     """The metrics of a kind, each followed by its `_ci`. None instead of NaN throughout."""
     scores: Scores = {}
     names, who = np.unique(people, return_inverse=True)
@@ -463,7 +466,7 @@ def _scores(kind: Kind, true: Any, predicted: Any, people: np.ndarray, draws: in
     if draws and len(names) > 1:
         weights = resample(len(names), draws, seed)
         # Sums of a draw: each participant's sums count as often as the draw has the participant.
-        sums = np.tensordot(weights, _SUMS[kind](true, predicted, who), axes=1)
+        sums = np.tensordot(weights, _KINDS[kind].sums(true, predicted, who), axes=1)
     for metric in metrics_of(kind):
         value = metric.function(true, predicted) if len(people) else math.nan
         defined = math.isfinite(value)
@@ -504,7 +507,8 @@ def percentile_interval(drawn: np.ndarray) -> list[float] | None:
 
 
 def resample(participants: int, draws: int, seed: int) -> np.ndarray:
-    """How often each bootstrap draw has each participant: (draws, participants); rows sum to participants."""
+    """How often each bootstrap draw has each participant: (draws, participants). Rows sum to `participants`."""
+    # Drawing n of n participants with replacement and counting them is one multinomial draw.
     share = np.full(participants, 1 / participants)
     return np.random.default_rng(seed).multinomial(participants, share, size=draws).astype(float)
 
@@ -516,23 +520,18 @@ def draw_main_metric(rows: pd.DataFrame, task: Task, *, draws: int, seed: int) -
     """
     who = np.unique(rows["participant"].to_numpy(dtype=str), return_inverse=True)[1]
     weights = resample(who.max() + 1, draws, seed)
-    metric = main_metric(task.answer_kind)
-    if task.answer_kind == "classification":
-        true, predicted = rows["label_true"].to_numpy(dtype=str), as_labels(rows["label_predicted"].tolist())
-        keep = np.ones(len(rows), dtype=bool)
-        sums = _sum_labels(true, predicted, who)
-    else:
-        true = rows["value_true"].to_numpy(dtype=float)
-        predicted = rows["value_predicted"].to_numpy(dtype=float)
-        keep = np.isfinite(predicted)
-        # Participants without a number stay in the draw and add nothing.
-        sums = np.zeros((who.max() + 1, 8))
-        if keep.any():
-            parsed = _sum_numbers(true[keep], predicted[keep], who[keep])
-            sums[: len(parsed)] = parsed
-    if metric.from_sums is not None:
-        return metric.from_sums(np.tensordot(weights, sums, axes=1))
-    return _draw_by_rows(metric, true[keep], predicted[keep], who[keep], weights)
+    metric, answers = main_metric(task.answer_kind), _KINDS[task.answer_kind]
+    true, predicted, parsed = answers.read(*(rows[name].tolist() for name in answers.columns))
+    if answers.only_parsed:
+        true, predicted, who = true[parsed], predicted[parsed], who[parsed]
+    if not len(who):
+        return np.full(draws, np.nan)
+    if metric.from_sums is None:
+        return _draw_by_rows(metric, true, predicted, who, weights)
+    sums = answers.sums(true, predicted, who)
+    # Participants after the last one with a parsed answer have no row yet. They stay in the draw and add nothing.
+    missing = np.zeros((weights.shape[1] - len(sums), *sums.shape[1:]))
+    return metric.from_sums(np.tensordot(weights, np.concatenate([sums, missing]), axes=1))
 
 
 def as_labels(predicted: Sequence[str | None]) -> np.ndarray:
@@ -543,8 +542,10 @@ def as_labels(predicted: Sequence[str | None]) -> np.ndarray:
 def confusion(
     true: Sequence[str], predicted: Sequence[str | None]
 ) -> tuple[np.ndarray, list[str], list[str]]:
-    """Confusion counts, the true labels (rows), and the predicted labels (columns): the same, then OTHER and
-    UNPARSED if they occur."""
+    """Confusion counts, the true labels (rows), and the predicted labels (columns).
+
+    The columns are the true labels, then OTHER and UNPARSED if they occur.
+    """
     truth, guess = np.asarray(true, dtype=str), as_labels(predicted)
     labels = sorted(set(truth))
     guess = np.where(np.isin(guess, [*labels, UNPARSED]), guess, OTHER)

@@ -14,7 +14,7 @@ from biomechgpt.core import storage
 from biomechgpt.evaluation import answers_table
 from biomechgpt.evaluation.baselines import BASELINES
 from biomechgpt.evaluation.calibration_metrics import ANSWERED_SHARES
-from biomechgpt.evaluation.metrics import METRICS, confusion, description, main_score, metrics_of
+from biomechgpt.evaluation.metrics import METRICS, compute_scores, confusion, main_score, metrics_of
 from biomechgpt.evaluation.paper import paper
 from biomechgpt.evaluation.statistics import MODEL, compute_metrics, sources
 from biomechgpt.motion import plots
@@ -34,11 +34,11 @@ def write_report(answers: str, folder: str, *, codebook: str | None = None) -> d
     metrics = compute_metrics(rows, about)
     kinds = {task.name: task.answer_kind for task in answers_table.tasks_of(about).values()}
     with plots.style():
-        task_plots = {name: _task_plot(name, of_task) for name, of_task in rows.groupby("task", sort=False)}
+        task_plots = {name: _task_plot(name, answers) for name, answers in rows.groupby("task", sort=False)}
         calibration_plots = {
-            name: _calibration_plot(name, by[MODEL]["calibration"])
-            for name, by in metrics["tasks"].items()
-            if "bins" in by.get(MODEL, {}).get("calibration", {})
+            name: _calibration_plot(name, by_source[MODEL]["calibration"])
+            for name, by_source in metrics["tasks"].items()
+            if "bins" in by_source.get(MODEL, {}).get("calibration", {})
         }
         joints = _joint_plot(about["tokenizer"].get("rmse_deg_by_joint") or {})
     page = render(
@@ -47,7 +47,11 @@ def write_report(answers: str, folder: str, *, codebook: str | None = None) -> d
         metrics=metrics,
         coverage=COVERAGE,
         kinds=kinds,
-        sources=[source for source in sources() if any(source in by for by in metrics["tasks"].values())],
+        sources=[
+            source
+            for source in sources()
+            if any(source in by_source for by_source in metrics["tasks"].values())
+        ],
         labels=sources(),
         baselines=BASELINES,
         registry=METRICS,
@@ -61,7 +65,7 @@ def write_report(answers: str, folder: str, *, codebook: str | None = None) -> d
         conversation=_conversation(rows),
         settings=yaml.safe_dump(about["settings"], sort_keys=False),
         codebook=codebook,
-        main={name: main_score(by[MODEL])[0] for name, by in metrics["tasks"].items()},
+        main={name: main_score(by_source[MODEL])[0] for name, by_source in metrics["tasks"].items()},
     )
     storage.write_json(storage.join(folder, "metrics.json"), metrics)
     storage.write_bytes(storage.join(folder, "report.html"), page.encode())
@@ -69,7 +73,7 @@ def write_report(answers: str, folder: str, *, codebook: str | None = None) -> d
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from one of this package's templates."""
+    """A page from one of this package's templates. values: the variables of the template."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("biomechgpt.evaluation", "."), autoescape=True, trim_blocks=True
     )
@@ -103,8 +107,10 @@ def _task_plot(task: str, rows: pd.DataFrame) -> str:
 
 
 def _statement_plot(task: str, rows: pd.DataFrame) -> str:
+    """Bars: how many of a description's statements are within tolerance, for each parameter."""
     texts = rows["answer_true"].tolist(), rows["answer_text"].tolist()
-    by_parameter = description(*texts, rows["participant"].tolist(), draws=0)["by_parameter"]
+    scores = compute_scores("description", *texts, rows["participant"].tolist(), draws=0)
+    by_parameter = scores["by_parameter"]
     names = list(reversed(by_parameter))
     figure = Figure(figsize=(3.6, 0.9 + 0.22 * max(len(names), 1)))
     axes = figure.add_subplot()
@@ -119,6 +125,7 @@ def _statement_plot(task: str, rows: pd.DataFrame) -> str:
 
 
 def _confusion_plot(task: str, rows: pd.DataFrame) -> str:
+    """Confusion matrix. The colour is the share of a label's trials, the number is their count."""
     counts, labels, columns = confusion(rows["label_true"].tolist(), rows["label_predicted"].tolist())
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     figure = Figure(figsize=(1.8 + 0.55 * len(columns), 1.3 + 0.42 * len(labels)))
@@ -134,6 +141,7 @@ def _confusion_plot(task: str, rows: pd.DataFrame) -> str:
 
 
 def _scatter_plot(task: str, rows: pd.DataFrame) -> str:
+    """Answered against measured numbers, with the identity (dashed) and the regression line."""
     x, y = rows["value_true"].to_numpy(float), rows["value_predicted"].to_numpy(float)
     x, y = x[np.isfinite(y)], y[np.isfinite(y)]
     figure = Figure(figsize=(3.4, 3.2))
@@ -169,6 +177,7 @@ def _calibration_plot(task: str, calibration: dict[str, Any]) -> str:
 
 
 def _joint_plot(rmse: dict[str, float]) -> str:
+    """Reconstruction error of each joint; empty text if none was measured. rmse: {joint: degrees}."""
     if not rmse:
         return ""
     names = list(reversed(rmse))
@@ -181,10 +190,13 @@ def _joint_plot(rmse: dict[str, float]) -> str:
 
 
 def _conversation(answers: pd.DataFrame) -> dict[str, Any]:
-    """All questions about one test trial: the first of those with the most questions."""
+    """The model's answers to all questions about one trial: the first by name of those with the most questions."""
     rows = answers[answers["source"] == MODEL]
     counts = rows["trial"].value_counts()
     trial = min(counts[counts == counts.max()].index)
-    chosen = rows[rows["trial"] == trial]
+    about_trial = rows[rows["trial"] == trial]
     columns = ["task", "question", "answer_text", "answer_true"]
-    return {"participant": chosen["participant"].iloc[0], "turns": chosen[columns].to_dict("records")}
+    return {
+        "participant": about_trial["participant"].iloc[0],
+        "turns": about_trial[columns].to_dict("records"),
+    }

@@ -46,8 +46,14 @@ def competitors() -> list[str]:
 
 
 def compute_metrics(table: pd.DataFrame, about: dict[str, Any]) -> dict[str, Any]:
-    """The content of metrics.json: data, model, tokenizer, seconds, tasks ({task: {source: scores}}), comparisons,
-    subgroups. See `metrics.score`, `calibration_scores`, `compare` and `subgroups`."""
+    """The content of metrics.json.
+
+    data, model, tokenizer, seconds: as in `about`, the metadata of the answers table.
+    tasks: {task: {source: scores}}, see `metrics.score`; the model's have a key `calibration`, see
+        `calibration_scores`.
+    comparisons: the model against each competitor in each task, see `compare` and `adjust_p_values`.
+    subgroups: see `subgroups`.
+    """
     bootstrap = {"draws": about["draws"], "seed": about["seed"]}
     scores: dict[str, Any] = {}
     comparisons, groups = [], []
@@ -84,8 +90,9 @@ def compare(
     draws: int = 500,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """A task's main metric of ours less theirs. Each side is one table, or one per seed, whose mean counts.
+    """A task's main metric of ours less theirs, tested with a paired bootstrap of participants.
 
+    ours, theirs: a table for each seed. The mean over the seeds counts.
     Returns {"metric", "difference", "difference_ci", "p", "n", "participants"}; None if undefined.
     Raises ValueError if the tables answer different questions.
     """
@@ -118,6 +125,7 @@ def compare(
     if (interval := percentile_interval(differences)) is not None:
         result["difference_ci"] = interval
         differences = differences[np.isfinite(differences)]
+        # The two-sided p is twice the share of draws on the rarer side of 0.
         # One draw on the other side of 0 is added, so that p is never 0 (Davison and Hinkley 1997, chapter 4).
         tail = min((differences <= 0).sum(), (differences >= 0).sum()) + 1
         result["p"] = float(min(1.0, 2 * tail / (len(differences) + 1)))
@@ -127,8 +135,8 @@ def compare(
 def holm(p: Sequence[float]) -> list[float]:
     """p values adjusted for one another by Holm's method."""
     order = np.argsort(p, kind="stable")
-    # The smallest p is multiplied by the number of tests, the next by one less, and so on. None gets smaller than
-    # the one before it.
+    # The smallest p is multiplied by the number of tests, the next by one less, and so on. The running maximum
+    # keeps their order: an adjusted p is at least as large as the one before it.
     scaled = np.asarray(p, dtype=float)[order] * np.arange(len(p), 0, -1)
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1)

@@ -33,7 +33,11 @@ COLUMNS = (
     "refused",
     "provenance",
 )
-"""Columns of the table. `refused`: why a recording has no answer. `provenance`: of the model's training data."""
+"""Columns of the table.
+
+refused: why a recording has no answer.
+provenance: provenance of the model's training data.
+"""
 
 OUT_OF_DISTRIBUTION = "this movement is unlike the movements in the training data"
 
@@ -78,7 +82,8 @@ def run_ask(settings: AskSettings) -> str:
         except InputError as error:
             rows.append({"recording": name, "refused": str(error)})
             continue
-        # As when it is served: a movement may be badly reconstructed, or unlikely (each answer says so).
+        # The server's rule: a movement is out of distribution if its tokens reconstruct it badly, or if they are
+        # unlikely, which each answer says.
         motion, is_ood = answerer.tokenize_checked(tokenizer, angles_rad, recording.joint_mask)
         answers = answerer.answer(
             [Query([motion], "single", task, tasks[task].templates[0]) for task in names]
@@ -96,7 +101,7 @@ def run_ask(settings: AskSettings) -> str:
 def _files(path: str) -> list[tuple[str, str]]:
     """(name, URI) of a file, or of every file below a folder that may be a recording."""
     names = storage.list_files(path)
-    if names == [""]:  # a file lists as itself, without a name
+    if names == [""]:  # list_files gives an empty name for a path that is a file
         return [(PurePosixPath(path).name, path)]
     if not names:
         raise InputError(f"{path}: expected a recording or a folder of recordings, found nothing")

@@ -1,7 +1,7 @@
-"""A model as other software takes it: one merged checkpoint that plain transformers (or vLLM) loads, and its card.
+"""A model for other software: one merged checkpoint that transformers or vLLM loads, and its model card.
 
-The adapter and the rows of motion tokens are added to the unpacked base, in bf16. The motion tokenizer and the
-tasks go along: a checkpoint reads and writes motion tokens, and this package makes them.
+The adapter and the embedding rows of the motion tokens are merged into the dequantized base, in bf16. The motion
+tokenizer and the tasks are exported too: a checkpoint reads and writes motion tokens, and this package makes them.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
-"""A comparison: variants of a model, each over several seeds, in the paper's two tables with its columns beside.
+"""A comparison: variants of a model, each over several seeds, in the paper's two tables with its results beside.
 
-A seed draws the wording of questions, the order of training and the adapter anew, over the same motion tokens.
-Variants differ in settings only, so whatever they share is made once.
+A seed draws the wording of the questions, the order of training and the adapter anew. Motion tokens stay the same.
+Variants differ in settings only, so artifacts that they share are made once.
 """
 
 import logging
@@ -13,6 +13,7 @@ from pydantic import Field
 
 from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.core.artifact import Artifact
+from biomechgpt.core.logs import log_to_stdout
 from biomechgpt.core.settings import Settings, override, plain
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.pipeline import PipelineSettings, check, measure, train, with_seed
@@ -26,7 +27,7 @@ TITLES = {
     "f1_weighted": "F1, weighted by support",
     "pearson_r": "Pearson r between answered and measured",
 }
-"""Titles of the tables whose metric has a longer name there. Tasks with the same main metric share a table."""
+"""Titles of tables, where the metric's label is too short. Tasks with the same main metric share a table."""
 
 
 class Variant(Settings):
@@ -48,11 +49,11 @@ class CompareSettings(Settings):
     experiment: PipelineSettings = PipelineSettings()
     """Settings that all variants start from."""
     variants: dict[str, Variant] = Field(min_length=1)
-    """{name in the tables: what is different}."""
+    """{name in the tables: the variant's settings}."""
     seeds: list[int] = Field(default_factory=lambda: [0, 1, 2], min_length=1)
     """Seeds that each variant is trained with."""
     concurrent: int = Field(1, ge=1, exclude=True)
-    """Runs at a time."""
+    """Number of runs at the same time."""
     tracking: TrackingSettings = Field(TrackingSettings(), exclude=True)
     """Where the runs are recorded."""
     root: str = Field("results/artifacts", exclude=True)
@@ -130,6 +131,7 @@ def _run_all(
 
 def _run(values: dict[str, Any]) -> dict[str, Any]:
     """One variant with one seed, in a Ray task."""
+    log_to_stdout()
     cluster.connect()
     settings = PipelineSettings.model_validate(values)
     model = train(settings).model
@@ -144,6 +146,7 @@ def _run(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _track(settings: CompareSettings, run: dict[str, Any]) -> None:
+    """Record a run in MLflow."""
     from biomechgpt.evaluation.metrics import main_score
 
     tracking.record(
@@ -173,7 +176,7 @@ def _rows(settings: CompareSettings, runs: list[dict[str, Any]]) -> dict[str, di
     plan = [(name, name, "model", variant.paper) for name, variant in settings.variants.items()]
     with_baselines = [name for name, variant in settings.variants.items() if variant.baselines]
     for name in with_baselines[:1]:
-        plan += [(b.label, name, b.name, b.paper_row) for b in BASELINES.values()]
+        plan += [(baseline.label, name, baseline.name, baseline.paper_row) for baseline in BASELINES.values()]
     rows: dict[str, dict[str, Any]] = {}
     for title, variant_name, source, paper_row in plan:
         values: dict[str, list[float | None]] = {}
@@ -188,13 +191,14 @@ def _rows(settings: CompareSettings, runs: list[dict[str, Any]]) -> dict[str, di
 
 
 def _paired_comparisons(settings: CompareSettings, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every variant less the first one, in each task of both, over seeds, on the same test participants."""
+    """Each variant less the first one, in each task that both answered, on the same test participants."""
     from biomechgpt.evaluation import answers_table
     from biomechgpt.evaluation.statistics import MODEL, adjust_p_values, compare
 
-    first, *others = [name for name, variant in settings.variants.items() if variant.split == "test"] or [""]
-    if not others:
+    tested = [name for name, variant in settings.variants.items() if variant.split == "test"]
+    if len(tested) < 2:
         return []
+    first, *further = tested
     answers: dict[str, list[Any]] = {}
     tasks: dict[str, Tasks] = {}
     for run in runs:
@@ -202,14 +206,16 @@ def _paired_comparisons(settings: CompareSettings, runs: list[dict[str, Any]]) -
         answers.setdefault(run["variant"], []).append(table[table["source"] == MODEL])
         tasks[run["variant"]] = answers_table.tasks_of(about)
     comparisons = []
-    for name in others:
+    for name in further:
         shared = [
             task
             for task in tasks[first].values()
             if task.name in tasks[name] and isinstance(task, AnnotatedTask)
         ]
         for task in shared:
-            ours, theirs = ([t[t["task"] == task.name] for t in answers[v]] for v in (name, first))
+            ours, theirs = (
+                [table[table["task"] == task.name] for table in answers[variant]] for variant in (name, first)
+            )
             if all(len(rows) for rows in (*ours, *theirs)):
                 result = compare(ours, theirs, task, draws=settings.experiment.evaluation.draws)
                 comparisons.append({"variant": name, "against": first, "task": task.name, **result})
@@ -250,7 +256,7 @@ def tables(
     base: str,
     seeds: int,
 ) -> str:
-    """A Markdown table for each main metric: ours, mean (standard deviation) over seeds, and the paper's beside.
+    """A Markdown table for each main metric: mean (standard deviation) over seeds, beside the paper's result.
 
     rows: {row: {"paper": row of the paper, "tasks": {task: values of the seeds}}}.
     main_metrics: {task: its main metric}. The paper's tasks come first, in its order, then the others.
@@ -259,10 +265,10 @@ def tables(
     from biomechgpt.evaluation.paper import paper
 
     results = paper()
-    paper_order = list(dict.fromkeys(task for of_row in results.values() for task in of_row))
+    paper_order = list(dict.fromkeys(task for paper_row in results.values() for task in paper_row))
     order = [
-        *(t for t in paper_order if t in main_metrics),
-        *(t for t in main_metrics if t not in paper_order),
+        *(task for task in paper_order if task in main_metrics),
+        *(task for task in main_metrics if task not in paper_order),
     ]
     lines = [
         f"Data: {data}. Language model base: {base}. Mean (standard deviation) of {seeds} seeds, on held-out",
@@ -292,9 +298,9 @@ def _table(
     for name, row in rows.items():
         if not any(task in row["tasks"] for task in tasks):
             continue
-        beside = results.get(row["paper"] or "", {})
+        paper_row = results.get(row["paper"] or "", {})
         cells = (
-            f"{mean_and_std(row['tasks'].get(task, []))} | {_paper_cell(beside.get(task, []))}"
+            f"{mean_and_std(row['tasks'].get(task, []))} | {_paper_cell(paper_row.get(task, []))}"
             for task in tasks
         )
         lines.append(f"| {name} | {' | '.join(cells)} |")
@@ -313,7 +319,7 @@ def mean_and_std(values: Sequence[float | None]) -> str:
 
 
 def _paper_cell(values: Sequence[float]) -> str:
-    """values: nothing, [mean] or [mean, standard deviation]."""
+    """A result of the paper. values: [mean], [mean, standard deviation], or empty if it has none."""
     if not values:
         return ""
     mean, *std = (f"{value:.2f}" for value in values)

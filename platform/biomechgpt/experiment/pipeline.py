@@ -1,7 +1,7 @@
-"""The whole path, from a cohort through a calibrated model to an evaluation and its report.
+"""All stages of an experiment, from a cohort through a calibrated model to an evaluation and its report.
 
-Each step asks for an artifact, so a step that was done before, by this run or by another variant's, is not
-done again. Sweeps and comparisons call the same functions with other settings.
+Each stage asks for an artifact, so a stage that this run or a run of another variant has finished is not repeated.
+Sweeps and comparisons call the same functions with other settings.
 """
 
 import logging
@@ -84,7 +84,7 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 class InputUris(Settings):
-    """Artifacts that are taken as they are, in the place of those that the settings describe."""
+    """Artifacts that are used instead of those that the settings describe."""
 
     cohort: str | None = None
     """URI of a cohort."""
@@ -164,19 +164,19 @@ class Stages:
         }
 
     def _all_questions(self) -> Artifact:
-        """The questions of all tasks of the folders, whose words the base learns.
+        """The questions of all tasks in the task folders. The base learns their words, but no true answers.
 
-        So one base serves all seeds and all choices of tasks. It learns from no true answer.
+        So one base serves all seeds and all choices of tasks.
         """
-        every = QuestionsSettings(tasks=self._settings.questions.tasks)
-        if every == self._settings.questions:
+        all_tasks = QuestionsSettings(tasks=self._settings.questions.tasks)
+        if all_tasks == self._settings.questions:
             return self["questions"]
-        return make_questions(self["cohort"], every, self._settings.root)
+        return make_questions(self["cohort"], all_tasks, self._settings.root)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A model and everything it was made from, in the order of the stages."""
+    """A model and the artifacts that it was made from, in the order of the stages."""
 
     cohort: Artifact
     questions: Artifact
@@ -189,9 +189,9 @@ class Trained:
 
 
 def check(settings: PipelineSettings, until: Stage = "evaluation") -> None:
-    """Refuse what can be refused before an hour of work. Raises InputError.
+    """Check the settings before any work is done. Raises InputError.
 
-    until: last stage to run; the language model's weights are looked for only if a stage needs them.
+    until: last stage to run. The language model's weights must exist only if a stage needs them.
     """
     if STAGES.index(until) >= STAGES.index("base"):
         pretrain.check(settings.language.base)
@@ -201,16 +201,20 @@ def check(settings: PipelineSettings, until: Stage = "evaluation") -> None:
 
 
 def train(settings: PipelineSettings) -> Trained:
-    """Everything up to the model. Raises InputError, before any training, for a task whose column nobody has."""
+    """All stages up to the model.
+
+    Raises InputError, before any training, for a task whose column is empty for all participants.
+    """
     check(settings)
     stages = Stages(settings)
     return Trained(**{stage.name: stages[stage.name] for stage in fields(Trained)})  # type: ignore[index]
 
 
 def fingerprints(settings: PipelineSettings, stubs: Mapping[str, artifact.Stub]) -> dict[str, str]:
-    """{kind: fingerprint} of all artifacts that these settings lead to; nothing is built.
+    """{kind: fingerprint} of all artifacts that these settings lead to. Nothing is built.
 
-    stubs: what an artifact holds that decides what is made from it (`artifact.dry_run`): the cohort's annotations.
+    stubs: functions that write those files of an artifact that later fingerprints depend on, see
+        `artifact.dry_run`. A cohort needs one: the questions depend on its annotations.
     """
     check(settings)
     with TemporaryDirectory() as root, artifact.dry_run(stubs):
@@ -226,25 +230,30 @@ def _own_answers(model: Artifact, settings: BatchAnswerSettings, root: str) -> A
 def measure(
     model: Artifact, answers: BatchAnswerSettings, evaluation: EvaluationSettings, root: str
 ) -> Artifact:
-    """The evaluation of a model's answers to its own cohort's questions of `answers.splits`."""
+    """The evaluation of a model's answers to the questions of its own cohort, for the splits `answers.splits`."""
     return make_evaluation(_own_answers(model, answers, root), evaluation, root)
 
 
 def validate(model: Artifact, root: str) -> dict[str, Any]:
-    """A model's figures on validation participants, never on those of the test split.
+    """A model's scores on validation participants, never on those of the test split.
 
-    Returns {"score", "tasks", "model", "data"}; score: mean over tasks of weighted F1 or Pearson r, where an
-    undefined or negative r counts as 0.
+    score: mean of `tasks`. An undefined or negative r counts as 0.
+    tasks: {task: weighted F1 or Pearson r}.
+    model: its URI.
+    data: provenance of its training data.
     """
-    figures = measure(
+    scores = measure(
         model, BatchAnswerSettings(splits=["validation"]), EvaluationSettings(baselines=False), root
     ).metrics
-    score = sum(max(value or 0.0, 0.0) for value in figures.values()) / len(figures)
-    return {"score": score, "tasks": figures, "model": model.uri, "data": model.provenance}
+    score = sum(max(value or 0.0, 0.0) for value in scores.values()) / len(scores)
+    return {"score": score, "tasks": scores, "model": model.uri, "data": model.provenance}
 
 
 def with_seed(settings: PipelineSettings, seed: int) -> PipelineSettings:
-    """Another run of the same: phrasings, order and adapters drawn anew over the same motion tokens."""
+    """The settings of the same experiment with another seed.
+
+    It draws the wording of the questions, the order of training and the adapter anew. Motion tokens stay the same.
+    """
     return override(settings, {"questions.seed": seed, "language.finetune.training.seed": seed}, "seed")
 
 
@@ -260,11 +269,11 @@ def write_pages(evaluation: Artifact, folder: str) -> None:
 def run_pipeline(
     settings: PipelineSettings, until: Stage = "evaluation", inputs: InputUris | None = None
 ) -> Artifact:
-    """Make an experiment's artifacts up to a stage; write the report after the last one."""
+    """Make an experiment's artifacts up to a stage; write the report after the last stage."""
     check(settings, until)
     stages = Stages(settings, inputs)
     if until not in ("cohort", "questions"):
-        # Before any training: a task whose column nobody has is refused now.
+        # Made before any training, so that a task whose column is empty for everybody is refused now.
         stages["questions"]
     result = stages[until]
     if until == "evaluation":
@@ -278,7 +287,7 @@ def run_stages(settings: StageSettings) -> Artifact:
 
 
 def run_check(settings: StageSettings) -> None:
-    """Check the settings, and print which artifacts of the experiment are there."""
+    """Check the settings, and log which artifacts of the experiment exist."""
     check(settings)
     stages = Stages(settings, settings.inputs)
     lines = []

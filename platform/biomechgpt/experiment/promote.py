@@ -1,9 +1,10 @@
-"""Promotion: the best model of a sweep or a comparison becomes the registry's champion, which serving asks for.
+"""Promotion: the best model of a sweep or a comparison becomes the registry's champion, which is then served.
 
-The rule: among candidates that answer the same tasks (all that any of them answers), the one with the highest
-score on validation participants, meaned over its seeds; of its seeds, the best. Test participants have no say.
+The rule: a candidate must answer every task that any candidate answers. Of these, the one with the highest mean
+validation score over its seeds wins, and its best seed becomes the champion. Test participants have no influence.
 """
 
+import logging
 from typing import Any
 
 from pydantic import Field
@@ -15,13 +16,15 @@ from biomechgpt.experiment import tracking
 from biomechgpt.experiment.pipeline import validate
 from biomechgpt.experiment.tracking import TrackingSettings
 
+logger = logging.getLogger("biomechgpt")
+
 RULE = (
     "highest mean over seeds of the validation score (mean over tasks of weighted F1 or Pearson r); "
     "of its seeds, the best"
 )
 
 Candidates = dict[str, list[dict[str, Any]]]
-"""{name: a run a seed, as `pipeline.validate` returns it}."""
+"""{name: one run for each seed, as `pipeline.validate` returns it}."""
 
 
 class PromoteSettings(Settings):
@@ -36,12 +39,12 @@ class PromoteSettings(Settings):
 
 
 def run_promote(settings: PromoteSettings) -> Artifact:
-    """Register the winner; returns its bundle. Raises InputError where there is nobody to promote."""
+    """Register the winner; returns its model. Raises InputError if no candidate answers all tasks."""
     candidates = _candidates(artifact.load(settings.candidates))
     name, run = winner(candidates)
     model = artifact.load(run["model"], "model", verify=True)
     scored = {f"validation.{task}": value for task, value in run["tasks"].items()}
-    number = tracking.record(
+    run_id = tracking.record(
         settings.tracking,
         f"promote {model.fingerprint}",
         params={"candidates": settings.candidates, "winner": name},
@@ -49,9 +52,9 @@ def run_promote(settings: PromoteSettings) -> Artifact:
         tags={"model": model.uri, "data": model.provenance, "rule": RULE},
     )
     version = tracking.register(
-        settings.tracking, model, number, settings.alias, {"rule": RULE, "candidate": name}
+        settings.tracking, model, run_id, settings.alias, {"rule": RULE, "candidate": name}
     )
-    print(
+    logger.info(
         f"{settings.alias}: {name}, model {model.fingerprint}, validation score {run['score']:.3f} "
         f"of {len(candidates)} candidates; version {version} in {settings.tracking.uri}"
     )
@@ -59,29 +62,32 @@ def run_promote(settings: PromoteSettings) -> Artifact:
 
 
 def winner(candidates: Candidates) -> tuple[str, dict[str, Any]]:
-    """The rule: the winning candidate's name and its best run. Candidates with fewer tasks do not take part."""
+    """The winning candidate's name and its best run. Candidates with fewer tasks do not take part."""
     tasks = {task for runs in candidates.values() for run in runs for task in run["tasks"]}
-    whole = {
-        n: runs for n, runs in candidates.items() if runs and all(set(r["tasks"]) == tasks for r in runs)
+    complete = {
+        name: runs
+        for name, runs in candidates.items()
+        if runs and all(set(run["tasks"]) == tasks for run in runs)
     }
-    if not whole:
+    if not complete:
         raise InputError(f"promotion: no candidate answers all of {sorted(tasks)}")
-    name = max(whole, key=lambda n: sum(run["score"] for run in whole[n]) / len(whole[n]))
-    return name, max(whole[name], key=lambda run: run["score"])
+    best = max(complete, key=lambda name: sum(run["score"] for run in complete[name]) / len(complete[name]))
+    return best, max(complete[best], key=lambda run: run["score"])
 
 
 def _candidates(source: Artifact) -> Candidates:
+    """The models of a sweep, a comparison or a single model, with their scores on validation participants."""
     root = source.uri.rsplit("/", 2)[0]
     if source.kind == "model":
         return {"the only one": [validate(source, root)]}
     if source.kind == "sweep":
         trials = source.read_json("trials.json")
-        return {str(t["settings"]): t["runs"] for t in trials if t["score"] is not None}
+        return {str(trial["settings"]): trial["runs"] for trial in trials if trial["score"] is not None}
     if source.kind == "comparison":
         candidates: Candidates = {}
         seen: set[str] = set()
         for run in source.read_json("comparison.json")["runs"]:
-            if run["model"] not in seen:  # a variant may only measure another one elsewhere
+            if run["model"] not in seen:  # two variants may evaluate the same model on different splits
                 seen.add(run["model"])
                 candidates.setdefault(run["variant"], []).append(validate(artifact.load(run["model"]), root))
         return candidates

@@ -1,4 +1,4 @@
-"""Where the results of an experiment are found again."""
+"""Where the demo writes its results, and which model it made."""
 
 from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError

@@ -1,4 +1,4 @@
-"""Draws whatever a path or URI names: a recording, a trial of a cohort, a codebook, an evaluation's report."""
+"""Draws a recording, a trial of a cohort, a codebook page or an evaluation's report, by its path or URI."""
 
 import logging
 
@@ -37,23 +37,24 @@ def run_show(settings: ShowSettings) -> str:
         return _report(settings, settings.target)
     if not storage.exists(storage.join(settings.target, MANIFEST)):
         return _picture(settings, _draw_recording(settings))
-    shown = artifact.load(settings.target)
-    if shown.kind == "cohort":
-        return _picture(settings, _draw_trial(settings, shown))
-    if shown.kind == "tokens":
+    target = artifact.load(settings.target)
+    if target.kind == "cohort":
+        return _picture(settings, _draw_trial(settings, target))
+    if target.kind == "tokens":
         from biomechgpt.evaluation.codebook import write_codebook
 
-        return write_codebook(shown, settings.output)
-    if shown.kind == "evaluation":
+        return write_codebook(target, settings.output)
+    if target.kind == "evaluation":
         from biomechgpt.evaluation import answers_table
 
-        return _report(settings, shown.path(answers_table.FILE))
+        return _report(settings, target.path(answers_table.FILE))
     raise InputError(
-        f"{shown.uri}: expected a recording, a cohort, tokens or an evaluation, found a {shown.kind}"
+        f"{target.uri}: expected a recording, a cohort, tokens or an evaluation, found a {target.kind}"
     )
 
 
 def _picture(settings: ShowSettings, png: bytes) -> str:
+    """Write a picture to `settings.output`; returns its path."""
     path = settings.output
     if not path.endswith(".png"):
         path = storage.join(path, "trial.png")
@@ -62,7 +63,7 @@ def _picture(settings: ShowSettings, png: bytes) -> str:
 
 
 def _report(settings: ShowSettings, answers: str) -> str:
-    """The report of an evaluation again, from its answers.parquet alone: no model, no cluster."""
+    """Write an evaluation's report from its answers.parquet alone, without a model or a cluster."""
     from biomechgpt.evaluation.report import summary, write_report
 
     logger.info(summary(write_report(answers, settings.output)))
@@ -70,6 +71,7 @@ def _report(settings: ShowSettings, answers: str) -> str:
 
 
 def _draw_recording(settings: ShowSettings) -> bytes:
+    """A picture of a recording. Missing values are interpolated; joints that were not recorded are 0."""
     from biomechgpt.motion import plots
 
     recording = readers.read(settings.target, settings.readers)
@@ -87,6 +89,7 @@ def _draw_recording(settings: ShowSettings) -> bytes:
 
 
 def _draw_trial(settings: ShowSettings, cohort: Artifact) -> bytes:
+    """A picture of the cohort's trial `settings.trial`."""
     from biomechgpt.cohort import Cohort
     from biomechgpt.motion import plots
 

@@ -1,9 +1,10 @@
-"""A sweep: Ray Tune with Optuna over settings, each setting measured over seeds on validation participants.
+"""A sweep: Ray Tune with Optuna searches settings. Each choice is measured over seeds on validation participants.
 
-A Tune trial is a small driver that asks for artifacts, so what trials share is made once. The study lies beside
-the artifact that it becomes: a killed sweep goes on where it was. Test participants are never looked at.
+A Tune trial is a small driver that asks for artifacts, so artifacts that trials share are made once. The study is
+stored in the folder of the sweep's artifact, so a killed sweep resumes. Test participants are never looked at.
 """
 
+import logging
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -11,10 +12,13 @@ from ray import tune
 
 from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.core.artifact import Artifact
+from biomechgpt.core.logs import log_to_stdout
 from biomechgpt.core.settings import InputError, Settings, override, plain
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.pipeline import PipelineSettings, check, train, validate, with_seed
 from biomechgpt.experiment.tracking import TrackingSettings
+
+logger = logging.getLogger("biomechgpt")
 
 VERSION = 1
 STUDY = "study"
@@ -45,11 +49,11 @@ class Range(Settings):
         return self
 
     def ends(self) -> list[Any]:
-        """Values whose being valid makes every draw valid."""
+        """The extreme values. If they are valid settings, every draw is."""
         return list(self.choice or self.uniform or self.log_uniform or self.integer or [])
 
     def domain(self) -> Any:
-        """The same for Ray Tune."""
+        """The range as a search space of Ray Tune."""
         if self.choice is not None:
             return tune.choice(self.choice)
         if self.integer is not None:
@@ -82,33 +86,41 @@ class SweepSettings(Settings):
 
 
 def run_sweep(settings: SweepSettings) -> Artifact:
-    """The sweep artifact: `trials.json`, best first. Raises InputError for a path or value that is none."""
-    for path, drawn in settings.space.items():
-        for value in drawn.ends():
+    """The sweep artifact: `trials.json`, best first. Raises InputError for an unknown path or a wrong value."""
+    for path, values in settings.space.items():
+        for value in values.ends():
             override(settings.experiment, {path: value}, f"space.{path}")
     check(settings.experiment)
 
     def build(uri: str) -> dict[str, Any]:
         trials = _study(settings, uri)
-        done = [t for t in trials if t["score"] is not None]
-        if not done:
+        finished = [trial for trial in trials if trial["score"] is not None]
+        if not finished:
             raise InputError(f"sweep: none of {len(trials)} trials finished: {trials[0]['error']}")
         storage.write_json(storage.join(uri, "trials.json"), trials)
         return {
             "trials": len(trials),
-            "failed": len(trials) - len(done),
-            "best_score": done[0]["score"],
-            "best": done[0]["settings"],
-            "provenance": done[0]["data"],
+            "failed": len(trials) - len(finished),
+            "best_score": finished[0]["score"],
+            "best": finished[0]["settings"],
+            "provenance": finished[0]["data"],
         }
 
-    made = artifact.make("sweep", VERSION, settings, {}, build, settings.root)
-    print(_table(made.read_json("trials.json")))
-    return made
+    return artifact.make("sweep", VERSION, settings, {}, build, settings.root)
+
+
+def show_sweep(sweep: Artifact) -> str:
+    """The trials of a sweep as a table of text, best first."""
+    lines = [f"{'score':>7}  settings (score: mean over tasks on validation participants)"]
+    for trial in sweep.read_json("trials.json"):
+        score = "failed" if trial["score"] is None else f"{trial['score']:.3f}"
+        values = "  ".join(f"{path.split('.')[-1]}={value}" for path, value in trial["settings"].items())
+        lines.append(f"{score:>7}  {values}")
+    return "\n".join(lines)
 
 
 def _study(settings: SweepSettings, uri: str) -> list[dict[str, Any]]:
-    """Run or resume the study; trials as plain rows, best first, failed ones last."""
+    """Run or resume the study. Returns a row for each trial, best first, failed ones last."""
     from ray.tune.search.optuna import OptunaSearch
 
     cluster.connect()
@@ -121,18 +133,18 @@ def _study(settings: SweepSettings, uri: str) -> list[dict[str, Any]]:
         tune.with_parameters(
             _trial, experiment=plain(settings.experiment), seeds=settings.seeds, root=settings.root
         ),
-        # Room for any number of drivers, and no core taken from the trainings that they wait for.
+        # A trial only waits for trainings, so it holds no core. Ray Tune wants at least one resource: a byte.
         tune.PlacementGroupFactory([{"CPU": 0, "memory": 1}]),
     )
     if tune.Tuner.can_restore(folder, storage_filesystem=fs):
-        print("sweep: going on with the study that was begun", flush=True)
+        logger.info("sweep: going on with the study that was begun")
         tuner = tune.Tuner.restore(
             folder, trainable, resume_unfinished=True, restart_errored=True, storage_filesystem=fs
         )
     else:
         tuner = tune.Tuner(
             trainable,
-            param_space={path: drawn.domain() for path, drawn in settings.space.items()},
+            param_space={path: values.domain() for path, values in settings.space.items()},
             tune_config=tune.TuneConfig(
                 search_alg=OptunaSearch(
                     metric="score", mode="max", sampler=optuna.samplers.TPESampler(seed=settings.search_seed)
@@ -155,10 +167,11 @@ def _study(settings: SweepSettings, uri: str) -> list[dict[str, Any]]:
     grid = tuner.fit()
     for result in (grid[i] for i in range(len(grid))):
         metrics = result.metrics or {}
-        done = result.error is None and metrics.get("seeds") == len(settings.seeds)
+        # A trial reports after each seed. It is finished when it has reported all of them.
+        finished = result.error is None and metrics.get("seeds") == len(settings.seeds)
         rows.append(
             {
-                "score": metrics["score"] if done else None,
+                "score": metrics["score"] if finished else None,
                 "settings": result.config,
                 "runs": metrics.get("runs", []),
                 "data": metrics.get("data"),
@@ -169,7 +182,8 @@ def _study(settings: SweepSettings, uri: str) -> list[dict[str, Any]]:
 
 
 def _trial(config: dict[str, Any], experiment: dict[str, Any], seeds: list[int], root: str) -> None:
-    """One Tune trial: the settings drawn, trained and measured with every seed."""
+    """One Tune trial, in a Ray worker: train and measure the drawn settings (`config`) with every seed."""
+    log_to_stdout()
     cluster.connect()
     runs: list[dict[str, Any]] = []
     for seed in seeds:
@@ -186,33 +200,23 @@ class _Tracked(tune.Callback):
         self.settings, self.sweep = settings, sweep
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        found = trial.last_result
+        result = trial.last_result
         tracking.record(
             self.settings,
             f"sweep {self.sweep.rsplit('/', 1)[-1]} {trial.trial_id}",
             params=trial.config,
-            metrics=_figures(found["runs"]) | {"score": found["score"]},
+            metrics=_mean_scores(result["runs"]) | {"score": result["score"]},
             tags={
                 "sweep": self.sweep,
-                "data": found["data"],
-                "models": " ".join(r["model"] for r in found["runs"]),
+                "data": result["data"],
+                "models": " ".join(run["model"] for run in result["runs"]),
             },
         )
-        done = sum(t.status == "TERMINATED" for t in trials)
-        print(f"sweep: trial {done}: score {found['score']:.3f}  {trial.config}", flush=True)
+        n_finished = sum(t.status == "TERMINATED" for t in trials)
+        logger.info("sweep: trial %d: score %.3f  %s", n_finished, result["score"], trial.config)
 
 
-def _figures(runs: list[dict[str, Any]]) -> dict[str, float | None]:
-    """Mean over seeds of each task's figure; None where a seed has none."""
+def _mean_scores(runs: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Mean over seeds of each task's score; None if it is undefined for a seed."""
     by_task = {task: [run["tasks"].get(task) for run in runs] for task in runs[0]["tasks"]}
-    return {task: None if None in seen else sum(seen) / len(seen) for task, seen in by_task.items()}
-
-
-def _table(trials: list[dict[str, Any]]) -> str:
-    lines = [f"{'score':>7}  settings (score: mean over tasks on validation participants)"]
-    for trial in trials:
-        score = "failed" if trial["score"] is None else f"{trial['score']:.3f}"
-        lines.append(
-            f"{score:>7}  " + "  ".join(f"{k.split('.')[-1]}={v}" for k, v in trial["settings"].items())
-        )
-    return "\n".join(lines)
+    return {task: None if None in scores else sum(scores) / len(scores) for task, scores in by_task.items()}

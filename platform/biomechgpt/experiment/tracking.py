@@ -1,7 +1,7 @@
-"""MLflow: what was run and with what result, and which bundle is the champion.
+"""MLflow: the record of runs with their results, and the registry that names the champion.
 
-Only the driver writes here (a SQLite file is not shared between nodes). Recording is idempotent: an artifact
-or a Tune trial that is recorded twice, after a restart say, is one MLflow run.
+Only the driver writes here, because a SQLite file is not shared between nodes. Recording is idempotent: an artifact
+or a Tune trial that is recorded twice, for example after a restart, is one MLflow run.
 """
 
 import math
@@ -17,7 +17,7 @@ from biomechgpt.core.settings import InputError, Settings
 
 SQLITE = "sqlite:///"
 REGISTERED = "biomechgpt"
-"""The registered model whose versions are bundles."""
+"""Name of the registered model. Each of its versions is a model artifact."""
 CHAMPION = f"models:/{REGISTERED}@champion"
 
 
@@ -33,7 +33,7 @@ class TrackingSettings(Settings):
 
 
 def client(settings: TrackingSettings) -> Any:
-    """An `mlflow.MlflowClient`, the SQLite file's folder made."""
+    """An `mlflow.MlflowClient`. Makes the folder of a SQLite file if it does not exist."""
     import logging
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -56,35 +56,46 @@ def record(
     metrics: Mapping[str, float | None],
     tags: Mapping[str, str],
 ) -> str:
-    """One MLflow run called `name`, made or made again; returns its id. Metrics that are None are left out."""
+    """Record one MLflow run called `name`, or update the run of that name; returns its id.
+
+    params: settings of the run. Those that the run has already stay as they are.
+    metrics: results of the run. None and infinite ones are left out.
+    """
     mlflow = client(settings)
     experiment = mlflow.get_experiment_by_name(settings.experiment)
-    number = experiment.experiment_id if experiment else mlflow.create_experiment(settings.experiment)
-    known = mlflow.search_runs([number], f"attributes.run_name = '{name}'", max_results=1)
-    run = known[0].info.run_id if known else mlflow.create_run(number, run_name=name).info.run_id
-    had = known[0].data.params if known else {}
+    experiment_id = experiment.experiment_id if experiment else mlflow.create_experiment(settings.experiment)
+    recorded = mlflow.search_runs([experiment_id], f"attributes.run_name = '{name}'", max_results=1)
+    run = recorded[0] if recorded else mlflow.create_run(experiment_id, run_name=name)
+    run_id = run.info.run_id
+    recorded_params = recorded[0].data.params if recorded else {}
     for key, value in params.items():
-        if key not in had:  # MLflow's parameters never change
-            mlflow.log_param(run, key, str(value)[:500])
-    for key, number_ in metrics.items():
-        if number_ is not None and math.isfinite(number_):
-            mlflow.log_metric(run, key, number_)
+        if key not in recorded_params:  # MLflow refuses to change a parameter
+            mlflow.log_param(run_id, key, str(value)[:500])
+    for key, metric in metrics.items():
+        if metric is not None and math.isfinite(metric):
+            mlflow.log_metric(run_id, key, metric)
     for key, text in tags.items():
-        mlflow.set_tag(run, key, text)
-    mlflow.set_terminated(run, "FINISHED")
-    return str(run)
+        mlflow.set_tag(run_id, key, text)
+    mlflow.set_terminated(run_id, "FINISHED")
+    return str(run_id)
 
 
 def register(
     settings: TrackingSettings, model: Artifact, run: str, alias: str, tags: Mapping[str, str]
 ) -> str:
-    """Make the bundle a version of the registered model (once) and give it `alias`; returns the version."""
+    """Make a model a version of the registered model, once, and give it an alias; returns the version.
+
+    run: id of the MLflow run that recorded the model.
+    """
     mlflow = client(settings)
     if not mlflow.search_registered_models(f"name = '{REGISTERED}'"):
         mlflow.create_registered_model(REGISTERED)
     versions = mlflow.search_model_versions(f"name = '{REGISTERED}'")
-    known = [v.version for v in versions if v.source == model.uri]
-    version = known[0] if known else mlflow.create_model_version(REGISTERED, model.uri, run_id=run).version
+    registered = [version.version for version in versions if version.source == model.uri]
+    if registered:
+        version = registered[0]
+    else:
+        version = mlflow.create_model_version(REGISTERED, model.uri, run_id=run).version
     for key, text in {"fingerprint": model.fingerprint, "data": model.provenance, **tags}.items():
         mlflow.set_model_version_tag(REGISTERED, version, key, text)
     mlflow.set_registered_model_alias(REGISTERED, alias, version)
@@ -92,9 +103,9 @@ def register(
 
 
 def resolve(settings: TrackingSettings, uri: str) -> str:
-    """The bundle's own URI of `models:/NAME@ALIAS`; any other URI is returned as it is.
+    """The URI of the model that `models:/NAME@ALIAS` stands for. Any other URI is returned unchanged.
 
-    Raises InputError where there is no such model or alias.
+    Raises InputError for an unknown model or alias.
     """
     if not uri.startswith("models:/"):
         return uri

@@ -10,14 +10,14 @@ from biomechgpt.evaluation.audit.settings import AuditModelSettings, AuditSettin
 
 logger = logging.getLogger("biomechgpt")
 
-VERSION = 1
+VERSION = 2
 PAGE, RESULTS = "audit.html", "audit.json"
 
 
 def make_audit(model: Artifact, settings: AuditSettings, root: str) -> Artifact:
     """The `audit` artifact of a model: `audit.json` ({check: results}) and `audit.html`, which shows them.
 
-    Raises InputError if `settings.cohort` is no cohort, or has other tokens than the model can read.
+    Raises InputError if `settings.cohort` is not a cohort, or if the model cannot read its tokens.
     """
     inputs = {"model": model}
     if settings.cohort is not None:
@@ -43,18 +43,18 @@ def _results(model: Artifact, settings: AuditSettings, root: str) -> dict[str, A
     from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
 
     results: dict[str, Any] = {}
-    # First, because it answers in processes of its own: a second model in this one would take their memory.
+    # Coverage comes first: other processes answer for it, and need the memory that this one's model takes later.
     if "coverage" in settings.checks:
         logger.info("audit: coverage")
         cluster.connect()
         results["coverage"] = audit_coverage(model, settings, root)
-    others = [check for check in ("ood", "scope", "explanations") if check in settings.checks]
-    if not others:
+    remaining = [check for check in ("ood", "scope", "explanations") if check in settings.checks]
+    if not remaining:
         return results
     answerer = Answerer.load(model.uri)
     tokenizer = MotionTokenizer.load(model.path("motion_tokenizer"))
     movements = read_held_out(model, settings.trials)
-    for check in others:
+    for check in remaining:
         logger.info("audit: %s", check)
         if check == "ood":
             results[check] = audit_ood(answerer, tokenizer, movements, settings.seed)
@@ -62,21 +62,21 @@ def _results(model: Artifact, settings: AuditSettings, root: str) -> dict[str, A
             angles, masks = [m.angles_rad for m in movements], [m.joint_mask for m in movements]
             results[check] = audit_scope(answerer, answerer.tokenize(tokenizer, angles, masks))
         else:
-            asked = _questions(model, answerer)
-            results[check] = audit_explanations(answerer, tokenizer, movements, asked, settings.seed)
+            questions = _questions(model, answerer)
+            results[check] = audit_explanations(answerer, tokenizer, movements, questions, settings.seed)
     return results
 
 
 def _questions(model: Artifact, answerer: Any) -> dict[str, list[tuple[str, str]]]:
-    """{trial: [(task, question)]} of the model's own cohort, tasks about one movement."""
+    """{trial: [(task, question)]} of the model's own test participants, for tasks about one movement."""
     from biomechgpt.questions.dataset import read_questions
     from biomechgpt.questions.tasks import PredictionTask
 
-    asked: dict[str, list[tuple[str, str]]] = {}
+    questions: dict[str, list[tuple[str, str]]] = {}
     for row in read_questions(model.input("questions")):
         if row["split"] == "test" and isinstance(answerer.tasks[row["task"]], PredictionTask):
-            asked.setdefault(row["trial"], []).append((row["task"], row["question"]))
-    return asked
+            questions.setdefault(row["trial"], []).append((row["task"], row["question"]))
+    return questions
 
 
 def audit_page(model: Artifact, settings: AuditSettings, results: dict[str, Any]) -> str:
@@ -101,7 +101,7 @@ def run_audit(settings: AuditModelSettings) -> Artifact:
 
 
 def show_audit(audit: Artifact) -> str:
-    """The main results as text, a line each."""
+    """The main results of an audit as text, one line for each."""
     results, lines = audit.read_json(RESULTS), [f"page: {audit.path(PAGE)}"]
     for task, row in results.get("coverage", {}).items():
         value = (

@@ -1,8 +1,8 @@
 """How often prediction sets and intervals hold the truth.
 
-Participants are split at random, many times, into a half that the sets are calibrated on and a half that they are
-measured on. A set of the model itself was calibrated once, and one split of few participants says little: the mean
-over many resplits shows whether the method keeps its guarantee on this model's answers.
+Participants are split at random, many times, into a half for calibration and a half for measurement. The model's
+own calibration is one such split, and one split of few participants says little. The mean over many resplits shows
+whether the method keeps its guarantee on this model's answers.
 """
 
 from typing import Any
@@ -50,10 +50,11 @@ def audit_coverage(model: Artifact, settings: AuditSettings, root: str) -> dict[
 def resplit(rows: pd.DataFrame, task: PredictionTask, resplits: int, seed: int = 0) -> dict[str, Any]:
     """Coverage of one task's answers, mean over participants and over the resplits that can guarantee it.
 
-    participants: their number.
+    participants: number of participants.
     guaranteed: share of the resplits with enough participants for the guarantee.
     coverage, and width (numbers, in the unit) or set_size and by_label (labels): None if no resplit has enough.
     """
+    # The conformal guarantee is for new participants, so all trials of a participant are in the same half.
     rng = np.random.default_rng(seed)
     people = np.array(sorted(rows["participant"].unique()))
     if task.answer_kind == "classification":
@@ -88,7 +89,12 @@ def _mean(values: list[float]) -> float | None:
 def _calibrate_and_measure(
     calibration: pd.DataFrame, new: pd.DataFrame, task: PredictionTask
 ) -> dict[str, Any]:
-    """Fit sets or intervals on some participants' answers, and score those of the others."""
+    """Calibrate on the answers of one half of the participants, and score the answers of the other half (`new`).
+
+    Numbers: both ends of an interval move by one conformal offset.
+    Labels: a temperature is fitted, then a conformal threshold for each label. A label is in the prediction set if
+    1 - its probability is at most its threshold.
+    """
     people = calibration["participant"].tolist()
     if task.answer_kind == "regression":
         low, high, truth = (calibration[name].tolist() for name in ("low", "high", "value_true"))

@@ -30,15 +30,19 @@ Questions = dict[str, list[tuple[str, str]]]
 
 
 def audit_explanations(
-    answerer: Answerer, tokenizer: MotionTokenizer, movements: list[Movement], asked: Questions, seed: int
+    answerer: Answerer, tokenizer: MotionTokenizer, movements: list[Movement], questions: Questions, seed: int
 ) -> dict[str, Any]:
-    """tasks: {task: {seconds, joints: {explained, random, ratio, answers}}}, how far the answer moves on average.
-    ratios: the same ratio over all tasks with labels, and over all with numbers."""
+    """The deletion test of each task.
+
+    tasks: {task: {"seconds" and "joints": {explained, random, ratio, answers}}}. explained, random: mean change of
+        the answer without the explained or a random tenth. ratio: their quotient. answers: their number.
+    ratios: the same quotient over all tasks with labels, and over all tasks with numbers.
+    """
     rng = np.random.default_rng(seed)
     # {(task, what is deleted): [(moved by the explained tenth, moved by a random tenth)]}
     moves: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for movement in movements:
-        for task, question in asked.get(movement.trial, []):
+        for task, question in questions.get(movement.trial, []):
             for deleted, pair in _delete(answerer, tokenizer, movement, task, question, rng).items():
                 moves.setdefault((task, deleted), []).append(pair)
     tasks: dict[str, Any] = {}
@@ -57,10 +61,12 @@ def audit_explanations(
         pooled.setdefault(f"{deleted}_{'labels' if has_labels else 'numbers'}", []).append(
             pairs if has_labels else pairs / max(random, 1e-9)
         )
-    return {"tasks": tasks, "ratios": {name: _ratio(np.concatenate(parts)) for name, parts in pooled.items()}}
+    ratios = {name: _ratio(np.concatenate(pairs_of_tasks)) for name, pairs_of_tasks in pooled.items()}
+    return {"tasks": tasks, "ratios": ratios}
 
 
 def _ratio(pairs: np.ndarray) -> float | None:
+    """Mean of the first column over mean of the second. None if random deletions change nothing."""
     explained, random = pairs.mean(axis=0)
     return round(float(explained / random), 2) if random > 1e-9 else None
 
@@ -81,19 +87,23 @@ def _delete(
     is_number = answerer.tasks[task].answer_kind == "regression"
 
     def choices(weights: list[float]) -> list[np.ndarray]:
+        """What to delete: the explained tenth first, then random tenths, as indices into `weights`."""
         count = one_tenth(len(weights))
         drawn = [rng.choice(len(weights), count, replace=False) for _ in range(RANDOM_DELETIONS)]
         return [_top(weights, count, is_number), *drawn]
 
     cut_windows = choices([weight for *_, weight in explanation.seconds])
     cut_joints = choices(list(explanation.joints.values()))
-    cut = [without_tokens(motion, np.concatenate([windows[i] for i in chosen])) for chosen in cut_windows]
-    held = [without_joints(angles, [joints[i] for i in chosen]) for chosen in cut_joints]
-    cut += answerer.tokenize(tokenizer, held, [mask] * len(held))
-    original, *changed = [row[0] for row in score_all(answerer, [motion, *cut], [(task, question)])]
+    changed_motions = [
+        without_tokens(motion, np.concatenate([windows[i] for i in indices])) for indices in cut_windows
+    ]
+    changed_angles = [without_joints(angles, [joints[i] for i in indices]) for indices in cut_joints]
+    changed_motions += answerer.tokenize(tokenizer, changed_angles, [mask] * len(changed_angles))
+    rows = score_all(answerer, [motion, *changed_motions], [(task, question)])
+    original, *changed = [row[0] for row in rows]
     before = answer_strength(original, original)
     moved = [abs(before - answer_strength(answer, original)) for answer in changed]
-    size = 1 + RANDOM_DELETIONS
+    size = 1 + RANDOM_DELETIONS  # deletions of seconds come first, then those of joints
     return {
         "seconds": (moved[0], float(np.mean(moved[1:size]))),
         "joints": (moved[size], float(np.mean(moved[size + 1 :]))),

@@ -1,4 +1,4 @@
-"""How well movements unlike the training data are detected, and how many are refused.
+"""How well movements that differ from the training data are detected, and how many are refused.
 
 Held-out movements are corrupted. Three scores are compared: the log-likelihood of the tokens under the language
 model, the tokenizer's reconstruction error, and the larger of both in ranks of the held-out movements.
@@ -38,7 +38,7 @@ def swap_legs(angles: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def upside_down(angles: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Every angle with the other sign."""
+    """Every angle with its sign changed."""
     return -angles
 
 
@@ -52,7 +52,7 @@ def on_all_fours(angles: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def noise(angles: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Any angle of each joint's range in any frame."""
+    """A random angle of the joint's range in every frame."""
     return rng.uniform(LOW_RAD, HIGH_RAD, angles.shape).astype(np.float32)
 
 

@@ -18,15 +18,17 @@ from biomechgpt.questions.tasks import REFUSED, RefusalTask, askable
 
 
 def audit_scope(answerer: Answerer, motions: Sequence[MotionTokens]) -> dict[str, Any]:
-    """{list of questions: results}; {} if the model has no refusal task.
+    """{question set: results}; {} if the model has no refusal task.
 
-    Lists: `close`, `freely` and `out_of_scope` of scope.yaml, and `held_out`, the refusal task's test templates.
+    The sets are `similar_wording`, `free_wording` and `out_of_scope` of scope.yaml, and `held_out_refusals`, the
+    refusal task's test templates. The results of a set:
 
-    questions: their number, without those that a model was trained with.
-    mapped: share that is mapped to a task.
-    correct: share of the mapped ones that got the right task, if the list tells which.
-    refused: share that is refused.
-    refused_by_model: share that the language model alone would refuse.
+    questions: number of its questions, without those that the model was trained with.
+    should_be_refused: whether they are out of scope.
+    mapped: share of the questions that the intent classifier maps to a task.
+    correct: share of the mapped questions that got the right task; None if the set does not name the tasks.
+    refused: share of the answers that are refusals.
+    refused_by_model: the same if every question went to the language model.
     examples: the questions with the worst results.
     """
     tasks = answerer.tasks
@@ -36,18 +38,20 @@ def audit_scope(answerer: Answerer, motions: Sequence[MotionTokens]) -> dict[str
     questions = yaml.safe_load(
         resources.files("biomechgpt.evaluation.audit").joinpath("scope.yaml").read_text()
     )
-    meant = {text: task for task, texts in questions["freely"].items() if task in tasks for text in texts}
-    lists = {
-        "close": questions["close"],
-        "freely": list(meant),
+    task_of = {
+        text: task for task, texts in questions["free_wording"].items() if task in tasks for text in texts
+    }
+    question_sets = {
+        "similar_wording": questions["similar_wording"],
+        "free_wording": list(task_of),
         "out_of_scope": questions["out_of_scope"],
-        "held_out": [text for task in refusals for text in task.test_templates],
+        "held_out_refusals": [text for task in refusals for text in task.test_templates],
     }
     trained = {text for task in tasks.values() for text in [*task.templates, *task.paraphrases]}
     classifier = IntentClassifier(tasks)
     return {
-        name: _results(answerer, classifier, refusals[0], new, motions, meant, name)
-        for name, texts in lists.items()
+        name: _results(answerer, classifier, refusals[0], new, motions, task_of, name)
+        for name, texts in question_sets.items()
         if (new := [text for text in texts if text not in trained])
     }
 
@@ -58,9 +62,10 @@ def _results(
     refusal: RefusalTask,
     questions: list[str],
     motions: Sequence[MotionTokens],
-    meant: dict[str, str],
+    task_of: dict[str, str],
     name: str,
 ) -> dict[str, Any]:
+    """The results of one question set. task_of: {question: its task}, if it is known. name: of the set."""
     mapped = [classifier.task(question, askable(answerer.tasks, 1)) for question in questions]
     counts = np.zeros(len(questions))
     for motion in motions:
@@ -69,14 +74,18 @@ def _results(
     refused_by_model = counts / max(len(motions), 1)
     # A question that is mapped to a task is answered as that task, so the language model cannot refuse it.
     refused = np.where([task is None for task in mapped], refused_by_model, 0.0)
-    should_refuse = name in ("out_of_scope", "held_out")
+    should_refuse = name in ("out_of_scope", "held_out_refusals")
     worst = np.argsort(refused if should_refuse else -refused, kind="stable")[:8]
-    right = [task == meant[q] for q, task in zip(questions, mapped, strict=True) if task and q in meant]
+    correct = [
+        task == task_of[question]
+        for question, task in zip(questions, mapped, strict=True)
+        if task and question in task_of
+    ]
     return {
         "questions": len(questions),
         "should_be_refused": should_refuse,
         "mapped": round(float(np.mean([task is not None for task in mapped])), 4),
-        "correct": round(float(np.mean(right)), 4) if right else None,
+        "correct": round(float(np.mean(correct)), 4) if correct else None,
         "refused": round(float(refused.mean()), 4),
         "refused_by_model": round(float(refused_by_model.mean()), 4),
         "examples": [

@@ -19,7 +19,7 @@ Kind = Literal["classification", "regression"]
 class BaselineInputs:
     """The data that features are made from.
 
-    cohort: the cohort artifact (joint angles, for `biomechgpt.cohort.Cohort`).
+    cohort: the cohort artifact. `biomechgpt.cohort.Cohort` reads its joint angles.
     trials: the tokens table: `trial`, `participant`, `split`, `tokens` and the annotation columns.
     parameters: measured motion parameters, (trials, `PARAMETERS`); NaN where a trial does not have one.
     codebook_size: number of different motion tokens.

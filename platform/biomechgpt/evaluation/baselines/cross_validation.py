@@ -16,6 +16,7 @@ SCORING: dict[Kind, str] = {"classification": "f1_weighted", "regression": "r2"}
 
 
 def folds() -> GroupKFold:
+    """The folds. A participant's trials are all in the same one, so no score is of a person seen in training."""
     return GroupKFold(FOLDS)
 
 

@@ -12,6 +12,8 @@ from biomechgpt.evaluation.baselines.linear import fit_predict_linear
 
 
 class LinearOnGait(Baseline):
+    """Logistic or ridge regression on measured motion parameters."""
+
     name = "gait"
     label = "Linear, gait parameters"
     description = "a linear model of the measured gait parameters, which include how far the pelvis travels"

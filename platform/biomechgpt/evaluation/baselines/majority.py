@@ -6,6 +6,8 @@ from biomechgpt.evaluation.baselines.baseline import Baseline, Prediction, Probl
 
 
 class Majority(Baseline):
+    """The most frequent label or the median number of the training trials."""
+
     name = "majority"
     label = "Majority"
     description = "the majority label or the median number"

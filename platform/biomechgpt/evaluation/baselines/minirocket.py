@@ -1,9 +1,9 @@
-"""MiniRocket features of joint angles: the share of frames at which each of some thousand kernels responds.
+"""MiniRocket features of joint angles: 5,040 shares of frames in which a convolution kernel responds.
 
 Source: Dempster, Schmidt and Webb, KDD 2021 (arXiv:2012.08791). There are 84 kernels of nine weights: six of -1 and
-three of 2. Each is used at rising dilations, over a few joints drawn at random. A feature is the share of frames at
+three of 2. Each is used at rising dilations, over a few joints drawn at random. A feature is the share of frames in
 which the kernel's output is above a threshold, a quantile of its output on training movements. The published
-libraries want movements of one length. This one takes any length.
+libraries need movements of the same length. This implementation takes any length.
 """
 
 from collections.abc import Sequence
@@ -45,6 +45,7 @@ class MiniRocket:
         frames = np.concatenate(series)
         self.mean, self.scale = frames.mean(axis=0), np.maximum(frames.std(axis=0), 1e-6)
         channels = frames.shape[1]
+        # Six weights of -1 and three of 2 sum to 0, so a constant added to a joint angle changes no response.
         kernel_weights = np.full((len(KERNELS), 9), -1.0)
         for row, positions in zip(kernel_weights, KERNELS, strict=True):
             row[list(positions)] = 2
@@ -53,18 +54,19 @@ class MiniRocket:
         self.weights = np.zeros((len(DILATIONS), len(KERNELS), channels, 9), dtype=np.float32)
         for dilation_weights in self.weights:
             for kernel, weights in zip(dilation_weights, kernel_weights, strict=True):
-                chosen = rng.choice(channels, int(2 ** rng.uniform(0, max_log2)), replace=False)
-                kernel[chosen] = weights
+                # The kernel reads the drawn channels. Its weights of all others stay 0.
+                drawn_channels = rng.choice(channels, int(2 ** rng.uniform(0, max_log2)), replace=False)
+                kernel[drawn_channels] = weights
         # The quantiles fill the unit interval evenly (multiples of the golden ratio, modulo 1), as in the paper.
         # Each kernel takes its thresholds from one movement that is drawn for it.
         golden_ratio = (np.sqrt(5) + 1) / 2
         quantiles = (np.arange(1, len(DILATIONS) * len(KERNELS) * BIASES + 1) * golden_ratio) % 1
         quantiles = quantiles.reshape(len(DILATIONS), len(KERNELS), BIASES)
         self.biases = np.empty_like(quantiles, dtype=np.float32)
-        drawn = rng.integers(len(series), size=len(KERNELS))
-        for number in np.unique(drawn):
+        movement_of_kernel = rng.integers(len(series), size=len(KERNELS))
+        for number in np.unique(movement_of_kernel):
             responses = self._responses(series[number])
-            for kernel in np.flatnonzero(drawn == number):
+            for kernel in np.flatnonzero(movement_of_kernel == number):
                 for d in range(len(DILATIONS)):
                     self.biases[d, kernel] = np.quantile(responses[d, kernel], quantiles[d, kernel])
 
@@ -72,6 +74,7 @@ class MiniRocket:
         """Output of each kernel in each frame: (dilations, kernels, T)."""
         scaled = ((series - self.mean) / self.scale).astype(np.float32)
         x = torch.from_numpy(np.ascontiguousarray(scaled.T))[None]
+        # A kernel of nine weights with dilation d reaches 4 d frames to either side. This padding keeps T frames.
         with torch.inference_mode():
             outputs = [
                 functional.conv1d(x, torch.tensor(weights), padding=4 * dilation, dilation=dilation)[0]
@@ -93,16 +96,18 @@ def fitting_trials(training: Sequence[T]) -> list[T]:
 
 
 class RidgeOnMiniRocket(Baseline):
+    """Ridge regression or ridge classification on MiniRocket features."""
+
     name = "minirocket"
     label = "MiniRocket, joint angles"
     description = "ridge regression on MiniRocket features of the joint angles"
 
     def features(self, inputs: BaselineInputs) -> np.ndarray:
         cohort, trials = Cohort(inputs.cohort), inputs.trials
-        chosen = set(fitting_trials(trials.loc[trials["split"] == "train", "trial"].tolist()))
+        fitted_on = set(fitting_trials(trials.loc[trials["split"] == "train", "trial"].tolist()))
         series = [
             np.asarray(angles).reshape(-1, N_JOINTS)
-            for shard in cohort.map_shards(lambda shard: _angles(shard, chosen))
+            for shard in cohort.map_shards(lambda shard: _angles(shard, fitted_on))
             for angles in shard["angles"]
         ]
         extractor = ray.put(MiniRocket(series, inputs.seed))

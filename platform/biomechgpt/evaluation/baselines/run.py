@@ -38,7 +38,9 @@ def run_baselines(
     features = {b.name: ray.put(b.features(inputs)) for b in baselines.values() if b.uses is None}
     row_of = {trial: row for row, trial in enumerate(inputs.trials["trial"])}
     records = inputs.trials.drop(columns=["tokens"]).to_dict("records")
-    annotations = [{k: None if pd.isna(v) else v for k, v in record.items()} for record in records]
+    annotations = [
+        {name: None if pd.isna(value) else value for name, value in record.items()} for record in records
+    ]
     pending: dict[tuple[str, str], Any] = {}
     details: dict[str, Details] = {}
     predicted = {name: task for name, task in tasks.items() if isinstance(task, PredictionTask)}
@@ -46,7 +48,11 @@ def run_baselines(
         if not (questions["task"] == name).any():
             continue
         details[name] = {}
-        train = [row for row, a in enumerate(annotations) if a["split"] == "train" and task.applies(a)]
+        train = [
+            row
+            for row, annotated in enumerate(annotations)
+            if annotated["split"] == "train" and task.applies(annotated)
+        ]
         test = [row_of[trial] for trial in questions.loc[questions["task"] == name, "trial"]]
         if not train:
             logger.info("baselines: %s has no training trials", name)
@@ -84,6 +90,7 @@ def _fit_predict(
     seed: int,
     used: Prediction | None,
 ) -> Prediction:
+    """A Ray task. train, test: rows of X. y, participants: of the training rows."""
     details = used.details if used else {}
     return baseline.fit_predict(Problem(kind, X[train], y, participants, X[test], draws, seed, details))
 

@@ -111,6 +111,8 @@ def _not_searched(note: str) -> dict[str, Any]:
 
 
 class XGBoostOnTokens(Baseline):
+    """XGBoost on histograms of motion tokens."""
+
     name = "xgboost"
     label = "XGBoost, tokens"
     description = "XGBoost on histograms of motion tokens, with a randomized search"
@@ -126,6 +128,8 @@ class XGBoostOnTokens(Baseline):
 
 
 class ShuffledLabels(Baseline):
+    """XGBoost with the same settings, trained on shuffled labels: the score that chance reaches."""
+
     name = "chance"
     label = "Chance"
     description = "chance, which is the same XGBoost trained on shuffled labels"
