@@ -226,7 +226,8 @@ class Gateway:
 
         relation: how the movements belong together.
         measure: measures the parameters of the movement, to compare them with stated ones. None: not compared.
-        history: earlier turns of the conversation, the user's and the assistant's in turn.
+        history: earlier turns of the conversation, the user's and the assistant's in turn. Only a free question
+            reads them: the answer to a task is calibrated for a question without any.
         is_ood: the movement is out of distribution, so every answer is a refusal.
         max_risk: highest accepted error rate. None: that of the settings.
         duration_s: of the movement.
@@ -235,7 +236,10 @@ class Gateway:
         if is_ood:
             return [Answer.ood(served.tasks, task, words) for task, words in queries]
         records = await asyncio.gather(
-            *(self.model.answer(Query(motions, relation, task, words, history)) for task, words in queries)
+            *(
+                self.model.answer(Query(motions, relation, task, words, () if task else history))
+                for task, words in queries
+            )
         )
         limit = self.settings.max_risk if max_risk is None else max_risk
         answers = [

@@ -252,9 +252,10 @@ def with_task(folder: Path, **changes: Any) -> PipelineSettings:
     return override(TINY, {"questions.tasks": str(folder)}, "test")
 
 
-def test_a_paraphrase_changes_the_model_and_its_answers_only(tmp_path):
+@pytest.mark.parametrize("changes", [{"paraphrases": ["What goes on?"]}, {"synonyms": {"TUG": ["chair test"]}}])
+def test_a_paraphrase_or_synonym_changes_the_model_and_its_answers_only(tmp_path, changes):
     before = with_task(tmp_path / "before")
-    after = with_task(tmp_path / "after", paraphrases=["What goes on?"])
+    after = with_task(tmp_path / "after", **changes)
     assert moved(before, after) == {"model", *DOWNSTREAM["model"]}
 
 

@@ -234,6 +234,8 @@ def test_two_folders_with_a_task_of_one_name_are_refused():
         ({"sample_share": 0}, "sample_share: "),
         ({"test_templates": [QUESTIONS[0]]}, "templates repeat"),
         ({"paraphrases": [QUESTIONS[0]]}, "templates repeat"),
+        ({"labels": {"a": "A"}, "synonyms": {"b": ["beta"]}}, "synonyms: 'b' is none of the labels"),
+        ({"synonyms": {"a": ["alpha"], "b": ["Alpha."]}}, "synonyms: 'alpha' stands for two labels"),
     ],
 )
 def test_a_task_that_is_not_whole_is_refused(tmp_path, task, named):
@@ -270,9 +272,10 @@ def test_excluded_tasks_are_left_out_and_must_exist():
         load_tasks(CONFIGS, exclude=["balance"])
 
 
-def test_paraphrases_are_no_training_field():
+def test_paraphrases_and_synonyms_are_no_training_fields():
     task = SHIPPED["activity"]
-    more = task.model_copy(update={"paraphrases": [*task.paraphrases, "Doing what?"]})
+    changes = {"paraphrases": [*task.paraphrases, "Doing what?"], "synonyms": {"TUG": ["chair test"]}}
+    more = task.model_copy(update=changes)
     assert more != task
     assert more.training_fields() == task.training_fields()
     for field in ("templates", "test_templates", "annotation", "labels", "sample_share", "kind"):

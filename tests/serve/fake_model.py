@@ -29,10 +29,15 @@ SERVED = ServedModel(
 
 
 class FakeModel:
-    """Each task's answer is its first label, or 1. `calls` lists the methods that were called."""
+    """Each task's answer is its first label, or 1.
+
+    calls: names of the methods that were called.
+    queries: what `answer` was asked.
+    """
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.queries: list[Query] = []
         self.is_ood = False
         self.served = SERVED
 
@@ -46,6 +51,7 @@ class FakeModel:
 
     async def answer(self, query: Query) -> Answer:
         self.calls.append("answer")
+        self.queries.append(query)
         task = SERVED.tasks.get(query.task or "")
         if not isinstance(task, AnnotatedTask):
             return Answer("Rather slowly.")

@@ -144,8 +144,8 @@ class BaseTask(Settings):
         return None
 
     def training_fields(self) -> dict[str, Any]:
-        """The fields that decide the questions of a cohort. Paraphrases do not."""
-        return self.model_dump(mode="json", exclude={"paraphrases"})
+        """The fields that decide the questions of a cohort. Paraphrases and synonyms do not."""
+        return self.model_dump(mode="json", exclude={"paraphrases", "synonyms"})
 
     def applies(self, row: Row) -> bool:
         """True if the question makes sense for a trial and its true answer is known."""
@@ -198,11 +198,23 @@ class LabelTask(AnnotatedTask):
 
     labels: dict[str, str] | None = None
     """{label: text of the answer}. Left out: every annotated value is a label and its own text."""
+    synonyms: dict[str, list[str]] = Field(default_factory=dict)
+    """{label: further words for it, in any language}: a question that names a label is recognised by them."""
 
     @model_validator(mode="after")
     def _answers_differ(self) -> "LabelTask":
         if self.labels and len({_normalised(text) for text in self.labels.values()}) != len(self.labels):
             raise ValueError("labels: two labels have the same text")
+        return self
+
+    @model_validator(mode="after")
+    def _synonyms_belong_to_one_label(self) -> "LabelTask":
+        unknown = [label for label in self.synonyms if self.labels and label not in self.labels]
+        if unknown:
+            raise ValueError(f"synonyms: {unknown[0]!r} is none of the labels {list(self.labels or ())}")
+        words = [w for words in self.synonyms.values() for w in {_normalised(word) for word in words}]
+        if repeated := sorted({word for word in words if words.count(word) > 1}):
+            raise ValueError(f"synonyms: {repeated[0]!r} stands for two labels")
         return self
 
     def answer(self, truth: str | float) -> str:
