@@ -252,7 +252,9 @@ def with_task(folder: Path, **changes: Any) -> PipelineSettings:
     return override(TINY, {"questions.tasks": str(folder)}, "test")
 
 
-@pytest.mark.parametrize("changes", [{"paraphrases": ["What goes on?"]}, {"synonyms": {"TUG": ["chair test"]}}])
+@pytest.mark.parametrize(
+    "changes", [{"paraphrases": ["What goes on?"]}, {"synonyms": {"TUG": ["chair test"]}}]
+)
 def test_a_paraphrase_or_synonym_changes_the_model_and_its_answers_only(tmp_path, changes):
     before = with_task(tmp_path / "before")
     after = with_task(tmp_path / "after", **changes)
