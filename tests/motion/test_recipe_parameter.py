@@ -1,4 +1,4 @@
-"""The recipe "a measured quantity" of docs/extending.md, carried out: one entry in a copy of the package."""
+"""The recipe "a motion parameter" of docs/extending.md, carried out: one entry in a copy of the package."""
 
 import json
 import re
@@ -30,12 +30,12 @@ print(json.dumps([values, mirror_parameters(values), standing, parse_description
 
 def entry() -> str:
     """The code block of the recipe, without the indentation of the list it stands in."""
-    recipe = (ROOT / "docs/extending.md").read_text().split("## A measured quantity\n")[1].split("\n## ")[0]
+    recipe = (ROOT / "docs/extending.md").read_text().split("## A motion parameter\n")[1].split("\n## ")[0]
     (block,) = re.findall(r"```python\n(.*?) *```", recipe, flags=re.DOTALL)
     return "".join(line.removeprefix("   ") for line in block.splitlines(keepends=True))
 
 
-def test_a_measured_quantity_is_one_entry(tmp_path):
+def test_a_motion_parameter_is_one_entry(tmp_path):
     package = tmp_path / "platform" / "biomechgpt"
     shutil.copytree(ROOT / "platform" / "biomechgpt", package, ignore=shutil.ignore_patterns("__pycache__"))
     module = package / "motion" / "parameters.py"

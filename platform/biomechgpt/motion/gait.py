@@ -36,6 +36,8 @@ _MIN_SEPARATION = 0.6
 """Minimum ratio of foot separation to single-foot excursion for a movement to count as stepping."""
 _LOAD_FALLOFF = 0.15
 """Load share falls by 1/e when a foot moves forward faster than the other by this fraction of its typical speed."""
+_SHORTEST_STEP_S = 0.2
+"""Shortest time between two crossings of the feet that is a step; sprinters take about 0.22 s."""
 _TREADMILL_RATIO = 0.25
 """Pelvis speed over leg speed below which the walk was on a treadmill, or the pelvis was not recorded."""
 
@@ -104,10 +106,11 @@ def events(angles_rad: np.ndarray, pelvis: np.ndarray, rate_hz: float) -> Events
 
     There are no events if nobody steps: feet that move together, as in a squat, do not count as stepping.
     """
-    return _events(_foot_positions(angles_rad, pelvis, rate_hz), rate_hz)
+    return events_of(foot_positions(angles_rad, pelvis, rate_hz), rate_hz)
 
 
-def _events(feet: Mapping[str, np.ndarray], rate_hz: float) -> Events:
+def events_of(feet: Mapping[str, np.ndarray], rate_hz: float) -> Events:
+    """Gait events of feet as `foot_positions` returns them."""
     excursion = max(_amplitude(feet["heel_r"]), _amplitude(feet["heel_l"]))
     if _amplitude(feet["heel_r"] - feet["heel_l"]) < max(_MIN_SEPARATION * excursion, _MIN_AMPLITUDE_M):
         none = dict.fromkeys(SIDES, np.empty(0))
@@ -179,20 +182,20 @@ def measure(
     Cadence is 60 over the mean step time from heel strike to heel strike; with fewer than two steps, the times
     between crossings of the feet are used too.
     """
-    feet = _foot_positions(angles_rad, pelvis, rate_hz)
-    gait_events = _events(feet, rate_hz)
+    feet = foot_positions(angles_rad, pelvis, rate_hz)
+    gait_events = events_of(feet, rate_hz)
     steps = gait_events.steps()
     times = {side: [(end - start) / rate_hz for s, start, end in steps if s == side] for side in SIDES}
     step_times = times["r"] + times["l"]
     mean_times = [float(np.mean(times[side])) for side in SIDES if times[side]]
     recorded_path = pelvis[:, [0, 2]].astype(float)
-    legs_path = pelvis_path(angles_rad, pelvis[:, 3:], _load(feet), height_m=height_m)[:, [0, 2]]
+    legs_path = pelvis_path(angles_rad, pelvis[:, 3:], foot_load(feet), height_m=height_m)[:, [0, 2]]
     by_pelvis, by_legs = (
         _speed(path.astype(float), gait_events, rate_hz) for path in (recorded_path, legs_path)
     )
     overground = bool(by_pelvis > _TREADMILL_RATIO * by_legs)
     if len(step_times) < 2:
-        step_times = [*step_times, *_times_between_crossings(feet, rate_hz)]
+        step_times += [(end - start) / rate_hz for _, start, end in crossings(feet, rate_hz)]
     step_s = float(np.mean(step_times)) if step_times else np.nan
     return Gait(
         cadence_steps_min=60 / step_s,
@@ -213,12 +216,12 @@ def walked(angles_rad: np.ndarray, rate_hz: float) -> np.ndarray:
     (`kinematics.pelvis_path`)."""
     pelvis = np.zeros((len(angles_rad), 7), np.float32)
     pelvis[:, 3] = 1
-    load = _load(_foot_positions(angles_rad, pelvis, rate_hz))
+    load = foot_load(foot_positions(angles_rad, pelvis, rate_hz))
     pelvis[:, :3] = pelvis_path(angles_rad, pelvis[:, 3:], load)
     return pelvis
 
 
-def _load(feet: Mapping[str, np.ndarray]) -> np.ndarray:
+def foot_load(feet: Mapping[str, np.ndarray]) -> np.ndarray:
     """Estimated fraction of body weight on the right and the left foot (T, 2).
 
     The foot that moves backward relative to the pelvis is in stance and bears the weight; if both do, they share
@@ -231,7 +234,7 @@ def _load(feet: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.asarray(weight / weight.sum(axis=1, keepdims=True))
 
 
-def _foot_positions(angles_rad: np.ndarray, pelvis: np.ndarray, rate_hz: float) -> dict[str, np.ndarray]:
+def foot_positions(angles_rad: np.ndarray, pelvis: np.ndarray, rate_hz: float) -> dict[str, np.ndarray]:
     """Position of heels and toes in front of the pelvis, along its heading: (T,) metres at HEIGHT_M each."""
     points = points_m(angles_rad, pelvis, ground="none").astype(float)
     heading = Rotation.from_quat(pelvis[:, 3:], scalar_first=True).apply([1.0, 0.0, 0.0])[:, [0, 2]]
@@ -259,16 +262,24 @@ def _peaks(position: np.ndarray, rate_hz: float) -> np.ndarray:
     return np.asarray(peak + 0.5 * (before - after) / np.minimum(before - 2 * at + after, -1e-12))
 
 
-def _times_between_crossings(feet: Mapping[str, np.ndarray], rate_hz: float) -> list[float]:
-    """Seconds between the moments at which one foot swings past the other."""
+def crossings(feet: Mapping[str, np.ndarray], rate_hz: float) -> list[tuple[Side, float, float]]:
+    """(side, start, end) in frames between the moments at which one foot swings past the other.
+
+    side: the foot that lands in between.
+    """
     separation = feet["heel_r"] - feet["heel_l"]
     if _amplitude(separation) < 2 * _MIN_AMPLITUDE_M:
         return []
     before = np.flatnonzero(np.diff(np.signbit(separation)))
     # Linear interpolation to the zero crossing between two frames.
-    crossings = before + separation[before] / (separation[before] - separation[before + 1])
+    at = before + separation[before] / (separation[before] - separation[before + 1])
+    sides: list[Side] = ["r" if separation[frame] < 0 else "l" for frame in before]
     # A shorter time is noise around one crossing, not a step.
-    return [float(seconds) for seconds in np.diff(crossings) / rate_hz if seconds > 0.2]
+    return [
+        (side, float(start), float(end))
+        for side, (start, end) in zip(sides, pairwise(at), strict=False)
+        if end - start > _SHORTEST_STEP_S * rate_hz
+    ]
 
 
 def _speed(path: np.ndarray, gait_events: Events, rate_hz: float) -> float:

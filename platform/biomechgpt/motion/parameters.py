@@ -1,7 +1,9 @@
 """Motion parameters: numbers measured from a movement's joint angles, without any annotation.
 
 Spatiotemporal parameters (duration, cadence, speed, symmetry) and ranges of motion. A description of a movement is
-made of them, so everything it states can be measured again. Knows nothing about tokens or models.
+made of them, so everything it states can be measured again. They are the subset of `quantities.QUANTITIES` that
+the language model is trained on; another value or another parameter changes every description.
+Knows nothing about tokens or models.
 """
 
 import re
@@ -78,6 +80,12 @@ ParameterValues = Mapping[str, float | None]
 """{name: value} of one movement; None if the movement does not have the parameter."""
 
 
+def ranges_deg(angles_rad: np.ndarray) -> np.ndarray:
+    """(34,) range of motion of each joint of angles (T, 34), from the 2nd to the 98th percentile."""
+    low, high = np.percentile(angles_rad, [2, 98], axis=0)
+    return np.asarray(np.degrees(high - low))
+
+
 def measure_parameters(
     angles_rad: np.ndarray, pelvis: np.ndarray, rate_hz: float, joint_mask: np.ndarray | None = None
 ) -> dict[str, float | None]:
@@ -87,11 +95,10 @@ def measure_parameters(
     pelvis: (T, 7) as in `Trial`.
     joint_mask: (34,), True where a joint was recorded.
     """
-    low, high = np.percentile(angles_rad, [2, 98], axis=0)
-    ranges_deg = np.degrees(high - low)
+    ranges = ranges_deg(angles_rad)
     if joint_mask is not None:
-        ranges_deg = np.where(joint_mask, ranges_deg, np.nan)
-    movement = Movement(angles_rad, rate_hz, gait.measure(angles_rad, pelvis, rate_hz), ranges_deg)
+        ranges = np.where(joint_mask, ranges, np.nan)
+    movement = Movement(angles_rad, rate_hz, gait.measure(angles_rad, pelvis, rate_hz), ranges)
     values = {name: parameter.measure(movement) for name, parameter in PARAMETERS.items()}
     return {name: float(value) if np.isfinite(value) else None for name, value in values.items()}
 
