@@ -98,6 +98,7 @@ ELSEWHERE = {
     "cohort.cohorts",
     "cohort.prefix",
     "questions.tasks",
+    "questions.measured",
     "language.base.name",
 }
 """Fields that name a file: their content decides. Tests of their own change them, here and in tests/cohort."""
@@ -240,14 +241,14 @@ def test_another_base_model_changes_the_base(monkeypatch):
     assert moved(TINY, after) == {"base", *DOWNSTREAM["base"]}
 
 
-def with_task(folder: Path, **changes: Any) -> PipelineSettings:
-    """The tiny settings with a copy of the shipped tasks, in which `changes` are made to the task activity."""
+def with_task(folder: Path, name: str = "activity", **changes: Any) -> PipelineSettings:
+    """The tiny settings with a copy of the shipped tasks, in which `changes` are made to one task."""
     folder.mkdir()
     for source in (ROOT / "configs/tasks", ROOT / "configs/tasks_extra"):
         for file in source.glob("*.yaml"):
             task = read_yaml(file)
             (folder / file.name).write_text(
-                yaml.safe_dump(task | changes if file.stem == "activity" else task, sort_keys=False)
+                yaml.safe_dump(task | changes if file.stem == name else task, sort_keys=False)
             )
     return override(TINY, {"questions.tasks": str(folder)}, "test")
 
@@ -266,6 +267,34 @@ def test_a_template_changes_the_questions_and_the_base_that_learns_their_words(t
     before = with_task(tmp_path / "before")
     after = with_task(tmp_path / "after", templates=[*templates, "What now?"])
     assert moved(before, after) == {"questions", "base", *DOWNSTREAM["questions"]}
+
+
+def with_measured(folder: Path, **changes: Any) -> PipelineSettings:
+    """The tiny settings with a copy of the measured tasks, in which `changes` are made to step_length."""
+    folder.mkdir()
+    for file in (ROOT / "configs/tasks_measured").glob("*.yaml"):
+        task = read_yaml(file)
+        (folder / file.name).write_text(
+            yaml.safe_dump(task | changes if file.stem == "step_length" else task, sort_keys=False)
+        )
+    return override(TINY, {"questions.measured": str(folder)}, "test")
+
+
+def test_measured_tasks_change_the_model_and_nothing_that_is_trained(tmp_path):
+    before = with_measured(tmp_path / "before")
+    assert moved(TINY, before) == set()
+    templates = [f"What about {n} steps?" for n in range(8)]
+    for n, changes in enumerate(({"decimals": 3}, {"templates": templates}, {"paraphrases": ["Steps?"]})):
+        assert moved(before, with_measured(tmp_path / f"{n}", **changes)) == {"model", *DOWNSTREAM["model"]}
+    without = override(TINY, {"questions.measured": []}, "test")
+    assert moved(TINY, without) == {"model", *DOWNSTREAM["model"]}
+
+
+def test_the_quantity_beside_an_answer_changes_the_model_and_nothing_that_is_trained(tmp_path):
+    before = with_task(tmp_path / "before", "walking_speed")
+    for n, changes in enumerate(({"tolerance": 0.4}, {"measured_as": None, "tolerance": None})):
+        after = with_task(tmp_path / f"{n}", "walking_speed", **changes)
+        assert moved(before, after) == {"model", *DOWNSTREAM["model"]}
 
 
 def test_another_folder_with_the_same_tasks_changes_nothing(tmp_path):

@@ -30,7 +30,14 @@ from biomechgpt.language import network
 from biomechgpt.language.families import family_of
 from biomechgpt.prompts.answer_trie import AnswerTrie, answer_trie
 from biomechgpt.prompts.encoding import MIN_MOTION_TOKENS, MotionTokens, PromptEncoder, Query
-from biomechgpt.questions.tasks import AnnotatedTask, ComparisonTask, LabelTask, NumberTask, PredictionTask
+from biomechgpt.questions.tasks import (
+    AnnotatedTask,
+    ComparisonTask,
+    LabelTask,
+    MeasuredTask,
+    NumberTask,
+    PredictionTask,
+)
 from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
 from biomechgpt.tokenizer.tokens import mirror_movement
 
@@ -136,8 +143,12 @@ class Answerer:
     def answer(self, queries: Sequence[Query]) -> list[Answer]:
         """The answers to queries, as one batch: scored if the task has answers to choose from, else generated.
 
-        Raises InputError for a query about a person that is not scored.
+        Raises InputError for a query about a person that is not scored, and for a measured quantity
+        (`answering.measured` answers it).
         """
+        for query in queries:
+            if query.task and isinstance(self.tasks[query.task], MeasuredTask):
+                raise InputError(f"task {query.task!r}: expected one that the language model answers")
         scored = [i for i, query in enumerate(queries) if self._is_scored(query)]
         generated = [i for i, query in enumerate(queries) if not self._is_scored(query)]
         if any(queries[i].relation == "same_person" for i in generated):
@@ -309,7 +320,9 @@ class Answerer:
     @property
     def longest_movement(self) -> int:
         """Motion tokens of a movement that is read completely, whichever task is asked about it."""
-        templates = [text for task in self.tasks.values() for text in task.templates]
+        # A measured quantity is never asked of the language model.
+        asked = [task for task in self.tasks.values() if not isinstance(task, MeasuredTask)]
+        templates = [text for task in asked for text in task.templates]
         return self._max_motion_and_question - max(len(self.encoder.question(text)) for text in templates)
 
     @property

@@ -4,7 +4,7 @@
 `bundle.json`. Making one copies files; it trains and computes nothing. Knows nothing about torch or Ray.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,10 @@ from biomechgpt.core.settings import InputError, validate
 from biomechgpt.language import adapter as adapters
 from biomechgpt.language.adapter import AdapterInfo
 from biomechgpt.questions.dataset import read_tasks
-from biomechgpt.questions.tasks import Tasks
+from biomechgpt.questions.tasks import MeasuredTask, RegressionTask, Task, Tasks
 from biomechgpt.tokenizer.motion_tokenizer import require_same_tokenizer
 
-VERSION = 11
+VERSION = 12
 
 INFO = "bundle.json"
 TASKS = "tasks.json"
@@ -100,21 +100,15 @@ def make_model(
     """The model artifact: a copy of these parts.
 
     tasks: full definitions; those that were not trained, because the cohort has no annotation of them, are left
-    out. Raises InputError for a part of another tokenizer or adapter, and for a trained task that is missing.
+    out. So are measured tasks whose quantity is shown beside the answers of a trained task.
+    Raises InputError for a part of another tokenizer or adapter, and for a trained task that is missing.
     """
     require_same_tokenizer(base, tokenizer)
     _require_made_from(adapter, base)
     _require_made_from(calibration, adapter)
     questions, tokens = adapter.input("questions"), adapter.input("tokens")
-    content = []
-    for trained in questions.manifest["settings"]["tasks"]:
-        task = tasks.get(trained["name"])
-        if task is None or task.training_fields() != trained:
-            raise InputError(
-                f"tasks: expected {trained['name']!r} as {adapter.uri} was trained on it, "
-                f"found {'no such task' if task is None else 'another definition'}"
-            )
-        content.append(task.model_dump(mode="json"))
+    definitions = bundled_tasks(questions.manifest["settings"]["tasks"], tasks, adapter.uri)
+    content = [task.model_dump(mode="json") for task in definitions]
 
     def build(uri: str) -> dict[str, Any]:
         info = adapters.read_info(adapter)
@@ -139,6 +133,26 @@ def make_model(
         "tokens": tokens,
     }
     return artifact.make("model", VERSION, {"tasks": content}, inputs, build, root)
+
+
+def bundled_tasks(trained: Sequence[Mapping[str, Any]], tasks: Tasks, adapter: str) -> list[Task]:
+    """The tasks of a bundle: those that were trained, and the measured ones that none of these shows.
+
+    trained: training fields of each trained task. tasks: full definitions. adapter: its URI, in messages.
+    Raises InputError for a trained task that is missing or differs.
+    """
+    learned: list[Task] = []
+    for fields in trained:
+        task = tasks.get(fields["name"])
+        if task is None or task.training_fields() != fields:
+            raise InputError(
+                f"tasks: expected {fields['name']!r} as {adapter} was trained on it, "
+                f"found {'no such task' if task is None else 'another definition'}"
+            )
+        learned.append(task)
+    shown = {task.measured_as for task in learned if isinstance(task, RegressionTask)}
+    measured = [t for t in tasks.values() if isinstance(t, MeasuredTask) and t.quantity not in shown]
+    return [*learned, *measured]
 
 
 def _require_made_from(derived: Artifact, source: Artifact) -> None:

@@ -156,7 +156,7 @@ class Stages:
                 self["adapter"],
                 self["tokenizer"],
                 self["calibration"],
-                settings.questions.load(),
+                {**settings.questions.load(), **settings.questions.load_measured()},
                 root,
             ),
             "answers": lambda: _own_answers(self["model"], settings.answers.batch, root),
@@ -168,7 +168,9 @@ class Stages:
 
         So one base serves all seeds and all choices of tasks.
         """
-        all_tasks = QuestionsSettings(tasks=self._settings.questions.tasks)
+        all_tasks = QuestionsSettings(
+            tasks=self._settings.questions.tasks, measured=self._settings.questions.measured
+        )
         if all_tasks == self._settings.questions:
             return self["questions"]
         return make_questions(self["cohort"], all_tasks, self._settings.root)
@@ -198,6 +200,7 @@ def check(settings: PipelineSettings, until: Stage = "evaluation") -> None:
     if settings.answers.mirrored and settings.tokens.augmentations < 2:
         raise InputError("tokens.augmentations: expected at least 2 with answers.mirrored, found 1")
     settings.questions.load()
+    settings.questions.load_measured()
 
 
 def train(settings: PipelineSettings) -> Trained:

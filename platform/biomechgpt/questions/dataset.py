@@ -24,6 +24,7 @@ from biomechgpt.questions.tasks import (
     DescriptionTask,
     ExampleContext,
     GenerationTask,
+    MeasuredTask,
     Row,
     Tasks,
     load_tasks,
@@ -53,12 +54,29 @@ class QuestionsSettings(Settings):
     """Only these tasks, in this order; null: all files of the folders."""
     exclude: list[str] = Field(default_factory=list)
     """Tasks of the folders that are left out."""
+    measured: str | list[str] = "configs/tasks_measured"
+    """Folder of task files of measured quantities, or several; [] for none. They make no training questions: a
+    finished model has them beside its own tasks."""
     seed: int = 0
     """Draws the wording of each question and the order of all questions."""
 
     def load(self) -> Tasks:
-        """The tasks that these settings ask. Raises InputError for a wrong file or an unknown name."""
-        return load_tasks(self.tasks, self.names, self.exclude)
+        """The tasks that the language model learns. Raises InputError for a wrong file or an unknown name."""
+        tasks = load_tasks(self.tasks, self.names, self.exclude)
+        return {name: task for name, task in tasks.items() if not isinstance(task, MeasuredTask)}
+
+    def load_measured(self) -> dict[str, MeasuredTask]:
+        """The measured tasks of all folders. Raises InputError for a wrong file or a name met twice."""
+        folders = [folder for value in (self.tasks, self.measured) for folder in _list(value)]
+        return {
+            name: task
+            for name, task in load_tasks(folders).items()
+            if isinstance(task, MeasuredTask) and name not in self.exclude
+        }
+
+
+def _list(folders: str | list[str]) -> list[str]:
+    return [folders] if isinstance(folders, str) else folders
 
 
 def draw_template(task: BaseTask, trial: str, seed: int, split: str = "train") -> str:

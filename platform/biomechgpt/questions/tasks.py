@@ -8,6 +8,7 @@
     number_comparison   which of two movements has the greater number
     change              the number of movement B minus that of movement A
     description         quantities measured from the movement itself
+    measured            a quantity that kinematics measures; the language model never learns it
     refusal             questions that movement cannot answer
     generation          a movement made from a description
 
@@ -34,6 +35,7 @@ from biomechgpt.motion.parameters import (
     format_parameter,
     mirror_parameters,
 )
+from biomechgpt.motion.quantities import QUANTITIES
 
 MOVEMENTS = ("A", "B")
 """The labels of a comparison: the names of its two movements."""
@@ -46,7 +48,7 @@ NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 Row = Mapping[str, Any]
 """A trial: `trial`, `participant`, `split` and its annotations by column."""
 
-AnswerKind = Literal["classification", "regression", "description", "refusal", "generation"]
+AnswerKind = Literal["classification", "regression", "description", "measured", "refusal", "generation"]
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,8 @@ class BaseTask(Settings):
         return None
 
     def training_fields(self) -> dict[str, Any]:
-        """The fields that decide the questions of a cohort. Paraphrases and synonyms do not."""
-        return self.model_dump(mode="json", exclude={"paraphrases", "synonyms"})
+        """The fields that decide the questions of a cohort; not paraphrases, synonyms or measured quantities."""
+        return self.model_dump(mode="json", exclude={"paraphrases", "synonyms", "measured_as", "tolerance"})
 
     def applies(self, row: Row) -> bool:
         """True if the question makes sense for a trial and its true answer is known."""
@@ -298,6 +300,11 @@ class RegressionTask(NumberTask):
     plausible: tuple[float, float]
     """Lowest and highest plausible number, in `unit`; a trial outside is an error. May be left out for
     walking_speed, cadence, tug_time, fsst_time and age, whose ranges the program knows."""
+    measured_as: str | None = None
+    """Quantity of `motion.quantities` that is the same number, measured; it is shown beside every answer."""
+    tolerance: float | None = Field(None, gt=0)
+    """Largest difference, in `unit`, between an answer and the measured value; a larger one makes the answer
+    uncertain. Default: the quantity's own tolerance."""
 
     @model_validator(mode="before")
     @classmethod
@@ -307,6 +314,14 @@ class RegressionTask(NumberTask):
         if measure is None or values.get("plausible") is not None:
             return values
         return values | {"plausible": (measure.low, measure.high)}
+
+    @model_validator(mode="after")
+    def _measured_quantity_exists(self) -> "RegressionTask":
+        if self.measured_as is not None:
+            _require_unit("measured_as", self.measured_as, self.unit)
+        elif self.tolerance is not None:
+            raise ValueError("tolerance: expected together with measured_as, found it alone")
+        return self
 
     def truth(self, row: Row) -> float:
         """The trial's number. Raises InputError if it is not plausible."""
@@ -325,6 +340,14 @@ class RegressionTask(NumberTask):
     def example(self, trials: tuple[Row, ...], context: ExampleContext) -> Example:
         number = self.truth(trials[0])
         return Example(self.answer(number), value=number)
+
+
+def _require_unit(key: str, quantity: str, unit: str) -> None:
+    """Raise ValueError for a quantity that is not measured, or one of another unit."""
+    if quantity not in QUANTITIES:
+        raise ValueError(f"{key}: expected one of {', '.join(QUANTITIES)}, found {quantity!r}")
+    if unit != QUANTITIES[quantity].unit:
+        raise ValueError(f"unit: {quantity} is measured in {QUANTITIES[quantity].unit!r}, found {unit!r}")
 
 
 PredictionTask = ClassificationTask | RegressionTask
@@ -500,6 +523,44 @@ class DescriptionTask(BaseTask):
         )
 
 
+class MeasuredTask(BaseTask):
+    """A quantity that kinematics measures from the joint angles and the pelvis (`motion.quantities`).
+
+    The language model is never asked it, and no trial is asked it in training.
+    """
+
+    answer_kind = "measured"
+
+    kind: Literal["measured"] = "measured"
+    """The kind of task."""
+    quantity: str
+    """Name of the quantity: a key of `motion.quantities.QUANTITIES`."""
+    unit: str
+    """Unit of the value; that of the quantity. Empty for a ratio."""
+    decimals: int = Field(ge=0, le=4)
+    """Decimals of the value in the answer."""
+
+    @model_validator(mode="after")
+    def _quantity_exists(self) -> "MeasuredTask":
+        _require_unit("quantity", self.quantity, self.unit)
+        return self
+
+    @property
+    def answer_unit(self) -> str | None:
+        return self.unit or None
+
+    def applies(self, row: Row) -> bool:
+        """Never: no trial is asked it in training."""
+        return False
+
+    def example(self, trials: tuple[Row, ...], context: ExampleContext) -> None:
+        return None
+
+    def parse(self, text: str) -> float | None:
+        """None: the answer's record has the values, since a text may state several."""
+        return None
+
+
 class RefusalTask(BaseTask):
     """Questions that movement cannot answer."""
 
@@ -586,6 +647,7 @@ Task = Annotated[
     | NumberComparisonTask
     | ChangeTask
     | DescriptionTask
+    | MeasuredTask
     | RefusalTask
     | GenerationTask,
     Field(discriminator="kind"),
