@@ -55,7 +55,7 @@ class _AnswerBatch:
         requests = block.to_pylist()
         queries = [query for request in requests for query in _queries(request)]
         if self.method == "weigh":
-            answers = [asdict(answer) for answer in self.answerer.score_candidates(queries)]
+            answers = [asdict(answer) for answer in self.answerer.answer(queries)]
         else:
             answers = [{"text": text} for text in self.answerer.generate(queries)]
         numbers = [number for request in requests for number in request["number"]]
