@@ -1,7 +1,28 @@
-"""The intent classifier maps questions in other words to their task, and refuses what no task asks."""
+"""The intent classifier: which task, label or remark a question in a user's own words is, and what is refused."""
 
-from biomechgpt.questions.intent import IntentClassifier
-from example_trials import ALL_TASKS, TASKS
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from biomechgpt.questions.intent import Intent, IntentClassifier
+from biomechgpt.questions.replies import reply, what_can_be_asked
+from biomechgpt.questions.tasks import askable, load_tasks
+from biomechgpt.questions.wording import Spelling, tokens_of
+from example_trials import ALL_TASKS, CONFIGS, TASKS
+
+ACTIVITIES = ["FGA", "FSST", "L-test", "TUG", "overground walking", "sit to stand", "sitting", "standing"]
+MEASURED = load_tasks(CONFIGS / "tasks_measured")
+ONE = [*askable(ALL_TASKS, 1), *(name for name in MEASURED if not name.startswith("measured_"))]
+TWO = list(askable(ALL_TASKS, 2))
+QUESTIONS = yaml.safe_load((Path(__file__).parent / "development_questions.yaml").read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return IntentClassifier(ALL_TASKS | MEASURED, {"activity": ACTIVITIES})
+
 
 FREE = {
     "activity": ["Which exercise is being performed here?", "Could you tell me what this person is doing?"],
@@ -20,27 +41,197 @@ FREE = {
 }
 
 
-def test_questions_in_other_words_are_recognised_and_those_out_of_scope_are_not():
-    classifier = IntentClassifier(ALL_TASKS)
+def test_questions_in_other_words_are_recognised_and_those_out_of_scope_are_not(classifier):
     asked = [(question, task) for task, questions in FREE.items() for question in questions]
     trained = {p for task in ALL_TASKS.values() for p in task.templates}
     assert not trained & {question for question, _ in asked}
-    found = [classifier.task(question, list(FREE)) for question, _ in asked]
+    found = [classifier.task(question, ONE) for question, _ in asked]
     wrong = [(a, f) for a, f in zip(asked, found, strict=True) if f not in (a[1], None)]
     assert wrong == []
     assert None not in found
     refusal = ALL_TASKS["out_of_scope"]
-    assert (
-        sum(classifier.task(question, list(ALL_TASKS)) is not None for question in refusal.test_templates)
-        <= 5
-    )
-    assert all(classifier.task(question, list(ALL_TASKS)) is None for question in refusal.templates)
+    answered = [question for question in refusal.test_templates if classifier.task(question, ONE)]
+    assert len(answered) <= 0.05 * len(refusal.test_templates), answered
+    assert [question for question in refusal.templates if classifier.task(question, ONE)] == []
 
 
-def test_a_task_is_recognised_among_those_that_can_be_asked_and_none_where_nothing_can_be_refused():
-    classifier = IntentClassifier(ALL_TASKS)
-    compared = ["which_impaired", "quicker", "speed_change"]
-    assert classifier.task("Which of the two persons is the impaired one?", compared) == "which_impaired"
+def outcome(wanted: str, intent: Intent) -> str:
+    """right, flagged (no value is given), or wrong."""
+    kind, *rest = wanted.split(" ", 2 if wanted.startswith("label") else 1)
+    is_right = {
+        # A task with the labels yes and no is asked by a question about one of them.
+        "task": intent.kind in ("task", "label") and [intent.task] == rest,
+        "label": intent.kind == "label" and [intent.task, intent.label] == rest,
+        "unknown": intent.kind == "unknown_label" and [intent.label] == rest,
+        "refused": intent.kind in ("unclear", "out_of_scope", "unknown_label", "movements"),
+    }.get(kind, intent.kind == kind)
+    # "Is it healthy?" is no to "Is it impaired?": either label answers both. So does the task itself.
+    if kind == "label" and intent.kind in ("label", "task") and intent.task == rest[0]:
+        is_right |= intent.kind == "task" or rest[0] in ("impaired", "falls_history")
+    return "right" if is_right else "wrong" if intent.kind in ("task", "label") else "flagged"
+
+
+@pytest.mark.parametrize("part", QUESTIONS)
+def test_the_development_questions_reach_the_goals(classifier, part):
+    """The goals of the recognition; docs/guide/questions.md quotes none of these figures."""
+    outcomes: dict[str, Counter[str]] = {"answerable": Counter(), "refused": Counter(), "talk": Counter()}
+    for wanted, questions in QUESTIONS[part].items():
+        group = wanted if wanted == "refused" else "answerable" if " " in wanted else "talk"
+        outcomes[group].update(outcome(wanted, classifier.recognise(text, ONE)) for text in questions)
+    share = {
+        group: {name: n / counts.total() for name, n in counts.items()} for group, counts in outcomes.items()
+    }
+    assert share["answerable"]["right"] >= 0.85, outcomes
+    assert share["answerable"].get("wrong", 0) <= 0.03, outcomes
+    assert share["refused"]["right"] >= 0.93, outcomes
+    assert share["talk"]["right"] >= 0.75, outcomes
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Does this look like Parkinson's disease?",
+        "parkinsons?",
+        "Hat er Parkinson?",
+        "A-t-il la maladie de Parkinson ?",
+        "¿Tiene Parkinson?",
+        "Ha il morbo di Parkinson?",
+        "Heeft zij Parkinson?",
+        "Ela tem Parkinson?",
+    ],
+)
+def test_a_label_that_the_model_does_not_know_is_never_answered_with_another(classifier, question):
+    intent = classifier.recognise(question, ONE)
+    assert (intent.kind, intent.task, intent.label) == ("unknown_label", "diagnosis", "Parkinson's disease")
+    text = reply(intent, ALL_TASKS, ONE, classifier.labels)
+    assert text.startswith("Parkinson's disease is not among the diagnoses this model knows.")
+    assert all(label in text for label in ("stroke", "spinal cord injury", "lower-limb prosthesis user"))
+
+
+@pytest.mark.parametrize(
+    ("question", "task", "label"),
+    [
+        ("cerebral palsy?", "diagnosis", "cerebral palsy"),
+        ("MS?", "diagnosis", "multiple sclerosis"),
+        ("Is it a rollator?", "assistive_device", "rollator"),
+        ("Is she in a wheelchair?", "assistive_device", "wheelchair"),
+        ("Is this running?", "activity", "running"),
+    ],
+)
+def test_conditions_devices_and_activities_that_no_task_has_are_named(classifier, question, task, label):
+    intent = classifier.recognise(question, ONE)
+    assert (intent.kind, intent.task, intent.label) == ("unknown_label", task, label)
+
+
+def test_a_label_of_the_bundle_is_known_whatever_the_list_of_unknown_ones_says():
+    labels = {"PD": "Parkinson's disease", "stroke": "stroke"}
+    task = ALL_TASKS["diagnosis"].model_copy(update={"labels": labels, "synonyms": {}})
+    tasks = {"diagnosis": task, "out_of_scope": ALL_TASKS["out_of_scope"]}
+    intent = IntentClassifier(tasks).recognise("Does she have Parkinson's disease?", ["diagnosis"])
+    assert (intent.kind, intent.label) == ("label", "PD")
+
+
+@pytest.mark.parametrize(
+    ("question", "task", "label"),
+    [
+        ("Has she had a stroke?", "diagnosis", "stroke"),
+        ("is it a cane?", "assistive_device", "cane"),
+        ("Is she impaired?", "impaired", "yes"),
+        ("Is she healthy?", "impaired", "no"),
+        ("Was this a TUG?", "activity", "TUG"),
+        ("Hatte sie einen Schlaganfall?", "diagnosis", "stroke"),
+        ("¿Usa bastón?", "assistive_device", "cane"),
+    ],
+)
+def test_a_yes_or_no_question_is_about_its_label(classifier, question, task, label):
+    assert classifier.recognise(question, ONE) == Intent("label", task, label)
+
+
+def test_a_label_in_the_question_of_another_task_is_not_asked(classifier):
+    for question, task in {
+        "What is the cadence of this stroke survivor?": "cadence",
+        "How long did the TUG take?": "tug_time",
+        "Stroke, SCI or TBI?": "diagnosis",
+        "Which diagnosis is it, stroke?": "diagnosis",
+    }.items():
+        intent = classifier.recognise(question, ONE)
+        assert (intent.kind, intent.task) == ("task", task), question
+
+
+def test_talk_about_the_conversation_is_recognised(classifier):
+    for question, kind in {
+        "What can I ask you?": "list",
+        "Was kann ich fragen?": "list",
+        "Why?": "why",
+        "Pourquoi ?": "why",
+        "Are you sure?": "confidence",
+        "¿Estás seguro?": "confidence",
+    }.items():
+        assert classifier.recognise(question, ONE).kind == kind, question
+
+
+def test_a_follow_up_is_its_task(classifier):
+    for question, task in {
+        "And how fast?": "walking_speed",
+        "and the cadence?": "cadence",
+        "Und die Schrittlänge?": "step_length",
+    }.items():
+        assert classifier.recognise(question, ONE).task == task, question
+
+
+@pytest.mark.parametrize(
+    "question", ["Is she limping?", "Foot drop?", "Which leg is affected?", "Hinkt sie?"]
+)
+def test_a_question_about_movement_that_no_task_answers_is_not_called_out_of_scope(classifier, question):
+    intent = classifier.recognise(question, ONE)
+    assert intent.kind in ("out_of_scope", "unclear")
+    text = reply(intent, ALL_TASKS | MEASURED, ONE, classifier.labels)
+    assert "I can only answer questions about how this person moves" not in text
+    assert intent.suggestions
+    assert any((ALL_TASKS | MEASURED)[name].templates[0] in text for name in intent.suggestions)
+
+
+def test_a_question_about_the_world_is_refused_with_the_refusal_of_the_model(classifier):
+    intent = classifier.recognise("What is the capital of France?", ONE)
+    assert (intent.kind, intent.about_movement) == ("out_of_scope", False)
+    text = reply(intent, ALL_TASKS, ONE, classifier.labels)
+    assert text.startswith(ALL_TASKS["out_of_scope"].refusal_text)
+
+
+def test_the_list_names_every_task_and_every_label(classifier):
+    text = what_can_be_asked(ALL_TASKS | MEASURED, ONE, classifier.labels)
+    assert all(title in text for title in ("walking speed", "TUG time", "step length", "pelvic drop"))
+    assert all(label in text for label in ("lower-limb prosthesis user", "crutches", "overground walking"))
+
+
+def test_a_question_about_another_number_of_recordings_says_so(classifier):
+    assert classifier.recognise("Which of the two persons is the impaired one?", TWO).task == "which_impaired"
+    intent = classifier.recognise("Which of the two persons is the impaired one?", ONE)
+    assert (intent.kind, intent.task) == ("movements", "which_impaired")
+    assert reply(intent, ALL_TASKS, ONE, {}) == "This question (which impaired) is about two recordings."
     assert classifier.task("What is the cadence of this walk?", ["cadence"]) == "cadence"
-    assert classifier.task("What is the cadence of this walk?", compared) is None
+    assert classifier.task("What is the cadence of this walk?", TWO) is None
+
+
+def test_nothing_is_recognised_where_nothing_can_be_refused():
     assert IntentClassifier(TASKS).task("What is the cadence of this walk?", ["cadence"]) is None
+
+
+def test_a_quantity_that_is_predicted_and_measured_is_one_question(classifier):
+    assert classifier.task("How fast does she walk?", ["walking_speed", "measured_speed"]) == "walking_speed"
+    assert classifier.task("How fast does she walk?", ["measured_speed"]) == "measured_speed"
+
+
+def test_spelling_is_corrected_towards_words_with_a_topic_only():
+    spelling = Spelling(known={"walked", "spain"}, expected={"walker", "stroke", "sain"})
+    assert [spelling.correct(word) for word in ("stoke", "strok", "strokee", "storke")] == ["stroke"] * 4
+    assert [spelling.correct(word) for word in ("walked", "spain", "strange")] == [
+        "walked",
+        "spain",
+        "strange",
+    ]
+
+
+def test_words_are_read_without_case_accents_and_punctuation():
+    assert tokens_of("Wie SCHNELL läuft's, m/s?") == ["wie", "schnell", "lauft", "s", "m/s"]
+    assert tokens_of("A-t-elle eu un AVC ?") == ["a", "t", "elle", "eu", "un", "avc"]

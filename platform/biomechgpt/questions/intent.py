@@ -227,7 +227,8 @@ class IntentClassifier:
         with_topic = {word for word in counts if self._has_topic(word)}
         with_topic |= self._concepts.words | self._label_words.phrases.words
         self._familiar = {word for word, n in counts.items() if n > 1} | lists
-        self._spelling = Spelling(set(counts) | lists | with_topic, with_topic)
+        parts = self._concepts.parts | self._label_words.phrases.parts
+        self._spelling = Spelling(set(counts) | lists | parts, with_topic)
 
     def _has_topic(self, word: str) -> bool:
         return bool(self._concepts.find([word]) or self._label_words.phrases.find([word]))

@@ -70,11 +70,9 @@ class Spelling:
         """The expected word that this one is closest to; the word itself if it is known or none is close."""
         if len(word) < MIN_CORRECTED - 1 or word in self._known or not word.isalpha():
             return word
-        close = {w for v in _with_one_letter_less(word) for w in self._expected.get(v, ())}
         # A slip rarely changes the beginning of a word.
-        return min(
-            close, key=lambda w: (-len(commonprefix([w, word])), abs(len(w) - len(word)), w), default=word
-        )
+        close = {w for v in _with_one_letter_less(word) for w in self._expected.get(v, ()) if w[0] == word[0]}
+        return min(close, key=lambda w: (-_same_letters(w, word), abs(len(w) - len(word)), w), default=word)
 
 
 @dataclass(frozen=True)
@@ -104,8 +102,13 @@ class Phrases(Generic[M]):
 
     @property
     def words(self) -> set[str]:
-        """Every single word that stands for something."""
+        """Every word that alone stands for something."""
         return {p.words[0] for phrases in self._by_first.values() for p in phrases if len(p.words) == 1}
+
+    @property
+    def parts(self) -> set[str]:
+        """Every word of a phrase."""
+        return {word for phrases in self._by_first.values() for phrase in phrases for word in phrase.words}
 
     def find(self, words: Sequence[str]) -> list[tuple[int, int, M]]:
         """(begin, end, meaning) of each phrase that is within no longer one, in the order of the words."""
