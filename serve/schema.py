@@ -103,7 +103,7 @@ class Answer(AnswerRecord):
     unit: str | None = None
     """Unit of value, low and high."""
     uncertain: bool = False
-    """Whether selective_risk is above the highest accepted risk. `advice` then says what would help."""
+    """Whether selective_risk is above the highest accepted risk, or null. `advice` then says what would help."""
     advice: str | None = None
     """How to get a more certain answer; null unless the answer is uncertain."""
     refused: bool = False
@@ -417,7 +417,7 @@ def stated_parameters(stated: dict[str, float], measured: dict[str, float | None
 def apply_risk_limit(
     answer: Answer, max_risk: float | None, typical_duration_s: float, duration_s: float | None
 ) -> Answer:
-    """The answer, or an uncertain one if its selective risk is above `max_risk`.
+    """The answer, or an uncertain one if its selective risk is above `max_risk`, or unknown.
 
     typical_duration_s: of the training recordings; a shorter recording gets the advice to record longer.
     duration_s: of this recording; None if it is unknown.

@@ -21,7 +21,9 @@ class GatewaySettings(Settings):
     quality: QualitySettings = QualitySettings()
     """Which recordings are refused or repaired, as in a cohort."""
     max_risk: float | None = Field(None, gt=0, le=1)
-    """Highest accepted error rate of a label. A label above it is returned as uncertain. None: no limit."""
+    """Highest accepted error rate of a label, for persons on average, with confidence 0.9. None: no limit.
+
+    A label whose selective_risk is above it, or that has none, is returned as uncertain."""
     max_requests: int = Field(64, ge=1)
     """Largest number of requests in progress. Further ones are refused with 503."""
     max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024)

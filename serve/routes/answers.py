@@ -10,6 +10,11 @@ from serve.schema import ERRORS, Answers, Explanation, Motion
 
 router = APIRouter()
 
+MAX_RISK = (
+    "Highest accepted error rate of a label. With confidence 0.9 at most this share of the labels that a person is "
+    "given is wrong, on average over persons. Others are returned as uncertain."
+)
+
 V = TypeVar("V")
 Recording = Annotated[UploadFile, File(description="Recording in any readable format.")]
 
@@ -40,9 +45,7 @@ async def answer(
     additional_recordings: Annotated[
         list[UploadFile] | None, File(description="Further recordings of the same person.")
     ] = None,
-    max_risk: Annotated[
-        float | None, Form(gt=0, le=1, description="Highest accepted error rate of a label.")
-    ] = None,
+    max_risk: Annotated[float | None, Form(gt=0, le=1, description=MAX_RISK)] = None,
     other: Annotated[
         UploadFile | None, File(description="Deprecated: use compare_with.", deprecated=True)
     ] = None,

@@ -111,7 +111,9 @@ def test_two_movements_are_compared_by_the_answers_about_each_alone(bundle):
 
 
 def test_a_persons_answer_is_the_mean_over_their_movements(bundle):
-    calibration = Calibration(people={"impaired": TaskCalibration(risk_curve=[(0.5, 0.3)])})
+    calibration = Calibration(
+        people={"impaired": {2: TaskCalibration(), 3: TaskCalibration(risk_thresholds=[(0.3, 0.5)])}}
+    )
     answerer = answerer_of(bundle[1], calibration=calibration)
     task_and_question = ("impaired", TASKS["impaired"].templates[0])
     movements = [[7] * 20, [*range(20)], [3] * 9]
@@ -127,7 +129,7 @@ def test_a_persons_answer_is_the_mean_over_their_movements(bundle):
 
 def test_an_answer_about_a_movement_and_its_mirror_image_is_their_mean(bundle):
     tasks = TASKS | load_tasks(CONFIGS / "tasks_extra", ["which_impaired"])
-    calibration = Calibration(people={"impaired": TaskCalibration()})
+    calibration = Calibration(people={"impaired": {2: TaskCalibration()}})
     alone, answerer = (answerer_of(bundle[1], tasks, calibration, mirrored=on) for on in (False, True))
     task_and_question = ("impaired", TASKS["impaired"].templates[0])
     both = [MotionTokens([7] * 20, [3] * 20), MotionTokens([*range(30)], [*range(30, 0, -1)])]

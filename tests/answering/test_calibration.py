@@ -16,7 +16,7 @@ from biomechgpt.answering.calibration import (
     fit_label_thresholds,
     fit_labels,
     fit_numbers,
-    fit_risk_curve,
+    fit_people,
     fit_temperature,
     prediction_set,
 )
@@ -218,38 +218,47 @@ def test_a_persons_calibration_is_of_the_mean_over_their_movements_and_only_of_l
     found = fit(pd.DataFrame(rows))
     assert set(found.tasks) == {"aid", "activity"}
     assert set(found.people) == {"aid"}
+    assert set(found.people["aid"]) == {2, 3}
     # .9, .9 and .2 are .67 together, and right.
-    mean = apply_temperature(np.array([2 / 3, 1 / 3]), found.people["aid"].temperature)
-    assert found.people["aid"].label_thresholds["a"] == pytest.approx(1 - mean[0])
-    assert found.people["aid"].n_participants == 20
-    assert found.tasks["aid"].label_thresholds["a"] > found.people["aid"].label_thresholds["a"]
+    three = found.people["aid"][3]
+    mean = apply_temperature(np.array([2 / 3, 1 / 3]), three.temperature)
+    assert three.label_thresholds["a"] == pytest.approx(1 - mean[0])
+    assert three.n_participants == 20
+    assert found.tasks["aid"].label_thresholds["a"] > three.label_thresholds["a"]
+    # Two of three: (.9, .9) or, twice as often, (.9, .2), which is .55. So two recordings say less than three.
+    two = found.people["aid"][2]
+    lower = apply_temperature(np.array([0.55, 0.45]), two.temperature)[0]
+    assert two.label_thresholds["a"] == pytest.approx(1 - lower)
+    assert found.of_person("aid", 2) is two
+    assert found.of_person("aid", 9) is three
+    assert Calibration.model_validate_json(found.model_dump_json()) == found
 
 
-def test_risk_is_of_answers_at_least_so_sure_and_few_people_cannot_show_a_small_one():
-    confidence, right = [0.9, 0.8, 0.7, 0.6], [1, 1, 0, 1]
-    curve = fit_risk_curve(confidence, right, [*"abcd"])
-    assert curve == [(0.9, 1 / 2), (0.8, 1 / 3), (0.7, 2 / 4), (0.6, 2 / 5)]
-    fitted = TaskCalibration(risk_curve=curve)
-    assert [fitted.selective_risk(c) for c in (0.95, 0.8, 0.65, 0.5)] == [1 / 3, 1 / 3, 2 / 5, None]
-    assert TaskCalibration().selective_risk(0.9) is None
-    twice = fit_risk_curve([0.9, 0.9, 0.8, 0.8], [1, 1, 1, 0], ["a", "a", "b", "b"])
-    assert twice == [(0.9, 1 / 2), (0.8, (0.5 + 1) / 3)]
+def test_participants_with_few_recordings_are_left_out_of_the_calibration_of_more():
+    sizes = [1, 2, 2, 4, 6]
+    who = [f"p{i}" for i, size in enumerate(sizes) for _ in range(size)]
+    truth = pd.Series(["a"] * 5, [f"p{i}" for i in range(5)])
+    fitted = fit_people([{"a": 0.7, "b": 0.3}] * len(who), who, truth)
+    assert {k: calibration.n_participants for k, calibration in fitted.items()} == {2: 4}
+    single = fit_people([{"a": 0.7, "b": 0.3}] * 5, truth.index.tolist(), truth)
+    assert {k: calibration.n_participants for k, calibration in single.items()} == {1: 5}
 
 
-def test_wanted_risk_holds_for_other_people():
+def test_the_mean_over_two_recordings_is_covered_though_participants_have_twelve():
+    """A calibration of means over all twelve recordings covers the mean over two less often than it says."""
     rng = np.random.default_rng(0)
-
-    def people(n, trials=6):
-        skill = np.repeat(rng.uniform(-0.1, 0.1, n), trials)
-        confidence = rng.uniform(0.5, 1, n * trials)
-        right = rng.random(n * trials) < np.clip(confidence + skill, 0, 1)
-        return confidence, right.astype(float), np.repeat([f"p{i}" for i in range(n)], trials)
-
-    wrong = []
-    for _ in range(40):
-        fitted = TaskCalibration(risk_curve=fit_risk_curve(*people(60)))
-        confidence, right, _ = people(60)
-        given = np.array([(fitted.selective_risk(c) or 1) <= 0.2 for c in confidence])
-        wrong.append(1 - right[given].mean())
-        assert given.mean() > 0.3
-    assert np.mean(wrong) < 0.2
+    covered: dict[int, list[float]] = {2: [], 12: []}
+    for _ in range(10):
+        probabilities, truths, who = study(rng, 20, (12, 13), sharpness=0.6)
+        fitted = fit_people(probabilities, who, pd.Series(truths, who).groupby(level=0).first())
+        new, labels, people = study(rng, 200, (2, 3), sharpness=0.6)
+        label_of = dict(zip(people, labels, strict=True))
+        means = pd.DataFrame(new).groupby(people).mean()
+        for k, inside in covered.items():
+            probability = apply_temperature(means.to_numpy(), fitted[k].temperature)
+            inside += [
+                label_of[person] in prediction_set(dict(zip(means.columns, p, strict=True)), fitted[k])
+                for person, p in zip(means.index, probability, strict=True)
+            ]
+    assert np.mean(covered[2]) > 0.9
+    assert np.mean(covered[12]) < 0.9

@@ -38,7 +38,10 @@ class Answer:
     mean: float | None = None
     """Mean of a number's distribution, if it was asked for; the answer itself is the median."""
     selective_risk: float | None = None
-    """Lowest error rate at which this answer is still given; answers that are less confident than it are not."""
+    # With a limit that was chosen beforehand, answers up to it are given. Then, with confidence 0.9 over the draw
+    # of the validation participants, at most that share of a participant's given answers is wrong, on average over
+    # participants (see `risk.fit_risk_thresholds`). It is not the probability that this answer is wrong.
+    """Lowest limit of the error rate, kept with confidence 0.9, at which this answer is given. None: at none."""
     valid_probability: float | None = None
     """Probability that the model gives to all valid answers together; of a number, to valid first tokens."""
     temperature: float | None = None

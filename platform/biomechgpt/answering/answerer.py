@@ -231,7 +231,7 @@ class Answerer:
         fitted = self.calibration.tasks.get(task, TaskCalibration())
         if query.relation == "same_person":
             template_scores = [mean_scores(of_template) for of_template in zip(*scores, strict=True)]
-            fitted = self.calibration.people[task]
+            fitted = self.calibration.of_person(task, len(scores))
         elif self._single_task(task) is not None:
             template_scores = [self._compare(task, *both) for both in zip(*scores, strict=True)]
         else:
@@ -308,7 +308,7 @@ class Answerer:
             labels=list(probability),
             probabilities=list(probability.values()),
             prediction_set=prediction_set(probability, fitted),
-            selective_risk=fitted.selective_risk(float(calibrated.max())),
+            selective_risk=fitted.selective_risk(float(scores.probability.max())),
             valid_probability=scores.valid_probability,
             temperature=fitted.temperature,
             coverage_guaranteed=fitted.coverage_guaranteed,

@@ -1,4 +1,4 @@
-"""Calibration of a model's answers, fitted on validation participants: temperatures, prediction sets, risk curves.
+"""Calibration of a model's answers, fitted on validation participants: temperatures, prediction sets, risk limits.
 
 Temperature scaling makes probabilities match frequencies. Conformal prediction makes sets and intervals hold the
 truth as often as COVERAGE says. The trials of one participant are not independent, so each participant counts once,
@@ -13,6 +13,7 @@ import pandas as pd
 from pydantic import ConfigDict, Field
 from scipy.optimize import minimize_scalar
 
+from biomechgpt.answering.risk import fit_risk_thresholds
 from biomechgpt.core.settings import Settings
 
 COVERAGE = 0.9
@@ -21,6 +22,11 @@ INTERVAL_SHARES = (round((1 - COVERAGE) / 2, 9), 0.5, round((1 + COVERAGE) / 2, 
 """Quantiles of a number's distribution that are reported: the interval's lower end, the median, the upper end."""
 OOD_QUANTILE = 0.97
 """Share of in-distribution movements that must be accepted, that is, not called out of distribution."""
+MAX_RECORDINGS = 21
+"""Most recordings of a person that a calibration is fitted for: the server's default takes one and 20 further
+ones."""
+DRAWS = 20
+"""Draws of k recordings of each participant that the calibration of a person's mean is fitted on."""
 SPREAD = 0.5
 """Standard deviation of the prior of a log temperature, whose mean is 0."""
 
@@ -39,8 +45,11 @@ class TaskCalibration(Settings):
     """Conformal threshold per label: it joins the set if 1 - p <= threshold. Empty: too few participants."""
     interval_offset: float | None = None
     """Amount added to both ends of a number's interval, in its unit (CQR). None: too few participants."""
-    risk_curve: list[tuple[float, float]] = Field(default_factory=list)
-    """(confidence, error rate among answers at least that confident), most confident first."""
+    risk_thresholds: list[tuple[float, float]] = Field(default_factory=list)
+    """(error rate, lowest confidence of the answers given for it), see `risk.fit_risk_thresholds`.
+
+    Confidence is the probability of the most probable label before temperature scaling, as the temperature was
+    fitted on the same participants. Empty: too few participants, or too many wrong answers, for any guarantee."""
     n_participants: int = 0
     """Participants that this was fitted on."""
 
@@ -50,13 +59,13 @@ class TaskCalibration(Settings):
         return bool(self.label_thresholds) or self.interval_offset is not None
 
     def selective_risk(self, confidence: float) -> float | None:
-        """The lowest error rate at which an answer of this confidence is still given.
+        """The lowest error rate of `risk.LEVELS` for which an answer of this confidence is still given.
 
-        Any threshold at or below the confidence gives the answer, and the best of these counts. None if nothing was
-        fitted, or if all answers of the validation participants were more confident.
+        confidence: before temperature scaling. None: it is given for no error rate.
         """
-        rates = [rate for threshold, rate in self.risk_curve if threshold <= confidence + _ROUNDING]
-        return min(rates, default=None)
+        return min(
+            (level for level, threshold in self.risk_thresholds if threshold <= confidence), default=None
+        )
 
 
 class Calibration(Settings):
@@ -66,12 +75,23 @@ class Calibration(Settings):
 
     tasks: dict[str, TaskCalibration] = Field(default_factory=dict)
     """Calibration of the answers about one movement, or two that are compared."""
-    people: dict[str, TaskCalibration] = Field(default_factory=dict)
-    """Calibration of the mean over all movements of a person, for tasks with one label a person."""
+    people: dict[str, dict[int, TaskCalibration]] = Field(default_factory=dict)
+    """{task: {number of recordings: calibration of the mean over so many of a person}}, for tasks with one label a
+    person."""
     min_log_likelihood: float | None = None
     """Lowest mean log-likelihood of the tokens of a movement in distribution. None: too few participants."""
     max_rmse_deg: float | None = None
     """Largest reconstruction error of a movement in distribution. None: too few participants."""
+
+    def of_person(self, task: str, n_recordings: int) -> TaskCalibration:
+        """The calibration of the mean over this number of a person's recordings.
+
+        Of a number that was not fitted, because too few participants have so many recordings, the next smaller one:
+        a mean of fewer recordings varies more, so its sets are wider. No guarantee was shown for that number
+        itself.
+        """
+        by_number = self.people[task]
+        return by_number[max((n for n in by_number if n <= n_recordings), default=min(by_number))]
 
     def is_ood(self, log_likelihood: float, rmse_deg: float | None = None) -> bool:
         """Whether a movement is out of distribution. rmse_deg: None if only its tokens are known."""
@@ -101,10 +121,15 @@ def fit_temperature(
     """
     weights = _trial_weights(participants)
     n_participants = len(set(participants))
+    # Trials may differ in their number of answers. An added answer of probability 0 changes nothing.
+    padded = np.zeros((len(probabilities), max(map(len, probabilities))))
+    for row, p in zip(padded, probabilities, strict=True):
+        row[: len(p)] = p
+    rows = np.arange(len(padded))
 
     def loss(log_t: float) -> float:
         t = float(np.exp(log_t))
-        p_true = [apply_temperature(p, t)[i] for p, i in zip(probabilities, truth, strict=True)]
+        p_true = apply_temperature(padded, t)[rows, truth]
         nll = -(weights * np.log(np.maximum(p_true, 1e-12))).sum()
         # The weights sum to 1, so `nll` is a mean over participants: the prior counts as one more of n terms.
         return float(nll + (log_t / SPREAD) ** 2 / (2 * n_participants))
@@ -178,29 +203,10 @@ def fit_label_thresholds(
     return {label: thresholds[label] for label in labels if label in thresholds}
 
 
-def fit_risk_curve(
-    confidence: Sequence[float], right: Sequence[float], participants: Sequence[str]
-) -> list[tuple[float, float]]:
-    """[(confidence, error rate among answers at least that confident)], each participant counting once in all.
-
-    One more participant is taken to be wrong, as in conformal risk control (Angelopoulos et al., ICLR 2024), so few
-    participants cannot show a small risk.
-    """
-    n_participants = len(set(participants))
-    order = np.argsort(-np.asarray(confidence), kind="stable")
-    weights = _trial_weights(participants)[order] * n_participants
-    wrong = np.cumsum(weights * (1 - np.asarray(right, dtype=float)[order]))
-    rate = (wrong + 1) / (np.cumsum(weights) + 1)
-    sorted_confidence = np.asarray(confidence, dtype=float)[order]
-    # Answers of the same confidence are given or withheld together: only the last of them is a point of the curve.
-    last = np.append(sorted_confidence[1:] < sorted_confidence[:-1], True)
-    return [(float(c), float(min(r, 1.0))) for c, r in zip(sorted_confidence[last], rate[last], strict=True)]
-
-
 def fit_labels(
     probabilities: Sequence[Mapping[str, float]], truth: Sequence[str], participants: Sequence[str]
 ) -> TaskCalibration:
-    """Calibration of a task with labels: the temperature, then sets and risks at that temperature.
+    """Calibration of a task with labels: the temperature, sets at that temperature, risk thresholds.
 
     A trial whose true label the model does not know has probability 0 for the truth: it counts as wrong for the
     sets and the risk, and is left out for the temperature.
@@ -219,8 +225,8 @@ def fit_labels(
     return TaskCalibration(
         temperature=t,
         label_thresholds=fit_label_thresholds((1 - p_true).tolist(), truth, participants, all_labels),
-        risk_curve=fit_risk_curve(
-            [float(apply_temperature(p, t).max()) for p in values],
+        risk_thresholds=fit_risk_thresholds(
+            [float(p.max()) for p in values],
             [names[int(p.argmax())] == label for names, p, label in zip(labels, values, truth, strict=True)],
             participants,
         ),
@@ -254,9 +260,7 @@ def fit(answers: pd.DataFrame) -> Calibration:
             tasks[str(task)] = fit_labels(probabilities, rows["label_true"].tolist(), participants)
             # A person's answer is the mean over their movements, which needs a calibration of its own.
             if rows["other"].isna().all() and (truth := one_label(rows)) is not None:
-                table = pd.DataFrame(probabilities).fillna(0.0).groupby(participants).mean().loc[truth.index]
-                means = [{str(k): float(p) for k, p in row.items()} for row in table.to_dict("records")]
-                people[str(task)] = fit_labels(means, truth.tolist(), truth.index.tolist())
+                people[str(task)] = fit_people(probabilities, participants, truth)
         elif kind == "regression":
             tasks[str(task)] = fit_numbers(
                 rows["low"].tolist(), rows["high"].tolist(), rows["value_true"].tolist(), participants
@@ -272,6 +276,39 @@ def fit(answers: pd.DataFrame) -> Calibration:
         min_log_likelihood=None if threshold is None else -threshold,
         max_rmse_deg=conformal(decoded["rmse_deg"].tolist(), decoded["participant"].tolist(), OOD_QUANTILE),
     )
+
+
+def fit_people(
+    probabilities: Sequence[Mapping[str, float]], participants: Sequence[str], truth: "pd.Series"
+) -> dict[int, TaskCalibration]:
+    """{k: calibration of the mean over k recordings of a person}, fitted on draws of k recordings of a participant.
+
+    A mean over all recordings of a participant would be steadier than one over the two that a user has.
+    k: from 2 to MAX_RECORDINGS, as long as half of the participants have so many; the others are left out. 1 if no
+    participant has two.
+    truth: {participant: label}.
+    """
+    table = pd.DataFrame(probabilities).fillna(0.0)
+    labels = [str(label) for label in table.columns]
+    by_participant = {
+        str(name): rows.to_numpy(float) for name, rows in table.groupby(np.asarray(participants, dtype=str))
+    }
+    available = sorted(map(len, by_participant.values()), reverse=True)
+    enough = available[(len(available) - 1) // 2]
+    fewest = min(2, available[0])
+    rng = np.random.default_rng(0)
+    fitted: dict[int, TaskCalibration] = {}
+    for k in range(fewest, max(fewest, min(enough, MAX_RECORDINGS)) + 1):
+        means, names = [], []
+        for name, rows in by_participant.items():
+            # All draws are the same if the participant has k recordings. The weights count each participant once.
+            n_draws = 0 if len(rows) < k else 1 if len(rows) == k else DRAWS
+            for _ in range(n_draws):
+                mean = rows[rng.choice(len(rows), k, replace=False)].mean(axis=0)
+                means.append(dict(zip(labels, mean.tolist(), strict=True)))
+                names.append(name)
+        fitted[k] = fit_labels(means, [str(truth[name]) for name in names], names)
+    return fitted
 
 
 def one_label(rows: pd.DataFrame) -> "pd.Series | None":
