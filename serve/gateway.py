@@ -419,6 +419,11 @@ def load_recording(
         message = f"{name}: expected at most {settings.max_frames} frames, found {frames}"
         raise ApiError("too_large", message)
     rate_hz = served.frame_rate_hz
+    # Few rows may span a long time: what is resampled is bounded too.
+    resampled = (recording.time_s[-1] - recording.time_s[0]) * rate_hz + 1
+    if resampled > settings.max_frames:
+        found = f"found {resampled:.0f} at {rate_hz:g} Hz ({frames} rows)"
+        raise ApiError("too_large", f"{name}: expected at most {settings.max_frames} frames, {found}")
     angles, pelvis, repairs = prepare(name, recording, settings.quality, rate_hz)
     duration_s = len(angles) / rate_hz
     info = RecordingInfo(

@@ -6,10 +6,12 @@ import subprocess
 import sys
 from dataclasses import fields
 
+import numpy as np
 import pytest
 from fake_model import HEADERS, KEY, SERVED, FakeModel
 from fastapi.testclient import TestClient
 
+import opensim_files
 from biomechgpt.core.settings import InputError
 from biomechgpt.motion import norms
 from biomechgpt.questions.tasks import load_tasks
@@ -286,6 +288,17 @@ def test_stated_parameters_stand_beside_measured_ones():
 def test_a_recording_with_too_many_frames_is_refused(walk):
     with pytest.raises(ApiError, match="at most 100 frames, found") as refused:
         load_recording(*walk, GatewaySettings(max_frames=100), SERVED)
+    assert refused.value.code == "too_large"
+
+
+def test_few_rows_over_a_long_time_are_refused_before_they_are_resampled():
+    """Rows at 6 Hz: 400 of them, which make 2000 frames at the tokenizer's rate."""
+    columns = {name: values[:400] for name, values in opensim_files.walk(4.0).items()}
+    columns["time"] = np.arange(400) / 6.0
+    content = opensim_files.mot(columns).encode()
+    load_recording("walk.mot", content, GatewaySettings(max_frames=2_001), SERVED)
+    with pytest.raises(ApiError, match=r"at most 1000 frames, found 1996 at 30 Hz \(400 rows\)") as refused:
+        load_recording("walk.mot", content, GatewaySettings(max_frames=1_000), SERVED)
     assert refused.value.code == "too_large"
 
 

@@ -57,6 +57,8 @@ class QualitySettings(Settings):
     """Highest speed of a shoulder or elbow."""
     frozen_s: float = Field(1.0, gt=0)
     """Longest time for which a moving joint may keep exactly one value."""
+    min_movement_deg: float = Field(0.5, ge=0)
+    """Smallest range of motion of the joint that moves most; 0 accepts a pose that never changes."""
     max_side_correlation: float = Field(0.85, ge=0, le=1)
     """Highest correlation of leg and arm of one side in a walk with swinging arms; 1 switches the check off."""
 
@@ -65,7 +67,8 @@ class QualitySettings(Settings):
 class Problem:
     """One problem of a recording.
 
-    kind: gap, too short, rate mismatch, impossible angle, spike, impossible speed, frozen or mislabelled side.
+    kind: gap, too short, rate mismatch, no movement, impossible angle, spike, impossible speed, frozen or
+        mislabelled side.
     text: what is wrong, where, and the setting that decides.
     joint: None if it concerns all joints.
     time_s: where it begins.
@@ -118,6 +121,7 @@ def find_problems(
     spiked = {problem.joint for problem in spikes}
     return [
         *problems,
+        *_movement(filled, settings.min_movement_deg),
         *_ranges(filled, settings.range_margin_deg),
         *spikes,
         # A spike is also an impossible speed: it is reported once.
@@ -266,6 +270,19 @@ def _rate(recording: Recording, annotated: float | None, tolerance: float) -> It
                 f"(rate_tolerance is {tolerance:g})",
                 value=measured[0],
             )
+
+
+def _movement(recording: Recording, smallest_deg: float) -> Iterator[Problem]:
+    angles = np.degrees(recording.angles_rad[:, _judged(recording)])
+    largest = float(np.ptp(angles, axis=0).max()) if angles.shape[1] else 0.0
+    if largest < smallest_deg:
+        lasts = float(recording.time_s[-1] - recording.time_s[0])
+        yield Problem(
+            "no movement",
+            f"no joint moves by more than {largest:.2g} degrees in {lasts:.1f} s, "
+            f"expected {smallest_deg:g} (min_movement_deg)",
+            value=largest,
+        )
 
 
 def _judged(recording: Recording) -> np.ndarray:

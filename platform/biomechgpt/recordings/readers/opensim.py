@@ -47,6 +47,7 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
         time_s=columns["time"],
         declared_rate_hz=header.rate_hz,
         knee_flexion=header.knee_flexion,
+        title=header.title,
     )
     return assemble(name, file, settings)
 
@@ -91,6 +92,7 @@ class _Header:
     end: number of lines up to and including `endheader`.
     range_s: first and last time.
     knee_flexion: its sign, if the header states it.
+    title: its first line, which names what the file holds; empty if a key stands there.
     """
 
     end: int
@@ -99,6 +101,7 @@ class _Header:
     rows: int | None
     range_s: tuple[float, float] | None
     knee_flexion: Sign | None
+    title: str
 
     def degrees(self, name: str) -> bool:
         if self.in_degrees is not None:
@@ -120,7 +123,9 @@ def _header(name: str, lines: list[str]) -> _Header:
         text = line.strip()
         low = text.lower()
         if low.startswith("endheader"):
-            return _Header(i + 1, version, in_degrees, rows, range_s, knee_flexion)
+            title = lines[0].strip().removeprefix("name ").strip()
+            title = "" if i == 0 or "=" in title else title
+            return _Header(i + 1, version, in_degrees, rows, range_s, knee_flexion, title)
         if low.startswith("angles are in "):
             in_degrees = low.removeprefix("angles are in ").startswith("degrees")
             continue

@@ -5,8 +5,10 @@ checks them and puts them into the skeleton's order. A missing value stays missi
 whether a gap is filled or the recording is kept out. Knows nothing about file formats or participants.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -30,6 +32,15 @@ SWINGING = ("hip_flexion_r", "hip_flexion_l", *KNEES, "ankle_angle_r", "ankle_an
 """Joints that cannot turn past half a circle. Shoulder angles can, when a solver passes through a singularity."""
 _MAX_LEG_RAD = 1.1 * np.pi
 """Larger angles of a leg's joint are degrees: no leg turns by more than half a circle. 10 % are left for noise."""
+_SMALLEST_POSTURE_RAD = np.radians(5)
+"""No posture keeps every joint closer to zero than this; an error between two motions does."""
+_NO_MOTION = re.compile(
+    r"position\s?errors?|marker\s?errors|^speeds|^accelerations|generalized forces"
+    r"|_perr$|_kinematics_u$|_kinematics_dudt$",
+    re.IGNORECASE,
+)
+"""Titles and file names of files that have a motion's columns and hold something else: errors, speeds or
+accelerations, as OpenSim's RRA, IK and Analyze tools write them."""
 _BENT_KNEE_RAD = np.radians(20)
 """A knee that is this far on the wrong side of zero is flexed, not hyperextended."""
 
@@ -53,6 +64,10 @@ class ReaderSettings(Settings):
     """Sign of knee flexion in the files; auto detects it in each file."""
     mujoco_rate_hz: float = Field(500.0, gt=0)
     """Frame rate of .npz files that state neither rate nor time."""
+    min_rate_hz: float = Field(5.0, gt=0)
+    """Lowest frame rate of a recording; a lower one is time in another unit, such as milliseconds."""
+    max_duration_s: float = Field(3600.0, gt=0)
+    """Longest recording."""
     mujoco_up: Literal["auto", "y", "z"] = "auto"
     """Upward axis of the world in .npz files with a free joint; auto detects it by the pelvis' height."""
 
@@ -69,6 +84,7 @@ class Columns:
     declared_rate_hz: the frame rate that the file states.
     knee_flexion: the sign of knee flexion that the file states.
     turn_with_knee: joints whose sign changes together with the knee's.
+    title: what the file says it holds; empty if it says nothing.
     """
 
     format: str
@@ -79,6 +95,7 @@ class Columns:
     declared_rate_hz: float | None = None
     knee_flexion: Sign | None = None
     turn_with_knee: tuple[str, ...] = ()
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -122,13 +139,21 @@ class Recording:
 def assemble(name: str, file: Columns, settings: ReaderSettings) -> Recording:
     """A recording from a file's columns; name: the file, in messages.
 
-    Raises InputError for time that is missing or does not increase, fewer than two frames, missing tracked joints,
-    and a unit that cannot be detected or that the angles contradict.
+    Raises InputError for time that is missing, does not increase or is not in seconds, fewer than two frames,
+    missing tracked joints, a unit that cannot be detected or that the angles contradict, and a file that holds no
+    posture.
     """
+    for title in (file.title, PurePosixPath(name).stem):
+        if found := _NO_MOTION.search(title):
+            raise InputError(
+                f"{name}: expected joint angles, found {found.group()!r} in its title or name: "
+                "this output of another program is no recording of movement"
+            )
     joint_map = choose(name, settings.joint_map, file.values)
     columns = _find(file, joint_map)
     time_s, rate_hz = _time(name, file, joint_map)
     _check_time(name, time_s, file.place)
+    _check_seconds(name, time_s, settings)
     missing = [j.name for j in JOINTS if j.tracked and j.name not in columns and j.name not in NECK]
     if missing and settings.missing_joints == "error":
         raise InputError(
@@ -145,6 +170,7 @@ def assemble(name: str, file: Columns, settings: ReaderSettings) -> Recording:
     units = _units(name, columns)
     used = {k: _converted(item, units) for k, item in columns.items()}
     _check_units(name, columns, used, units, file.place)
+    _check_posture(name, used)
     sign, turn = _knees(name, used, file, joint_map, settings)
     angles = np.zeros((len(time_s), N_JOINTS))
     for k in present:
@@ -321,6 +347,40 @@ def _pelvis(used: Mapping[str, np.ndarray], frames: int) -> np.ndarray:
     turns = np.stack([used.get(k, zero) for k in PELVIS_ROTATIONS], axis=1)
     quaternion = Rotation.from_euler("ZXY", turns).as_quat(scalar_first=True)
     return np.concatenate([position, quaternion], axis=1)
+
+
+def _check_posture(name: str, used: Mapping[str, np.ndarray]) -> None:
+    """Raise InputError if all joints stay close to zero: the errors of a motion look like this, no posture does."""
+    joints = [used[k] for k in NAMES if k in used]
+    largest = max(float(np.nanmax(np.abs(values))) for values in joints)
+    moves = max(float(np.nanmax(values) - np.nanmin(values)) for values in joints)
+    # A file of zeros has another fault, which quality control names.
+    if moves > 1e-9 and largest < _SMALLEST_POSTURE_RAD:
+        raise InputError(
+            f"{name}: expected joint angles, found none beyond {np.degrees(largest):.1f} degrees in {len(joints)} "
+            "joints: these look like position errors (for example RRA's *_pErr.sto), not like a posture"
+        )
+
+
+def _check_seconds(name: str, time_s: np.ndarray, settings: ReaderSettings) -> None:
+    """Raise InputError for times that cannot be seconds of a recorded movement."""
+    step, lasts = float(np.median(np.diff(time_s))), float(time_s[-1] - time_s[0])
+    if 1 / step < settings.min_rate_hz:
+        other = ""
+        if settings.min_rate_hz <= 1000 / step <= 2000:
+            other = (
+                f". This looks like milliseconds ({1000 / step:.4g} Hz): divide the column by 1000, "
+                "or read it with a joint map that says time_units: ms"
+            )
+        raise InputError(
+            f"{name}: column 'time': expected at least {settings.min_rate_hz:g} frames a second (min_rate_hz), "
+            f"found {1 / step:.3g}{other}"
+        )
+    if lasts > settings.max_duration_s:
+        raise InputError(
+            f"{name}: column 'time': expected at most {settings.max_duration_s:g} s (max_duration_s), "
+            f"found {lasts:.0f} s from {time_s[0]:g} to {time_s[-1]:g}"
+        )
 
 
 def _check_time(name: str, time_s: np.ndarray, place: Callable[[int], str]) -> None:
