@@ -55,7 +55,7 @@ class Model:
         import torch
 
         from biomechgpt.answering.answerer import Answerer
-        from biomechgpt.answering.calibration import COVERAGE
+        from biomechgpt.answering.conformal import COVERAGE
         from biomechgpt.language import network
         from biomechgpt.questions.intent import IntentClassifier
         from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer, require_same_tokenizer
@@ -106,13 +106,17 @@ class Model:
         """The description of the model for the gateway."""
         return self.served
 
-    async def tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> tuple[MotionTokens, bool]:
-        """The motion tokens of a recording, and whether its reconstruction error marks it as out of distribution.
+    async def tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray, provenance: str) -> MotionTokens:
+        """The motion tokens of a recording, with its statistics.
 
         angles_rad: (T, 34) joint angles at the tokenizer's frame rate.
         joint_mask: (34,) bool, True for each recorded joint.
+        provenance: recorded or synthetic.
         """
-        return await asyncio.to_thread(self.answerer.tokenize_checked, self.tokenizer, angles_rad, joint_mask)
+        (motion,) = await asyncio.to_thread(
+            self.answerer.analyse, self.tokenizer, [angles_rad], [joint_mask], provenance
+        )
+        return motion
 
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.01)
     async def answer(self, queries: list[Query]) -> list[Answer]:

@@ -46,4 +46,5 @@ def listed() -> list[dict[str, str]]:
 def mot(name: str) -> str:
     """An example as the text of a .mot file. Raises KeyError for an unknown name."""
     trial = _trials()[name][1]
-    return opensim.write(np.arange(len(trial.angles_rad)) / RATE_HZ, trial.angles_rad, trial.pelvis)
+    time_s = np.arange(len(trial.angles_rad)) / RATE_HZ
+    return opensim.write(time_s, trial.angles_rad, trial.pelvis, provenance=trial.provenance)

@@ -45,6 +45,7 @@ from fhirclient.models.operationoutcome import OperationOutcome, OperationOutcom
 from fhirclient.models.parameters import Parameters
 from fhirclient.models.provenance import Provenance, ProvenanceAgent, ProvenanceEntity
 from fhirclient.models.quantity import Quantity
+from fhirclient.models.range import Range
 from starlette.datastructures import UploadFile
 
 from serve.schema import Answer, Answers, ModelSummary, StatedParameter
@@ -267,6 +268,7 @@ def _content(answer: Answer) -> dict[str, Any]:
         "code": _code(answer, question),
         "note": [_new(Annotation, text=note) for note in notes],
         **_value(answer, text),
+        "component": [*_stated_components(answer.stated_parameters), *_trust_components(answer)],
     }
 
 
@@ -289,9 +291,11 @@ def _value(answer: Answer, text: str | None) -> dict[str, Any]:
         return {"valueCodeableConcept": _concept(coding, text=text or label)}
     if answer.refused:
         reason = (f"{_TERMS}/data-absent-reason", "unsupported", "Unsupported")
+        if answer.status == "does_not_apply":
+            reason = (f"{_TERMS}/data-absent-reason", "not-applicable", "Not Applicable")
         return {"dataAbsentReason": _concept(reason, text=text)}
     if text and (answer.task is None or answer.stated_parameters):
-        return {"valueString": text, **_components(answer.stated_parameters)}
+        return {"valueString": text}
     reason = (f"{_TERMS}/data-absent-reason", "unknown", "Unknown")
     explanation = "The answer states nothing that the task asks for"
     if answer.uncertain:
@@ -311,7 +315,31 @@ def _quantity(value: float, unit: str | None) -> Quantity:
     return _new(Quantity, value=value, unit=unit or None, system=system, code=ucum)
 
 
-def _components(stated: Sequence[StatedParameter]) -> dict[str, Any]:
+def _trust_components(answer: Answer) -> list[ObservationComponent]:
+    """How far the answer can be trusted: its status, whether it applies, and the check of the recording."""
+
+    def component(name: str, **value: Any) -> ObservationComponent:
+        code = _concept((TASKS, name, name.replace("-", " ")), text=name.replace("-", " "))
+        return _new(ObservationComponent, code=code, **value)
+
+    unlike = answer.unlike
+    components = [
+        component("status", valueCodeableConcept=_concept((TASKS, answer.status), text=answer.status))
+    ]
+    if answer.applies is not None:
+        components.append(component("applies", valueQuantity=_quantity(round(answer.applies, 4), None)))
+    components.append(component("unlike-checked", valueBoolean=unlike.checked))
+    components.append(component("unlike", valueBoolean=unlike.unlike))
+    components.append(component("unlike-participants", valueInteger=unlike.participants))
+    if unlike.value is not None:
+        components.append(component("unlike-value", valueQuantity=_quantity(unlike.value, unlike.unit)))
+    if unlike.usual:
+        low, high = (_quantity(end, unlike.unit) for end in unlike.usual)
+        components.append(component("unlike-usual", valueRange=_new(Range, low=low, high=high)))
+    return components
+
+
+def _stated_components(stated: Sequence[StatedParameter]) -> list[ObservationComponent]:
     """One component for each stated parameter, with the measured value if it disagrees."""
     components = []
     for parameter in stated:
@@ -325,13 +353,14 @@ def _components(stated: Sequence[StatedParameter]) -> dict[str, Any]:
                 interpretation=doubt,
             )
         )
-    return {"component": components} if components else {}
+    return components
 
 
 def _conclusion(answers: Answers) -> str:
     """The text of a report: what made the answers, what it read, and that they are not reviewed."""
     recording, notice = answers.recording, _text(answers.notice)
     sentences = [
+        *([_text(answers.summary)] if answers.summary else []),
         f"Automatic answers about one recorded movement, of a model trained on {_nature(answers.model.data)}. "
         "They are preliminary: no person has reviewed them.",
     ]
@@ -341,7 +370,7 @@ def _conclusion(answers: Answers) -> str:
         sentences.append(f"Not recorded and taken as 0: {', '.join(recording.missing_joints)}.")
     if notice is None or "no clinical claim" not in notice.lower():
         sentences.append("No clinical claim is made.")
-    return _text(" ".join([*sentences, notice or ""])) or ""
+    return _text(" ".join([*filter(None, sentences), notice or ""])) or ""
 
 
 def _device(model: ModelSummary, notice: str | None, tags: list[Coding]) -> Device:

@@ -21,12 +21,13 @@ from biomechgpt.motion import kinematics, parameters
 from biomechgpt.motion.plots import LEFT, RIGHT, TRUNK
 from biomechgpt.motion.skeleton import NAMES
 from biomechgpt.prompts.encoding import MotionTokens, Query, Relation
-from biomechgpt.questions.tasks import AnnotatedTask, Tasks, askable
+from biomechgpt.questions.tasks import AnnotatedTask, LabelTask, Tasks, askable
 from biomechgpt.recordings import readers
 from biomechgpt.recordings.load import prepare
 from serve.errors import ApiError
 from serve.schema import (
     MAX_QUESTION_CHARS,
+    Analysis,
     Answer,
     Answers,
     Chat,
@@ -42,6 +43,7 @@ from serve.schema import (
     apply_risk_limit,
     notice_of,
     stated_parameters,
+    summary_of,
     token_lists,
 )
 from serve.settings import GatewaySettings
@@ -82,7 +84,9 @@ class ModelClient(Protocol):
 
     async def describe(self) -> ServedModel: ...
 
-    async def tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> tuple[MotionTokens, bool]: ...
+    async def tokenize(
+        self, angles_rad: np.ndarray, joint_mask: np.ndarray, provenance: str
+    ) -> MotionTokens: ...
 
     async def answer(self, query: Query) -> AnswerRecord: ...
 
@@ -149,6 +153,7 @@ class Gateway:
                 question=task.templates[0],
                 unit=task.answer_unit,
                 movements=movements,
+                labels=dict(task.labels or {}) if isinstance(task, LabelTask) else {},
             )
             for movements in (1, 2)
             for task in askable(served.tasks, movements).values()
@@ -174,9 +179,10 @@ class Gateway:
         except InputError as error:
             raise ApiError("bad_recording", str(error)) from None
 
-    async def tokenize(self, recording: LoadedRecording) -> tuple[MotionTokens, bool]:
+    async def tokenize(self, recording: LoadedRecording) -> MotionTokens:
         """Motion tokens of a recording, and whether it is out of distribution."""
-        return await self.model.tokenize(recording.angles_rad, recording.info.joint_mask())
+        info = recording.info
+        return await self.model.tokenize(recording.angles_rad, info.joint_mask(), info.provenance)
 
     async def resolve_questions(
         self, names: Sequence[str], question: str | None, movements: int = 1, about_person: bool = False
@@ -218,7 +224,6 @@ class Gateway:
         queries: Sequence[TaskQuestion],
         measure: Callable[[], Awaitable[dict[str, float | None]]] | None = None,
         history: Sequence[str] = (),
-        is_ood: bool = False,
         max_risk: float | None = None,
         duration_s: float | None = None,
     ) -> list[Answer]:
@@ -228,13 +233,10 @@ class Gateway:
         measure: measures the parameters of the movement, to compare them with stated ones. None: not compared.
         history: earlier turns of the conversation, the user's and the assistant's in turn. Only a free question
             reads them: the answer to a task is calibrated for a question without any.
-        is_ood: the movement is out of distribution, so every answer is a refusal.
         max_risk: highest accepted error rate. None: that of the settings.
         duration_s: of the movement.
         """
         served = await self.served()
-        if is_ood:
-            return [Answer.ood(served.tasks, task, words) for task, words in queries]
         records = await asyncio.gather(
             *(
                 self.model.answer(Query(motions, relation, task, words, () if task else history))
@@ -244,7 +246,7 @@ class Gateway:
         limit = self.settings.max_risk if max_risk is None else max_risk
         answers = [
             apply_risk_limit(
-                Answer.from_record(served.tasks, task, words, record),
+                Answer.from_record(served.tasks, task, words, record, served.summary.data),
                 limit,
                 served.typical_duration_s,
                 duration_s,
@@ -274,7 +276,7 @@ class Gateway:
         movements = 1 if compare_with is None else 2
         queries = await self.resolve_questions(names, question, movements, about_person=bool(additional))
         first = await self.read_recording(recording)
-        motion, is_ood = await self.tokenize(first)
+        motion = await self.tokenize(first)
         further, motions = [], [motion]
         relation: Relation = "single"
         if additional:
@@ -283,10 +285,8 @@ class Gateway:
             relation = "compare"
         for upload in additional or ([] if compare_with is None else [compare_with]):
             loaded = await self.read_recording(upload)
-            tokens, further_is_ood = await self.tokenize(loaded)
             further.append(loaded.info)
-            motions.append(tokens)
-            is_ood = is_ood or further_is_ood
+            motions.append(await self.tokenize(loaded))
         measure = None
         if not further:  # with several recordings it is unclear which one a stated parameter is about
 
@@ -304,11 +304,11 @@ class Gateway:
             relation,
             queries,
             measure,
-            is_ood=is_ood,
             max_risk=max_risk,
             duration_s=first.info.used_s,
         )
         response = Answers(
+            summary=summary_of(answers, served.summary),
             answers=answers,
             model=served.summary,
             recording=first.info,
@@ -322,12 +322,13 @@ class Gateway:
         """The motion tokens and the stick figure of a recording."""
         served = await self.served()
         recording = await self.read_recording(upload)
-        motion, _ = await self.tokenize(recording)
+        motion = await self.tokenize(recording)
         return Motion(
             recording=recording.info,
             tokens=list(motion.tokens),
             mirrored=None if motion.mirrored is None else list(motion.mirrored),
             tokenizer=served.tokenizer,
+            analysis=Analysis.of(motion.statistics),
             figure=await asyncio.to_thread(stick_figure, recording),
         )
 
@@ -341,8 +342,8 @@ class Gateway:
         if words not in tasks[task].templates:
             raise ApiError("bad_request", f"question: expected a phrasing of {task}, found {words!r}")
         recording = await self.read_recording(upload)
-        motion, is_ood = await self.tokenize(recording)
-        (answer,) = await self.answer([motion], "single", [(task, words)], is_ood=is_ood)
+        motion = await self.tokenize(recording)
+        (answer,) = await self.answer([motion], "single", [(task, words)])
         if answer.refused:
             raise ApiError("bad_recording", answer.text)
         (explanation,) = await self.model.explain(
@@ -366,6 +367,12 @@ class Gateway:
         served = await self.served()
         movements, mirrored = token_lists(chat.tokens), token_lists(chat.mirrored)
         check_tokens(chat, movements, mirrored, served)
+        analyses = (
+            chat.analysis if isinstance(chat.analysis, list) else [chat.analysis] if chat.analysis else []
+        )
+        if analyses and len(analyses) != len(movements):
+            expected = f"analysis: expected those of {len(movements)} movements, as tokens has"
+            raise ApiError("bad_request", f"{expected}, found {len(analyses)}")
         if chat.messages[-1].role != "user":
             raise ApiError("bad_request", "messages: expected the last to be the user's")
         turns = alternate_turns(chat.messages)
@@ -376,13 +383,21 @@ class Gateway:
 
         # A model that does not average over mirror images ignores them.
         motions = [
-            MotionTokens(tokens, mirrored[i] if mirrored else None) for i, tokens in enumerate(movements)
+            MotionTokens(
+                tokens, mirrored[i] if mirrored else None, analyses[i].statistics() if analyses else None
+            )
+            for i, tokens in enumerate(movements)
         ]
         if len(motions) == 1:
             answers = await self.answer(motions, "single", queries, measure, turns[:-1])
         else:
             answers = await self.answer(motions, "compare", queries, history=turns[:-1])
-        return Answers(answers=answers, model=served.summary, notice=notice_of(served.summary))
+        return Answers(
+            summary=summary_of(answers, served.summary),
+            answers=answers,
+            model=served.summary,
+            notice=notice_of(served.summary),
+        )
 
 
 def get_gateway(request: Request) -> Gateway:
@@ -433,6 +448,7 @@ def load_recording(
         used_s=round(min(duration_s, served.max_duration_s), 3),
         frame_rate_hz=rate_hz,
         knee_flexion=recording.knee_flexion,
+        provenance=recording.provenance,
         missing_joints=[
             joint for joint, recorded in zip(NAMES, recording.joint_mask, strict=True) if not recorded
         ],

@@ -3,7 +3,8 @@
 Deprecated fields repeat a value under the name it had in the version before; the next version drops them.
 """
 
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -11,14 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, computed_field
 from pydantic.dataclasses import dataclass
 
 from biomechgpt.answering.answer import Answer as AnswerRecord
+from biomechgpt.answering.status import unlike_sentence, withheld
 from biomechgpt.motion import parameters
 from biomechgpt.motion.parameters import PARAMETERS
 from biomechgpt.motion.skeleton import NAMES
+from biomechgpt.motion.statistics import MovementStatistics
 from biomechgpt.questions.tasks import Tasks
 
 MAX_QUESTION_CHARS = 2000
 """Longest question, in characters. The page reads it from /v1/model."""
-OOD_TEXT = "I cannot say: this movement is unlike the movements in the training data."
 NOTICE = "No clinical claim is made: this is research software, not a medical device."
 
 
@@ -92,6 +94,8 @@ class Answer(AnswerRecord):
     # The API sends one mapping, where the record has two lists of the same length.
     probabilities: dict[str, float] = Field(default_factory=dict)  # type: ignore[assignment]
     """Calibrated probability of each label, most probable first. Empty for a number or a free question."""
+    joint_probabilities: dict[str, float] = Field(default_factory=dict)  # type: ignore[assignment]
+    """Probability that the condition holds and the label is right. Empty for a question without a condition."""
     task: str | None
     """Name of the task; null for a question that is no task of this model."""
     question: str
@@ -103,11 +107,13 @@ class Answer(AnswerRecord):
     unit: str | None = None
     """Unit of value, low and high."""
     uncertain: bool = False
-    """Whether selective_risk is above the highest accepted risk, or null. `advice` then says what would help."""
+    """Whether `status` is uncertain. `advice` may say what would help."""
     advice: str | None = None
     """How to get a more certain answer; null unless the answer is uncertain."""
     refused: bool = False
-    """Whether the question is not about movement, or the movement is out of distribution."""
+    """Whether there is no answer: `status` is unlike, does_not_apply or refused."""
+    is_ood: bool = False
+    """Whether the movement is out of distribution; the same as `unlike.unlike`."""
     stated_parameters: list[StatedParameter] = Field(default_factory=list)
     """Motion parameters that a description states, beside measured ones."""
 
@@ -118,19 +124,20 @@ class Answer(AnswerRecord):
     facts: ClassVar[Any] = deprecated_alias("stated_parameters", list[StatedParameter])
 
     @classmethod
-    def ood(cls, tasks: Tasks, task: str | None, question: str) -> Self:
-        """The refusal of a movement that is out of distribution."""
-        unit = tasks[task].answer_unit if task else None
-        return cls(text=OOD_TEXT, task=task, question=question, unit=unit, is_ood=True, refused=True)
+    def from_record(
+        cls, tasks: Tasks, task: str | None, question: str, record: AnswerRecord, provenance: str
+    ) -> Self:
+        """The response for an answer of the model to a question of `task` (None: a free question).
 
-    @classmethod
-    def from_record(cls, tasks: Tasks, task: str | None, question: str, record: AnswerRecord) -> Self:
-        """The response for an answer of the model to a question of `task` (None: a free question)."""
-        if record.is_ood:
-            return cls.ood(tasks, task, question)
-        stated = tasks[task].parse(record.text) if task else None
-        values = {field.name: getattr(record, field.name) for field in fields(AnswerRecord)}
-        values["probabilities"] = dict(zip(record.labels, record.probabilities, strict=True))
+        provenance: of the model's training data.
+        """
+        if record.status == "answered" and any(t.refuses(record.text) for t in tasks.values()):
+            record = replace(record, status="refused", reason=record.text)
+        shown = withheld(record, unlike_sentence(record.unlike, provenance))
+        stated = tasks[task].parse(shown.text) if task and shown.status == "answered" else None
+        values = {field.name: getattr(shown, field.name) for field in fields(AnswerRecord)}
+        values["probabilities"] = dict(zip(shown.labels, shown.probabilities, strict=True))
+        values["joint_probabilities"] = dict(zip(shown.labels, shown.joint_probabilities, strict=False))
         return cls(
             **values,
             task=task,
@@ -138,7 +145,9 @@ class Answer(AnswerRecord):
             label=stated if isinstance(stated, str) else None,
             value=stated if isinstance(stated, float) else None,
             unit=tasks[task].answer_unit if task else None,
-            refused=any(t.refuses(record.text) for t in tasks.values()),
+            uncertain=shown.status == "uncertain",
+            refused=shown.status in ("unlike", "does_not_apply", "refused"),
+            is_ood=shown.unlike.unlike,
         )
 
 
@@ -166,6 +175,8 @@ class TaskInfo(ApiModel):
     """Unit of a number; null for other kinds."""
     movements: int
     """Number of recordings that the question is about: 1, or 2 to compare."""
+    labels: dict[str, str]
+    """Each label with the words that answers have for it; empty if the task file lists no labels."""
 
 
 class ModelInfo(ModelSummary):
@@ -218,6 +229,8 @@ class RecordingInfo(ApiModel):
     """Frame rate of the motion tokenizer, in Hz. Recordings are resampled to it."""
     knee_flexion: str
     """Sign of knee flexion that was found in the file: positive or negative."""
+    provenance: str
+    """recorded, or synthetic if the file says that its movement was simulated or generated."""
     missing_joints: list[str]
     """Joint angles that the file does not have."""
     repairs: str | None
@@ -233,6 +246,8 @@ class RecordingInfo(ApiModel):
 class Answers(ApiModel):
     """Answers, and what they are about."""
 
+    summary: str = ""
+    """What to know first: the recording is unlike the training data, or was not checked; else empty."""
     answers: list[Answer]
     """One answer a question."""
     model: ModelSummary
@@ -301,6 +316,32 @@ class Figure(ApiModel):
     """Colours of the sides."""
 
 
+class Analysis(ApiModel):
+    """What was computed from a recording, for the checks before each answer."""
+
+    duration_s: float
+    """Duration in seconds."""
+    steps: int
+    """Number of steps."""
+    legs_recorded: bool
+    """Whether every joint angle of the legs that the model reads was recorded."""
+    distance: float | None
+    """Distance to the most similar training movements; null if the model has none to compare with."""
+    rmse_deg: float | None
+    """Reconstruction error of the motion tokens, in degrees."""
+    provenance: str | None
+    """recorded or synthetic."""
+
+    @classmethod
+    def of(cls, statistics: MovementStatistics | None) -> "Analysis | None":
+        """The analysis with these statistics; None without any."""
+        return None if statistics is None else cls(**asdict(statistics))
+
+    def statistics(self) -> MovementStatistics:
+        """The statistics that the model takes."""
+        return MovementStatistics(**self.model_dump())
+
+
 class Motion(ApiModel):
     """A recording as motion tokens, which /v1/chat takes, and as a stick figure."""
 
@@ -312,6 +353,8 @@ class Motion(ApiModel):
     """Motion tokens of the mirror image; null if the model does not read it."""
     tokenizer: str
     """Fingerprint of the motion tokenizer that made the tokens."""
+    analysis: Analysis | None
+    """What was computed from the recording. /v1/chat takes it back."""
     figure: Figure
     """The movement to show."""
 
@@ -347,6 +390,8 @@ class Chat(ApiModel):
     """Motion tokens of the mirror images from /v1/motions, in the same form as `tokens`."""
     tokenizer: str | None = None
     """Fingerprint from /v1/motions. Tokens of another tokenizer are refused."""
+    analysis: Analysis | list[Analysis] | None = None
+    """`analysis` from /v1/motions, or a list of two to compare. Without it nothing is checked or guaranteed."""
     messages: list[ChatMessage] = Field(min_length=1, max_length=200)
     """The conversation so far. The last message is the question."""
 
@@ -393,6 +438,17 @@ def notice_of(model: ModelSummary) -> str:
     return f"{NOTICE} Trained on synthetic data: its answers mean nothing about a patient."
 
 
+def summary_of(answers: Sequence[Answer], model: ModelSummary) -> str:
+    """`Answers.summary` of these answers."""
+    checks = [answer.unlike for answer in answers]
+    unlike = next((check for check in checks if check.unlike), None)
+    if unlike is not None:
+        return unlike_sentence(unlike, model.data)
+    if checks and not all(check.checked for check in checks):
+        return "It was not checked whether this recording is like those that the model was trained on."
+    return ""
+
+
 def stated_parameters(stated: dict[str, float], measured: dict[str, float | None]) -> list[StatedParameter]:
     """Each parameter that a description states, compared with the measured one."""
     compared = []
@@ -435,6 +491,7 @@ def apply_risk_limit(
     return replace(
         answer,
         uncertain=True,
+        status="uncertain",
         text=f"Uncertain; most likely {answer.text}.",
         advice=f"What would help: another recording of this person{longer}.",
         label=None,

@@ -1,11 +1,15 @@
 """A model that answers without training, Ray or torch: for tests of the endpoints."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from biomechgpt.answering.answer import Answer
-from biomechgpt.answering.calibration import COVERAGE
+from biomechgpt.answering.answer import Answer, Unlike
+from biomechgpt.answering.conformal import COVERAGE
+from biomechgpt.answering.gates import Gate
+from biomechgpt.answering.status import with_status
+from biomechgpt.motion.statistics import MovementStatistics
 from biomechgpt.prompts.encoding import MotionTokens, Query
 from biomechgpt.questions.tasks import AnnotatedTask, NumberTask, load_tasks
 from conftest import ROOT
@@ -38,20 +42,31 @@ class FakeModel:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.queries: list[Query] = []
-        self.is_ood = False
+        self.unlike = Unlike(checked=True, participants=20)
+        self.gate = Gate(1.0, "")
         self.served = SERVED
 
     async def describe(self) -> ServedModel:
         self.calls.append("describe")
         return self.served
 
-    async def tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray) -> tuple[MotionTokens, bool]:
+    async def tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray, provenance: str) -> MotionTokens:
         self.calls.append("tokenize")
-        return MotionTokens([1, 2, 3]), self.is_ood
+        statistics = MovementStatistics(
+            len(angles_rad) / SERVED.frame_rate_hz, 4, distance=0.5, rmse_deg=3.0, provenance=provenance
+        )
+        return MotionTokens([1, 2, 3], statistics=statistics)
 
     async def answer(self, query: Query) -> Answer:
         self.calls.append("answer")
         self.queries.append(query)
+        answer = self._raw(query)
+        if query.task is None:
+            return replace(answer, unlike=self.unlike)
+        known = [motion.statistics for motion in query.motions if motion.statistics is not None]
+        return with_status(answer, SERVED.tasks[query.task], self.gate, self.unlike, known, "synthetic")
+
+    def _raw(self, query: Query) -> Answer:
         task = SERVED.tasks.get(query.task or "")
         if not isinstance(task, AnnotatedTask):
             return Answer("Rather slowly.")

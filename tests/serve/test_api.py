@@ -4,7 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -12,6 +12,8 @@ from fake_model import HEADERS, KEY, SERVED, FakeModel
 from fastapi.testclient import TestClient
 
 import opensim_files
+from biomechgpt.answering.answer import Unlike
+from biomechgpt.answering.gates import Gate
 from biomechgpt.core.settings import InputError
 from biomechgpt.motion import norms
 from biomechgpt.questions.tasks import load_tasks
@@ -153,7 +155,7 @@ def test_answers_repeat_renamed_fields_under_their_earlier_names(client, walk):
     (answer,) = body["answers"]
     assert answer["risk"] == answer["selective_risk"] == 0.2
     assert answer["possible"] == answer["prediction_set"]
-    assert answer["promised"] is answer["coverage_guaranteed"] is True
+    assert answer["promised"] is answer["coverage_guaranteed"] is False
     assert answer["strange"] is answer["is_ood"] is False
     assert list(answer["probabilities"]) == answer["labels"]
     assert answer["facts"] == answer["stated_parameters"] == []
@@ -190,13 +192,41 @@ def test_uncertain_answers_have_advice(client, walk):
 
 
 def test_a_movement_out_of_distribution_is_refused(client, model, walk):
-    model.is_ood = True
+    model.unlike = replace(
+        model.unlike, unlike=True, value=17.0, usual=[0.0, 7.5], quantity="error", unit="degrees"
+    )
     (answer,) = client.post("/v1/answers", files={"recording": walk}, data={"tasks": "walking_speed"}).json()[
         "answers"
     ]
     assert (answer["refused"], answer["is_ood"], answer["value"]) == (True, True, None)
-    assert answer["text"] == schema.OOD_TEXT
-    assert "answer" not in model.calls
+    assert answer["status"] == "unlike"
+    assert answer["text"].startswith(
+        "This model has seen only simulated people. This recording is unlike them"
+    )
+    assert answer["unlike"]["checked"] is True
+    assert (answer["unlike"]["participants"], answer["unlike"]["value"]) == (20, 17.0)
+    assert answer["unlike"]["usual"] == [0.0, 7.5]
+    assert (answer["low"], answer["high"], answer["coverage_guaranteed"]) == (None, None, False)
+
+
+def test_a_question_that_does_not_apply_has_no_answer(client, model, walk):
+    model.gate = Gate(0.03, "activity: TUG", "Does not apply: this looks like overground walking (.97).")
+    (answer,) = client.post("/v1/answers", files={"recording": walk}, data={"tasks": "tug_time"}).json()[
+        "answers"
+    ]
+    assert (answer["status"], answer["applies"], answer["refused"]) == ("does_not_apply", 0.03, True)
+    assert answer["text"] == "Does not apply: this looks like overground walking (.97)."
+    assert (answer["value"], answer["low"], answer["coverage_guaranteed"]) == (None, None, False)
+
+
+def test_an_uploaded_recording_of_another_kind_than_the_training_data_gets_no_guarantee(client, walk):
+    name, content = walk[:2]
+    text = content.decode() if isinstance(content, bytes) else content
+    synthetic = (name, text.replace("endheader", "Provenance: synthetic.\nendheader", 1).encode())
+    for recording, kind in ((walk, "recorded"), (synthetic, "synthetic")):
+        body = client.post("/v1/answers", files={"recording": recording}, data={"tasks": "activity"}).json()
+        assert body["recording"]["provenance"] == kind
+        assert body["answers"][0]["coverage_guaranteed"] is (kind == "synthetic")
 
 
 def test_a_busy_model_gives_status_503(client, model, walk):
@@ -251,12 +281,15 @@ def test_turns_alternate_between_user_and_assistant():
 
 def test_an_answer_out_of_distribution_states_nothing():
     tasks = {"a": load_tasks(ROOT / "configs/tasks")["walking_speed"]}
-    usual = Answer.from_record(tasks, "a", "How fast?", AnswerRecord("1.20 m/s", low=1.0, high=1.4))
+    usual = Answer.from_record(
+        tasks, "a", "How fast?", AnswerRecord("1.20 m/s", low=1.0, high=1.4), "recorded"
+    )
     assert (usual.value, usual.low, usual.refused) == (1.2, 1.0, False)
-    record = AnswerRecord("1.20 m/s", low=1.0, high=1.4, is_ood=True)
-    ood = Answer.from_record(tasks, "a", "How fast?", record)
+    far = Unlike(checked=True, unlike=True)
+    record = AnswerRecord("1.20 m/s", low=1.0, high=1.4, status="unlike", unlike=far)
+    ood = Answer.from_record(tasks, "a", "How fast?", record, "recorded")
     assert (ood.value, ood.low, ood.refused) == (None, None, True)
-    assert ood.text == schema.OOD_TEXT
+    assert "unlike them" in ood.text
 
 
 def test_a_short_recording_gets_the_advice_to_record_longer():

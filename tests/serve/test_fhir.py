@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import real_recordings
+from biomechgpt.answering.answer import Unlike
 from serve import fhir
 from serve.schema import Answer, Answers, ModelSummary, RecordingInfo, StatedParameter
 
@@ -57,6 +58,7 @@ RECORDING = RecordingInfo(
     used_s=32.5,
     frame_rate_hz=30.0,
     knee_flexion="negative",
+    provenance="recorded",
     missing_joints=["arm_flex_r"],
     repairs=None,
 )
@@ -439,12 +441,39 @@ def test_a_description_has_a_component_for_each_parameter_and_a_refusal_has_no_v
     ]
     described, refused = observations[-2:]
     assert described["valueString"] == "cadence 104 steps/min, right knee 61 deg"
-    first, second = described["component"]
+    first, second = described["component"][:2]
     assert (first["valueQuantity"]["value"], first["valueQuantity"]["code"]) == (104, "{steps}/min")
     assert "interpretation" not in first
     assert second["interpretation"][0]["text"] == "Not confirmed: 40 was measured"
     assert refused["dataAbsentReason"]["coding"][0]["code"] == "unsupported"
     assert "valueString" not in refused
+
+
+def test_every_observation_says_how_far_it_can_be_trusted():
+    far = Unlike(True, True, 20, "validation", "reconstruction error", "degrees", 17.0, [0.0, 7.5])
+    result = RESULT.model_copy(
+        update={
+            "summary": "This recording is unlike them.",
+            "answers": [
+                answer("cadence", "Withheld.", status="unlike", refused=True, unlike=far, applies=0.5)
+            ],
+        }
+    )
+    (observation,) = resources_of(bundle_of(result), "Observation")
+    by_code = {part["code"]["coding"][0]["code"]: part for part in observation["component"]}
+    assert by_code["status"]["valueCodeableConcept"]["text"] == "unlike"
+    assert by_code["applies"]["valueQuantity"]["value"] == 0.5
+    assert by_code["unlike-checked"]["valueBoolean"] is by_code["unlike"]["valueBoolean"] is True
+    assert by_code["unlike-participants"]["valueInteger"] == 20
+    assert by_code["unlike-value"]["valueQuantity"] == {"value": 17.0, "unit": "degrees"}
+    assert by_code["unlike-usual"]["valueRange"]["high"]["value"] == 7.5
+    (report,) = resources_of(bundle_of(result), "DiagnosticReport")
+    assert report["conclusion"].startswith("This recording is unlike them.")
+
+
+def test_a_question_that_does_not_apply_is_not_applicable():
+    element = fhir._content(answer("tug_time", "Does not apply.", status="does_not_apply", refused=True))
+    assert element["dataAbsentReason"].coding[0].code == "not-applicable"
 
 
 def test_an_uncertain_answer_has_no_value_and_says_what_would_help():

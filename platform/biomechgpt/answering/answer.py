@@ -6,11 +6,39 @@ models.
 
 import types
 import typing
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, ClassVar, Literal, get_args
 
 import pyarrow as pa
 from pydantic import ConfigDict
+
+Status = Literal["answered", "does_not_apply", "unlike", "uncertain", "refused"]
+"""What became of a question. In this order: it got an answer; it does not apply to this movement; the movement is
+unlike the training data; the answer is not certain enough; nobody can answer it from a movement."""
+
+
+@dataclass(frozen=True)
+class Unlike:
+    """The check whether a recording is unlike the training data (out of distribution)."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(use_attribute_docstrings=True)
+
+    checked: bool = False
+    """Whether the check ran."""
+    unlike: bool = False
+    """Whether the recording is unlike the training data."""
+    participants: int = 0
+    """Number of participants that the check was fitted on."""
+    fitted_on: str = ""
+    """Participants that it was fitted on: `validation`, or `training` with a margin if those were too few."""
+    quantity: str = ""
+    """The statistic that speaks most against the recording, in words."""
+    unit: str = ""
+    """Unit of `value` and `usual`; empty for a figure without a unit."""
+    value: float | None = None
+    """The recording's value of this statistic."""
+    usual: list[float] = field(default_factory=list)
+    """Usual range of this statistic, lowest and highest; empty if it has none."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +53,22 @@ class Answer:
 
     text: str
     """The answer in words."""
+    status: Status = "answered"
+    """What became of the question. A value, an interval and a guarantee are shown only with `answered`."""
+    reason: str = ""
+    """Why the question got no answer, or only an uncertain one; empty for `answered`."""
+    applies: float | None = None
+    """Probability that the question applies, by the model's own answers to its conditions; null if not known."""
+    condition: str = ""
+    """What the answer supposes, for example `impaired: yes`; empty without conditions."""
+    unlike: Unlike = Unlike()
+    """The check whether the recording is unlike the training data."""
     labels: list[str] = field(default_factory=list)
     """The labels that the task can be answered with, most probable first; empty for a number."""
     probabilities: list[float] = field(default_factory=list)
     """The labels' probabilities at the task's temperature, in the order of `labels`; they sum to 1."""
+    joint_probabilities: list[float] = field(default_factory=list)
+    """The labels' probabilities times `applies`: the condition holds and the label is right."""
     prediction_set: list[str] = field(default_factory=list)
     """The labels that cannot be ruled out, most probable first (conformal prediction)."""
     low: float | None = None
@@ -47,11 +87,11 @@ class Answer:
     temperature: float | None = None
     """Temperature that was applied to the label probabilities."""
     coverage_guaranteed: bool = False
-    """Whether the set or interval holds the truth at the stated coverage: enough participants calibrated it."""
+    """Whether the set or interval holds the truth at the stated coverage: every assumption of it was checked."""
+    # Namely: the question applies; the recording was checked, is like the training data, and is of the kind that
+    # calibrated the model (recorded or synthetic); and enough participants calibrated it.
     log_likelihood: float | None = None
     """Mean log-likelihood of the movement's tokens."""
-    is_ood: bool = False
-    """Whether the movement is out of distribution: less likely than nearly all movements like those of training."""
     template_answers: list[str] = field(default_factory=list)
     """The answer to each prompt template that was averaged."""
 
@@ -69,6 +109,10 @@ def arrow_schema(record: type) -> pa.Schema:
 
 def _arrow_type(hint: Any) -> pa.DataType:
     """The Arrow type of a field's type hint."""
+    if isinstance(hint, type) and is_dataclass(hint):
+        return pa.struct(list(arrow_schema(hint)))
+    if typing.get_origin(hint) is Literal:
+        (hint,) = {type(value) for value in get_args(hint)}
     if isinstance(hint, types.UnionType):  # X | None
         (hint,) = (argument for argument in typing.get_args(hint) if argument is not type(None))
     if typing.get_origin(hint) is list:

@@ -5,7 +5,7 @@ answered by free generation.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,19 @@ from biomechgpt.answering.calibration import (
     apply_temperature,
     prediction_set,
 )
+from biomechgpt.answering.gates import Condition, conditions_of, mean_probabilities
+from biomechgpt.answering.gates import gate as judge_gate
+from biomechgpt.answering.ood import worst
 from biomechgpt.answering.prompt_plan import ScoreRequest, View, average, requests_by_view, score_request
 from biomechgpt.answering.scores import Scores, mean_scores, quantile
 from biomechgpt.answering.scoring import CandidateQuery, score
+from biomechgpt.answering.status import with_status
 from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError
 from biomechgpt.language import network
 from biomechgpt.language.families import family_of
+from biomechgpt.motion.features import kinematic_features
+from biomechgpt.motion.statistics import measure_statistics
 from biomechgpt.prompts.answer_trie import AnswerTrie, answer_trie
 from biomechgpt.prompts.encoding import MIN_MOTION_TOKENS, MotionTokens, PromptEncoder, Query
 from biomechgpt.questions.tasks import (
@@ -67,6 +73,7 @@ class Answerer:
 
     def __init__(self, parts: ModelParts, cache: str | None = None) -> None:
         self.info, self.tasks, self.calibration = parts.info, parts.tasks, parts.calibration
+        self.reference = parts.reference
         base = storage.local_copy(parts.base, cache)
         weights: Path | None = None if parts.adapter is None else storage.local_copy(parts.adapter, cache)
         self.tokenizer = network.load_tokenizer(base)
@@ -118,31 +125,41 @@ class Answerer:
             for codes, mirror_codes in zip(tokens, mirrored, strict=True)
         ]
 
-    def reconstruction_errors(
+    def analyse(
         self,
         tokenizer: MotionTokenizer,
         movements: Sequence[np.ndarray],
         masks: Sequence[np.ndarray],
-        motions: Sequence[MotionTokens],
-    ) -> list[float]:
-        """`MotionTokenizer.reconstruction_errors` of movements that `tokenize` turned into `motions`."""
-        tokens = [np.asarray(motion.tokens) for motion in motions]
-        return tokenizer.reconstruction_errors(movements, tokens, masks)
+        provenance: str | None = None,
+    ) -> list[MotionTokens]:
+        """As `tokenize`, with the statistics that the checks before each answer need.
 
-    def tokenize_checked(
-        self, tokenizer: MotionTokenizer, angles_rad: np.ndarray, joint_mask: np.ndarray
-    ) -> tuple[MotionTokens, bool]:
-        """A movement as motion tokens, and whether its reconstruction error marks it as out of distribution.
-
-        The log-likelihood is checked with each answer. Here it is infinite, so that only the error counts.
+        provenance: of the recordings: recorded or synthetic; None if it is not known.
         """
-        (motion,) = self.tokenize(tokenizer, [angles_rad], [joint_mask])
-        (error_deg,) = self.reconstruction_errors(tokenizer, [angles_rad], [joint_mask], [motion])
-        return motion, self.calibration.is_ood(np.inf, error_deg)
+        motions = self.tokenize(tokenizer, movements, masks)
+        tokens = [np.asarray(motion.tokens) for motion in motions]
+        errors = tokenizer.reconstruction_errors(movements, tokens, masks)
+        rate_hz = tokenizer.frame_rate_hz
+        return [
+            replace(
+                motion,
+                statistics=replace(
+                    measure_statistics(angles, mask, rate_hz),
+                    distance=self._distance(kinematic_features(angles, rate_hz, mask)),
+                    rmse_deg=error,
+                    provenance=provenance,
+                ),
+            )
+            for motion, angles, mask, error in zip(motions, movements, masks, errors, strict=True)
+        ]
 
-    def answer(self, queries: Sequence[Query]) -> list[Answer]:
+    def _distance(self, features: np.ndarray) -> float | None:
+        return None if self.reference is None else self.reference.distance(features)
+
+    def answer(self, queries: Sequence[Query], only_status: Sequence[bool] | None = None) -> list[Answer]:
         """The answers to queries, as one batch: scored if the task has answers to choose from, else generated.
 
+        only_status: as `score_candidates`.
         Raises InputError for a query about a person that is not scored, and for a measured quantity
         (`answering.measured` answers it).
         """
@@ -155,16 +172,25 @@ class Answerer:
             raise InputError("several movements of a person: expected a task with answers to choose from")
         answers: dict[int, Answer] = {}
         if scored:
-            answers |= zip(scored, self.score_candidates([queries[i] for i in scored]), strict=True)
+            skipped = None if only_status is None else [only_status[i] for i in scored]
+            found = self.score_candidates([queries[i] for i in scored], only_status=skipped)
+            answers |= zip(scored, found, strict=True)
         if generated:
             texts = self.generate([queries[i] for i in generated])
-            answers |= zip(generated, map(Answer, texts), strict=True)
+            for i, text in zip(generated, texts, strict=True):
+                unlike = worst([self.calibration.judge(m.statistics, None) for m in queries[i].motions])
+                answers[i] = Answer(text, status="unlike" if unlike.unlike else "answered", unlike=unlike)
         return [answers[i] for i in range(len(queries))]
 
     def _is_scored(self, query: Query) -> bool:
         return bool(query.task) and isinstance(self.tasks[str(query.task)], AnnotatedTask)
 
-    def score_candidates(self, queries: Sequence[Query], full_distribution: bool = False) -> list[Answer]:
+    def score_candidates(
+        self,
+        queries: Sequence[Query],
+        full_distribution: bool = False,
+        only_status: Sequence[bool] | None = None,
+    ) -> list[Answer]:
         """The answers to queries whose tasks have answers to choose from, as one batch.
 
         Probabilities are the mean over templates, and over a movement and its mirror image, as the model's scoring
@@ -172,13 +198,99 @@ class Answerer:
         words of the question do not matter then. Queries about a person need a task in `calibration.people`.
         A movement that is longer than any of fine-tuning loses its end, a conversation its beginning.
         full_distribution: with the mean of numbers, for which more of them has to be read.
+        only_status: for each query, whether only its status is wanted: whether the question applies, and whether
+            the movement is like the training data. None: for no query.
         """
-        requests = [self._requests(query, full_distribution) for query in queries]
-        template_scores = self._score([request for of_query in requests for request in of_query])
-        return [
-            self._combine(query, [template_scores[request] for request in of_query], full_distribution)
-            for query, of_query in zip(queries, requests, strict=True)
+        skipped = only_status or [False] * len(queries)
+        requests = [
+            [] if skip else self._requests(query, full_distribution)
+            for query, skip in zip(queries, skipped, strict=True)
         ]
+        conditions = [self._conditions[str(query.task)] for query in queries]
+        gate_requests = [
+            self._gate_requests(query, of_task) for query, of_task in zip(queries, conditions, strict=True)
+        ]
+        template_scores = self._score(
+            [request for of_query in requests for request in of_query]
+            + [
+                request
+                for of_query in gate_requests
+                for of_motion in of_query
+                for request in of_motion.values()
+            ]
+        )
+        answers = []
+        for query, of_query, of_task, of_gate in zip(
+            queries, requests, conditions, gate_requests, strict=True
+        ):
+            scores = [template_scores[request] for request in of_query]
+            answer = self._combine(query, scores, full_distribution) if scores else Answer("")
+            movements = [
+                {
+                    task: self._label_probabilities(task, template_scores[request])
+                    for task, request in row.items()
+                }
+                for row in of_gate
+            ]
+            if not scores:  # any question about a movement gives the log-likelihood of its tokens
+                scores = [
+                    template_scores[next(iter(row.values()))] for row in of_gate if len(of_gate) == 1 and row
+                ]
+            answers.append(self._checked(query, answer, of_task, movements, scores))
+        return answers
+
+    @cached_property
+    def _conditions(self) -> dict[str, list[Condition]]:
+        """{task: its conditions}."""
+        return {name: conditions_of(name, self.tasks) for name in self.tasks}
+
+    def _gate_requests(self, query: Query, conditions: Sequence[Condition]) -> list[dict[str, ScoreRequest]]:
+        """For each movement of a query: {condition's task: its request}."""
+        tasks = dict.fromkeys(condition.task for condition in conditions if condition.task is not None)
+        mirrored = self.info.scoring.mirrored
+        return [
+            {
+                task: score_request([motion], task, [self.tasks[task].templates[0]], False, mirrored)
+                for task in tasks
+            }
+            for motion in query.motions
+        ]
+
+    def _label_probabilities(self, task: str, template_scores: Sequence[Scores]) -> dict[str, float]:
+        """{label: calibrated probability} of a task with labels."""
+        fitted = self.calibration.tasks.get(task, TaskCalibration())
+        calibrated = apply_temperature(mean_scores(template_scores).probability, fitted.temperature)
+        return {str(label): float(p) for label, p in zip(self.tries[task].answers, calibrated, strict=True)}
+
+    def _checked(
+        self,
+        query: Query,
+        answer: Answer,
+        conditions: Sequence[Condition],
+        movements: Sequence[dict[str, dict[str, float]]],
+        scores: Sequence[list[Scores]],
+    ) -> Answer:
+        """The answer with its status: whether the question applies, and whether the movement is like training data.
+
+        movements: the label probabilities of each movement, for the tasks of `conditions`.
+        scores: of each request of the query.
+        """
+        name = str(query.task)
+        known = [motion.statistics for motion in query.motions if motion.statistics is not None]
+        if query.relation == "same_person":  # one person: what each recording shows counts equally
+            movements = [mean_probabilities(movements)] if movements else []
+        gate = judge_gate(self.tasks, name, conditions, movements, known, self.calibration.threshold(name))
+        # The log-likelihood is calibrated for prompts with a single movement.
+        likelihoods = [mean_scores(of_motion).log_likelihood for of_motion in scores]
+        if len(likelihoods) != len(query.motions):
+            likelihoods = [None] * len(query.motions)  # type: ignore[list-item]
+        unlike = worst(
+            [
+                self.calibration.judge(motion.statistics, log_likelihood)
+                for motion, log_likelihood in zip(query.motions, likelihoods, strict=True)
+            ]
+        )
+        return with_status(answer, self.tasks[name], gate, unlike, known, self.calibration.provenance)
 
     def _requests(self, query: Query, full_distribution: bool) -> list[ScoreRequest]:
         """What is scored for a query: one request, or one about each of its movements."""
@@ -288,7 +400,6 @@ class Answerer:
             valid_probability=scores.valid_probability,
             coverage_guaranteed=fitted.coverage_guaranteed,
             log_likelihood=scores.log_likelihood,
-            is_ood=self.calibration.is_ood(scores.log_likelihood),
             template_answers=[task.answer(number) for number in medians],
         )
 
@@ -313,7 +424,6 @@ class Answerer:
             temperature=fitted.temperature,
             coverage_guaranteed=fitted.coverage_guaranteed,
             log_likelihood=scores.log_likelihood,
-            is_ood=self.calibration.is_ood(scores.log_likelihood),
             template_answers=[task.answer(labels[int(s.probability.argmax())]) for s in template_scores],
         )
 

@@ -5,7 +5,7 @@ import pickle
 import time
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import numpy as np
@@ -16,26 +16,45 @@ import torch
 
 from biomechgpt.answering.answer import ANSWER_COLUMNS, Answer, arrow_schema
 from biomechgpt.answering.answerer import Answerer
-from biomechgpt.answering.bundle import CALIBRATION, ModelBundle, ModelParts, uncalibrated
-from biomechgpt.answering.calibration import Calibration, fit
+from biomechgpt.answering.bundle import (
+    CALIBRATION,
+    REFERENCE,
+    ModelBundle,
+    ModelParts,
+    uncalibrated,
+    write_reference,
+)
+from biomechgpt.answering.calibration import Calibration, fit, fit_min_applies
+from biomechgpt.answering.ood import (
+    CheckedMovements,
+    OodCheck,
+    ReferenceMovements,
+    fit_ood,
+    leave_one_out_distances,
+)
 from biomechgpt.answering.settings import AnswerSettings, BatchAnswerSettings
 from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError
 from biomechgpt.language import network
+from biomechgpt.motion.features import N_FEATURES
+from biomechgpt.motion.statistics import MovementStatistics
 from biomechgpt.prompts.encoding import MotionTokens, Query, Relation
 from biomechgpt.questions.dataset import read_questions, read_tasks
-from biomechgpt.questions.tasks import GenerationTask, Tasks
+from biomechgpt.questions.tasks import AnnotatedTask, ClassificationTask, GenerationTask, Tasks
 from biomechgpt.tokenizer.motion_tokenizer import require_same_tokenizer
 from biomechgpt.tokenizer.tokens import RECONSTRUCTION_ERROR, Tokens
 
 logger = logging.getLogger("biomechgpt")
 
-VERSION = 10
+VERSION = 11
 CALIBRATION_VERSION = 3
 
 _TOKENS_BESIDE_WORDS = 5
 """Tokens of a question that are not its words: turn markers, and words of more than one token. A rough figure."""
+
+_SAMPLE = 200
+"""Training trials whose log-likelihood gives its scale."""
 
 _REPORT_EVERY_S = 10
 """Seconds between two reports of progress."""
@@ -55,7 +74,9 @@ class _AnswerBatch:
         requests = block.to_pylist()
         queries = [query for request in requests for query in _queries(request)]
         if self.method == "weigh":
-            answers = [asdict(answer) for answer in self.answerer.answer(queries)]
+            only_status = [not applies for request in requests for applies in request["applies"]]
+            scored = self.answerer.answer(queries, only_status)
+            answers = [asdict(answer) for answer in scored]
         else:
             answers = [{"text": text} for text in self.answerer.generate(queries)]
         numbers = [number for request in requests for number in request["number"]]
@@ -67,15 +88,25 @@ class _AnswerBatch:
 
 def _queries(request: dict[str, Any]) -> list[Query]:
     """The queries of one request."""
-    motions = [MotionTokens(request["tokens"], request["mirrored"])]
+    motions = [_motion(request, "")]
     relation: Relation = "single"
-    if request["other"]:
-        motions.append(MotionTokens(request["other"], request["other_mirrored"]))
+    if request["other_tokens"]:
+        motions.append(_motion(request, "other_"))
         relation = "compare"
     return [
         Query(motions, relation, task, question)
         for task, question in zip(request["task"], request["question"], strict=True)
     ]
+
+
+def _motion(request: dict[str, Any], prefix: str) -> MotionTokens:
+    """A movement of a request. prefix: of its columns."""
+    statistics = request[f"{prefix}statistics"]
+    return MotionTokens(
+        request[f"{prefix}tokens"],
+        request[f"{prefix}mirrored"],
+        None if statistics is None else MovementStatistics(**statistics),
+    )
 
 
 def make_answers(
@@ -94,7 +125,8 @@ def make_answers(
         storage.write_bytes(storage.join(uri, "answers.parquet"), content)
         parsed = answers["label_predicted"].notna() | answers["value_predicted"].notna()
         parsed |= answers["kind"] == "description"
-        return {"answers": len(answers), "parsed": round(float(parsed.mean()), 4)}
+        parsed = parsed[answers["applies_true"]]
+        return {"answers": len(parsed), "parsed": round(float(parsed.mean()), 4)}
 
     # How answers are scored belongs to the model. These settings decide which questions are asked, and how.
     identity = {"splits": settings.splits, "method": settings.method}
@@ -122,7 +154,17 @@ def make_calibration(
                 splits=["validation"], batch_size=settings.batch_size, workers=settings.workers
             )
             parts = uncalibrated(adapter.input("base"), adapter, questions, settings.scoring)
-            fitted = fit(answer_all(parts, questions, tokens, validation))
+            asked = _select_questions(questions, parts.tasks, ["validation"])
+            sample = _sample(_select_questions(questions, parts.tasks, ["train"]), parts.tasks)
+            answers = _answer(parts, pd.concat([asked, sample], ignore_index=True), tokens, validation)
+            fitted = fit(answers[answers["split"] == "validation"])
+            fitted = fitted.model_copy(update={"provenance": tokens.provenance})
+            statistics = Tokens(tokens).statistics().to_pandas()
+            reference, ood = _fit_ood(statistics, answers)
+            write_reference(storage.join(uri, REFERENCE), reference)
+            fitted = fitted.model_copy(update={"ood": ood})
+            parts = replace(parts, calibration=fitted)
+            fitted = fitted.model_copy(update={"min_applies": _fit_gates(parts, tokens, validation)})
         storage.write_json(storage.join(uri, CALIBRATION), fitted.model_dump(mode="json"))
         return {
             name: round(task.temperature if task.interval_offset is None else task.interval_offset, 3)
@@ -140,47 +182,161 @@ def answer_all(
 
     Raises InputError if there are no questions, and for tokens without mirror images if the model reads them.
     """
+    asked = _select_questions(questions, read_tasks(questions.uri), settings.splits)
+    ruled_out = (
+        inapplicable_questions(tokens, model.tasks, settings.splits) if settings.method == "weigh" else []
+    )
+    if len(ruled_out):
+        asked = pd.concat([asked, ruled_out], ignore_index=True)
+    return _answer(model, asked, tokens, settings)
+
+
+def _answer(
+    model: ModelParts, asked: pd.DataFrame, tokens: Artifact, settings: BatchAnswerSettings
+) -> pd.DataFrame:
+    """The answers table of these questions."""
     cluster.connect()
-    tasks, scoring = read_tasks(questions.uri), model.info.scoring
-    asked = _select_questions(questions, tasks, settings.splits)
+    scoring, splits = model.info.scoring, list(asked["split"].unique())
+    asked = asked.assign(number=np.arange(len(asked)))
     columns = ["trial", "tokens", RECONSTRUCTION_ERROR]
     trials = Tokens(tokens).table().select(columns).to_pandas().set_index("trial")
-    mirrored = Tokens(tokens).mirrored(settings.splits) if scoring.mirrored else {}
-    requests = build_requests(asked, trials["tokens"], mirrored, scoring.templates)
+    mirrored = Tokens(tokens).mirrored(splits) if scoring.mirrored else {}
+    statistics = movement_statistics(Tokens(tokens).statistics().to_pandas(), splits, model.reference)
+    requests = build_requests(asked, trials["tokens"], mirrored, scoring.templates, statistics)
     answers = run_actor_pool(model, requests, settings)
-    return to_table(asked, answers, tasks, trials[RECONSTRUCTION_ERROR])
+    return to_table(asked, answers, model.tasks, trials[RECONSTRUCTION_ERROR])
+
+
+def movement_statistics(
+    table: pd.DataFrame, splits: Sequence[str], reference: ReferenceMovements | None
+) -> dict[str, dict[str, Any]]:
+    """{trial of these splits: the fields of its `MovementStatistics`}. table: `Tokens.statistics`."""
+    names = [field.name for field in fields(MovementStatistics) if field.name in table]
+    rows = table[table["split"].isin(splits)]
+    distances: list[float | None] = [None] * len(rows)
+    if reference is not None and len(rows):
+        distances = [reference.distance(np.asarray(features)) for features in rows["features"]]
+    return {
+        trial: {**row, "distance": distance}
+        for trial, row, distance in zip(rows["trial"], rows[names].to_dict("records"), distances, strict=True)
+    }
+
+
+def inapplicable_questions(tokens: Artifact, tasks: Tasks, splits: Sequence[str]) -> pd.DataFrame:
+    """The questions about trials of these splits whose annotations rule them out: one for each task and trial."""
+    trials = Tokens(tokens).annotated_table().to_pandas()
+    trials = trials[trials["split"].isin(splits)]
+    rows = trials.drop(columns="tokens").astype(object).where(trials.drop(columns="tokens").notna(), None)
+    questions = [
+        {
+            **{name: row[name] for name in ("trial", "participant", "split")},
+            "task": task.name,
+            "question": task.templates[0],
+        }
+        for task in tasks.values()
+        if isinstance(task, AnnotatedTask) and task.n_movements == 1 and task.answer_conditions
+        for row in rows.to_dict("records")
+        if task.is_ruled_out(row)
+    ]
+    table = pd.DataFrame(questions, columns=["trial", "participant", "split", "task", "question"])
+    return table.assign(other=None, answer=None, label=None, value=np.nan, applies=False)
+
+
+def _sample(questions: pd.DataFrame, tasks: Tasks) -> pd.DataFrame:
+    """One question about each of at most _SAMPLE training trials, spread over all participants.
+
+    The log-likelihood of a movement's tokens does not depend on the question; labels are the quickest to score.
+    """
+    labels = [name for name, task in tasks.items() if isinstance(task, ClassificationTask)]
+    first = questions[questions["task"].isin(labels) & questions["other"].isna()].drop_duplicates("trial")
+    number = first.groupby("participant").cumcount()
+    return first.iloc[np.argsort(number.to_numpy(), kind="stable")[:_SAMPLE]]
+
+
+def _fit_ood(statistics: pd.DataFrame, answers: pd.DataFrame) -> tuple[ReferenceMovements, OodCheck | None]:
+    """The reference movements and the check. statistics: `Tokens.statistics`. answers: about single movements."""
+    single = answers[answers["log_likelihood"].notna() & answers["other"].isna()]
+    statistics = statistics.assign(
+        log_likelihood=statistics["trial"].map(
+            single.drop_duplicates("trial").set_index("trial")["log_likelihood"]
+        )
+    )
+    train, validation = (statistics[statistics["split"] == split] for split in ("train", "validation"))
+    features = {
+        split: np.stack(rows["features"].to_list()) if len(rows) else np.empty((0, N_FEATURES))
+        for split, rows in (("train", train), ("validation", validation))
+    }
+    reference = ReferenceMovements.of(features["train"], train["participant"].tolist())
+    distances = {
+        "train": leave_one_out_distances(features["train"], train["participant"].tolist()),
+        "validation": np.array([reference.distance(row) for row in features["validation"]], dtype=float),
+    }
+    checked = [
+        CheckedMovements(
+            rows["participant"].tolist(),
+            {
+                "distance": distances[split],
+                "rmse_deg": rows[RECONSTRUCTION_ERROR].to_numpy(dtype=float),
+                "log_likelihood": rows["log_likelihood"].to_numpy(dtype=float),
+            },
+            rows["duration_s"].to_numpy(dtype=float),
+        )
+        for split, rows in (("train", train), ("validation", validation))
+    ]
+    return reference, fit_ood(*checked)
+
+
+def _fit_gates(model: ModelParts, tokens: Artifact, settings: BatchAnswerSettings) -> dict[str, float]:
+    """{task: threshold of the probability that it applies}, from validation trials that it does not apply to."""
+    ruled_out = inapplicable_questions(tokens, model.tasks, settings.splits)
+    if ruled_out.empty:
+        return {}
+    answers = _answer(model, ruled_out, tokens, settings)
+    answers = answers[answers["applies"].notna()]
+    return {
+        str(task): fit_min_applies(rows["applies"].tolist(), rows["participant"].tolist())
+        for task, rows in answers.groupby("task")
+    }
 
 
 def _select_questions(questions: Artifact, tasks: Tasks, splits: Sequence[str]) -> pd.DataFrame:
-    """The questions of these splits, numbered."""
+    """The questions of these splits."""
     asked = read_questions(questions).to_pandas()
     # Whether a generated movement is the one that was asked for is judged in `evaluation.generation`.
     generated = [name for name, task in tasks.items() if isinstance(task, GenerationTask)]
     asked = asked[asked["split"].isin(splits) & ~asked["task"].isin(generated)]
     if asked.empty:
         raise InputError(f"{questions.uri}: no questions in splits {splits}")
-    return asked.assign(number=np.arange(len(asked)))
+    return asked.assign(applies=True)
 
 
 def build_requests(
-    asked: pd.DataFrame, tokens: "pd.Series", mirrored: Mapping[str, Any], templates: int
+    asked: pd.DataFrame,
+    tokens: "pd.Series",
+    mirrored: Mapping[str, Any],
+    templates: int,
+    statistics: Mapping[str, Any],
 ) -> pd.DataFrame:
     """A row for each movement or pair of movements, with all that is asked about it; rows of like length in a row.
 
-    asked: questions with the columns trial, other, task, question and number.
+    asked: questions with the columns trial, other, task, question, number and applies.
     tokens: motion tokens of each trial.
     mirrored: {trial: motion tokens of its mirror image}; empty: not used.
     templates: number of templates that each question is asked in.
-    Columns: tokens, mirrored, other and other_mirrored (motion tokens or None); task, question, number (lists).
+    statistics: {trial: fields of its MovementStatistics}.
+    Columns: tokens, mirrored and statistics, the same with `other_` (None for a single movement); task, question,
+    number and applies (lists).
     """
     by_motion = asked.groupby(["trial", "other"], sort=False, dropna=False)
-    requests = by_motion[["task", "question", "number"]].agg(list).reset_index()
+    requests = by_motion[["task", "question", "number", "applies"]].agg(list).reset_index()
     others = [None if pd.isna(trial) else trial for trial in requests["other"]]
     requests = requests.assign(
         tokens=requests["trial"].map(tokens),
         mirrored=[mirrored.get(trial) for trial in requests["trial"]],
-        other=[tokens[trial] if trial else None for trial in others],
+        statistics=[statistics.get(trial) for trial in requests["trial"]],
+        other_tokens=[tokens[trial] if trial else None for trial in others],
         other_mirrored=[mirrored.get(trial) if trial else None for trial in others],
+        other_statistics=[statistics.get(trial) if trial else None for trial in others],
     )
     # A batch holds rows of similar length, the questions included, so that little of it is padding.
     n_words = requests["question"].map(
@@ -224,6 +380,7 @@ def to_table(
     asked: pd.DataFrame, answers: pd.DataFrame, tasks: Tasks, reconstruction_error: "pd.Series"
 ) -> pd.DataFrame:
     """The answers table: each question with its answer, and the reconstruction error of its movement."""
+    asked = asked.rename(columns={"applies": "applies_true"})  # the answers have the model's own probability
     answered = asked.merge(answers, on="number").drop(columns="number")
     answered = answered.rename(columns={"text": "answer_text"})
     rmse_deg = answered["trial"].map(reconstruction_error).astype(float)
@@ -249,6 +406,7 @@ def with_parsed(answered: pd.DataFrame, tasks: Tasks) -> pd.DataFrame:
             "value_true": answered["value"].astype(float),
             "value_predicted": [p if isinstance(p, float) else np.nan for p in parsed],
             "source": "model",
+            "applies_true": answered.get("applies_true", True),
             **{name: answered[name] for name in ANSWER_COLUMNS if name in answered},
         }
     )

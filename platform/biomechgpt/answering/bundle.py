@@ -1,14 +1,18 @@
 """The model artifact: a bundle of all that answering and serving need, and the parts an answerer is built from.
 
 `base/`, `adapter/` (unless all weights were trained), `motion_tokenizer/`, `tasks.json`, `calibration.json`,
-`bundle.json`. Making one copies files; it trains and computes nothing. Knows nothing about torch or Ray.
+`reference_movements.safetensors`, `bundle.json`. Making one copies files; it trains and computes nothing. Knows
+nothing about torch or Ray.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from safetensors.numpy import load, save
+
 from biomechgpt.answering.calibration import Calibration
+from biomechgpt.answering.ood import ReferenceMovements
 from biomechgpt.answering.settings import ScoringSettings
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact
@@ -24,6 +28,7 @@ VERSION = 12
 INFO = "bundle.json"
 TASKS = "tasks.json"
 CALIBRATION = "calibration.json"
+REFERENCE = "reference_movements.safetensors"
 BASE, ADAPTER, MOTION_TOKENIZER = "base", "adapter", "motion_tokenizer"
 
 
@@ -43,6 +48,7 @@ class ModelParts:
     info: how prompts are written, and how answers are scored.
     tasks: the questions whose answers are scored.
     calibration: an empty one gives uncalibrated answers.
+    reference: training movements that recordings are compared with; None: they are not compared.
     """
 
     base: str
@@ -50,6 +56,7 @@ class ModelParts:
     info: BundleInfo
     tasks: Tasks
     calibration: Calibration
+    reference: ReferenceMovements | None = None
 
 
 class ModelBundle:
@@ -65,6 +72,7 @@ class ModelBundle:
         self.tasks = read_tasks(self.uri)
         path = storage.join(self.uri, CALIBRATION)
         self.calibration = validate(Calibration, storage.read_json(path), path)
+        self.reference = read_reference(storage.join(self.uri, REFERENCE))
 
     @property
     def motion_tokenizer(self) -> str:
@@ -76,8 +84,26 @@ class ModelBundle:
         """What an answerer of this model is built from."""
         base, weights = storage.join(self.uri, BASE), storage.join(self.uri, ADAPTER)
         return ModelParts(
-            base, weights if self.info.adapter else None, self.info, self.tasks, self.calibration
+            base,
+            weights if self.info.adapter else None,
+            self.info,
+            self.tasks,
+            self.calibration,
+            self.reference,
         )
+
+
+def write_reference(uri: str, reference: ReferenceMovements) -> None:
+    """Write training movements that recordings are compared with."""
+    storage.write_bytes(uri, save({"features": reference.features, "scale": reference.scale}))
+
+
+def read_reference(uri: str) -> ReferenceMovements | None:
+    """The movements of `write_reference`; None if there is no such file."""
+    if not storage.exists(uri):
+        return None
+    arrays = load(storage.read_bytes(uri))
+    return ReferenceMovements(arrays["features"], arrays["scale"])
 
 
 def uncalibrated(
@@ -121,6 +147,8 @@ def make_model(
         storage.write_json(storage.join(uri, INFO), bundled.model_dump(mode="json"))
         storage.write_json(storage.join(uri, TASKS), content)
         storage.write_json(storage.join(uri, CALIBRATION), calibration.read_json(CALIBRATION))
+        if REFERENCE in calibration.manifest["files"]:
+            storage.write_bytes(storage.join(uri, REFERENCE), storage.read_bytes(calibration.path(REFERENCE)))
         return {**adapter.metrics, "calibration": calibration.metrics}
 
     inputs: Mapping[str, Artifact] = {

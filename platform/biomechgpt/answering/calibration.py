@@ -13,15 +13,19 @@ import pandas as pd
 from pydantic import ConfigDict, Field
 from scipy.optimize import minimize_scalar
 
+from biomechgpt.answering.answer import Unlike
+from biomechgpt.answering.conformal import COVERAGE, ROUNDING, conformal, trial_weights
+from biomechgpt.answering.ood import NOT_CHECKED, OodCheck
 from biomechgpt.answering.risk import fit_risk_thresholds
 from biomechgpt.core.settings import Settings
+from biomechgpt.motion.statistics import MovementStatistics
 
-COVERAGE = 0.9
-"""Probability that a prediction set or an interval holds the truth."""
 INTERVAL_SHARES = (round((1 - COVERAGE) / 2, 9), 0.5, round((1 + COVERAGE) / 2, 9))
 """Quantiles of a number's distribution that are reported: the interval's lower end, the median, the upper end."""
-OOD_QUANTILE = 0.97
-"""Share of in-distribution movements that must be accepted, that is, not called out of distribution."""
+MIN_APPLIES = 0.5
+"""Lowest threshold of the probability that a question applies."""
+ANSWERED_ANYWAY = 0.05
+"""Share of the movements that a question does not apply to that may be answered anyway."""
 MAX_RECORDINGS = 21
 """Most recordings of a person that a calibration is fitted for: the server's default takes one and 20 further
 ones."""
@@ -29,9 +33,6 @@ DRAWS = 20
 """Draws of k recordings of each participant that the calibration of a person's mean is fitted on."""
 SPREAD = 0.5
 """Standard deviation of the prior of a log temperature, whose mean is 0."""
-
-# Scores are compared with thresholds that were such scores themselves: rounding must not decide.
-_ROUNDING = 1e-9
 
 
 class TaskCalibration(Settings):
@@ -78,10 +79,20 @@ class Calibration(Settings):
     people: dict[str, dict[int, TaskCalibration]] = Field(default_factory=dict)
     """{task: {number of recordings: calibration of the mean over so many of a person}}, for tasks with one label a
     person."""
-    min_log_likelihood: float | None = None
-    """Lowest mean log-likelihood of the tokens of a movement in distribution. None: too few participants."""
-    max_rmse_deg: float | None = None
-    """Largest reconstruction error of a movement in distribution. None: too few participants."""
+    ood: OodCheck | None = None
+    """The check for out-of-distribution movements; null if the cohort has too few participants even for that."""
+    min_applies: dict[str, float] = Field(default_factory=dict)
+    """Per task with conditions: the probability that its question applies must be above this for an answer."""
+    provenance: str | None = None
+    """Kind of the recordings that this was fitted on: recorded, synthetic, or both."""
+
+    def judge(self, statistics: MovementStatistics | None, log_likelihood: float | None) -> Unlike:
+        """`OodCheck.judge`; not checked if there is no check."""
+        return NOT_CHECKED if self.ood is None else self.ood.judge(statistics, log_likelihood)
+
+    def threshold(self, task: str) -> float:
+        """The probability above which a task's question is taken to apply."""
+        return self.min_applies.get(task, MIN_APPLIES)
 
     def of_person(self, task: str, n_recordings: int) -> TaskCalibration:
         """The calibration of the mean over this number of a person's recordings.
@@ -92,12 +103,6 @@ class Calibration(Settings):
         """
         by_number = self.people[task]
         return by_number[max((n for n in by_number if n <= n_recordings), default=min(by_number))]
-
-    def is_ood(self, log_likelihood: float, rmse_deg: float | None = None) -> bool:
-        """Whether a movement is out of distribution. rmse_deg: None if only its tokens are known."""
-        unlikely = self.min_log_likelihood is not None and log_likelihood < self.min_log_likelihood
-        inexact = self.max_rmse_deg is not None and rmse_deg is not None and rmse_deg > self.max_rmse_deg
-        return unlikely or inexact
 
 
 def apply_temperature(probability: np.ndarray, temperature: float) -> np.ndarray:
@@ -119,7 +124,7 @@ def fit_temperature(
     The few participants of a validation split say little about a temperature, so its logarithm has a normal prior
     of mean 0 and standard deviation SPREAD.
     """
-    weights = _trial_weights(participants)
+    weights = trial_weights(participants)
     n_participants = len(set(participants))
     # Trials may differ in their number of answers. An added answer of probability 0 changes nothing.
     padded = np.zeros((len(probabilities), max(map(len, probabilities))))
@@ -138,25 +143,6 @@ def fit_temperature(
     return float(np.exp(minimum.x))
 
 
-def conformal(
-    scores: Sequence[float], participants: Sequence[str], coverage: float = COVERAGE
-) -> float | None:
-    """The threshold that the score of a new participant's trial stays within, with probability `coverage` or more.
-
-    Each of n participants has weight 1 / (n + 1), split over their trials. The remaining 1 / (n + 1) belongs to the
-    new participant, whose score may be anything, so it counts as lying above all others. The threshold is the
-    lowest score at which the weights reach `coverage`. None if they never do: too few participants.
-    """
-    if not len(scores):
-        return None
-    n = len(set(participants))
-    order = np.argsort(scores, kind="stable")
-    # `_trial_weights` sum to 1 over n participants; n / (n + 1) leaves the new participant's share.
-    reached = np.cumsum(_trial_weights(participants)[order]) * n / (n + 1)
-    first = int(np.searchsorted(reached, coverage - _ROUNDING))
-    return float(np.asarray(scores)[order][first]) if first < len(order) else None
-
-
 def prediction_set(probability: Mapping[str, float], fitted: TaskCalibration) -> list[str]:
     """The labels that cannot be ruled out at COVERAGE, most probable first.
 
@@ -164,7 +150,7 @@ def prediction_set(probability: Mapping[str, float], fitted: TaskCalibration) ->
     """
     kept: list[str] = []
     for label, p in sorted(probability.items(), key=lambda item: -item[1]):
-        if 1 - p <= fitted.label_thresholds.get(label, 1.0) + _ROUNDING or not kept:
+        if 1 - p <= fitted.label_thresholds.get(label, 1.0) + ROUNDING or not kept:
             kept.append(label)
     return kept
 
@@ -265,17 +251,21 @@ def fit(answers: pd.DataFrame) -> Calibration:
             tasks[str(task)] = fit_numbers(
                 rows["low"].tolist(), rows["high"].tolist(), rows["value_true"].tolist(), participants
             )
-    # Single movements only: the tokens of two in one prompt have another distribution.
-    single = answers["log_likelihood"].notna() & answers["other"].isna()
-    trials = answers[single].drop_duplicates("trial")
-    threshold = conformal((-trials["log_likelihood"]).tolist(), trials["participant"].tolist(), OOD_QUANTILE)
-    decoded = trials.dropna(subset="rmse_deg")
-    return Calibration(
-        tasks=tasks,
-        people=people,
-        min_log_likelihood=None if threshold is None else -threshold,
-        max_rmse_deg=conformal(decoded["rmse_deg"].tolist(), decoded["participant"].tolist(), OOD_QUANTILE),
-    )
+    return Calibration(tasks=tasks, people=people)
+
+
+def fit_min_applies(applies: Sequence[float], participants: Sequence[str]) -> float:
+    """The threshold that keeps the probability that a question applies from misleading.
+
+    applies: that probability for validation movements that the question does NOT apply to.
+    At most ANSWERED_ANYWAY of such movements of new participants lie above the threshold, or as few as n
+    participants allow, 1 / (n + 1).
+    """
+    n = len(set(participants))
+    if not n:
+        return MIN_APPLIES
+    threshold = conformal(applies, participants, min(1 - ANSWERED_ANYWAY, n / (n + 1)))
+    return max(MIN_APPLIES, threshold or 0.0)
 
 
 def fit_people(
@@ -315,9 +305,3 @@ def one_label(rows: pd.DataFrame) -> "pd.Series | None":
     """The label of each participant of an answers table; None if any participant has several."""
     by_participant = rows.groupby("participant")["label_true"]
     return None if (by_participant.nunique() > 1).any() else by_participant.first()
-
-
-def _trial_weights(participants: Sequence[str]) -> np.ndarray:
-    """The weight of each trial: equal for participants, and for the trials of one. They sum to 1."""
-    _, who, count = np.unique(np.asarray(participants, dtype=str), return_inverse=True, return_counts=True)
-    return 1 / (len(count) * count[who])

@@ -60,6 +60,7 @@ def _write_shard(shard: Shard, uri: str, columns: list[str]) -> str:
             t.angles_rad,
             t.pelvis,
             t.joint_mask,
+            provenance=t.provenance,
         )
         storage.write_bytes(storage.join(uri, _path(t.trial)), text.encode())
         cells = [t.annotations.get(column) for column in columns]

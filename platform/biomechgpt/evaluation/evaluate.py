@@ -15,6 +15,7 @@ from biomechgpt.evaluation.baselines import BaselineInputs
 from biomechgpt.evaluation.baselines.run import run_baselines
 from biomechgpt.evaluation.metrics import main_score
 from biomechgpt.evaluation.report import write_report
+from biomechgpt.evaluation.restraint import restraint
 from biomechgpt.evaluation.settings import EvaluationSettings
 from biomechgpt.evaluation.statistics import MODEL, SUBGROUPS
 from biomechgpt.language.tiny_model import is_stand_in
@@ -22,7 +23,7 @@ from biomechgpt.motion.parameters import PARAMETERS, ParameterValues
 from biomechgpt.questions.dataset import read_tasks
 from biomechgpt.tokenizer.tokens import Tokens
 
-VERSION = 4
+VERSION = 5
 
 
 def make_evaluation(answers: Artifact, settings: EvaluationSettings, root: str) -> Artifact:
@@ -38,6 +39,9 @@ def make_evaluation(answers: Artifact, settings: EvaluationSettings, root: str) 
         cluster.connect()
         tasks = read_tasks(answers.input("questions").uri)
         table = read_answers(answers)
+        held_back = restraint(table)
+        # Questions that the annotations rule out have no true answer: nothing else can be computed from them.
+        table = table[table["applies_true"]].drop(columns="applies_true").reset_index(drop=True)
         trials = Tokens(tokens).annotated_table().to_pandas()
         parameters_of = read_parameters(parameters)
         measured = [parameters_of.get(trial, {}) for trial in trials["trial"]]
@@ -61,6 +65,7 @@ def make_evaluation(answers: Artifact, settings: EvaluationSettings, root: str) 
         about = _origin(answers) | {
             "tasks": [task.model_dump(mode="json") for task in tasks.values()],
             "baselines": details,
+            "restraint": held_back,
             "draws": settings.draws,
             "seed": settings.seed,
         }

@@ -9,7 +9,7 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from biomechgpt.answering.calibration import COVERAGE
+from biomechgpt.answering.conformal import COVERAGE
 from biomechgpt.core import storage
 from biomechgpt.evaluation import answers_table
 from biomechgpt.evaluation.baselines import BASELINES

@@ -15,6 +15,7 @@ from biomechgpt.evaluation.answers_table import tasks_of
 from biomechgpt.evaluation.baselines import BASELINES
 from biomechgpt.evaluation.calibration_metrics import calibration_scores
 from biomechgpt.evaluation.metrics import draw_main_metric, main_score, percentile_interval, score
+from biomechgpt.evaluation.restraint import NO_RESTRAINT
 from biomechgpt.questions.tasks import Task
 
 MODEL = "model"
@@ -79,6 +80,7 @@ def compute_metrics(table: pd.DataFrame, about: dict[str, Any]) -> dict[str, Any
         groups += [{"task": name, **group} for group in subgroups(answers, task, **bootstrap)]
     adjust_p_values(comparisons)
     origin = {key: about[key] for key in ("data", "model", "tokenizer", "seconds")}
+    origin["restraint"] = about.get("restraint", NO_RESTRAINT)
     return {**origin, "tasks": scores, "comparisons": comparisons, "subgroups": groups}
 
 

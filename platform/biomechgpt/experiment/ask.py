@@ -9,6 +9,7 @@ import pandas as pd
 from biomechgpt.answering.answer import Answer
 from biomechgpt.answering.answerer import Answerer
 from biomechgpt.answering.bundle import ModelBundle
+from biomechgpt.answering.status import unlike_sentence, withheld
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.settings import InputError, Settings
 from biomechgpt.prompts.encoding import Query
@@ -30,16 +31,25 @@ COLUMNS = (
     "low",
     "high",
     "coverage_guaranteed",
+    "status",
+    "applies",
+    "joint_probability",
+    "unlike_checked",
+    "unlike_participants",
+    "unlike_value",
+    "unlike_usual",
     "refused",
     "provenance",
 )
 """Columns of the table.
 
-refused: why a recording has no answer.
+status: what became of the question, see `Answer.status`.
+applies: probability that the question applies.
+joint_probability: probability that it applies and the label is right.
+unlike_checked, ...: the check whether the recording is unlike the training data, see `Unlike`.
+refused: why there is no answer; for an uncertain one, why it is uncertain.
 provenance: provenance of the model's training data.
 """
-
-OUT_OF_DISTRIBUTION = "this movement is unlike the movements in the training data"
 
 
 class AskSettings(Settings):
@@ -82,14 +92,12 @@ def run_ask(settings: AskSettings) -> str:
         except InputError as error:
             rows.append({"recording": name, "refused": str(error)})
             continue
-        # The server's rule: a movement is out of distribution if its tokens reconstruct it badly, or if they are
-        # unlikely, which each answer says.
-        motion, is_ood = answerer.tokenize_checked(tokenizer, angles_rad, recording.joint_mask)
+        (motion,) = answerer.analyse(tokenizer, [angles_rad], [recording.joint_mask], recording.provenance)
         answers = answerer.answer(
             [Query([motion], "single", task, tasks[task].templates[0]) for task in names]
         )
         rows += [
-            {"recording": name, "task": task, "provenance": provenance, **_cells(answer, is_ood)}
+            {"recording": name, "task": task, "provenance": provenance, **_cells(answer, provenance)}
             for task, answer in zip(names, answers, strict=True)
         ]
         logger.info("%s: %d answers", name, len(names))
@@ -108,15 +116,23 @@ def _files(path: str) -> list[tuple[str, str]]:
     return [(name, storage.join(path, name)) for name in names if name.lower().endswith(readers.SUFFIXES)]
 
 
-def _cells(answer: Answer, is_ood: bool) -> dict[str, Any]:
-    """The cells of one answer. A movement that is out of distribution gets none."""
-    if is_ood or answer.is_ood:
-        return {"refused": OUT_OF_DISTRIBUTION}
+def _cells(answer: Answer, provenance: str) -> dict[str, Any]:
+    """The cells of one answer, without what its status withholds. provenance: of the model's training data."""
+    shown = withheld(answer, unlike_sentence(answer.unlike, provenance))
+    answered = shown.status == "answered"
     return {
-        "answer": answer.text,
-        "probability": answer.probabilities[0] if answer.probabilities else None,
-        "prediction_set": "; ".join(answer.prediction_set),
-        "low": answer.low,
-        "high": answer.high,
-        "coverage_guaranteed": answer.coverage_guaranteed,
+        "answer": shown.text if answered else None,
+        "probability": shown.probabilities[0] if shown.probabilities else None,
+        "prediction_set": "; ".join(shown.prediction_set),
+        "low": shown.low,
+        "high": shown.high,
+        "coverage_guaranteed": shown.coverage_guaranteed,
+        "status": shown.status,
+        "applies": shown.applies,
+        "joint_probability": shown.joint_probabilities[0] if shown.joint_probabilities else None,
+        "unlike_checked": shown.unlike.checked,
+        "unlike_participants": shown.unlike.participants,
+        "unlike_value": shown.unlike.value,
+        "unlike_usual": " to ".join(f"{end:g}" for end in shown.unlike.usual),
+        "refused": None if answered else shown.text,
     }

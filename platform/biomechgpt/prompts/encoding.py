@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from biomechgpt.core.settings import InputError
+from biomechgpt.motion.statistics import MovementStatistics
 
 MOTION_START, MOTION_END = "<motion_start>", "<motion_end>"
 
@@ -55,10 +56,12 @@ class MotionTokens:
 
     tokens: those of the movement itself.
     mirrored: those of its mirror image; None if answers are not averaged over it.
+    statistics: figures of the recording, if it is known: no answer depends on them, only whether one is given.
     """
 
     tokens: Sequence[int]
     mirrored: Sequence[int] | None = None
+    statistics: MovementStatistics | None = None
 
 
 Relation = Literal["single", "compare", "same_person"]

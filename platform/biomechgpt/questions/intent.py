@@ -95,7 +95,7 @@ class IntentClassifier:
     """
 
     def __init__(self, tasks: Tasks, labels: Mapping[str, Sequence[str]] | None = None) -> None:
-        self.tasks = {name: task for name, task in tasks.items() if not isinstance(task, GenerationTask)}
+        self.tasks: Tasks = {n: task for n, task in tasks.items() if not isinstance(task, GenerationTask)}
         self._refusals = {name for name, task in self.tasks.items() if isinstance(task, RefusalTask)}
         self._tasks_of_class: dict[str, list[str]] = {}
         for name, task in self.tasks.items():

@@ -36,6 +36,7 @@ from biomechgpt.motion.parameters import (
     mirror_parameters,
 )
 from biomechgpt.motion.quantities import QUANTITIES
+from biomechgpt.motion.statistics import MovementStatistics
 
 MOVEMENTS = ("A", "B")
 """The labels of a comparison: the names of its two movements."""
@@ -97,6 +98,26 @@ def _normalised(text: str) -> str:
     return text.strip().rstrip(".").strip().casefold()
 
 
+class Needs(Settings):
+    """What a recording must contain, so that a question about it can be answered."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    min_duration_s: float = Field(0.0, ge=0)
+    """Shortest recording, in seconds."""
+    min_steps: int = Field(0, ge=0)
+    """Smallest number of steps."""
+
+    def unmet(self, statistics: MovementStatistics) -> str | None:
+        """What a recording lacks, in words; None if it has everything."""
+        if statistics.duration_s < self.min_duration_s:
+            found = f"{statistics.duration_s:.1f} s"
+            return f"this needs a recording of at least {self.min_duration_s:g} s, and this one has {found}"
+        if statistics.steps < self.min_steps:
+            return f"this needs at least {self.min_steps} steps, and this recording has {statistics.steps}"
+        return None
+
+
 class BaseTask(Settings):
     """The fields and methods of every kind of task."""
 
@@ -119,6 +140,11 @@ class BaseTask(Settings):
     """Further wordings by which a question in a user's own words is recognised; no trial is asked with these."""
     applies_when: dict[str, list[str]] = Field(default_factory=dict)
     """{column: values}: only trials with one of the values in each of these columns are asked."""
+    answer_when: dict[str, list[str]] = Field(default_factory=dict)
+    """{column: values}: as `applies_when`, but for answering only. In training, an annotated answer shows by itself
+    that the question applies."""
+    needs: Needs = Needs()
+    """What a recording must contain; a shorter one gets no answer."""
     sample_share: float = Field(1.0, gt=0, le=1)
     """Share of the trials that are asked, among those that the task applies to."""
 
@@ -146,14 +172,29 @@ class BaseTask(Settings):
         return None
 
     def training_fields(self) -> dict[str, Any]:
-        """The fields that decide the questions of a cohort; not paraphrases, synonyms or measured quantities."""
-        return self.model_dump(mode="json", exclude={"paraphrases", "synonyms", "measured_as", "tolerance"})
+        """The fields that decide the questions of a cohort. Those that only decide how it is answered do not."""
+        return self.model_dump(
+            mode="json",
+            exclude={"paraphrases", "synonyms", "answer_when", "needs", "measured_as", "tolerance"},
+        )
 
     def applies(self, row: Row) -> bool:
         """True if the question makes sense for a trial and its true answer is known."""
         if any(row.get(column) is None for column in self.annotation_columns):
             return False
         return all(_as_text(row.get(column)) in values for column, values in self.applies_when.items())
+
+    @property
+    def answer_conditions(self) -> dict[str, list[str]]:
+        """{column: values} with which the question applies to a movement: `applies_when` and `answer_when`."""
+        return self.answer_when | self.applies_when
+
+    def is_ruled_out(self, row: Row) -> bool:
+        """True if a trial's annotations say that the question does not apply to it."""
+        return any(
+            row.get(column) is not None and _as_text(row[column]) not in values
+            for column, values in self.answer_conditions.items()
+        )
 
     def example(self, trials: tuple[Row, ...], context: ExampleContext) -> Example | None:
         """The true answer about one trial, or about two of a comparison. None if there is nothing to say.

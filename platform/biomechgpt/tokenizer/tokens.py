@@ -22,17 +22,21 @@ from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.logs import SECONDS_BETWEEN_LINES, log_to_stdout, logger
 from biomechgpt.core.settings import InputError, Settings, validate
+from biomechgpt.motion.features import kinematic_features
 from biomechgpt.motion.skeleton import MIRROR_ORDER, N_JOINTS, mirror
+from biomechgpt.motion.statistics import measure_statistics
 from biomechgpt.tokenizer.settings import TokensSettings
 
-VERSION = 5
+VERSION = 6
 FOLDER, INFO = "tokens", "tokens.json"
 """Names in the artifact's folder: the folder of shards, and the content of `TokensInfo`."""
-TRIAL_COLUMNS = ("trial", "participant", "split", "n_frames")
+TRIAL_COLUMNS = ("trial", "participant", "split", "provenance", "n_frames")
 """Columns that are copied from the cohort."""
 RECONSTRUCTION_ERROR = "rmse_deg"
-"""Column with the reconstruction error of held-out trials in degrees. It is null for training trials, whose error
-tells nothing about new movements."""
+"""Column with the reconstruction error of each trial in degrees. Training trials have lower ones."""
+DURATION, STEPS, LEGS_RECORDED, FEATURES = "duration_s", "steps", "legs_recorded", "features"
+"""Columns with the statistics of each trial's movement (`motion.statistics`) and its (102,) kinematic features."""
+_NOT_IN_TABLE = ("augmentations", "provenance", "features")
 AUGMENTATIONS = "augmentations"
 """Column with the tokens of all augmentations but the first, which is the trial itself."""
 MIRRORED = 1
@@ -65,7 +69,7 @@ class Tokens:
 
     def table(self) -> pa.Table:
         """All trials with their tokens and reconstruction errors, ordered by trial."""
-        names = [name for name in self._dataset.schema.names if name != AUGMENTATIONS]
+        names = [name for name in self._dataset.schema.names if name not in _NOT_IN_TABLE]
         return self._dataset.to_table(names).sort_by("trial")
 
     def annotated_table(self) -> pa.Table:
@@ -78,6 +82,22 @@ class Tokens:
         for name in cohort.info.annotations:
             table = table.append_column(name, annotations[name])
         return table
+
+    def statistics(self) -> pa.Table:
+        """The statistics of all trials' movements, ordered by trial: columns trial, participant, split, those of
+        `motion.statistics.MovementStatistics` that need no reference, and FEATURES."""
+        names = [
+            "trial",
+            "participant",
+            "split",
+            "provenance",
+            DURATION,
+            STEPS,
+            LEGS_RECORDED,
+            RECONSTRUCTION_ERROR,
+            FEATURES,
+        ]
+        return self._dataset.to_table(names).sort_by("trial")
 
     def codes(self) -> dict[str, np.ndarray]:
         """{trial: its tokens}, ordered by trial."""
@@ -180,8 +200,12 @@ class _EncodeShard:
         splits = block["split"].to_pylist()
         tokens = pa.array(self.tokenizer.encode(movements, masks), pa.list_(pa.int32()))
         table = block.drop_columns(["angles_rad", "joint_mask"]).append_column("tokens", tokens)
-        errors = self._reconstruction_errors(movements, masks, tokens, splits)
-        table = table.append_column(RECONSTRUCTION_ERROR, errors)
+        errors = self.tokenizer.reconstruction_errors(
+            movements, [row.values.to_numpy() for row in tokens], list(masks)
+        )
+        table = table.append_column(RECONSTRUCTION_ERROR, pa.array(errors, pa.float64()))
+        for name, column in self._statistics(movements, masks).items():
+            table = table.append_column(name, column)
         if self.augmentations > 1:
             table = table.append_column(AUGMENTATIONS, self._augmented(movements, masks, splits))
         self.trials_done += len(movements)
@@ -190,20 +214,22 @@ class _EncodeShard:
             logger.info(f"tokens: {self.trials_done} trials by this worker")
         return table
 
-    def _reconstruction_errors(
-        self, movements: list[np.ndarray], masks: np.ndarray, tokens: pa.Array, splits: list[str]
-    ) -> pa.Array:
-        """Errors of held-out trials; null for training trials."""
-        held_out = [i for i, split in enumerate(splits) if split != "train"]
-        errors: list[float | None] = [None] * len(movements)
-        measured = self.tokenizer.reconstruction_errors(
-            [movements[i] for i in held_out],
-            [tokens[i].values.to_numpy() for i in held_out],
-            [masks[i] for i in held_out],
-        )
-        for i, error in zip(held_out, measured, strict=True):
-            errors[i] = error
-        return pa.array(errors, pa.float64())
+    def _statistics(self, movements: list[np.ndarray], masks: np.ndarray) -> dict[str, pa.Array]:
+        """The columns DURATION, STEPS, LEGS_RECORDED and FEATURES."""
+        rate_hz = self.tokenizer.frame_rate_hz
+        statistics = [
+            measure_statistics(angles, mask, rate_hz) for angles, mask in zip(movements, masks, strict=True)
+        ]
+        features = [
+            kinematic_features(angles, rate_hz, mask).astype(np.float32)
+            for angles, mask in zip(movements, masks, strict=True)
+        ]
+        return {
+            DURATION: pa.array([s.duration_s for s in statistics], pa.float64()),
+            STEPS: pa.array([s.steps for s in statistics], pa.int64()),
+            LEGS_RECORDED: pa.array([s.legs_recorded for s in statistics], pa.bool_()),
+            FEATURES: pa.array(features, pa.list_(pa.float32())),
+        }
 
     def _augmented(self, movements: list[np.ndarray], masks: np.ndarray, splits: list[str]) -> pa.Array:
         """Tokens of the augmentations from number 1 on: all for training trials, the mirrored copy for others."""

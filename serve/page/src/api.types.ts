@@ -235,6 +235,42 @@ export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         /**
+         * Analysis
+         * @description What was computed from a recording, for the checks before each answer.
+         */
+        Analysis: {
+            /**
+             * Duration S
+             * @description Duration in seconds.
+             */
+            duration_s: number;
+            /**
+             * Steps
+             * @description Number of steps.
+             */
+            steps: number;
+            /**
+             * Legs Recorded
+             * @description Whether every joint angle of the legs that the model reads was recorded.
+             */
+            legs_recorded: boolean;
+            /**
+             * Distance
+             * @description Distance to the most similar training movements; null if the model has none to compare with.
+             */
+            distance: number | null;
+            /**
+             * Rmse Deg
+             * @description Reconstruction error of the motion tokens, in degrees.
+             */
+            rmse_deg: number | null;
+            /**
+             * Provenance
+             * @description recorded or synthetic.
+             */
+            provenance: string | null;
+        };
+        /**
          * Answer
          * @description One answer: the fields of `biomechgpt.answering.answer.Answer`, and the question that was asked.
          */
@@ -245,6 +281,43 @@ export interface components {
              */
             text: string;
             /**
+             * Status
+             * @description What became of the question. A value, an interval and a guarantee are shown only with `answered`.
+             * @default answered
+             * @enum {string}
+             */
+            status: "answered" | "does_not_apply" | "unlike" | "uncertain" | "refused";
+            /**
+             * Reason
+             * @description Why the question got no answer, or only an uncertain one; empty for `answered`.
+             * @default
+             */
+            reason: string;
+            /**
+             * Applies
+             * @description Probability that the question applies, by the model's own answers to its conditions; null if not known.
+             */
+            applies: number | null;
+            /**
+             * Condition
+             * @description What the answer supposes, for example `impaired: yes`; empty without conditions.
+             * @default
+             */
+            condition: string;
+            /**
+             * @description The check whether the recording is unlike the training data.
+             * @default {
+             *       "checked": false,
+             *       "unlike": false,
+             *       "participants": 0,
+             *       "fitted_on": "",
+             *       "quantity": "",
+             *       "unit": "",
+             *       "usual": []
+             *     }
+             */
+            unlike: components["schemas"]["Unlike"];
+            /**
              * Labels
              * @description The labels that the task can be answered with, most probable first; empty for a number.
              */
@@ -254,6 +327,13 @@ export interface components {
              * @description Calibrated probability of each label, most probable first. Empty for a number or a free question.
              */
             probabilities: {
+                [key: string]: number;
+            };
+            /**
+             * Joint Probabilities
+             * @description Probability that the condition holds and the label is right. Empty for a question without a condition.
+             */
+            joint_probabilities: {
                 [key: string]: number;
             };
             /**
@@ -278,7 +358,7 @@ export interface components {
             mean: number | null;
             /**
              * Selective Risk
-             * @description Lowest error rate at which this answer is still given; answers that are less confident than it are not.
+             * @description Lowest limit of the error rate, kept with confidence 0.9, at which this answer is given. None: at none.
              */
             selective_risk: number | null;
             /**
@@ -293,7 +373,7 @@ export interface components {
             temperature: number | null;
             /**
              * Coverage Guaranteed
-             * @description Whether the set or interval holds the truth at the stated coverage: enough participants calibrated it.
+             * @description Whether the set or interval holds the truth at the stated coverage: every assumption of it was checked.
              * @default false
              */
             coverage_guaranteed: boolean;
@@ -302,12 +382,6 @@ export interface components {
              * @description Mean log-likelihood of the movement's tokens.
              */
             log_likelihood: number | null;
-            /**
-             * Is Ood
-             * @description Whether the movement is out of distribution: less likely than nearly all movements like those of training.
-             * @default false
-             */
-            is_ood: boolean;
             /**
              * Template Answers
              * @description The answer to each prompt template that was averaged.
@@ -345,7 +419,7 @@ export interface components {
             unit: string | null;
             /**
              * Uncertain
-             * @description Whether selective_risk is above the highest accepted risk. `advice` then says what would help.
+             * @description Whether `status` is uncertain. `advice` may say what would help.
              * @default false
              */
             uncertain: boolean;
@@ -356,10 +430,16 @@ export interface components {
             advice: string | null;
             /**
              * Refused
-             * @description Whether the question is not about movement, or the movement is out of distribution.
+             * @description Whether there is no answer: `status` is unlike, does_not_apply or refused.
              * @default false
              */
             refused: boolean;
+            /**
+             * Is Ood
+             * @description Whether the movement is out of distribution; the same as `unlike.unlike`.
+             * @default false
+             */
+            is_ood: boolean;
             /**
              * Risk
              * @deprecated
@@ -396,6 +476,12 @@ export interface components {
          * @description Answers, and what they are about.
          */
         Answers: {
+            /**
+             * Summary
+             * @description What to know first: the recording is unlike the training data, or was not checked; else empty.
+             * @default
+             */
+            summary: string;
             /**
              * Answers
              * @description One answer a question.
@@ -460,7 +546,7 @@ export interface components {
             additional_recordings?: string[] | null;
             /**
              * Max Risk
-             * @description Highest accepted error rate of a label.
+             * @description Highest accepted error rate of a label. With confidence 0.9 at most this share of the labels that a person is given is wrong, on average over persons. Others are returned as uncertain.
              */
             max_risk?: number | null;
             /**
@@ -528,6 +614,11 @@ export interface components {
              * @description Fingerprint from /v1/motions. Tokens of another tokenizer are refused.
              */
             tokenizer?: string | null;
+            /**
+             * Analysis
+             * @description `analysis` from /v1/motions, or a list of two to compare. Without it nothing is checked or guaranteed.
+             */
+            analysis?: components["schemas"]["Analysis"] | components["schemas"]["Analysis"][] | null;
             /**
              * Messages
              * @description The conversation so far. The last message is the question.
@@ -820,6 +911,8 @@ export interface components {
              * @description Fingerprint of the motion tokenizer that made the tokens.
              */
             tokenizer: string;
+            /** @description What was computed from the recording. /v1/chat takes it back. */
+            analysis: components["schemas"]["Analysis"] | null;
             /** @description The movement to show. */
             figure: components["schemas"]["Figure"];
         };
@@ -858,6 +951,11 @@ export interface components {
              * @description Sign of knee flexion that was found in the file: positive or negative.
              */
             knee_flexion: string;
+            /**
+             * Provenance
+             * @description recorded, or synthetic if the file says that its movement was simulated or generated.
+             */
+            provenance: string;
             /**
              * Missing Joints
              * @description Joint angles that the file does not have.
@@ -963,6 +1061,65 @@ export interface components {
              * @description Number of recordings that the question is about: 1, or 2 to compare.
              */
             movements: number;
+            /**
+             * Labels
+             * @description Each label with the words that answers have for it; empty if the task file lists no labels.
+             */
+            labels: {
+                [key: string]: string;
+            };
+        };
+        /**
+         * Unlike
+         * @description The check whether a recording is unlike the training data (out of distribution).
+         */
+        Unlike: {
+            /**
+             * Checked
+             * @description Whether the check ran.
+             * @default false
+             */
+            checked: boolean;
+            /**
+             * Unlike
+             * @description Whether the recording is unlike the training data.
+             * @default false
+             */
+            unlike: boolean;
+            /**
+             * Participants
+             * @description Number of participants that the check was fitted on.
+             * @default 0
+             */
+            participants: number;
+            /**
+             * Fitted On
+             * @description Participants that it was fitted on: `validation`, or `training` with a margin if those were too few.
+             * @default
+             */
+            fitted_on: string;
+            /**
+             * Quantity
+             * @description The statistic that speaks most against the recording, in words.
+             * @default
+             */
+            quantity: string;
+            /**
+             * Unit
+             * @description Unit of `value` and `usual`; empty for a figure without a unit.
+             * @default
+             */
+            unit: string;
+            /**
+             * Value
+             * @description The recording's value of this statistic.
+             */
+            value?: number | null;
+            /**
+             * Usual
+             * @description Usual range of this statistic, lowest and highest; empty if it has none.
+             */
+            usual?: number[];
         };
     };
     responses: never;
@@ -971,6 +1128,7 @@ export interface components {
     headers: never;
     pathItems: never;
 }
+export type Analysis = components['schemas']['Analysis'];
 export type Answer = components['schemas']['Answer'];
 export type Answers = components['schemas']['Answers'];
 export type BodyAnswerV1AnswersPost = components['schemas']['Body_answer_v1_answers_post'];
@@ -992,6 +1150,7 @@ export type Motion = components['schemas']['Motion'];
 export type RecordingInfo = components['schemas']['RecordingInfo'];
 export type StatedParameter = components['schemas']['StatedParameter'];
 export type TaskInfo = components['schemas']['TaskInfo'];
+export type Unlike = components['schemas']['Unlike'];
 export type $defs = Record<string, never>;
 export interface operations {
     motion_v1_motions_post: {

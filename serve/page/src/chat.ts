@@ -22,6 +22,8 @@ export class Chat {
   private additional: File[] = [];
   /** Rate at which sets and intervals contain the truth; from the server. */
   private coverage = NaN;
+  /** The words of each task's labels; from the server. */
+  private words: Record<string, Record<string, string>> = {};
   private readonly messages = byId("messages");
   private readonly field = byId<HTMLInputElement>("ask");
   private readonly suggestions = byId("suggestions");
@@ -57,6 +59,7 @@ export class Chat {
   /** Offers the tasks of the model, and takes its limits. */
   introduce({ tasks, notice, coverage, max_question_chars }: ModelInfo): void {
     this.coverage = coverage;
+    this.words = Object.fromEntries(tasks.map((task) => [task.name, task.labels]));
     this.field.maxLength = max_question_chars;
     this.showIntro(notice);
     this.suggestions.replaceChildren(
@@ -144,12 +147,15 @@ export class Chat {
     this.append(pending.node);
     this.enable();
     try {
-      const { answers, model } = await send({ signal: asking.signal, onBusy: (left) => pending.busy(left) });
+      const { summary, answers, model } = await send({ signal: asking.signal, onBusy: (left) => pending.busy(left) });
       if (asking.signal.aborted) return;
       pending.remove();
       this.onModel(model);
+      if (summary) this.append(make("div", "message answer summary", summary));
       for (const answer of answers) {
-        const node = bubble(answer, question, model.data, this.coverage);
+        // The summary says it for all of them.
+        if (summary && answer.status === "unlike") continue;
+        const node = bubble(answer, question, model.data, this.coverage, this.words[answer.task ?? ""] ?? {});
         if (!aboutPerson && answer.task && !answer.refused && (answer.uncertain || answer.label !== null || answer.value !== null)) {
           node.append(this.whyButton(answer.task, answer.question));
         }
@@ -265,13 +271,15 @@ class Pending {
   }
 }
 
-function bubble(answer: Answer, asked: string, data: string, coverage: number): HTMLElement {
+function bubble(answer: Answer, asked: string, data: string, coverage: number, words: Record<string, string>): HTMLElement {
   const node = make("div", "message answer");
   if (answer.question && answer.question !== asked) node.append(make("p", "asked", answer.question));
   node.append(make("p", "answer-text", answer.text || "(no words)"));
   if (answer.advice) node.append(make("p", "", answer.advice));
-  const certainty = certaintyText(answer, coverage);
+  const certainty = certaintyText(answer, coverage, words);
   if (certainty) node.append(make("p", "small", certainty));
+  const condition = conditionText(answer);
+  if (condition) node.append(make("p", "small", condition));
   if (answer.stated_parameters.length > 0) node.append(parameterTable(answer.stated_parameters));
   const task = answer.task ? taskTitle(answer.task) : "Free question";
   node.append(make("p", "small", `${task} · ${data} data`));
@@ -301,7 +309,7 @@ function parameterTable(parameters: StatedParameter[]): HTMLElement {
 }
 
 /** The certainty of an answer in words: the three most probable labels and the prediction set, or the interval. */
-export function certaintyText(answer: Answer, coverage: number): string {
+export function certaintyText(answer: Answer, coverage: number, words: Record<string, string> = {}): string {
   const { low, high, unit, prediction_set, coverage_guaranteed } = answer;
   if (low !== null && high !== null) {
     const interval = `${low} to ${high} ${unit ?? ""}`.trim();
@@ -309,9 +317,17 @@ export function certaintyText(answer: Answer, coverage: number): string {
   }
   const likely = Object.entries(answer.probabilities)
     .slice(0, 3)
-    .map(([label, probability]) => `${label} ${Math.round(100 * probability)} %`)
+    .map(([label, probability]) => `${words[label] ?? label} ${Math.round(100 * probability)} %`)
     .join(" · ");
-  return coverage_guaranteed && prediction_set.length > 1 ? `${likely} — not ruled out: ${prediction_set.join(", ")}` : likely;
+  return coverage_guaranteed && prediction_set.length > 1 ? `${likely} — not ruled out: ${prediction_set.map((label) => words[label] ?? label).join(", ")}` : likely;
+}
+
+/** What a conditional answer supposes, with the probability that this holds and the answer is right. */
+export function conditionText({ status, condition, applies, label, joint_probabilities }: Answer): string {
+  if (status !== "answered" || !condition || applies === null) return "";
+  const supposed = `Supposes ${condition} (${Math.round(100 * applies)} %)`;
+  const joint = label === null ? undefined : joint_probabilities[label];
+  return joint === undefined ? supposed : `${supposed} · both together ${Math.round(100 * joint)} %`;
 }
 
 /** 0.9 -> "90 % interval". */

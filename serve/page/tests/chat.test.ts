@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 
 import type { Answer } from "../src/api";
-import { certaintyText, taskTitle } from "../src/chat";
+import { certaintyText, conditionText, taskTitle } from "../src/chat";
 
 function answer(values: Partial<Answer>): Answer {
   return { low: null, high: null, unit: null, probabilities: {}, prediction_set: [], coverage_guaranteed: false, ...values } as Answer;
@@ -11,7 +11,21 @@ test("titles of tasks", () => {
   expect(taskTitle("fsst_time")).toBe("FSST time");
 });
 
+test("a conditional answer says what it supposes", () => {
+  const values = { status: "answered" as const, condition: "impaired: yes", applies: 0.9, label: "stroke", joint_probabilities: { stroke: 0.72 } };
+  expect(conditionText(answer(values))).toBe("Supposes impaired: yes (90 %) · both together 72 %");
+  expect(conditionText(answer({ ...values, label: null }))).toBe("Supposes impaired: yes (90 %)");
+  expect(conditionText(answer({ ...values, status: "unlike" as const }))).toBe("");
+  expect(conditionText(answer({ ...values, condition: "" }))).toBe("");
+});
+
 describe("certaintyText", () => {
+  test("labels have the words that answers have", () => {
+    const values = { probabilities: { yes: 0.57, no: 0.43 }, prediction_set: ["yes", "no"], coverage_guaranteed: true };
+    const words = { yes: "impaired", no: "unimpaired" };
+    expect(certaintyText(answer(values), 0.9, words)).toBe("impaired 57 % · unimpaired 43 % — not ruled out: impaired, unimpaired");
+  });
+
   test("an interval names the coverage of the server", () => {
     const speed = answer({ low: 1, high: 1.4, unit: "m/s", coverage_guaranteed: true });
     expect(certaintyText(speed, 0.9)).toBe("90 % interval: 1 to 1.4 m/s");

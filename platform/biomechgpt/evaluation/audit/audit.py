@@ -3,7 +3,7 @@
 import logging
 from typing import Any
 
-from biomechgpt.answering.calibration import COVERAGE
+from biomechgpt.answering.conformal import COVERAGE
 from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.evaluation.audit.settings import AuditModelSettings, AuditSettings

@@ -40,6 +40,7 @@ def audit_coverage(model: Artifact, settings: AuditSettings, root: str) -> dict[
         questions = make_questions(cohort, QuestionsSettings(tasks=settings.tasks, names=list(tasks)), root)
         splits = ["train", "validation", "test"]
     answers = read_answers(make_answers(model, questions, tokens, BatchAnswerSettings(splits=splits), root))
+    answers = answers[answers["applies_true"]]
     return {
         name: resplit(rows, task, settings.resplits, settings.seed)
         for name, task in tasks.items()

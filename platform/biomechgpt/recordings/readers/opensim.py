@@ -7,7 +7,7 @@ it in files without that line. Knows nothing about participants.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -20,6 +20,7 @@ from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Rec
 
 SUFFIXES = (".mot", ".sto")
 _HEADER_LINE = re.compile(rb"^\s*(endheader|(ncolumns|datacolumns|indegrees)[\t =])", re.I | re.M)
+_SYNTHETIC_LINE = "provenance: synthetic"
 _KNEE_LINE = "knee flexion is "
 
 
@@ -49,7 +50,8 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
         knee_flexion=header.knee_flexion,
         title=header.title,
     )
-    return assemble(name, file, settings)
+    recording = assemble(name, file, settings)
+    return replace(recording, provenance="synthetic") if header.synthetic else recording
 
 
 def write(
@@ -58,12 +60,14 @@ def write(
     pelvis: np.ndarray,
     joint_mask: np.ndarray | None = None,
     note: str = "",
+    provenance: str = "recorded",
 ) -> str:
     """The text of a .mot file, in degrees and the skeleton's signs.
 
     time_s: (T,). angles_rad: (T, 34). pelvis: (T, 7).
     joint_mask: (34,) bool; joints that were not recorded get no column.
     note: a line of the header for people.
+    provenance: recorded or synthetic. The header says so if it is synthetic, and `read` finds it there.
     The columns are in the order of OpenSim's own tools, pelvis first. Hardly any OpenSim model has a neck; the
     tools then ignore its columns. They also ignore the header's line about the knee and the note.
     """
@@ -73,9 +77,10 @@ def write(
     table = np.column_stack(
         [time_s, np.unwrap(turns, axis=0, period=360), pelvis[:, :3], np.degrees(angles_rad[:, recorded])]
     )
+    synthetic = f"{_SYNTHETIC_LINE.capitalize()}.\n" if provenance == "synthetic" else ""
     header = (
         f"Coordinates\nversion=1\nnRows={len(table)}\nnColumns={len(columns)}\ninDegrees=yes\n\n"
-        f"{_KNEE_LINE.capitalize()}negative.\n{note}\nendheader\n"
+        f"{_KNEE_LINE.capitalize()}negative.\n{synthetic}{note}\nendheader\n"
     )
     lines = ["\t".join(columns), *("\t".join(f"{value:.8f}" for value in row) for row in table)]
     return header + "\n".join(lines) + "\n"
@@ -93,6 +98,7 @@ class _Header:
     range_s: first and last time.
     knee_flexion: its sign, if the header states it.
     title: its first line, which names what the file holds; empty if a key stands there.
+    synthetic: whether the header says that the movement was simulated or generated.
     """
 
     end: int
@@ -102,6 +108,7 @@ class _Header:
     range_s: tuple[float, float] | None
     knee_flexion: Sign | None
     title: str
+    synthetic: bool
 
     def degrees(self, name: str) -> bool:
         if self.in_degrees is not None:
@@ -119,15 +126,19 @@ class _Header:
 def _header(name: str, lines: list[str]) -> _Header:
     version, in_degrees, rows, range_s = 0.0, None, None, None
     knee_flexion: Sign | None = None
+    synthetic = False
     for i, line in enumerate(lines):
         text = line.strip()
         low = text.lower()
         if low.startswith("endheader"):
             title = lines[0].strip().removeprefix("name ").strip()
             title = "" if i == 0 or "=" in title else title
-            return _Header(i + 1, version, in_degrees, rows, range_s, knee_flexion, title)
+            return _Header(i + 1, version, in_degrees, rows, range_s, knee_flexion, title, synthetic)
         if low.startswith("angles are in "):
             in_degrees = low.removeprefix("angles are in ").startswith("degrees")
+            continue
+        if low.startswith(_SYNTHETIC_LINE):
+            synthetic = True
             continue
         if low.startswith(_KNEE_LINE):
             knee_flexion = "negative" if low.removeprefix(_KNEE_LINE).startswith("negative") else "positive"

@@ -111,6 +111,7 @@ class Recording:
     units: unit of angles in the file.
     declared_rate_hz: the frame rate that the file or its joint map states, if any.
     joint_map: name of the joint map that was used, if any.
+    provenance: recorded; synthetic if the file itself says so.
     """
 
     time_s: np.ndarray
@@ -122,6 +123,7 @@ class Recording:
     units: AngleUnits = "radians"
     declared_rate_hz: float | None = None
     joint_map: str | None = None
+    provenance: str = "recorded"
 
     @property
     def rate_hz(self) -> float:
