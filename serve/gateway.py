@@ -19,7 +19,7 @@ from biomechgpt.answering.answer import Answer as AnswerRecord
 from biomechgpt.core.settings import InputError
 from biomechgpt.motion import kinematics, parameters
 from biomechgpt.motion.plots import LEFT, RIGHT, TRUNK
-from biomechgpt.motion.skeleton import NAMES
+from biomechgpt.motion.skeleton import NAMES, anatomical_name
 from biomechgpt.prompts.encoding import MotionTokens, Query, Relation
 from biomechgpt.questions.tasks import AnnotatedTask, LabelTask, Tasks, askable
 from biomechgpt.recordings import readers
@@ -357,6 +357,7 @@ class Gateway:
             explained_value=explanation.explained_value,
             seconds=explanation.seconds,
             joints=explanation.joints,
+            joint_names={joint: anatomical_name(joint) for joint in explanation.joints},
             points=points,
             model=served.summary,
             notice=notice_of(served.summary),

@@ -280,6 +280,8 @@ class Explanation(ApiModel):
     """(begin, end, weight) of each part of the recording, in seconds."""
     joints: dict[str, float]
     """Weight of each joint angle."""
+    joint_names: dict[str, str]
+    """Anatomical name of each joint angle."""
     points: dict[str, float]
     """The weights of the joints at the points of the stick figure."""
     model: ModelSummary

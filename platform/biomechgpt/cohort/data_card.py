@@ -22,7 +22,7 @@ from biomechgpt.cohort.splits import SPLITS
 from biomechgpt.core import storage
 from biomechgpt.motion import gait, norms, plots
 from biomechgpt.motion.outcome_measures import COLUMN_KINDS
-from biomechgpt.motion.skeleton import HIGH_RAD, JOINTS, LOW_RAD, N_JOINTS, NAMES
+from biomechgpt.motion.skeleton import HIGH_RAD, JOINTS, LOW_RAD, N_JOINTS, NAMES, anatomical_name
 from biomechgpt.motion.trial import FIXED, Trial
 
 JSON, HTML = "data_card.json", "data_card.html"
@@ -373,7 +373,7 @@ def _walking_picture(walking: Mapping[str, Cycles]) -> str:
                 mean = walking[group].mean(NAMES.index(name))
                 if mean is not None:
                     axes.plot(gait.CYCLE, mean, color=colour, linewidth=1.5, label=group)
-            axes.set_title(name.replace("_", " "), loc="left")
+            axes.set_title(anatomical_name(name), loc="left")
     for axes in grid[-1]:
         axes.set_xlabel("% of the gait cycle")
     handles, labels = grid[0][0].get_legend_handles_labels()
@@ -394,7 +394,7 @@ def _joints_picture(joints: Mapping[str, Any]) -> str:
         axes.plot([q["0.01"], q["0.99"]], [row, row], color="#63b3ed", linewidth=2)
         axes.plot([q["0.05"], q["0.95"]], [row, row], color=plots.RIGHT, linewidth=5)
         axes.plot(q["0.5"], row, "o", color="#fff", markersize=3, zorder=3)
-    axes.set_yticks(range(len(joints)), [name.replace("_", " ") for name in joints])
+    axes.set_yticks(range(len(joints)), [anatomical_name(name) for name in joints])
     axes.invert_yaxis()
     axes.set_xlabel("degrees")
     axes.axvline(0, color=plots.AXIS, linewidth=0.8)

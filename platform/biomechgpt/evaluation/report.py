@@ -19,6 +19,7 @@ from biomechgpt.evaluation.paper import paper
 from biomechgpt.evaluation.statistics import MODEL, compute_metrics, sources
 from biomechgpt.motion import plots
 from biomechgpt.motion.parameters import PARAMETERS
+from biomechgpt.motion.skeleton import anatomical_name
 
 PAPER_ROWS = ("4B, all tasks", "1B, all tasks", "XGBoost")
 """Rows of the paper's tables that are shown beside ours."""
@@ -183,7 +184,7 @@ def _joint_plot(rmse: dict[str, float]) -> str:
     names = list(reversed(rmse))
     figure = Figure(figsize=(6.2, 0.3 + 0.19 * len(names)))
     axes = figure.add_subplot()
-    axes.barh(names, [rmse[name] for name in names], color=plots.RIGHT)
+    axes.barh([anatomical_name(name) for name in names], [rmse[name] for name in names], color=plots.RIGHT)
     axes.set(xlabel="RMSE in degrees, held-out participants")
     axes.tick_params(axis="y", labelsize=8)
     return plots.svg(figure)

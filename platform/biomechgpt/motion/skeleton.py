@@ -72,6 +72,37 @@ TRACKED: np.ndarray = np.array([joint.tracked for joint in JOINTS])
 LOW_RAD: np.ndarray = np.radians([joint.low_deg for joint in JOINTS])
 HIGH_RAD: np.ndarray = np.radians([joint.high_deg for joint in JOINTS])
 
+_ANATOMICAL = {
+    "hip_flexion": "hip flexion",
+    "hip_adduction": "hip adduction",
+    "hip_rotation": "hip rotation",
+    "knee_angle": "knee angle",  # negative is flexion
+    "ankle_angle": "ankle dorsiflexion",
+    "subtalar_angle": "subtalar inversion",
+    "mtp_angle": "toe extension",
+    "lumbar_extension": "trunk extension",
+    "lumbar_bending": "trunk lateral bending",
+    "lumbar_rotation": "trunk rotation",
+    "neck_extension": "neck extension",
+    "neck_bending": "neck lateral bending",
+    "neck_rotation": "neck rotation",
+    "arm_flex": "shoulder flexion",
+    "arm_add": "shoulder adduction",
+    "arm_rot": "shoulder rotation",
+    "elbow_flex": "elbow flexion",
+    "pro_sup": "forearm pronation",
+    "wrist_flex": "wrist flexion",
+    "wrist_dev": "wrist deviation",
+}
+_SIDES = {"_r": "right ", "_l": "left "}
+
+
+def anatomical_name(joint: str) -> str:
+    """A joint angle in the words of anatomy: `arm_rot_l` is `left shoulder rotation`."""
+    side = _SIDES.get(joint[-2:], "")
+    return side + _ANATOMICAL[joint[:-2] if side else joint]
+
+
 PARTS: dict[str, np.ndarray] = {
     "legs": np.arange(14),
     "trunk": np.arange(14, 20),

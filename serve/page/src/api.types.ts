@@ -731,6 +731,13 @@ export interface components {
                 [key: string]: number;
             };
             /**
+             * Joint Names
+             * @description Anatomical name of each joint angle.
+             */
+            joint_names: {
+                [key: string]: string;
+            };
+            /**
              * Points
              * @description The weights of the joints at the points of the stick figure.
              */

@@ -45,8 +45,8 @@ export class Why {
 }
 
 /** In words: the joints and seconds that support an answer, and those that speak against it. */
-export function explanationText({ answer, joints, seconds }: Explanation): string {
-  const weights = Object.entries(joints);
+export function explanationText({ answer, joints, joint_names, seconds }: Explanation): string {
+  const weights = Object.entries(joints).map(([joint, weight]): [string, number] => [joint_names[joint] ?? joint, weight]);
   const supporting = strongest(weights.filter(([, weight]) => weight > 0));
   const opposing = strongest(weights.filter(([, weight]) => weight < 0));
   const best = seconds.filter(([, , weight]) => weight > 0).sort(([, , a], [, , b]) => b - a)[0];
@@ -64,16 +64,10 @@ function strongest(weights: [string, number][]): string[] {
   return weights
     .sort(([, a], [, b]) => Math.abs(b) - Math.abs(a))
     .slice(0, MAX_NAMED)
-    .map(([name]) => jointWords(name));
+    .map(([name]) => name);
 }
 
 function listed(words: string[]): string {
   if (words.length < 2) return words.join("");
   return `${words.slice(0, -1).join(", ")} and ${words.at(-1)}`;
-}
-
-/** "knee_angle_r" -> "right knee angle". */
-export function jointWords(name: string): string {
-  const side = name.endsWith("_r") ? "right " : name.endsWith("_l") ? "left " : "";
-  return side + name.replace(/_[rl]$/, "").replaceAll("_", " ");
 }
