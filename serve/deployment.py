@@ -14,6 +14,7 @@ from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.experiment.tracking import TrackingSettings
 from biomechgpt.motion import gait, parameters
 from biomechgpt.prompts.encoding import MotionTokens, Query
+from biomechgpt.questions.intent import Intent
 from serve.errors import ApiError
 from serve.gateway import ModelClient, ServedModel
 from serve.schema import ModelSummary
@@ -57,6 +58,7 @@ class Model:
         from biomechgpt.answering.answerer import Answerer
         from biomechgpt.answering.conformal import COVERAGE
         from biomechgpt.language import network
+        from biomechgpt.language.tiny_model import is_stand_in
         from biomechgpt.questions.intent import IntentClassifier
         from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer, require_same_tokenizer
 
@@ -67,7 +69,7 @@ class Model:
         tokenizer_uri = storage.join(model.uri, "motion_tokenizer")
         require_same_tokenizer(model, artifact.load(tokenizer_uri, "tokenizer"))
         self.tokenizer = MotionTokenizer.load(tokenizer_uri)
-        self.intent = IntentClassifier(self.answerer.tasks)
+        self.intent = IntentClassifier(self.answerer.tasks, self.answerer.info.labels)
         tokens_per_s = self.tokenizer.tokens_per_s
         self.served = ServedModel(
             summary=ModelSummary(
@@ -76,6 +78,8 @@ class Model:
             tasks=self.answerer.tasks,
             person_tasks=list(self.answerer.calibration.people),
             coverage=COVERAGE,
+            labels=self.intent.labels,
+            writes_text=not is_stand_in(self.answerer.info.base),
             max_question_tokens=self.answerer.longest_question,
             frame_rate_hz=self.tokenizer.frame_rate_hz,
             codebook_size=len(self.tokenizer.codebook),
@@ -121,7 +125,7 @@ class Model:
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.01)
     async def answer(self, queries: list[Query]) -> list[Answer]:
         """As `Answerer.answer`, the queries of several requests as one batch."""
-        return await asyncio.to_thread(self.answerer.answer, queries)
+        return await asyncio.to_thread(self.answerer.answer, queries, writes_text=self.served.writes_text)
 
     async def explain(
         self, angles_rad: np.ndarray, joint_mask: np.ndarray, queries: list[tuple[str, str]]
@@ -144,9 +148,9 @@ class Model:
         rate_hz = self.tokenizer.frame_rate_hz
         return parameters.measure_parameters(angles, gait.walked(angles, rate_hz), rate_hz)
 
-    async def match_task(self, question: str, tasks: list[str]) -> str | None:
-        """The task that a question in free words asks for; None if none of `tasks` is likely enough."""
-        return await asyncio.to_thread(self.intent.task, question, tasks)
+    async def recognise(self, question: str, tasks: list[str]) -> Intent:
+        """What a question in free words asks. tasks: names of the tasks that can be asked."""
+        return await asyncio.to_thread(self.intent.recognise, question, tasks)
 
     async def question_lengths(self, questions: list[str]) -> list[int]:
         """Number of tokens of each question, as the language model reads it."""

@@ -21,10 +21,12 @@ from biomechgpt.motion import kinematics, parameters
 from biomechgpt.motion.plots import LEFT, RIGHT, TRUNK
 from biomechgpt.motion.skeleton import NAMES, anatomical_name
 from biomechgpt.prompts.encoding import MotionTokens, Query, Relation
-from biomechgpt.questions.tasks import AnnotatedTask, LabelTask, Tasks, askable
+from biomechgpt.questions.intent import Intent
+from biomechgpt.questions.tasks import AnnotatedTask, DescriptionTask, LabelTask, Tasks, askable
 from biomechgpt.recordings import readers
 from biomechgpt.recordings.load import prepare
 from serve.errors import ApiError
+from serve.free_questions import FreeQuestion, complete, read_question
 from serve.schema import (
     MAX_QUESTION_CHARS,
     Analysis,
@@ -65,6 +67,10 @@ class ServedModel(BaseModel):
     """Tasks that were calibrated for several recordings of a person."""
     coverage: float
     """Coverage of prediction sets and intervals."""
+    labels: dict[str, list[str]] = {}
+    """Labels of each task, for tasks that name none of their own."""
+    writes_text: bool = False
+    """Whether the base model can write text. The local stand-in cannot."""
     max_question_tokens: int
     """Longest question, in tokens of the language model."""
     frame_rate_hz: float
@@ -96,7 +102,7 @@ class ModelClient(Protocol):
 
     async def measure(self, tokens: list[int]) -> dict[str, float | None]: ...
 
-    async def match_task(self, question: str, tasks: list[str]) -> str | None: ...
+    async def recognise(self, question: str, tasks: list[str]) -> Intent: ...
 
     async def question_lengths(self, questions: list[str]) -> list[int]: ...
 
@@ -185,14 +191,20 @@ class Gateway:
         return await self.model.tokenize(recording.angles_rad, info.joint_mask(), info.provenance)
 
     async def resolve_questions(
-        self, names: Sequence[str], question: str | None, movements: int = 1, about_person: bool = False
-    ) -> list[TaskQuestion]:
-        """The questions of a request as (task or None, words).
+        self,
+        names: Sequence[str],
+        question: str | None,
+        movements: int = 1,
+        about_person: bool = False,
+        history: Sequence[str] = (),
+    ) -> tuple[list[TaskQuestion], FreeQuestion | None]:
+        """The questions of a request as (task or None, words), and the one in free words.
 
         names: tasks, `all`, or several names joined by commas.
         question: in free words; it is matched to a task where possible.
         movements: number of recordings that are compared.
         about_person: only tasks that were calibrated for several recordings of a person are allowed.
+        history: earlier turns of the conversation.
         Raises ApiError for an unknown task, no question, or one that is too long. A question that is too long
         is refused here, because in a batch it would make the questions of other requests fail too.
         """
@@ -204,18 +216,32 @@ class Gateway:
                 message = "additional_recordings: this model was not calibrated for several recordings"
                 raise ApiError("bad_request", message)
         queries = parse_questions(tasks, names, question)
+        free = None
         if queries[-1][0] is None:
-            task = await self.model.match_task(queries[-1][1], list(tasks))
-            if task:  # ask in words of the training data; the response shows them
-                queries[-1] = (task, tasks[task].templates[0])
-        if about_person and any(task is None for task, _ in queries):
+            words = queries.pop()[1]
+            await self._check_length([words])
+            free = await read_question(words, history, self.model.recognise, list(tasks), served.writes_text)
+            queries += free.queries(served.tasks)
+        if about_person and free and free.task is None:
             expected = f"expected a phrasing of {' or '.join(tasks)} about several recordings"
             raise ApiError("bad_request", f"question: {expected}, found {question!r}")
-        longest = max(await self.model.question_lengths([words for _, words in queries]))
+        await self._check_length([words for _, words in queries])
+        return queries, free
+
+    async def _check_length(self, questions: Sequence[str]) -> None:
+        """Raises ApiError for a question that is too long for the model."""
+        served = await self.served()
+        longest = max(await self.model.question_lengths(list(questions)), default=0)
         if longest > served.max_question_tokens:
             expected = f"expected at most {served.max_question_tokens} tokens of the language model's"
             raise ApiError("bad_request", f"question: {expected}, found {longest}")
-        return queries
+
+    async def _complete(
+        self, answers: Sequence[Answer], free: FreeQuestion | None, movements: int = 1
+    ) -> list[Answer]:
+        """The answers, the one to the free question in its words."""
+        served = await self.served()
+        return complete(answers, free, served.tasks, list(askable(served.tasks, movements)), served.labels)
 
     async def answer(
         self,
@@ -253,6 +279,8 @@ class Gateway:
             )
             for (task, words), record in zip(queries, records, strict=True)
         ]
+        if not served.writes_text:
+            answers = [await _described(answer, served.tasks, measure) for answer in answers]
         return await _with_measured(answers, measure) if measure else answers
 
     async def answer_recordings(
@@ -274,7 +302,9 @@ class Gateway:
             raise ApiError("bad_request", message)
         served = await self.served()
         movements = 1 if compare_with is None else 2
-        queries = await self.resolve_questions(names, question, movements, about_person=bool(additional))
+        queries, free = await self.resolve_questions(
+            names, question, movements, about_person=bool(additional)
+        )
         first = await self.read_recording(recording)
         motion = await self.tokenize(first)
         further, motions = [], [motion]
@@ -309,7 +339,7 @@ class Gateway:
         )
         response = Answers(
             summary=summary_of(answers, served.summary),
-            answers=answers,
+            answers=await self._complete(answers, free, movements),
             model=served.summary,
             recording=first.info,
             compare_with=None if compare_with is None else further[0],
@@ -377,7 +407,7 @@ class Gateway:
         if chat.messages[-1].role != "user":
             raise ApiError("bad_request", "messages: expected the last to be the user's")
         turns = alternate_turns(chat.messages)
-        queries = await self.resolve_questions([], turns[-1], len(movements))
+        queries, free = await self.resolve_questions([], turns[-1], len(movements), history=turns[:-1])
 
         async def measure() -> dict[str, float | None]:
             return await self.model.measure(movements[0])
@@ -395,7 +425,7 @@ class Gateway:
             answers = await self.answer(motions, "compare", queries, history=turns[:-1])
         return Answers(
             summary=summary_of(answers, served.summary),
-            answers=answers,
+            answers=await self._complete(answers, free, len(movements)),
             model=served.summary,
             notice=notice_of(served.summary),
         )
@@ -409,6 +439,22 @@ def get_gateway(request: Request) -> Gateway:
 
 GatewayDependency = Annotated[Gateway, Depends(get_gateway)]
 """Type of an endpoint's parameter that takes the gateway."""
+
+
+async def _described(
+    answer: Answer, tasks: Tasks, measure: Callable[[], Awaitable[dict[str, float | None]]] | None
+) -> Answer:
+    """The answer; a description is made of measured values, for a model that cannot write text.
+
+    They are measured from the recording, so they are given for a movement that is unlike the training data, too.
+    """
+    if answer.task is None or not isinstance(tasks[answer.task], DescriptionTask):
+        return answer
+    text = parameters.format_description(await measure()) if measure else ""
+    if not text:
+        reason = "Nothing could be measured from this movement."
+        return replace(answer, text=reason, reason=reason, status="refused", refused=True)
+    return replace(answer, text=text, reason="", status="answered", refused=False)
 
 
 async def _with_measured(

@@ -116,6 +116,10 @@ class Answer(AnswerRecord):
     """Whether the movement is out of distribution; the same as `unlike.unlike`."""
     stated_parameters: list[StatedParameter] = Field(default_factory=list)
     """Motion parameters that a description states, beside measured ones."""
+    intent: str | None = None
+    """What a free question asks, a kind of `biomechgpt.questions.intent.Intent`; null for a task's own wording."""
+    generated: bool = False
+    """Whether the language model wrote the text freely. Nothing in it was checked."""
 
     risk: ClassVar[Any] = deprecated_alias("selective_risk", float | None)
     possible: ClassVar[Any] = deprecated_alias("prediction_set", list[str])

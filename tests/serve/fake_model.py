@@ -11,6 +11,7 @@ from biomechgpt.answering.gates import Gate
 from biomechgpt.answering.status import with_status
 from biomechgpt.motion.statistics import MovementStatistics
 from biomechgpt.prompts.encoding import MotionTokens, Query
+from biomechgpt.questions.intent import Intent
 from biomechgpt.questions.tasks import AnnotatedTask, NumberTask, load_tasks
 from conftest import ROOT
 from serve.gateway import ServedModel
@@ -37,11 +38,13 @@ class FakeModel:
 
     calls: names of the methods that were called.
     queries: what `answer` was asked.
+    intents: {question: what it asks}; any other question is out of scope, unless it names the cadence.
     """
 
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.queries: list[Query] = []
+        self.intents: dict[str, Intent] = {}
         self.unlike = Unlike(checked=True, participants=20)
         self.gate = Gate(1.0, "")
         self.served = SERVED
@@ -89,8 +92,12 @@ class FakeModel:
     async def measure(self, tokens: list[int]) -> dict[str, float | None]:
         return {}
 
-    async def match_task(self, question: str, tasks: list[str]) -> str | None:
-        return "cadence" if "cadence" in question and "cadence" in tasks else None
+    async def recognise(self, question: str, tasks: list[str]) -> Intent:
+        if question in self.intents:
+            return self.intents[question]
+        if "cadence" in question and "cadence" in tasks:
+            return Intent("task", "cadence")
+        return Intent("out_of_scope")
 
     async def question_lengths(self, questions: list[str]) -> list[int]:
         return [len(question.split()) for question in questions]

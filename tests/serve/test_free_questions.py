@@ -4,6 +4,8 @@ import pytest
 from fake_model import HEADERS, KEY, FakeModel
 from fastapi.testclient import TestClient
 
+from biomechgpt.motion.parameters import format_description
+from biomechgpt.questions.intent import Intent
 from serve.app import create_app
 from serve.gateway import Gateway
 from serve.settings import GatewaySettings
@@ -36,3 +38,129 @@ def test_the_answer_to_a_task_does_not_depend_on_earlier_turns(client, model):
     assert later == alone
     asked = [(query.task, query.question, list(query.history)) for query in model.queries]
     assert asked == [("diagnosis", question, [])] * 2
+
+
+INTENTS = {
+    "What can I ask you?": Intent("list"),
+    "Parkinson's?": Intent("unknown_label", "diagnosis", "Parkinson's disease"),
+    "Has she had a stroke?": Intent("label", "diagnosis", "stroke"),
+    "Is it LLPU?": Intent("label", "diagnosis", "LLPU"),
+    "And the cadence?": Intent("task", "cadence"),
+    "Why?": Intent("why"),
+    "Are you sure?": Intent("confidence"),
+    "Is she limping?": Intent("out_of_scope", suggestions=("impaired",)),
+    "Who won?": Intent("out_of_scope", suggestions=("impaired",), about_movement=False),
+    "How quick are the steps?": Intent("unclear", suggestions=("walking_speed", "cadence")),
+    "Describe it.": Intent("task", "description"),
+}
+
+
+@pytest.fixture
+def talking(model):
+    """A model that knows what the questions above ask."""
+    model.intents = INTENTS
+    return model
+
+
+def test_the_list_of_what_can_be_asked_is_an_answer(client, talking):
+    answer = chat(client, "What can I ask you?")
+    assert (answer["intent"], answer["status"], answer["task"]) == ("list", "answered", None)
+    assert "walking speed" in answer["text"]
+    assert talking.queries == []
+
+
+def test_a_label_that_the_model_does_not_know_gets_no_value_and_the_list_of_those_it_knows(client, talking):
+    answer = chat(client, "Parkinson's?")
+    assert answer["text"].startswith("Parkinson's disease is not among the diagnoses this model knows.")
+    assert "stroke" in answer["text"]
+    assert (answer["status"], answer["label"], answer["value"], answer["probabilities"]) == (
+        "refused",
+        None,
+        None,
+        {},
+    )
+    assert talking.queries == []
+
+
+def test_a_yes_or_no_question_gets_yes_or_no_with_the_probability_of_its_label(client, talking):
+    """The model's most probable diagnosis is the first label, with probability 0.7; each other has 0.1."""
+    no, yes = chat(client, "Has she had a stroke?"), chat(client, "Is it LLPU?")
+    assert no["text"].startswith(
+        "No, probably not: stroke has probability 0.10. Most likely: lower-limb prosthesis user (0.70)."
+    )
+    assert yes["text"].startswith("Yes, most likely: lower-limb prosthesis user (probability 0.70).")
+    assert no["task"] == yes["task"] == "diagnosis"
+    assert no["intent"] == "label"
+    assert [query.task for query in talking.queries] == ["diagnosis", "diagnosis"]
+
+
+def test_a_follow_up_is_answered_like_its_task_alone(client, talking):
+    alone = chat(client, "What is the cadence?")
+    later = chat(client, "Has she had a stroke?", "No.", "And the cadence?")
+    assert later == alone | {"intent": "task"}
+
+
+def test_are_you_sure_returns_the_confidence_of_the_last_answer(client, talking):
+    answer = chat(client, "Which diagnosis?", "x", "Is it LLPU?", "Yes.", "Are you sure?")
+    assert (answer["intent"], answer["task"]) == ("confidence", "diagnosis")
+    assert "Yes, most likely: lower-limb prosthesis user" in answer["text"]
+    assert "The probability of 'LLPU' is 0.70." in answer["text"]
+    assert "Not ruled out: stroke" in answer["text"]
+    assert "20% were wrong" in answer["text"]
+    number = chat(client, "And the cadence?", "1 steps/min", "Are you sure?")
+    assert "between 0.5 to 1.5 steps/min" in number["text"]
+
+
+@pytest.mark.parametrize("question", ["Why?", "Are you sure?"])
+def test_without_an_earlier_answer_there_is_nothing_to_explain(client, talking, question):
+    answer = chat(client, question)
+    assert answer["text"].startswith("There is no earlier answer yet. You can ask: ")
+    assert answer["status"] == "refused"
+
+
+def test_an_unclear_question_is_asked_back_and_gets_no_value(client, talking):
+    answer = chat(client, "How quick are the steps?")
+    assert answer["text"].startswith("Did you mean walking speed")
+    assert "cadence" in answer["text"]
+    assert (answer["status"], answer["value"], answer["task"]) == ("refused", None, None)
+    assert talking.queries == []
+
+
+def test_a_refusal_says_what_can_be_asked_and_no_untrue_sentence(client, talking):
+    about_movement, about_the_world = chat(client, "Is she limping?"), chat(client, "Who won?")
+    suggestion = f'You can ask: "{talking.served.tasks["impaired"].templates[0]}".'
+    assert about_movement["text"] == f"I cannot answer that. {suggestion}"
+    assert about_the_world["text"] == (
+        f"I can only answer questions about how this person moves. {suggestion}"
+    )
+    assert about_movement["status"] == about_the_world["status"] == "refused"
+
+
+def test_a_base_that_cannot_write_never_generates(client, talking):
+    for question in ("Is she limping?", "Who won?", "Describe it.", "Parkinson's?"):
+        chat(client, question)
+    assert [query for query in talking.queries if query.task is None] == []
+
+
+def test_a_base_that_can_write_answers_a_question_about_movement_and_marks_it(client, talking):
+    talking.served = talking.served.model_copy(update={"writes_text": True})
+    generated = chat(client, "Is she impaired?", "Yes.", "Is she limping?")
+    assert (generated["text"], generated["generated"], generated["task"]) == ("Rather slowly.", True, None)
+    assert list(talking.queries[-1].history) == ["Is she impaired?", "Yes."]
+    assert chat(client, "Who won?")["status"] == "refused"
+    assert not chat(client, "And the cadence?")["generated"]
+
+
+def test_a_description_by_a_base_that_cannot_write_is_made_of_measured_values(client, talking, monkeypatch):
+    values = {"duration": 4.2, "cadence": 101.0, "speed": None}
+
+    async def measure(tokens):
+        return values
+
+    monkeypatch.setattr(talking, "measure", measure)
+    answer = chat(client, "Describe it.")
+    assert answer["text"] == format_description(values)
+    assert [row["agrees"] for row in answer["stated_parameters"]] == [True, True]
+    assert answer["status"] == "answered"
+    values.clear()
+    assert chat(client, "Describe it.")["status"] == "refused"

@@ -156,10 +156,16 @@ class Answerer:
     def _distance(self, features: np.ndarray) -> float | None:
         return None if self.reference is None else self.reference.distance(features)
 
-    def answer(self, queries: Sequence[Query], only_status: Sequence[bool] | None = None) -> list[Answer]:
+    def answer(
+        self,
+        queries: Sequence[Query],
+        only_status: Sequence[bool] | None = None,
+        writes_text: bool = True,
+    ) -> list[Answer]:
         """The answers to queries, as one batch: scored if the task has answers to choose from, else generated.
 
         only_status: as `score_candidates`.
+        writes_text: False: what would be generated gets an empty text, for a base model that cannot write.
         Raises InputError for a query about a person that is not scored, and for a measured quantity
         (`answering.measured` answers it).
         """
@@ -176,7 +182,8 @@ class Answerer:
             found = self.score_candidates([queries[i] for i in scored], only_status=skipped)
             answers |= zip(scored, found, strict=True)
         if generated:
-            texts = self.generate([queries[i] for i in generated])
+            free = [queries[i] for i in generated]
+            texts = self.generate(free) if writes_text else [""] * len(free)
             for i, text in zip(generated, texts, strict=True):
                 unlike = worst([self.calibration.judge(m.statistics, None) for m in queries[i].motions])
                 answers[i] = Answer(text, status="unlike" if unlike.unlike else "answered", unlike=unlike)

@@ -25,7 +25,7 @@ from biomechgpt.questions.wording import (
     word_list,
 )
 
-CLEAR = 0.5
+CLEAR = 0.55
 """Least probability of a task for its question to be answered. In cross-validation over all wordings, 3 % of the
 questions get another task's answer with it."""
 CLEAR_LABEL = 0.3
