@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.datastructures import UploadFile
 
 from biomechgpt.answering.answer import Answer as AnswerRecord
+from biomechgpt.answering.described import described
 from biomechgpt.core.settings import InputError
 from biomechgpt.motion import kinematics, parameters
 from biomechgpt.motion.plots import LEFT, RIGHT, TRUNK
@@ -269,6 +270,12 @@ class Gateway:
                 for task, words in queries
             )
         )
+        if not served.writes_text and any(_is_description(served.tasks, task) for task, _ in queries):
+            values = await measure() if measure else {}
+            records = [
+                described(record, values) if _is_description(served.tasks, task) else record
+                for (task, _), record in zip(queries, records, strict=True)
+            ]
         limit = self.settings.max_risk if max_risk is None else max_risk
         answers = [
             apply_risk_limit(
@@ -279,8 +286,6 @@ class Gateway:
             )
             for (task, words), record in zip(queries, records, strict=True)
         ]
-        if not served.writes_text:
-            answers = [await _described(answer, served.tasks, measure) for answer in answers]
         return await _with_measured(answers, measure) if measure else answers
 
     async def answer_recordings(
@@ -441,20 +446,8 @@ GatewayDependency = Annotated[Gateway, Depends(get_gateway)]
 """Type of an endpoint's parameter that takes the gateway."""
 
 
-async def _described(
-    answer: Answer, tasks: Tasks, measure: Callable[[], Awaitable[dict[str, float | None]]] | None
-) -> Answer:
-    """The answer; a description is made of measured values, for a model that cannot write text.
-
-    They are measured from the recording, so they are given for a movement that is unlike the training data, too.
-    """
-    if answer.task is None or not isinstance(tasks[answer.task], DescriptionTask):
-        return answer
-    text = parameters.format_description(await measure()) if measure else ""
-    if not text:
-        reason = "Nothing could be measured from this movement."
-        return replace(answer, text=reason, reason=reason, status="refused", refused=True)
-    return replace(answer, text=text, reason="", status="answered", refused=False)
+def _is_description(tasks: Tasks, task: str | None) -> bool:
+    return task is not None and isinstance(tasks[task], DescriptionTask)
 
 
 async def _with_measured(

@@ -9,11 +9,14 @@ import pandas as pd
 from biomechgpt.answering.answer import Answer
 from biomechgpt.answering.answerer import Answerer
 from biomechgpt.answering.bundle import ModelBundle
+from biomechgpt.answering.described import described
 from biomechgpt.answering.status import unlike_sentence, withheld
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.settings import InputError, Settings
+from biomechgpt.language.tiny_model import is_stand_in
+from biomechgpt.motion.parameters import measure_parameters
 from biomechgpt.prompts.encoding import Query
-from biomechgpt.questions.tasks import askable
+from biomechgpt.questions.tasks import DescriptionTask, askable
 from biomechgpt.recordings import readers
 from biomechgpt.recordings.load import prepare
 from biomechgpt.recordings.quality import QualitySettings
@@ -84,18 +87,26 @@ def run_ask(settings: AskSettings) -> str:
     files = _files(settings.recordings)
     answerer = Answerer.load(settings.model)
     tokenizer = MotionTokenizer.load(bundle.motion_tokenizer)
+    writes_text = not is_stand_in(answerer.info.base)
     rows: list[dict[str, Any]] = []
     for name, uri in files:
         try:
             recording = readers.read(uri, settings.readers, name)
-            angles_rad, _, _ = prepare(name, recording, settings.quality, tokenizer.frame_rate_hz)
+            angles_rad, pelvis, _ = prepare(name, recording, settings.quality, tokenizer.frame_rate_hz)
         except InputError as error:
             rows.append({"recording": name, "refused": str(error)})
             continue
         (motion,) = answerer.analyse(tokenizer, [angles_rad], [recording.joint_mask], recording.provenance)
         answers = answerer.answer(
-            [Query([motion], "single", task, tasks[task].templates[0]) for task in names]
+            [Query([motion], "single", task, tasks[task].templates[0]) for task in names],
+            writes_text=writes_text,
         )
+        if not writes_text and any(isinstance(tasks[task], DescriptionTask) for task in names):
+            values = measure_parameters(angles_rad, pelvis, tokenizer.frame_rate_hz, recording.joint_mask)
+            answers = [
+                described(answer, values) if isinstance(tasks[task], DescriptionTask) else answer
+                for task, answer in zip(names, answers, strict=True)
+            ]
         rows += [
             {"recording": name, "task": task, "provenance": provenance, **_cells(answer, provenance)}
             for task, answer in zip(names, answers, strict=True)
