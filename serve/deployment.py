@@ -1,6 +1,7 @@
 """The Ray Serve deployment that holds a model bundle in memory, and the client that the gateway calls it with."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -137,14 +138,30 @@ class Model:
             explain, self.answerer, self.tokenizer, angles_rad, joint_mask, queries
         )
 
+    async def explain_tokens(self, motion: MotionTokens, query: tuple[str, str]) -> Any:
+        """The explanation of an answer about motion tokens: about the movement that they decode to."""
+        from biomechgpt.answering.explain import explain
+
+        angles = await asyncio.to_thread(self._decode, motion.tokens)
+        mask = np.ones(angles.shape[1], bool)
+        (explanation,) = await asyncio.to_thread(
+            explain, self.answerer, self.tokenizer, angles, mask, [query]
+        )
+        return explanation
+
     async def measure(self, tokens: list[int]) -> dict[str, float | None]:
         """Motion parameters of the movement that motion tokens decode to."""
         return await asyncio.to_thread(self._measure, tokens)
 
-    def _measure(self, tokens: list[int]) -> dict[str, float | None]:
+    def _decode(self, tokens: Sequence[int]) -> np.ndarray:
+        """The movement (T, 34) that motion tokens stand for."""
         step = self.tokenizer.tokens_per_step
         complete = len(tokens) // step * step  # an incomplete last step cannot be decoded
-        angles = self.tokenizer.decode([np.asarray(tokens[:complete])])[0]
+        angles: np.ndarray = self.tokenizer.decode([np.asarray(tokens[:complete])])[0]
+        return angles
+
+    def _measure(self, tokens: list[int]) -> dict[str, float | None]:
+        angles = self._decode(tokens)
         rate_hz = self.tokenizer.frame_rate_hz
         return parameters.measure_parameters(angles, gait.walked(angles, rate_hz), rate_hz)
 

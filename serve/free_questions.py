@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 
 from biomechgpt.questions import replies
 from biomechgpt.questions.intent import Intent
-from biomechgpt.questions.tasks import LabelTask, Task, Tasks
-from serve.schema import Answer
+from biomechgpt.questions.tasks import AnnotatedTask, LabelTask, Task, Tasks
+from serve.schema import Answer, Explanation
 
 Recognise = Callable[[str, list[str]], Awaitable[Intent]]
 """The intent of a question, given the names of the tasks that can be asked."""
 
 ANSWERED_BY_A_TASK = ("task", "label")
 ABOUT_THE_LAST_ANSWER = ("why", "confidence")
+MAX_NAMED = 3
+"""Most joints that an explanation in words names for or against an answer."""
 
 
 @dataclass(frozen=True)
@@ -137,3 +139,31 @@ def confidence(answer: Answer) -> str:
     if answer.selective_risk is not None:
         sentences.append(f"Of validation answers at least as sure, {answer.selective_risk:.0%} were wrong.")
     return " ".join(sentences)
+
+
+def asks_why(question: FreeQuestion | None, tasks: Tasks) -> bool:
+    """True if a question asks what an earlier answer rests on, and that answer can be explained."""
+    if question is None or question.intent.kind != "why" or question.task is None:
+        return False
+    return isinstance(tasks[question.task], AnnotatedTask)
+
+
+def explanation_text(explanation: Explanation) -> str:
+    """An explanation in words: the joints and seconds that support the answer, and those that speak against it."""
+    name = f'"{explanation.answer.text.rstrip(".")}"'
+    joints = sorted(explanation.joints.items(), key=lambda item: -abs(item[1]))
+    supporting = [_joint_words(joint) for joint, weight in joints if weight > 0][:MAX_NAMED]
+    opposing = [_joint_words(joint) for joint, weight in joints if weight < 0][:MAX_NAMED]
+    begin, end, weight = max(explanation.seconds, key=lambda part: part[2], default=(0.0, 0.0, 0.0))
+    if weight > 0:
+        supporting.append(f"{begin:.1f} to {end:.1f} s")
+    text = f"No part of the recording alone supports {name}."
+    if supporting:
+        text = f"{name} rests most on: {', '.join(supporting)}."
+    return f"{text} Against it: {', '.join(opposing)}." if opposing else text
+
+
+def _joint_words(joint: str) -> str:
+    """`knee_angle_r` is `right knee angle`."""
+    side = {"_r": "right ", "_l": "left "}.get(joint[-2:], "")
+    return side + (joint[:-2] if side else joint).replace("_", " ")

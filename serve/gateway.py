@@ -27,7 +27,7 @@ from biomechgpt.questions.tasks import AnnotatedTask, DescriptionTask, LabelTask
 from biomechgpt.recordings import readers
 from biomechgpt.recordings.load import prepare
 from serve.errors import ApiError
-from serve.free_questions import FreeQuestion, complete, read_question
+from serve.free_questions import FreeQuestion, asks_why, complete, explanation_text, read_question
 from serve.schema import (
     MAX_QUESTION_CHARS,
     Analysis,
@@ -100,6 +100,8 @@ class ModelClient(Protocol):
     async def explain(
         self, angles_rad: np.ndarray, joint_mask: np.ndarray, queries: list[tuple[str, str]]
     ) -> list[Any]: ...
+
+    async def explain_tokens(self, motion: MotionTokens, query: tuple[str, str]) -> Any: ...
 
     async def measure(self, tokens: list[int]) -> dict[str, float | None]: ...
 
@@ -384,19 +386,7 @@ class Gateway:
         (explanation,) = await self.model.explain(
             recording.angles_rad, recording.info.joint_mask(), [(task, words)]
         )
-        points = dict.fromkeys(kinematics.LANDMARKS, 0.0)
-        for joint, weight in explanation.joints.items():
-            points[kinematics.JOINT_LANDMARK[joint]] += weight
-        return Explanation(
-            answer=answer,
-            explained_value=explanation.explained_value,
-            seconds=explanation.seconds,
-            joints=explanation.joints,
-            joint_names={joint: anatomical_name(joint) for joint in explanation.joints},
-            points=points,
-            model=served.summary,
-            notice=notice_of(served.summary),
-        )
+        return _explanation(answer, explanation, served.summary)
 
     async def chat(self, chat: Chat) -> Answers:
         """The answer to the last message of a conversation about motion tokens."""
@@ -428,9 +418,16 @@ class Gateway:
             answers = await self.answer(motions, "single", queries, measure, turns[:-1])
         else:
             answers = await self.answer(motions, "compare", queries, history=turns[:-1])
+        completed = await self._complete(answers, free, len(movements))
+        explanation = None
+        if len(motions) == 1 and asks_why(free, served.tasks) and answers[-1].status == "answered":
+            found = await self.model.explain_tokens(motions[0], (str(answers[-1].task), answers[-1].question))
+            explanation = _explanation(answers[-1], found, served.summary)
+            completed[-1] = replace(completed[-1], text=explanation_text(explanation))
         return Answers(
             summary=summary_of(answers, served.summary),
-            answers=await self._complete(answers, free, len(movements)),
+            answers=completed,
+            explanation=explanation,
             model=served.summary,
             notice=notice_of(served.summary),
         )
@@ -444,6 +441,23 @@ def get_gateway(request: Request) -> Gateway:
 
 GatewayDependency = Annotated[Gateway, Depends(get_gateway)]
 """Type of an endpoint's parameter that takes the gateway."""
+
+
+def _explanation(answer: Answer, explanation: Any, model: ModelSummary) -> Explanation:
+    """The response for an explanation of an answer."""
+    points = dict.fromkeys(kinematics.LANDMARKS, 0.0)
+    for joint, weight in explanation.joints.items():
+        points[kinematics.JOINT_LANDMARK[joint]] += weight
+    return Explanation(
+        answer=answer,
+        explained_value=explanation.explained_value,
+        seconds=explanation.seconds,
+        joints=explanation.joints,
+        joint_names={joint: anatomical_name(joint) for joint in explanation.joints},
+        points=points,
+        model=model,
+        notice=notice_of(model),
+    )
 
 
 def _is_description(tasks: Tasks, task: str | None) -> bool:

@@ -264,6 +264,8 @@ class Answers(ApiModel):
     """The second recording of a comparison, called B."""
     additional_recordings: list[RecordingInfo] = []
     """Further recordings of the same person. The answers are then about the person."""
+    explanation: "Explanation | None" = None
+    """What the last answer of a chat rests on, if the question is why; else null."""
 
     other: ClassVar[Any] = deprecated_alias("compare_with", RecordingInfo | None)
     more: ClassVar[Any] = deprecated_alias("additional_recordings", list[RecordingInfo])
@@ -294,6 +296,9 @@ class Explanation(ApiModel):
     """Warning to show beside every answer."""
 
     of: ClassVar[Any] = deprecated_alias("explained_value", float)
+
+
+Answers.model_rebuild()
 
 
 class FigureColors(ApiModel):

@@ -1,6 +1,7 @@
 """A model that answers without training, Ray or torch: for tests of the endpoints."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,14 @@ class FakeModel:
 
     async def explain(self, angles_rad: Any, joint_mask: Any, queries: Any) -> list[Any]:
         raise NotImplementedError
+
+    async def explain_tokens(self, motion: MotionTokens, query: tuple[str, str]) -> Any:
+        self.calls.append("explain_tokens")
+        return SimpleNamespace(
+            explained_value=0.7,
+            seconds=[(0.0, 0.5, 0.2), (0.5, 1.0, -0.4)],
+            joints={"knee_angle_r": 0.3, "hip_flexion_l": -0.1},
+        )
 
     async def measure(self, tokens: list[int]) -> dict[str, float | None]:
         return {}

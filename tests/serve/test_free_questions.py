@@ -164,3 +164,18 @@ def test_a_description_by_a_base_that_cannot_write_is_made_of_measured_values(cl
     assert answer["status"] == "answered"
     values.clear()
     assert chat(client, "Describe it.")["status"] == "refused"
+
+
+def test_why_returns_the_explanation_of_the_last_answer(client, talking):
+    messages = [
+        {"role": role, "content": text}
+        for role, text in (("user", "And the cadence?"), ("assistant", "1 steps/min"), ("user", "Why?"))
+    ]
+    response = client.post("/v1/chat", json={"tokens": [1, 2, 3], "messages": messages}).json()
+    (answer,) = response["answers"]
+    assert (answer["intent"], answer["task"]) == ("why", "cadence")
+    assert answer["text"] == (
+        '"1 steps/min" rests most on: right knee angle, 0.0 to 0.5 s. Against it: left hip flexion.'
+    )
+    assert response["explanation"]["joints"] == {"knee_angle_r": 0.3, "hip_flexion_l": -0.1}
+    assert talking.calls.count("explain_tokens") == 1

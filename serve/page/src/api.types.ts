@@ -441,6 +441,17 @@ export interface components {
              */
             is_ood: boolean;
             /**
+             * Intent
+             * @description What a free question asks, a kind of `biomechgpt.questions.intent.Intent`; null for a task's own wording.
+             */
+            intent: string | null;
+            /**
+             * Generated
+             * @description Whether the language model wrote the text freely. Nothing in it was checked.
+             * @default false
+             */
+            generated: boolean;
+            /**
              * Risk
              * @deprecated
              * @description Deprecated: use selective_risk.
@@ -505,6 +516,8 @@ export interface components {
              * @default []
              */
             additional_recordings: components["schemas"]["RecordingInfo"][];
+            /** @description What the last answer of a chat rests on, if the question is why; else null. */
+            explanation: components["schemas"]["Explanation"] | null;
             /**
              * @deprecated
              * @description Deprecated: use compare_with.

@@ -82,6 +82,7 @@ export class Chat {
     const intro = make("div", "intro");
     intro.append(
       make("p", "", "Choose a recording, then pick a question or write your own. Each answer comes from the movement alone."),
+      make("p", "", "You can also ask “Is it a stroke?”, “And how fast?”, “Why?”, “Are you sure?” or “What can I ask?”, in several languages."),
     );
     if (notice) intro.append(make("p", "small", notice));
     this.messages.prepend(intro);
@@ -147,7 +148,7 @@ export class Chat {
     this.append(pending.node);
     this.enable();
     try {
-      const { summary, answers, model } = await send({ signal: asking.signal, onBusy: (left) => pending.busy(left) });
+      const { summary, answers, model, explanation } = await send({ signal: asking.signal, onBusy: (left) => pending.busy(left) });
       if (asking.signal.aborted) return;
       pending.remove();
       this.onModel(model);
@@ -161,10 +162,12 @@ export class Chat {
         }
         this.append(node);
         if (!answer.text || aboutPerson) continue;
-        this.history.push({ role: "user", content: answer.question || question });
+        // A question in the user's own words stays in these: "Are you sure?" is about what it asked.
+        this.history.push({ role: "user", content: answer.intent ? question : answer.question || question });
         this.history.push({ role: "assistant", content: answer.text });
       }
       this.bringUp(asked);
+      if (explanation) this.onWhy(explanation);
       if (answers.length === 0) this.fail("The server sent no answer.");
     } catch (reason) {
       if (!asking.signal.aborted) {
@@ -281,9 +284,15 @@ function bubble(answer: Answer, asked: string, data: string, coverage: number, w
   const condition = conditionText(answer);
   if (condition) node.append(make("p", "small", condition));
   if (answer.stated_parameters.length > 0) node.append(parameterTable(answer.stated_parameters));
-  const task = answer.task ? taskTitle(answer.task) : "Free question";
-  node.append(make("p", "small", `${task} · ${data} data`));
+  node.append(make("p", "small", `${answerTitle(answer)} · ${data} data`));
   return node;
+}
+
+/** What an answer is: its task, or what a question without a task got. */
+export function answerTitle({ task, intent, generated }: Answer): string {
+  if (generated) return "Written by the language model, not checked";
+  if (task) return taskTitle(task);
+  return intent === "list" ? "What can be asked" : "No answer";
 }
 
 /** Stated parameters beside measured ones. A stated value that disagrees is marked. */

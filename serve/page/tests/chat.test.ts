@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 
 import type { Answer } from "../src/api";
-import { certaintyText, conditionText, taskTitle } from "../src/chat";
+import { answerTitle, certaintyText, conditionText, taskTitle } from "../src/chat";
 
 function answer(values: Partial<Answer>): Answer {
   return { low: null, high: null, unit: null, probabilities: {}, prediction_set: [], coverage_guaranteed: false, ...values } as Answer;
@@ -9,6 +9,14 @@ function answer(values: Partial<Answer>): Answer {
 
 test("titles of tasks", () => {
   expect(taskTitle("fsst_time")).toBe("FSST time");
+});
+
+test("an answer says which task it is, or that it is none", () => {
+  const none = { task: null, intent: null, generated: false };
+  expect(answerTitle(answer({ ...none, task: "tug_time" }))).toBe("TUG time");
+  expect(answerTitle(answer({ ...none, intent: "list" }))).toBe("What can be asked");
+  expect(answerTitle(answer({ ...none, intent: "unclear" }))).toBe("No answer");
+  expect(answerTitle(answer({ ...none, generated: true }))).toBe("Written by the language model, not checked");
 });
 
 test("a conditional answer says what it supposes", () => {
