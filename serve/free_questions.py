@@ -6,6 +6,7 @@ Knows nothing about HTTP paths, and nothing about Ray.
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from biomechgpt.answering.answer import Status
 from biomechgpt.questions import replies
 from biomechgpt.questions.intent import Intent
 from biomechgpt.questions.tasks import AnnotatedTask, LabelTask, Task, Tasks
@@ -86,7 +87,7 @@ def complete(
         return list(answers)
     intent = question.intent
     if not question.queries(tasks):
-        status = "answered" if intent.kind == "list" else "refused"
+        status: Status = "answered" if intent.kind == "list" else "refused"
         text = replies.reply(intent, tasks, candidates, labels)
         reply = Answer(
             text=text,

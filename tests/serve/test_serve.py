@@ -154,7 +154,7 @@ def test_a_free_question_and_a_chat_get_the_same_answer(client, walk):
     assert free[0]["task"] is None
     other_words = {"question": "Could you tell me the cadence of the walk?"}
     (recognised,) = client.post("/v1/answers", files=upload(walk), data=other_words).json()["answers"]
-    assert recognised == answers[0]
+    assert recognised == answers[0] | {"intent": "task"}
 
 
 def test_two_recordings_are_compared(client, walk):
@@ -182,7 +182,7 @@ def test_two_recordings_are_compared(client, walk):
     assert not {"out_of_scope", "movement"} & set(movements_of)
 
 
-def test_earlier_messages_change_the_probabilities(client, walk):
+def test_earlier_messages_do_not_change_the_answer_to_a_task(client, walk):
     motion = client.post("/v1/motions", files=upload(walk)).json()
     motion_fields = {key: motion[key] for key in ("tokens", "tokenizer")}
     question = {"role": "user", "content": "Is there a movement impairment here?"}
@@ -192,9 +192,8 @@ def test_earlier_messages_change_the_probabilities(client, walk):
         client.post("/v1/chat", json={**motion_fields, "messages": messages}).json()["answers"][0]
         for messages in ([question], [*before, question])
     )
-    assert alone["task"] == after["task"] == "impaired"
-    assert alone["question"] == after["question"]
-    assert alone["probabilities"] != after["probabilities"]
+    assert alone["task"] == "impaired"
+    assert after == alone
 
 
 def test_an_explanation_has_the_seconds_and_joints_of_an_answer(client, tiny, walk):
@@ -249,17 +248,16 @@ def test_an_answer_above_the_risk_limit_is_uncertain_and_has_advice(client, walk
     )
 
 
-def test_a_description_is_checked_against_the_recording(client, walk):
+def test_a_description_is_made_of_values_measured_from_the_recording(client, walk):
     motion = client.post("/v1/motions", files=upload(walk)).json()
     answers = client.post("/v1/answers", files=upload(walk), data={"tasks": "description"}).json()["answers"]
     motion_fields = {key: motion[key] for key in ("tokens", "mirrored")}
     body = {**motion_fields, "messages": [{"role": "user", "content": answers[0]["question"]}]}
     again = client.post("/v1/chat", json=body).json()["answers"]
-    assert again[0]["text"] == answers[0]["text"]
-    assert [p["name"] for p in again[0]["stated_parameters"]] == [
-        p["name"] for p in answers[0]["stated_parameters"]
-    ]
-    assert all(p["measured"] is None or p["measured"] >= 0 for p in answers[0]["stated_parameters"])
+    assert again[0]["text"].startswith("duration ")
+    # The base is the local stand-in, so every value that a description states is a measured one.
+    assert answers[0]["stated_parameters"]
+    assert all(p["measured"] == p["stated"] for p in answers[0]["stated_parameters"])
 
 
 def test_the_stick_figure_walks_forward_on_the_ground(client, walk):
