@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from biomechgpt.answering.answer import Status
+from biomechgpt.motion.skeleton import anatomical_name
 from biomechgpt.questions import replies
 from biomechgpt.questions.intent import Intent
 from biomechgpt.questions.tasks import AnnotatedTask, LabelTask, Task, Tasks
@@ -153,8 +154,8 @@ def explanation_text(explanation: Explanation) -> str:
     """An explanation in words: the joints and seconds that support the answer, and those that speak against it."""
     name = f'"{explanation.answer.text.rstrip(".")}"'
     joints = sorted(explanation.joints.items(), key=lambda item: -abs(item[1]))
-    supporting = [_joint_words(joint) for joint, weight in joints if weight > 0][:MAX_NAMED]
-    opposing = [_joint_words(joint) for joint, weight in joints if weight < 0][:MAX_NAMED]
+    supporting = [anatomical_name(joint) for joint, weight in joints if weight > 0][:MAX_NAMED]
+    opposing = [anatomical_name(joint) for joint, weight in joints if weight < 0][:MAX_NAMED]
     begin, end, weight = max(explanation.seconds, key=lambda part: part[2], default=(0.0, 0.0, 0.0))
     if weight > 0:
         supporting.append(f"{begin:.1f} to {end:.1f} s")
@@ -162,9 +163,3 @@ def explanation_text(explanation: Explanation) -> str:
     if supporting:
         text = f"{name} rests most on: {', '.join(supporting)}."
     return f"{text} Against it: {', '.join(opposing)}." if opposing else text
-
-
-def _joint_words(joint: str) -> str:
-    """`knee_angle_r` is `right knee angle`."""
-    side = {"_r": "right ", "_l": "left "}.get(joint[-2:], "")
-    return side + (joint[:-2] if side else joint).replace("_", " ")
