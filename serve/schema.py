@@ -334,6 +334,8 @@ class Analysis(ApiModel):
     """Duration in seconds."""
     steps: int
     """Number of steps."""
+    phases: tuple[str, ...]
+    """What else the recording contains: `rise` from a chair, `lower` onto one."""
     legs_recorded: bool
     """Whether every joint angle of the legs that the model reads was recorded."""
     distance: float | None

@@ -18,7 +18,7 @@ WALK = {
     "impaired": {"yes": 0.05, "no": 0.95},
     "diagnosis": {"LLPU": 0.7, "stroke": 0.3},
 }
-LONG = MovementStatistics(duration_s=12.0, steps=9, provenance="synthetic")
+LONG = MovementStatistics(duration_s=12.0, steps=9, phases=("lower", "rise"), provenance="synthetic")
 
 
 def judged(name, labels=WALK, statistics=(LONG,), threshold=MIN_APPLIES):
@@ -78,7 +78,11 @@ def test_both_movements_of_a_comparison_must_meet_the_conditions():
 
 @pytest.mark.parametrize(
     ("changed", "words"),
-    [({"duration_s": 1.5}, "at least 4 s, and this one has 1.5 s"), ({"steps": 1}, "at least 4 steps")],
+    [
+        ({"duration_s": 1.5}, "at least 4 s, and this one has 1.5 s"),
+        ({"steps": 1}, "at least 4 steps"),
+        ({"phases": ("rise",)}, "nobody sits down in this recording"),
+    ],
 )
 def test_a_recording_that_lacks_what_a_task_needs(changed, words):
     tug = {"activity": {"TUG": 1.0, "overground walking": 0.0}}

@@ -105,7 +105,9 @@ def _motion(request: dict[str, Any], prefix: str) -> MotionTokens:
     return MotionTokens(
         request[f"{prefix}tokens"],
         request[f"{prefix}mirrored"],
-        None if statistics is None else MovementStatistics(**statistics),
+        None
+        if statistics is None
+        else MovementStatistics(**statistics | {"phases": tuple(statistics["phases"])}),
     )
 
 
@@ -210,9 +212,12 @@ def _answer(
 def movement_statistics(
     table: pd.DataFrame, splits: Sequence[str], reference: ReferenceMovements | None
 ) -> dict[str, dict[str, Any]]:
-    """{trial of these splits: the fields of its `MovementStatistics`}. table: `Tokens.statistics`."""
+    """{trial of these splits: the fields of its `MovementStatistics`}. table: `Tokens.statistics`.
+
+    Training trials have none.
+    """
     names = [field.name for field in fields(MovementStatistics) if field.name in table]
-    rows = table[table["split"].isin(splits)]
+    rows = table[table["split"].isin(splits) & table["steps"].notna()].astype({"steps": int})
     distances: list[float | None] = [None] * len(rows)
     if reference is not None and len(rows):
         distances = [reference.distance(np.asarray(features)) for features in rows["features"]]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from biomechgpt.motion import gait
+from biomechgpt.motion.phases import posture, transitions
 from biomechgpt.motion.skeleton import PARTS, TRACKED
 
 
@@ -14,6 +15,7 @@ class MovementStatistics:
 
     duration_s: its duration, in seconds.
     steps: number of steps in it.
+    phases: what else it contains: `rise` from a chair, `lower` onto one.
     legs_recorded: whether every tracked joint of the legs was recorded.
     distance: distance to the most similar training movements (`answering.ood`); None without reference movements.
     rmse_deg: reconstruction error of its motion tokens in degrees; None if it is not known.
@@ -22,6 +24,7 @@ class MovementStatistics:
 
     duration_s: float
     steps: int
+    phases: tuple[str, ...] = ()
     legs_recorded: bool = True
     distance: float | None = None
     rmse_deg: float | None = None
@@ -29,15 +32,20 @@ class MovementStatistics:
 
 
 def measure_statistics(angles_rad: np.ndarray, joint_mask: np.ndarray, rate_hz: float) -> MovementStatistics:
-    """What the joint angles of a recording tell by themselves: duration, steps, and whether the legs were recorded.
+    """What the joint angles of a recording tell by themselves: duration, steps, phases, recorded legs.
 
     angles_rad: (T, 34) radians.
     joint_mask: (34,) bool, True for each recorded joint.
     """
-    walk = gait.measure(angles_rad, gait.walked(angles_rad, rate_hz), rate_hz)
+    # Steps and phases do not depend on where the pelvis is, so it may stay upright in one place.
+    pelvis = np.zeros((len(angles_rad), 7), np.float32)
+    pelvis[:, 3] = 1
+    steps = gait.events(angles_rad, pelvis, rate_hz).steps()
+    kinds = {transition.kind for transition in transitions(posture(angles_rad, pelvis, rate_hz))}
     legs = PARTS["legs"][TRACKED[PARTS["legs"]]]
     return MovementStatistics(
         duration_s=len(angles_rad) / rate_hz,
-        steps=walk.steps,
+        steps=len(steps),
+        phases=tuple(sorted(kinds)),
         legs_recorded=bool(np.asarray(joint_mask)[legs].all()),
     )

@@ -98,6 +98,9 @@ def _normalised(text: str) -> str:
     return text.strip().rstrip(".").strip().casefold()
 
 
+_PHASES = {"rise": "stands up", "lower": "sits down"}
+
+
 class Needs(Settings):
     """What a recording must contain, so that a question about it can be answered."""
 
@@ -107,6 +110,8 @@ class Needs(Settings):
     """Shortest recording, in seconds."""
     min_steps: int = Field(0, ge=0)
     """Smallest number of steps."""
+    phases: list[Literal["rise", "lower"]] = Field(default_factory=list)
+    """Phases that must occur: `rise` from a chair, `lower` onto one."""
 
     def unmet(self, statistics: MovementStatistics) -> str | None:
         """What a recording lacks, in words; None if it has everything."""
@@ -115,6 +120,8 @@ class Needs(Settings):
             return f"this needs a recording of at least {self.min_duration_s:g} s, and this one has {found}"
         if statistics.steps < self.min_steps:
             return f"this needs at least {self.min_steps} steps, and this recording has {statistics.steps}"
+        if missing := [phase for phase in self.phases if phase not in statistics.phases]:
+            return f"nobody {' or '.join(_PHASES[phase] for phase in missing)} in this recording"
         return None
 
 

@@ -34,7 +34,8 @@ TRIAL_COLUMNS = ("trial", "participant", "split", "provenance", "n_frames")
 """Columns that are copied from the cohort."""
 RECONSTRUCTION_ERROR = "rmse_deg"
 """Column with the reconstruction error of each trial in degrees. Training trials have lower ones."""
-DURATION, STEPS, LEGS_RECORDED, FEATURES = "duration_s", "steps", "legs_recorded", "features"
+DURATION, STEPS, PHASES, LEGS_RECORDED = "duration_s", "steps", "phases", "legs_recorded"
+FEATURES = "features"
 """Columns with the statistics of each trial's movement (`motion.statistics`) and its (102,) kinematic features."""
 _NOT_IN_TABLE = ("augmentations", "provenance", "features")
 AUGMENTATIONS = "augmentations"
@@ -204,7 +205,7 @@ class _EncodeShard:
             movements, [row.values.to_numpy() for row in tokens], list(masks)
         )
         table = table.append_column(RECONSTRUCTION_ERROR, pa.array(errors, pa.float64()))
-        for name, column in self._statistics(movements, masks).items():
+        for name, column in self._statistics(movements, masks, splits).items():
             table = table.append_column(name, column)
         if self.augmentations > 1:
             table = table.append_column(AUGMENTATIONS, self._augmented(movements, masks, splits))
@@ -214,20 +215,27 @@ class _EncodeShard:
             logger.info(f"tokens: {self.trials_done} trials by this worker")
         return table
 
-    def _statistics(self, movements: list[np.ndarray], masks: np.ndarray) -> dict[str, pa.Array]:
-        """The columns DURATION, STEPS, LEGS_RECORDED and FEATURES."""
+    def _statistics(
+        self, movements: list[np.ndarray], masks: np.ndarray, splits: list[str]
+    ) -> dict[str, pa.Array]:
+        """The columns DURATION, STEPS, PHASES, LEGS_RECORDED and FEATURES.
+
+        Nobody asks about training trials, so their steps and phases, which take time, are null.
+        """
         rate_hz = self.tokenizer.frame_rate_hz
-        statistics = [
-            measure_statistics(angles, mask, rate_hz) for angles, mask in zip(movements, masks, strict=True)
-        ]
         features = [
             kinematic_features(angles, rate_hz, mask).astype(np.float32)
             for angles, mask in zip(movements, masks, strict=True)
         ]
+        held_out = [
+            None if split == "train" else measure_statistics(angles, mask, rate_hz)
+            for angles, mask, split in zip(movements, masks, splits, strict=True)
+        ]
         return {
-            DURATION: pa.array([s.duration_s for s in statistics], pa.float64()),
-            STEPS: pa.array([s.steps for s in statistics], pa.int64()),
-            LEGS_RECORDED: pa.array([s.legs_recorded for s in statistics], pa.bool_()),
+            DURATION: pa.array([len(angles) / rate_hz for angles in movements], pa.float64()),
+            STEPS: pa.array([s and s.steps for s in held_out], pa.int64()),
+            PHASES: pa.array([s and s.phases for s in held_out], pa.list_(pa.string())),
+            LEGS_RECORDED: pa.array([s and s.legs_recorded for s in held_out], pa.bool_()),
             FEATURES: pa.array(features, pa.list_(pa.float32())),
         }
 
