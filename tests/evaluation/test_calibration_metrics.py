@@ -71,7 +71,7 @@ def test_each_participant_counts_once_in_the_coverage():
     scores = calibration_scores(labelled(rows), AID, draws=200)
     assert scores["coverage"] == 0.5
     assert scores["coverage_by_label"] == {"a": 1.0, "b": 0.0}
-    assert scores["coverage_ci"] == [0.0, 1.0]
+    assert scores["coverage_ci"] == pytest.approx([0.0, 1.0], abs=1e-9)
     assert calibration_scores(labelled(rows[:9]), AID)["coverage_ci"] is None
 
 

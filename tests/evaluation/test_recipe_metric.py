@@ -45,8 +45,8 @@ def test_a_metric_has_its_value_and_interval(metric):
 
 
 def test_an_interval_from_rows_equals_the_one_from_sums(metric, monkeypatch):
-    """A second accuracy without the fast formula has the same draws."""
-    slow = Metric("slow_accuracy", "accuracy", ("classification",), sk.accuracy_score, True)
+    """A second accuracy without the fast formula has the same interval."""
+    slow = Metric("slow_accuracy", "accuracy", ("classification",), sk.accuracy_score, True, bounds=(0, 1))
     monkeypatch.setitem(METRICS, slow.name, slow)
     scores = compute_scores("classification", *labels(), draws=100)
     assert scores["slow_accuracy_ci"] == pytest.approx(scores["accuracy_ci"])

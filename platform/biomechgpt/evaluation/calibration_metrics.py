@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from biomechgpt.answering.calibration import apply_temperature, one_label
-from biomechgpt.evaluation.metrics import resample
+from biomechgpt.evaluation.intervals import t_interval
 from biomechgpt.questions.tasks import Task
 
 BINS = 10
@@ -193,9 +193,8 @@ def _coverage(inside: np.ndarray, rows: pd.DataFrame, draws: int, seed: int) -> 
     mean = np.bincount(who, inside) / np.bincount(who)
     interval = None
     if draws and len(mean) > 1:
-        # The bootstrap draws participants, because trials of one person are not independent.
-        drawn = resample(len(mean), draws, seed) @ mean / len(mean)
-        interval = [float(edge) for edge in np.percentile(drawn, [2.5, 97.5])]
+        left_out = (mean.sum() - mean) / (len(mean) - 1)
+        interval = t_interval(float(mean.mean()), left_out, (0.0, 1.0))
     return {
         "coverage": float(mean.mean()),
         "coverage_ci": interval,

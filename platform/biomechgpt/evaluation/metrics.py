@@ -3,10 +3,10 @@
 To add a metric, write a function of the true and the predicted values and list it in `METRICS`. Report, comparisons
 and sweeps read the registry.
 
-An interval is the 2.5th to 97.5th percentile over bootstrap draws of whole participants. Trials of one person are
-not independent: 80 trials from 11 people carry no more information than 11 people can. scikit-learn and SciPy
-compute the value itself. The draws apply the same formulas to sums kept per participant, so that a thousand draws
-are one matrix product.
+Trials of one person are not independent: 80 trials from 11 people carry no more information than 11 people can. So
+intervals and p values are by participant (see `intervals`): the metric without each participant in turn gives its
+standard error. scikit-learn and SciPy compute the value itself. The same formulas are applied to sums kept per
+participant, which is fast for many subsets of participants.
 """
 
 import math
@@ -19,6 +19,7 @@ import pandas as pd
 from scipy import stats
 from sklearn import metrics as sk
 
+from biomechgpt.evaluation.intervals import p_of_correlation, t_interval
 from biomechgpt.motion.parameters import PARAMETERS, parse_description
 from biomechgpt.questions.tasks import Task
 
@@ -43,20 +44,24 @@ class Metric:
         Description: lists of texts.
     higher_is_better: None if neither is better.
     is_main: whether tasks of these kinds are judged by it. Exactly one metric per kind is.
-    has_interval: whether it gets a bootstrap interval.
-    from_sums: the same for many bootstrap draws at once, from sums over participants (see `_KINDS`): an array of
-        values, NaN if undefined. Without it `function` is called once per draw, which is slow.
+    has_interval: whether it gets an interval.
+    bounds: lowest and highest possible value. Its interval then stays between them.
+    from_sums: the same for many sets of participants at once, from sums over participants (see `_KINDS`): an array
+        of values, NaN if undefined. Without it `function` is called once per set, which is slow.
+    by_participant: whether `function` takes the participant's number of each row as a third argument.
     format: how a number is shown.
     """
 
     name: str
     label: str
     kinds: tuple[Kind, ...]
-    function: Callable[[Any, Any], float]
+    function: Callable[..., float]
     higher_is_better: bool | None
     is_main: bool = False
     has_interval: bool = True
+    bounds: tuple[float, float] | None = None
     from_sums: Callable[[np.ndarray], np.ndarray] | None = None
+    by_participant: bool = False
     format: str = ".2f"
 
 
@@ -116,16 +121,22 @@ def _accuracy(confusion: np.ndarray) -> np.ndarray:
 # --- numbers ------------------------------------------------------------------------------------------------------
 
 
-def _sum_numbers(x: np.ndarray, y: np.ndarray, who: np.ndarray) -> np.ndarray:
-    """Sums of (1, u, v, uu, vv, uv, |error|, error) of each participant: (participants, 8).
+def _sum_numbers(x: np.ndarray, y: np.ndarray, who: np.ndarray, centre: float | None = None) -> np.ndarray:
+    """Sums over each participant's trials: (participants, 12).
 
-    x, y: true and predicted values.
-    u, v: x and y less their means, so that the sums of squares keep their digits.
+    Columns: (1, u, v, uu, vv, uv, |e|, e, ee), then (sum of e)^2 / n, whether there are trials, and n^2, for the
+    analysis of variance of the errors.
+    x, y: true and predicted values; e: y - x.
+    centre: u and v are x and y less this, so that the sums of squares keep their digits. Default: the mean of x.
     """
-    u, v = x - x.mean(), y - y.mean()
-    terms = np.stack([np.ones_like(u), u, v, u * u, v * v, u * v, np.abs(y - x), y - x], axis=1)
-    sums = np.zeros((who.max() + 1, 8))
-    np.add.at(sums, who, terms)
+    centre = x.mean() if centre is None and len(x) else centre or 0.0
+    u, v, e = x - centre, y - centre, y - x
+    terms = np.stack([np.ones_like(u), u, v, u * u, v * v, u * v, np.abs(e), e, e * e], axis=1)
+    sums = np.zeros((who.max() + 1 if len(who) else 0, 12))
+    np.add.at(sums[:, :9], who, terms)
+    n = sums[:, 0]
+    sums[:, 9] = sums[:, 7] ** 2 / np.maximum(n, 1)
+    sums[:, 10], sums[:, 11] = n > 0, n * n
     return sums
 
 
@@ -141,7 +152,7 @@ class _Moments:
 
 
 def _moments(sums: np.ndarray) -> _Moments:
-    n, u, v, uu, vv, uv, _, error = sums.T
+    n, u, v, uu, vv, uv, _, error = sums.T[:8]
     with np.errstate(divide="ignore", invalid="ignore"):
         xx, yy, xy = uu - u * u / n, vv - v * v / n, uv - u * v / n
     scale_x, scale_y = 1e-12 * np.maximum(uu, 1e-300), 1e-12 * np.maximum(vv, 1e-300)
@@ -179,12 +190,22 @@ def _icc(sums: np.ndarray) -> np.ndarray:
 
 
 def _limit_of_agreement(sign: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Bias -+ 1.96 SD of a new participant's single error, the SD from components of variance.
+
+    With several trials a participant, the variance of an error is the one between participants plus the one within
+    them, from a one-way analysis of variance (Bland and Altman, J Biopharm Stat 2007; 17: 571-582, section 3).
+    Undefined with one participant.
+    """
+
     def limit(sums: np.ndarray) -> np.ndarray:
-        m = _moments(sums)
-        _, _, residual = _mean_squares(m)
+        n, error, squares, by_participant, people, n_squares = sums.T[[0, 7, 8, 9, 10, 11]]
         with np.errstate(divide="ignore", invalid="ignore"):
-            # The residual mean square is half the variance of the errors.
-            return np.asarray(m.error / m.n + sign * (1.96 * np.sqrt(2 * np.maximum(residual, 0))))
+            between = (by_participant - error**2 / n) / (people - 1)
+            # With one trial a participant there is nothing within: `between` is then the whole variance.
+            within = np.where(n > people, (squares - by_participant) / np.maximum(n - people, 1), 0.0)
+            trials = (n - n_squares / n) / (people - 1)
+            variance = np.maximum((between - within) / trials, 0) + within
+            return np.asarray(error / n + sign * 1.96 * np.sqrt(variance))
 
     return limit
 
@@ -205,11 +226,13 @@ def _bias(x: np.ndarray, y: np.ndarray) -> float:
     return float((y - x).mean())
 
 
-def _of_all(from_sums: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray, np.ndarray], float]:
-    """The function of numbers that `from_sums` computes, on all trials together."""
+def _of_all(
+    from_sums: Callable[[np.ndarray], np.ndarray],
+) -> Callable[[np.ndarray, np.ndarray, np.ndarray], float]:
+    """The function of numbers that `from_sums` computes, on all participants together."""
 
-    def value(x: np.ndarray, y: np.ndarray) -> float:
-        sums = _sum_numbers(x, y, np.arange(len(x)))
+    def value(x: np.ndarray, y: np.ndarray, who: np.ndarray) -> float:
+        sums = _sum_numbers(x, y, who)
         return float(from_sums(sums.sum(axis=0, keepdims=True))[0])
 
     return value
@@ -282,44 +305,61 @@ _LABELS: tuple[Kind, ...] = ("classification",)
 _NUMBERS: tuple[Kind, ...] = ("regression",)
 _TEXTS: tuple[Kind, ...] = ("description",)
 
+_SHARE, _CORRELATION = (0.0, 1.0), (-1.0, 1.0)
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         # The mean of the labels' F1, weighted by how many trials have the label, as in the paper.
-        Metric("f1_weighted", "weighted F1", _LABELS, _sk_f1("weighted"), True, True, from_sums=_f1_weighted),
+        Metric(
+            "f1_weighted", "weighted F1", _LABELS, _sk_f1("weighted"), True, True,
+            bounds=_SHARE, from_sums=_f1_weighted,
+        ),
         # The plain mean over the labels that occur in the annotations.
-        Metric("f1_macro", "macro F1", _LABELS, _sk_f1("macro"), True, from_sums=_f1_macro),
-        Metric("accuracy", "accuracy", _LABELS, sk.accuracy_score, True, from_sums=_accuracy),
+        Metric("f1_macro", "macro F1", _LABELS, _sk_f1("macro"), True, bounds=_SHARE, from_sums=_f1_macro),
+        Metric("accuracy", "accuracy", _LABELS, sk.accuracy_score, True, bounds=_SHARE, from_sums=_accuracy),
         # Of predicted against true values.
-        Metric("pearson_r", "Pearson r", _NUMBERS, _regression_line("rvalue"), True, True, from_sums=_pearson_r),
+        Metric(
+            "pearson_r", "Pearson r", _NUMBERS, _regression_line("rvalue"), True, True,
+            bounds=_CORRELATION, from_sums=_pearson_r,
+        ),
         Metric("slope", "slope", _NUMBERS, _regression_line("slope"), None, from_sums=_slope),
         Metric("intercept", "intercept", _NUMBERS, _regression_line("intercept"), None, has_interval=False),
-        Metric("p", "p of r", _NUMBERS, _regression_line("pvalue"), None, has_interval=False, format=".1e"),
+        # Of the correlation of participants' means.
+        Metric(
+            "p", "p of r, by participant", _NUMBERS, p_of_correlation, None,
+            has_interval=False, by_participant=True, format=".4f",
+        ),
         Metric("mae", "mean absolute error", _NUMBERS, _mean_absolute_error, False, from_sums=_mean_of(6)),
         # Mean of predicted less true.
         Metric("bias", "bias", _NUMBERS, _bias, None, from_sums=_mean_of(7)),
         # Absolute agreement of single measurements (Shrout and Fleiss, Psychol Bull 1979; 86: 420-428).
-        Metric("icc", "ICC(2,1)", _NUMBERS, _of_all(_icc), True, from_sums=_icc),
-        # Bias -+ 1.96 SD of the errors (Bland and Altman, Lancet 1986; 327: 307).
+        Metric(
+            "icc", "ICC(2,1)", _NUMBERS, _of_all(_icc), True,
+            bounds=_CORRELATION, from_sums=_icc, by_participant=True,
+        ),
         Metric(
             "limits_low", "lower limit of agreement", _NUMBERS, _of_all(_limit_of_agreement(-1)), None,
-            from_sums=_limit_of_agreement(-1),
+            from_sums=_limit_of_agreement(-1), by_participant=True,
         ),
         Metric(
             "limits_high", "upper limit of agreement", _NUMBERS, _of_all(_limit_of_agreement(1)), None,
-            from_sums=_limit_of_agreement(1),
+            from_sums=_limit_of_agreement(1), by_participant=True,
         ),
         # Share of stated parameters within their tolerance of the measured value. A parameter that was not measured
         # counts as wrong.
         Metric(
             "agreement", "statements within tolerance", _TEXTS, _of_statements(_share(0, 1)), True, True,
-            from_sums=_share(0, 1),
+            bounds=_SHARE, from_sums=_share(0, 1),
         ),
         Metric(
             "complete", "measured parameters stated", _TEXTS, _of_statements(_share(2, 3)), True,
-            from_sums=_share(2, 3),
+            bounds=_SHARE, from_sums=_share(2, 3),
         ),
-        Metric("refused", "share refused", ("refusal",), sk.accuracy_score, True, True, from_sums=_accuracy),
+        Metric(
+            "refused", "share refused", ("refusal",), sk.accuracy_score, True, True,
+            bounds=_SHARE, from_sums=_accuracy,
+        ),
     )
 }  # fmt: skip
 """Every metric by its name, in the order of metrics.json and of the report's columns."""
@@ -357,7 +397,7 @@ class _AnswerKind:
 
     columns: tuple[str, str]
     read: Callable[[Any, Any], tuple[Any, Any, np.ndarray]]
-    sums: Callable[[Any, Any, np.ndarray], np.ndarray]
+    sums: Callable[..., np.ndarray]
     groups: Callable[[Any, Any], Scores] | None = None
     only_parsed: bool = False
 
@@ -376,7 +416,8 @@ def compute_scores(
     kind: a kind of tasks that has metrics.
     predicted: None is an answer without a recognisable label or number. A missing label counts as wrong. The
         metrics of numbers, in their unit, leave a missing number out.
-    Each metric of the kind has its value and its `_ci`: [low, high] of 95 %, None with fewer than two participants.
+    Each metric of the kind has its value and its `_ci`: [low, high] of 95 %, None with fewer than two participants
+    or if draws is 0.
     A value is None if it is undefined, such as a correlation of fewer than three numbers.
     n, participants, unparsed: numbers of trials, of participants, and of answers that were not parsed.
     by_label (labels): {label: support, precision, recall, f1} of the labels in `true`.
@@ -386,9 +427,9 @@ def compute_scores(
     truth, guess, parsed = answers.read(true, predicted)
     people = np.asarray(participants, dtype=str)
     if answers.only_parsed:
-        scores = _scores(kind, truth[parsed], guess[parsed], people[parsed], draws, seed)
+        scores = _scores(kind, truth[parsed], guess[parsed], people[parsed], draws)
     else:
-        scores = _scores(kind, truth, guess, people, draws, seed)
+        scores = _scores(kind, truth, guess, people, draws)
     scores |= {"n": len(people), "participants": len(set(people)), "unparsed": int((~parsed).sum())}
     return scores if answers.groups is None else scores | answers.groups(truth, guess)
 
@@ -458,80 +499,99 @@ _KINDS: dict[str, _AnswerKind] = {
 """Every kind of tasks that has metrics."""
 
 
-def _scores(kind: str, true: Any, predicted: Any, people: np.ndarray, draws: int, seed: int) -> Scores:
+def _scores(kind: str, true: Any, predicted: Any, people: np.ndarray, draws: int) -> Scores:
     """The metrics of a kind, each followed by its `_ci`. None instead of NaN throughout."""
     scores: Scores = {}
     names, who = np.unique(people, return_inverse=True)
-    weights = sums = None
+    left_out_sums = None
     if draws and len(names) > 1:
-        weights = resample(len(names), draws, seed)
-        # Sums of a draw: each participant's sums count as often as the draw has the participant.
-        sums = np.tensordot(weights, _KINDS[kind].sums(true, predicted, who), axes=1)
+        sums = _KINDS[kind].sums(true, predicted, who)
+        left_out_sums = sums.sum(axis=0) - sums
     for metric in metrics_of(kind):
-        value = metric.function(true, predicted) if len(people) else math.nan
+        value = _value(metric, true, predicted, who) if len(people) else math.nan
         defined = math.isfinite(value)
         scores[metric.name] = float(value) if defined else None
         if not metric.has_interval:
             continue
         scores[f"{metric.name}_ci"] = None
-        if defined and weights is not None and sums is not None:
+        if defined and left_out_sums is not None:
             if metric.from_sums is not None:
-                drawn = metric.from_sums(sums)
+                left_out = metric.from_sums(left_out_sums)
             else:
-                drawn = _draw_by_rows(metric, true, predicted, who, weights)
-            scores[f"{metric.name}_ci"] = percentile_interval(drawn)
+                rows = [np.flatnonzero(who != number) for number in range(len(names))]
+                left_out = np.array([_value(metric, *_at(rows, true, predicted, who)) for rows in rows])
+            scores[f"{metric.name}_ci"] = t_interval(float(value), left_out, metric.bounds)
     return scores
 
 
-def _draw_by_rows(
-    metric: Metric, true: Any, predicted: Any, who: np.ndarray, weights: np.ndarray
-) -> np.ndarray:
-    """A metric's value in each draw, by repeating the rows of each participant as often as the draw has them."""
-    values = np.empty(len(weights))
-    for draw, weight in enumerate(weights):
-        rows = np.repeat(np.arange(len(who)), weight.astype(int)[who])
-        if isinstance(true, np.ndarray):
-            values[draw] = metric.function(true[rows], predicted[rows]) if len(rows) else math.nan
-        else:
-            values[draw] = metric.function([true[i] for i in rows], [predicted[i] for i in rows])
-    return values
-
-
-def percentile_interval(drawn: np.ndarray) -> list[float] | None:
-    """The middle 95 % of bootstrap values; None if half of them or more are undefined."""
-    finite = drawn[np.isfinite(drawn)]
-    # With half the draws undefined, the others would be a biased selection.
-    if len(finite) * 2 <= len(drawn):
-        return None
-    return [float(edge) for edge in np.percentile(finite, [2.5, 97.5])]
-
-
-def resample(participants: int, draws: int, seed: int) -> np.ndarray:
-    """How often each bootstrap draw has each participant: (draws, participants). Rows sum to `participants`."""
-    # Drawing n of n participants with replacement and counting them is one multinomial draw.
-    share = np.full(participants, 1 / participants)
-    return np.random.default_rng(seed).multinomial(participants, share, size=draws).astype(float)
-
-
-def draw_main_metric(rows: pd.DataFrame, task: Task, *, draws: int, seed: int) -> np.ndarray:
-    """A task's main metric (weighted F1 or Pearson r) in each bootstrap draw: (draws,), NaN if undefined.
-
-    Rows of the same participants get the same draws, whoever answered. So differences between sources are paired.
-    """
-    who = np.unique(rows["participant"].to_numpy(dtype=str), return_inverse=True)[1]
-    weights = resample(who.max() + 1, draws, seed)
-    metric, answers = main_metric(task.answer_kind), _KINDS[task.answer_kind]
-    true, predicted, parsed = answers.read(*(rows[name].tolist() for name in answers.columns))
-    if answers.only_parsed:
-        true, predicted, who = true[parsed], predicted[parsed], who[parsed]
+def _value(metric: Metric, true: Any, predicted: Any, who: np.ndarray) -> float:
     if not len(who):
-        return np.full(draws, np.nan)
-    if metric.from_sums is None:
-        return _draw_by_rows(metric, true, predicted, who, weights)
-    sums = answers.sums(true, predicted, who)
-    # Participants after the last one with a parsed answer have no row yet. They stay in the draw and add nothing.
-    missing = np.zeros((weights.shape[1] - len(sums), *sums.shape[1:]))
-    return metric.from_sums(np.tensordot(weights, np.concatenate([sums, missing]), axes=1))
+        return math.nan
+    return (
+        metric.function(true, predicted, who) if metric.by_participant else metric.function(true, predicted)
+    )
+
+
+def _at(rows: np.ndarray, true: Any, predicted: Any, who: np.ndarray) -> tuple[Any, Any, np.ndarray]:
+    """These rows of the answers, with participants numbered anew."""
+    number = np.unique(who[rows], return_inverse=True)[1]
+    if isinstance(true, np.ndarray):
+        return true[rows], predicted[rows], number
+    return [true[i] for i in rows], [predicted[i] for i in rows], number
+
+
+class ParticipantSums:
+    """A task's main metric for any choice, by participant, among several tables of answers to the same questions.
+
+    tables: rows of an answers table each.
+    """
+
+    def __init__(self, tables: Sequence[pd.DataFrame], task: Task) -> None:
+        self._metric, self._answers = main_metric(task.answer_kind), _KINDS[task.answer_kind]
+        self.participants = np.unique(np.concatenate([rows["participant"].to_numpy(str) for rows in tables]))
+        self._tables = [self._read(rows) for rows in tables]
+        self._sums = [self._sum(*table) for table in self._tables] if self._metric.from_sums else []
+
+    def _read(self, rows: pd.DataFrame) -> tuple[Any, Any, np.ndarray]:
+        true, predicted, parsed = self._answers.read(*(rows[name].tolist() for name in self._answers.columns))
+        who = np.searchsorted(self.participants, rows["participant"].to_numpy(str))
+        if not self._answers.only_parsed:
+            return true, predicted, who
+        return true[parsed], predicted[parsed], who[parsed]
+
+    def _sum(self, true: Any, predicted: Any, who: np.ndarray) -> np.ndarray:
+        # Numbers of all tables need the same centre, so that their sums can be added.
+        first_truth = self._tables[0][0]
+        centre = {}
+        if self._answers.only_parsed:
+            centre["centre"] = float(np.mean(first_truth)) if len(first_truth) else 0.0
+        sums = self._answers.sums(true, predicted, who, **centre)
+        missing = np.zeros((len(self.participants) - len(sums), *sums.shape[1:]))
+        return np.concatenate([sums, missing])
+
+    def values(self, weights: np.ndarray) -> np.ndarray:
+        """The metric for each choice: (choices,); NaN where it is undefined.
+
+        weights: (choices, tables, participants), 1 where the participant's answers of the table are taken, else 0.
+        """
+        if self._metric.from_sums is not None:
+            chosen = sum(np.tensordot(weights[:, i], sums, axes=1) for i, sums in enumerate(self._sums))
+            return self._metric.from_sums(np.asarray(chosen))
+        return np.array([self._value_by_rows(choice) for choice in weights])
+
+    def _value_by_rows(self, choice: np.ndarray) -> float:
+        parts = [
+            (*_at(np.flatnonzero(chosen[who] > 0), true, predicted, who), who[chosen[who] > 0])
+            for chosen, (true, predicted, who) in zip(choice, self._tables, strict=True)
+        ]
+        true, predicted = (
+            np.concatenate([part[i] for part in parts])
+            if isinstance(parts[0][i], np.ndarray)
+            else [value for part in parts for value in part[i]]
+            for i in (0, 1)
+        )
+        who = np.unique(np.concatenate([part[3] for part in parts]), return_inverse=True)[1]
+        return _value(self._metric, true, predicted, who)
 
 
 def as_labels(predicted: Sequence[str | None]) -> np.ndarray:

@@ -11,8 +11,9 @@ class EvaluationSettings(Settings):
     baselines: bool = True
     """Whether baselines answer the same questions."""
     draws: int = Field(2000, ge=0)
-    """Bootstrap draws of participants for each confidence interval."""
+    """Random exchanges of participants for each p value, where there are too many to try all. 0: no p and no
+    interval."""
     search: int = Field(8, ge=0)
     """Settings that the randomized search of XGBoost tries for each task."""
     seed: int = 0
-    """Seed of the bootstrap, the search and the baselines."""
+    """Seed of the exchanges, the search and the baselines."""

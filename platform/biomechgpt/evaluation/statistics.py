@@ -1,10 +1,12 @@
 """All statistics of an evaluation, from its answers table alone: scores, calibration, comparisons, subgroups.
 
-Comparisons are paired: two sources, or two variants, on the same trials, with the same bootstrap draws of whole
-participants. p is two-sided and comes from the bootstrap. `p_holm` is adjusted for all comparisons of its table
-(Holm, Scand J Stat 1979; 6: 65-70).
+Comparisons are paired: two sources, or two variants, on the same trials. p is two-sided: the answers of both are
+exchanged for some participants, in all ways or in many random ones (sign flips). If neither is better, each
+exchange is as likely as the observed tables. There is no p with few participants. `p_holm` is adjusted for all
+comparisons of its table that have a p (Holm, Scand J Stat 1979; 6: 65-70).
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,7 +16,8 @@ import pandas as pd
 from biomechgpt.evaluation.answers_table import tasks_of
 from biomechgpt.evaluation.baselines import BASELINES
 from biomechgpt.evaluation.calibration_metrics import calibration_scores
-from biomechgpt.evaluation.metrics import draw_main_metric, main_score, percentile_interval, score
+from biomechgpt.evaluation.intervals import MIN_PARTICIPANTS, sign_flip_p, t_interval
+from biomechgpt.evaluation.metrics import ParticipantSums, main_metric, main_score, score
 from biomechgpt.evaluation.restraint import NO_RESTRAINT
 from biomechgpt.questions.tasks import Task
 
@@ -55,7 +58,7 @@ def compute_metrics(table: pd.DataFrame, about: dict[str, Any]) -> dict[str, Any
     comparisons: the model against each competitor in each task, see `compare` and `adjust_p_values`.
     subgroups: see `subgroups`.
     """
-    bootstrap = {"draws": about["draws"], "seed": about["seed"]}
+    options = {"draws": about["draws"], "seed": about["seed"]}
     scores: dict[str, Any] = {}
     comparisons, groups = [], []
     for name, task in tasks_of(about).items():
@@ -64,20 +67,20 @@ def compute_metrics(table: pd.DataFrame, about: dict[str, Any]) -> dict[str, Any
             continue
         by_source = dict(tuple(rows.groupby("source", sort=False)))
         scores[name] = {
-            source: score(by_source[source], task, **bootstrap) for source in sources() if source in by_source
+            source: score(by_source[source], task, **options) for source in sources() if source in by_source
         }
         for source, details in about["baselines"].get(name, {}).items():
             scores[name].get(source, {}).update(details)
         if MODEL not in by_source:
             continue
         answers = by_source[MODEL]
-        if calibration := calibration_scores(answers, task, **bootstrap):
+        if calibration := calibration_scores(answers, task, **options):
             scores[name][MODEL]["calibration"] = calibration
         for competitor in competitors():
             if competitor in by_source:
-                comparison = compare([answers], [by_source[competitor]], task, **bootstrap)
+                comparison = compare([answers], [by_source[competitor]], task, **options)
                 comparisons.append({"task": name, "against": competitor, **comparison})
-        groups += [{"task": name, **group} for group in subgroups(answers, task, **bootstrap)]
+        groups += [{"task": name, **group} for group in subgroups(answers, task, **options)]
     adjust_p_values(comparisons)
     origin = {key: about[key] for key in ("data", "model", "tokenizer", "seconds")}
     origin["restraint"] = about.get("restraint", NO_RESTRAINT)
@@ -92,10 +95,12 @@ def compare(
     draws: int = 500,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """A task's main metric of ours less theirs, tested with a paired bootstrap of participants.
+    """A task's main metric of ours less theirs, tested with sign flips of participants.
 
     ours, theirs: a table for each seed. The mean over the seeds counts.
-    Returns {"metric", "difference", "difference_ci", "p", "n", "participants"}; None if undefined.
+    draws: sign flips, where there are too many to try all. 0: no interval and no p.
+    Returns {"metric", "difference", "difference_ci", "p", "no_p", "n", "participants"}; None if undefined. "no_p"
+    is the reason why there is no p.
     Raises ValueError if the tables answer different questions.
     """
     questions = {
@@ -103,34 +108,42 @@ def compare(
     }
     if len(questions) != 1:
         raise ValueError(f"{task.name}: expected answers to the same questions")
-    values = [[main_score(score(rows, task, draws=0)) for rows in side] for side in (ours, theirs)]
     result: dict[str, Any] = {
-        "metric": values[0][0][0],
+        "metric": main_metric(task.answer_kind).name,
         "difference": None,
         "difference_ci": None,
         "p": None,
+        "no_p": None,
         "n": len(ours[0]),
         "participants": int(ours[0]["participant"].nunique()),
     }
-    if any(value is None for side in values for _, value in side):
-        return result
-    means = [float(np.mean([value for _, value in side])) for side in values]
-    result["difference"] = means[0] - means[1]
-    if result["participants"] < 2 or not draws:
-        return result
-    # Both sides are drawn with the same seed, so a draw has the same participants on both sides.
-    drawn = [
-        np.mean([draw_main_metric(rows, task, draws=draws, seed=seed) for rows in side], axis=0)
-        for side in (ours, theirs)
+    # Both sides of each seed, so that their answers can be exchanged for some participants.
+    pairs = [
+        ParticipantSums([our_rows, their_rows], task)
+        for our_rows, their_rows in zip(ours, theirs, strict=False)
     ]
-    differences = drawn[0] - drawn[1]
-    if (interval := percentile_interval(differences)) is not None:
-        result["difference_ci"] = interval
-        differences = differences[np.isfinite(differences)]
-        # The two-sided p is twice the share of draws on the rarer side of 0.
-        # One draw on the other side of 0 is added, so that p is never 0 (Davison and Hinkley 1997, chapter 4).
-        tail = min((differences <= 0).sum(), (differences >= 0).sum()) + 1
-        result["p"] = float(min(1.0, 2 * tail / (len(differences) + 1)))
+    if len(ours) != len(theirs):
+        pairs = [ParticipantSums([our_rows, their_rows], task) for our_rows in ours for their_rows in theirs]
+    n = result["participants"]
+
+    def difference(exchanged: np.ndarray, included: np.ndarray) -> np.ndarray:
+        kept, moved = (1 - exchanged) * included, exchanged * included
+        sides = np.stack([kept, moved], axis=1), np.stack([moved, kept], axis=1)
+        return np.asarray(np.mean([pair.values(sides[0]) - pair.values(sides[1]) for pair in pairs], axis=0))
+
+    observed = float(difference(np.zeros((1, n)), np.ones((1, n)))[0])
+    if not math.isfinite(observed):
+        result["no_p"] = "the score is undefined"
+        return result
+    result["difference"] = observed
+    if not draws:
+        return result
+    result["difference_ci"] = t_interval(observed, difference(np.zeros((n, n)), 1 - np.eye(n)))
+    result["p"] = sign_flip_p(lambda exchanged: difference(exchanged, np.ones(n)), n, draws, seed)
+    if n < MIN_PARTICIPANTS:
+        result["no_p"] = f"fewer than {MIN_PARTICIPANTS} participants"
+    elif result["p"] is None:
+        result["no_p"] = "the score is undefined for some exchange"
     return result
 
 

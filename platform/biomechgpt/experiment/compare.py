@@ -22,7 +22,7 @@ from biomechgpt.questions.tasks import AnnotatedTask, Tasks
 
 logger = logging.getLogger("biomechgpt")
 
-VERSION = 2
+VERSION = 3
 TITLES = {
     "f1_weighted": "F1, weighted by support",
     "pearson_r": "Pearson r between answered and measured",
@@ -227,11 +227,15 @@ def paired_table(paired: Sequence[Mapping[str, Any]]) -> str:
     """Comparisons of variants in Markdown; empty if there are none."""
     if not paired:
         return ""
+    from biomechgpt.evaluation.intervals import MIN_PARTICIPANTS
+
+    tested = sum(row["p"] is not None for row in paired)
     lines = [
         f"**Each variant less {paired[0]['against']}**",
         "",
-        "Mean over seeds, on the same trials. Intervals and p are from a bootstrap over participants.",
-        f"The adjusted p is Holm's, for these {len(paired)} comparisons.",
+        "Mean over seeds, on the same trials. Intervals: t, by participant. p: sign flips of participants,",
+        f"none (-) with fewer than {MIN_PARTICIPANTS}.",
+        f"The adjusted p is Holm's, for the {tested} comparisons with a p.",
         "",
         "| variant | task | difference | 95 % interval | p | adjusted p | participants |",
         "|---" * 7 + "|",
@@ -239,7 +243,8 @@ def paired_table(paired: Sequence[Mapping[str, Any]]) -> str:
     for row in paired:
         low, high = row["difference_ci"] or (None, None)
         cells = [row["variant"], row["task"].replace("_", " "), _number(row["difference"])]
-        cells += [f"{_number(low)} to {_number(high)}", _number(row["p"], 3), _number(row["p_holm"], 3)]
+        cells += [f"{_number(low)} to {_number(high)}"]
+        cells += ["-" if row[key] is None else _number(row[key], 4) for key in ("p", "p_holm")]
         lines.append(f"| {' | '.join(cells)} | {row['participants']} |")
     return "\n".join([*lines, ""])
 
