@@ -21,7 +21,9 @@ from biomechgpt.questions.wording import (
     Spelling,
     asks_for_more_than_yes_or_no,
     read_vocabulary,
+    sentences_of,
     tokens_of,
+    unwrapped,
     word_list,
 )
 
@@ -120,6 +122,16 @@ class IntentClassifier:
         """What a question asks. candidates: names of the tasks that can be asked here."""
         if self._model is None:
             return Intent("out_of_scope")
+        whole = self._recognise(question, candidates)
+        if whole.kind not in ("unclear", "out_of_scope"):
+            return whole
+        # "My father is slow. How fast does he walk?": what one part asks clearly, if no other part asks for more.
+        parts = {self._recognise(part, candidates) for part in sentences_of(question)}
+        clear = [intent for intent in parts if intent.kind in ("task", "label", "unknown_label")]
+        return clear[0] if len(clear) == 1 else whole
+
+    def _recognise(self, question: str, candidates: Collection[str]) -> Intent:
+        """What one sentence asks."""
         reading = self._read(question)
         if (named := self._label_alone(reading, candidates)) is not None:
             return named
@@ -136,6 +148,11 @@ class IntentClassifier:
             if best not in self.tasks:
                 return Intent(cast(IntentKind, best))
             return Intent("task" if best in candidates else "movements", best, suggestions=possible)
+        # A label that no task has is refused in any case; saying so helps most.
+        if foreign := [
+            m for m in reading.mentions if not m.known and m.task in _MASKED and m.task in candidates
+        ]:
+            return Intent("unknown_label", foreign[0].task, foreign[0].label)
         likely_here = sum(probabilities[name] for name in likely if name in candidates)
         if best not in self._refusals and likely_here >= CLEAR:
             return Intent("unclear", suggestions=possible)
@@ -167,7 +184,8 @@ class IntentClassifier:
         """The yes/no question of a text that names a label, and has no other word with a topic."""
         if not self._label_words.is_only_a_label(reading.words, word_list("function")):
             return None
-        mention = reading.mentions[0]
+        # "Is he sitting in a wheelchair?" asks for the wheelchair.
+        mention = min(reading.mentions, key=lambda m: (m.known, m.task == "activity"))
         # The name of a test alone may ask for its time, too.
         is_bare = mention.end - mention.begin == len(reading.words)
         is_bare_activity = is_bare and mention.task == "activity" and mention.known
@@ -234,7 +252,7 @@ class IntentClassifier:
         return bool(self._concepts.find([word]) or self._label_words.phrases.find([word]))
 
     def _read(self, text: str) -> _Reading:
-        words = [self._spelling.correct(word) for word in tokens_of(text)]
+        words = [self._spelling.correct(word) for word in unwrapped(tokens_of(text))]
         return _Reading(words, self._label_words.find(words))
 
     def _document(self, reading: _Reading) -> tuple[str, list[str]]:

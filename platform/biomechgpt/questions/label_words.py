@@ -10,7 +10,12 @@ from biomechgpt.questions.tasks import ClassificationTask, Tasks
 from biomechgpt.questions.wording import Phrases, read_vocabulary, tokens_of
 
 WALKING = "overground walking"
-"""The activity that nearly every question mentions. It counts only where no other label is named."""
+"""The activity that nearly every question mentions. It counts only where no label of another task is
+named."""
+
+AMBIGUOUS = {"als", "barren", "court", "rent", "scale", "sla", "trap"}
+"""Words for a label that are common words of another language: they count only in a question of few words."""
+MAX_WORDS_WITH_AMBIGUOUS = 2
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,13 @@ class LabelWords:
 
     def find(self, words: Sequence[str]) -> list[Mention]:
         """The labels that some words name."""
-        found = [Mention(*meaning, begin, end) for begin, end, meaning in self.phrases.find(words)]
-        return [mention for mention in found if mention.label != WALKING] or found
+        found = [
+            Mention(*meaning, begin, end)
+            for begin, end, meaning in self.phrases.find(words)
+            if words[begin] not in AMBIGUOUS or len(words) <= MAX_WORDS_WITH_AMBIGUOUS
+        ]
+        elsewhere = any(mention.task != "activity" for mention in found)
+        return [mention for mention in found if not (elsewhere and mention.label == WALKING)]
 
     def is_only_a_label(self, words: Sequence[str], without_topic: frozenset[str]) -> bool:
         """True if words name a label, and the others are among those without a topic."""

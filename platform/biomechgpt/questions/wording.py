@@ -22,6 +22,7 @@ MIN_STEM = 3
 M = TypeVar("M")
 """What a phrase stands for."""
 
+_BETWEEN = re.compile(r"[.!?;:,\n]+(?:\s|$)")
 _TOKEN = re.compile(r"m/s|y/n|[\w%]+")
 
 
@@ -131,6 +132,23 @@ class Phrases(Generic[M]):
 def word_list(name: str) -> frozenset[str]:
     """A list of function_words.yaml."""
     return frozenset(tokens_of(read_vocabulary("function_words.yaml")[name]))
+
+
+@cache
+def _wrapping() -> Phrases[str]:
+    return Phrases({"": read_vocabulary("function_words.yaml")["wrapping"].splitlines()})
+
+
+def unwrapped(words: Sequence[str]) -> list[str]:
+    """The words without phrases around the question, such as `can you tell me`; all words if none are left."""
+    wrapped = {i for begin, end, _ in _wrapping().find(words) for i in range(begin, end)}
+    return [word for i, word in enumerate(words) if i not in wrapped] or list(words)
+
+
+def sentences_of(text: str) -> list[str]:
+    """The parts of a text between its punctuation marks that have at least two words; [] if it is one part."""
+    parts = [part for part in _BETWEEN.split(text) if len(tokens_of(part)) > 1]
+    return parts if len(parts) > 1 or (parts and len(tokens_of(parts[0])) < len(tokens_of(text))) else []
 
 
 def asks_for_more_than_yes_or_no(words: Sequence[str]) -> bool:
