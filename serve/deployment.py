@@ -13,9 +13,9 @@ from ray.serve.handle import DeploymentHandle
 from biomechgpt.answering.answer import Answer
 from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.experiment.tracking import TrackingSettings
-from biomechgpt.motion import gait, parameters
 from biomechgpt.prompts.encoding import MotionTokens, Query
 from biomechgpt.questions.intent import Intent
+from biomechgpt.questions.tasks import MeasuredTask
 from serve.errors import ApiError
 from serve.gateway import ModelClient, ServedModel
 from serve.schema import ModelSummary
@@ -103,6 +103,7 @@ class Model:
                     if task.n_movements == 2
                     else Query([motion], "single", name, "?")
                     for name, task in self.answerer.tasks.items()
+                    if not isinstance(task, MeasuredTask)  # the model is never asked them
                 ),
             ]
         )
@@ -149,21 +150,12 @@ class Model:
         )
         return explanation
 
-    async def measure(self, tokens: list[int]) -> dict[str, float | None]:
-        """Motion parameters of the movement that motion tokens decode to."""
-        return await asyncio.to_thread(self._measure, tokens)
-
     def _decode(self, tokens: Sequence[int]) -> np.ndarray:
         """The movement (T, 34) that motion tokens stand for."""
         step = self.tokenizer.tokens_per_step
         complete = len(tokens) // step * step  # an incomplete last step cannot be decoded
         angles: np.ndarray = self.tokenizer.decode([np.asarray(tokens[:complete])])[0]
         return angles
-
-    def _measure(self, tokens: list[int]) -> dict[str, float | None]:
-        angles = self._decode(tokens)
-        rate_hz = self.tokenizer.frame_rate_hz
-        return parameters.measure_parameters(angles, gait.walked(angles, rate_hz), rate_hz)
 
     async def recognise(self, question: str, tasks: list[str]) -> Intent:
         """What a question in free words asks. tasks: names of the tasks that can be asked."""

@@ -15,7 +15,7 @@ import math
 import re
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from io import BytesIO
@@ -40,7 +40,7 @@ from fhirclient.models.fhirinstant import FHIRInstant
 from fhirclient.models.fhirreference import FHIRReference
 from fhirclient.models.identifier import Identifier
 from fhirclient.models.meta import Meta
-from fhirclient.models.observation import Observation, ObservationComponent
+from fhirclient.models.observation import Observation, ObservationComponent, ObservationReferenceRange
 from fhirclient.models.operationoutcome import OperationOutcome, OperationOutcomeIssue
 from fhirclient.models.parameters import Parameters
 from fhirclient.models.provenance import Provenance, ProvenanceAgent, ProvenanceEntity
@@ -48,6 +48,8 @@ from fhirclient.models.quantity import Quantity
 from fhirclient.models.range import Range
 from starlette.datastructures import UploadFile
 
+from biomechgpt.answering.answer import Measured
+from biomechgpt.answering.measured import in_words
 from serve.schema import Answer, Answers, ModelSummary, StatedParameter
 
 CONTENT_TYPE = "application/fhir+json"
@@ -68,7 +70,7 @@ STANDARD_CODES: dict[str, tuple[str, str, str]] = {
 """Task -> (system, code, display). LOINC has walking speed only as the mean of a day or of a named test. No LOINC
 code was found for cadence or for the four square step test."""
 
-UCUM: dict[str, str] = {"m/s": "m/s", "steps/min": "{steps}/min", "s": "s"}
+UCUM: dict[str, str] = {"m/s": "m/s", "steps/min": "{steps}/min", "s": "s", "m": "m", "%": "%"}
 """Unit of a task -> UCUM code. Other units have no code."""
 
 ISSUES: dict[str, str] = {
@@ -88,6 +90,10 @@ _AI = ("http://hl7.org/fhir/uv/aitransparency/CodeSystem/AIdeviceTypeCS", "Artif
 _ASSERTED = (f"{_TERMS}/v3-ObservationValue", "AIAST", "Artificial Intelligence asserted")
 _METHOD = (
     "Answer of a language model to a question about motion tokens of 34 joint angles (motion capture); "
+    "not reviewed by a person"
+)
+_METHOD_MEASURED = (
+    "Measured from 34 joint angles and the pelvis (motion capture) by kinematics, without a language model; "
     "not reviewed by a person"
 )
 _PATIENT = re.compile(r"Patient/[A-Za-z0-9.-]{1,64}")
@@ -176,15 +182,16 @@ def observation(
     subject: the person, as Patient/ID.
     device_url: fullUrl of the model's Device.
     """
+    by_model = answer.answered_by == "model"
     return _new(
         Observation,
-        meta=_meta(tags, asserted=True),
+        meta=_meta(tags, asserted=by_model),
         identifier=[_identifier("answer", key)],
         status="preliminary",
         # Not `activity`: in R4 that category is for unsupervised activity, such as steps per day.
         category=[_concept((f"{_TERMS}/observation-category", "exam", "Exam"))],
         issued=FHIRInstant(time),
-        method=_concept(text=_METHOD),
+        method=_concept(text=_METHOD if by_model else _METHOD_MEASURED),
         device=_reference(device_url),
         subject=_reference(subject),
         **_content(answer),
@@ -268,7 +275,11 @@ def _content(answer: Answer) -> dict[str, Any]:
         "code": _code(answer, question),
         "note": [_new(Annotation, text=note) for note in notes],
         **_value(answer, text),
-        "component": [*_stated_components(answer.stated_parameters), *_trust_components(answer)],
+        "component": [
+            *_measured_components(answer.measured),
+            *_stated_components(answer.stated_parameters),
+            *_trust_components(answer),
+        ],
     }
 
 
@@ -294,7 +305,8 @@ def _value(answer: Answer, text: str | None) -> dict[str, Any]:
         if answer.status == "does_not_apply":
             reason = (f"{_TERMS}/data-absent-reason", "not-applicable", "Not Applicable")
         return {"dataAbsentReason": _concept(reason, text=text)}
-    if text and (answer.task is None or answer.stated_parameters):
+    is_measured = answer.answered_by == "kinematics"
+    if text and (answer.task is None or answer.stated_parameters or is_measured):
         return {"valueString": text}
     reason = (f"{_TERMS}/data-absent-reason", "unknown", "Unknown")
     explanation = "The answer states nothing that the task asks for"
@@ -336,6 +348,34 @@ def _trust_components(answer: Answer) -> list[ObservationComponent]:
     if unlike.usual:
         low, high = (_quantity(end, unlike.unit) for end in unlike.usual)
         components.append(component("unlike-usual", valueRange=_new(Range, low=low, high=high)))
+    return components
+
+
+def _measured_components(measured: Sequence[Measured]) -> list[ObservationComponent]:
+    """One component for each measured value: what it rests on, and the norm as a reference range."""
+    components = []
+    for value in measured:
+        name = ", ".join(filter(None, [value.label, value.part]))
+        rests_on = in_words([replace(value, part="")])
+        absent, ranges = None, None
+        if value.value is None:
+            reason = (f"{_TERMS}/data-absent-reason", "unsupported", "Unsupported")
+            absent = _concept(reason, text=_text(value.reason))
+        elif value.norm is not None:
+            # The range of about 95 in 100 people: mean -+ 2 SD.
+            low, high = (value.norm.mean + times * value.norm.sd for times in (-2, 2))
+            low, high = (_quantity(round(end, 3), value.unit) for end in (low, high))
+            group = f"{value.norm.group}: mean -+ 2 SD. {value.norm.source}"
+            ranges = [_new(ObservationReferenceRange, low=low, high=high, text=_text(group))]
+        components.append(
+            _new(
+                ObservationComponent,
+                code=_concept((TASKS, f"measured-{value.quantity}", name), text=f"{name}: {rests_on}"),
+                valueQuantity=None if value.value is None else _quantity(value.value, value.unit),
+                dataAbsentReason=absent,
+                referenceRange=ranges,
+            )
+        )
     return components
 
 

@@ -5,7 +5,7 @@ Knows nothing about HTTP paths, and nothing about Ray: it takes any object with 
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -15,15 +15,24 @@ from fastapi import Depends, Request
 from pydantic import BaseModel, ConfigDict
 from starlette.datastructures import UploadFile
 
+from biomechgpt.answering import measured
 from biomechgpt.answering.answer import Answer as AnswerRecord
 from biomechgpt.answering.described import described
 from biomechgpt.core.settings import InputError
-from biomechgpt.motion import kinematics, parameters
+from biomechgpt.motion import kinematics, parameters, quantities
 from biomechgpt.motion.plots import LEFT, RIGHT, TRUNK
+from biomechgpt.motion.quantities import Person
 from biomechgpt.motion.skeleton import NAMES, anatomical_name
 from biomechgpt.prompts.encoding import MotionTokens, Query, Relation
 from biomechgpt.questions.intent import Intent
-from biomechgpt.questions.tasks import AnnotatedTask, DescriptionTask, LabelTask, Tasks, askable
+from biomechgpt.questions.tasks import (
+    AnnotatedTask,
+    DescriptionTask,
+    LabelTask,
+    MeasuredTask,
+    Tasks,
+    askable,
+)
 from biomechgpt.recordings import readers
 from biomechgpt.recordings.load import prepare
 from serve.errors import ApiError
@@ -50,6 +59,9 @@ from serve.schema import (
     token_lists,
 )
 from serve.settings import GatewaySettings
+
+NOBODY = Person()
+"""A person of whom nothing is known."""
 
 TaskQuestion = tuple[str | None, str]
 """A question: (task or None, words)."""
@@ -102,8 +114,6 @@ class ModelClient(Protocol):
     ) -> list[Any]: ...
 
     async def explain_tokens(self, motion: MotionTokens, query: tuple[str, str]) -> Any: ...
-
-    async def measure(self, tokens: list[int]) -> dict[str, float | None]: ...
 
     async def recognise(self, question: str, tasks: list[str]) -> Intent: ...
 
@@ -193,6 +203,17 @@ class Gateway:
         info = recording.info
         return await self.model.tokenize(recording.angles_rad, info.joint_mask(), info.provenance)
 
+    async def measure(self, recording: LoadedRecording, person: Person = NOBODY) -> measured.Analysis:
+        """Every quantity that kinematics measures of a recording. person: for norms."""
+        movement = quantities.movement(
+            recording.angles_rad,
+            recording.pelvis,
+            recording.info.frame_rate_hz,
+            recording.info.joint_mask(),
+            person,
+        )
+        return await asyncio.to_thread(measured.analyse, movement)
+
     async def resolve_questions(
         self,
         names: Sequence[str],
@@ -251,7 +272,7 @@ class Gateway:
         motions: Sequence[MotionTokens],
         relation: Relation,
         queries: Sequence[TaskQuestion],
-        measure: Callable[[], Awaitable[dict[str, float | None]]] | None = None,
+        analysis: measured.Analysis | None = None,
         history: Sequence[str] = (),
         max_risk: float | None = None,
         duration_s: float | None = None,
@@ -259,7 +280,7 @@ class Gateway:
         """The answers to `queries` about some movements.
 
         relation: how the movements belong together.
-        measure: measures the parameters of the movement, to compare them with stated ones. None: not compared.
+        analysis: what was measured of the movement; None: nothing, or several movements.
         history: earlier turns of the conversation, the user's and the assistant's in turn. Only a free question
             reads them: the answer to a task is calibrated for a question without any.
         max_risk: highest accepted error rate. None: that of the settings.
@@ -268,12 +289,12 @@ class Gateway:
         served = await self.served()
         records = await asyncio.gather(
             *(
-                self.model.answer(Query(motions, relation, task, words, () if task else history))
+                self._record(Query(motions, relation, task, words, () if task else history), analysis)
                 for task, words in queries
             )
         )
         if not served.writes_text and any(_is_description(served.tasks, task) for task, _ in queries):
-            values = await measure() if measure else {}
+            values = measured.parameters(analysis or {})
             records = [
                 described(record, values) if _is_description(served.tasks, task) else record
                 for (task, _), record in zip(queries, records, strict=True)
@@ -288,7 +309,15 @@ class Gateway:
             )
             for (task, words), record in zip(queries, records, strict=True)
         ]
-        return await _with_measured(answers, measure) if measure else answers
+        return [_with_measured(answer, analysis) for answer in answers] if analysis else answers
+
+    async def _record(self, query: Query, analysis: measured.Analysis | None) -> AnswerRecord:
+        """The answer to a query: a measured quantity, or the model's answer with the measured value beside it."""
+        task = (await self.served()).tasks[query.task] if query.task else None
+        if isinstance(task, MeasuredTask):
+            return measured.answer(task, analysis or {})
+        record = await self.model.answer(query)
+        return measured.beside(record, task, analysis) if task and analysis else record
 
     async def answer_recordings(
         self,
@@ -298,8 +327,12 @@ class Gateway:
         compare_with: UploadFile | None = None,
         additional: Sequence[UploadFile] = (),
         max_risk: float | None = None,
+        person: Person = NOBODY,
     ) -> tuple[Answers, LoadedRecording]:
-        """Answers about one recording, two that are compared, or several of one person; and the first recording."""
+        """Answers about one recording, two that are compared, or several of one person; and the first recording.
+
+        person: age and sex, for the norms of measured values.
+        """
         if compare_with is not None and additional:
             expected = "expected `compare_with` or `additional_recordings` of one person"
             raise ApiError("bad_request", f"{expected}, found both")
@@ -324,23 +357,13 @@ class Gateway:
             loaded = await self.read_recording(upload)
             further.append(loaded.info)
             motions.append(await self.tokenize(loaded))
-        measure = None
-        if not further:  # with several recordings it is unclear which one a stated parameter is about
-
-            async def measure() -> dict[str, float | None]:
-                return await asyncio.to_thread(
-                    parameters.measure_parameters,
-                    first.angles_rad,
-                    first.pelvis,
-                    served.frame_rate_hz,
-                    first.info.joint_mask(),
-                )
-
+        # With several recordings it is unclear which one a measured value is about.
+        analysis = None if further else await self.measure(first, person)
         answers = await self.answer(
             motions,
             relation,
             queries,
-            measure,
+            analysis,
             max_risk=max_risk,
             duration_s=first.info.used_s,
         )
@@ -355,17 +378,18 @@ class Gateway:
         )
         return response, first
 
-    async def read_motion(self, upload: UploadFile) -> Motion:
+    async def read_motion(self, upload: UploadFile, person: Person = NOBODY) -> Motion:
         """The motion tokens and the stick figure of a recording."""
         served = await self.served()
         recording = await self.read_recording(upload)
         motion = await self.tokenize(recording)
+        analysis = await self.measure(recording, person)
         return Motion(
             recording=recording.info,
             tokens=list(motion.tokens),
             mirrored=None if motion.mirrored is None else list(motion.mirrored),
             tokenizer=served.tokenizer,
-            analysis=Analysis.of(motion.statistics),
+            analysis=Analysis.of(motion.statistics, [v for values in analysis.values() for v in values]),
             figure=await asyncio.to_thread(stick_figure, recording),
         )
 
@@ -404,9 +428,6 @@ class Gateway:
         turns = alternate_turns(chat.messages)
         queries, free = await self.resolve_questions([], turns[-1], len(movements), history=turns[:-1])
 
-        async def measure() -> dict[str, float | None]:
-            return await self.model.measure(movements[0])
-
         # A model that does not average over mirror images ignores them.
         motions = [
             MotionTokens(
@@ -415,7 +436,9 @@ class Gateway:
             for i, tokens in enumerate(movements)
         ]
         if len(motions) == 1:
-            answers = await self.answer(motions, "single", queries, measure, turns[:-1])
+            # Measured when the recording was read; never from tokens, which only resemble it.
+            analysis = measured.by_quantity(analyses[0].measured) if analyses else None
+            answers = await self.answer(motions, "single", queries, analysis, turns[:-1])
         else:
             answers = await self.answer(motions, "compare", queries, history=turns[:-1])
         completed = await self._complete(answers, free, len(movements))
@@ -464,18 +487,12 @@ def _is_description(tasks: Tasks, task: str | None) -> bool:
     return task is not None and isinstance(tasks[task], DescriptionTask)
 
 
-async def _with_measured(
-    answers: list[Answer], measure: Callable[[], Awaitable[dict[str, float | None]]]
-) -> list[Answer]:
-    """The answers, each stated parameter beside the measured one. Measures only if an answer states any."""
-    stated = [parameters.parse_description(answer.text) for answer in answers]
-    if not any(stated):
-        return answers
-    measured = await measure()
-    return [
-        replace(answer, stated_parameters=stated_parameters(values, measured))
-        for answer, values in zip(answers, stated, strict=True)
-    ]
+def _with_measured(answer: Answer, analysis: measured.Analysis) -> Answer:
+    """The answer, each parameter that it states beside the measured one."""
+    stated = parameters.parse_description(answer.text) if answer.status == "answered" else {}
+    if not stated or answer.measured:
+        return answer
+    return replace(answer, stated_parameters=stated_parameters(stated, measured.parameters(analysis)))
 
 
 def load_recording(

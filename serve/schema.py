@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, computed_field
 from pydantic.dataclasses import dataclass
 
 from biomechgpt.answering.answer import Answer as AnswerRecord
+from biomechgpt.answering.answer import Measured
+from biomechgpt.answering.measured import single_value
 from biomechgpt.answering.status import unlike_sentence, withheld
 from biomechgpt.motion import parameters
 from biomechgpt.motion.parameters import PARAMETERS
@@ -139,6 +141,7 @@ class Answer(AnswerRecord):
             record = replace(record, status="refused", reason=record.text)
         shown = withheld(record, unlike_sentence(record.unlike, provenance))
         stated = tasks[task].parse(shown.text) if task and shown.status == "answered" else None
+        value = single_value(shown) if shown.answered_by == "kinematics" else stated
         values = {field.name: getattr(shown, field.name) for field in fields(AnswerRecord)}
         values["probabilities"] = dict(zip(shown.labels, shown.probabilities, strict=True))
         values["joint_probabilities"] = dict(zip(shown.labels, shown.joint_probabilities, strict=False))
@@ -147,7 +150,7 @@ class Answer(AnswerRecord):
             task=task,
             question=question,
             label=stated if isinstance(stated, str) else None,
-            value=stated if isinstance(stated, float) else None,
+            value=value if isinstance(value, float) else None,
             unit=tasks[task].answer_unit if task else None,
             uncertain=shown.status == "uncertain",
             refused=shown.status in ("unlike", "does_not_apply", "refused"),
@@ -328,7 +331,7 @@ class Figure(ApiModel):
 
 
 class Analysis(ApiModel):
-    """What was computed from a recording, for the checks before each answer."""
+    """What was computed from a recording: for the checks before each answer, and the measured quantities."""
 
     duration_s: float
     """Duration in seconds."""
@@ -344,15 +347,17 @@ class Analysis(ApiModel):
     """Reconstruction error of the motion tokens, in degrees."""
     provenance: str | None
     """recorded or synthetic."""
+    measured: list[Measured] = Field(default_factory=list, max_length=200)
+    """Quantities that were measured from the joint angles and the pelvis."""
 
     @classmethod
-    def of(cls, statistics: MovementStatistics | None) -> "Analysis | None":
+    def of(cls, statistics: MovementStatistics | None, measured: Sequence[Measured]) -> "Analysis | None":
         """The analysis with these statistics; None without any."""
-        return None if statistics is None else cls(**asdict(statistics))
+        return None if statistics is None else cls(**asdict(statistics), measured=list(measured))
 
     def statistics(self) -> MovementStatistics:
         """The statistics that the model takes."""
-        return MovementStatistics(**self.model_dump())
+        return MovementStatistics(**self.model_dump(exclude={"measured"}))
 
 
 class Motion(ApiModel):
@@ -453,7 +458,8 @@ def notice_of(model: ModelSummary) -> str:
 
 def summary_of(answers: Sequence[Answer], model: ModelSummary) -> str:
     """`Answers.summary` of these answers."""
-    checks = [answer.unlike for answer in answers]
+    # What kinematics measures needs no check: it does not depend on the training data.
+    checks = [answer.unlike for answer in answers if answer.answered_by == "model"]
     unlike = next((check for check in checks if check.unlike), None)
     if unlike is not None:
         return unlike_sentence(unlike, model.data)

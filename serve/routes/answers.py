@@ -1,9 +1,10 @@
 """Endpoints that take recordings: motion tokens, answers, explanations."""
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from fastapi import APIRouter, File, Form, UploadFile
 
+from biomechgpt.motion.quantities import Person
 from serve.errors import ApiError
 from serve.gateway import GatewayDependency
 from serve.schema import ERRORS, Answers, Explanation, Motion
@@ -16,6 +17,8 @@ MAX_RISK = (
 )
 
 V = TypeVar("V")
+Age = Annotated[float | None, Form(ge=0, le=120, description="Age in years, for norms.")]
+Sex = Annotated[Literal["female", "male"] | None, Form(description="Sex, for norms.")]
 Recording = Annotated[UploadFile, File(description="Recording in any readable format.")]
 
 
@@ -28,9 +31,11 @@ def one_of(name: str, value: V | None, old_name: str, old_value: V | None) -> V 
 
 
 @router.post("/v1/motions", responses=ERRORS)
-async def motion(gateway: GatewayDependency, recording: Recording) -> Motion:
-    """The motion tokens of a recording, and a stick figure to show."""
-    return await gateway.read_motion(recording)
+async def motion(
+    gateway: GatewayDependency, recording: Recording, age: Age = None, sex: Sex = None
+) -> Motion:
+    """The motion tokens of a recording, what was measured from it, and a stick figure to show."""
+    return await gateway.read_motion(recording, Person(age, sex))
 
 
 @router.post("/v1/answers", responses=ERRORS)
@@ -46,6 +51,8 @@ async def answer(
         list[UploadFile] | None, File(description="Further recordings of the same person.")
     ] = None,
     max_risk: Annotated[float | None, Form(gt=0, le=1, description=MAX_RISK)] = None,
+    age: Age = None,
+    sex: Sex = None,
     other: Annotated[
         UploadFile | None, File(description="Deprecated: use compare_with.", deprecated=True)
     ] = None,
@@ -68,6 +75,7 @@ async def answer(
         one_of("compare_with", compare_with, "other", other),
         one_of("additional_recordings", additional_recordings, "more", more) or [],
         one_of("max_risk", max_risk, "risk", risk),
+        Person(age, sex),
     )
     return response
 

@@ -98,9 +98,6 @@ class FakeModel:
             joints={"knee_angle_r": 0.3, "hip_flexion_l": -0.1},
         )
 
-    async def measure(self, tokens: list[int]) -> dict[str, float | None]:
-        return {}
-
     async def recognise(self, question: str, tasks: list[str]) -> Intent:
         if question in self.intents:
             return self.intents[question]

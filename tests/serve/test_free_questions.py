@@ -21,11 +21,12 @@ def client(model):
     return TestClient(create_app(Gateway(model, GatewaySettings()), KEY), headers=HEADERS)
 
 
-def chat(client, *turns):
+def chat(client, *turns, analysis=None):
     """The answer to the last of some turns, the user's and the assistant's in turn."""
     roles = ["user", "assistant"]
     messages = [{"role": roles[n % 2], "content": text} for n, text in enumerate(turns)]
-    response = client.post("/v1/chat", json={"tokens": [1, 2, 3], "messages": messages})
+    body = {"tokens": [1, 2, 3], "analysis": analysis, "messages": messages}
+    response = client.post("/v1/chat", json=body)
     assert response.status_code == 200, response.text
     (answer,) = response.json()["answers"]
     return answer
@@ -151,19 +152,24 @@ def test_a_base_that_can_write_answers_a_question_about_movement_and_marks_it(cl
     assert not chat(client, "And the cadence?")["generated"]
 
 
-def test_a_description_by_a_base_that_cannot_write_is_made_of_measured_values(client, talking, monkeypatch):
-    values = {"duration": 4.2, "cadence": 101.0, "speed": None}
-
-    async def measure(tokens):
-        return values
-
-    monkeypatch.setattr(talking, "measure", measure)
-    answer = chat(client, "Describe it.")
-    assert answer["text"] == format_description(values)
-    assert [row["agrees"] for row in answer["stated_parameters"]] == [True, True]
+def test_a_description_by_a_base_that_cannot_write_is_made_of_measured_values(client, talking):
+    """Of those measured when the recording was read: /v1/chat takes them back. Nothing is measured from tokens."""
+    measured = [
+        {"quantity": "duration", "unit": "s", "value": 4.2},
+        {"quantity": "cadence", "unit": "steps/min", "value": 101.0},
+        {"quantity": "speed", "unit": "m/s", "value": None, "reason": "no walk"},
+        {"quantity": "knee_range", "part": "left", "unit": "deg", "value": 55.0},
+    ]
+    analysis = {
+        "duration_s": 4.2, "steps": 6, "legs_recorded": True, "distance": 0.5, "rmse_deg": 3.0,
+        "provenance": "recorded", "measured": measured,
+    }  # fmt: skip
+    answer = chat(client, "Describe it.", analysis=analysis)
+    assert answer["text"] == format_description({"duration": 4.2, "cadence": 101.0, "knee_l": 55.0})
+    assert [row["agrees"] for row in answer["stated_parameters"]] == [True] * 3
     assert answer["status"] == "answered"
-    values.clear()
-    assert chat(client, "Describe it.")["status"] == "refused"
+    for nothing in (analysis | {"measured": []}, None):
+        assert chat(client, "Describe it.", analysis=nothing)["status"] == "refused"
 
 
 def test_why_returns_the_explanation_of_the_last_answer(client, talking):

@@ -42,6 +42,56 @@ class Unlike:
 
 
 @dataclass(frozen=True)
+class MeasuredNorm:
+    """The norm of a measured value."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(use_attribute_docstrings=True)
+
+    mean: float
+    """Mean of the group, in the unit of the value."""
+    sd: float
+    """Standard deviation between people of the group."""
+    group: str
+    """The people, for example `healthy women of 62 years`."""
+    source: str
+    """Publication of the numbers, with a mark if they are unverified."""
+    verified: bool
+    """Whether the numbers were compared with the publication."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A value that was measured from the joint angles and the pelvis, without the language model."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(use_attribute_docstrings=True)
+
+    quantity: str
+    """Name of the quantity, for example `speed`."""
+    label: str = ""
+    """The quantity in words, for example `walking speed`."""
+    part: str = ""
+    """Side (`right`) or phase (`turn`) that the value belongs to; empty for a single value."""
+    value: float | None = None
+    """The value; null if the recording does not contain the quantity. `reason` then says why."""
+    unit: str = ""
+    """Unit of the value and of the norm; empty for a ratio."""
+    steps: int | None = None
+    """Number of steps, or of other `events`, that the value rests on; null if it rests on the whole recording."""
+    events: str = ""
+    """What these are: steps, swings, stance phases, rises, phases."""
+    begin_s: float | None = None
+    """Begin of the part of the recording that the value rests on, in seconds."""
+    end_s: float | None = None
+    """End of that part, in seconds."""
+    norm: MeasuredNorm | None = None
+    """The norm of people of this age and sex; null without one."""
+    note: str = ""
+    """A limit of the value, in plain words."""
+    reason: str = ""
+    """Why there is no value; empty if there is one."""
+
+
+@dataclass(frozen=True)
 class Answer:
     """An answer to one question, with how far it can be trusted.
 
@@ -94,6 +144,10 @@ class Answer:
     """Mean log-likelihood of the movement's tokens."""
     template_answers: list[str] = field(default_factory=list)
     """The answer to each prompt template that was averaged."""
+    answered_by: Literal["model", "kinematics"] = "model"
+    """What gave the answer: the language model, or measuring alone."""
+    measured: list[Measured] = field(default_factory=list)
+    """The quantity as it was measured from the recording: the answer itself, or the value to compare it with."""
 
 
 def names(record: type) -> tuple[str, ...]:
@@ -109,17 +163,19 @@ def arrow_schema(record: type) -> pa.Schema:
 
 def _arrow_type(hint: Any) -> pa.DataType:
     """The Arrow type of a field's type hint."""
+    if isinstance(hint, types.UnionType):  # X | None
+        (hint,) = (argument for argument in typing.get_args(hint) if argument is not type(None))
     if isinstance(hint, type) and is_dataclass(hint):
         return pa.struct(list(arrow_schema(hint)))
     if typing.get_origin(hint) is Literal:
         (hint,) = {type(value) for value in get_args(hint)}
-    if isinstance(hint, types.UnionType):  # X | None
-        (hint,) = (argument for argument in typing.get_args(hint) if argument is not type(None))
     if typing.get_origin(hint) is list:
         return pa.list_(_arrow_type(*typing.get_args(hint)))
     return {str: pa.string(), float: pa.float64(), bool: pa.bool_(), int: pa.int64()}[hint]
 
 
-ANSWER_COLUMNS = tuple(name for name in names(Answer) if name not in ("text", "mean"))
+ANSWER_COLUMNS = tuple(
+    name for name in names(Answer) if name not in ("text", "mean", "answered_by", "measured")
+)
 """Columns of the answers table that only a model's scored answers have: the text has a column of every source's
-answers, and the mean is not asked for in a table."""
+answers. The mean is not asked for in a table, and nothing is measured: a table's model sees motion tokens only."""

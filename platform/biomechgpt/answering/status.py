@@ -82,6 +82,8 @@ def withheld(answer: Answer, sentence: str = "") -> Answer:
         condition=answer.condition,
         unlike=answer.unlike,
         log_likelihood=answer.log_likelihood,
+        answered_by=answer.answered_by,
+        measured=answer.measured,
     )
 
 

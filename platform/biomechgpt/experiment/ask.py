@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from biomechgpt.answering import measured
 from biomechgpt.answering.answer import Answer
 from biomechgpt.answering.answerer import Answerer
 from biomechgpt.answering.bundle import ModelBundle
@@ -14,9 +15,9 @@ from biomechgpt.answering.status import unlike_sentence, withheld
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.settings import InputError, Settings
 from biomechgpt.language.tiny_model import is_stand_in
-from biomechgpt.motion.parameters import measure_parameters
-from biomechgpt.prompts.encoding import Query
-from biomechgpt.questions.tasks import DescriptionTask, askable
+from biomechgpt.motion import quantities
+from biomechgpt.prompts.encoding import MotionTokens, Query
+from biomechgpt.questions.tasks import DescriptionTask, MeasuredTask, Tasks, askable
 from biomechgpt.recordings import readers
 from biomechgpt.recordings.load import prepare
 from biomechgpt.recordings.quality import QualitySettings
@@ -34,6 +35,8 @@ COLUMNS = (
     "low",
     "high",
     "coverage_guaranteed",
+    "measured",
+    "steps",
     "status",
     "applies",
     "joint_probability",
@@ -46,6 +49,8 @@ COLUMNS = (
 )
 """Columns of the table.
 
+measured: the quantity as it was measured from the joint angles, with its place in the recording.
+steps: number of steps, or of other events, that it rests on; several for several values.
 status: what became of the question, see `Answer.status`.
 applies: probability that the question applies.
 joint_probability: probability that it applies and the label is right.
@@ -97,16 +102,9 @@ def run_ask(settings: AskSettings) -> str:
             rows.append({"recording": name, "refused": str(error)})
             continue
         (motion,) = answerer.analyse(tokenizer, [angles_rad], [recording.joint_mask], recording.provenance)
-        answers = answerer.answer(
-            [Query([motion], "single", task, tasks[task].templates[0]) for task in names],
-            writes_text=writes_text,
-        )
-        if not writes_text and any(isinstance(tasks[task], DescriptionTask) for task in names):
-            values = measure_parameters(angles_rad, pelvis, tokenizer.frame_rate_hz, recording.joint_mask)
-            answers = [
-                described(answer, values) if isinstance(tasks[task], DescriptionTask) else answer
-                for task, answer in zip(names, answers, strict=True)
-            ]
+        movement = quantities.movement(angles_rad, pelvis, tokenizer.frame_rate_hz, recording.joint_mask)
+        analysis = measured.analyse(movement)
+        answers = _answers(answerer, motion, analysis, {name: tasks[name] for name in names}, writes_text)
         rows += [
             {"recording": name, "task": task, "provenance": provenance, **_cells(answer, provenance)}
             for task, answer in zip(names, answers, strict=True)
@@ -115,6 +113,28 @@ def run_ask(settings: AskSettings) -> str:
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     storage.write_bytes(settings.output, table.to_csv(index=False).encode())
     return settings.output
+
+
+def _answers(
+    answerer: Answerer, motion: MotionTokens, analysis: measured.Analysis, tasks: Tasks, writes_text: bool
+) -> list[Answer]:
+    """The answers about one recording, in the order of the tasks.
+
+    analysis: what was measured of it.
+    writes_text: False: a description is made of measured values.
+    """
+    asked = [task for task in tasks.values() if not isinstance(task, MeasuredTask)]
+    queries = [Query([motion], "single", task.name, task.templates[0]) for task in asked]
+    answers: dict[str, Answer] = {}
+    for task, found in zip(asked, answerer.answer(queries, writes_text=writes_text), strict=True):
+        if isinstance(task, DescriptionTask) and not writes_text:
+            answers[task.name] = described(found, measured.parameters(analysis))
+        else:
+            answers[task.name] = measured.beside(found, task, analysis)
+    return [
+        measured.answer(task, analysis) if isinstance(task, MeasuredTask) else answers[name]
+        for name, task in tasks.items()
+    ]
 
 
 def _files(path: str) -> list[tuple[str, str]]:
@@ -138,6 +158,8 @@ def _cells(answer: Answer, provenance: str) -> dict[str, Any]:
         "low": shown.low,
         "high": shown.high,
         "coverage_guaranteed": shown.coverage_guaranteed,
+        "measured": measured.in_words(shown.measured),
+        "steps": "; ".join(str(value.steps) for value in shown.measured if value.steps is not None),
         "status": shown.status,
         "applies": shown.applies,
         "joint_probability": shown.joint_probabilities[0] if shown.joint_probabilities else None,

@@ -105,6 +105,11 @@ class Movement:
         return phases.posture(self.angles_rad, self.pelvis, self.rate_hz)
 
     @cached_property
+    def sits(self) -> bool:
+        """Whether somebody stands up from a chair, or sits down on one."""
+        return bool(phases.transitions(self.posture))
+
+    @cached_property
     def tug(self) -> list[Phase] | str:
         return phases.tug(self.posture, self.pelvis)
 
@@ -449,7 +454,7 @@ def _range(joint: str) -> Callable[[Movement], list[Measurement]]:
 
     def ranges(m: Movement) -> list[Measurement]:
         # The norm is of walking alone: standing up from a chair bends joints further.
-        is_walk = m.walk is not None and not phases.transitions(m.posture)
+        is_walk = m.walk is not None and not m.sits
         found = []
         for side in SIDES:
             name, part = f"{joint}_{side}", SIDE_NAMES[side]

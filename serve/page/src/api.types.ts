@@ -15,7 +15,7 @@ export interface paths {
         put?: never;
         /**
          * Motion
-         * @description The motion tokens of a recording, and a stick figure to show.
+         * @description The motion tokens of a recording, what was measured from it, and a stick figure to show.
          */
         post: operations["motion_v1_motions_post"];
         delete?: never;
@@ -236,9 +236,9 @@ export interface components {
     schemas: {
         /**
          * Analysis
-         * @description What was computed from a recording, for the checks before each answer.
+         * @description What was computed from a recording: for the checks before each answer, and the measured quantities.
          */
-        Analysis: {
+        "Analysis-Input": {
             /**
              * Duration S
              * @description Duration in seconds.
@@ -274,6 +274,52 @@ export interface components {
              * @description recorded or synthetic.
              */
             provenance: string | null;
+            /**
+             * Measured
+             * @description Quantities that were measured from the joint angles and the pelvis.
+             */
+            measured?: components["schemas"]["Measured"][];
+        };
+        /**
+         * Analysis
+         * @description What was computed from a recording: for the checks before each answer, and the measured quantities.
+         */
+        "Analysis-Output": {
+            /**
+             * Duration S
+             * @description Duration in seconds.
+             */
+            duration_s: number;
+            /**
+             * Steps
+             * @description Number of steps.
+             */
+            steps: number;
+            /**
+             * Legs Recorded
+             * @description Whether every joint angle of the legs that the model reads was recorded.
+             */
+            legs_recorded: boolean;
+            /**
+             * Distance
+             * @description Distance to the most similar training movements; null if the model has none to compare with.
+             */
+            distance: number | null;
+            /**
+             * Rmse Deg
+             * @description Reconstruction error of the motion tokens, in degrees.
+             */
+            rmse_deg: number | null;
+            /**
+             * Provenance
+             * @description recorded or synthetic.
+             */
+            provenance: string | null;
+            /**
+             * Measured
+             * @description Quantities that were measured from the joint angles and the pelvis.
+             */
+            measured: components["schemas"]["Measured"][];
         };
         /**
          * Answer
@@ -392,6 +438,18 @@ export interface components {
              * @description The answer to each prompt template that was averaged.
              */
             template_answers: string[];
+            /**
+             * Answered By
+             * @description What gave the answer: the language model, or measuring alone.
+             * @default model
+             * @enum {string}
+             */
+            answered_by: "model" | "kinematics";
+            /**
+             * Measured
+             * @description The quantity as it was measured from the recording: the answer itself, or the value to compare it with.
+             */
+            measured: components["schemas"]["Measured"][];
             /**
              * Stated Parameters
              * @description Motion parameters that a description states, beside measured ones.
@@ -568,6 +626,16 @@ export interface components {
              */
             max_risk?: number | null;
             /**
+             * Age
+             * @description Age in years, for norms.
+             */
+            age?: number | null;
+            /**
+             * Sex
+             * @description Sex, for norms.
+             */
+            sex?: ("female" | "male") | null;
+            /**
              * Other
              * @deprecated
              * @description Deprecated: use compare_with.
@@ -611,6 +679,16 @@ export interface components {
              * @description Recording in any readable format.
              */
             recording: string;
+            /**
+             * Age
+             * @description Age in years, for norms.
+             */
+            age?: number | null;
+            /**
+             * Sex
+             * @description Sex, for norms.
+             */
+            sex?: ("female" | "male") | null;
         };
         /**
          * Chat
@@ -636,7 +714,7 @@ export interface components {
              * Analysis
              * @description `analysis` from /v1/motions, or a list of two to compare. Without it nothing is checked or guaranteed.
              */
-            analysis?: components["schemas"]["Analysis"] | components["schemas"]["Analysis"][] | null;
+            analysis?: components["schemas"]["Analysis-Input"] | components["schemas"]["Analysis-Input"][] | null;
             /**
              * Messages
              * @description The conversation so far. The last message is the question.
@@ -843,6 +921,106 @@ export interface components {
             status: "ok";
         };
         /**
+         * Measured
+         * @description A value that was measured from the joint angles and the pelvis, without the language model.
+         */
+        Measured: {
+            /**
+             * Quantity
+             * @description Name of the quantity, for example `speed`.
+             */
+            quantity: string;
+            /**
+             * Label
+             * @description The quantity in words, for example `walking speed`.
+             * @default
+             */
+            label: string;
+            /**
+             * Part
+             * @description Side (`right`) or phase (`turn`) that the value belongs to; empty for a single value.
+             * @default
+             */
+            part: string;
+            /**
+             * Value
+             * @description The value; null if the recording does not contain the quantity. `reason` then says why.
+             */
+            value?: number | null;
+            /**
+             * Unit
+             * @description Unit of the value and of the norm; empty for a ratio.
+             * @default
+             */
+            unit: string;
+            /**
+             * Steps
+             * @description Number of steps, or of other `events`, that the value rests on; null if it rests on the whole recording.
+             */
+            steps?: number | null;
+            /**
+             * Events
+             * @description What these are: steps, swings, stance phases, rises, phases.
+             * @default
+             */
+            events: string;
+            /**
+             * Begin S
+             * @description Begin of the part of the recording that the value rests on, in seconds.
+             */
+            begin_s?: number | null;
+            /**
+             * End S
+             * @description End of that part, in seconds.
+             */
+            end_s?: number | null;
+            /** @description The norm of people of this age and sex; null without one. */
+            norm?: components["schemas"]["MeasuredNorm"] | null;
+            /**
+             * Note
+             * @description A limit of the value, in plain words.
+             * @default
+             */
+            note: string;
+            /**
+             * Reason
+             * @description Why there is no value; empty if there is one.
+             * @default
+             */
+            reason: string;
+        };
+        /**
+         * MeasuredNorm
+         * @description The norm of a measured value.
+         */
+        MeasuredNorm: {
+            /**
+             * Mean
+             * @description Mean of the group, in the unit of the value.
+             */
+            mean: number;
+            /**
+             * Sd
+             * @description Standard deviation between people of the group.
+             */
+            sd: number;
+            /**
+             * Group
+             * @description The people, for example `healthy women of 62 years`.
+             */
+            group: string;
+            /**
+             * Source
+             * @description Publication of the numbers, with a mark if they are unverified.
+             */
+            source: string;
+            /**
+             * Verified
+             * @description Whether the numbers were compared with the publication.
+             */
+            verified: boolean;
+        };
+        /**
          * ModelInfo
          * @description The model behind the answers, its questions, and the limits of a request.
          */
@@ -937,7 +1115,7 @@ export interface components {
              */
             tokenizer: string;
             /** @description What was computed from the recording. /v1/chat takes it back. */
-            analysis: components["schemas"]["Analysis"] | null;
+            analysis: components["schemas"]["Analysis-Output"] | null;
             /** @description The movement to show. */
             figure: components["schemas"]["Figure"];
         };
@@ -1153,7 +1331,8 @@ export interface components {
     headers: never;
     pathItems: never;
 }
-export type Analysis = components['schemas']['Analysis'];
+export type AnalysisInput = components['schemas']['Analysis-Input'];
+export type AnalysisOutput = components['schemas']['Analysis-Output'];
 export type Answer = components['schemas']['Answer'];
 export type Answers = components['schemas']['Answers'];
 export type BodyAnswerV1AnswersPost = components['schemas']['Body_answer_v1_answers_post'];
@@ -1169,6 +1348,8 @@ export type Explanation = components['schemas']['Explanation'];
 export type Figure = components['schemas']['Figure'];
 export type FigureColors = components['schemas']['FigureColors'];
 export type Health = components['schemas']['Health'];
+export type Measured = components['schemas']['Measured'];
+export type MeasuredNorm = components['schemas']['MeasuredNorm'];
 export type ModelInfo = components['schemas']['ModelInfo'];
 export type ModelSummary = components['schemas']['ModelSummary'];
 export type Motion = components['schemas']['Motion'];
