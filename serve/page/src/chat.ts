@@ -284,6 +284,7 @@ function bubble(answer: Answer, asked: string, data: string, coverage: number, w
   const condition = conditionText(answer);
   if (condition) node.append(make("p", "small", condition));
   if (answer.stated_parameters.length > 0) node.append(parameterTable(answer.stated_parameters));
+  for (const line of measuredLines(answer)) node.append(make("p", "small", line));
   node.append(make("p", "small", `${answerTitle(answer)} · ${data} data`));
   return node;
 }
@@ -293,6 +294,19 @@ export function answerTitle({ task, intent, generated }: Answer): string {
   if (generated) return "Written by the language model, not checked";
   if (task) return taskTitle(task);
   return intent === "list" ? "What can be asked" : "No answer";
+}
+
+/** What was measured of the same quantity, beside an answer of the model; a measured answer says it in its text. */
+export function measuredLines({ answered_by, measured }: Pick<Answer, "answered_by" | "measured">): string[] {
+  if (answered_by === "kinematics") return [];
+  return measured.map(({ label, part, value, unit, steps, events, begin_s, end_s, norm, reason }) => {
+    const name = part ? `${label}, ${part}` : label;
+    if (value == null) return `Not measured (${name}): ${reason}`;
+    const rests = steps == null ? "" : ` over ${steps} ${steps === 1 ? events.replace(/s$/, "") : events}`;
+    const place = begin_s == null || end_s == null ? "" : ` (${begin_s.toFixed(1)} to ${end_s.toFixed(1)} s)`;
+    const usual = norm ? `; ${norm.group}: ${norm.mean} (SD ${norm.sd})` : "";
+    return `Measured from the joint angles: ${name} ${value} ${unit}`.trimEnd() + rests + place + usual;
+  });
 }
 
 /** Stated parameters beside measured ones. A stated value that disagrees is marked. */

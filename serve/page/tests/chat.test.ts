@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 
 import type { Answer } from "../src/api";
-import { answerTitle, certaintyText, conditionText, taskTitle } from "../src/chat";
+import { answerTitle, certaintyText, conditionText, measuredLines, taskTitle } from "../src/chat";
 
 function answer(values: Partial<Answer>): Answer {
   return { low: null, high: null, unit: null, probabilities: {}, prediction_set: [], coverage_guaranteed: false, ...values } as Answer;
@@ -25,6 +25,20 @@ test("a conditional answer says what it supposes", () => {
   expect(conditionText(answer({ ...values, label: null }))).toBe("Supposes impaired: yes (90 %)");
   expect(conditionText(answer({ ...values, status: "unlike" as const }))).toBe("");
   expect(conditionText(answer({ ...values, condition: "" }))).toBe("");
+});
+
+test("a measured value stands beside an answer of the model, with its steps, place and norm", () => {
+  const norm = { mean: 1.37, sd: 0.19, group: "healthy adults", source: "a paper", verified: true };
+  const speed = {
+    quantity: "speed", label: "walking speed", part: "", value: 1.03, unit: "m/s", steps: 1, events: "steps",
+    begin_s: 0.62, end_s: 1.31, norm, note: "", reason: "",
+  };
+  const line = "Measured from the joint angles: walking speed 1.03 m/s over 1 step (0.6 to 1.3 s); healthy adults: 1.37 (SD 0.19)";
+  expect(measuredLines({ answered_by: "model", measured: [speed] })).toEqual([line]);
+  expect(measuredLines({ answered_by: "kinematics", measured: [speed] })).toEqual([]);
+  const absent = { ...speed, value: null, reason: "nobody walks" };
+  expect(measuredLines({ answered_by: "model", measured: [absent] })).toEqual(["Not measured (walking speed): nobody walks"]);
+  expect(measuredLines({ answered_by: "model", measured: [] })).toEqual([]);
 });
 
 describe("certaintyText", () => {
