@@ -9,7 +9,6 @@ says nothing, the cross-validated one does.
 
 import argparse
 import json
-import math
 
 import numpy as np
 
@@ -57,17 +56,24 @@ def main() -> None:
     table, details = run_baselines(inputs, asked, tasks, draws=options.search, seed=0, baselines=xgboost)
     found, validated = {}, {}
     for name, task in tasks.items():
+        if name not in details or "xgboost" not in details[name]:
+            continue  # no baseline answers this kind of task, or there are no training trials
         mine = table[(table["task"] == name) & (table["source"] == "xgboost")]
         scores = score(mine, task, draws=0, seed=0)
         measure, found[name] = main_score(scores)
-        validated[name] = details[name]["xgboost"].get("cross_validated", math.nan)
+        validated[name] = details[name]["xgboost"].get("cross_validated")
         paper = f"{PAPER[name]:.2f} in the paper" if name in PAPER else ""
         print(
-            f"{name:18s} {measure} {found[name]:.3f} over {scores['participants']} participants, "
-            f"{scores['n']} trials, cross-validated {validated[name]:.3f}  {paper}"
+            f"{name:18s} {measure} {_shown(found[name])} over {scores['participants']} participants, "
+            f"{scores['n']} trials, cross-validated {_shown(validated[name])}  {paper}"
         )
     rmse = tokenizer.metrics["rmse_deg_tracked"]
     print(json.dumps({"xgboost": found, "cross_validated": validated, "rmse_deg": rmse}))
+
+
+def _shown(value: float | None) -> str:
+    """A score of three digits; a dash where too few participants leave it undefined."""
+    return "-" if value is None else f"{value:.3f}"
 
 
 if __name__ == "__main__":

@@ -438,7 +438,7 @@ def test_the_summary_has_a_dash_for_an_undefined_score():
         "tasks": {"speed": by},
     }
     last = summary(metrics).splitlines()[-1].split()
-    assert last == ["speed", "pearson_r", *"-----", "0.12", "0", "0"]
+    assert last == ["speed", "pearson_r", *"-------", "0.12", "0", "0"]
 
 
 @FEW

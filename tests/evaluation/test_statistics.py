@@ -18,13 +18,22 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.stats import false_discovery_control
 
+from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError
 from biomechgpt.evaluation import answers_table
-from biomechgpt.evaluation.baselines import BASELINES, Problem
+from biomechgpt.evaluation.baselines import BASELINES, BaselineInputs, Problem
 from biomechgpt.evaluation.baselines.minirocket import BIASES, DILATIONS, KERNELS, MiniRocket
 from biomechgpt.evaluation.calibration_metrics import calibration_scores, template_agreement
 from biomechgpt.evaluation.metrics import METRICS, compute_scores, score
-from biomechgpt.evaluation.statistics import adjust_p_values, compare, compute_metrics, holm, subgroups
+from biomechgpt.evaluation.report import write_report
+from biomechgpt.evaluation.statistics import (
+    adjust_p_values,
+    compare,
+    compute_metrics,
+    holm,
+    reason_of_failure,
+    subgroups,
+)
 from biomechgpt.questions.tasks import ClassificationTask, RegressionTask
 
 QUESTIONS = [f"Question {i}?" for i in range(8)]
@@ -359,3 +368,88 @@ def test_a_linear_model_takes_missing_features_few_trials_and_a_single_label():
     few = predictions("gait", "classification", X[:6], y[:6], groups[:6], X)
     assert set(few) <= {"yes", "no"}
     assert set(predictions("gait", "classification", X, np.array(["one"] * 60), groups, X)) == {"one"}
+
+
+def test_length_alone_predicts_a_timed_test_and_not_a_label_that_does_not_depend_on_it():
+    rng = np.random.default_rng(0)
+    frames = rng.integers(20, 200, 120)
+    tokens = [rng.integers(0, 8, n).tolist() for n in frames]
+    inputs = BaselineInputs(
+        Artifact("nowhere", {}),
+        pd.DataFrame({"tokens": tokens}),
+        np.empty((120, 0)),
+        8,
+        0,
+        mirrored=[codes[::-1] for codes in tokens],
+    )
+    groups = [f"p{i // 4}" for i in range(80)]
+    seconds = frames / 10 + rng.normal(size=120)
+    X = BASELINES["length"].features(inputs)
+    timed = predictions("length", "regression", X[:80], seconds[:80], groups, X[80:])
+    assert np.corrcoef(timed, seconds[80:])[0, 1] > 0.9
+    words = rng.choice(["yes", "no"], 120)
+    guessed = predictions("length", "classification", X[:80], words[:80], groups, X[80:])
+    assert (guessed == words[80:]).mean() < 0.75
+    views = BASELINES["xgboost_augmented"].features(inputs)
+    assert views.shape == (120, 2, 9)
+    assert views[:, 0, -1].tolist() == frames.tolist()
+    timed = predictions("xgboost_augmented", "regression", views[:80], seconds[:80], groups, views[80:])
+    assert np.corrcoef(timed, seconds[80:])[0, 1] > 0.9
+
+
+def test_the_augmented_baseline_answers_a_movement_and_its_mirror_image_alike():
+    rng = np.random.default_rng(0)
+    y = rng.choice(["cane", "none"], 60)
+    own = [[0, 2] * 9 if label == "cane" else [2, 3] * 9 for label in y]
+    mirrored = [[1, 2] * 9 if label == "cane" else [2, 3] * 9 for label in y]
+    inputs = BaselineInputs(
+        Artifact("nowhere", {}), pd.DataFrame({"tokens": own}), np.empty((60, 0)), 4, 0, mirrored=mirrored
+    )
+    X, groups = BASELINES["xgboost_augmented"].features(inputs), [f"p{i // 3}" for i in range(60)]
+    assert (predictions("xgboost_augmented", "classification", X, y, groups, X[:, ::-1]) == y).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "references", "failed"),
+    [
+        (0.45, [0.3, 0.6], {"chance": 0.60, "majority": 0.57}, "not above chance (0.60)"),
+        (0.70, [0.5, 0.8], {"chance": 0.60, "majority": 0.57}, "interval reaches chance (0.60)"),
+        (0.80, [0.7, 0.9], {"chance": 0.60}, None),
+        (0.80, [0.7, 0.9], {}, None),
+        (None, None, {"chance": 0.6}, None),
+    ],
+)
+def test_a_result_that_is_not_above_chance_or_majority_is_failed(value, interval, references, failed):
+    by_source = {"model": {"f1_weighted": value, "f1_weighted_ci": interval}}
+    by_source |= {name: {"f1_weighted": score} for name, score in references.items()}
+    assert reason_of_failure(by_source) == failed
+
+
+def test_a_correlation_that_is_not_above_zero_is_failed():
+    negative = {"model": {"pearson_r": -0.1, "pearson_r_ci": None}}
+    assert reason_of_failure(negative) == "not above no correlation (0.00)"
+    good = {"model": {"pearson_r": 0.8, "pearson_r_ci": [0.4, 0.9]}, "majority": {"pearson_r": None}}
+    assert reason_of_failure(good) is None
+
+
+def test_five_people_with_one_trial_each_give_a_report_that_says_there_are_too_few(tmp_path):
+    rows = pd.concat([labels(0.9, people=5, trials=1), labels(0.5, 1, people=5, trials=1, source="xgboost"),
+                      numbers(0.2).iloc[::5][:5], numbers(0.5, source="xgboost").iloc[::5][:5]])  # fmt: skip
+    answers_table.write(str(tmp_path / "answers.parquet"), rows, ABOUT)
+    metrics = write_report(str(tmp_path / "answers.parquet"), str(tmp_path / "out"))
+    json.dumps(metrics, allow_nan=False)
+    assert {c["no_p"] for c in metrics["comparisons"]} == {"fewer than 6 participants"}
+    page = (tmp_path / "out/report.html").read_text()
+    assert "Too few participants" in page
+    answers_table.write(str(tmp_path / "one.parquet"), labels(1, people=1, trials=4), ABOUT)
+    write_report(str(tmp_path / "one.parquet"), str(tmp_path / "one"))
+    assert "1 participant<" in (tmp_path / "one/report.html").read_text()
+
+
+def test_the_report_names_test_participants_whom_the_tokenizer_has_seen(tmp_path):
+    seen = {"same_cohort": False, "participants": ["p3"]}
+    answers_table.write(str(tmp_path / "answers.parquet"), labels(0.9), {**ABOUT, "unheld": seen})
+    write_report(str(tmp_path / "answers.parquet"), str(tmp_path / "out"))
+    page = " ".join((tmp_path / "out/report.html").read_text().split())
+    assert "p3. Their results are not of unseen people" in page
+    assert "neither the tokenizer nor" not in page

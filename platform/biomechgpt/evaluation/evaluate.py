@@ -1,5 +1,6 @@
 """The evaluation artifact: answers of the model and the baselines to the same questions, metrics, a report."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 
 from biomechgpt.answering.answer import ANSWER_COLUMNS
 from biomechgpt.answering.batch import read_answers
+from biomechgpt.cohort import Cohort
 from biomechgpt.cohort.parameters import make_parameters, read_parameters
 from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.core.artifact import Artifact
@@ -55,6 +57,7 @@ def make_evaluation(answers: Artifact, settings: EvaluationSettings, root: str) 
                 ),
                 codebook_size=Tokens(tokens).info.codebook_size,
                 seed=settings.seed,
+                mirrored=_mirrored(Tokens(tokens), trials),
             )
             questions = table.drop(columns=list(ANSWER_COLUMNS), errors="ignore")
             baseline_answers, details = run_baselines(
@@ -82,6 +85,34 @@ def make_evaluation(answers: Artifact, settings: EvaluationSettings, root: str) 
     return artifact.make("evaluation", VERSION, settings, inputs, build, root)
 
 
+def _mirrored(tokens: Tokens, trials: pd.DataFrame) -> list[list[int]]:
+    """The tokens of each trial's mirror image; none if the tokens artifact has none."""
+    if tokens.artifact.manifest["settings"]["augmentations"] < 2:
+        return []
+    mirror_of = tokens.mirrored(sorted(trials["split"].unique()))
+    return [mirror_of[trial] for trial in trials["trial"]]
+
+
+def _unheld_participants(answers: Artifact) -> dict[str, Any]:
+    """Which of the participants who were asked about the tokenizer was trained on.
+
+    participants: their names, if the tokenizer was trained on another cohort or another split of it.
+    same_cohort: whether it was trained on the cohort of the answers.
+    """
+    tokens = answers.input("tokens")
+    cohort, trained = tokens.input("cohort"), tokens.input("tokenizer").input("cohort")
+    if trained.fingerprint == cohort.fingerprint:
+        return {"same_cohort": True, "participants": []}
+    learned_from = _participants(trained, ["train", "validation"])
+    asked = _participants(cohort, answers.manifest["settings"]["splits"])
+    return {"same_cohort": False, "participants": sorted(asked & learned_from)}
+
+
+def _participants(cohort: Artifact, splits: Sequence[str]) -> set[str]:
+    table = Cohort(cohort).table(["participant", "split"]).to_pandas()
+    return set(table.loc[table["split"].isin(list(splits)), "participant"])
+
+
 def _origin(answers: Artifact) -> dict[str, Any]:
     """What the answers come from, for the report."""
     model, questions, tokens = (answers.input(name) for name in ("model", "questions", "tokens"))
@@ -97,6 +128,7 @@ def _origin(answers: Artifact) -> dict[str, Any]:
         "settings": {step.kind: step.manifest["settings"] for step in steps},
         "made_from": {step.kind: step.fingerprint for step in steps},
         "made": answers.manifest["made"],
+        "unheld": _unheld_participants(answers),
     }
 
 

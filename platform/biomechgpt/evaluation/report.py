@@ -14,6 +14,7 @@ from biomechgpt.core import storage
 from biomechgpt.evaluation import answers_table
 from biomechgpt.evaluation.baselines import BASELINES
 from biomechgpt.evaluation.calibration_metrics import ANSWERED_SHARES
+from biomechgpt.evaluation.intervals import MIN_PARTICIPANTS
 from biomechgpt.evaluation.metrics import METRICS, compute_scores, confusion, main_score, metrics_of
 from biomechgpt.evaluation.paper import paper
 from biomechgpt.evaluation.statistics import MODEL, compute_metrics, sources
@@ -45,6 +46,12 @@ def write_report(answers: str, folder: str, *, codebook: str | None = None) -> d
     page = render(
         "report.html.j2",
         about=about,
+        unheld=about.get("unheld", {"same_cohort": True, "participants": []}),
+        few={
+            name: by_source[MODEL]["participants"]
+            for name, by_source in metrics["tasks"].items()
+            if by_source[MODEL]["participants"] < MIN_PARTICIPANTS
+        },
         metrics=metrics,
         coverage=COVERAGE,
         kinds=kinds,
@@ -84,17 +91,24 @@ def render(template: str, **values: Any) -> str:
 def summary(metrics: dict[str, Any]) -> str:
     """The main metrics as a small table of text: the model beside the baselines."""
     tokenizer = metrics["tokenizer"]
+    headings = "".join(f"{source[:12]:>13}" for source in sources())
     lines = [
         f"data: {metrics['data']}; tokenizer: {tokenizer['rmse_deg_tracked']} degrees RMSE over tracked joints, "
         f"perplexity {tokenizer['perplexity']}",
-        f"{'task':18}{'metric':13}{''.join(f'{source:>13}' for source in sources())}{'trials':>8}{'people':>8}",
+        f"{'task':18}{'metric':13}{headings}{'trials':>8}{'people':>8}",
     ]
     for task, by_source in metrics["tasks"].items():
         name, _ = main_score(by_source[MODEL])
         values = [by_source[source][name] if source in by_source else None for source in sources()]
         cells = "".join(f"{'-' if value is None else f'{value:.2f}':>13}" for value in values)
         counts = by_source[MODEL]
-        lines.append(f"{task:18}{name:13}{cells}{counts['n']:>8}{counts['participants']:>8}")
+        failed = f"  failed: {counts['failed']}" if counts.get("failed") else ""
+        lines.append(f"{task:18}{name:13}{cells}{counts['n']:>8}{counts['participants']:>8}{failed}")
+    smallest = min((by[MODEL]["participants"] for by in metrics["tasks"].values()), default=MIN_PARTICIPANTS)
+    if smallest < MIN_PARTICIPANTS:
+        lines[0] += (
+            f"; too few test participants in some tasks ({smallest}): no p values, intervals say little"
+        )
     return "\n".join(lines)
 
 

@@ -17,12 +17,15 @@ from biomechgpt.evaluation.answers_table import tasks_of
 from biomechgpt.evaluation.baselines import BASELINES
 from biomechgpt.evaluation.calibration_metrics import calibration_scores
 from biomechgpt.evaluation.intervals import MIN_PARTICIPANTS, sign_flip_p, t_interval
-from biomechgpt.evaluation.metrics import ParticipantSums, main_metric, main_score, score
+from biomechgpt.evaluation.metrics import METRICS, ParticipantSums, main_metric, main_score, score
 from biomechgpt.evaluation.restraint import NO_RESTRAINT
 from biomechgpt.questions.tasks import Task
 
 MODEL = "model"
 """The `source` of the language model's rows."""
+
+REFERENCES = tuple(name for name, baseline in BASELINES.items() if not baseline.is_competitor)
+"""Baselines that a result has to exceed: they ignore the movement, or its labels."""
 
 SUBGROUPS: dict[str, tuple[tuple[float, str], ...]] = {
     "age": ((40, "below 40"), (65, "40 to 64"), (np.inf, "65 and older")),
@@ -69,6 +72,8 @@ def compute_metrics(table: pd.DataFrame, about: dict[str, Any]) -> dict[str, Any
         scores[name] = {
             source: score(by_source[source], task, **options) for source in sources() if source in by_source
         }
+        if MODEL in scores[name]:
+            scores[name][MODEL]["failed"] = reason_of_failure(scores[name])
         for source, details in about["baselines"].get(name, {}).items():
             scores[name].get(source, {}).update(details)
         if MODEL not in by_source:
@@ -85,6 +90,30 @@ def compute_metrics(table: pd.DataFrame, about: dict[str, Any]) -> dict[str, Any
     origin = {key: about[key] for key in ("data", "model", "tokenizer", "seconds")}
     origin["restraint"] = about.get("restraint", NO_RESTRAINT)
     return {**origin, "tasks": scores, "comparisons": comparisons, "subgroups": groups}
+
+
+def reason_of_failure(by_source: dict[str, Any]) -> str | None:
+    """Why a task counts as failed; None if it does not, or if nothing can be said.
+
+    The rule: the main score, or the lower end of its interval, is not above the best reference (majority, chance)
+    in this task; for a correlation without a reference, not above 0. A reference that ignores the movement has no
+    correlation, which counts as 0.
+    """
+    metric, value = main_score(by_source[MODEL])
+    if value is None:
+        return None
+    references = {name: by_source[name].get(metric) for name in REFERENCES if name in by_source}
+    known = {name: score or 0.0 for name, score in references.items()}
+    if METRICS[metric].bounds == (-1.0, 1.0):
+        known["no correlation"] = 0.0
+    if not known:
+        return None
+    best = max(known, key=lambda name: known[name])
+    interval = by_source[MODEL].get(f"{metric}_ci")
+    low = value if interval is None else interval[0]
+    if value <= known[best]:
+        return f"not above {best} ({known[best]:.2f})"
+    return f"interval reaches {best} ({known[best]:.2f})" if low <= known[best] else None
 
 
 def compare(

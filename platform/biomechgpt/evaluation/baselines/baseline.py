@@ -23,6 +23,7 @@ class BaselineInputs:
     trials: the tokens table: `trial`, `participant`, `split`, `tokens` and the annotation columns.
     parameters: measured motion parameters, (trials, `PARAMETERS`); NaN where a trial does not have one.
     codebook_size: number of different motion tokens.
+    mirrored: tokens of each trial's mirror image; empty if the tokens artifact has none.
     """
 
     cohort: Artifact
@@ -30,13 +31,14 @@ class BaselineInputs:
     parameters: np.ndarray
     codebook_size: int
     seed: int
+    mirrored: Sequence[Sequence[int]] = ()
 
 
 @dataclass(frozen=True)
 class Problem:
     """One task for one baseline.
 
-    X: (training trials, features).
+    X: (training trials, features), or whatever `Baseline.features` gives for these trials.
     y: labels or numbers of the training trials.
     participants: of the training trials. Cross-validation keeps the trials of a participant in one fold.
     X_test: (trials to predict, features).

@@ -1,6 +1,7 @@
 """XGBoost on histograms of motion tokens, as in the paper, and its control on shuffled labels."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -61,11 +62,16 @@ class XGBoostEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
         return self
 
     def predict(self, X: np.ndarray) -> np.ndarray:
+        return self.predict_mean([X])
+
+    def predict_mean(self, views: Sequence[np.ndarray]) -> np.ndarray:
+        """The label of the highest mean probability, or the mean number, over views of the same trials."""
         if self.kind == "regression":
-            return np.asarray(self.model_.predict(X).astype(float))
+            return np.asarray(np.mean([self.model_.predict(X).astype(float) for X in views], axis=0))
         if self.model_ is None:
-            return np.full(len(X), self.labels_[0])
-        return np.asarray(self.labels_[self.model_.predict(X).astype(int)])
+            return np.full(len(views[0]), self.labels_[0])
+        probability = np.mean([self.model_.predict_proba(X) for X in views], axis=0)
+        return np.asarray(self.labels_[probability.argmax(axis=1)])
 
 
 def histograms(tokens: Sequence[Sequence[int]], codebook_size: int) -> np.ndarray:
@@ -125,6 +131,38 @@ class XGBoostOnTokens(Baseline):
         details = search(problem)
         model = XGBoostEstimator(kind=problem.kind, seed=problem.seed, **details["parameters"])
         return Prediction(model.fit(problem.X, problem.y).predict(problem.X_test), details)
+
+
+class XGBoostAugmented(Baseline):
+    """XGBoost with what the language model gets: mirror images in training and answers, and the length."""
+
+    name = "xgboost_augmented"
+    label = "XGBoost, augmented"
+    description = (
+        "XGBoost on token histograms and the recording's length, trained on movements and their mirror images and "
+        "averaged over both"
+    )
+
+    def features(self, inputs: BaselineInputs) -> np.ndarray:
+        """(trials, views, codes + 1): a movement and its mirror image, if the tokens have any; then the length."""
+        own = inputs.trials["tokens"].tolist()
+        views = [own, inputs.mirrored] if len(inputs.mirrored) else [own]
+        return np.stack([_with_length(tokens, inputs.codebook_size) for tokens in views], axis=1)
+
+    def fit_predict(self, problem: Problem) -> Prediction:
+        # A problem of one view, such as a test's, has no axis of views.
+        X, X_test = (x if x.ndim == 3 else x[:, None] for x in (problem.X, problem.X_test))
+        n_views = X.shape[1]
+        rows, y = X.reshape(-1, X.shape[-1]), np.repeat(problem.y, n_views)
+        groups = np.repeat(np.asarray(problem.participants), n_views).tolist()
+        details = search(replace(problem, X=rows, y=y, participants=groups))
+        model = XGBoostEstimator(kind=problem.kind, seed=problem.seed, **details["parameters"]).fit(rows, y)
+        return Prediction(model.predict_mean([X_test[:, view] for view in range(n_views)]), details)
+
+
+def _with_length(tokens: Sequence[Sequence[int]], codebook_size: int) -> np.ndarray:
+    lengths = np.array([[len(codes)] for codes in tokens], dtype=np.float32)
+    return np.concatenate([histograms(tokens, codebook_size), lengths], axis=1)
 
 
 class ShuffledLabels(Baseline):
