@@ -10,7 +10,7 @@ from biomechgpt.answering.answer import Status
 from biomechgpt.motion.skeleton import anatomical_name
 from biomechgpt.questions import replies
 from biomechgpt.questions.intent import Intent
-from biomechgpt.questions.tasks import AnnotatedTask, LabelTask, Task, Tasks
+from biomechgpt.questions.tasks import AnnotatedTask, LabelTask, MeasuredTask, Task, Tasks
 from serve.schema import Answer, Explanation
 
 Recognise = Callable[[str, list[str]], Awaitable[Intent]]
@@ -18,6 +18,8 @@ Recognise = Callable[[str, list[str]], Awaitable[Intent]]
 
 ANSWERED_BY_A_TASK = ("task", "label")
 ABOUT_THE_LAST_ANSWER = ("why", "confidence")
+MEASURED = "This is measured from the joint angles and the pelvis; the language model has no part in it."
+"""Why a measured quantity is what it is, and how sure it is."""
 MAX_NAMED = 3
 """Most joints that an explanation in words names for or against an answer."""
 
@@ -105,7 +107,9 @@ def complete(
     asked = question.earlier or intent
     if asked.kind == "label" and answer.status in ("answered", "uncertain"):
         answer = replace(answer, text=yes_or_no(answer, tasks[str(asked.task)], str(asked.label)))
-    if intent.kind == "confidence" and answer.status in ("answered", "uncertain"):
+    if question.earlier and isinstance(tasks[str(asked.task)], MeasuredTask):
+        answer = replace(answer, text=f"{answer.text.rstrip('.')}. {MEASURED}")
+    elif intent.kind == "confidence" and answer.status in ("answered", "uncertain"):
         answer = replace(answer, text=confidence(answer))
     return [*others, answer]
 

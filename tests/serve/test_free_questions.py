@@ -6,6 +6,8 @@ from fastapi.testclient import TestClient
 
 from biomechgpt.motion.parameters import format_description
 from biomechgpt.questions.intent import Intent
+from biomechgpt.questions.tasks import load_tasks
+from conftest import ROOT
 from serve.app import create_app
 from serve.gateway import Gateway
 from serve.settings import GatewaySettings
@@ -185,3 +187,14 @@ def test_why_returns_the_explanation_of_the_last_answer(client, talking):
     )
     assert response["explanation"]["joints"] == {"knee_angle_r": 0.3, "hip_flexion_l": -0.1}
     assert talking.calls.count("explain_tokens") == 1
+
+
+@pytest.mark.parametrize("remark", ["Why?", "Are you sure?"])
+def test_a_measured_quantity_is_explained_by_how_it_was_measured(client, talking, remark):
+    measured = load_tasks(ROOT / "configs/tasks_measured", ["step_length"])
+    talking.served = talking.served.model_copy(update={"tasks": talking.served.tasks | measured})
+    talking.intents = INTENTS | {"How long are the steps?": Intent("task", "step_length")}
+    answer = chat(client, "How long are the steps?", "0.61 m", remark)
+    assert answer["task"] == "step_length"
+    assert answer["text"].endswith("the language model has no part in it.")
+    assert talking.queries == []
