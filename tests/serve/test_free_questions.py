@@ -163,7 +163,7 @@ def test_a_description_by_a_base_that_cannot_write_is_made_of_measured_values(cl
         {"quantity": "knee_range", "part": "left", "unit": "deg", "value": 55.0},
     ]
     analysis = {
-        "duration_s": 4.2, "steps": 6, "legs_recorded": True, "distance": 0.5, "rmse_deg": 3.0,
+        "duration_s": 4.2, "steps": 6, "phases": [], "legs_recorded": True, "distance": 0.5, "rmse_deg": 3.0,
         "provenance": "recorded", "measured": measured,
     }  # fmt: skip
     answer = chat(client, "Describe it.", analysis=analysis)
