@@ -80,12 +80,13 @@ def test_settings_tasks_and_page_are_there(installed):
     code = (
         "from biomechgpt.core.settings import find; from biomechgpt.questions.tasks import load_tasks; "
         "from serve.app import STATIC; "
-        "print(*load_tasks(['configs/tasks', 'configs/tasks_extra'])); "
+        "print(*load_tasks(['configs/tasks', 'configs/tasks_extra', 'configs/tasks_measured'])); "
         "print((STATIC / 'index.html').exists(), any((STATIC / 'assets').iterdir())); "
         "print(find('configs/experiments/demo.yaml').exists())"
     )
     tasks, page, demo = run(work, bin_folder / "python", "-c", code).splitlines()
-    files = [*(ROOT / "configs/tasks").glob("*.yaml"), *(ROOT / "configs/tasks_extra").glob("*.yaml")]
+    folders = ("tasks", "tasks_extra", "tasks_measured")
+    files = [path for folder in folders for path in (ROOT / "configs" / folder).glob("*.yaml")]
     assert set(tasks.split()) == {path.stem for path in files}
     assert page == "True True"
     assert demo == "True"

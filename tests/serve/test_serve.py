@@ -16,6 +16,7 @@ from biomechgpt.answering.bundle import CALIBRATION, REFERENCE, make_model
 from biomechgpt.answering.calibration import Calibration
 from biomechgpt.core import artifact, storage
 from biomechgpt.motion import plots
+from biomechgpt.motion.quantities import QUANTITIES
 from biomechgpt.questions.tasks import load_tasks
 from biomechgpt.recordings.readers import SUFFIXES
 from conftest import ROOT
@@ -133,6 +134,11 @@ def test_answers_to_all_tasks_name_the_model_and_the_recording(client, model, wa
     assert {"activity", "impaired", "diagnosis"} <= {a["task"] for a in answered}
     assert [a["task"] for a in answered if a["label"] is a["value"] is None] == []
     assert all(a["unlike"]["checked"] for a in scored)
+    # Quantities that no answer of the model shows are answered by kinematics; the others stand beside its answers.
+    measured = {a["task"]: a["measured"] for a in body["answers"] if a["answered_by"] == "kinematics"}
+    beside = {"speed", "cadence", "tug_time", "fsst_time"}
+    assert {values[0]["quantity"] for values in measured.values()} == set(QUANTITIES) - beside
+    assert {a["measured"][0]["quantity"] for a in scored if a["unit"]} == beside
     assert body["model"] == {
         "fingerprint": model.fingerprint,
         "base": model.metrics["base"],
