@@ -27,7 +27,7 @@ from biomechgpt.motion.skeleton import MIRROR_ORDER, N_JOINTS, mirror
 from biomechgpt.motion.statistics import measure_statistics
 from biomechgpt.tokenizer.settings import TokensSettings
 
-VERSION = 6
+VERSION = 7
 FOLDER, INFO = "tokens", "tokens.json"
 """Names in the artifact's folder: the folder of shards, and the content of `TokensInfo`."""
 TRIAL_COLUMNS = ("trial", "participant", "split", "provenance", "n_frames")
