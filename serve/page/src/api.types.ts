@@ -296,6 +296,11 @@ export interface components {
              */
             steps: number;
             /**
+             * Phases
+             * @description What else the recording contains: `rise` from a chair, `lower` onto one.
+             */
+            phases: string[];
+            /**
              * Legs Recorded
              * @description Whether every joint angle of the legs that the model reads was recorded.
              */
