@@ -31,7 +31,7 @@ from biomechgpt.evaluation.metrics import (
     score,
 )
 from biomechgpt.evaluation.report import summary, write_report
-from biomechgpt.motion.skeleton import NAMES
+from biomechgpt.motion.skeleton import NAMES, anatomical_name
 from biomechgpt.questions.tasks import ClassificationTask, RefusalTask, RegressionTask
 
 classification = partial(compute_scores, "classification")
@@ -423,7 +423,7 @@ def test_a_report_shows_the_scores_and_escapes_answers(tmp_path):
     for source in ("model", "chance"):
         assert f"<td>{scores[source]['f1_weighted']:.2f}" in page
     assert "4.40°" in page
-    assert "knee_angle_r" in page
+    assert anatomical_name("knee_angle_r") in page
     assert "&lt;script&gt;" in page
     assert "<script>" not in page
     assert "It is not Gemma 3" in page

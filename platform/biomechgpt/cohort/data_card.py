@@ -4,6 +4,7 @@
 shard and tallies add up, so memory does not grow with the cohort. Knows nothing about how a cohort was made.
 """
 
+import logging
 import pickle
 import re
 from collections import Counter
@@ -17,6 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from biomechgpt.cohort.annotations import DEMOGRAPHICS
+from biomechgpt.cohort.near_copies import Excerpt, excerpt, find_near_copies, similar_names, warnings
 from biomechgpt.cohort.shards import Quarantined, Shard, list_shards, map_shards
 from biomechgpt.cohort.splits import SPLITS
 from biomechgpt.core import storage
@@ -24,6 +26,8 @@ from biomechgpt.motion import gait, norms, plots
 from biomechgpt.motion.outcome_measures import COLUMN_KINDS
 from biomechgpt.motion.skeleton import HIGH_RAD, JOINTS, LOW_RAD, N_JOINTS, NAMES, anatomical_name
 from biomechgpt.motion.trial import FIXED, Trial
+
+logger = logging.getLogger("biomechgpt")
 
 JSON, HTML = "data_card.json", "data_card.html"
 
@@ -37,6 +41,8 @@ _GROUPS = 12
 """Most groups of people whose walking is shown separately."""
 _WALKS = 60
 """Most walks that are listed one by one."""
+_EXCERPTS = 20_000
+"""Most trials that are searched for near-copies: each keeps 12 kB in memory."""
 _QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
@@ -58,6 +64,8 @@ class Tally:
     walking: {group: sums over gait cycles}.
     walks: cadence and speed of the first walks.
     walked: number of walking trials, and of those whose pelvis does not travel.
+    names: participants.
+    excerpts: start and end of each recorded trial, of at most `_EXCERPTS`.
     """
 
     trials: Counter[str] = field(default_factory=Counter)
@@ -74,6 +82,8 @@ class Tally:
     walking: dict[str, "Cycles"] = field(default_factory=dict)
     walks: list[dict[str, Any]] = field(default_factory=list)
     walked: Counter[str] = field(default_factory=Counter)
+    names: set[str] = field(default_factory=set)
+    excerpts: list[Excerpt] = field(default_factory=list)
 
     def add(self, other: "Tally") -> None:
         """Add another tally's counts to these."""
@@ -88,6 +98,8 @@ class Tally:
         for group, cycles in other.walking.items():
             self.cycles(group).add(cycles)
         self.walks = (self.walks + other.walks)[:_WALKS]
+        self.names |= other.names
+        self.excerpts = (self.excerpts + other.excerpts)[:_EXCERPTS]
 
     def cycles(self, group: str) -> "Cycles":
         """A group's sums; when `_GROUPS` groups are there, a further group is added to `others`."""
@@ -132,6 +144,8 @@ def write(
     for tally in _tallies(uri, dict(columns)):
         total.add(tally)
     card = summarize(total, columns, quarantined, data, frame_rate_hz)
+    for text in warnings(card["near_copies"], card["similar_names"]):
+        logger.warning("cohort: %s", text)
     storage.write_json(storage.join(uri, JSON), card)
     storage.write_bytes(storage.join(uri, HTML), page(card, total).encode())
     return card
@@ -155,6 +169,9 @@ def tally(trials: Iterable[Trial], columns: Mapping[str, str]) -> Tally:
     for t in trials:
         counts.trials[t.split] += 1
         split[t.participant] = t.split
+        counts.names.add(t.participant)
+        if len(counts.excerpts) < _EXCERPTS:
+            counts.excerpts.append(excerpt(t))
         own_values = values_of.setdefault(t.participant, {})
         for column in (*columns, *_ORIGINS):
             value = getattr(t, column) if column in _ORIGINS else t.annotations.get(column)
@@ -232,6 +249,7 @@ def summarize(
     demographics: values of age, sex and site.
     missing: trials without a value, by column and by joint.
     quarantined: each recording that was kept out, with the reason.
+    near_copies, similar_names: see `near_copies`; nothing is kept out for these.
     """
     trials = sum(total.trials.values())
     return {
@@ -283,6 +301,8 @@ def summarize(
         },
         "origins": {name: dict(total.values.get(name, Counter()).most_common()) for name in _ORIGINS},
         "quarantined": [item.model_dump() for item in quarantined],
+        "near_copies": find_near_copies(total.excerpts),
+        "similar_names": similar_names(total.names),
     }
 
 
