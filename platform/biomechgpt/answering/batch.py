@@ -47,8 +47,8 @@ from biomechgpt.tokenizer.tokens import RECONSTRUCTION_ERROR, Tokens
 
 logger = logging.getLogger("biomechgpt")
 
-VERSION = 11
-CALIBRATION_VERSION = 3
+VERSION = 12
+CALIBRATION_VERSION = 4
 
 _TOKENS_BESIDE_WORDS = 5
 """Tokens of a question that are not its words: turn markers, and words of more than one token. A rough figure."""

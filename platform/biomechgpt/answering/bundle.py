@@ -23,7 +23,7 @@ from biomechgpt.questions.dataset import read_tasks
 from biomechgpt.questions.tasks import MeasuredTask, RegressionTask, Task, Tasks
 from biomechgpt.tokenizer.motion_tokenizer import require_same_tokenizer
 
-VERSION = 12
+VERSION = 13
 
 INFO = "bundle.json"
 TASKS = "tasks.json"

@@ -25,7 +25,7 @@ from biomechgpt.motion.parameters import PARAMETERS, ParameterValues
 from biomechgpt.questions.dataset import read_tasks
 from biomechgpt.tokenizer.tokens import Tokens
 
-VERSION = 5
+VERSION = 6
 
 
 def make_evaluation(answers: Artifact, settings: EvaluationSettings, root: str) -> Artifact:
