@@ -226,7 +226,7 @@ def measure_coverage(answers: pd.DataFrame) -> float:
 def measure_risk(answers: pd.DataFrame) -> float:
     """Share of the fits whose answers are wrong more often than their level says.
 
-    The test participants are split in halves, RESPLITS times. Thresholds are fitted on one half, for every level, and
+    The test participants are split in halves, RESPLITS times. Thresholds are fitted on one half for every level, and
     the answers that they give are counted in the other. Only fits that give answers count.
     """
     violated, fits = [], 0
