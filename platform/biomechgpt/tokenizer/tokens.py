@@ -94,6 +94,7 @@ class Tokens:
             "provenance",
             DURATION,
             STEPS,
+            PHASES,
             LEGS_RECORDED,
             RECONSTRUCTION_ERROR,
             FEATURES,
