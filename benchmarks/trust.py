@@ -226,8 +226,8 @@ def measure_coverage(answers: pd.DataFrame) -> float:
 def measure_risk(answers: pd.DataFrame) -> float:
     """Share of the fits whose answers are wrong more often than their level says.
 
-    The test participants are split in halves, RESPLITS times. Thresholds are fitted on one half for every level, and
-    the answers that they give are counted in the other. Only fits that give answers count.
+    The test participants are split in halves, RESPLITS times. Thresholds are fitted on one half for every level.
+    The answers that they give are counted in the other half. Only fits that give answers count.
     """
     violated, fits = [], 0
     for task, rows in answers[answers["kind"].eq("classification") & answers["applies_true"]].groupby("task"):

@@ -37,9 +37,10 @@ RECONSTRUCTION_ERROR = "rmse_deg"
 DURATION, STEPS, PHASES, LEGS_RECORDED = "duration_s", "steps", "phases", "legs_recorded"
 FEATURES = "features"
 """Columns with the statistics of each trial's movement (`motion.statistics`) and its (102,) kinematic features."""
-_NOT_IN_TABLE = ("augmentations", "provenance", "features")
 AUGMENTATIONS = "augmentations"
 """Column with the tokens of all augmentations but the first, which is the trial itself."""
+# What `Tokens.table` leaves out: `augmentations` and `statistics` read it.
+_NOT_IN_TABLE = (AUGMENTATIONS, "provenance", DURATION, STEPS, PHASES, LEGS_RECORDED, FEATURES)
 MIRRORED = 1
 """Number of the augmentation that is the mirrored copy of the whole trial. Number 0 is the trial itself."""
 
