@@ -106,7 +106,8 @@ def _f1_by_label(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _f1_weighted(confusion: np.ndarray) -> np.ndarray:
     f1, support = _f1_by_label(confusion)
-    return np.asarray((f1 * support).sum(axis=1) / support.sum(axis=1))
+    with np.errstate(invalid="ignore"):  # NaN where nobody is left: the only participant was left out
+        return np.asarray((f1 * support).sum(axis=1) / support.sum(axis=1))
 
 
 def _f1_macro(confusion: np.ndarray) -> np.ndarray:
