@@ -404,7 +404,8 @@ class Gateway:
             raise ApiError("bad_request", f"question: expected a phrasing of {task}, found {words!r}")
         recording = await self.read_recording(upload)
         motion = await self.tokenize(recording)
-        (answer,) = await self.answer([motion], "single", [(task, words)])
+        analysis = await self.measure(recording)
+        (answer,) = await self.answer([motion], "single", [(task, words)], analysis)
         if answer.refused:
             raise ApiError("bad_recording", answer.text)
         (explanation,) = await self.model.explain(
