@@ -315,56 +315,58 @@ def _curve_norm(joint: str, percent: float | None) -> Norm | None:
 _CURVE_GROUP = "healthy walkers of 4 to 17 years"
 
 
-def _knee_swing(m: Movement) -> list[Measurement]:
+def _of_knees(
+    m: Movement, measure_side: Callable[[Walk, Side, str, np.ndarray], Measurement]
+) -> list[Measurement]:
+    """A value of a walk for each recorded knee.
+
+    measure_side: the value of a walk, a side, its name and the flexion of its knee (T,) in degrees.
+    """
     if m.walk is None:
         return [Measurement(None, "deg", reason=NO_WALK)]
-    found = []
+    values = []
     for side in SIDES:
         name, joint = SIDE_NAMES[side], f"knee_angle_{side}"
-        if not m.recorded(joint):
-            found.append(Measurement(None, "deg", part=name, reason=f"the {name} knee was not recorded"))
-            continue
-        flexion = -np.degrees(m.angles_rad[:, INDEX[joint]].astype(float))
-        found.append(
-            _mean(
-                m.walk.swing_peaks(flexion, side),
-                "deg",
-                "swings",
-                m,
-                name,
-                f"no {name} swing shows a peak of knee flexion within the recording",
-                _curve_norm(joint, None),
-                _CURVE_GROUP,
-            )
+        if m.recorded(joint):
+            flexion = -np.degrees(m.angles_rad[:, INDEX[joint]].astype(float))
+            values.append(measure_side(m.walk, side, name, flexion))
+        else:
+            values.append(Measurement(None, "deg", part=name, reason=f"the {name} knee was not recorded"))
+    return values
+
+
+def _knee_swing(m: Movement) -> list[Measurement]:
+    def peak(walk: Walk, side: Side, name: str, flexion: np.ndarray) -> Measurement:
+        return _mean(
+            walk.swing_peaks(flexion, side),
+            "deg",
+            "swings",
+            m,
+            name,
+            f"no {name} swing shows a peak of knee flexion within the recording",
+            _curve_norm(f"knee_angle_{side}", None),
+            _CURVE_GROUP,
         )
-    return found
+
+    return _of_knees(m, peak)
 
 
 def _knee_contact(m: Movement) -> list[Measurement]:
-    if m.walk is None:
-        return [Measurement(None, "deg", reason=NO_WALK)]
-    found, frames = [], np.arange(len(m.angles_rad))
-    for side in SIDES:
-        name, joint = SIDE_NAMES[side], f"knee_angle_{side}"
-        if not m.recorded(joint):
-            found.append(Measurement(None, "deg", part=name, reason=f"the {name} knee was not recorded"))
-            continue
-        flexion = -np.degrees(m.angles_rad[:, INDEX[joint]].astype(float))
-        strikes = m.walk.strikes[side]
-        found.append(
-            _mean(
-                list(zip(strikes, np.interp(strikes, frames, flexion), strict=True)),
-                "deg",
-                "heel strikes",
-                m,
-                name,
-                f"the {name} foot does not land within the recording",
-                _curve_norm(joint, 0),
-                _CURVE_GROUP,
-                "flexion; 0 is straight, a negative value is hyperextension",
-            )
+    def at_strikes(walk: Walk, side: Side, name: str, flexion: np.ndarray) -> Measurement:
+        strikes = walk.strikes[side]
+        return _mean(
+            list(zip(strikes, np.interp(strikes, np.arange(len(flexion)), flexion), strict=True)),
+            "deg",
+            "heel strikes",
+            m,
+            name,
+            f"the {name} foot does not land within the recording",
+            _curve_norm(f"knee_angle_{side}", 0),
+            _CURVE_GROUP,
+            "flexion; 0 is straight, a negative value is hyperextension",
         )
-    return found
+
+    return _of_knees(m, at_strikes)
 
 
 def _window(m: Movement) -> tuple[slice, float, float, int | None, str]:
