@@ -13,8 +13,9 @@ import pyarrow as pa
 from pydantic import ConfigDict
 
 Status = Literal["answered", "does_not_apply", "unlike", "uncertain", "refused"]
-"""What became of a question. In this order: it got an answer; it does not apply to this movement; the movement is
-unlike the training data; the answer is not certain enough; nobody can answer it from a movement."""
+"""Outcome of a question. `answered`: it has an answer. `does_not_apply`: it does not fit this movement. `unlike`:
+the movement is unlike the training data. `uncertain`: the answer is not certain enough. `refused`: no movement
+answers it."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Measured:
     steps: int | None = None
     """Number of steps, or of other `events`, that the value rests on; null if it rests on the whole recording."""
     events: str = ""
-    """What these are: steps, swings, stance phases, rises, phases."""
+    """Kind of the events: steps, swings, stance phases, rises or phases."""
     begin_s: float | None = None
     """Begin of the part of the recording that the value rests on, in seconds."""
     end_s: float | None = None
@@ -104,13 +105,13 @@ class Answer:
     text: str
     """The answer in words."""
     status: Status = "answered"
-    """What became of the question. A value, an interval and a guarantee are shown only with `answered`."""
+    """Outcome of the question. Only `answered` comes with a value, an interval and a guarantee."""
     reason: str = ""
     """Why the question got no answer, or only an uncertain one; empty for `answered`."""
     applies: float | None = None
     """Probability that the question applies, by the model's own answers to its conditions; null if not known."""
     condition: str = ""
-    """What the answer supposes, for example `impaired: yes`; empty without conditions."""
+    """Conditions that the answer supposes, for example `impaired: yes`; empty without any."""
     unlike: Unlike = Unlike()
     """The check whether the recording is unlike the training data."""
     labels: list[str] = field(default_factory=list)

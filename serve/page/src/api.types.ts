@@ -338,7 +338,7 @@ export interface components {
             text: string;
             /**
              * Status
-             * @description What became of the question. A value, an interval and a guarantee are shown only with `answered`.
+             * @description Outcome of the question. Only `answered` comes with a value, an interval and a guarantee.
              * @default answered
              * @enum {string}
              */
@@ -356,7 +356,7 @@ export interface components {
             applies: number | null;
             /**
              * Condition
-             * @description What the answer supposes, for example `impaired: yes`; empty without conditions.
+             * @description Conditions that the answer supposes, for example `impaired: yes`; empty without any.
              * @default
              */
             condition: string;
@@ -965,7 +965,7 @@ export interface components {
             steps?: number | null;
             /**
              * Events
-             * @description What these are: steps, swings, stance phases, rises, phases.
+             * @description Kind of the events: steps, swings, stance phases, rises or phases.
              * @default
              */
             events: string;
