@@ -199,7 +199,7 @@ class Gateway:
             raise ApiError("bad_recording", str(error)) from None
 
     async def tokenize(self, recording: LoadedRecording) -> MotionTokens:
-        """Motion tokens of a recording, and whether it is out of distribution."""
+        """Motion tokens of a recording, with the statistics for its checks."""
         info = recording.info
         return await self.model.tokenize(recording.angles_rad, info.joint_mask(), info.provenance)
 
@@ -213,6 +213,15 @@ class Gateway:
             person,
         )
         return await asyncio.to_thread(measured.analyse, movement)
+
+    async def _measure_for(
+        self, queries: Sequence[TaskQuestion], recording: LoadedRecording, person: Person
+    ) -> measured.Analysis | None:
+        """As `measure`; None if no answer needs it: measuring takes longer than scoring a label."""
+        tasks = (await self.served()).tasks
+        if not any(task is None or measured.is_needed(tasks[task]) for task, _ in queries):
+            return None
+        return await self.measure(recording, person)
 
     async def resolve_questions(
         self,
@@ -358,7 +367,7 @@ class Gateway:
             further.append(loaded.info)
             motions.append(await self.tokenize(loaded))
         # With several recordings it is unclear which one a measured value is about.
-        analysis = None if further else await self.measure(first, person)
+        analysis = None if further else await self._measure_for(queries, first, person)
         answers = await self.answer(
             motions,
             relation,
@@ -404,8 +413,9 @@ class Gateway:
             raise ApiError("bad_request", f"question: expected a phrasing of {task}, found {words!r}")
         recording = await self.read_recording(upload)
         motion = await self.tokenize(recording)
-        analysis = await self.measure(recording)
-        (answer,) = await self.answer([motion], "single", [(task, words)], analysis)
+        queries: list[TaskQuestion] = [(task, words)]
+        analysis = await self._measure_for(queries, recording, NOBODY)
+        (answer,) = await self.answer([motion], "single", queries, analysis)
         if answer.refused:
             raise ApiError("bad_recording", answer.text)
         (explanation,) = await self.model.explain(

@@ -159,14 +159,14 @@ def make_calibration(
             asked = _select_questions(questions, parts.tasks, ["validation"])
             sample = _sample(_select_questions(questions, parts.tasks, ["train"]), parts.tasks)
             answers = _answer(parts, pd.concat([asked, sample], ignore_index=True), tokens, validation)
-            fitted = fit(answers[answers["split"] == "validation"])
-            fitted = fitted.model_copy(update={"provenance": tokens.provenance})
-            statistics = Tokens(tokens).statistics().to_pandas()
-            reference, ood = _fit_ood(statistics, answers)
+            reference, ood = _fit_ood(Tokens(tokens).statistics().to_pandas(), answers)
             write_reference(storage.join(uri, REFERENCE), reference)
-            fitted = fitted.model_copy(update={"ood": ood})
-            parts = replace(parts, calibration=fitted)
-            fitted = fitted.model_copy(update={"min_applies": _fit_gates(parts, tokens, validation)})
+            fitted = fit(answers[answers["split"] == "validation"]).model_copy(
+                update={"provenance": tokens.provenance, "ood": ood}
+            )
+            # The gates are weighed by calibrated answers, so the temperatures must be known.
+            gates = _fit_gates(replace(parts, calibration=fitted), tokens, validation)
+            fitted = fitted.model_copy(update={"min_applies": gates})
         storage.write_json(storage.join(uri, CALIBRATION), fitted.model_dump(mode="json"))
         return {
             name: round(task.temperature if task.interval_offset is None else task.interval_offset, 3)
@@ -229,9 +229,9 @@ def movement_statistics(
 
 def inapplicable_questions(tokens: Artifact, tasks: Tasks, splits: Sequence[str]) -> pd.DataFrame:
     """The questions about trials of these splits whose annotations rule them out: one for each task and trial."""
-    trials = Tokens(tokens).annotated_table().to_pandas()
-    trials = trials[trials["split"].isin(splits)]
-    rows = trials.drop(columns="tokens").astype(object).where(trials.drop(columns="tokens").notna(), None)
+    trials = Tokens(tokens).annotated_table().drop_columns("tokens").to_pandas()
+    trials = trials[trials["split"].isin(splits)].astype(object)
+    rows = trials.where(trials.notna(), None).to_dict("records")
     questions = [
         {
             **{name: row[name] for name in ("trial", "participant", "split")},
@@ -240,7 +240,7 @@ def inapplicable_questions(tokens: Artifact, tasks: Tasks, splits: Sequence[str]
         }
         for task in tasks.values()
         if isinstance(task, AnnotatedTask) and task.n_movements == 1 and task.answer_conditions
-        for row in rows.to_dict("records")
+        for row in rows
         if task.is_ruled_out(row)
     ]
     table = pd.DataFrame(questions, columns=["trial", "participant", "split", "task", "question"])

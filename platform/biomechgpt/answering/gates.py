@@ -30,6 +30,14 @@ class Condition:
     values: tuple[str, ...]
     task: str | None
 
+    def labels(self, movement: LabelProbabilities) -> Mapping[str, float] | None:
+        """The label probabilities of `task`; None if the condition cannot be weighed by them.
+
+        That is so if no task asks for the column, or if the model knows none of the values.
+        """
+        labels = movement.get(str(self.task), {})
+        return labels if set(self.values) & set(labels) else None
+
     def probability(self, labels: Mapping[str, float]) -> float:
         """Probability that the condition holds. labels: {label: probability} of `task`."""
         return float(sum(p for label, p in labels.items() if label in self.values))
@@ -72,17 +80,16 @@ def applies_probability(
 ) -> tuple[float, bool]:
     """Probability that the conditions hold for all movements, and whether every condition could be weighed.
 
-    A condition cannot be weighed if no task asks for its column, or if the model knows none of its values.
     The model's answers to different tasks are taken to be independent, given those that they suppose.
     """
     probability, complete = 1.0, True
     for condition in conditions:
-        for labels in movements:
-            known = labels.get(str(condition.task), {})
-            if set(condition.values) & set(known):
-                probability *= condition.probability(known)
-            else:
+        for movement in movements:
+            labels = condition.labels(movement)
+            if labels is None:
                 complete = False
+            else:
+                probability *= condition.probability(labels)
     return probability, complete
 
 
@@ -115,10 +122,10 @@ def _appearance(
 ) -> str:
     """What the movement is most likely instead: `this looks like overground walking (.98)`."""
     pairs = [
-        (condition, labels[str(condition.task)])
+        (condition, labels)
         for condition in conditions
-        for labels in movements
-        if set(condition.values) & set(labels.get(str(condition.task), {}))
+        for movement in movements
+        if (labels := condition.labels(movement)) is not None
     ]
     condition, labels = min(pairs, key=lambda pair: pair[0].probability(pair[1]))
     task = tasks[str(condition.task)]

@@ -10,7 +10,7 @@ from dataclasses import replace
 from biomechgpt.answering.answer import Answer, Measured, MeasuredNorm
 from biomechgpt.motion import quantities
 from biomechgpt.motion.quantities import QUANTITIES, Measurement, Movement
-from biomechgpt.questions.tasks import BaseTask, MeasuredTask, RegressionTask
+from biomechgpt.questions.tasks import BaseTask, DescriptionTask, MeasuredTask, RegressionTask
 
 Analysis = Mapping[str, Sequence[Measured]]
 """{quantity: its values}: everything that was measured of one recording."""
@@ -43,6 +43,13 @@ def answer(task: MeasuredTask, analysis: Analysis) -> Answer:
             reason, status="does_not_apply", reason=reason, answered_by="kinematics", measured=values
         )
     return Answer(_sentence(task, values), answered_by="kinematics", measured=values)
+
+
+def is_needed(task: BaseTask) -> bool:
+    """Whether an answer to a task needs what is measured of the recording."""
+    if isinstance(task, RegressionTask):
+        return task.measured_as is not None
+    return isinstance(task, MeasuredTask | DescriptionTask)
 
 
 def beside(found: Answer, task: BaseTask, analysis: Analysis) -> Answer:

@@ -94,18 +94,22 @@ class OodCheck(Settings):
         shortest, longest = self.duration_s[0] / DURATION_MARGIN, self.duration_s[1] * DURATION_MARGIN
         if not shortest <= statistics.duration_s <= longest:
             return self._result(True, True, "duration", statistics.duration_s, (shortest, longest))
-        scores = {}
-        for name, scale in self.scales.items():
-            value = log_likelihood if name == "log_likelihood" else getattr(statistics, name)
-            if value is not None and np.isfinite(value):
-                scores[name] = (_oriented(name, value) - scale.median) / scale.spread
+        values = {
+            "distance": statistics.distance,
+            "rmse_deg": statistics.rmse_deg,
+            "log_likelihood": log_likelihood,
+        }
+        scores = {
+            name: (_oriented(name, value) - scale.median) / scale.spread
+            for name, scale in self.scales.items()
+            if (value := values[name]) is not None and np.isfinite(value)
+        }
         if not scores:
             return self._result(False, False, "", None, None)
         name = max(scores, key=lambda key: scores[key])
         limit = self.scales[name].median + self.threshold * self.scales[name].spread
-        value = log_likelihood if name == "log_likelihood" else getattr(statistics, name)
         usual = (-limit, 0.0) if name == "log_likelihood" else (0.0, limit)
-        return self._result(True, scores[name] > self.threshold, name, value, usual)
+        return self._result(True, scores[name] > self.threshold, name, values[name], usual)
 
     def _result(
         self, checked: bool, unlike: bool, name: str, value: float | None, usual: tuple[float, float] | None

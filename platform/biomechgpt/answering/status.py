@@ -73,9 +73,11 @@ def withheld(answer: Answer, sentence: str = "") -> Answer:
     """
     if answer.status == "answered":
         return answer
-    text = {"unlike": sentence or "This recording is unlike the training data, so its answers are withheld."}
+    text = answer.reason or answer.text
+    if answer.status == "unlike":
+        text = sentence or "This recording is unlike the training data, so its answers are withheld."
     return Answer(
-        text=text.get(answer.status, answer.reason or answer.text),
+        text=text,
         status=answer.status,
         reason=answer.reason,
         applies=answer.applies,
