@@ -32,6 +32,8 @@ CLEAR = 0.6
 gives 2.0 % of the questions another task's answer, 86 % the right one, and refuses 95 % of the refusals."""
 CLEAR_LABEL = 0.3
 """The same where the question also names a label of the task."""
+CLEAR_DESPITE = 0.8
+"""The same where the question names something that no task answers, such as pain or a price."""
 POSSIBLE = 0.1
 """Least probability of a task to be suggested."""
 MAX_SUGGESTIONS = 3
@@ -61,7 +63,8 @@ class Intent:
         movements: the question of `task`, which needs another number of recordings.
         out_of_scope: no task answers it.
     task: the task.
-    label: the label, or the name of one that is none of the task's.
+    label: the label, or the name of one that is none of the task's. Of a question out of scope: what it asks for, if
+        that is something about the person that no task answers.
     suggestions: the nearest tasks, most probable first.
     about_movement: whether a question that is out of scope is about the body or its movement.
     """
@@ -73,12 +76,22 @@ class Intent:
     about_movement: bool = True
 
 
+Topic = tuple[str, str]
+"""Group and name of something that no task answers."""
+
+
 @dataclass(frozen=True)
 class _Reading:
-    """A question as the classifier reads it: its words with their spelling corrected, and the labels they name."""
+    """A question as the classifier reads it.
+
+    words: its words with their spelling corrected.
+    mentions: the labels that they name.
+    topics: (begin, end, (group, name)) of what they name that no task answers, as in not_answered.yaml.
+    """
 
     words: list[str]
     mentions: list[Mention]
+    topics: list[tuple[int, int, Topic]]
 
     @property
     def is_closed(self) -> bool:
@@ -88,6 +101,11 @@ class _Reading:
     def has(self, words: str) -> bool:
         """True if the question has a word of a list of function_words.yaml."""
         return bool(set(self.words) & word_list(words))
+
+    @property
+    def not_measured(self) -> str | None:
+        """What the question names of the person that no task answers."""
+        return next((name for _, _, (group, name) in self.topics if group == "not_measured"), None)
 
 
 class IntentClassifier:
@@ -104,6 +122,13 @@ class IntentClassifier:
             self._tasks_of_class.setdefault(_class_of(name, task), []).append(name)
         self._concepts = Phrases(read_vocabulary("concepts.yaml"))
         self._label_words = LabelWords(self.tasks, labels or {})
+        self._not_answered: Phrases[Topic] = Phrases(
+            {
+                (group, name): [name, *words]
+                for group, names in read_vocabulary("not_answered.yaml").items()
+                for name, words in names.items()
+            }
+        )
         self._model: Pipeline | None = None
         if self._refusals:
             self._fit()
@@ -138,7 +163,8 @@ class IntentClassifier:
         probabilities = self._probabilities(reading, candidates)
         likely = sorted(probabilities, key=lambda name: -probabilities[name])
         best = likely[0]
-        if best in candidates and probabilities[best] >= CLEAR_LABEL:
+        clear, clear_label = (CLEAR_DESPITE, CLEAR_DESPITE) if reading.topics else (CLEAR, CLEAR_LABEL)
+        if best in candidates and probabilities[best] >= clear_label:
             of_label = self._label_question(reading, best, candidates) or self._test_question(
                 reading, best, candidates
             )
@@ -146,20 +172,26 @@ class IntentClassifier:
                 return of_label
         nearest = [name for name in likely if name in candidates][:MAX_SUGGESTIONS]
         possible = tuple(name for name in nearest if probabilities[name] >= POSSIBLE)
-        if probabilities[best] >= CLEAR and best not in self._refusals:
+        if probabilities[best] >= clear and best not in self._refusals:
             if best not in self.tasks:
                 return Intent(cast(IntentKind, best))
             return Intent("task" if best in candidates else "movements", best, suggestions=possible)
-        # A label that no task has is refused in any case; saying so helps most.
+        # A label that no task has is refused in any case; saying so helps most. "Can she run?" asks for no activity.
+        asks_what_is = reading.is_closed and not reading.has("capacity")
         if foreign := [
-            m for m in reading.mentions if not m.known and m.task in _MASKED and m.task in candidates
+            m
+            for m in reading.mentions
+            if not m.known and m.task in candidates and (m.task in _MASKED or asks_what_is)
         ]:
             return Intent("unknown_label", foreign[0].task, foreign[0].label)
         likely_here = sum(probabilities[name] for name in likely if name in candidates)
-        if best not in self._refusals and likely_here >= CLEAR:
+        if best not in self._refusals and likely_here >= CLEAR and not reading.topics:
             return Intent("unclear", suggestions=possible)
-        about_movement = any(name in _MOVEMENT for _, _, name in self._concepts.find(reading.words))
-        return Intent("out_of_scope", suggestions=tuple(nearest), about_movement=about_movement)
+        not_measured = reading.not_measured
+        about_movement = not_measured is not None or any(
+            name in _MOVEMENT for _, _, name in self._concepts.find(reading.words)
+        )
+        return Intent("out_of_scope", None, not_measured, tuple(nearest), about_movement)
 
     def _probabilities(self, reading: _Reading, candidates: Collection[str]) -> dict[str, float]:
         """{task or kind of question: its probability}. Tasks of one quantity count as the first candidate.
@@ -205,8 +237,11 @@ class IntentClassifier:
         if not reading.is_closed:
             return None
         labels = {mention.label for mention in mentions}
-        # "Is it a cane or a walker?" and "Is it not a cane?" are answered better by the label itself.
-        if len(labels) > 1 or reading.has("negation"):
+        # "Is it a cane or a walker?" and "Is it not a cane?" are answered better by the label itself. Words of a label
+        # itself, such as `without a device`, deny nothing.
+        of_labels = {i for mention in mentions for i in range(mention.begin, mention.end)}
+        others = {word for i, word in enumerate(reading.words) if i not in of_labels}
+        if len(labels) > 1 or others & word_list("negation"):
             return Intent("task", task)
         return Intent("label", task, labels.pop())
 
@@ -259,7 +294,7 @@ class IntentClassifier:
         with_topic = {word for word in counts if self._has_topic(word)}
         with_topic |= self._concepts.words | self._label_words.phrases.words
         self._familiar = {word for word, n in counts.items() if n > 1} | lists
-        parts = self._concepts.parts | self._label_words.phrases.parts
+        parts = self._concepts.parts | self._label_words.phrases.parts | self._not_answered.parts
         self._spelling = Spelling(set(counts) | lists | parts, with_topic)
 
     def _has_topic(self, word: str) -> bool:
@@ -267,11 +302,19 @@ class IntentClassifier:
 
     def _read(self, text: str) -> _Reading:
         words = [self._spelling.correct(word) for word in unwrapped(tokens_of(text))]
-        return _Reading(words, self._label_words.find(words))
+        mentions = self._label_words.find(words)
+        topics = [
+            (begin, end, topic)
+            for begin, end, topic in self._not_answered.find(words)
+            # A head injury is a label, and says nothing about the head.
+            if not any(m.begin <= begin and end <= m.end for m in mentions)
+        ]
+        return _Reading(words, mentions, topics)
 
     def _document(self, reading: _Reading) -> tuple[str, list[str]]:
-        """What the regression reads: the text with its conditions and devices masked, and its concepts."""
-        masks = {
+        """What the regression reads: the text with its labels and unanswered topics masked, and its concepts."""
+        masks = {i: group for begin, end, (group, _) in reading.topics for i in range(begin, end)}
+        masks |= {
             i: f"{mention.task}_label"
             for mention in reading.mentions
             if mention.task in _MASKED
@@ -284,6 +327,7 @@ class IntentClassifier:
         ]
         concepts = {concept for _, _, concept in self._concepts.find(reading.words)}
         concepts |= {f"label_of_{m.task}" for m in reading.mentions if m.label != WALKING}
+        concepts |= {group for _, _, (group, _) in reading.topics}
         concepts.add("closed" if reading.is_closed else "open")
         if reading.has("capacity"):
             concepts.add("capacity")
