@@ -69,8 +69,9 @@ async def read_question(
             earlier = await recognise(turn, list(tasks))
             if earlier.kind in ANSWERED_BY_A_TASK:
                 return FreeQuestion(words, intent, earlier)
-    generates = writes_text and intent.kind == "out_of_scope" and intent.about_movement
-    return FreeQuestion(words, intent, generates=generates)
+    # What the recording cannot show, such as pain, is not left to a text that nobody checks.
+    may_be_written = intent.kind == "out_of_scope" and intent.about_movement and intent.label is None
+    return FreeQuestion(words, intent, generates=writes_text and may_be_written)
 
 
 def complete(

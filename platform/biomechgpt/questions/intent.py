@@ -33,7 +33,8 @@ gives 2.0 % of the questions another task's answer, 86 % the right one, and refu
 CLEAR_LABEL = 0.3
 """The same where the question also names a label of the task."""
 CLEAR_DESPITE = 0.8
-"""The same where the question names something that no task answers, such as pain or a price."""
+"""The same where the question names something that no task answers, such as pain or a price, and for tasks that
+need another number of recordings."""
 POSSIBLE = 0.1
 """Least probability of a task to be suggested."""
 MAX_SUGGESTIONS = 3
@@ -64,7 +65,7 @@ class Intent:
         out_of_scope: no task answers it.
     task: the task.
     label: the label, or the name of one that is none of the task's. Of a question out of scope: what it asks for, if
-        that is something about the person that no task answers.
+        that is a property of the person that no task answers.
     suggestions: the nearest tasks, most probable first.
     about_movement: whether a question that is out of scope is about the body or its movement.
     """
@@ -101,6 +102,11 @@ class _Reading:
     def has(self, words: str) -> bool:
         """True if the question has a word of a list of function_words.yaml."""
         return bool(set(self.words) & word_list(words))
+
+    @property
+    def unknown_labels(self) -> list[Mention]:
+        """The labels that it names and no task has."""
+        return [mention for mention in self.mentions if not mention.known]
 
     @property
     def not_measured(self) -> str | None:
@@ -163,7 +169,8 @@ class IntentClassifier:
         probabilities = self._probabilities(reading, candidates)
         likely = sorted(probabilities, key=lambda name: -probabilities[name])
         best = likely[0]
-        clear, clear_label = (CLEAR_DESPITE, CLEAR_DESPITE) if reading.topics else (CLEAR, CLEAR_LABEL)
+        clear_label = CLEAR_DESPITE if reading.topics else CLEAR_LABEL
+        clear = CLEAR_DESPITE if reading.topics or reading.unknown_labels else CLEAR
         if best in candidates and probabilities[best] >= clear_label:
             of_label = self._label_question(reading, best, candidates) or self._test_question(
                 reading, best, candidates
@@ -178,12 +185,9 @@ class IntentClassifier:
             return Intent("task" if best in candidates else "movements", best, suggestions=possible)
         # A label that no task has is refused in any case; saying so helps most. "Can she run?" asks for no activity.
         asks_what_is = reading.is_closed and not reading.has("capacity")
-        if foreign := [
-            m
-            for m in reading.mentions
-            if not m.known and m.task in candidates and (m.task in _MASKED or asks_what_is)
-        ]:
-            return Intent("unknown_label", foreign[0].task, foreign[0].label)
+        for mention in reading.unknown_labels:
+            if mention.task in candidates and (mention.task in _MASKED or asks_what_is):
+                return Intent("unknown_label", mention.task, mention.label)
         likely_here = sum(probabilities[name] for name in likely if name in candidates)
         if best not in self._refusals and likely_here >= CLEAR and not reading.topics:
             return Intent("unclear", suggestions=possible)
@@ -205,7 +209,9 @@ class IntentClassifier:
         for name, probability in zip(self._model.classes_, values, strict=True):
             tasks = self._tasks_of_class.get(name, [str(name)])
             named[next((task for task in tasks if task in candidates), tasks[0])] = probability
-        if max(named.values()) >= CLEAR:
+        best = max(named, key=lambda name: named[name])
+        is_elsewhere = best in self.tasks and best not in candidates and best not in self._refusals
+        if named[best] >= (CLEAR_DESPITE if is_elsewhere else CLEAR):
             return named
         possible = {
             name: probability
@@ -216,14 +222,18 @@ class IntentClassifier:
 
     def _label_alone(self, reading: _Reading, candidates: Collection[str]) -> Intent | None:
         """The yes/no question of a text that names a label, and has no other word with a topic."""
-        if not self._label_words.is_only_a_label(reading.words, word_list("function")):
+        if not reading.mentions:
             return None
         # "Is he sitting in a wheelchair?" asks for the wheelchair.
         mention = min(reading.mentions, key=lambda m: (m.known, m.task == "activity"))
-        # The name of a test alone may ask for its time, too.
-        is_bare = mention.end - mention.begin == len(reading.words)
-        is_bare_activity = is_bare and mention.task == "activity" and mention.known
-        if is_bare_activity or len(reading.words) > MAX_WORDS_OF_LABEL_QUESTION or not reading.is_closed:
+        without_topic = word_list("function")
+        if mention.task == "diagnosis":
+            without_topic |= word_list("possibility") | self._of_the_body(reading.words)
+        if not self._label_words.is_only_a_label(reading.words, without_topic):
+            return None
+        # The name of a test alone, and with a unit of time, may ask for its time, too.
+        is_result = mention.task == "activity" and mention.known and self._may_ask_for_a_result(reading)
+        if is_result or len(reading.words) > MAX_WORDS_OF_LABEL_QUESTION or not reading.is_closed:
             return None
         return self._label_question(reading, mention.task, candidates)
 
@@ -237,8 +247,8 @@ class IntentClassifier:
         if not reading.is_closed:
             return None
         labels = {mention.label for mention in mentions}
-        # "Is it a cane or a walker?" and "Is it not a cane?" are answered better by the label itself. Words of a label
-        # itself, such as `without a device`, deny nothing.
+        # "Is it a cane or a walker?" and "Is it not a cane?" are answered better by the label itself. The words of a
+        # label, such as `without a device`, deny nothing.
         of_labels = {i for mention in mentions for i in range(mention.begin, mention.end)}
         others = {word for i, word in enumerate(reading.words) if i not in of_labels}
         if len(labels) > 1 or others & word_list("negation"):
@@ -252,10 +262,19 @@ class IntentClassifier:
         asks_for_more = not self._label_words.is_only_a_label(
             reading.words, word_list("function") | word_list("common")
         )
-        is_bare = self._label_words.is_only_a_label(reading.words, frozenset())
-        if not named or asks_for_more or is_bare or not reading.is_closed:
+        if not named or asks_for_more or self._may_ask_for_a_result(reading) or not reading.is_closed:
             return None
         return self._label_question(reading, "activity", candidates)
+
+    def _may_ask_for_a_result(self, reading: _Reading) -> bool:
+        """True if a question that names a test has no verb, or a unit of time: "And the TUG?", "TUG in s"."""
+        times = any(concept == "how_long" for _, _, concept in self._concepts.find(reading.words))
+        return times or self._label_words.is_only_a_label(reading.words, word_list("more"))
+
+    def _of_the_body(self, words: Sequence[str]) -> frozenset[str]:
+        """The words for joints and sides: "Arthritis of the left knee?" asks for arthritis."""
+        found = self._concepts.find(words)
+        return frozenset(words[i] for begin, end, name in found if name in _BODY for i in range(begin, end))
 
     def _fit(self) -> None:
         pairs = self._wordings()
@@ -342,6 +361,8 @@ class IntentClassifier:
 
 _MASKED = ("diagnosis", "assistive_device")
 """Tasks whose labels the regression reads as one word: what is asked about a label does not depend on which."""
+_BODY = {"knee", "hip", "ankle", "shoulder", "arm", "side"}
+"""Concepts of joints and sides."""
 _MOVEMENT = {
     "speed", "cadence", "step", "stride", "stance", "swing", "symmetry", "knee", "hip", "ankle", "shoulder",
     "arm", "trunk", "lean", "pelvis", "flexion", "extension", "range", "tug", "fsst", "rise", "activity",

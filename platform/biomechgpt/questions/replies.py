@@ -72,7 +72,10 @@ def _other_number_of_recordings(tasks: Tasks, name: str) -> str:
 
 
 def _refusal(intent: Intent, tasks: Tasks) -> str:
-    """The refusal task's text for a question that is not about movement; else a sentence that stays true."""
+    """What is not measured; the refusal task's text for a question that is not about movement; else a sentence that
+    stays true."""
+    if intent.label is not None:
+        return f"This model does not measure {intent.label}."
     refusal = next((task.refusal_text for task in tasks.values() if isinstance(task, RefusalTask)), "")
     return "I cannot answer that." if intent.about_movement or not refusal else refusal
 

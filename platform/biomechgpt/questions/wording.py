@@ -87,16 +87,20 @@ class _Phrase(Generic[M]):
 class Phrases(Generic[M]):
     """Finds phrases in a list of words.
 
-    meanings: {meaning: its phrases}. A word that ends with a star stands for every ending.
+    meanings: {meaning: its phrases}. A word that ends with a star stands for every ending, and one that also begins
+        with a star for every word that holds it, such as the compounds of German and Dutch.
     """
 
     def __init__(self, meanings: Mapping[M, Iterable[str]]) -> None:
         self._by_first: dict[str, list[_Phrase[M]]] = {}
         self._stems: dict[str, list[M]] = {}
+        self._inside: dict[str, list[M]] = {}
         for meaning, texts in meanings.items():
             for text in texts:
                 words = tuple(tokens_of(text))
-                if text.endswith("*") and len(words) == 1:
+                if text.startswith("*") and len(words) == 1:
+                    self._inside.setdefault(words[0], []).append(meaning)
+                elif text.endswith("*") and len(words) == 1:
                     self._stems.setdefault(words[0], []).append(meaning)
                 elif words:
                     self._by_first.setdefault(words[0], []).append(_Phrase(words, meaning))
@@ -121,6 +125,9 @@ class Phrases(Generic[M]):
                     found.append((begin, end, phrase.meaning))
             for length in range(MIN_STEM, len(word) + 1):
                 found += [(begin, begin + 1, meaning) for meaning in self._stems.get(word[:length], ())]
+            for part, meanings in self._inside.items():
+                if part in word:
+                    found += [(begin, begin + 1, meaning) for meaning in meanings]
         return [
             (begin, end, meaning)
             for begin, end, meaning in dict.fromkeys(found)
