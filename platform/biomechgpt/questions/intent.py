@@ -33,8 +33,8 @@ gives 2.0 % of the questions another task's answer, 86 % the right one, and refu
 CLEAR_LABEL = 0.3
 """The same where the question also names a label of the task."""
 CLEAR_DESPITE = 0.8
-"""The same where the question names something that no task answers, such as pain or a price, and for tasks that
-need another number of recordings."""
+"""The same where the question names something that no task answers, such as pain or a price, or has a word that no
+wording of a task has, and for tasks that need another number of recordings."""
 POSSIBLE = 0.1
 """Least probability of a task to be suggested."""
 MAX_SUGGESTIONS = 3
@@ -64,8 +64,8 @@ class Intent:
         movements: the question of `task`, which needs another number of recordings.
         out_of_scope: no task answers it.
     task: the task.
-    label: the label, or the name of one that is none of the task's. Of a question out of scope: what it asks for, if
-        that is a property of the person that no task answers.
+    label: the label, or the name of one that is none of the task's. Of a question out of scope: what it asks for,
+        if that is a property of the person that no task answers.
     suggestions: the nearest tasks, most probable first.
     about_movement: whether a question that is out of scope is about the body or its movement.
     """
@@ -88,11 +88,13 @@ class _Reading:
     words: its words with their spelling corrected.
     mentions: the labels that they name.
     topics: (begin, end, (group, name)) of what they name that no task answers, as in not_answered.yaml.
+    strange: words that no wording of a task has.
     """
 
     words: list[str]
     mentions: list[Mention]
     topics: list[tuple[int, int, Topic]]
+    strange: list[str]
 
     @property
     def is_closed(self) -> bool:
@@ -169,8 +171,9 @@ class IntentClassifier:
         probabilities = self._probabilities(reading, candidates)
         likely = sorted(probabilities, key=lambda name: -probabilities[name])
         best = likely[0]
-        clear_label = CLEAR_DESPITE if reading.topics else CLEAR_LABEL
-        clear = CLEAR_DESPITE if reading.topics or reading.unknown_labels else CLEAR
+        is_doubtful = bool(reading.topics or reading.strange)
+        clear_label = CLEAR_DESPITE if is_doubtful else CLEAR_LABEL
+        clear = CLEAR_DESPITE if is_doubtful or reading.unknown_labels else CLEAR
         if best in candidates and probabilities[best] >= clear_label:
             of_label = self._label_question(reading, best, candidates) or self._test_question(
                 reading, best, candidates
@@ -183,7 +186,7 @@ class IntentClassifier:
             if best not in self.tasks:
                 return Intent(cast(IntentKind, best))
             return Intent("task" if best in candidates else "movements", best, suggestions=possible)
-        # A label that no task has is refused in any case; saying so helps most. "Can she run?" asks for no activity.
+        # A label that no task has is refused in any case; saying so helps most. "Can she run?" names no activity.
         asks_what_is = reading.is_closed and not reading.has("capacity")
         for mention in reading.unknown_labels:
             if mention.task in candidates and (mention.task in _MASKED or asks_what_is):
@@ -247,8 +250,8 @@ class IntentClassifier:
         if not reading.is_closed:
             return None
         labels = {mention.label for mention in mentions}
-        # "Is it a cane or a walker?" and "Is it not a cane?" are answered better by the label itself. The words of a
-        # label, such as `without a device`, deny nothing.
+        # "Is it a cane or a walker?" and "Is it not a cane?" are answered better by the label itself. The words of
+        # a label, such as `without a device`, deny nothing.
         of_labels = {i for mention in mentions for i in range(mention.begin, mention.end)}
         others = {word for i, word in enumerate(reading.words) if i not in of_labels}
         if len(labels) > 1 or others & word_list("negation"):
@@ -267,8 +270,8 @@ class IntentClassifier:
         return self._label_question(reading, "activity", candidates)
 
     def _may_ask_for_a_result(self, reading: _Reading) -> bool:
-        """True if a question that names a test has no verb, or a unit of time: "And the TUG?", "TUG in s"."""
-        times = any(concept == "how_long" for _, _, concept in self._concepts.find(reading.words))
+        """True if a question that names a test has no verb, or a word for time: "And the TUG?", "TUG in s"."""
+        times = any(concept in ("how_long", "speed") for _, _, concept in self._concepts.find(reading.words))
         return times or self._label_words.is_only_a_label(reading.words, word_list("more"))
 
     def _of_the_body(self, words: Sequence[str]) -> frozenset[str]:
@@ -278,7 +281,7 @@ class IntentClassifier:
 
     def _fit(self) -> None:
         pairs = self._wordings()
-        self._prepare([text for text, _ in pairs])
+        self._prepare(pairs)
         names = [name for _, name in pairs]
         # Classes count alike, whatever their number of wordings; refusals count more, since most questions of the
         # world are out of scope.
@@ -306,13 +309,18 @@ class IntentClassifier:
             dict.fromkeys([*pairs, *((text, kind) for kind, texts in conversation.items() for text in texts)])
         )
 
-    def _prepare(self, texts: Sequence[str]) -> None:
-        """Collect the words that are known, and those that misspelt ones are corrected to."""
-        counts = Counter(word for text in texts for word in set(tokens_of(text)))
+    def _prepare(self, wordings: Sequence[tuple[str, str]]) -> None:
+        """Collect the words that are known, and those that misspelt ones are corrected to.
+
+        wordings: (text, class).
+        """
+        counts = Counter(word for text, _ in wordings for word in set(tokens_of(text)))
         lists = frozenset().union(*map(word_list, read_vocabulary("function_words.yaml")))
         with_topic = {word for word in counts if self._has_topic(word)}
         with_topic |= self._concepts.words | self._label_words.phrases.words
         self._familiar = {word for word, n in counts.items() if n > 1} | lists
+        answered = [text for text, name in wordings if name not in self._refusals]
+        self._answered = lists | {word for text in answered for word in tokens_of(text)}
         parts = self._concepts.parts | self._label_words.phrases.parts | self._not_answered.parts
         self._spelling = Spelling(set(counts) | lists | parts, with_topic)
 
@@ -328,7 +336,13 @@ class IntentClassifier:
             # A head injury is a label, and says nothing about the head.
             if not any(m.begin <= begin and end <= m.end for m in mentions)
         ]
-        return _Reading(words, mentions, topics)
+        named = {i for mention in mentions for i in range(mention.begin, mention.end)}
+        strange = [
+            word
+            for i, word in enumerate(words)
+            if i not in named and not (word in self._answered or word.isdigit() or self._has_topic(word))
+        ]
+        return _Reading(words, mentions, topics, strange)
 
     def _document(self, reading: _Reading) -> tuple[str, list[str]]:
         """What the regression reads: the text with its labels and unanswered topics masked, and its concepts."""
