@@ -107,6 +107,14 @@ def test_the_name_of_a_test_with_a_unit_or_without_a_verb_asks_for_its_result(cl
     assert classifier.recognise(question, ONE) == Intent("task", task, suggestions=(task,))
 
 
+@pytest.mark.parametrize(
+    "question",
+    ["Does the walker rust outdoors?", "Convert 2 m/s into knots.", "Who varnishes wooden canes?"],
+)
+def test_a_word_that_no_wording_has_calls_for_more_certainty(classifier, question):
+    assert classifier.task(question, ONE) is None
+
+
 def test_words_of_a_label_deny_nothing(classifier):
     for question in ("She walks without any device, right?", "¿Camina sin ayudas?"):
         assert classifier.recognise(question, ONE) == Intent("label", "assistive_device", "none"), question

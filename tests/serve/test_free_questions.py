@@ -52,6 +52,7 @@ INTENTS = {
     "Why?": Intent("why"),
     "Are you sure?": Intent("confidence"),
     "Is she limping?": Intent("out_of_scope", suggestions=("impaired",)),
+    "Is she in pain?": Intent("out_of_scope", label="pain", suggestions=("impaired",)),
     "Who won?": Intent("out_of_scope", suggestions=("impaired",), about_movement=False),
     "How quick are the steps?": Intent("unclear", suggestions=("walking_speed", "cadence")),
     "Describe it.": Intent("task", "description"),
@@ -152,6 +153,14 @@ def test_a_base_that_can_write_answers_a_question_about_movement_and_marks_it(cl
     assert list(talking.queries[-1].history) == ["Is she impaired?", "Yes."]
     assert chat(client, "Who won?")["status"] == "refused"
     assert not chat(client, "And the cadence?")["generated"]
+
+
+def test_what_no_recording_shows_is_not_left_to_a_base_that_can_write(client, talking):
+    talking.served = talking.served.model_copy(update={"writes_text": True})
+    answer = chat(client, "Is she in pain?")
+    assert (answer["status"], answer["generated"]) == ("refused", False)
+    assert answer["text"].startswith("This model does not measure pain. You can ask: ")
+    assert talking.queries == []
 
 
 def test_a_description_by_a_base_that_cannot_write_is_made_of_measured_values(client, talking):
