@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from biomechgpt.answering.answer import Status
+from biomechgpt.answering.risk import RISK_CONFIDENCE
 from biomechgpt.motion.skeleton import anatomical_name
 from biomechgpt.questions import replies
 from biomechgpt.questions.intent import Intent
@@ -111,7 +112,7 @@ def complete(
     if question.earlier and isinstance(tasks[str(asked.task)], MeasuredTask):
         answer = replace(answer, text=f"{answer.text.rstrip('.')}. {MEASURED}")
     elif intent.kind == "confidence" and answer.status in ("answered", "uncertain"):
-        answer = replace(answer, text=confidence(answer))
+        answer = replace(answer, text=confidence(answer, tasks[str(asked.task)]))
     return [*others, answer]
 
 
@@ -131,21 +132,30 @@ def yes_or_no(answer: Answer, task: Task, label: str) -> str:
     return f"Uncertain. {text}" if answer.status == "uncertain" else text
 
 
-def confidence(answer: Answer) -> str:
-    """How sure an answer is, in words."""
+def confidence(answer: Answer, task: Task) -> str:
+    """How sure an answer to a task is, in words."""
     sentences = [f"My answer was: {answer.text.rstrip('.')}."]
     guaranteed = "" if answer.coverage_guaranteed else " (coverage not guaranteed)"
-    if answer.probabilities:
+    if answer.probabilities and isinstance(task, LabelTask):
         best, probability = next(iter(answer.probabilities.items()))
-        sentences.append(f"The probability of {best!r} is {probability:.2f}.")
-        if others := [label for label in answer.prediction_set if label != best]:
+        sentences.append(f"The probability of {task.answer(best)} is {probability:.2f}.")
+        if others := [task.answer(label) for label in answer.prediction_set if label != best]:
             sentences.append(f"Not ruled out: {', '.join(others)}{guaranteed}.")
+        sentences.append(error_rate(answer.selective_risk))
     elif answer.low is not None and answer.high is not None:
         interval = f"{answer.low:g} to {answer.high:g} {answer.unit or ''}".strip()
-        sentences.append(f"It lies between {interval}{guaranteed}.")
-    if answer.selective_risk is not None:
-        sentences.append(f"Of validation answers at least as sure, {answer.selective_risk:.0%} were wrong.")
+        sentences.append(f"The value is likely within {interval}{guaranteed}.")
     return " ".join(sentences)
+
+
+def error_rate(limit: float | None) -> str:
+    """The guarantee of `risk.fit_risk_thresholds` in words. limit: an answer's selective risk."""
+    if limit is None:
+        return "No limit of the error rate is guaranteed for it."
+    return (
+        f"It is given even if at most {limit:.0%} of a new person's given answers may be wrong "
+        f"(on average, with confidence {RISK_CONFIDENCE:.0%})."
+    )
 
 
 def asks_why(question: FreeQuestion | None, tasks: Tasks) -> bool:
