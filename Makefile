@@ -3,6 +3,8 @@
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3,$(if $(shell $(name) -c '' 2>/dev/null && echo yes),$(name))))
 VENV   := .venv
 BIN    := $(VENV)/bin
+# tests/conftest.py says which tests share a process, and which begin.
+TESTS  := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 PIP    := $(BIN)/pip install --quiet --constraint infra/requirements.lock
 # A laptop's Ray needs no token file in a home that may be read-only, and sends no usage reports.
 export RAY_USAGE_STATS_ENABLED ?= 0
@@ -42,11 +44,11 @@ results/demo/metrics.json:
 
 ## make check: lint, types and the fast tests, in less than five minutes
 check: lint
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not cluster and not slow"
+	$(TESTS) -m "not cluster and not slow"
 
 ## make test: lint, types and the whole suite
 test: lint
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(TESTS)
 
 ## make bench: every benchmark of speed; each prints ratios against the alternative in one run
 bench: $(VENV)/.dev results/demo/metrics.json

@@ -30,10 +30,21 @@ sys.path += [*_FOLDERS[1:], str(ROOT)]
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks at groups
 def pytest_collection_modifyitems(items):
-    """Side by side (`make test`): all that starts Ray in one process, of the rest a file's tests."""
+    """Side by side (`make test`): the tests of a group run in one process, so that they share its fixtures.
+
+    The groups are: all that needs the tiny run; all else that starts Ray; of the rest, the tests of each file.
+    `make test` starts groups in this order, so the longest come first.
+    """
+    groups: dict[str, list[pytest.Item]] = {"tiny": [], "ray": []}
     for item in items:
         on_ray = item.get_closest_marker("cluster") or "ray_cluster" in item.fixturenames
-        item.add_marker(pytest.mark.xdist_group("ray" if on_ray else item.path.name))
+        group = "tiny" if "tiny" in item.fixturenames else "ray" if on_ray else item.path.name
+        if marker := item.get_closest_marker("xdist_group"):
+            group = marker.args[0]
+        else:
+            item.add_marker(pytest.mark.xdist_group(group))
+        groups.setdefault(group, []).append(item)
+    items[:] = [item for group in groups.values() for item in group]
 
 
 @pytest.fixture(scope="session")

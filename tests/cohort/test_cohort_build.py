@@ -31,15 +31,15 @@ def test_shipped_settings_are_valid(name):
 
 
 @pytest.fixture(scope="module")
-def tiny(ray_cluster, tmp_path_factory):
+def simulated(ray_cluster, tmp_path_factory):
     return make_cohort(TINY, str(tmp_path_factory.mktemp("tiny")))
 
 
 @pytest.mark.cluster
-def test_a_simulated_cohort(tiny):
-    card, table = tiny.read_json("cohort.json"), Cohort(tiny).table()
-    assert tiny.kind == "cohort"
-    assert tiny.provenance == "synthetic"
+def test_a_simulated_cohort(simulated):
+    card, table = simulated.read_json("cohort.json"), Cohort(simulated).table()
+    assert simulated.kind == "cohort"
+    assert simulated.provenance == "synthetic"
     assert table.schema.equals(schema(card["annotations"]))
     assert table.num_rows == card["trials"] == 24 * 5
     assert card["participants"] == {"train": 15, "validation": 4, "test": 5}
@@ -53,18 +53,18 @@ def test_a_simulated_cohort(tiny):
 
 
 @pytest.mark.cluster
-def test_latent_traits_lie_beside_the_cohort_not_in_it(tiny):
-    latent, table = pq.read_table(tiny.path("latent.parquet")), Cohort(tiny).table()
+def test_latent_traits_lie_beside_the_cohort_not_in_it(simulated):
+    latent, table = pq.read_table(simulated.path("latent.parquet")), Cohort(simulated).table()
     assert set(latent["participant"].to_pylist()) == set(table["participant"].to_pylist())
     assert {"severity", "unsteady", "fell"} <= set(latent.column_names)
     assert set(latent.column_names) & set(table.column_names) == {"participant"}
 
 
 @pytest.mark.cluster
-def test_nobody_is_in_two_splits_or_two_shards(tiny):
+def test_nobody_is_in_two_splits_or_two_shards(simulated):
     homes: dict[str, set] = {}
-    for name in storage.list_files(tiny.path("trials")):
-        shard = pq.read_table(tiny.path(f"trials/{name}"), columns=["participant", "split"]).to_pylist()
+    for name in storage.list_files(simulated.path("trials")):
+        shard = pq.read_table(simulated.path(f"trials/{name}"), columns=["participant", "split"]).to_pylist()
         assert len(shard) <= TINY.shard_trials
         for row in shard:
             homes.setdefault(row["participant"], set()).add((name, row["split"]))
@@ -74,19 +74,19 @@ def test_nobody_is_in_two_splits_or_two_shards(tiny):
 
 
 @pytest.mark.cluster
-def test_the_same_settings_give_the_same_bytes_and_another_seed_others(tiny, tmp_path):
+def test_the_same_settings_give_the_same_bytes_and_another_seed_others(simulated, tmp_path):
     again = make_cohort(TINY, str(tmp_path))
-    assert again.fingerprint == tiny.fingerprint
-    assert again.manifest["files"] == tiny.manifest["files"]
+    assert again.fingerprint == simulated.fingerprint
+    assert again.manifest["files"] == simulated.manifest["files"]
     other = TINY.model_copy(update={"simulator": TINY.simulator.model_copy(update={"seed": 1})})
-    assert make_cohort(other, str(tmp_path)).manifest["files"] != tiny.manifest["files"]
+    assert make_cohort(other, str(tmp_path)).manifest["files"] != simulated.manifest["files"]
 
 
 @pytest.mark.cluster
-def test_reading_some_columns(tiny):
-    assert Cohort(tiny).table(["split", "trial"]).column_names == ["split", "trial"]
+def test_reading_some_columns(simulated):
+    assert Cohort(simulated).table(["split", "trial"]).column_names == ["split", "trial"]
     with pytest.raises(pa.ArrowInvalid, match="nonsense"):
-        Cohort(tiny).table(["nonsense"])
+        Cohort(simulated).table(["nonsense"])
 
 
 def folder_of(path: Path, participants: int = 4, trials: int = 2, at: str = "p") -> Path:
@@ -117,7 +117,7 @@ def test_a_folder_of_recordings(ray_cluster, tmp_path):
     (folder / "stray.MOT").write_text(mot(walk()))
     (folder / "notes.txt").write_text("no recording")
     cohort = made_from(folder, tmp_path)
-    card, table = cohort.read_json("cohort.json"), Cohort(cohort).table()
+    card, table = cohort.read_json("cohort.json"), Cohort(simulated).table()
     assert cohort.provenance == "recorded"
     assert card["annotations"] == {"activity": "text", "walking_speed": "number", "site": "text"}
     assert card["trials"] == 7
@@ -277,7 +277,7 @@ def test_the_split_is_stored_and_can_be_predefined(ray_cluster, tmp_path):
     assert stored["participants"]["person 1"] == "test"
     assert sorted(stored["participants"].values()) == ["test", "train", "train", "validation"]
     assert Cohort(cohort).info.annotations.keys() == {"activity", "walking_speed", "site"}
-    rows = Cohort(cohort).table(["participant", "split"]).to_pylist()
+    rows = Cohort(simulated).table(["participant", "split"]).to_pylist()
     assert {row["participant"]: row["split"] for row in rows} == stored["participants"]
 
 
@@ -350,7 +350,7 @@ def test_a_merged_cohort_has_every_trial_as_it_was(pair, tmp_path):
 
 
 @pytest.mark.cluster
-def test_cohorts_that_do_not_go_together(pair, tiny, tmp_path):
+def test_cohorts_that_do_not_go_together(pair, simulated, tmp_path):
     uris = [part.uri for part in pair]
     # One cohort beside itself under another name: everything of it is there twice.
     copy = storage.join(str(tmp_path), "cohort", "copy")
@@ -368,7 +368,7 @@ def test_cohorts_that_do_not_go_together(pair, tiny, tmp_path):
     ):
         make_cohort(CohortSettings(cohorts=[uris[1], made_from(folder, tmp_path).uri]), str(tmp_path))
     table.write_text(table.read_text().replace("score", "diagnosis"))
-    both = [made_from(folder, tmp_path).uri, tiny.uri]
+    both = [made_from(folder, tmp_path).uri, simulated.uri]
     mixed = make_cohort(CohortSettings(cohorts=both), str(tmp_path))
     assert mixed.provenance == "synthetic and recorded"
     assert set(Cohort(mixed).table(["provenance"])["provenance"].to_pylist()) == {"synthetic", "recorded"}

@@ -446,10 +446,23 @@ def test_five_people_with_one_trial_each_give_a_report_that_says_there_are_too_f
     assert "1 participant<" in (tmp_path / "one/report.html").read_text()
 
 
-def test_the_report_names_test_participants_whom_the_tokenizer_has_seen(tmp_path):
-    seen = {"same_cohort": False, "participants": ["p3"]}
-    answers_table.write(str(tmp_path / "answers.parquet"), labels(0.9), {**ABOUT, "unheld": seen})
+@pytest.mark.parametrize(
+    ("unheld", "said"),
+    [
+        ({"elsewhere": ["tokenizer"], "participants": ["p3"]},
+         "another cohort: tokenizer. <strong>In its training or validation split it has 1 participant of the same "
+         "name: p3. Their results are not of unseen people"),
+        ({"elsewhere": ["base", "adapter"], "participants": []},
+         "another cohort: base, adapter. It has none of these participants"),
+        ({"elsewhere": [], "participants": []}, "no part of the model was trained on them"),
+        (None, "Whether the participants are unseen was not checked"),
+    ],
+)  # fmt: skip
+def test_the_report_says_whether_the_participants_are_unseen(tmp_path, unheld, said):
+    about = {name: value for name, value in ABOUT.items() if name != "unheld"}
+    about |= {} if unheld is None else {"unheld": unheld}
+    answers_table.write(str(tmp_path / "answers.parquet"), labels(0.9), about)
     write_report(str(tmp_path / "answers.parquet"), str(tmp_path / "out"))
     page = " ".join((tmp_path / "out/report.html").read_text().split())
-    assert "p3. Their results are not of unseen people" in page
-    assert "neither the tokenizer nor" not in page
+    assert said in page
+    assert ("held-out participants: no part" in page) == (unheld is not None and not unheld["elsewhere"])

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
@@ -106,9 +107,11 @@ def test_a_killed_sweep_resumes_and_makes_shared_artifacts_once(tiny, mlflow, tm
     assert trials[0]["score"] >= trials[1]["score"]
     assert sweep.provenance == "synthetic"
     new = [path.parent for path in tiny.root.rglob("manifest.json") if path.parent.name not in before]
-    assert {folder.parent.name for folder in new} == {
-        *("adapter", "calibration", "model"),
-        *("answers", "evaluation", "sweep"),
+    # The first trial takes the tiny run's model, the second trains its own.
+    made = Counter(folder.parent.name for folder in new)
+    assert made == {
+        **dict.fromkeys(("adapter", "calibration", "model", "sweep"), 1),
+        **dict.fromkeys(("answers", "evaluation"), 2),
     }
     client = tracking.client(mlflow)
     (experiment,) = [e for e in client.search_experiments() if e.name == mlflow.experiment]
@@ -124,7 +127,7 @@ def test_a_comparison_has_tables_and_its_best_model_on_validation_becomes_champi
     text = storage.read_bytes(comparison.path("tables.md")).decode()
     assert "Data: synthetic. Language model base: local stand-in" in text
     rows = {line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")}
-    assert {"all tasks", "activity+impaired", "all tasks, on its training set"} < rows
+    assert {"all tasks", "activity+impaired", "activity+impaired, on its training set"} < rows
     assert set(sources().values()) - {"Model"} < rows
     first = next(line for line in text.splitlines() if line.startswith("| all tasks |")).split("|")
     assert re.fullmatch(r"0\.\d\d \(0\.\d\d\)", first[2].strip())

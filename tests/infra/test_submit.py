@@ -19,7 +19,7 @@ from moto.server import ThreadedMotoServer
 
 from biomechgpt.core import artifact
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("tiny")]  # one cluster of two nodes for all
 
 # What is submitted, and the kind of artifact that it makes.
 JOB = ["jobs/sweep.py", "--config", "configs/experiments/sweep_tiny.yaml", "--trials", "1"]

@@ -21,7 +21,7 @@ from biomechgpt.answering.calibration import (
     apply_temperature,
     prediction_set,
 )
-from biomechgpt.answering.gates import Condition, conditions_of, mean_probabilities
+from biomechgpt.answering.gates import Condition, condition_tasks, conditions_of, mean_probabilities
 from biomechgpt.answering.gates import gate as judge_gate
 from biomechgpt.answering.ood import worst
 from biomechgpt.answering.prompt_plan import ScoreRequest, View, average, requests_by_view, score_request
@@ -253,7 +253,7 @@ class Answerer:
 
     def _gate_requests(self, query: Query, conditions: Sequence[Condition]) -> list[dict[str, ScoreRequest]]:
         """For each movement of a query: {condition's task: its request}."""
-        tasks = dict.fromkeys(condition.task for condition in conditions if condition.task is not None)
+        tasks = condition_tasks(conditions)
         mirrored = self.info.scoring.mirrored
         return [
             {

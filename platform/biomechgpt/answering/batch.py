@@ -4,8 +4,9 @@ import logging
 import pickle
 import time
 import zlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,14 @@ from biomechgpt.answering.bundle import (
     uncalibrated,
     write_reference,
 )
-from biomechgpt.answering.calibration import Calibration, fit, fit_min_applies
+from biomechgpt.answering.calibration import (
+    Calibration,
+    TaskCalibration,
+    apply_temperature,
+    fit,
+    fit_min_applies,
+)
+from biomechgpt.answering.gates import condition_tasks, conditions_of, gate
 from biomechgpt.answering.ood import (
     CheckedMovements,
     OodCheck,
@@ -48,10 +56,12 @@ from biomechgpt.tokenizer.tokens import RECONSTRUCTION_ERROR, Tokens
 logger = logging.getLogger("biomechgpt")
 
 VERSION = 12
-CALIBRATION_VERSION = 4
+CALIBRATION_VERSION = 5
 
 _TOKENS_BESIDE_WORDS = 5
 """Tokens of a question that are not its words: turn markers, and words of more than one token. A rough figure."""
+
+_TRIAL = ["trial", "participant", "split"]
 
 _SAMPLE = 200
 """Training trials whose log-likelihood gives its scale."""
@@ -105,10 +115,13 @@ def _motion(request: dict[str, Any], prefix: str) -> MotionTokens:
     return MotionTokens(
         request[f"{prefix}tokens"],
         request[f"{prefix}mirrored"],
-        None
-        if statistics is None
-        else MovementStatistics(**statistics | {"phases": tuple(statistics["phases"])}),
+        None if statistics is None else _statistics(statistics),
     )
+
+
+def _statistics(row: Mapping[str, Any]) -> MovementStatistics:
+    """The statistics of `movement_statistics`, as they were before a table held them."""
+    return MovementStatistics(**{**row, "phases": tuple(row["phases"])})
 
 
 def make_answers(
@@ -158,14 +171,15 @@ def make_calibration(
             parts = uncalibrated(adapter.input("base"), adapter, questions, settings.scoring)
             asked = _select_questions(questions, parts.tasks, ["validation"])
             sample = _sample(_select_questions(questions, parts.tasks, ["train"]), parts.tasks)
-            answers = _answer(parts, pd.concat([asked, sample], ignore_index=True), tokens, validation)
-            reference, ood = _fit_ood(Tokens(tokens).statistics().to_pandas(), answers)
+            ruled_out = inapplicable_questions(tokens, parts.tasks, ["validation"])
+            about_conditions = _condition_questions(ruled_out, parts.tasks)
+            everything = pd.concat([asked, sample, about_conditions], ignore_index=True)
+            answers = _answer(parts, everything, tokens, validation)
+            n_asked, n_with_sample = len(asked), len(asked) + len(sample)
+            reference, ood = _fit_ood(Tokens(tokens).statistics().to_pandas(), answers[:n_with_sample])
             write_reference(storage.join(uri, REFERENCE), reference)
-            fitted = fit(answers[answers["split"] == "validation"]).model_copy(
-                update={"provenance": tokens.provenance, "ood": ood}
-            )
-            # The gates are weighed by calibrated answers, so the temperatures must be known.
-            gates = _fit_gates(replace(parts, calibration=fitted), tokens, validation)
+            fitted = fit(answers[:n_asked]).model_copy(update={"provenance": tokens.provenance, "ood": ood})
+            gates = _fit_gates(ruled_out, answers[n_with_sample:], parts.tasks, fitted, tokens)
             fitted = fitted.model_copy(update={"min_applies": gates})
         storage.write_json(storage.join(uri, CALIBRATION), fitted.model_dump(mode="json"))
         return {
@@ -234,7 +248,7 @@ def inapplicable_questions(tokens: Artifact, tasks: Tasks, splits: Sequence[str]
     rows = trials.where(trials.notna(), None).to_dict("records")
     questions = [
         {
-            **{name: row[name] for name in ("trial", "participant", "split")},
+            **{name: row[name] for name in _TRIAL},
             "task": task.name,
             "question": task.templates[0],
         }
@@ -243,7 +257,7 @@ def inapplicable_questions(tokens: Artifact, tasks: Tasks, splits: Sequence[str]
         for row in rows
         if task.is_ruled_out(row)
     ]
-    table = pd.DataFrame(questions, columns=["trial", "participant", "split", "task", "question"])
+    table = pd.DataFrame(questions, columns=[*_TRIAL, "task", "question"])
     return table.assign(other=None, answer=None, label=None, value=np.nan, applies=False)
 
 
@@ -291,16 +305,48 @@ def _fit_ood(statistics: pd.DataFrame, answers: pd.DataFrame) -> tuple[Reference
     return reference, fit_ood(*checked)
 
 
-def _fit_gates(model: ModelParts, tokens: Artifact, settings: BatchAnswerSettings) -> dict[str, float]:
-    """{task: threshold of the probability that it applies}, from validation trials that it does not apply to."""
-    ruled_out = inapplicable_questions(tokens, model.tasks, settings.splits)
-    if ruled_out.empty:
-        return {}
-    answers = _answer(model, ruled_out, tokens, settings)
-    answers = answers[answers["applies"].notna()]
+def _condition_questions(ruled_out: pd.DataFrame, tasks: Tasks) -> pd.DataFrame:
+    """The questions whose answers weigh the conditions of other questions, once for each trial.
+
+    ruled_out: `inapplicable_questions`.
+    """
+    asked = [
+        {**dict(zip(_TRIAL, trial, strict=True)), "task": task, "question": tasks[task].templates[0]}
+        for *trial, name in ruled_out[[*_TRIAL, "task"]].itertuples(index=False)
+        for task in condition_tasks(conditions_of(name, tasks))
+    ]
+    table = pd.DataFrame(asked, columns=[*_TRIAL, "task", "question"]).drop_duplicates(ignore_index=True)
+    return table.assign(other=None, answer=None, label=None, value=np.nan, applies=True)
+
+
+def _fit_gates(
+    ruled_out: pd.DataFrame, of_conditions: pd.DataFrame, tasks: Tasks, fitted: Calibration, tokens: Artifact
+) -> dict[str, float]:
+    """{task: threshold of the probability that it applies}, from validation trials that it does not apply to.
+
+    ruled_out: `inapplicable_questions`. of_conditions: the uncalibrated answers to `_condition_questions`.
+    """
+    movements: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
+    for row in of_conditions.itertuples():
+        temperature = fitted.tasks.get(row.task, TaskCalibration()).temperature
+        probabilities = apply_temperature(np.asarray(row.probabilities), temperature)
+        movements[row.trial][row.task] = dict(zip(row.labels, probabilities.tolist(), strict=True))
+    statistics = movement_statistics(Tokens(tokens).statistics().to_pandas(), ["validation"], None)
+    applies = [
+        gate(
+            tasks,
+            row.task,
+            conditions_of(row.task, tasks),
+            [movements[row.trial]],
+            [_statistics(statistics[row.trial])] if row.trial in statistics else [],
+            threshold=0.0,
+        ).applies
+        for row in ruled_out.itertuples()
+    ]
+    weighed = ruled_out.assign(applies=applies).dropna(subset=["applies"])
     return {
         str(task): fit_min_applies(rows["applies"].tolist(), rows["participant"].tolist())
-        for task, rows in answers.groupby("task")
+        for task, rows in weighed.groupby("task")
     }
 
 

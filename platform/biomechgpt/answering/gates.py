@@ -75,6 +75,11 @@ def conditions_of(name: str, tasks: Tasks) -> list[Condition]:
     return list(conditions.values())
 
 
+def condition_tasks(conditions: Sequence[Condition]) -> list[str]:
+    """The tasks whose answers weigh these conditions, each once."""
+    return list(dict.fromkeys(c.task for c in conditions if c.task is not None))
+
+
 def applies_probability(
     conditions: Sequence[Condition], movements: Sequence[LabelProbabilities]
 ) -> tuple[float, bool]:

@@ -25,7 +25,7 @@ from biomechgpt.motion.parameters import PARAMETERS, ParameterValues
 from biomechgpt.questions.dataset import read_tasks
 from biomechgpt.tokenizer.tokens import Tokens
 
-VERSION = 6
+VERSION = 7
 
 
 def make_evaluation(answers: Artifact, settings: EvaluationSettings, root: str) -> Artifact:
@@ -93,19 +93,26 @@ def _mirrored(tokens: Tokens, trials: pd.DataFrame) -> list[list[int]]:
     return [mirror_of[trial] for trial in trials["trial"]]
 
 
-def _unheld_participants(answers: Artifact) -> dict[str, Any]:
-    """Which of the participants who were asked about the tokenizer was trained on.
+def _unheld_participants(answers: Artifact) -> dict[str, list[str]]:
+    """Whether the participants who were asked about are unseen by all parts of the model.
 
-    participants: their names, if the tokenizer was trained on another cohort or another split of it.
-    same_cohort: whether it was trained on the cohort of the answers.
+    elsewhere: the parts that were trained or calibrated on another cohort than that of the answers.
+    participants: names of participants in both, outside the test split of that other cohort.
     """
-    tokens = answers.input("tokens")
-    cohort, trained = tokens.input("cohort"), tokens.input("tokenizer").input("cohort")
-    if trained.fingerprint == cohort.fingerprint:
-        return {"same_cohort": True, "participants": []}
-    learned_from = _participants(trained, ["train", "validation"])
-    asked = _participants(cohort, answers.manifest["settings"]["splits"])
-    return {"same_cohort": False, "participants": sorted(asked & learned_from)}
+    tokens, model = answers.input("tokens"), answers.input("model")
+    cohorts = {"tokenizer": tokens.input("tokenizer").input("cohort")} | {
+        part: model.input(kind).input("tokens").input("cohort")
+        for kind, part in (("base", "base"), ("adapter", "adapter"), ("calibration", "calibration"))
+    }
+    cohort = tokens.input("cohort")
+    others = {part: made for part, made in cohorts.items() if made.fingerprint != cohort.fingerprint}
+    seen = {
+        name
+        for made in {made.fingerprint: made for made in others.values()}.values()
+        for name in _participants(made, ["train", "validation"])
+    }
+    asked = _participants(cohort, answers.manifest["settings"]["splits"]) if others else set()
+    return {"elsewhere": list(others), "participants": sorted(asked & seen)}
 
 
 def _participants(cohort: Artifact, splits: Sequence[str]) -> set[str]:
