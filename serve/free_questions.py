@@ -12,7 +12,7 @@ from biomechgpt.motion.skeleton import anatomical_name
 from biomechgpt.questions import replies
 from biomechgpt.questions.intent import Intent
 from biomechgpt.questions.tasks import AnnotatedTask, LabelTask, MeasuredTask, Task, Tasks
-from serve.schema import Answer, Explanation
+from serve.schema import Answer
 
 Recognise = Callable[[str, list[str]], Awaitable[Intent]]
 """The intent of a question, given the names of the tasks that can be asked."""
@@ -165,16 +165,28 @@ def asks_why(question: FreeQuestion | None, tasks: Tasks) -> bool:
     return isinstance(tasks[question.task], AnnotatedTask)
 
 
-def explanation_text(explanation: Explanation) -> str:
-    """An explanation in words: the joints and seconds that support the answer, and those that speak against it."""
-    name = f'"{explanation.answer.text.rstrip(".")}"'
-    joints = sorted(explanation.joints.items(), key=lambda item: -abs(item[1]))
-    supporting = [anatomical_name(joint) for joint, weight in joints if weight > 0][:MAX_NAMED]
-    opposing = [anatomical_name(joint) for joint, weight in joints if weight < 0][:MAX_NAMED]
-    begin, end, weight = max(explanation.seconds, key=lambda part: part[2], default=(0.0, 0.0, 0.0))
+def explanation_text(
+    answer: str, joints: Mapping[str, float], seconds: Sequence[tuple[float, float, float]]
+) -> str:
+    """An explanation in words: the joints and seconds that support an answer, and those that speak against it.
+
+    answer: its text. joints: {joint: weight}. seconds: (begin, end, weight) of each part of the recording.
+    """
+    name = f'"{answer.rstrip(".")}"'
+    largest_first = sorted(joints.items(), key=lambda item: -abs(item[1]))
+    supporting = [anatomical_name(joint) for joint, weight in largest_first if weight > 0][:MAX_NAMED]
+    opposing = [anatomical_name(joint) for joint, weight in largest_first if weight < 0][:MAX_NAMED]
+    begin, end, weight = max(seconds, key=lambda part: part[2], default=(0.0, 0.0, 0.0))
     if weight > 0:
         supporting.append(f"{begin:.1f} to {end:.1f} s")
-    text = f"No part of the recording alone supports {name}."
-    if supporting:
-        text = f"{name} rests most on: {', '.join(supporting)}."
-    return f"{text} Against it: {', '.join(opposing)}." if opposing else text
+    text = (
+        f"{name} rests most on {listed(supporting)}."
+        if supporting
+        else f"No part of the recording by itself supports {name}."
+    )
+    return f"{text} Against it: {listed(opposing)}." if opposing else text
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

@@ -457,7 +457,7 @@ class Gateway:
         if len(motions) == 1 and asks_why(free, served.tasks) and answers[-1].status == "answered":
             found = await self.model.explain_tokens(motions[0], (str(answers[-1].task), answers[-1].question))
             explanation = _explanation(answers[-1], found, served.summary)
-            completed[-1] = replace(completed[-1], text=explanation_text(explanation))
+            completed[-1] = replace(completed[-1], text=explanation.text)
         return Answers(
             summary=summary_of(answers, served.summary),
             answers=completed,
@@ -484,6 +484,7 @@ def _explanation(answer: Answer, explanation: Any, model: ModelSummary) -> Expla
         points[kinematics.JOINT_LANDMARK[joint]] += weight
     return Explanation(
         answer=answer,
+        text=explanation_text(answer.text, explanation.joints, explanation.seconds),
         explained_value=explanation.explained_value,
         seconds=explanation.seconds,
         joints=explanation.joints,

@@ -283,6 +283,8 @@ class Explanation(ApiModel):
 
     answer: Answer
     """The answer that is explained."""
+    text: str
+    """The explanation in words: what supports the answer, and what speaks against it."""
     explained_value: float
     """Probability of the label, or mean of the number's distribution."""
     seconds: list[tuple[float, float, float]]

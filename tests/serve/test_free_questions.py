@@ -9,6 +9,7 @@ from biomechgpt.questions.intent import Intent
 from biomechgpt.questions.tasks import load_tasks
 from conftest import ROOT
 from serve.app import create_app
+from serve.free_questions import explanation_text
 from serve.gateway import Gateway
 from serve.settings import GatewaySettings
 
@@ -192,10 +193,26 @@ def test_why_returns_the_explanation_of_the_last_answer(client, talking):
     (answer,) = response["answers"]
     assert (answer["intent"], answer["task"]) == ("why", "cadence")
     assert answer["text"] == (
-        '"1 steps/min" rests most on: right knee angle, 0.0 to 0.5 s. Against it: left hip flexion.'
+        '"1 steps/min" rests most on right knee angle and 0.0 to 0.5 s. Against it: left hip flexion.'
     )
     assert response["explanation"]["joints"] == {"knee_angle_r": 0.3, "hip_flexion_l": -0.1}
     assert talking.calls.count("explain_tokens") == 1
+
+
+@pytest.mark.parametrize(
+    ("joints", "seconds", "text"),
+    [
+        ({"knee_angle_r": 0.1, "hip_flexion_l": -0.9}, [(0, 0.4, 0.2), (0.4, 0.5, -0.8)],
+         '"stroke" rests most on right knee angle and 0.0 to 0.4 s. Against it: left hip flexion.'),
+        ({"hip_flexion_r": 0.1, "hip_flexion_l": 0.4, "knee_angle_r": 0.2, "knee_angle_l": 0.3},
+         [(0, 1, 0.1), (1, 2, 0.6)],
+         '"stroke" rests most on left hip flexion, left knee angle, right knee angle and 1.0 to 2.0 s.'),
+        ({"knee_angle_r": -0.1}, [(0, 1, -0.2)],
+         'No part of the recording by itself supports "stroke". Against it: right knee angle.'),
+    ],
+)  # fmt: skip
+def test_an_answer_rests_on_positive_weights_only_however_large_the_negative_ones(joints, seconds, text):
+    assert explanation_text("stroke", joints, seconds) == text
 
 
 @pytest.mark.parametrize("remark", ["Why?", "Are you sure?"])

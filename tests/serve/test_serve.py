@@ -497,7 +497,7 @@ def test_the_page_in_a_browser(url, walk):
         expect(page.locator("#messages .message.answer")).to_have_count(1, timeout=60_000)
         page.locator("#messages .message.answer .why").click()
         # The tiny model has hardly learned anything: perhaps no part of the recording supports its answer.
-        supported = re.compile("rests most on|No part of the recording alone supports")
+        supported = re.compile("rests most on|No part of the recording by itself supports")
         expect(page.locator("#why-text")).to_contain_text(supported, timeout=60_000)
         assert page.locator("#why-strip i").count() > 1
         if folder := os.environ.get("BIOMECHGPT_SCREENSHOTS"):

@@ -811,6 +811,11 @@ export interface components {
             /** @description The answer that is explained. */
             answer: components["schemas"]["Answer"];
             /**
+             * Text
+             * @description The explanation in words: what supports the answer, and what speaks against it.
+             */
+            text: string;
+            /**
              * Explained Value
              * @description Probability of the label, or mean of the number's distribution.
              */

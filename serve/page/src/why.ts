@@ -3,8 +3,6 @@
 import type { Explanation } from "./api";
 import { announce, byId, make } from "./dom";
 
-const MAX_NAMED = 3;
-
 export class Why {
   private readonly box = byId("why");
   private readonly strip = byId("why-strip");
@@ -29,12 +27,11 @@ export class Why {
         return part;
       }),
     );
-    const text = explanationText(explanation);
-    byId("why-text").textContent = text;
+    byId("why-text").textContent = explanation.text;
     this.box.hidden = false;
     this.legend.hidden = true;
     this.paint(explanation.points);
-    announce(text);
+    announce(explanation.text);
   }
 
   hide(): void {
@@ -42,32 +39,4 @@ export class Why {
     this.legend.hidden = false;
     this.paint(null);
   }
-}
-
-/** In words: the joints and seconds that support an answer, and those that speak against it. */
-export function explanationText({ answer, joints, joint_names, seconds }: Explanation): string {
-  const weights = Object.entries(joints).map(([joint, weight]): [string, number] => [joint_names[joint] ?? joint, weight]);
-  const supporting = strongest(weights.filter(([, weight]) => weight > 0));
-  const opposing = strongest(weights.filter(([, weight]) => weight < 0));
-  const best = seconds.filter(([, , weight]) => weight > 0).sort(([, , a], [, , b]) => b - a)[0];
-  const reasons = [...supporting];
-  if (best) reasons.push(`${best[0].toFixed(1)} to ${best[1].toFixed(1)} s`);
-  const sentences = [
-    reasons.length > 0 ? `“${answer.text}” rests most on ${listed(reasons)}.` : `No part of the recording alone supports “${answer.text}”.`,
-  ];
-  if (opposing.length > 0) sentences.push(`Against it: ${listed(opposing)}.`);
-  return sentences.join(" ");
-}
-
-/** Names of the joints with the largest weights, positive or negative. */
-function strongest(weights: [string, number][]): string[] {
-  return weights
-    .sort(([, a], [, b]) => Math.abs(b) - Math.abs(a))
-    .slice(0, MAX_NAMED)
-    .map(([name]) => name);
-}
-
-function listed(words: string[]): string {
-  if (words.length < 2) return words.join("");
-  return `${words.slice(0, -1).join(", ")} and ${words.at(-1)}`;
 }
