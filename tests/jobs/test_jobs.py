@@ -74,6 +74,7 @@ def test_answer_writes_a_table_of_answers(run_job, tiny, tmp_path):
     assert header.startswith("recording,task,")
     assert [row.split(",")[0] for row in rows] == ["broken.mot", "walk.mot", "walk.mot"]
     assert "no known format" in rows[0]
+    assert ",refused," in rows[0]
 
 
 def test_show_draws_recordings_trials_codebooks_and_reports(run_job, tiny, tmp_path):

@@ -99,7 +99,7 @@ def run_ask(settings: AskSettings) -> str:
             recording = readers.read(uri, settings.readers, name)
             angles_rad, pelvis, _ = prepare(name, recording, settings.quality, tokenizer.frame_rate_hz)
         except InputError as error:
-            rows.append({"recording": name, "refused": str(error)})
+            rows.append({"recording": name, "status": "refused", "refused": str(error)})
             continue
         (motion,) = answerer.analyse(tokenizer, [angles_rad], [recording.joint_mask], recording.provenance)
         movement = quantities.movement(angles_rad, pelvis, tokenizer.frame_rate_hz, recording.joint_mask)
