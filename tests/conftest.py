@@ -37,7 +37,9 @@ def pytest_collection_modifyitems(items):
     """
     groups: dict[str, list[pytest.Item]] = {"tiny": [], "ray": []}
     for item in items:
-        on_ray = item.get_closest_marker("cluster") or "ray_cluster" in item.fixturenames
+        if "ray_cluster" in item.fixturenames:
+            item.add_marker("cluster")
+        on_ray = item.get_closest_marker("cluster")
         group = "tiny" if "tiny" in item.fixturenames else "ray" if on_ray else item.path.name
         if marker := item.get_closest_marker("xdist_group"):
             group = marker.args[0]

@@ -209,7 +209,7 @@ def model_of(base, artifacts, settings):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finetune, "fit", fit_here)
         adapter = finetune.make_adapter(base, **inputs, settings=settings, root=root)
-    calibration = make_calibration(adapter, **inputs, settings=AnswerSettings(), root=root)
+    calibration = make_calibration(adapter, **inputs, settings=AnswerSettings(), tasks=TASKS, root=root)
     return make_model(base, adapter, artifacts[1]["tokenizer"], calibration, TASKS, root)
 
 

@@ -31,7 +31,7 @@ from biomechgpt.experiment.results import demo_model
 from biomechgpt.language import network
 from biomechgpt.language.finetune import make_adapter
 from biomechgpt.prompts.encoding import MotionTokens, Query
-from biomechgpt.questions.dataset import QuestionsSettings, make_questions, read_questions
+from biomechgpt.questions.dataset import QuestionsSettings, make_questions, read_questions, read_tasks
 from biomechgpt.questions.tasks import NumberTask, load_tasks
 from biomechgpt.tokenizer.tokens import Tokens
 
@@ -128,7 +128,8 @@ def main() -> None:
                 tokens.input("cohort"), QuestionsSettings(tasks=folder, seed=options.seed), options.root
             )
         adapter = make_adapter(base, questions, tokens, settings, options.root)
-        result[form] = readings(uncalibrated(base, adapter, questions, ScoringSettings()), questions, tokens)
+        parts = uncalibrated(base, adapter, read_tasks(questions.uri), ScoringSettings())
+        result[form] = readings(parts, questions, tokens)
         print(f"{form}: {result[form]}", flush=True)
     print(json.dumps(result))
 

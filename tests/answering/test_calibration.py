@@ -99,18 +99,22 @@ def test_a_set_is_in_order_and_never_empty():
 
 
 def test_labels_of_few_participants_share_what_rules_them_out():
-    people = {"cane": 12, "none": 30, "walker": 5, "orthosis": 3, "crutches": 2}
+    people = {"cane": 24, "none": 60, "walker": 10, "orthosis": 6, "crutches": 4}
     truth = [label for label, n in people.items() for _ in range(n)]
     who = [str(i) for i in range(len(truth))]
     scores = np.random.default_rng(0).random(len(truth))
     score = lambda *of: [s for s, label in zip(scores, truth, strict=True) if label in of]  # noqa: E731
     alone = lambda s: conformal(s, [str(i) for i in range(len(s))])  # noqa: E731
     found = fit_label_thresholds(scores, truth, who, list(people))
-    # Of ten people the surest nine tenths of eleven: all ten.
-    rare = max(score("walker", "orthosis", "crutches"))
+    # Of twenty people the surest nine tenths of twenty-one: nineteen.
+    rare = sorted(score("walker", "orthosis", "crutches"))[18]
     assert found == {"cane": alone(score("cane")), "none": alone(score("none"))} | dict.fromkeys(
         ["walker", "orthosis", "crutches"], rare
     )
+    # Half as many people: no label has enough by itself, and the rare ones take the next one with them.
+    half = slice(None, None, 2)
+    fewer = fit_label_thresholds(scores[half], truth[half], who[half], list(people))
+    assert fewer["cane"] == fewer["walker"] != fewer["none"]
     # The last ones of all go with those before them; a label that the model does not know is nobody's to choose.
     few = fit_label_thresholds([0.1] * 11 + [0.9], [*"aaabbbcccccd"], who[:12], [*"abc"])
     assert few == dict.fromkeys("abc", 0.9)

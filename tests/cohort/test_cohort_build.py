@@ -117,7 +117,7 @@ def test_a_folder_of_recordings(ray_cluster, tmp_path):
     (folder / "stray.MOT").write_text(mot(walk()))
     (folder / "notes.txt").write_text("no recording")
     cohort = made_from(folder, tmp_path)
-    card, table = cohort.read_json("cohort.json"), Cohort(simulated).table()
+    card, table = cohort.read_json("cohort.json"), Cohort(cohort).table()
     assert cohort.provenance == "recorded"
     assert card["annotations"] == {"activity": "text", "walking_speed": "number", "site": "text"}
     assert card["trials"] == 7
@@ -277,7 +277,7 @@ def test_the_split_is_stored_and_can_be_predefined(ray_cluster, tmp_path):
     assert stored["participants"]["person 1"] == "test"
     assert sorted(stored["participants"].values()) == ["test", "train", "train", "validation"]
     assert Cohort(cohort).info.annotations.keys() == {"activity", "walking_speed", "site"}
-    rows = Cohort(simulated).table(["participant", "split"]).to_pylist()
+    rows = Cohort(cohort).table(["participant", "split"]).to_pylist()
     assert {row["participant"]: row["split"] for row in rows} == stored["participants"]
 
 

@@ -297,6 +297,13 @@ def test_the_quantity_beside_an_answer_changes_the_model_and_nothing_that_is_tra
         assert moved(before, after) == {"model", *DOWNSTREAM["model"]}
 
 
+@pytest.mark.parametrize("changes", [{"needs": {"min_steps": 3}}, {"answer_when": {"activity": ["FGA"]}}])
+def test_when_a_question_applies_changes_the_calibration_and_nothing_that_is_trained(tmp_path, changes):
+    before = with_task(tmp_path / "before", "walking_speed")
+    after = with_task(tmp_path / "after", "walking_speed", **changes)
+    assert moved(before, after) == {"calibration", *DOWNSTREAM["calibration"]}
+
+
 def test_another_folder_with_the_same_tasks_changes_nothing(tmp_path):
     assert moved(with_task(tmp_path / "first"), with_task(tmp_path / "second")) == set()
 

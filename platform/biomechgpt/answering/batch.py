@@ -22,6 +22,7 @@ from biomechgpt.answering.bundle import (
     REFERENCE,
     ModelBundle,
     ModelParts,
+    trained_tasks,
     uncalibrated,
     write_reference,
 )
@@ -56,7 +57,7 @@ from biomechgpt.tokenizer.tokens import RECONSTRUCTION_ERROR, Tokens
 logger = logging.getLogger("biomechgpt")
 
 VERSION = 12
-CALIBRATION_VERSION = 5
+CALIBRATION_VERSION = 6
 
 _TOKENS_BESIDE_WORDS = 5
 """Tokens of a question that are not its words: turn markers, and words of more than one token. A rough figure."""
@@ -150,15 +151,24 @@ def make_answers(
 
 
 def make_calibration(
-    adapter: Artifact, questions: Artifact, tokens: Artifact, settings: AnswerSettings, root: str
+    adapter: Artifact,
+    questions: Artifact,
+    tokens: Artifact,
+    settings: AnswerSettings,
+    tasks: Tasks,
+    root: str,
 ) -> Artifact:
     """The calibration artifact: `calibration.json`, fitted on the uncalibrated answers to validation participants.
 
     The calibration is empty if a cohort has no validation participants. The artifact's metrics are {task:
     temperature, or amount that intervals are widened by}.
-    Raises InputError for tokens of another tokenizer, and for tokens without mirror images with `mirrored`.
+    tasks: full definitions of the trained tasks. They say when a question applies.
+    Raises InputError for a trained task that is missing, for tokens of another tokenizer, and for tokens without
+    mirror images with `mirrored`.
     """
     require_same_tokenizer(adapter.input("tokens"), tokens)
+    trained = adapter.input("questions").manifest["settings"]["tasks"]
+    definitions = {task.name: task for task in trained_tasks(trained, tasks, adapter.uri)}
 
     def build(uri: str) -> dict[str, Any]:
         fitted = Calibration()
@@ -168,7 +178,7 @@ def make_calibration(
             validation = BatchAnswerSettings(
                 splits=["validation"], batch_size=settings.batch_size, workers=settings.workers
             )
-            parts = uncalibrated(adapter.input("base"), adapter, questions, settings.scoring)
+            parts = uncalibrated(adapter.input("base"), adapter, definitions, settings.scoring)
             asked = _select_questions(questions, parts.tasks, ["validation"])
             sample = _sample(_select_questions(questions, parts.tasks, ["train"]), parts.tasks)
             ruled_out = inapplicable_questions(tokens, parts.tasks, ["validation"])
@@ -188,7 +198,14 @@ def make_calibration(
         }
 
     inputs = {"adapter": adapter, "questions": questions, "tokens": tokens}
-    return artifact.make("calibration", CALIBRATION_VERSION, settings.scoring, inputs, build, root)
+    identity = {
+        "scoring": settings.scoring.model_dump(mode="json"),
+        "conditions": [
+            task.model_dump(mode="json", include={"name", "answer_when", "needs"})
+            for task in definitions.values()
+        ],
+    }
+    return artifact.make("calibration", CALIBRATION_VERSION, identity, inputs, build, root)
 
 
 def answer_all(

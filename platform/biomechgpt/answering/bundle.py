@@ -106,16 +106,14 @@ def read_reference(uri: str) -> ReferenceMovements | None:
     return ReferenceMovements(arrays["features"], arrays["scale"])
 
 
-def uncalibrated(
-    base: Artifact, adapter: Artifact, questions: Artifact, scoring: ScoringSettings
-) -> ModelParts:
-    """The parts of a model that was fine-tuned but not yet calibrated."""
+def uncalibrated(base: Artifact, adapter: Artifact, tasks: Tasks, scoring: ScoringSettings) -> ModelParts:
+    """The parts of a model that was fine-tuned but not yet calibrated. tasks: `trained_tasks`."""
     info = adapters.read_info(adapter)
     return ModelParts(
         _checkpoint(base, adapter, info),
         adapter.path(adapters.WEIGHTS) if info.adapter else None,
         BundleInfo(**info.model_dump(), scoring=scoring),
-        read_tasks(questions.uri),
+        tasks,
         Calibration(),
     )
 
@@ -142,7 +140,7 @@ def make_model(
         if info.adapter:
             _copy(adapter.path(adapters.WEIGHTS), uri, ADAPTER)
         _copy(tokenizer.uri, uri, MOTION_TOKENIZER)
-        scoring = calibration.manifest["settings"]
+        scoring = calibration.manifest["settings"]["scoring"]
         bundled = BundleInfo(**info.model_dump(), scoring=validate(ScoringSettings, scoring, calibration.uri))
         storage.write_json(storage.join(uri, INFO), bundled.model_dump(mode="json"))
         storage.write_json(storage.join(uri, TASKS), content)
@@ -169,6 +167,14 @@ def bundled_tasks(trained: Sequence[Mapping[str, Any]], tasks: Tasks, adapter: s
     trained: training fields of each trained task. tasks: full definitions. adapter: its URI, in messages.
     Raises InputError for a trained task that is missing or differs.
     """
+    learned = trained_tasks(trained, tasks, adapter)
+    shown = {task.measured_as for task in learned if isinstance(task, RegressionTask)}
+    measured = [t for t in tasks.values() if isinstance(t, MeasuredTask) and t.quantity not in shown]
+    return [*learned, *measured]
+
+
+def trained_tasks(trained: Sequence[Mapping[str, Any]], tasks: Tasks, adapter: str) -> list[Task]:
+    """The full definitions of the tasks that were trained. Arguments and errors: as `bundled_tasks`."""
     learned: list[Task] = []
     for fields in trained:
         task = tasks.get(fields["name"])
@@ -178,9 +184,7 @@ def bundled_tasks(trained: Sequence[Mapping[str, Any]], tasks: Tasks, adapter: s
                 f"found {'no such task' if task is None else 'another definition'}"
             )
         learned.append(task)
-    shown = {task.measured_as for task in learned if isinstance(task, RegressionTask)}
-    measured = [t for t in tasks.values() if isinstance(t, MeasuredTask) and t.quantity not in shown]
-    return [*learned, *measured]
+    return learned
 
 
 def _require_made_from(derived: Artifact, source: Artifact) -> None:

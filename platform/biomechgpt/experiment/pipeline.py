@@ -149,7 +149,12 @@ class Stages:
                 self["base"], self["questions"], self["tokens"], language.finetune, root
             ),
             "calibration": lambda: make_calibration(
-                self["adapter"], self["questions"], self["tokens"], settings.answers, root
+                self["adapter"],
+                self["questions"],
+                self["tokens"],
+                settings.answers,
+                settings.questions.load(),
+                root,
             ),
             "model": lambda: make_model(
                 self["base"],
