@@ -2,7 +2,7 @@
 
 Temperature scaling makes probabilities match frequencies. Conformal prediction makes sets and intervals hold the
 truth as often as COVERAGE says. The trials of one participant are not independent, so each participant counts once,
-however many trials they have (hierarchical conformal prediction: Lee, Barber and Willett, 2023, arXiv:2306.06342).
+however many trials they have (`conformal.threshold_of_draws`).
 Pure functions of arrays and tables. Knows nothing about models.
 """
 
@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field
 from scipy.optimize import minimize_scalar
 
 from biomechgpt.answering.answer import Unlike
-from biomechgpt.answering.conformal import COVERAGE, ROUNDING, conformal, trial_weights
+from biomechgpt.answering.conformal import COVERAGE, ROUNDING, conformal, threshold_of_draws, trial_weights
 from biomechgpt.answering.ood import NOT_CHECKED, OodCheck
 from biomechgpt.answering.risk import fit_risk_thresholds
 from biomechgpt.core.settings import Settings
@@ -31,12 +31,6 @@ MAX_RECORDINGS = 21
 ones."""
 DRAWS = 20
 """Draws of k recordings of each participant that the calibration of a person's mean is fitted on."""
-PARTICIPANTS_OF_LABEL = 20
-"""Fewest participants that a label's own threshold is fitted on.
-
-With few participants, the threshold is about the largest of all their trials' scores. Sets are then larger than
-needed: in simulations (docs/results/trust.md) they hold the truth for .98 of new participants with 9, .94 with 20
-and .92 with 36, at a target of .90."""
 SPREAD = 0.5
 """Standard deviation of the prior of a log temperature, whose mean is 0."""
 
@@ -166,31 +160,30 @@ def fit_label_thresholds(
 ) -> dict[str, float]:
     """{label: conformal threshold of a trial that truly has this label}; empty with too few participants in all.
 
-    Labels with fewer participants than PARTICIPANTS_OF_LABEL share a threshold with the next rarest ones, until
-    their group has enough. The coverage then holds for the group (Ding et al., NeurIPS 2023, who group labels by
-    their scores).
+    Labels with too few participants share a threshold with the next rarest ones, until their group has enough. The
+    coverage then holds for the group (Ding et al., NeurIPS 2023, who group labels by their scores).
     scores: 1 - p of the true label of each trial.
     labels: all labels of the task.
     """
     score, true, who = np.asarray(scores), np.asarray(truth, dtype=str), np.asarray(participants, dtype=str)
 
-    def has_enough(group: list[str]) -> bool:
-        return len(set(who[np.isin(true, group)])) >= PARTICIPANTS_OF_LABEL
+    def threshold(group: list[str]) -> float | None:
+        in_group = np.isin(true, group)
+        return threshold_of_draws(score[in_group].tolist(), who[in_group].tolist())
 
-    # From the rarest label on, a group is closed as soon as it has enough participants.
+    # From the rarest label on, a group is closed as soon as it has enough participants for a threshold.
     groups: list[list[str]] = [[]]
     for label in sorted({*labels, *truth}, key=lambda label: (len(set(who[true == label])), label)):
-        if has_enough(groups[-1]):
+        if threshold(groups[-1]) is not None:
             groups.append([])
         groups[-1].append(label)
     # The last group may have too few: it joins the one before.
-    if len(groups) > 1 and not has_enough(groups[-1]):
+    if len(groups) > 1 and threshold(groups[-1]) is None:
         last = groups.pop()
         groups[-1] += last
     thresholds: dict[str, float] = {}
     for group in groups:
-        in_group = np.isin(true, group)
-        shared = conformal(score[in_group].tolist(), who[in_group].tolist())
+        shared = threshold(group)
         if shared is not None:
             thresholds |= dict.fromkeys(group, shared)
     return {label: thresholds[label] for label in labels if label in thresholds}
@@ -238,7 +231,8 @@ def fit_numbers(
     # How far the truth lies outside the interval; negative inside.
     outside = np.maximum(np.asarray(low, dtype=float) - y, y - np.asarray(high, dtype=float))
     return TaskCalibration(
-        interval_offset=conformal(outside.tolist(), participants), n_participants=len(set(participants))
+        interval_offset=threshold_of_draws(outside.tolist(), participants),
+        n_participants=len(set(participants)),
     )
 
 
