@@ -14,7 +14,7 @@ risk_violations: share of resplits of the test answers whose error rate is above
 coverage_applicable: share of the answered test questions whose set or interval holds the truth, by participant.
 
 The held-out questions (benchmarks/questions/held_out.yaml) were written by people who had not read the classifier.
-Nothing was fitted or tuned on them. FOLDER: recordings of other people than the model's. All must be refused while
+Nothing was fitted or tuned on them. When they have been used for that, they belong into development.yaml. FOLDER: recordings of other people than the model's. All must be refused while
 the model has seen only simulated people.
 """
 
