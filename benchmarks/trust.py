@@ -14,8 +14,9 @@ risk_violations: share of resplits of the test answers whose error rate is above
 coverage_applicable: share of the answered test questions whose set or interval holds the truth, by participant.
 
 The held-out questions (benchmarks/questions/held_out.yaml) were written by people who had not read the classifier.
-Nothing was fitted or tuned on them. When they have been used for that, they belong into development.yaml. FOLDER: recordings of other people than the model's. All must be refused while
-the model has seen only simulated people.
+Nothing was fitted or tuned on them. When they have been used for that, they belong into development.yaml.
+FOLDER: recordings of other people than the model's. All must be refused while the model has seen only simulated
+people.
 """
 
 import argparse
@@ -179,7 +180,7 @@ def measure_questions(tasks: Tasks, labels: dict[str, list[str]]) -> dict[str, f
         intent = classifier.recognise(entry["text"], list(askable(tasks, 1)))
         right = is_right(intent, entry["expect"], tasks)
         outcomes.setdefault(kind, []).append(right)
-        wrong_unflagged.append(not right and intent.kind in ("task", "label"))
+        wrong_unflagged.append(not right and intent.kind in ("task", "label") and not intent.assumed)
     for kind, values in outcomes.items():
         print(f"questions, {kind}: {np.mean(values):.3f} of {len(values)} right")
     answerable = [v for kind in outcomes if kind not in ("out_of_scope", "not_known") for v in outcomes[kind]]

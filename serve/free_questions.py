@@ -113,6 +113,9 @@ def complete(
         answer = replace(answer, text=f"{answer.text.rstrip('.')}. {MEASURED}")
     elif intent.kind == "confidence" and answer.status in ("answered", "uncertain"):
         answer = replace(answer, text=confidence(answer, tasks[str(asked.task)]))
+    if intent.assumed:
+        reading = f"I read this as a question about {replies.task_title(str(intent.task))}."
+        answer = replace(answer, assumed=True, text=f"{reading} {answer.text}")
     return [*others, answer]
 
 

@@ -120,6 +120,8 @@ class Answer(AnswerRecord):
     """Motion parameters that a description states, beside measured ones."""
     intent: str | None = None
     """What a free question asks, a kind of `biomechgpt.questions.intent.Intent`; null for a task's own wording."""
+    assumed: bool = False
+    """Whether a free question was unclear and its likeliest reading is answered. The text says how it was read."""
     generated: bool = False
     """Whether the language model wrote the text freely. Nothing in it was checked."""
 

@@ -175,7 +175,19 @@ def outcome(wanted: str, intent: Intent) -> str:
     # "Is it healthy?" is no to "Is it impaired?": either label answers both. So does the task itself.
     if kind == "label" and intent.kind in ("label", "task") and intent.task == rest[0]:
         is_right |= intent.kind == "task" or rest[0] in ("impaired", "falls_history")
-    return "right" if is_right else "wrong" if intent.kind in ("task", "label") else "flagged"
+    is_silent = intent.kind in ("task", "label") and not intent.assumed
+    return "right" if is_right else "wrong" if is_silent else "flagged"
+
+
+def test_a_question_with_one_likely_but_not_clear_task_is_read_as_that_task_and_says_so(classifier):
+    found = [
+        classifier.recognise(question, ONE)
+        for question in ("hoe ver helt de romp over?", "splits of the FSST")
+    ]
+    assert [(intent.kind, intent.task, intent.assumed) for intent in found] == [
+        ("task", "trunk_lean", True),
+        ("task", "fsst_phases", True),
+    ]
 
 
 @pytest.mark.parametrize("part", QUESTIONS)

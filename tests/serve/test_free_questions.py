@@ -55,6 +55,7 @@ INTENTS = {
     "Is she limping?": Intent("out_of_scope", suggestions=("impaired",)),
     "Is she in pain?": Intent("out_of_scope", label="pain", suggestions=("impaired",)),
     "Who won?": Intent("out_of_scope", suggestions=("impaired",), about_movement=False),
+    "steps thing?": Intent("task", "cadence", suggestions=("cadence",), assumed=True),
     "How quick are the steps?": Intent("unclear", suggestions=("walking_speed", "cadence")),
     "Describe it.": Intent("task", "description"),
 }
@@ -121,6 +122,13 @@ def test_without_an_earlier_answer_there_is_nothing_to_explain(client, talking, 
     answer = chat(client, question)
     assert answer["text"].startswith("There is no earlier answer yet. You can ask: ")
     assert answer["status"] == "refused"
+
+
+def test_an_assumed_question_is_answered_and_says_how_it_was_read(client, talking):
+    answer, clear = chat(client, "steps thing?"), chat(client, "What is the cadence?")
+    assert answer["text"] == f"I read this as a question about cadence. {clear['text']}"
+    assert (answer["assumed"], clear["assumed"]) == (True, False)
+    assert answer["value"] == clear["value"]
 
 
 def test_an_unclear_question_is_asked_back_and_gets_no_value(client, talking):
