@@ -514,6 +514,12 @@ export interface components {
              */
             intent: string | null;
             /**
+             * Assumed
+             * @description Whether a free question was unclear and its likeliest reading is answered. The text says how it was read.
+             * @default false
+             */
+            assumed: boolean;
+            /**
              * Generated
              * @description Whether the language model wrote the text freely. Nothing in it was checked.
              * @default false
