@@ -25,7 +25,9 @@ from biomechgpt.motion.parameters import PARAMETERS, ParameterValues
 from biomechgpt.questions.dataset import read_tasks
 from biomechgpt.tokenizer.tokens import Tokens
 
-VERSION = 7
+VERSION = 8
+TRAINED_PARTS = ("base", "adapter", "calibration")
+"""Parts of a model that are made from a cohort's tokens."""
 
 
 def make_evaluation(answers: Artifact, settings: EvaluationSettings, root: str) -> Artifact:
@@ -93,26 +95,23 @@ def _mirrored(tokens: Tokens, trials: pd.DataFrame) -> list[list[int]]:
     return [mirror_of[trial] for trial in trials["trial"]]
 
 
-def _unheld_participants(answers: Artifact) -> dict[str, list[str]]:
-    """Whether the participants who were asked about are unseen by all parts of the model.
+def _other_cohorts(answers: Artifact) -> dict[str, list[str]]:
+    """The parts of the model that come from another cohort, and the participants whom these parts may have seen.
 
-    elsewhere: the parts that were trained or calibrated on another cohort than that of the answers.
-    participants: names of participants in both, outside the test split of that other cohort.
+    parts: those that were trained or calibrated on another cohort than that of the answers.
+    participants: names of participants who were asked about, and who are in the training or validation split there.
     """
     tokens, model = answers.input("tokens"), answers.input("model")
-    cohorts = {"tokenizer": tokens.input("tokenizer").input("cohort")} | {
-        part: model.input(kind).input("tokens").input("cohort")
-        for kind, part in (("base", "base"), ("adapter", "adapter"), ("calibration", "calibration"))
-    }
     cohort = tokens.input("cohort")
-    others = {part: made for part, made in cohorts.items() if made.fingerprint != cohort.fingerprint}
-    seen = {
-        name
-        for made in {made.fingerprint: made for made in others.values()}.values()
-        for name in _participants(made, ["train", "validation"])
-    }
-    asked = _participants(cohort, answers.manifest["settings"]["splits"]) if others else set()
-    return {"elsewhere": list(others), "participants": sorted(asked & seen)}
+    cohorts = {"tokenizer": tokens.input("tokenizer").input("cohort")}
+    cohorts |= {part: model.input(part).input("tokens").input("cohort") for part in TRAINED_PARTS}
+    parts = [part for part, made in cohorts.items() if made.fingerprint != cohort.fingerprint]
+    if not parts:
+        return {"parts": [], "participants": []}
+    others = {cohorts[part].fingerprint: cohorts[part] for part in parts}
+    seen = set().union(*(_participants(made, ["train", "validation"]) for made in others.values()))
+    asked = _participants(cohort, answers.manifest["settings"]["splits"])
+    return {"parts": parts, "participants": sorted(asked & seen)}
 
 
 def _participants(cohort: Artifact, splits: Sequence[str]) -> set[str]:
@@ -124,7 +123,7 @@ def _origin(answers: Artifact) -> dict[str, Any]:
     """What the answers come from, for the report."""
     model, questions, tokens = (answers.input(name) for name in ("model", "questions", "tokens"))
     tokenizer = tokens.input("tokenizer")
-    trained = [model.input(kind) for kind in ("base", "adapter", "calibration")]
+    trained = [model.input(kind) for kind in TRAINED_PARTS]
     steps = [tokens.input("cohort"), tokenizer, tokens, questions, *trained, model, answers]
     return {
         "data": tokens.provenance,
@@ -135,7 +134,7 @@ def _origin(answers: Artifact) -> dict[str, Any]:
         "settings": {step.kind: step.manifest["settings"] for step in steps},
         "made_from": {step.kind: step.fingerprint for step in steps},
         "made": answers.manifest["made"],
-        "unheld": _unheld_participants(answers),
+        "other_cohorts": _other_cohorts(answers),
     }
 
 

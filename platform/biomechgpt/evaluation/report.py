@@ -46,7 +46,7 @@ def write_report(answers: str, folder: str, *, codebook: str | None = None) -> d
     page = render(
         "report.html.j2",
         about=about,
-        unheld=about.get("unheld"),
+        other_cohorts=about.get("other_cohorts"),
         few={
             name: by_source[MODEL]["participants"]
             for name, by_source in metrics["tasks"].items()
