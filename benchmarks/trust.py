@@ -169,26 +169,42 @@ def is_right(intent: Intent, expect: dict[str, Any], tasks: Tasks) -> bool:
     return intent.kind in ("out_of_scope", "unclear", "unknown_label")
 
 
-def measure_questions(tasks: Tasks, labels: dict[str, list[str]]) -> dict[str, float]:
-    """questions_right, questions_wrong_unflagged and out_of_scope_refused on the held-out list."""
-    classifier = IntentClassifier(tasks, labels)
-    entries = yaml.safe_load(QUESTIONS.read_text())["questions"]
+def read_questions(
+    classifier: IntentClassifier, tasks: Tasks, questions: Path
+) -> tuple[dict[str, list[bool]], list[bool]]:
+    """How a list of questions is understood.
+
+    {kind of question: for each, whether it is understood}; for each question, whether it would get a wrong answer
+    without a warning.
+    """
     outcomes: dict[str, list[bool]] = {}
     wrong_unflagged = []
-    for entry in entries:
+    for entry in yaml.safe_load(questions.read_text("utf-8"))["questions"]:
         (kind,) = entry["expect"]
         intent = classifier.recognise(entry["text"], list(askable(tasks, 1)))
         right = is_right(intent, entry["expect"], tasks)
         outcomes.setdefault(kind, []).append(right)
         wrong_unflagged.append(not right and intent.kind in ("task", "label") and not intent.assumed)
+    return outcomes, wrong_unflagged
+
+
+def measure_questions(tasks: Tasks, labels: dict[str, list[str]]) -> dict[str, float]:
+    """questions_right, questions_wrong_unflagged and out_of_scope_refused on the held-out list."""
+    outcomes, wrong_unflagged = read_questions(IntentClassifier(tasks, labels), tasks, QUESTIONS)
     for kind, values in outcomes.items():
         print(f"questions, {kind}: {np.mean(values):.3f} of {len(values)} right")
-    answerable = [v for kind in outcomes if kind not in ("out_of_scope", "not_known") for v in outcomes[kind]]
     return {
-        "questions_right": float(np.mean(answerable)),
+        "questions_right": float(np.mean(answerable(outcomes))),
         "questions_wrong_unflagged": float(np.mean(wrong_unflagged)),
         "out_of_scope_refused": float(np.mean(outcomes["out_of_scope"])),
     }
+
+
+def answerable(outcomes: dict[str, list[bool]]) -> list[bool]:
+    """The outcomes of the questions that have an answer."""
+    return [
+        v for kind, values in outcomes.items() if kind not in ("out_of_scope", "not_known") for v in values
+    ]
 
 
 def own_answers(model: artifact.Artifact) -> pd.DataFrame:

@@ -70,7 +70,7 @@ async def read_question(
             earlier = await recognise(turn, list(tasks))
             if earlier.kind in ANSWERED_BY_A_TASK:
                 return FreeQuestion(words, intent, earlier)
-    # What the recording cannot show, such as pain, is not left to a text that nobody checks.
+    # A recording does not show pain, for example. The model may not write about it: nobody checks its text.
     may_be_written = intent.kind == "out_of_scope" and intent.about_movement and intent.label is None
     return FreeQuestion(words, intent, generates=writes_text and may_be_written)
 

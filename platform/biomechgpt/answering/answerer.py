@@ -265,7 +265,7 @@ class Answerer:
 
     def _label_probabilities(self, task: str, template_scores: Sequence[Scores]) -> dict[str, float]:
         """{label: calibrated probability} of a task with labels."""
-        fitted = self.calibration.tasks.get(task, TaskCalibration())
+        fitted = self.calibration.of_task(task)
         calibrated = apply_temperature(mean_scores(template_scores).probability, fitted.temperature)
         return {str(label): float(p) for label, p in zip(self.tries[task].answers, calibrated, strict=True)}
 
@@ -347,7 +347,7 @@ class Answerer:
     def _combine(self, query: Query, scores: Sequence[list[Scores]], full_distribution: bool) -> Answer:
         """The answer to a query. scores: of each of its requests, with each template."""
         task = str(query.task)
-        fitted = self.calibration.tasks.get(task, TaskCalibration())
+        fitted = self.calibration.of_task(task)
         if query.relation == "same_person":
             template_scores = [mean_scores(of_template) for of_template in zip(*scores, strict=True)]
             fitted = self.calibration.of_person(task, len(scores))

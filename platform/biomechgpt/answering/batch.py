@@ -28,7 +28,6 @@ from biomechgpt.answering.bundle import (
 )
 from biomechgpt.answering.calibration import (
     Calibration,
-    TaskCalibration,
     apply_temperature,
     fit,
     fit_min_applies,
@@ -186,10 +185,11 @@ def make_calibration(
             everything = pd.concat([asked, sample, about_conditions], ignore_index=True)
             answers = _answer(parts, everything, tokens, validation)
             n_asked, n_with_sample = len(asked), len(asked) + len(sample)
-            reference, ood = _fit_ood(Tokens(tokens).statistics().to_pandas(), answers[:n_with_sample])
+            statistics = Tokens(tokens).statistics().to_pandas()
+            reference, ood = _fit_ood(statistics, answers[:n_with_sample])
             write_reference(storage.join(uri, REFERENCE), reference)
             fitted = fit(answers[:n_asked]).model_copy(update={"provenance": tokens.provenance, "ood": ood})
-            gates = _fit_gates(ruled_out, answers[n_with_sample:], parts.tasks, fitted, tokens)
+            gates = _fit_gates(ruled_out, answers[n_with_sample:], parts.tasks, fitted, statistics)
             fitted = fitted.model_copy(update={"min_applies": gates})
         storage.write_json(storage.join(uri, CALIBRATION), fitted.model_dump(mode="json"))
         return {
@@ -337,18 +337,23 @@ def _condition_questions(ruled_out: pd.DataFrame, tasks: Tasks) -> pd.DataFrame:
 
 
 def _fit_gates(
-    ruled_out: pd.DataFrame, of_conditions: pd.DataFrame, tasks: Tasks, fitted: Calibration, tokens: Artifact
+    ruled_out: pd.DataFrame,
+    of_conditions: pd.DataFrame,
+    tasks: Tasks,
+    fitted: Calibration,
+    table: pd.DataFrame,
 ) -> dict[str, float]:
     """{task: threshold of the probability that it applies}, from validation trials that it does not apply to.
 
     ruled_out: `inapplicable_questions`. of_conditions: the uncalibrated answers to `_condition_questions`.
+    table: `Tokens.statistics`.
     """
     movements: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
     for row in of_conditions.itertuples():
-        temperature = fitted.tasks.get(row.task, TaskCalibration()).temperature
+        temperature = fitted.of_task(row.task).temperature
         probabilities = apply_temperature(np.asarray(row.probabilities), temperature)
         movements[row.trial][row.task] = dict(zip(row.labels, probabilities.tolist(), strict=True))
-    statistics = movement_statistics(Tokens(tokens).statistics().to_pandas(), ["validation"], None)
+    statistics = movement_statistics(table, ["validation"], None)
     applies = [
         gate(
             tasks,

@@ -90,6 +90,10 @@ class Calibration(Settings):
         """`OodCheck.judge`; not checked if there is no check."""
         return NOT_CHECKED if self.ood is None else self.ood.judge(statistics, log_likelihood)
 
+    def of_task(self, task: str) -> TaskCalibration:
+        """The calibration of a task's answers; one that changes nothing if none was fitted."""
+        return self.tasks.get(task, TaskCalibration())
+
     def threshold(self, task: str) -> float:
         """The probability above which a task's question is taken to apply."""
         return self.min_applies.get(task, MIN_APPLIES)

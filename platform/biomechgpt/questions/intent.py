@@ -14,7 +14,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import FeatureUnion, Pipeline
 
-from biomechgpt.questions.label_words import WALKING, LabelWords, Mention
+from biomechgpt.questions.label_words import WALKING, LabelWords, Mention, positions
 from biomechgpt.questions.tasks import BaseTask, GenerationTask, RefusalTask, Tasks
 from biomechgpt.questions.wording import (
     Phrases,
@@ -119,7 +119,7 @@ class _Reading:
 
     @property
     def not_measured(self) -> str | None:
-        """What the question names of the person that no task answers."""
+        """The property of the person that the question names and no task answers; None if it names none."""
         return next((name for _, _, (group, name) in self.topics if group == "not_measured"), None)
 
 
@@ -263,7 +263,7 @@ class IntentClassifier:
         labels = {mention.label for mention in mentions}
         # "Is it a cane or a walker?" and "Is it not a cane?" are answered better by the label itself. The words of
         # a label, such as `without a device`, deny nothing.
-        of_labels = {i for mention in mentions for i in range(mention.begin, mention.end)}
+        of_labels = positions(mentions)
         others = {word for i, word in enumerate(reading.words) if i not in of_labels}
         if len(labels) > 1 or others & word_list("negation"):
             return Intent("task", task)
@@ -354,7 +354,7 @@ class IntentClassifier:
             # A head injury is a label, and says nothing about the head.
             if not any(m.begin <= begin and end <= m.end for m in mentions)
         ]
-        named = {i for mention in mentions for i in range(mention.begin, mention.end)}
+        named = positions(mentions)
         strange = [
             word
             for i, word in enumerate(words)
@@ -363,7 +363,7 @@ class IntentClassifier:
         return _Reading(words, mentions, topics, strange)
 
     def _document(self, reading: _Reading) -> tuple[str, list[str]]:
-        """What the regression reads: the text with its labels and unanswered topics masked, and its concepts."""
+        """The input of the regression: the text with labels and unanswered topics masked, and its concepts."""
         masks = {i: group for begin, end, (group, _) in reading.topics for i in range(begin, end)}
         masks |= {
             i: f"{mention.task}_label"

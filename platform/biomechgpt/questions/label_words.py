@@ -3,7 +3,7 @@
 Knows words; nothing about which question is asked.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from biomechgpt.questions.tasks import ClassificationTask, Tasks
@@ -33,6 +33,11 @@ class Mention:
     known: bool
     begin: int
     end: int
+
+
+def positions(mentions: Iterable[Mention]) -> set[int]:
+    """The places of the words that name labels."""
+    return {i for mention in mentions for i in range(mention.begin, mention.end)}
 
 
 class LabelWords:
@@ -74,7 +79,7 @@ class LabelWords:
 
     def is_only_a_label(self, words: Sequence[str], without_topic: frozenset[str]) -> bool:
         """True if words name a label, and the others are among those without a topic."""
-        named = {i for mention in self.find(words) for i in range(mention.begin, mention.end)}
+        named = positions(self.find(words))
         return bool(named) and all(i in named or word in without_topic for i, word in enumerate(words))
 
 

@@ -72,8 +72,11 @@ def _other_number_of_recordings(tasks: Tasks, name: str) -> str:
 
 
 def _refusal(intent: Intent, tasks: Tasks) -> str:
-    """What is not measured; the refusal task's text for a question that is not about movement; else a sentence that
-    stays true."""
+    """Why a question gets no answer.
+
+    A property that is not measured is named. A question that is not about movement gets the refusal task's text.
+    Any other question gets a sentence that is true of all.
+    """
     if intent.label is not None:
         return f"This model does not measure {intent.label}."
     refusal = next((task.refusal_text for task in tasks.values() if isinstance(task, RefusalTask)), "")
