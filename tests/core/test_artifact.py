@@ -1,10 +1,15 @@
 """Artifacts: they exist once their manifest does, and are reused."""
 
+import os
+import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from biomechgpt.core import artifact, storage
+from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.core.job import run_job
 from biomechgpt.core.settings import InputError, Settings
 
@@ -53,3 +58,36 @@ def test_an_artifact_is_reused_and_an_unfinished_one_does_not_exist(tmp_path):
     (Path(first.uri) / "a.bin").write_bytes(b"abd")
     with pytest.raises(InputError, match=r"'a.bin' is altered"):
         artifact.load(first.uri, verify=True)
+
+
+def test_one_driver_of_a_machine_builds_and_the_others_wait_for_it(tmp_path):
+    uri = str(tmp_path / "thing" / "abc")
+    order = []
+
+    def wait_for_it() -> None:
+        with cluster.build_lock(uri):
+            order.append("second")
+
+    with cluster.build_lock(uri):
+        other = threading.Thread(target=wait_for_it)
+        other.start()
+        other.join(timeout=0.5)
+        assert other.is_alive()
+        with cluster.build_lock(uri + "d"):  # another artifact is not locked
+            order.append("first")
+    other.join()
+    assert order == ["first", "second"]
+
+
+def test_a_killed_driver_holds_no_lock(tmp_path):
+    uri = str(tmp_path / "thing" / "abc")
+    hold = (
+        "import sys, time; from biomechgpt.core import cluster\n"
+        "with cluster.build_lock(sys.argv[1]): print('held', flush=True); time.sleep(600)"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", hold, uri], stdout=subprocess.PIPE, text=True)
+    assert driver.stdout.readline() == "held\n"
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    with cluster.build_lock(uri):
+        pass

@@ -106,20 +106,14 @@ def test_a_run_that_one_worker_began_is_ended_by_two(one, tmp_path):
 
 
 @pytest.mark.cluster
-def test_a_checkpoint_in_parts_is_for_as_many_workers(ray_cluster, tmp_path):
-    dies = {"die_at": 15, "flag": str(tmp_path / "flag")}
-    with pytest.raises(TrainingFailedError):
-        run(tmp_path, "parts", dies, workers=2, zero_stage=2, max_failures=0)
-    with pytest.raises(InputError, match=r"workers 1 .* in 2 parts"):
-        run(tmp_path, "parts", dies, zero_stage=2)
-
-
-@pytest.mark.cluster
-def test_a_workers_input_error_comes_out_as_it_is_and_at_once(ray_cluster, tmp_path):
-    fails = {"die_at": 12, "flag": str(tmp_path / "flag"), "error": InputError}
+def test_input_errors_of_workers_come_out_as_they_are_and_at_once(ray_cluster, tmp_path):
+    """One of the data, and one of the settings: a checkpoint in parts is for as many workers as wrote it."""
+    fails = {"die_at": 15, "flag": str(tmp_path / "flag"), "error": InputError}
     # Tried again it would find the flag, and succeed.
     with pytest.raises(InputError, match=r"^trials.csv: line 3: expected a number, found 'x'$"):
-        run(tmp_path, "wrong", fails, workers=2, max_failures=5)
+        run(tmp_path, "parts", fails, workers=2, zero_stage=2, max_failures=5)
+    with pytest.raises(InputError, match=r"workers 1 .* in 2 parts"):
+        run(tmp_path, "parts", fails, zero_stage=2)
 
 
 @pytest.mark.parametrize(("said", "workers"), [("2", 2), ("[1,4]", (1, 4))])

@@ -1,6 +1,7 @@
 """Sweep, comparison and promotion, on real Ray with the artifacts of the tiny run."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 from collections import Counter
 
 import pytest
+import ray
 
 from biomechgpt.core import artifact, settings, storage
 from biomechgpt.core.settings import InputError
@@ -86,8 +88,16 @@ def test_a_killed_sweep_resumes_and_makes_shared_artifacts_once(tiny, mlflow, tm
         ),
         *("--root", str(tiny.root), "--tracking.uri", mlflow.uri),
     ]
+    # On the suite's Ray: it outlives the killed driver, as a cluster does.
+    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     job = subprocess.Popen(
-        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        command,
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
     assert job.stdout is not None
     for line in job.stdout:
@@ -96,7 +106,7 @@ def test_a_killed_sweep_resumes_and_makes_shared_artifacts_once(tiny, mlflow, tm
             break
     job.wait()
     assert not list((tiny.root / "sweep").rglob("manifest.json"))
-    resumed = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
+    resumed = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, check=False)
     assert resumed.returncode == 0, resumed.stderr
     assert "going on with the study" in resumed.stdout
     assert "score: mean over tasks on validation participants" in resumed.stdout  # the table of show_sweep

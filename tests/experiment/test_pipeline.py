@@ -165,6 +165,8 @@ def test_the_pipeline_runs_on_a_folder_of_recordings(ray_cluster, tmp_path):
     arguments = [
         "--cohort.recordings",
         str(folder),
+        "--evaluation.baselines",
+        "false",
         "--root",
         str(tmp_path / "a"),
         "--output",

@@ -36,8 +36,8 @@ def people():
 
 @pytest.fixture(scope="module")
 def cohort(people):
-    """(person, trial) of the whole demo."""
-    return [(person, t) for person in people for t in trials(DEMO, person, RATE)]
+    """(person, trial) of the demo, the first six trials of each person."""
+    return [(person, t) for person in people for t in islice(trials(DEMO, person, RATE), 6)]
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +235,7 @@ def test_fsst_time_follows_from_the_steps(cohort):
 
 
 def test_a_cut_off_test_has_no_time():
-    how = SimulatorSettings(scale=0.1, longest_s=12)
+    how = SimulatorSettings(scale=0.05, longest_s=12)
     all_trials = [t for person in participants(how) for t in islice(trials(how, person, RATE), 8)]
     timed = [t for t in all_trials if t.latent["kind"] in ("TUG", "FSST")]
     times = {t.trial: t.annotations["tug_time"] or t.annotations["fsst_time"] for t in timed}
@@ -319,7 +319,7 @@ def test_duration_and_noise_do_not_depend_on_labels(cohort):
 
 def test_names_and_order_do_not_depend_on_labels(cohort, people):
     names = [t.trial for _, t in cohort]
-    assert len(set(names)) == len(names) == 3000
+    assert len(set(names)) == len(names)
     for order in (np.argsort([p.name for p in people]), np.arange(len(people))):
         impaired = np.array([p.condition != "none" for p in people])[order]
         assert abs(np.corrcoef(np.arange(len(order)), impaired)[0, 1]) < 0.2
@@ -335,6 +335,7 @@ def test_latent_traits_are_not_in_the_rows_of_a_cohort(cohort):
 def test_a_participant_does_not_depend_on_the_others(people, cohort):
     person = people[17]
     mine = [t for p, t in cohort if p is person]
-    for one, again in zip(mine, trials(DEMO, person, RATE), strict=True):
+    assert mine
+    for one, again in zip(mine, trials(DEMO, person, RATE), strict=False):
         assert one.trial == again.trial
         np.testing.assert_array_equal(one.angles_rad, again.angles_rad)

@@ -1,14 +1,18 @@
 """The Ray cluster a job runs on: the one it was submitted to, or a local one. Knows nothing about jobs."""
 
+import hashlib
 import logging
 import os
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
+from filelock import FileLock, Timeout
 
 from biomechgpt.core.logs import logger
 from biomechgpt.core.settings import InputError
@@ -25,6 +29,7 @@ def connect() -> None:
         else:
             # One's own machine is not taken away in mid-training: no process need watch for that.
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+            os.environ[_OWN] = "1"  # before Ray starts, so that its workers have it too
             # A small object store: blocks stream through it, a cohort never sits in it whole.
             # With the dashboard, on loopback: without its state API, Ray Train complains once a second.
             ray.init(
@@ -33,6 +38,7 @@ def connect() -> None:
                 logging_level=logging.WARNING,
                 object_store_memory=512 * 1024 * 1024,
             )
+            os.environ[_OWN] = ray.get_runtime_context().gcs_address
     quiet()
 
 
@@ -45,6 +51,16 @@ _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of settings mean the same in a Tune trial
     "RAY_COLOR_PREFIX": "0",
 }
+
+
+_OWN = "BIOMECHGPT_OWN_RAY"
+"""Environment variable: the address of the Ray that `connect` started, and in that Ray's processes 1."""
+
+
+def is_own() -> bool:
+    """Whether `connect`, here or in the process that this one works for, started Ray on this machine for itself."""
+    own = os.environ.get(_OWN)
+    return own is not None and os.environ.get("RAY_ADDRESS") in (None, own)
 
 
 def quiet() -> None:
@@ -60,15 +76,40 @@ def quiet() -> None:
 
 @contextmanager
 def build_lock(uri: str) -> Iterator[None]:
-    """Hold the lock on building `uri`: other drivers on the same cluster wait. Without a cluster, no lock.
+    """Hold the lock on building `uri`: other drivers wait. It is released when its driver ends, however it ends.
 
-    The lock is a named actor. Creating it fails while another driver holds it, and it dies with its driver.
+    Drivers on one machine share a file in its temporary folder. Those of a cluster share no disk, so there a named
+    actor is needed as well. It costs a process, so one's own Ray does without.
     """
     if os.environ.get("RAY_ADDRESS"):
         connect()
-    if not ray.is_initialized():
+    with ExitStack() as locks:
+        locks.enter_context(_file_lock(uri))
+        if ray.is_initialized() and not is_own():
+            locks.enter_context(_actor_lock(uri))
         yield
-        return
+
+
+@contextmanager
+def _file_lock(uri: str) -> Iterator[None]:
+    name = hashlib.sha256(uri.encode()).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"biomechgpt-locks-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    lock = FileLock(folder / f"{name}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        _say_that_another_builds(uri)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _actor_lock(uri: str) -> Iterator[None]:
+    """Creating the actor fails while another driver holds it."""
     announced = False
     while True:
         try:
@@ -77,14 +118,18 @@ def build_lock(uri: str) -> Iterator[None]:
             break
         except ValueError:  # the name is taken: another driver builds
             if not announced:
-                kind, fingerprint = uri.rsplit("/", 2)[-2:]
-                logger.info("%s %s: being built by another, waiting", kind, fingerprint)
+                _say_that_another_builds(uri)
             announced = True
             time.sleep(1)
     try:
         yield
     finally:
         ray.kill(holder)
+
+
+def _say_that_another_builds(uri: str) -> None:
+    kind, fingerprint = uri.rsplit("/", 2)[-2:]
+    logger.info("%s %s: being built by another, waiting", kind, fingerprint)
 
 
 _NAMESPACE = "biomechgpt"

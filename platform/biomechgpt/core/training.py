@@ -100,13 +100,13 @@ def _trainer(
 ) -> Any:
     """Ray Train's trainer, with checkpoints under `uri`/run. cpus, gpus: what each worker takes."""
     from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchConfig
 
     from biomechgpt.core import storage
 
     filesystem, path = storage.arrow_filesystem(storage.join(uri, "run"))
-    return TorchTrainer(
-        _run_worker,  # type: ignore[arg-type]  # Train V2 returns the first worker's result
+    return _trainer_class()(
+        _run_worker,
         train_loop_config=arguments_of_worker,
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=ScalingConfig(
@@ -124,6 +124,27 @@ def _trainer(
             callbacks=[_stop_at_input_error()],
         ),
     )
+
+
+def _trainer_class() -> Any:
+    """Ray's TorchTrainer without the callbacks that start a process each (3 to 4 s of a core) for nothing here."""
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2._internal.callbacks import DatasetsCallback
+    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+
+    from biomechgpt.core import cluster
+
+    unused: tuple[type, ...] = (DatasetsCallback,)  # shards Ray Data's datasets over workers: there are none
+    if cluster.is_own():
+        # It frees the workers' CPUs if this driver dies. One's own Ray dies with it.
+        unused = (*unused, PlacementGroupCleanerCallback)
+
+    class _Trainer(TorchTrainer):
+        def _create_default_callbacks(self) -> Any:
+            every = super()._create_default_callbacks()  # type: ignore[misc]
+            return [one for one in every if not isinstance(one, unused)]
+
+    return _Trainer
 
 
 def _stop_at_input_error() -> Any:
