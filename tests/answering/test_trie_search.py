@@ -85,6 +85,10 @@ def test_the_worked_example_of_the_docstring():
         assert quantile(numbers, found, share) == quantile(numbers, answers, share)
 
 
+UNREAD = 5e-4
+"""Most probability behind a few nodes of less than `TrieSearch.min_probability` (1e-4) each, which are not read."""
+
+
 @st.composite
 def distributions(draw, n_answers):
     """Probabilities of all answers: nearly all of it at a few of them."""
@@ -103,16 +107,16 @@ def test_quantiles_of_the_mean_and_the_median_of_each_wording_are_those_of_all_n
     n_read = sum(map(len, passes_of(search, wordings)))
     found = [searched_answers(search, probability) for probability in wordings]
     for share in INTERVAL_SHARES:
-        # Within rounding, another number may be the first to reach the share.
+        # Another number may be the first to reach the share, within what unlikely nodes that are not read have.
         value = quantile(numbers, np.mean(found, axis=0), share)
         cumulative = np.cumsum(np.mean(answers, axis=0))
         at = int(np.searchsorted(numbers, value - 1e-6))
-        assert cumulative[at] >= share - 1e-6
-        assert at == 0 or cumulative[at - 1] <= share + 1e-6
+        assert cumulative[at] >= share - UNREAD
+        assert at == 0 or cumulative[at - 1] <= share + UNREAD
     for of_wording, expected in zip(found, answers, strict=True):
         at = int(np.searchsorted(numbers, quantile(numbers, of_wording, 0.5) - 1e-6))
-        assert np.cumsum(expected)[at] >= 0.5 - 1e-6
-        assert at == 0 or np.cumsum(expected)[at - 1] <= 0.5 + 1e-6
+        assert np.cumsum(expected)[at] >= 0.5 - UNREAD
+        assert at == 0 or np.cumsum(expected)[at - 1] <= 0.5 + UNREAD
     assert n_read <= len(TUG_TIME.internal)
 
 

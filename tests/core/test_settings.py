@@ -8,6 +8,7 @@ from biomechgpt.core.settings import InputError, Settings
 
 class Inner(Settings):
     width: int = 4
+    strict: bool = False
 
 
 class Outer(Settings):
@@ -29,3 +30,23 @@ def test_overrides_and_includes(tmp_path):
     assert loaded == Outer(inner=Inner(width=7), rate=3.5)
     with pytest.raises(InputError, match=r"rate: .*found 'fast'"):
         settings.load(Outer, tmp_path / "a.yaml", ["--rate", "fast"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "strict"),
+    [
+        (["--inner.strict", "true"], True),
+        (["--inner.strict", "false"], False),
+        (["--inner.strict=true"], True),
+        (["--inner.strict"], True),
+        (["--no-inner.strict"], False),
+        (["--inner.strict", "--inner.width", "8"], True),
+    ],
+)
+def test_a_yes_or_no_setting_is_given_in_every_usual_way(arguments, strict):
+    assert settings.load(Outer, None, arguments).inner.strict is strict
+
+
+def test_another_word_for_a_yes_or_no_setting_is_refused():
+    with pytest.raises(InputError, match=r"--inner\.strict: expected true or false, found 'perhaps'"):
+        settings.load(Outer, None, ["--inner.strict=perhaps"])

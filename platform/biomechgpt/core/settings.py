@@ -127,6 +127,41 @@ def load(model: type[S], path: str | Path | None, arguments: Sequence[str] = ())
     return validate(model, merge(values, _options(model, arguments)), source)
 
 
+def _flags(model: type[BaseModel], arguments: Sequence[str]) -> list[str]:
+    """The arguments with `--a.b true` and `--a.b=false` of yes-or-no settings as `--a.b` and `--no-a.b`.
+
+    The library knows only the second form; help texts and settings files use the first.
+    """
+    flags: list[str] = []
+    left = list(arguments)
+    while left:
+        option, *rest = left.pop(0).split("=", 1)
+        if option.startswith("--") and _is_flag(model, option[2:]):
+            value = (
+                rest[0] if rest else left.pop(0) if left and left[0].lower() in ("true", "false") else "true"
+            )
+            if value.lower() not in ("true", "false"):
+                raise InputError(f"command line: {option}: expected true or false, found {value!r}")
+            flags.append(option if value.lower() == "true" else f"--no-{option[2:]}")
+        else:
+            flags.append("=".join([option, *rest]))
+    return flags
+
+
+def _is_flag(model: type[BaseModel], name: str) -> bool:
+    """Whether a setting, with its groups before it, is true or false."""
+    *groups, last = name.split(".")
+    for group in groups:
+        field = model.model_fields.get(group)
+        if field is None or not (
+            isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        ):
+            return False
+        model = field.annotation
+    found = model.model_fields.get(last)
+    return found is not None and found.annotation is bool
+
+
 class _Refused(Exception):
     """argparse's complaint about an option, in place of its exit."""
 
@@ -149,7 +184,7 @@ def _options(model: type[S], arguments: Sequence[str]) -> dict[str, Any]:
         return CliSettingsSource(
             CommandLine,
             root_parser=Parser(allow_abbrev=False, add_help=False),
-            cli_parse_args=list(arguments),
+            cli_parse_args=_flags(model, arguments),
             cli_hide_none_type=True,
             cli_avoid_json=True,
             cli_implicit_flags=True,
