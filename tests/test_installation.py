@@ -102,6 +102,6 @@ def test_a_recording_is_answered(installed, tiny):
     run(work, bin_folder / "biomechgpt", "answer", "walk.mot", "--model", model, "--output", "answers.csv")
     with (work / "answers.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert {row["recording"] for row in rows} == {"walk.mot"}
-    assert all(row["answer"] or row["refused"] for row in rows)
+    assert {row["file"] for row in rows} == {"walk.mot"}
+    assert all(row["answer"] or row["note"] for row in rows)
     assert any(row["task"] == "activity" for row in rows)

@@ -57,7 +57,7 @@ COMMANDS: dict[str, Command] = {
         "Ask a model about recordings and write a table of answers.",
         "biomechgpt.experiment.ask:AskSettings",
         "biomechgpt.experiment.ask:run_ask",
-        "answer walk.mot --model results/artifacts/model/FINGERPRINT --output answers.csv",
+        "answer folder --model results/artifacts/model/FINGERPRINT --output answers.csv",
         positional="recordings",
     ),
     "check": Command(

@@ -1,7 +1,9 @@
 """Every script in jobs/ runs on the tiny settings, and prints where its result is."""
 
 import json
+import re
 
+import pandas as pd
 import pytest
 
 from biomechgpt.cohort import Cohort
@@ -71,10 +73,25 @@ def test_answer_writes_a_table_of_answers(run_job, tiny, tmp_path):
         "answer", tmp_path, "--model", model, "--tasks", '["activity", "walking_speed"]', "--output", output
     )
     header, *rows = output.read_text().splitlines()
-    assert header.startswith("recording,task,")
+    assert header.startswith("file,participant,duration_s,task,status,answer,")
     assert [row.split(",")[0] for row in rows] == ["broken.mot", "walk.mot", "walk.mot"]
     assert "no known format" in rows[0]
-    assert ",refused," in rows[0]
+    assert ",unreadable," in rows[0]
+    assert pd.read_parquet(tmp_path / "answers.parquet")["task"].tolist() == [
+        None,
+        "activity",
+        "walking_speed",
+    ]
+    page = (tmp_path / "answers.html").read_text()
+    assert "synthetic" in page
+    assert "stand-in" in page
+    assert page.count("data:image/png;base64") == 1
+    assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", page)
+    # The same over actors of a cluster.
+    arguments = ["--model", model, "--tasks", '["activity"]', "--workers", "2"]
+    run_job("answer", tmp_path, *arguments, "--output", tmp_path / "on_ray.csv")
+    first, second = (pd.read_csv(tmp_path / name) for name in ("answers.csv", "on_ray.csv"))
+    pd.testing.assert_frame_equal(second, first[first["task"] != "walking_speed"].reset_index(drop=True))
 
 
 def test_show_draws_recordings_trials_codebooks_and_reports(run_job, tiny, tmp_path):

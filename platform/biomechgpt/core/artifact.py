@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from biomechgpt.core import cluster, storage
+from biomechgpt.core import storage
 from biomechgpt.core.logs import logger
 from biomechgpt.core.settings import InputError, Settings
 
@@ -146,6 +146,10 @@ def make(
         return finished
     if _reuse_only.get():
         raise NotMadeError(uri)
+    from biomechgpt.core import (
+        cluster,
+    )  # Ray takes a second to import, and whoever reads artifacts needs none
+
     with cluster.build_lock(uri):
         # Another driver may have built it while this one waited for the lock.
         return _reuse(uri) or _build(plan, build)

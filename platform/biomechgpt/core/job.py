@@ -4,6 +4,7 @@ import argparse
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -84,12 +85,18 @@ def help_text(
     return "\n".join(lines) + "\n"
 
 
-def options(model: type[Settings], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every option of a settings model, nested ones with their path: `training.learning_rate`."""
+def options(
+    model: type[Settings], prefix: str = "", default: Settings | None = None
+) -> Iterator[tuple[str, FieldInfo]]:
+    """Every option of a settings model, nested ones with their path: `training.learning_rate`.
+
+    default: the group as the settings above it have it by default, which may differ from the model's own defaults.
+    """
     for name, field in model.model_fields.items():
         nested = list(_nested(field.annotation))
+        value = getattr(default, name) if type(default) is model else field.default
         if not nested:
-            yield prefix + name, field
+            yield prefix + name, _with_default(field, value) if type(default) is model else field
             continue
         paths = set()
         if isinstance(field.discriminator, str):
@@ -100,10 +107,18 @@ def options(model: type[Settings], prefix: str = "") -> Iterator[tuple[str, Fiel
             yield path, FieldInfo(annotation=kinds, default=kind.default, description=kind.description)
             paths.add(path)
         for option in nested:
-            for path, inner in options(option, f"{prefix}{name}."):
+            for path, inner in options(
+                option, f"{prefix}{name}.", value if isinstance(value, Settings) else None
+            ):
                 if path not in paths:
                     yield path, inner
                     paths.add(path)
+
+
+def _with_default(field: FieldInfo, value: Any) -> FieldInfo:
+    changed = copy(field)
+    changed.default, changed.default_factory = value, None
+    return changed
 
 
 def _nested(annotation: Any) -> Iterator[type[Settings]]:
@@ -122,6 +137,14 @@ def _kind(field: FieldInfo) -> str:
             annotation.__name__, annotation.__name__.upper()
         )
     text = str(annotation).replace("typing.", "").replace("NoneType", "None")
+    if text.startswith("Union["):
+        return (
+            text.removeprefix("Union[")
+            .removesuffix("]")
+            .replace("Literal['", "")
+            .replace("']", "")
+            .replace(", ", "|")
+        )
     if text.startswith("Literal["):
         return text.removeprefix("Literal[").rstrip("]").replace(", ", "|").replace("'", "")
     for module in ("biomechgpt.", "pydantic."):

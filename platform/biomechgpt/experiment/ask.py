@@ -1,63 +1,31 @@
-"""Asks a model about recordings: one row for each recording and question, in a CSV table."""
+"""Asks a model about recordings: one row for each recording and question, as CSV, Parquet and a page.
 
+Needs no Ray. `workers` spreads the recordings over a Ray cluster.
+"""
+
+import base64
+import io
 import logging
+from collections.abc import Iterator
+from importlib import resources
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
+import jinja2
 import pandas as pd
+from pydantic import Field
 
-from biomechgpt.answering import measured
-from biomechgpt.answering.answer import Answer
-from biomechgpt.answering.answerer import Answerer
-from biomechgpt.answering.bundle import ModelBundle
-from biomechgpt.answering.described import described
-from biomechgpt.answering.status import unlike_sentence, withheld
-from biomechgpt.core import artifact, storage
+from biomechgpt.answering.library import COLUMNS, Model, Recording, find_model, read
+from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError, Settings
-from biomechgpt.language.tiny_model import is_stand_in
-from biomechgpt.motion import quantities
-from biomechgpt.prompts.encoding import MotionTokens, Query
-from biomechgpt.questions.tasks import DescriptionTask, MeasuredTask, Tasks, askable
 from biomechgpt.recordings import readers
-from biomechgpt.recordings.load import prepare
 from biomechgpt.recordings.quality import QualitySettings
 from biomechgpt.recordings.readers import ReaderSettings
-from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
 
 logger = logging.getLogger("biomechgpt")
 
-COLUMNS = (
-    "recording",
-    "task",
-    "answer",
-    "probability",
-    "prediction_set",
-    "low",
-    "high",
-    "coverage_guaranteed",
-    "measured",
-    "steps",
-    "status",
-    "applies",
-    "joint_probability",
-    "unlike_checked",
-    "unlike_participants",
-    "unlike_value",
-    "unlike_usual",
-    "refused",
-    "provenance",
-)
-"""Columns of the table.
-
-measured: the quantity as it was measured from the joint angles, with its place in the recording.
-steps: number of steps, or of other events, that it rests on; several for several values.
-status: what became of the question, see `Answer.status`.
-applies: probability that the question applies.
-joint_probability: probability that it applies and the label is right.
-unlike_checked, ...: the check whether the recording is unlike the training data, see `Unlike`.
-refused: why there is no answer; for an uncertain one, why it is uncertain.
-provenance: provenance of the model's training data.
-"""
+TABLE = "annotations.csv"
+"""A table beside the recordings that says who they are of."""
 
 
 class AskSettings(Settings):
@@ -65,13 +33,15 @@ class AskSettings(Settings):
 
     recordings: str
     """A recording's file, or a folder of recordings (path or URI)."""
-    model: str
-    """URI of the model."""
-    tasks: list[str] | None = None
+    model: str = "demo"
+    """URI of the model, or a folder of results; `demo` is the model of `make demo`."""
+    tasks: list[str] | Literal["all"] = "all"
     """Names of the tasks to ask; all tasks about one movement by default."""
     output: str = "results/answers.csv"
-    """Table to write (CSV)."""
-    readers: ReaderSettings = ReaderSettings()
+    """Table to write (CSV). A Parquet file and a page with joint curves are written beside it."""
+    workers: int = Field(0, ge=0)
+    """Ray actors that answer at once, each with the model; 0: this process alone, without Ray."""
+    readers: ReaderSettings = ReaderSettings(missing_joints="neutral")
     """How recordings are read."""
     quality: QualitySettings = QualitySettings()
     """Limits beyond which a recording is refused."""
@@ -80,61 +50,96 @@ class AskSettings(Settings):
 def run_ask(settings: AskSettings) -> str:
     """Write the table; returns its path. A recording that cannot be used is a row with the reason.
 
-    Raises InputError for an unknown task, and for a path without any file.
+    Raises InputError for an unknown model or task, and for a path without any recording.
     """
+    if not settings.output.endswith(".csv"):
+        raise InputError(f"output: expected a file that ends in .csv, found {settings.output}")
     # What can be refused is refused before the model is loaded.
-    provenance = artifact.load(settings.model, "model").provenance
-    bundle = ModelBundle(settings.model)
-    tasks = askable(bundle.tasks, 1)
-    names = list(tasks) if settings.tasks is None else settings.tasks
-    if unknown := [name for name in names if name not in tasks]:
-        raise InputError(f"tasks: expected some of {sorted(tasks)}, found {unknown}")
+    settings = settings.model_copy(update={"model": find_model(settings.model)})
     files = _files(settings.recordings)
-    answerer = Answerer.load(settings.model)
-    tokenizer = MotionTokenizer.load(bundle.motion_tokenizer)
-    writes_text = not is_stand_in(answerer.info.base)
-    rows: list[dict[str, Any]] = []
-    for name, uri in files:
-        try:
-            recording = readers.read(uri, settings.readers, name)
-            angles_rad, pelvis, _ = prepare(name, recording, settings.quality, tokenizer.frame_rate_hz)
-        except InputError as error:
-            rows.append({"recording": name, "status": "refused", "refused": str(error)})
-            continue
-        (motion,) = answerer.analyse(tokenizer, [angles_rad], [recording.joint_mask], recording.provenance)
-        movement = quantities.movement(angles_rad, pelvis, tokenizer.frame_rate_hz, recording.joint_mask)
-        analysis = measured.analyse(movement)
-        answers = _answers(answerer, motion, analysis, {name: tasks[name] for name in names}, writes_text)
-        rows += [
-            {"recording": name, "task": task, "provenance": provenance, **_cells(answer, provenance)}
-            for task, answer in zip(names, answers, strict=True)
-        ]
-        logger.info("%s: %d answers", name, len(names))
+    people = _participants(settings.recordings, [name for name, _ in files])
+    asked = [{"name": name, "uri": uri, "participant": people[name]} for name, uri in files]
+    rows, pictures, model = [], {}, ""
+    for one in _on_ray(settings, asked) if settings.workers else _here(settings, asked):
+        rows += one["rows"]
+        pictures[one["name"]] = one["picture"]
+        model = one["model"]
+        logger.info("%s: %s", one["name"], one["rows"][0]["note"] if one["picture"] is None else "answered")
     table = pd.DataFrame(rows, columns=list(COLUMNS))
+    base = settings.output.removesuffix(".csv")
     storage.write_bytes(settings.output, table.to_csv(index=False).encode())
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    storage.write_bytes(f"{base}.parquet", buffer.getvalue())
+    storage.write_bytes(f"{base}.html", _page(table, pictures, model).encode())
     return settings.output
 
 
-def _answers(
-    answerer: Answerer, motion: MotionTokens, analysis: measured.Analysis, tasks: Tasks, writes_text: bool
-) -> list[Answer]:
-    """The answers about one recording, in the order of the tasks.
+class _Asker:
+    """Answers about one recording after the other. Holds the model, so that it is loaded once."""
 
-    analysis: what was measured of it.
-    writes_text: False: a description is made of measured values.
-    """
-    asked = [task for task in tasks.values() if not isinstance(task, MeasuredTask)]
-    queries = [Query([motion], "single", task.name, task.templates[0]) for task in asked]
-    answers: dict[str, Answer] = {}
-    for task, found in zip(asked, answerer.answer(queries, writes_text=writes_text), strict=True):
-        if isinstance(task, DescriptionTask) and not writes_text:
-            answers[task.name] = described(found, measured.parameters(analysis))
-        else:
-            answers[task.name] = measured.beside(found, task, analysis)
-    return [
-        measured.answer(task, analysis) if isinstance(task, MeasuredTask) else answers[name]
-        for name, task in tasks.items()
-    ]
+    def __init__(self, settings: AskSettings) -> None:
+        self.settings = settings
+        self.model = Model(settings.model)
+        self.tasks = list(self.model.tasks) if settings.tasks == "all" else list(settings.tasks)
+        if unknown := [name for name in self.tasks if name not in self.model.tasks]:
+            raise InputError(f"tasks: expected some of {sorted(self.model.tasks)}, found {unknown}")
+
+    def __call__(self, one: dict[str, Any]) -> dict[str, Any]:
+        base = "; the base model is a local stand-in" if self.model.is_stand_in else ""
+        result = {
+            "name": one["name"],
+            "model": f"trained on {self.model.provenance} data{base}",
+            "picture": None,
+        }
+        try:
+            recording = read(
+                one["uri"],
+                participant=one["participant"],
+                reading=self.settings.readers,
+                quality=self.settings.quality,
+                name=one["name"],
+                rate_hz=self.model.rate_hz,
+            )
+        except InputError as error:
+            row = {
+                "file": one["name"],
+                "participant": one["participant"],
+                "status": "unreadable",
+                "note": str(error),
+            }
+            return {**result, "rows": [row]}
+        answers = self.model.ask_all(recording, self.tasks)
+        return {**result, "rows": answers.rows(), "picture": _picture(recording)}
+
+
+def _here(settings: AskSettings, asked: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    asker = _Asker(settings)
+    for one in asked:
+        yield asker(one)
+
+
+def _on_ray(settings: AskSettings, asked: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The same in Ray Data's actors; results come in the order of the recordings."""
+    import pickle
+
+    import ray
+
+    from biomechgpt.core import cluster
+
+    class Worker(_Asker):
+        def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+            return {"result": pickle.dumps(super().__call__(row))}
+
+    cluster.connect()
+    data = ray.data.from_items(asked, override_num_blocks=max(1, min(len(asked), 4 * settings.workers)))
+    answered = data.map(
+        Worker,  # type: ignore[arg-type]  # Ray makes the actors from a class
+        fn_constructor_args=(settings,),
+        compute=ray.data.ActorPoolStrategy(size=min(settings.workers, len(asked))),
+    )
+    for row in answered.iter_rows():
+        yield pickle.loads(row["result"])
 
 
 def _files(path: str) -> list[tuple[str, str]]:
@@ -142,30 +147,55 @@ def _files(path: str) -> list[tuple[str, str]]:
     names = storage.list_files(path)
     if names == [""]:  # list_files gives an empty name for a path that is a file
         return [(PurePosixPath(path).name, path)]
-    if not names:
+    found = [
+        (name, storage.join(path, name))
+        for name in sorted(names)
+        if name.lower().endswith(readers.SUFFIXES) and PurePosixPath(name).name != TABLE
+    ]
+    if not found:
         raise InputError(f"{path}: expected a recording or a folder of recordings, found nothing")
-    return [(name, storage.join(path, name)) for name in names if name.lower().endswith(readers.SUFFIXES)]
+    return found
 
 
-def _cells(answer: Answer, provenance: str) -> dict[str, Any]:
-    """The cells of one answer, without what its status withholds. provenance: of the model's training data."""
-    shown = withheld(answer, unlike_sentence(answer.unlike, provenance))
-    answered = shown.status == "answered"
-    return {
-        "answer": shown.text if answered else None,
-        "probability": shown.probabilities[0] if shown.probabilities else None,
-        "prediction_set": "; ".join(shown.prediction_set),
-        "low": shown.low,
-        "high": shown.high,
-        "coverage_guaranteed": shown.coverage_guaranteed,
-        "measured": measured.in_words(shown.measured),
-        "steps": "; ".join(str(value.steps) for value in shown.measured if value.steps is not None),
-        "status": shown.status,
-        "applies": shown.applies,
-        "joint_probability": shown.joint_probabilities[0] if shown.joint_probabilities else None,
-        "unlike_checked": shown.unlike.checked,
-        "unlike_participants": shown.unlike.participants,
-        "unlike_value": shown.unlike.value,
-        "unlike_usual": " to ".join(f"{end:g}" for end in shown.unlike.usual),
-        "refused": None if answered else shown.text,
-    }
+def _participants(folder: str, names: list[str]) -> dict[str, str]:
+    """{recording: its participant}, by annotations.csv, else by the first folder, else by the file's name."""
+    known: dict[str, str] = {}
+    table = storage.join(folder, TABLE)
+    if storage.list_files(folder) != [""] and storage.exists(table):
+        rows = pd.read_csv(io.BytesIO(storage.read_bytes(table)), dtype=str, sep=None, engine="python")
+        if {"path", "participant"} <= set(rows.columns):
+            known = dict(zip(rows["path"], rows["participant"].fillna(""), strict=True))
+        else:
+            logger.warning(
+                "%s: expected columns path and participant; participants are named by folders", table
+            )
+
+    def by_place(name: str) -> str:
+        parts = PurePosixPath(name).parts
+        return parts[0] if len(parts) > 1 else PurePosixPath(name).stem
+
+    return {name: known.get(name) or by_place(name) for name in names}
+
+
+def _picture(recording: Recording) -> str:
+    """Stick figures and joint curves as a base64 PNG."""
+    buffer = io.BytesIO()
+    recording.plot().savefig(buffer, format="png", dpi=60)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _page(table: pd.DataFrame, pictures: dict[str, str | None], model: str) -> str:
+    """The answers and joint curves of all recordings as one page."""
+    template = resources.files("biomechgpt.experiment").joinpath("answers.html.j2").read_text()
+    cells = table.astype(object).where(table.notna(), None)
+    return (
+        jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+        .from_string(template)
+        .render(
+            recordings=[
+                {"name": name, "rows": rows.to_dict("records"), "picture": pictures.get(str(name))}
+                for name, rows in cells.groupby("file", sort=False)
+            ],
+            model=model,
+        )
+    )

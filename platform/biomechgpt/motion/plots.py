@@ -67,7 +67,24 @@ def trial_png(
     how: str,
     joint_mask: np.ndarray | None = None,
 ) -> bytes:
-    """A PNG of one trial: stick figures and joint angles.
+    """A PNG of `trial_figure`."""
+    figure = trial_figure(angles_rad, pelvis, rate_hz, title=title, how=how, joint_mask=joint_mask)
+    buffer = io.BytesIO()
+    with style():
+        figure.savefig(buffer, format="png", dpi=90)
+    return buffer.getvalue()
+
+
+def trial_figure(
+    angles_rad: np.ndarray,
+    pelvis: np.ndarray,
+    rate_hz: float,
+    *,
+    title: str,
+    how: str,
+    joint_mask: np.ndarray | None = None,
+) -> Figure:
+    """A picture of one trial: stick figures and joint angles.
 
     A walk's curves are drawn over the gait cycle of their own side, one line per cycle, with the norm's mean and
     +-1 SD. Other movements are drawn over time.
@@ -91,9 +108,7 @@ def trial_png(
             for column, name in enumerate(names):
                 _curves(figure.add_subplot(inner[column]), name, angles_rad, rate_hz, walk, joint_mask)
         figure.suptitle(f"{title}\n{textwrap.fill(how, 150)}\n{measures(walk, len(angles_rad) / rate_hz)}")
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=90)
-    return buffer.getvalue()
+    return figure
 
 
 def measures(walk: gait.Gait, seconds: float) -> str:
