@@ -178,9 +178,14 @@ def _participants(folder: str, names: list[str]) -> dict[str, str]:
 
 
 def _picture(recording: Recording) -> str:
-    """Stick figures and joint curves as a base64 PNG."""
+    """Joint curves as a base64 PNG."""
+    from biomechgpt.motion import plots
+
+    figure = plots.curves_figure(
+        recording.angles_rad, recording.pelvis, recording.rate_hz, recording.joint_mask
+    )
     buffer = io.BytesIO()
-    recording.plot().savefig(buffer, format="png", dpi=60)
+    figure.savefig(buffer, format="png", dpi=60)
     return base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -111,6 +111,21 @@ def trial_figure(
     return figure
 
 
+def curves_figure(
+    angles_rad: np.ndarray, pelvis: np.ndarray, rate_hz: float, joint_mask: np.ndarray | None = None
+) -> Figure:
+    """Joint curves alone, as `trial_figure` has them, in a fixed layout: drawn in a fraction of its time."""
+    walk = gait.measure(angles_rad, pelvis, rate_hz)
+    with style(), matplotlib.rc_context({"figure.constrained_layout.use": False}):
+        figure = Figure(figsize=(15, 7.5))
+        axes = figure.subplots(len(_PANELS), len(_PANELS[0]))
+        for row, names in zip(axes, _PANELS, strict=True):
+            for place, name in zip(row, names, strict=True):
+                _curves(place, name, angles_rad, rate_hz, walk, joint_mask)
+        figure.subplots_adjust(left=0.03, right=0.99, bottom=0.07, top=0.96, hspace=0.45, wspace=0.18)
+    return figure
+
+
 def measures(walk: gait.Gait, seconds: float) -> str:
     """The gait parameters of a walk in one line of text."""
     if not np.isfinite(walk.cadence_steps_min):
