@@ -46,10 +46,8 @@ def test_real_files_without_arms_name_what_is_missing():
     path = real_recordings.path_of("opensim/opensim-core/std_subject01_walk1_ik.mot")
     with pytest.raises(InputError, match=r"missing arm_flex_r, .*elbow_flex_l \(missing_joints: neutral"):
         readers.read(str(path), STRICT)
-    mask = readers.read(str(path), NEUTRAL).joint_mask
-    assert {NAMES[i] for i in np.flatnonzero(~mask)} == {
-        f"{name}_{side}" for name in ("arm_flex", "arm_add", "arm_rot", "elbow_flex") for side in "rl"
-    }
+    arms = {f"{name}_{side}" for name in ("arm_flex", "arm_add", "arm_rot", "elbow_flex") for side in "rl"}
+    assert {*arms, *NECK} < absent(readers.read(str(path), NEUTRAL))
 
 
 def test_real_full_and_reduced_humanoid_are_the_same_walk():
@@ -60,6 +58,11 @@ def test_real_full_and_reduced_humanoid_are_the_same_walk():
     assert (full.knee_flexion, reduced.knee_flexion) == ("positive", "negative")
     legs = [i for i, name in enumerate(NAMES) if name.startswith(("hip", "knee", "ankle"))]
     assert np.abs(full.angles_rad - reduced.angles_rad)[:, legs].max() < np.radians(3)
+
+
+def absent(recording):
+    """Names of the joints that were not recorded."""
+    return {NAMES[i] for i in np.flatnonzero(~recording.joint_mask)}
 
 
 def expected() -> np.ndarray:
@@ -118,7 +121,7 @@ def test_every_way_to_write_the_same_walk(variant, tmp_path):
     recording = readers.read(str(tmp_path / name), STRICT)
     np.testing.assert_allclose(recording.angles_rad, expected(), atol=1e-6)
     np.testing.assert_allclose(recording.pelvis[:, 0], 1.2 * recording.time_s, atol=1e-6)
-    assert recording.joint_mask.all()
+    assert absent(recording) == set(NECK)
     assert recording.knee_flexion == ("positive" if "positive" in variant else "negative")
     assert recording.import_notes == (
         f"OpenSim .{name[-3:]}, {'radians' if variant in RADIANS else 'degrees'}, "
@@ -132,7 +135,17 @@ def test_missing_untracked_joints_and_neck_are_zero_and_no_error(tmp_path):
     recording = readers.read(str(tmp_path / "a.mot"), STRICT)
     for name in (*NECK, "mtp_angle_r", "wrist_dev_l"):
         assert not recording.angles_rad[:, INDEX[name]].any()
-    assert recording.joint_mask.all()
+    assert absent(recording) == {*NECK, *(name for name in NAMES if not TRACKED[INDEX[name]])}
+
+
+def test_a_joint_that_never_moves_was_not_recorded(tmp_path):
+    """OpenSim's models lock joints that they do not have, and write their one value into every row."""
+    columns = walk()
+    columns["subtalar_angle_r"] = np.zeros_like(columns["time"])
+    columns["mtp_angle_l"] = np.full_like(columns["time"], -7.0)
+    (tmp_path / "a.mot").write_text(mot(columns))
+    recording = readers.read(str(tmp_path / "a.mot"), STRICT)
+    assert absent(recording) == {*NECK, "subtalar_angle_r", "mtp_angle_l"}
 
 
 def test_the_pelvis_turns_about_z_then_x_then_y(tmp_path):
@@ -212,7 +225,7 @@ def test_a_bad_file_is_refused_by_file_and_place(case, tmp_path):
 def test_neutral_accepts_missing_joints_but_not_a_file_without_any(tmp_path):
     (tmp_path / "a.mot").write_text(without("arm_flex_r"))
     mask = readers.read(str(tmp_path / "a.mot"), NEUTRAL).joint_mask
-    assert [NAMES[i] for i in np.flatnonzero(~mask)] == ["arm_flex_r"]
+    assert {NAMES[i] for i in np.flatnonzero(~mask)} == {*NECK, "arm_flex_r"}
     (tmp_path / "a.mot").write_text(BAD["forces"][0])
     with pytest.raises(InputError, match="no recording of movement"):
         readers.read(str(tmp_path / "a.mot"), NEUTRAL)
@@ -622,10 +635,7 @@ def test_plug_in_gait_in_a_c3d(how, tmp_path):
     assert recording.declared_rate_hz == 100
     there = [i for i, k in enumerate(NAMES) if k in SHIPPED["plug_in_gait.yaml"].joints]
     np.testing.assert_allclose(recording.angles_rad[:, there], expected()[:, there], atol=1e-5)
-    assert {NAMES[i] for i in np.flatnonzero(~recording.joint_mask)} == {
-        "subtalar_angle_r",
-        "subtalar_angle_l",
-    }
+    assert absent(recording) == {name for name in NAMES if name not in SHIPPED["plug_in_gait.yaml"].joints}
 
 
 def test_an_occluded_point_is_missing(tmp_path):

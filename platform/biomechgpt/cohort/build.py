@@ -56,7 +56,8 @@ def make_cohort(settings: CohortSettings, root: str) -> Artifact:
         return _make_merged(settings, root)
     if settings.recordings is None:
         return _make_simulated(settings, root)
-    return _make_recorded(settings, settings.recordings, root)
+    recorded = _make_recorded(settings, settings.recordings, root)
+    return _with_simulated(settings, recorded, root) if settings.add_simulated else recorded
 
 
 def _make_simulated(settings: CohortSettings, root: str) -> Artifact:
@@ -84,6 +85,19 @@ def _make_recorded(settings: CohortSettings, recordings: str, root: str) -> Arti
         root,
         provenance=combine_provenance(row.provenance for row in folder.rows),
     )
+
+
+def _with_simulated(settings: CohortSettings, recorded: Artifact, root: str) -> Artifact:
+    """The recordings' cohort and a simulated one together. Everybody keeps the split that they have there."""
+    simulated = _make_simulated(settings, root)
+    changes = {
+        "recordings": None,
+        "annotations": None,
+        "add_simulated": False,
+        "cohorts": [recorded.uri, simulated.uri],
+        "splits": settings.splits.model_copy(update={"method": "predefined"}),
+    }
+    return _make_merged(settings.model_copy(update=changes), root)
 
 
 def _make_merged(settings: CohortSettings, root: str) -> Artifact:

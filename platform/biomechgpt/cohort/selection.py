@@ -34,8 +34,10 @@ class CohortSettings(Settings):
     """URIs of cohort artifacts to merge into one."""
     prefix: dict[str, str] = Field(default_factory=dict)
     """{URI of a cohort: prefix for its participants and trials}. Without it, equal names are one person."""
+    add_simulated: bool = False
+    """Whether simulated people are added to the recordings. A model then learns from both."""
     simulator: SimulatorSettings = SimulatorSettings()
-    """Simulated people, if there are neither recordings nor cohorts."""
+    """Simulated people, if there are neither recordings nor cohorts, or if they are added."""
     readers: ReaderSettings = ReaderSettings()
     """Settings of the readers."""
     quality: QualitySettings = QualitySettings()
@@ -57,6 +59,8 @@ class CohortSettings(Settings):
             raise ValueError("expected recordings or cohorts, found both")
         if self.annotations is not None and self.recordings is None:
             raise ValueError("annotations map the tables of a folder: expected recordings as well")
+        if self.add_simulated and self.recordings is None:
+            raise ValueError("add_simulated adds simulated people to recordings: expected recordings as well")
         if unknown := sorted(self.prefix.keys() - set(self.cohorts)):
             raise ValueError(f"prefix: {unknown[0]!r} is not one of the cohorts")
         return self

@@ -19,20 +19,20 @@ GROUPED_BY = ("activity", "diagnosis")
 
 
 def read_trials(cohort: Artifact, split: str) -> tuple[list[np.ndarray], np.ndarray, dict[str, list[Any]]]:
-    """All trials of a split: movements, masks, and the values of the annotations in `GROUPED_BY`.
+    """All trials of a split: movements, masks, and the values of `provenance` and the annotations in `GROUPED_BY`.
 
     Movements are (T, 34) float32 radians. Masks are (trials, 34) float32, 1 where a joint was recorded.
     Raises InputError for a split without trials.
     """
     opened = Cohort(cohort)
     by = [name for name in GROUPED_BY if name in opened.info.annotations]
-    table = opened.table(["split", "angles_rad", "joint_mask", *by])
+    table = opened.table(["split", "angles_rad", "joint_mask", "provenance", *by])
     table = table.filter(pc.equal(table["split"], split))
     if not table.num_rows:
         raise InputError(f"{cohort.uri}: no {split} trials")
     movements = [row.values.to_numpy().reshape(-1, N_JOINTS) for row in table["angles_rad"]]
     masks = np.array(table["joint_mask"].to_pylist(), dtype=np.float32)
-    return movements, masks, {name: table[name].to_pylist() for name in by}
+    return movements, masks, {name: table[name].to_pylist() for name in ("provenance", *by)}
 
 
 def held_out(tokenizer: MotionTokenizer, cohort: Artifact) -> dict[str, Any]:

@@ -155,6 +155,8 @@ class TokenizerSettings(Settings):
     """Windows per step, over all workers."""
     joint_dropout: float = Field(0.0, ge=0, le=1)
     """Fraction of training windows with some joints hidden, so that partial recordings can be tokenized too."""
+    recorded_share: float | None = Field(None, ge=0, le=1)
+    """Share of training windows of recorded people, if the cohort has simulated ones too. null: by their frames."""
     steps: int = Field(20_000, ge=1)
     """Training steps."""
     training: TokenizerTrainingSettings = TokenizerTrainingSettings()

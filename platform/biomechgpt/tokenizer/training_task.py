@@ -54,7 +54,8 @@ class TokenizerTask(TrainingTask):
         """cohort, start: URIs of the cohort and of the tokenizer to start from."""
         self.settings = TokenizerSettings.model_validate(settings)
         self.cohort, self.start = artifact.load(cohort), start
-        movements, masks, _ = read_trials(self.cohort, "train")
+        movements, masks, values = read_trials(self.cohort, "train")
+        self.recorded = np.array([provenance == "recorded" for provenance in values["provenance"]])
         self.angles = torch.from_numpy(np.concatenate(movements))
         self.joints = torch.from_numpy(masks)
         # Trial i has the frames ends[i - 1] to ends[i] of `angles`.
@@ -87,15 +88,13 @@ class TokenizerTask(TrainingTask):
     def batches(self) -> list[list[int]]:
         lengths = np.diff(self.ends, prepend=0)
         # Every window once. A trial shorter than a window starts at its first frame, and the rest is padding.
-        starts = np.concatenate(
-            [
-                end - n + np.arange(max(n - self.settings.window + 1, 1))
-                for end, n in zip(self.ends, lengths, strict=True)
-            ]
-        )
+        starts = [
+            end - n + np.arange(max(n - self.settings.window + 1, 1))
+            for end, n in zip(self.ends, lengths, strict=True)
+        ]
         rng = np.random.default_rng(self.settings.training.seed)
         shape = (self.settings.steps, self.settings.batch_size)
-        first_frames = starts[rng.integers(len(starts), size=shape)]
+        first_frames = self._draw_windows(starts, shape, rng)
         # Draw one of the sets 1 to FIRST_SINGLE, where FIRST_SINGLE stands for any single joint.
         hidden = rng.integers(1, FIRST_SINGLE + 1, size=shape)
         hidden = np.where(
@@ -104,6 +103,25 @@ class TokenizerTask(TrainingTask):
         hidden[rng.random(shape) >= self.settings.joint_dropout] = 0
         samples: list[list[int]] = (first_frames * len(JOINT_SETS) + hidden).tolist()
         return samples
+
+    def _draw_windows(
+        self, starts: list[np.ndarray], shape: tuple[int, int], rng: np.random.Generator
+    ) -> np.ndarray:
+        """First frames (shape) of random windows. starts: those of each trial."""
+        every = np.concatenate(starts)
+        share = self.settings.recorded_share
+        if share is None or self.recorded.all() or not self.recorded.any():
+            return np.asarray(every[rng.integers(len(every), size=shape)])
+        recorded, simulated = (
+            np.concatenate([s for s, wanted in zip(starts, kind, strict=True) if wanted])
+            for kind in (self.recorded, ~self.recorded)
+        )
+        place = rng.random(shape)
+        return np.where(
+            rng.random(shape) < share,
+            recorded[(place * len(recorded)).astype(int)],
+            simulated[(place * len(simulated)).astype(int)],
+        )
 
     def collate(self, samples: list[int]) -> dict[str, Tensor]:
         first_frames, hidden = np.divmod(samples, len(JOINT_SETS))

@@ -105,7 +105,7 @@ class Recording:
     time_s: (T,) strictly increasing.
     angles_rad: (T, 34), NaN where a value is missing.
     pelvis: (T, 7), position in metres, quaternion (w, x, y, z); upright in the origin if it was not recorded.
-    joint_mask: (34,) bool, True where the joint was recorded.
+    joint_mask: (34,) bool, True where the joint was recorded: it has a column, and more than one value.
     knee_flexion: its sign in the file; a positive one was changed to the skeleton's.
     format: the file's format.
     units: unit of angles in the file.
@@ -184,13 +184,22 @@ def assemble(name: str, file: Columns, settings: ReaderSettings) -> Recording:
         time_s=time_s,
         angles_rad=angles,
         pelvis=_pelvis(used, len(time_s)),
-        joint_mask=np.isin(NAMES, [*present, *NECK, *(j.name for j in JOINTS if not j.tracked)]),
+        joint_mask=np.isin(NAMES, present) & _moves(angles),
         knee_flexion=sign,
         format=file.format,
         units=_stated(columns[present[0]], units),
         declared_rate_hz=file.declared_rate_hz or rate_hz,
         joint_map=joint_map.name if joint_map else None,
     )
+
+
+def _moves(angles: np.ndarray) -> np.ndarray:
+    """(34,) bool: joints with more than one value. A model holds a joint that it does not have at one value."""
+    values = (
+        np.where(np.isnan(angles), -np.inf, angles).max(0),
+        np.where(np.isnan(angles), np.inf, angles).min(0),
+    )
+    return np.asarray(values[0] > values[1])
 
 
 @dataclass(frozen=True)

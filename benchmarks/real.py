@@ -1,0 +1,258 @@
+"""How far a model of simulated people carries over to real recordings.
+
+    python benchmarks/real.py --recordings FOLDER [--model URI] [--tokenizer URI] [--hold-out]
+
+FOLDER has annotations.csv with the columns path, participant, activity and source. Its people are taken to be
+healthy. Prints a line for each recording, and one line of JSON at the end. Counts are given, since recordings are
+few:
+
+tokenizer: {walks, others}: recordings, mean RMSE in degrees over the recorded and tracked joints, and the share
+within 5
+    (walks) or 9 degrees (others).
+activity: shares of walks named walking, of other movements that are called walking, and of runs, squats, jumps and
+sit to
+    stands that are named right. The most probable label counts, also where the recording is out of distribution.
+numbers: shares of walks whose cadence is within 6 % and whose speed is within 12 % of the measured value.
+called_impaired: share of people who are called impaired in most of their recordings.
+refused: share of recordings that are out of distribution.
+held_out: with --hold-out, {source: the tokenizer's figures on a source that it was not trained on}. A tokenizer is
+then
+    trained for each source on simulated people and the recordings of all other sources. This takes minutes a
+    source.
+"""
+
+import argparse
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from biomechgpt.answering.answerer import Answerer
+from biomechgpt.answering.bundle import ModelBundle
+from biomechgpt.cohort import CohortSettings, make_cohort
+from biomechgpt.core import artifact
+from biomechgpt.core.settings import InputError, load
+from biomechgpt.experiment.results import demo_model
+from biomechgpt.motion import gait
+from biomechgpt.motion.skeleton import TRACKED
+from biomechgpt.prompts.encoding import Query
+from biomechgpt.recordings import readers
+from biomechgpt.recordings.load import prepare
+from biomechgpt.recordings.quality import QualitySettings
+from biomechgpt.recordings.readers import ReaderSettings
+from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
+from biomechgpt.tokenizer.reconstruction import squared_errors
+from biomechgpt.tokenizer.settings import TokenizerSettings
+from biomechgpt.tokenizer.train import make_tokenizer
+
+READING = ReaderSettings(missing_joints="neutral")
+WITHIN_DEG = {True: 5.0, False: 9.0}
+"""Error that the tokenizer should not exceed, in walks and in other movements."""
+NAMED = ("running", "squat", "jump", "sit to stand")
+
+
+@dataclass
+class Recorded:
+    """One recording.
+
+    row: its row of annotations.csv.
+    angles_rad: (T, 34) at the tokenizer's rate.
+    pelvis: (T, 7).
+    joints: (34,) bool, those that were recorded.
+    """
+
+    row: dict[str, str]
+    angles_rad: np.ndarray
+    pelvis: np.ndarray
+    joints: np.ndarray
+
+    @property
+    def is_walk(self) -> bool:
+        return "walk" in self.row["activity"]
+
+
+def read_folder(folder: Path, rate_hz: float) -> list[Recorded]:
+    """The recordings of annotations.csv that the readers take, at this frame rate."""
+    found = []
+    for row in pd.read_csv(folder / "annotations.csv").to_dict("records"):
+        try:
+            recording = readers.read(str(folder / row["path"]), READING)
+            angles, pelvis, _ = prepare(row["path"], recording, QualitySettings(), rate_hz)
+        except InputError as error:
+            print(f"left out: {error}")
+            continue
+        found.append(Recorded(row, angles, pelvis, recording.joint_mask))
+    if not found:
+        raise InputError(f"{folder}: expected recordings, found none that can be read")
+    return found
+
+
+def rmse_deg(tokenizer: MotionTokenizer, recordings: Sequence[Recorded]) -> np.ndarray:
+    """(N,) error of each recording over its recorded and tracked joints."""
+    movements = [r.angles_rad for r in recordings]
+    tokens = tokenizer.encode(movements, [r.joints for r in recordings])
+    errors = squared_errors(tokenizer, movements, tokens)
+    return np.array(
+        [
+            np.degrees(np.sqrt(total[r.joints & TRACKED].mean() / len(r.angles_rad)))
+            for total, r in zip(errors, recordings, strict=True)
+        ]
+    )
+
+
+def share(values: Sequence[bool]) -> dict[str, float | int]:
+    return {"share": round(float(np.mean(values)), 3) if len(values) else float("nan"), "of": len(values)}
+
+
+def summarize_errors(recordings: Sequence[Recorded], errors: np.ndarray) -> dict[str, Any]:
+    result = {}
+    for name, walk in (("walks", True), ("others", False)):
+        mine = errors[[r.is_walk == walk for r in recordings]]
+        result[name] = {
+            "recordings": len(mine),
+            "rmse_deg": round(float(mine.mean()), 2) if len(mine) else None,
+            "within": share((mine <= WITHIN_DEG[walk]).tolist()),
+        }
+    return result
+
+
+def ask(
+    answerer: Answerer, tokenizer: MotionTokenizer, recordings: Sequence[Recorded], task: str
+) -> list[Any]:
+    """The answer to a task about each recording."""
+    question = answerer.tasks[task].templates[0]
+    answers = []
+    for first in range(0, len(recordings), 8):
+        batch = recordings[first : first + 8]
+        motions = answerer.analyse(tokenizer, [r.angles_rad for r in batch], [r.joints for r in batch])
+        answers += answerer.score_candidates(
+            [Query([motion], "single", task, question) for motion in motions]
+        )
+    return answers
+
+
+def median_of(answer: Any) -> float:
+    """The number that an answer states, whatever its status."""
+    digits = "".join(c if c.isdigit() or c == "." else " " for c in answer.text).split()
+    return float(digits[0]) if digits else float("nan")
+
+
+def measure_answers(model: str, recordings: Sequence[Recorded]) -> dict[str, Any]:
+    """How the model answers about the recordings."""
+    answerer = Answerer.load(model)
+    tokenizer = MotionTokenizer.load(ModelBundle(model).motion_tokenizer)
+    walks = [r for r in recordings if r.is_walk]
+    activity = ask(answerer, tokenizer, recordings, "activity")
+    impaired = ask(answerer, tokenizer, recordings, "impaired")
+    measured = [gait.measure(r.angles_rad, r.pelvis, tokenizer.frame_rate_hz) for r in walks]
+    for r, found, healthy in zip(recordings, activity, impaired, strict=True):
+        print(
+            f"{r.row['path']}: {r.row['activity']} is {found.labels[0]} ({found.probabilities[0]:.2f}), impaired "
+            f"{healthy.labels[0]} ({healthy.probabilities[0]:.2f}), {found.status}"
+        )
+    named_walking = ["walk" in a.labels[0] for a in activity]
+    by_person: dict[str, list[bool]] = {}
+    for r, healthy in zip(recordings, impaired, strict=True):
+        by_person.setdefault(r.row["participant"], []).append(healthy.labels[0] == "yes")
+    numbers = {}
+    for task, quantity, within in (
+        ("cadence", "cadence_steps_min", 0.06),
+        ("walking_speed", "speed_m_s", 0.12),
+    ):
+        true = np.array([getattr(m, quantity) for m in measured])
+        said = np.array([median_of(answer) for answer in ask(answerer, tokenizer, walks, task)])
+        known = np.isfinite(true)
+        numbers[task] = share((abs(said[known] / true[known] - 1) <= within).tolist())
+    return {
+        "activity": {
+            "walks_named_walking": share(
+                [n for r, n in zip(recordings, named_walking, strict=True) if r.is_walk]
+            ),
+            "others_named_walking": share(
+                [
+                    n
+                    for r, n in zip(recordings, named_walking, strict=True)
+                    if r.row["activity"] in ("squat", "jump", "sit to stand")
+                ]
+            ),
+            "named_right": share(
+                [
+                    a.labels[0] == r.row["activity"]
+                    for r, a in zip(recordings, activity, strict=True)
+                    if r.row["activity"] in NAMED
+                ]
+            ),
+        },
+        "numbers": numbers,
+        "called_impaired": share([np.mean(votes) > 0.5 for votes in by_person.values()]),
+        "refused": share([a.status == "unlike" for a in activity]),
+    }
+
+
+def hold_out(folder: Path, recordings: Sequence[Recorded]) -> dict[str, Any]:
+    """For each source, the errors of a tokenizer that learned from simulated people and the other sources."""
+    sources = sorted({r.row["source"] for r in recordings})
+    table = pd.read_csv(folder / "annotations.csv")
+    settings = load(TokenizerSettings, "configs/tokenizer/demo.yaml", ["--recorded_share", "0.3"])
+    result, errors = {}, np.zeros(len(recordings))
+    with tempfile.TemporaryDirectory() as temporary:
+        for source in sources:
+            others = Path(temporary) / source
+            shutil.copytree(folder, others, ignore=shutil.ignore_patterns("annotations.csv"))
+            rest = table[table["source"] != source].assign(split="train")
+            rest.to_csv(others / "annotations.csv", index=False)
+            cohort = load(
+                CohortSettings,
+                "configs/cohort/demo.yaml",
+                [
+                    "--recordings",
+                    str(others),
+                    "--add_simulated",
+                    "true",
+                    "--readers.missing_joints",
+                    "neutral",
+                ],
+            )
+            made = make_tokenizer(make_cohort(cohort, temporary), settings, temporary)
+            mine = [k for k, r in enumerate(recordings) if r.row["source"] == source]
+            errors[mine] = rmse_deg(MotionTokenizer.load(made.uri), [recordings[k] for k in mine])
+            result[source] = summarize_errors([recordings[k] for k in mine], errors[mine])
+            print(f"held out {source}: {json.dumps(result[source])}")
+    return {"sources": result, "all": summarize_errors(recordings, errors)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--recordings", required=True, help="folder of real recordings with annotations.csv")
+    parser.add_argument("--model", help="URI of a model artifact; the demo's by default")
+    parser.add_argument("--tokenizer", help="URI of a tokenizer artifact, measured alone in place of a model")
+    parser.add_argument("--hold-out", action="store_true", help="train tokenizers with each source held out")
+    options = parser.parse_args()
+    folder = Path(options.recordings)
+    model = None if options.tokenizer else artifact.load(options.model or demo_model(), "model").uri
+    tokenizer = MotionTokenizer.load(options.tokenizer or ModelBundle(model).motion_tokenizer)
+    recordings = read_folder(folder, tokenizer.frame_rate_hz)
+    errors = rmse_deg(tokenizer, recordings)
+    for r, error in zip(recordings, errors, strict=True):
+        print(f"{r.row['path']}: {r.row['activity']}, {error:.1f} degrees")
+    result: dict[str, Any] = {
+        "recordings": len(recordings),
+        "tokenizer": summarize_errors(recordings, errors),
+    }
+    if model:
+        result |= measure_answers(model, recordings)
+    if options.hold_out:
+        result["held_out"] = hold_out(folder, recordings)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
