@@ -61,10 +61,18 @@ COMMANDS: dict[str, Command] = {
         positional="recordings",
     ),
     "check": Command(
-        "Check an experiment's settings and say which of its artifacts are there.",
-        f"{_STAGES}:StageSettings",
-        f"{_STAGES}:run_check",
-        "check --config configs/experiments/demo.yaml",
+        "Check a folder of recordings, or an experiment's settings and which of its artifacts are there.",
+        "biomechgpt.experiment.folder_check:CheckSettings",
+        "biomechgpt.experiment.folder_check:run_folder_check",
+        "check folder",
+        positional="folder",
+    ),
+    "new-table": Command(
+        "Write an annotations.csv for a folder of recordings, to be filled in.",
+        "biomechgpt.experiment.folder_check:NewTableSettings",
+        "biomechgpt.experiment.folder_check:write_new_table",
+        "new-table folder",
+        positional="folder",
     ),
     "show": Command(
         "Draw a recording, a cohort's trial, a codebook, or an evaluation's report.",

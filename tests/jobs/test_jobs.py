@@ -30,7 +30,7 @@ STAGES = {
 """Scripts that run a part of the whole path, and the kind of artifact that each of them makes."""
 EXPERIMENTS = ("compare", "promote", "sweep")
 """Scripts that tests/experiment/test_experiment.py runs: their trainings are the longest."""
-OTHERS = ("answer", "audit", "check", "export", "generate", "show")
+OTHERS = ("answer", "audit", "check", "export", "generate", "new_table", "show")
 
 
 def test_every_script_is_run_here():
@@ -61,6 +61,16 @@ def test_check_says_what_is_there(run_job, tiny, tmp_path):
     assert "model" in there
     assert "missing" not in there
     assert "missing" in run_job("check", *TINY, "--root", tmp_path)
+
+
+def test_new_table_lists_the_recordings(run_job, tmp_path):
+    (tmp_path / "p01").mkdir()
+    (tmp_path / "p01/walk.mot").write_bytes(min(SHIPPED.rglob("*.mot")).read_bytes())
+    path = printed_uri(run_job("new_table", tmp_path))
+    header, row = (tmp_path / "annotations.csv").read_text().splitlines()
+    assert path == str(tmp_path / "annotations.csv")
+    assert header.startswith("path,participant,activity,")
+    assert row.startswith("p01/walk.mot,p01,,")
 
 
 def test_answer_writes_a_table_of_answers(run_job, tiny, tmp_path):
@@ -142,6 +152,8 @@ def test_generate_writes_movements(run_job, tiny):
 
 def test_every_subcommand_has_a_script():
     scripts = {*OTHERS, *EXPERIMENTS, "pipeline"}
-    assert {"train" if name == "pipeline" else name for name in scripts} | {"demo", "keys", "serve"} == set(
-        COMMANDS
-    )
+    assert {"train" if name == "pipeline" else name.replace("_", "-") for name in scripts} | {
+        "demo",
+        "keys",
+        "serve",
+    } == set(COMMANDS)

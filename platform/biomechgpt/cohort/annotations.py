@@ -1,5 +1,6 @@
 """Annotations of recordings: a table with one row per recording, checked line by line.
 
+Cells are separated by commas, or by semicolons with decimal commas, as spreadsheets of many countries write them.
 Columns `path` (relative to the folder) and `participant` are required. Optional columns: `source`, `data` (recorded
 or synthetic; default: recorded), `split` (train, validation or test, for `splits.method: predefined`) and
 `frame_rate_hz` (the rate of the recording, which its times must agree with). All other columns are annotations,
@@ -9,6 +10,7 @@ text or numbers; an empty cell was not collected. Knows nothing about files of m
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -28,6 +30,7 @@ _TABLE_COLUMNS = ("path", "participant", "source", "data", "split", "frame_rate_
 """Columns of a table that are not annotations."""
 RESERVED = frozenset(FIXED.names) - set(_TABLE_COLUMNS)
 """Names that an annotation cannot have: a cohort's shards use them."""
+_DECIMAL_COMMA = re.compile(r"^([+-]?\d+),(\d+)$")
 _ALLOWED_WORDS = {"split": SPLITS, "data": ("recorded", "synthetic")}
 
 
@@ -112,13 +115,18 @@ def _numbered_rows(name: str, content: bytes) -> list[tuple[int, list[str]]]:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{name}: byte {error.start}: expected UTF-8 text, found something else") from None
-    reader = csv.reader(io.StringIO(text, newline=""))
+    header = text.split("\n", 1)[0]
+    # Where a comma is the decimal sign, spreadsheets separate cells by semicolons.
+    semicolons = header.count(";") > header.count(",")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=";" if semicolons else ",")
     try:
         rows = [(reader.line_num, [c.strip() for c in row]) for row in reader if any(c.strip() for c in row)]
     except csv.Error as error:
         raise InputError(
             f"{name}: line {reader.line_num}: not a table of comma-separated values: {error}"
         ) from None
+    if semicolons:
+        rows = [(line, [_DECIMAL_COMMA.sub(r"\1.\2", cell) for cell in cells]) for line, cells in rows]
     if not rows:
         raise InputError(f"{name}: expected a table whose first line names its columns, found an empty file")
     return rows

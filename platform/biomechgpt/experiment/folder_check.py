@@ -1,0 +1,201 @@
+"""What a folder of recordings holds, before anything is trained: what is read, and who is in which split.
+
+Needs neither Ray nor a model.
+"""
+
+import csv
+import io
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from pydantic import Field
+
+from biomechgpt.cohort import CohortSettings
+from biomechgpt.cohort.annotation_map import AnnotationMap
+from biomechgpt.cohort.annotations import DEMOGRAPHICS, Row
+from biomechgpt.cohort.contradictions import contradictions
+from biomechgpt.cohort.folder import ANNOTATIONS, discover, find_unannotated, load_trial, read_rows
+from biomechgpt.cohort.layouts import merge
+from biomechgpt.cohort.selection import assign_splits
+from biomechgpt.cohort.splits import SPLITS
+from biomechgpt.core import storage
+from biomechgpt.core.settings import InputError, Settings, load
+from biomechgpt.experiment.pipeline import StageSettings, run_check
+from biomechgpt.questions.dataset import QuestionsSettings
+from biomechgpt.questions.tasks import AnnotatedTask, LabelTask, Tasks, load_tasks
+
+logger = logging.getLogger("biomechgpt")
+
+FEW_PEOPLE = 10
+"""With fewer people to train on than this, a model learns little."""
+
+
+class CheckSettings(StageSettings):
+    """An experiment's settings, or a folder of recordings to check in their place."""
+
+    folder: str | None = Field(None, exclude=True)
+    """Folder of recordings (path or URI) to check. Without it, the experiment's settings are checked."""
+
+
+class NewTableSettings(Settings):
+    """Settings of `biomechgpt new-table`."""
+
+    folder: str
+    """Folder of recordings (path or URI) that has no annotations.csv yet."""
+    questions: QuestionsSettings = QuestionsSettings()
+    """The tasks, whose annotations become columns."""
+
+
+@dataclass
+class FolderReport:
+    """What `check_folder` found.
+
+    read: recordings that can be used.
+    unread: {recording: why it cannot be used}.
+    unannotated: recordings without a row in the table.
+    problems: what is wrong with the table.
+    unknown_labels: {annotation: {value: number of recordings}} of values that no task knows.
+    unused_columns: annotations that no task asks about.
+    people: {split: participants} of the recordings that are read and annotated.
+    """
+
+    read: list[str] = field(default_factory=list)
+    unread: dict[str, str] = field(default_factory=dict)
+    unannotated: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    unknown_labels: dict[str, dict[str, int]] = field(default_factory=dict)
+    unused_columns: list[str] = field(default_factory=list)
+    people: dict[str, int] = field(default_factory=dict)
+
+    def text(self, folder: str) -> str:
+        """The report for people."""
+        lines = [f"{folder}: {len(self.read)} recordings are read, {len(self.unread)} are not"]
+        lines += [
+            f"  not read: {why}" if name in why else f"  not read: {name}: {why}"
+            for name, why in self.unread.items()
+        ]
+        lines += [f"  table: {problem}" for problem in self.problems]
+        lines += [f"  no row in the table: {name}" for name in self.unannotated]
+        for column, values in self.unknown_labels.items():
+            listed = ", ".join(f"{value!r} ({n})" for value, n in values.items())
+            lines.append(f"  {column}: no task knows {listed}")
+        if self.unused_columns:
+            lines.append(f"  columns that no task asks about: {', '.join(self.unused_columns)}")
+        if self.people:
+            counts = ", ".join(f"{self.people.get(split, 0)} {split}" for split in SPLITS)
+            lines.append(f"people: {counts}")
+            if self.people.get("train", 0) < FEW_PEOPLE:
+                lines.append(
+                    f"These are few people to train on (fewer than {FEW_PEOPLE}). "
+                    f"`biomechgpt answer {folder}` asks a model that is there already."
+                )
+        return "\n".join(lines)
+
+
+def run_folder_check(settings: CheckSettings) -> None:
+    """Check the folder, or without one the experiment's settings; log what was found."""
+    if settings.folder is None:
+        run_check(settings)
+        return
+    tasks = load_tasks(settings.questions.tasks)
+    logger.info(check_folder(settings.folder, settings.cohort, tasks).text(settings.folder))
+
+
+def check_folder(folder: str, settings: CohortSettings, tasks: Tasks) -> FolderReport:
+    """Read every recording and the table. Raises InputError only for a folder that is not there or empty.
+
+    settings: how recordings are read and people are split.
+    """
+    report = FolderReport()
+    uri = storage.absolute(folder)
+    files, sessions = discover(uri)
+    rows: list[Row] = []
+    try:
+        mapped = None if settings.annotations is None else load(AnnotationMap, settings.annotations)
+        table = read_rows(uri, files, mapped)
+        rows, columns = merge(ANNOTATIONS, table.rows, table.columns, sessions)
+        report.problems += [str(problem) for problem in contradictions(rows, settings.plausible)]
+        _check_labels(report, rows, columns, tasks)
+    except InputError as error:
+        report.problems.append(str(error))
+    if not rows and ANNOTATIONS not in files:
+        report.problems.append(f"there is none: `biomechgpt new-table {folder}` writes one to fill in")
+    present = set(files)
+    report.problems += [f"{row}: no file {row.path}" for row in rows if row.path not in present]
+    annotated = [row for row in rows if row.path in present]
+    known = {row.path for row in annotated} | {ANNOTATIONS}
+    report.unannotated = find_unannotated(uri, files, known, sessions)
+    unnamed = [Row(0, path, "", None, {}) for path in report.unannotated]
+    for row, why in _read_all(uri, [*annotated, *unnamed], settings):
+        if why is None:
+            report.read.append(row.path)
+        else:
+            report.unread[row.path] = why
+    if not annotated:
+        report.unannotated = []  # without a table every recording is without a row
+    usable = [row for row in annotated if row.path not in report.unread]
+    if usable:
+        try:
+            report.people = dict(Counter(assign_splits(usable, settings.splits).values()))
+        except InputError as error:
+            report.problems.append(str(error))
+    return report
+
+
+def _read_all(uri: str, rows: Sequence[Row], settings: CohortSettings) -> Iterable[tuple[Row, str | None]]:
+    """Each row, and why its recording cannot be used; None if it can."""
+
+    def why(row: Row) -> str | None:
+        try:
+            content = storage.read_bytes(storage.join(uri, row.path))
+            load_trial(content, row, settings.readers, settings.quality, settings.frame_rate_hz)
+        except InputError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
+        yield from zip(rows, pool.map(why, rows), strict=True)
+
+
+def _check_labels(report: FolderReport, rows: Iterable[Row], columns: Iterable[str], tasks: Tasks) -> None:
+    asked = [task for task in tasks.values() if isinstance(task, AnnotatedTask)]
+    report.unused_columns = sorted(set(columns) - {task.annotation for task in asked} - set(DEMOGRAPHICS))
+    rows = list(rows)
+    for task in asked:
+        if not isinstance(task, LabelTask) or task.labels is None:
+            continue
+        values = Counter(
+            str(row.annotations[task.annotation]) for row in rows if row.annotations.get(task.annotation)
+        )
+        if unknown := {value: n for value, n in values.items() if value not in task.labels}:
+            report.unknown_labels[task.annotation] = unknown
+
+
+def write_new_table(settings: NewTableSettings) -> str:
+    """Write annotations.csv with a line for each recording, to be filled in; returns its path.
+
+    The participant is the first folder of the file's path, or its name. Raises InputError if the table is there.
+    """
+    uri = storage.absolute(settings.folder)
+    files, _ = discover(uri)
+    if ANNOTATIONS in files:
+        raise InputError(f"{settings.folder}: expected a folder without {ANNOTATIONS}, found one")
+    names = find_unannotated(uri, files, set(), [])
+    if not names:
+        raise InputError(f"{settings.folder}: expected recordings, found no file of a known format")
+    tasks = load_tasks(settings.questions.tasks).values()
+    asked = dict.fromkeys(task.annotation for task in tasks if isinstance(task, AnnotatedTask))
+    buffer = io.StringIO()
+    table = csv.writer(buffer, lineterminator="\n")
+    table.writerow(["path", "participant", *asked])
+    for name in names:
+        parts = PurePosixPath(name).parts
+        table.writerow([name, parts[0] if len(parts) > 1 else PurePosixPath(name).stem, *[""] * len(asked)])
+    path = storage.join(uri, ANNOTATIONS)
+    storage.write_bytes(path, buffer.getvalue().encode())
+    return path
