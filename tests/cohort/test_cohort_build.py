@@ -386,7 +386,7 @@ BAD_TABLES = {
         r"line 1: expected a column 'path', found file, participant",
     ),
     "no participant": ("path,who\np0/a.mot,x\n", r"line 1: expected a column 'participant'"),
-    "semicolons": (HEAD.replace(",", ";"), r"line 1: expected a column 'path'"),
+    "tabs": (HEAD.replace(",", "\t"), r"line 1: expected a column 'path'"),
     "empty participant": (HEAD + "p0/a.mot,,walk,1\n", r"line 2: column 'participant' is empty"),
     "no such recording": (
         HEAD + ROW + "p9/a.mot,y,walk,1\n",

@@ -87,11 +87,8 @@ def test_answer_writes_a_table_of_answers(run_job, tiny, tmp_path):
     assert [row.split(",")[0] for row in rows] == ["broken.mot", "walk.mot", "walk.mot"]
     assert "no known format" in rows[0]
     assert ",unreadable," in rows[0]
-    assert pd.read_parquet(tmp_path / "answers.parquet")["task"].tolist() == [
-        None,
-        "activity",
-        "walking_speed",
-    ]
+    tasks = pd.read_parquet(tmp_path / "answers.parquet")["task"]
+    assert tasks.fillna("").tolist() == ["", "activity", "walking_speed"]
     page = (tmp_path / "answers.html").read_text()
     assert "synthetic" in page
     assert "stand-in" in page

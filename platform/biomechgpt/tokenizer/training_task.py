@@ -117,11 +117,12 @@ class TokenizerTask(TrainingTask):
             for kind in (self.recorded, ~self.recorded)
         )
         place = rng.random(shape)
-        return np.where(
+        chosen = np.where(
             rng.random(shape) < share,
             recorded[(place * len(recorded)).astype(int)],
             simulated[(place * len(simulated)).astype(int)],
         )
+        return np.asarray(chosen)
 
     def collate(self, samples: list[int]) -> dict[str, Tensor]:
         first_frames, hidden = np.divmod(samples, len(JOINT_SETS))
