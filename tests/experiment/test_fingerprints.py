@@ -81,6 +81,7 @@ CHANGED: dict[str, Any] = {
     "cohort.splits.held_out": "here",
     "tokenizer.network.quantizer.kind": "residual",
     "tokenizer.window": 128,
+    "tokenizer.recorded_share": 0.3,
     "questions.names": ["activity", "impaired"],
     "questions.exclude": ["walking_speed"],
     "language.base.family": "llama",
@@ -97,6 +98,7 @@ ELSEWHERE = {
     "cohort.annotations",
     "cohort.cohorts",
     "cohort.prefix",
+    "cohort.add_simulated",  # needs recordings
     "questions.tasks",
     "questions.measured",
     "language.base.name",
@@ -233,6 +235,11 @@ def test_the_content_of_a_recording_changes_the_cohort_and_its_folder_does_not(r
     assert moved(recorded, elsewhere) == set()
     (tmp_path / "a.mot").write_text("another")
     assert moved(recorded, elsewhere) == {"cohort", *DOWNSTREAM["cohort"]}
+
+
+def test_simulated_people_beside_recordings_change_the_cohort(recorded):
+    both = override(recorded, {"cohort.add_simulated": True}, "test")
+    assert moved(recorded, both) == {"cohort", *DOWNSTREAM["cohort"]}
 
 
 def test_another_base_model_changes_the_base(monkeypatch):

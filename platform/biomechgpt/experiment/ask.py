@@ -56,7 +56,9 @@ def run_ask(settings: AskSettings) -> str:
         raise InputError(f"output: expected a file that ends in .csv, found {settings.output}")
     # What can be refused is refused before the model is loaded.
     settings = settings.model_copy(update={"model": find_model(settings.model)})
-    files = _files(settings.recordings)
+    base = settings.output.removesuffix(".csv")
+    own = {storage.absolute(f"{base}{suffix}") for suffix in (".csv", ".parquet", ".html")}
+    files = [(name, uri) for name, uri in _files(settings.recordings) if storage.absolute(uri) not in own]
     people = _participants(settings.recordings, [name for name, _ in files])
     asked = [{"name": name, "uri": uri, "participant": people[name]} for name, uri in files]
     rows, pictures, model = [], {}, ""
@@ -66,7 +68,6 @@ def run_ask(settings: AskSettings) -> str:
         model = one["model"]
         logger.info("%s: %s", one["name"], one["rows"][0]["note"] if one["picture"] is None else "answered")
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    base = settings.output.removesuffix(".csv")
     storage.write_bytes(settings.output, table.to_csv(index=False).encode())
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
