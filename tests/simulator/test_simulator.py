@@ -21,6 +21,7 @@ from biomechgpt.motion.skeleton import HIGH_RAD, INDEX, LOW_RAD, mirror
 from biomechgpt.simulator import COLUMNS, SimulatorSettings, participants, trials
 from biomechgpt.simulator.protocol import PAPER, ProtocolSettings, enrol
 
+pytestmark = pytest.mark.slow  # its people take longest to simulate of all that needs no Ray
 CONFIGS = Path(__file__).parents[2] / "configs" / "cohort"
 DEMO = settings.load(CohortSettings, CONFIGS / "demo.yaml").simulator
 RATE = 30.0

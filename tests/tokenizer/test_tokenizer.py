@@ -254,6 +254,7 @@ def learn(rank: int, world: int, folder: str) -> None:
     torch.save(state, f"{folder}/{world}-{rank}")
 
 
+@pytest.mark.slow
 def test_codebooks_and_resets_are_those_of_one_worker_though_shares_are_uneven(tmp_path):
     learn(0, 1, str(tmp_path))
     multiprocessing.spawn(learn, (2, str(tmp_path)), nprocs=2)
