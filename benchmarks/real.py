@@ -3,22 +3,17 @@
     python benchmarks/real.py --recordings FOLDER [--model URI] [--tokenizer URI] [--hold-out]
 
 FOLDER has annotations.csv with the columns path, participant, activity and source. Its people are taken to be
-healthy. Prints a line for each recording, and one line of JSON at the end. Counts are given, since recordings are
-few:
+healthy. Prints a line for each recording, and one line of JSON at the end, with counts, since recordings are few:
 
 tokenizer: {walks, others}: recordings, mean RMSE in degrees over the recorded and tracked joints, and the share
-within 5
-    (walks) or 9 degrees (others).
-activity: shares of walks named walking, of other movements that are called walking, and of runs, squats, jumps and
-sit to
-    stands that are named right. The most probable label counts, also where the recording is out of distribution.
+    within 5 degrees (walks) or 9 (others).
+activity: shares of walks named walking, of other movements called walking, and of runs, squats, jumps and sit to
+    stands named right. The most probable label counts, also where the recording is out of distribution.
 numbers: shares of walks whose cadence is within 6 % and whose speed is within 12 % of the measured value.
 called_impaired: share of people who are called impaired in most of their recordings.
 refused: share of recordings that are out of distribution.
-held_out: with --hold-out, {source: the tokenizer's figures on a source that it was not trained on}. A tokenizer is
-then
-    trained for each source on simulated people and the recordings of all other sources. This takes minutes a
-    source.
+held_out: with --hold-out, {source: figures of a tokenizer on a source that it was not trained on}. A tokenizer is
+    trained for each source, on simulated people and the recordings of all other sources. This takes minutes each.
 """
 
 import argparse
@@ -35,23 +30,18 @@ import pandas as pd
 
 from biomechgpt.answering.answerer import Answerer
 from biomechgpt.answering.bundle import ModelBundle
+from biomechgpt.answering.library import find_model, read
 from biomechgpt.cohort import CohortSettings, make_cohort
 from biomechgpt.core import artifact
 from biomechgpt.core.settings import InputError, load
-from biomechgpt.experiment.results import demo_model
 from biomechgpt.motion import gait
 from biomechgpt.motion.skeleton import TRACKED
 from biomechgpt.prompts.encoding import Query
-from biomechgpt.recordings import readers
-from biomechgpt.recordings.load import prepare
-from biomechgpt.recordings.quality import QualitySettings
-from biomechgpt.recordings.readers import ReaderSettings
 from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
 from biomechgpt.tokenizer.reconstruction import squared_errors
 from biomechgpt.tokenizer.settings import TokenizerSettings
 from biomechgpt.tokenizer.train import make_tokenizer
 
-READING = ReaderSettings(missing_joints="neutral")
 WITHIN_DEG = {True: 5.0, False: 9.0}
 """Error that the tokenizer should not exceed, in walks and in other movements."""
 NAMED = ("running", "squat", "jump", "sit to stand")
@@ -82,12 +72,11 @@ def read_folder(folder: Path, rate_hz: float) -> list[Recorded]:
     found = []
     for row in pd.read_csv(folder / "annotations.csv").to_dict("records"):
         try:
-            recording = readers.read(str(folder / row["path"]), READING)
-            angles, pelvis, _ = prepare(row["path"], recording, QualitySettings(), rate_hz)
+            recording = read(str(folder / row["path"]), name=row["path"], rate_hz=rate_hz)
         except InputError as error:
             print(f"left out: {error}")
             continue
-        found.append(Recorded(row, angles, pelvis, recording.joint_mask))
+        found.append(Recorded(row, recording.angles_rad, recording.pelvis, recording.joint_mask))
     if not found:
         raise InputError(f"{folder}: expected recordings, found none that can be read")
     return found
@@ -106,8 +95,9 @@ def rmse_deg(tokenizer: MotionTokenizer, recordings: Sequence[Recorded]) -> np.n
     )
 
 
-def share(values: Sequence[bool]) -> dict[str, float | int]:
-    return {"share": round(float(np.mean(values)), 3) if len(values) else float("nan"), "of": len(values)}
+def share(values: Sequence[bool]) -> dict[str, float | int | None]:
+    """The share of true values, None without any, and their number."""
+    return {"share": round(float(np.mean(values)), 3) if len(values) else None, "of": len(values)}
 
 
 def summarize_errors(recordings: Sequence[Recorded], errors: np.ndarray) -> dict[str, Any]:
@@ -137,12 +127,6 @@ def ask(
     return answers
 
 
-def median_of(answer: Any) -> float:
-    """The number that an answer states, whatever its status."""
-    digits = "".join(c if c.isdigit() or c == "." else " " for c in answer.text).split()
-    return float(digits[0]) if digits else float("nan")
-
-
 def measure_answers(model: str, recordings: Sequence[Recorded]) -> dict[str, Any]:
     """How the model answers about the recordings."""
     answerer = Answerer.load(model)
@@ -166,7 +150,8 @@ def measure_answers(model: str, recordings: Sequence[Recorded]) -> dict[str, Any
         ("walking_speed", "speed_m_s", 0.12),
     ):
         true = np.array([getattr(m, quantity) for m in measured])
-        said = np.array([median_of(answer) for answer in ask(answerer, tokenizer, walks, task)])
+        answers = ask(answerer, tokenizer, walks, task)
+        said = np.array([answerer.tasks[task].parse(answer.text) for answer in answers], dtype=float)
         known = np.isfinite(true)
         numbers[task] = share((abs(said[known] / true[known] - 1) <= within).tolist())
     return {
@@ -237,7 +222,7 @@ def main() -> None:
     parser.add_argument("--hold-out", action="store_true", help="train tokenizers with each source held out")
     options = parser.parse_args()
     folder = Path(options.recordings)
-    model = None if options.tokenizer else artifact.load(options.model or demo_model(), "model").uri
+    model = None if options.tokenizer else artifact.load(options.model or find_model("demo"), "model").uri
     tokenizer = MotionTokenizer.load(options.tokenizer or ModelBundle(model).motion_tokenizer)
     recordings = read_folder(folder, tokenizer.frame_rate_hz)
     errors = rmse_deg(tokenizer, recordings)

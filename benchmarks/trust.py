@@ -31,12 +31,12 @@ import yaml
 from biomechgpt.answering.answerer import Answerer
 from biomechgpt.answering.batch import make_answers, read_answers
 from biomechgpt.answering.bundle import ModelBundle
+from biomechgpt.answering.library import find_model
 from biomechgpt.answering.risk import fit_risk_thresholds
 from biomechgpt.answering.settings import BatchAnswerSettings
 from biomechgpt.core import artifact
 from biomechgpt.core.settings import InputError
 from biomechgpt.evaluation.restraint import restraint
-from biomechgpt.experiment.results import demo_model
 from biomechgpt.motion.skeleton import HIGH_RAD, LOW_RAD, N_JOINTS
 from biomechgpt.prompts.encoding import Query
 from biomechgpt.questions.intent import Intent, IntentClassifier
@@ -277,7 +277,7 @@ def main() -> None:
     parser.add_argument("--model", help="URI of a model artifact; the demo's by default")
     parser.add_argument("--recordings", help="folder of recordings that must be refused")
     options = parser.parse_args()
-    model = artifact.load(options.model or demo_model(), "model")
+    model = artifact.load(options.model or find_model("demo"), "model")
     bundle = ModelBundle(model.uri)
     answers = own_answers(model)
     kept_back = restraint(answers)

@@ -38,10 +38,10 @@ from transformers import DynamicCache, Gemma3ForCausalLM, Gemma3TextConfig
 from biomechgpt.answering.answerer import Answerer
 from biomechgpt.answering.bundle import ModelBundle
 from biomechgpt.answering.calibration import INTERVAL_SHARES
+from biomechgpt.answering.library import find_model
 from biomechgpt.answering.scores import quantile
 from biomechgpt.answering.scoring import CandidateQuery, score
 from biomechgpt.core import artifact
-from biomechgpt.experiment.results import demo_model
 from biomechgpt.language import network
 from biomechgpt.prompts.answer_trie import AnswerTrie
 from biomechgpt.prompts.encoding import MotionTokens, Query
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     network.quiet()
-    uri = options.bundle or demo_model()
+    uri = options.bundle or find_model("demo")
     bundle = artifact.load(uri, "model")
     parts = ModelBundle(bundle.uri).parts
     scoring = parts.info.scoring.model_copy(update={"templates": 1})  # generation uses one

@@ -19,6 +19,7 @@ import yaml
 
 from biomechgpt.answering.answerer import Answerer
 from biomechgpt.answering.bundle import ModelParts, uncalibrated
+from biomechgpt.answering.library import find_model
 from biomechgpt.answering.scores import quantile
 from biomechgpt.answering.scoring import CandidateQuery, score
 from biomechgpt.answering.settings import ScoringSettings
@@ -27,7 +28,6 @@ from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.logs import log_to_stdout
 from biomechgpt.core.settings import load, override
 from biomechgpt.experiment.pipeline import LanguageSettings
-from biomechgpt.experiment.results import demo_model
 from biomechgpt.language import network
 from biomechgpt.language.finetune import make_adapter
 from biomechgpt.prompts.encoding import MotionTokens, Query
@@ -111,7 +111,7 @@ def _given(options: argparse.Namespace, name: str) -> Artifact:
     uri = getattr(options, name)
     if uri:
         return artifact.load(uri, name)
-    return artifact.load(demo_model()).input(name)
+    return artifact.load(find_model("demo")).input(name)
 
 
 def main() -> None:

@@ -183,5 +183,7 @@ def test_a_file_is_drawn_by_the_job(tmp_path):
 @pytest.mark.parametrize("walks", [True, False])
 def test_a_trial_is_drawn(trials, walks):
     t = next(t for t in trials if ("walking" in t.annotations["activity"]) == walks)
-    picture = plots.trial_png(t.angles_rad, t.pelvis, RATE, title="a", how="b", joint_mask=t.joint_mask)
+    picture = plots.png(
+        plots.trial_figure(t.angles_rad, t.pelvis, RATE, title="a", how="b", joint_mask=t.joint_mask)
+    )
     assert picture.startswith(b"\x89PNG")

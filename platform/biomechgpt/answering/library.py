@@ -13,7 +13,6 @@ Needs no Ray and no server. `biomechgpt answer` is made of it.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -262,7 +261,7 @@ class Model:
         base = ", local stand-in" if self.is_stand_in else ""
         return f"<model {self.uri}: {len(self.tasks)} tasks, {self.provenance}{base}>"
 
-    @cached_property
+    @property
     def rate_hz(self) -> float:
         """Frames per second that the model's tokenizer reads."""
         return float(self._tokenizer.frame_rate_hz)

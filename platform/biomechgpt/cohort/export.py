@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from biomechgpt.cohort.annotations import csv_lines
-from biomechgpt.cohort.folder import ANNOTATIONS
 from biomechgpt.cohort.shards import Cohort, Shard, map_shards
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError
 from biomechgpt.motion import trial
+from biomechgpt.recordings.load import ANNOTATIONS
 from biomechgpt.recordings.readers import opensim
 
 _VERSION = 1

@@ -19,10 +19,8 @@ from biomechgpt.core.settings import InputError
 from biomechgpt.motion.outcome_measures import ColumnKind
 from biomechgpt.motion.trial import Trial
 from biomechgpt.recordings import readers
-from biomechgpt.recordings.load import prepare
+from biomechgpt.recordings.load import ANNOTATIONS, prepare
 from biomechgpt.recordings.quality import QualitySettings
-
-ANNOTATIONS = "annotations.csv"
 
 T = TypeVar("T")
 

@@ -18,7 +18,6 @@ from scipy.spatial.distance import pdist
 from biomechgpt.answering.answerer import Answerer
 from biomechgpt.answering.generate import SamplingSettings, continue_motion, describe_to_motion
 from biomechgpt.cohort.annotations import csv_lines
-from biomechgpt.cohort.folder import ANNOTATIONS
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError
@@ -27,6 +26,7 @@ from biomechgpt.motion.skeleton import HIGH_RAD, LOW_RAD
 from biomechgpt.prompts.encoding import MotionTokens, Query
 from biomechgpt.questions.dataset import read_questions, read_tasks
 from biomechgpt.questions.tasks import ClassificationTask, GenerationTask
+from biomechgpt.recordings.load import ANNOTATIONS
 from biomechgpt.recordings.quality import QualitySettings
 from biomechgpt.recordings.readers import opensim
 from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer

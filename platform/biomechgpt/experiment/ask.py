@@ -19,13 +19,11 @@ from biomechgpt.answering.library import COLUMNS, Model, Recording, find_model, 
 from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError, Settings
 from biomechgpt.recordings import readers
+from biomechgpt.recordings.load import ANNOTATIONS, participant_by_place
 from biomechgpt.recordings.quality import QualitySettings
 from biomechgpt.recordings.readers import ReaderSettings
 
 logger = logging.getLogger("biomechgpt")
-
-TABLE = "annotations.csv"
-"""A table beside the recordings that says who they are of."""
 
 
 class AskSettings(Settings):
@@ -151,7 +149,7 @@ def _files(path: str) -> list[tuple[str, str]]:
     found = [
         (name, storage.join(path, name))
         for name in sorted(names)
-        if name.lower().endswith(readers.SUFFIXES) and PurePosixPath(name).name != TABLE
+        if name.lower().endswith(readers.SUFFIXES) and PurePosixPath(name).name != ANNOTATIONS
     ]
     if not found:
         raise InputError(f"{path}: expected a recording or a folder of recordings, found nothing")
@@ -161,7 +159,7 @@ def _files(path: str) -> list[tuple[str, str]]:
 def _participants(folder: str, names: list[str]) -> dict[str, str]:
     """{recording: its participant}, by annotations.csv, else by the first folder, else by the file's name."""
     known: dict[str, str] = {}
-    table = storage.join(folder, TABLE)
+    table = storage.join(folder, ANNOTATIONS)
     if storage.list_files(folder) != [""] and storage.exists(table):
         rows = pd.read_csv(io.BytesIO(storage.read_bytes(table)), dtype=str, sep=None, engine="python")
         if {"path", "participant"} <= set(rows.columns):
@@ -171,11 +169,7 @@ def _participants(folder: str, names: list[str]) -> dict[str, str]:
                 "%s: expected columns path and participant; participants are named by folders", table
             )
 
-    def by_place(name: str) -> str:
-        parts = PurePosixPath(name).parts
-        return parts[0] if len(parts) > 1 else PurePosixPath(name).stem
-
-    return {name: known.get(name) or by_place(name) for name in names}
+    return {name: known.get(name) or participant_by_place(name) for name in names}
 
 
 def _picture(recording: Recording) -> str:
@@ -185,9 +179,7 @@ def _picture(recording: Recording) -> str:
     figure = plots.curves_figure(
         recording.angles_rad, recording.pelvis, recording.rate_hz, recording.joint_mask
     )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=60)
-    return base64.b64encode(buffer.getvalue()).decode()
+    return base64.b64encode(plots.png(figure, dpi=60)).decode()
 
 
 def _page(table: pd.DataFrame, pictures: dict[str, str | None], model: str) -> str:

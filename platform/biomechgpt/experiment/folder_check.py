@@ -1,6 +1,6 @@
-"""What a folder of recordings holds, before anything is trained: what is read, and who is in which split.
+"""Checks a folder of recordings before anything is trained: which files are read, and how people are split.
 
-Needs neither Ray nor a model.
+Starts no Ray and loads no model.
 """
 
 import csv
@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 
 from pydantic import Field
 
@@ -19,7 +18,7 @@ from biomechgpt.cohort import CohortSettings
 from biomechgpt.cohort.annotation_map import AnnotationMap
 from biomechgpt.cohort.annotations import DEMOGRAPHICS, Row
 from biomechgpt.cohort.contradictions import contradictions
-from biomechgpt.cohort.folder import ANNOTATIONS, discover, find_unannotated, load_trial, read_rows
+from biomechgpt.cohort.folder import discover, find_unannotated, load_trial, read_rows
 from biomechgpt.cohort.layouts import merge
 from biomechgpt.cohort.selection import assign_splits
 from biomechgpt.cohort.splits import SPLITS
@@ -28,6 +27,7 @@ from biomechgpt.core.settings import InputError, Settings, load
 from biomechgpt.experiment.pipeline import StageSettings, run_check
 from biomechgpt.questions.dataset import QuestionsSettings
 from biomechgpt.questions.tasks import AnnotatedTask, LabelTask, Tasks, load_tasks
+from biomechgpt.recordings.load import ANNOTATIONS, participant_by_place
 
 logger = logging.getLogger("biomechgpt")
 
@@ -194,8 +194,7 @@ def write_new_table(settings: NewTableSettings) -> str:
     table = csv.writer(buffer, lineterminator="\n")
     table.writerow(["path", "participant", *asked])
     for name in names:
-        parts = PurePosixPath(name).parts
-        table.writerow([name, parts[0] if len(parts) > 1 else PurePosixPath(name).stem, *[""] * len(asked)])
+        table.writerow([name, participant_by_place(name), *[""] * len(asked)])
     path = storage.join(uri, ANNOTATIONS)
     storage.write_bytes(path, buffer.getvalue().encode())
     return path

@@ -78,13 +78,15 @@ def _draw_recording(settings: ShowSettings) -> bytes:
     missing = int(np.isnan(recording.angles_rad).sum())
     filled = pd.DataFrame(recording.angles_rad).interpolate(limit_direction="both").fillna(0).to_numpy()
     angles_rad, pelvis = resample(recording.time_s, filled, recording.pelvis, settings.frame_rate_hz)
-    return plots.trial_png(
-        angles_rad,
-        pelvis,
-        settings.frame_rate_hz,
-        title=settings.target,
-        how=recording.import_notes + (f"; {missing} missing values drawn through" if missing else ""),
-        joint_mask=recording.joint_mask,
+    return plots.png(
+        plots.trial_figure(
+            angles_rad,
+            pelvis,
+            settings.frame_rate_hz,
+            title=settings.target,
+            how=recording.import_notes + (f"; {missing} missing values drawn through" if missing else ""),
+            joint_mask=recording.joint_mask,
+        )
     )
 
 
@@ -99,11 +101,13 @@ def _draw_trial(settings: ShowSettings, cohort: Artifact) -> bytes:
     if trial is None:
         raise InputError(f"{cohort.uri}: expected a trial {settings.trial!r}, found none of that name")
     annotations = [f"{name} {value}" for name, value in trial.annotations.items() if value is not None]
-    return plots.trial_png(
-        trial.angles_rad,
-        trial.pelvis,
-        trial.frame_rate_hz,
-        title=f"{trial.trial} ({trial.provenance}), participant {trial.participant}",
-        how=", ".join(annotations),
-        joint_mask=trial.joint_mask,
+    return plots.png(
+        plots.trial_figure(
+            trial.angles_rad,
+            trial.pelvis,
+            trial.frame_rate_hz,
+            title=f"{trial.trial} ({trial.provenance}), participant {trial.participant}",
+            how=", ".join(annotations),
+            joint_mask=trial.joint_mask,
+        )
     )

@@ -58,20 +58,11 @@ def svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def trial_png(
-    angles_rad: np.ndarray,
-    pelvis: np.ndarray,
-    rate_hz: float,
-    *,
-    title: str,
-    how: str,
-    joint_mask: np.ndarray | None = None,
-) -> bytes:
-    """A PNG of `trial_figure`."""
-    figure = trial_figure(angles_rad, pelvis, rate_hz, title=title, how=how, joint_mask=joint_mask)
+def png(figure: Figure, dpi: int = 90) -> bytes:
+    """A figure as a PNG."""
     buffer = io.BytesIO()
     with style():
-        figure.savefig(buffer, format="png", dpi=90)
+        figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
 
 

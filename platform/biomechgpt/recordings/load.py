@@ -1,10 +1,21 @@
 """From a recording to a movement at one frame rate: checked, gaps filled, resampled."""
 
+from pathlib import PurePosixPath
+
 import numpy as np
 
 from biomechgpt.motion.resampling import resample
 from biomechgpt.recordings import quality, readers
 from biomechgpt.recordings.quality import QualitySettings
+
+ANNOTATIONS = "annotations.csv"
+"""Name of the table in a folder of recordings that says who they are of, and what is known of them."""
+
+
+def participant_by_place(name: str) -> str:
+    """Who a recording is of, if no table says so: the first folder of its path, or its file's name."""
+    path = PurePosixPath(name)
+    return path.parts[0] if len(path.parts) > 1 else path.stem
 
 
 def prepare(
