@@ -38,7 +38,7 @@ from biomechgpt.core.settings import InputError, load
 from biomechgpt.motion import trial
 from biomechgpt.recordings.quality import content_hash, find_duplicates
 
-_VERSION = 5
+_VERSION = 6
 _SHAPE = {"frame_rate_hz", "splits", "shard_trials", "shard_mb"}
 """Settings that decide the content of every cohort."""
 _log = logging.getLogger("biomechgpt")
@@ -157,8 +157,10 @@ def _record(settings: CohortSettings, folder: Folder, uri: str) -> dict[str, Any
     usable = [row for row in folder.rows if row.path not in unusable]
     reasons = unusable | {path: NO_ROW + " or ".join(folder.tables) for path in folder.unannotated}
     quarantined = [Quarantined(path=path, reason=reasons[path]) for path in sorted(reasons)]
+    n_people = len({row.participant for row in usable})
+    _log.info("cohort: %d recordings of %d people kept", len(usable), n_people)
     if quarantined:
-        _log.info("cohort: %d recordings quarantined", len(quarantined))
+        _log.info("cohort: %d recordings not kept; its data_card.html has the reasons", len(quarantined))
     require_usable(folder.uri, usable, len(unusable), quarantined, strict=settings.strict)
     readers, quality, rate_hz = settings.readers, settings.quality, settings.frame_rate_hz
     where, columns = folder.uri, folder.columns

@@ -5,7 +5,7 @@ Knows nothing about impairments, only about a person's gait style: how fast, how
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -24,7 +24,7 @@ class GaitStyle:
     speed_m_s: walking speed.
     unsteady: unsteadiness, 0 to about 1.
     slow: seconds of a transition such as rising; 1 is brisk.
-    duration_range_s: shortest and longest recording of an activity without an end of its own.
+    duration_s: time of an activity without an end of its own, such as walking.
     """
 
     stride_hz: float
@@ -32,7 +32,7 @@ class GaitStyle:
     speed_m_s: float
     unsteady: float
     slow: float
-    duration_range_s: tuple[float, float]
+    duration_s: float
 
     def at_speed(self, factor: float) -> "GaitStyle":
         """Walking `factor` times as fast, by longer and by faster strides alike."""
@@ -50,12 +50,49 @@ class ActivityTrace:
     turning: (T,) turning rate in rad/s.
     test_s: seconds that a timed test took; None if the activity is not timed.
     item: item of a test battery.
+    frames: the frames of the activity within the recording; None: all.
+    treadmill: whether the ground moves and the person stays in place.
     """
 
     timeline: Timeline
     turning: np.ndarray
     test_s: float | None = None
     item: str | None = None
+    frames: slice | None = None
+    treadmill: bool = False
+
+    def cropped(self, first: int, last: int) -> "ActivityTrace":
+        """The frames from `first` to before `last` alone."""
+        t = self.timeline
+        timeline = Timeline(*(getattr(t, f.name)[first:last] for f in fields(t)))
+        return replace(self, timeline=timeline, turning=self.turning[first:last])
+
+    def within(self, before: int, after: int, change: int) -> "ActivityTrace":
+        """The same in a recording that begins `before` frames earlier and ends `after` frames later.
+
+        Before and after, the person sits or stands as at the activity's begin and end. `change`: frames that
+        getting into and out of a pose takes.
+        """
+        ends = before, after
+        into = np.clip(1 - np.arange(before)[::-1] / max(change, 1), 0, 1)
+        out_of = np.clip(1 - np.arange(after) / max(change, 1), 0, 1)
+        share = np.concatenate([into, np.ones(len(self.turning)), out_of])
+        share = 0.5 - 0.5 * np.cos(np.pi * share)
+
+        def held(x: np.ndarray) -> np.ndarray:
+            return np.pad(x, [ends] + [(0, 0)] * (x.ndim - 1), mode="edge")
+
+        def zero(x: np.ndarray) -> np.ndarray:
+            return np.pad(x, [ends] + [(0, 0)] * (x.ndim - 1))
+
+        t = self.timeline
+        timeline = Timeline(
+            strides=held(t.strides), size=zero(t.size), sit=held(t.sit), lean=zero(t.lean), side=zero(t.side),
+            turn=zero(t.turn), climb=held(t.climb), extra=zero(t.extra),
+            pose=share[:, None] * held(t.pose), lift=zero(t.lift),
+        )  # fmt: skip
+        frames = slice(before, before + len(self.turning))
+        return replace(self, timeline=timeline, turning=zero(self.turning), frames=frames)
 
 
 Activity = Callable[[np.random.Generator, GaitStyle, float], ActivityTrace]
@@ -85,7 +122,8 @@ def _sequence(
         elif name in ("rise", "lower"):
             # The trunk leans first; the body rises during the last three quarters.
             up = 0.5 - 0.5 * np.cos(np.pi * np.clip((part - 0.25) / 0.75, 0, 1))
-            timeline.sit[here] = 1 - up if name == "rise" else up[::-1]
+            # Sitting down is rising backwards in time.
+            timeline.sit[here] = 1 - up if name == "rise" else 1 - up[::-1]
             timeline.lean[here] = np.sin(np.pi * part) * amount
         elif name == "walk":
             timeline.size[here] = style.size * amount
@@ -100,7 +138,12 @@ def _sequence(
 
 def straight(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
     """One pass of steady walking, recorded from mid-stride to mid-stride."""
-    return _sequence(rng, style, [("walk", rng.uniform(*style.duration_range_s), 1.0)], rate)
+    return _sequence(rng, style, [("walk", style.duration_s, 1.0)], rate)
+
+
+def treadmill(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
+    """Steady walking on a treadmill, at a speed that somebody chose."""
+    return replace(straight(rng, style.at_speed(rng.uniform(0.75, 1.15)), rate), treadmill=True)
 
 
 def overground(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
@@ -108,7 +151,7 @@ def overground(rng: np.random.Generator, style: GaitStyle, rate: float) -> Activ
     if rng.random() < 0.5:
         return straight(rng, style, rate)
     passes = int(rng.integers(2, 5))
-    walk: Segment = ("walk", rng.uniform(*style.duration_range_s) / passes, 1.0)
+    walk: Segment = ("walk", style.duration_s / passes, 1.0)
     segments = [walk]
     for _ in range(passes - 1):
         segments += [_turn(rng, style, 1.0), walk]
@@ -117,7 +160,7 @@ def overground(rng: np.random.Generator, style: GaitStyle, rate: float) -> Activ
 
 def sit(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
     """Sitting, with occasional leaning and looking around."""
-    trace = _sequence(rng, style, [("sit", rng.uniform(*style.duration_range_s), 0.0)], rate)
+    trace = _sequence(rng, style, [("sit", style.duration_s, 0.0)], rate)
     frames = len(trace.turning)
     trace.timeline.lean[:] = 0.18 * smooth_noise(rng, frames, 1, 1.2, rate)[:, 0]
     look, arms = smooth_noise(rng, frames, 1, 0.7, rate)[:, 0], smooth_noise(rng, frames, 4, 0.8, rate)
@@ -129,7 +172,7 @@ def sit(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrac
 
 def stand(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
     """Quiet standing, with sway about the ankles and occasional looking around."""
-    trace = _sequence(rng, style, [("stand", rng.uniform(*style.duration_range_s), 0.0)], rate)
+    trace = _sequence(rng, style, [("stand", style.duration_s, 0.0)], rate)
     sway = smooth_noise(rng, len(trace.turning), 2, 0.8, rate) * (0.5 + 1.2 * style.unsteady)
     for s in "rl":
         trace.timeline.extra[:, joint("ankle_angle", s)] = 1.2 * sway[:, 0]
@@ -146,7 +189,18 @@ def sit_to_stand(rng: np.random.Generator, style: GaitStyle, rate: float) -> Act
     for _ in range(5):
         segments += [_rise(rng, style), ("stand", rng.uniform(0.15, 0.5), 0.0), _lower(rng, style),
                      ("sit", rng.uniform(0.1, 0.5) * style.slow, 0.0)]  # fmt: skip
-    return _sequence(rng, style, segments, rate)
+    trace = _sequence(rng, style, segments, rate)
+    # The arms are crossed on the chest as the test asks, held forwards, or left as they are.
+    elbow, shoulder, swing = {
+        0: (rng.uniform(70, 115), rng.uniform(-5, 30), rng.uniform(20, 60)),
+        1: (rng.uniform(-10, 20), rng.uniform(40, 85), rng.uniform(0, 20)),
+        2: (0.0, 0.0, 0.0),
+    }[int(rng.choice(3, p=[0.6, 0.15, 0.25]))]
+    for s in "rl":
+        trace.timeline.pose[:, joint("elbow_flex", s)] += elbow
+        # An upper arm that stays where it is flexes against a trunk that leans.
+        trace.timeline.pose[:, joint("arm_flex", s)] += shoulder + swing * trace.timeline.lean
+    return trace
 
 
 def _rise(rng: np.random.Generator, style: GaitStyle) -> Segment:
@@ -200,7 +254,7 @@ def fsst(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTra
     """Four square step test: forward, right, back, left, and the same way back (Dite and Temple 2002)."""
     moves = ["forward", "right", "back", "left", "right", "forward", "left", "back"]
     pause = rng.uniform(0.3, 1.5, 2)
-    durations = (0.42 + 0.5 / style.stride_hz) * style.slow * rng.uniform(0.9, 1.1, len(moves))
+    durations = (0.37 + 0.44 / style.stride_hz) * style.slow * rng.uniform(0.9, 1.1, len(moves))
     frames = round((pause.sum() + durations.sum()) * rate)
     time, timeline = np.arange(frames) / rate, Timeline.still(frames)
     pace, start = np.zeros(frames), pause[0]
@@ -302,7 +356,7 @@ def _stairs(rng: np.random.Generator, style: GaitStyle, walk: _Walk, rate: float
 def _pivot_turn(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
     """A walk that ends with a half turn on the spot."""
     pivot = ("turn", 1.1 * style.slow * rng.uniform(0.9, 1.1), rng.choice([-1.0, 1.0]))
-    walk: Segment = ("walk", 0.5 * rng.uniform(*style.duration_range_s), 1.0)
+    walk: Segment = ("walk", 0.7 * style.duration_s, 1.0)
     return _sequence(rng, style, [walk, pivot, ("stand", rng.uniform(1, 3), 0.0)], rate)
 
 
@@ -310,7 +364,7 @@ def _walk_with(change: _Change, *, climbs: bool = False) -> Activity:
     """A walk as `change` alters it; climbs: each leg is lifted onto the next step."""
 
     def perform(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
-        frames = round(0.75 * rng.uniform(*style.duration_range_s) * rate)
+        frames = round(style.duration_s * rate)
         time = np.arange(frames) / rate
         head_swing = np.sin(2 * np.pi * (rng.uniform(0.28, 0.4) * time + rng.random()))
         walk = _Walk(time, Timeline.still(frames), np.ones(frames), head_swing)
@@ -369,6 +423,7 @@ ACTIVITIES: dict[str, tuple[Activity, str]] = {
     "sitting": (sit, "sitting"),
     "sit to stand": (sit_to_stand, "sit to stand"),
     "standing": (stand, "standing"),
+    "treadmill": (treadmill, "treadmill walking"),
 }
 """{kind of trial: (its function, its annotated activity)}. A walkway trial is a walk with measured speed and
 cadence."""

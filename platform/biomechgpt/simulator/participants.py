@@ -11,25 +11,29 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from pydantic import Field
+from scipy.ndimage import gaussian_filter1d
 
 from biomechgpt.core.settings import Settings
 from biomechgpt.motion import norms
 from biomechgpt.motion.outcome_measures import COLUMN_KINDS
 from biomechgpt.motion.skeleton import HIGH_RAD, LOW_RAD, N_JOINTS
 from biomechgpt.motion.trial import Trial
-from biomechgpt.simulator.activities import ACTIVITIES, OTHERS, GaitStyle
-from biomechgpt.simulator.impairments import DEVICES, IMPAIRMENTS, cautious
+from biomechgpt.simulator.activities import ACTIVITIES, OTHERS, ActivityTrace, GaitStyle
+from biomechgpt.simulator.exercises import EXERCISES, STRENUOUS
+from biomechgpt.simulator.impairments import DEVICES, IMPAIRMENTS, Effects, cautious
+from biomechgpt.simulator.laboratory import LaboratorySettings, laboratory, record, session
 from biomechgpt.simulator.movement import (
     HIP_HEIGHT,
     Body,
     animate,
     joint,
-    pelvis,
+    pelvis_of,
     smooth_noise,
     stride_m,
     typical,
 )
 from biomechgpt.simulator.protocol import Enrolment, ProtocolSettings, enrol
+from biomechgpt.simulator.variation import between_strides, on_the_ground, personal
 
 COLUMNS = COLUMN_KINDS
 """Annotations of a simulated trial."""
@@ -61,6 +65,10 @@ _TYPICAL = 0.625
 """Mean severity. Participants of this severity walk at the published mean speed of their condition."""
 
 
+_RATE_SHARE = 0.55
+"""A person who walks k times as fast takes k to this power as many steps a minute; the rest is longer steps."""
+
+
 class SimulatorSettings(Settings):
     """The simulated study and the quality of its recordings."""
 
@@ -72,10 +80,14 @@ class SimulatorSettings(Settings):
     """Random seed."""
     longest_s: float = Field(120.0, ge=10)
     """Recordings are cut off after this time, even in the middle of an activity."""
-    duration_range_s: tuple[float, float] = (8.0, 27.0)
-    """Shortest and longest recording of an activity without an end of its own, such as walking."""
-    noise_deg: float = Field(1.2, ge=0)
-    """Measurement noise of markerless motion capture, standard deviation per joint."""
+    duration_range_s: tuple[float, float] = (8.0, 34.0)
+    """Shortest and longest recording. One of a timed test that takes longer is longer."""
+    exercises: float = Field(0.25, ge=0, le=1)
+    """Share of running, squats, jumps, stairs and the like among the trials without a measured time or speed."""
+    short: float = Field(0.2, ge=0, le=1)
+    """Share of walks and exercises of which one to four seconds are recorded, as on a short walkway."""
+    laboratories: LaboratorySettings = LaboratorySettings()
+    """How different the laboratories of the recordings are."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +175,7 @@ def participants(settings: SimulatorSettings) -> list[Participant]:
             condition = next(rest)
         elif enrolment.impaired == "unknown" and rng.random() < 0.5:
             condition = str(rng.choice(list(_CONDITIONS), p=list(_CONDITIONS.values())))
-        people.append(_draw(rng, names[number], number, condition, enrolment))
+        people.append(_draw(rng, settings, names[number], number, condition, enrolment))
     _stratify(people)
     return [people[k] for k in rng.permutation(len(people))]
 
@@ -203,7 +215,12 @@ def _exchange(people: list[Participant], k: int, other: int) -> None:
 
 
 def _draw(
-    rng: np.random.Generator, name: str, number: int, condition: str, enrolment: Enrolment
+    rng: np.random.Generator,
+    settings: SimulatorSettings,
+    name: str,
+    number: int,
+    condition: str,
+    enrolment: Enrolment,
 ) -> Participant:
     group = condition.split()[0]
     mean, sd = _AGES[group]
@@ -233,14 +250,26 @@ def _draw(
         fell=bool(fell),
         unsteady=float(unsteady),
         enrolment=enrolment,
-        kinds=_kinds(rng, enrolment),
+        kinds=_kinds(
+            rng, enrolment, settings.exercises, strenuous=needs < 0.55 and device in ("none", "orthosis")
+        ),
     )
 
 
-def _kinds(rng: np.random.Generator, enrolment: Enrolment) -> tuple[str, ...]:
-    """Kind of each trial, in random order. The shares of the other activities vary between participants."""
-    share = np.array(list(OTHERS.values())) * np.exp(0.6 * rng.standard_normal(len(OTHERS)))
-    others = rng.choice(list(OTHERS), enrolment.trials["others"], p=share / share.sum())
+def _kinds(
+    rng: np.random.Generator, enrolment: Enrolment, exercises: float, strenuous: bool
+) -> tuple[str, ...]:
+    """Kind of each trial, in random order. The shares of the other activities vary between participants.
+
+    exercises: share of exercises among them.
+    strenuous: whether the participant is asked to do strenuous ones.
+    """
+    shares = {kind: (1 - exercises) * share for kind, share in OTHERS.items()}
+    allowed = {k: share for k, (_, share) in EXERCISES.items() if strenuous or k not in STRENUOUS}
+    allowed["treadmill"] = 0.06
+    shares |= {kind: exercises * share / sum(allowed.values()) for kind, share in allowed.items()}
+    share = np.array(list(shares.values())) * np.exp(0.6 * rng.standard_normal(len(shares)))
+    others = rng.choice(list(shares), enrolment.trials["others"], p=share / share.sum())
     kinds = [kind for kind, n in enrolment.trials.items() if kind != "others" for _ in range(n)]
     return tuple(str(kind) for kind in rng.permutation([*kinds, *others]))
 
@@ -256,28 +285,23 @@ def body_of(person: Participant, rng: np.random.Generator) -> Body:
     """A person's gait and postures: the textbook's, changed by personal style, age, impairment and device."""
     tall = rng.normal(1.63 if person.sex == "female" else 1.76, 0.06)
     old = max(person.age - 55, 0) / 25 + 0.6 * person.frail
-    base = typical(HIP_HEIGHT * float(tall))
-    # Personal style: a random gain and offset for every joint.
-    gain = 1 + 0.08 * np.clip(rng.standard_normal(N_JOINTS), -2, 2)
-    offset = 1.6 * rng.standard_normal(N_JOINTS)
-    stand, cycle = base.stand + offset, base.stand + offset + gain * (base.cycle - base.stand)
-    swing = 1 + 0.3 * rng.standard_normal()
+    body = personal(typical(HIP_HEIGHT * float(tall)), rng)
+    stand, sit, cycle = body.stand, body.sit, body.cycle
     for side in "rl":
         i = joint("arm_flex", side)
-        cycle[:, i] = stand[i] + max(swing, 0.15) * (1 - 0.2 * old) * (cycle[:, i] - stand[i])
-    sit = base.sit + 1.5 * offset + 2.5 * rng.standard_normal(N_JOINTS)
-    bent = -6 * old
+        cycle[:, i] = stand[i] + (1 - 0.2 * old) * (cycle[:, i] - stand[i])
+    bent = -3 * max(person.age - 55, 0) / 25 - 5 * person.frail
     for posture in (stand, sit, cycle):
         posture[..., joint("lumbar_extension")] += bent
         posture[..., joint("neck_extension")] -= bent / 2
         for side in "rl":
             posture[..., joint("knee_angle", side)] -= 3 * person.frail
-    body = Body(cycle, stand, sit, base.leg_m)
     if person.side == "l":
         body = body.mirrored()
     if person.condition != "none":
-        body = cautious(IMPAIRMENTS[person.condition](body, 0.7 * person.severity), person.severity)
-    body = DEVICES[person.device](body)
+        effects = Effects(person.severity / _TYPICAL, rng)
+        body = cautious(IMPAIRMENTS[person.condition](body, effects), effects)
+    body = DEVICES[person.device].change(body, Effects(1.0, rng))
     if person.side == "l":
         body = body.mirrored()
     # Knees and elbows cannot bend backward.
@@ -286,7 +310,7 @@ def body_of(person: Participant, rng: np.random.Generator) -> Body:
             k, e = joint("knee_angle", side), joint("elbow_flex", side)
             table[..., k] = np.minimum(table[..., k], 3.0)
             table[..., e] = np.maximum(table[..., e], 0.0)
-    return body
+    return on_the_ground(body, hikes=person.condition not in ("none", "TBI"))
 
 
 def _pace(person: Participant) -> float:
@@ -295,7 +319,11 @@ def _pace(person: Participant) -> float:
     if person.condition != "none":
         published = norms.GROUPS[person.condition]["walking_speed"].mean
         lost += (1 - published / norms.walking_speed_m_s(50, person.sex).mean) * person.severity / _TYPICAL
-    return max(1 - lost, 0.15)
+    # The published mean is of people with and without devices.
+    mild, severe = (np.array(p) for p in _DEVICES[person.condition.split()[0]])
+    shares = (mild + severe) / 2 if person.condition != "none" else np.eye(len(mild))[0]
+    usual = float(shares @ [device.speed for device in DEVICES.values()])
+    return max((1 - lost) * DEVICES[person.device].speed / usual, 0.15)
 
 
 def trials(settings: SimulatorSettings, person: Participant, rate_hz: float) -> Iterator[Trial]:
@@ -307,12 +335,15 @@ def trials(settings: SimulatorSettings, person: Participant, rate_hz: float) -> 
     )
     pace = _pace(person)
     usual_m_s = max(speed.mean + speed.sd * float(rng.normal()), 0.5 * speed.mean) * pace
-    usual_hz = cadence.mean / 120 * (usual_m_s / speed.mean) ** 0.55 * float(rng.normal(1, 0.035))
+    usual_hz = cadence.mean / 120 * (usual_m_s / speed.mean) ** _RATE_SHARE * float(rng.normal(1, 0.035))
+    device = DEVICES[person.device]
+    usual_hz *= device.cadence / device.speed**_RATE_SHARE
     sizes = np.array([0.1, 0.4, 0.7, 1.0, 1.4])
     lengths = np.maximum.accumulate(stride_m(body, sizes))
     slow = (1 + 0.2 * max(person.age - 55, 0) / 25) / pace**0.7
     slow *= 1 + _SLOWER.get(person.condition, 0) * person.severity / _TYPICAL
     for kind in person.kinds:
+        recording_s = float(rng.uniform(*settings.duration_range_s))
         stride_hz = usual_hz * float(rng.normal(1, 0.03))
         size = float(np.interp(usual_m_s / usual_hz * rng.normal(1, 0.03), lengths, sizes))
         style = GaitStyle(
@@ -321,9 +352,9 @@ def trials(settings: SimulatorSettings, person: Participant, rate_hz: float) -> 
             speed_m_s=stride_hz * float(np.interp(size, sizes, lengths)),
             unsteady=person.unsteady,
             slow=float(rng.normal(1, 0.06)) * slow,
-            duration_range_s=settings.duration_range_s,
+            duration_s=recording_s * float(rng.uniform(0.55, 1.0)),
         )
-        yield _trial(rng, settings, person, body, style, kind, rate_hz)
+        yield _trial(rng, settings, person, body, style, kind, recording_s, rate_hz)
 
 
 def _trial(
@@ -333,10 +364,15 @@ def _trial(
     body: Body,
     style: GaitStyle,
     kind: str,
+    recording_s: float,
     rate_hz: float,
 ) -> Trial:
-    activity, annotated = ACTIVITIES[kind]
+    activity, annotated = ACTIVITIES[kind] if kind in ACTIVITIES else (EXERCISES[kind][0], kind)
     trace = activity(rng, style, rate_hz)
+    if trace.test_s is None and rng.random() < settings.short:
+        trace = _short(trace, rng, rate_hz)
+    else:
+        trace = _in_a_recording(trace, recording_s, rng, rate_hz)
     timeline, frames = trace.timeline, len(trace.turning)
     # Unsteadiness: stride size varies, and trunk and arms sway.
     timeline.size[:] *= 1 + 0.25 * style.unsteady * smooth_noise(rng, frames, 1, 0.5, rate_hz)[:, 0]
@@ -345,18 +381,28 @@ def _trial(
     for k, name in enumerate(("lumbar_extension", "lumbar_bending", "lumbar_rotation", "neck_bending",
                               "neck_rotation", "arm_add_r", "arm_add_l")):  # fmt: skip
         angles[:, joint(name)] += 4.0 * sway[:, k]
+    moving = np.clip(timeline.size, 0, 1)[:, None] * (1 + 1.5 * style.unsteady)
+    angles += moving * between_strides(rng, frames, style.stride_hz, rate_hz)
+    where = laboratory(settings.laboratories, person.number)
+    added = session(where, settings.laboratories, np.random.default_rng([settings.seed, 3, person.number]))
+    angles = record(where, added, body.stand, angles, rate_hz, rng)
+    radians = np.clip(np.radians(angles[:, :N_JOINTS]), LOW_RAD, HIGH_RAD)
+    radians[:, ~where.recorded] = 0
+    # The pelvis is placed after noise and limits, so that the recorded feet stand still.
+    place = pelvis_of(body, radians, angles[:, N_JOINTS:], timeline, trace.turning, rate_hz)
+    if trace.treadmill:
+        place[:, [0, 2]] -= gaussian_filter1d(place[:, [0, 2]], rate_hz, axis=0, mode="nearest")  # the belt
     kept = slice(round(settings.longest_s * rate_hz))
-    place = pelvis(body, angles, timeline, trace.turning, rate_hz)[kept]
-    angles += 0.5 * settings.noise_deg * rng.standard_normal(N_JOINTS)  # a session's calibration
-    angles += settings.noise_deg * smooth_noise(rng, frames, N_JOINTS, 0.06, rate_hz)
-    radians = np.clip(np.radians(angles[kept]), LOW_RAD, HIGH_RAD)
     notes: dict[str, str | float | None] = {name: None for name in COLUMNS}
     notes |= person.traits() | {"activity": annotated if person.enrolment.activity else None}
-    measures = {"stride_hz": style.stride_hz, "size": style.size, "speed_m_s": style.speed_m_s,
-                "slow": style.slow, "test_s": trace.test_s}  # fmt: skip
+    begin, end = (trace.frames.start, trace.frames.stop) if trace.frames else (0, frames)
+    measures = {"stride_hz": style.stride_hz, "size": style.size, "speed_m_s": style.speed_m_s, "slow": style.slow,
+                "test_s": trace.test_s, "begin_s": begin / rate_hz, "end_s": end / rate_hz,
+                "height_m": body.leg_m / HIP_HEIGHT}  # fmt: skip
+    radians, place = radians[kept], place[kept]
     if kind == "walkway":
-        notes |= measure_walk(timeline.strides[kept], place, rate_hz, rng)
-    elif kind in ("TUG", "FSST") and trace.test_s is not None and frames <= len(radians):
+        notes |= measure_walk(timeline.strides[begin:end][kept], place[begin:end], rate_hz, rng)
+    elif kind in ("TUG", "FSST") and trace.test_s is not None and end <= len(radians):
         # A test that the recording cuts off has no time: the motion could not tell it.
         notes[f"{kind.lower()}_time"] = round(trace.test_s, 2)
     return Trial(
@@ -364,11 +410,33 @@ def _trial(
         participant=person.name,
         angles_rad=radians.astype(np.float32),
         pelvis=place,
+        joint_mask=where.recorded,
         frame_rate_hz=rate_hz,
         provenance="synthetic",
         annotations=notes,
         latent=person.latent() | measures | {"kind": kind, "item": trace.item},
     )
+
+
+def _short(trace: ActivityTrace, rng: np.random.Generator, rate_hz: float) -> ActivityTrace:
+    """One to four seconds of the activity: on a walkway, one to a few steps."""
+    frames = min(round(rng.uniform(1.0, 4.0) * rate_hz), len(trace.turning))
+    first = int(rng.integers(len(trace.turning) - frames + 1))
+    return trace.cropped(first, first + frames)
+
+
+def _in_a_recording(
+    trace: ActivityTrace, recording_s: float, rng: np.random.Generator, rate_hz: float
+) -> ActivityTrace:
+    """The activity somewhere within a recording of this length, or of a longer one if it takes longer.
+
+    So the length of a recording tells little of the activity or of the time that it took.
+    """
+    lead_s = rng.exponential(0.7, 2)
+    spare_s = max(recording_s - len(trace.turning) / rate_hz - lead_s.sum(), 0.0)
+    before_s = lead_s[0] + spare_s * rng.random()
+    after_s = lead_s.sum() + spare_s - before_s
+    return trace.within(round(before_s * rate_hz), round(after_s * rate_hz), round(0.6 * rate_hz))
 
 
 def measure_walk(
