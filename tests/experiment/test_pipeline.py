@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 from biomechgpt.cohort import Cohort
 from biomechgpt.core import storage
-from biomechgpt.core.settings import load, validate
+from biomechgpt.core.settings import InputError, load, validate
 from biomechgpt.core.training import fit
 from biomechgpt.evaluation.metrics import METRICS
 from biomechgpt.evaluation.statistics import competitors, sources
@@ -173,7 +173,11 @@ def test_the_pipeline_runs_on_a_folder_of_recordings(ray_cluster, tmp_path):
         str(tmp_path / "out"),
     ]
     os.chdir(ROOT)
-    run_pipeline(load(PipelineSettings, ROOT / "configs/experiments/tiny.yaml", arguments))
+    tiny = ROOT / "configs/experiments/tiny.yaml"
+    # Of so few people a model is made only if somebody insists.
+    with pytest.raises(InputError, match=r"expected at least 10 training .*biomechgpt answer"):
+        run_pipeline(load(PipelineSettings, tiny, arguments))
+    run_pipeline(load(PipelineSettings, tiny, [*arguments, "--least_people", "0"]))
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())
     assert metrics["data"] == "recorded"
     # The held-out participants have no pair at the same activity of which one is impaired.

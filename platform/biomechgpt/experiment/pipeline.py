@@ -62,6 +62,9 @@ class PipelineSettings(Settings):
     """How questions are answered, and the calibration."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """Metrics and baselines."""
+    least_people: int = Field(10, ge=0, exclude=True)
+    """Fewest training participants of a cohort of recordings. With fewer, nothing is trained. 0: any number will
+    do."""
     root: str = Field("results/artifacts", exclude=True)
     """Folder or s3:// URI of all artifacts."""
     output: str = Field("results/demo", exclude=True)
@@ -274,6 +277,17 @@ def write_pages(evaluation: Artifact, folder: str) -> None:
     logger.info("report: %s", storage.join(folder, "report.html"))
 
 
+def _require_people(cohort: Artifact, least: int) -> None:
+    """Raise InputError for a cohort of recordings with fewer than `least` training participants."""
+    people = cohort.metrics["participants"]["train"]
+    if cohort.provenance == "recorded" and people < least:
+        raise InputError(
+            f"{cohort.uri}: expected at least {least} training participants (least_people), found {people}: a "
+            "model would learn these few by heart. `biomechgpt answer FOLDER` answers questions about the "
+            "recordings with the demo's model instead"
+        )
+
+
 def run_pipeline(
     settings: PipelineSettings, until: Stage = "evaluation", inputs: InputUris | None = None
 ) -> Artifact:
@@ -281,6 +295,7 @@ def run_pipeline(
     check(settings, until)
     stages = Stages(settings, inputs)
     if until not in ("cohort", "questions"):
+        _require_people(stages["cohort"], settings.least_people)
         # Made before any training, so that a task whose column is empty for everybody is refused now.
         stages["questions"]
     result = stages[until]
