@@ -54,6 +54,7 @@ FIRST: dict[str, str | None] = {
         (f"*.training.{name}" for name in ("checkpoint_every", "zero_stage", "offload", "max_failures")), None
     ),
     "root": None,
+    "least_people": None,
     "output": None,
 }
 """{pattern of a field: the first artifact that it moves, or None}. The last pattern that fits a field decides."""
@@ -80,14 +81,18 @@ CHANGED: dict[str, Any] = {
     "cohort.splits.site_column": "lab",
     "cohort.splits.held_out": "here",
     "tokenizer.network.quantizer.kind": "residual",
+    "tokenizer.network.posture_bin_deg": 4.0,
     "tokenizer.window": 128,
     "tokenizer.recorded_share": 0.3,
+    "tokenizer.activity_balance": 0.5,
+    "tokenizer.smallest_scale_deg": 20.0,
     "questions.names": ["activity", "impaired"],
     "questions.exclude": ["walking_speed"],
     "language.base.family": "llama",
     "language.finetune.max_answer_weight": 8.0,
     "language.finetune.participants": 2,
     "answers.splits": ["validation"],
+    "least_people": 5,
     "root": "elsewhere",
     "output": "elsewhere",
 }
