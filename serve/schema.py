@@ -344,7 +344,7 @@ class Analysis(ApiModel):
     phases: tuple[str, ...]
     """What else the recording contains: `rise` from a chair, `lower` onto one."""
     legs_recorded: bool
-    """Whether every joint angle of the legs that the model reads was recorded."""
+    """Whether the joint angles of hips, knees and ankles were recorded."""
     distance: float | None
     """Distance to the most similar training movements; null if the model has none to compare with."""
     rmse_deg: float | None

@@ -15,7 +15,7 @@ from biomechgpt.answering.ood import (
     worst,
 )
 from biomechgpt.motion.features import N_FEATURES, kinematic_features
-from biomechgpt.motion.skeleton import HIGH_RAD, LOW_RAD, N_JOINTS
+from biomechgpt.motion.skeleton import HIGH_RAD, INDEX, LOW_RAD, N_JOINTS
 from biomechgpt.motion.statistics import MovementStatistics, measure_statistics
 
 simulator = importlib.import_module("biomechgpt.simulator.participants")
@@ -229,3 +229,6 @@ def test_statistics_of_a_walk():
     mask = np.ones(N_JOINTS, dtype=bool)
     mask[3] = False  # a knee
     assert not measure_statistics(walk, mask, RATE_HZ).legs_recorded
+    without_feet = np.ones(N_JOINTS, dtype=bool)
+    without_feet[[INDEX["subtalar_angle_r"], INDEX["subtalar_angle_l"], INDEX["mtp_angle_r"]]] = False
+    assert measure_statistics(walk, without_feet, RATE_HZ).legs_recorded

@@ -6,7 +6,14 @@ import numpy as np
 
 from biomechgpt.motion import gait
 from biomechgpt.motion.phases import posture, transitions
-from biomechgpt.motion.skeleton import PARTS, TRACKED
+from biomechgpt.motion.skeleton import INDEX
+
+NEEDED = tuple(
+    INDEX[f"{joint}_{side}"]
+    for joint in ("hip_flexion", "hip_adduction", "knee_angle", "ankle_angle")
+    for side in "rl"
+)
+"""Joints of the legs without which no movement is judged. Many laboratories' models lack the subtalar joint."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +23,7 @@ class MovementStatistics:
     duration_s: its duration, in seconds.
     steps: number of steps in it.
     phases: what else it contains: `rise` from a chair, `lower` onto one.
-    legs_recorded: whether every tracked joint of the legs was recorded.
+    legs_recorded: whether hips, knees and ankles were recorded, the joints of NEEDED.
     distance: distance to the most similar training movements (`answering.ood`); None without reference movements.
     rmse_deg: reconstruction error of its motion tokens in degrees; None if it is not known.
     provenance: recorded or synthetic; None if it is not known.
@@ -42,10 +49,9 @@ def measure_statistics(angles_rad: np.ndarray, joint_mask: np.ndarray, rate_hz: 
     pelvis[:, 3] = 1
     steps = gait.events(angles_rad, pelvis, rate_hz).steps()
     kinds = {transition.kind for transition in transitions(posture(angles_rad, pelvis, rate_hz))}
-    legs = PARTS["legs"][TRACKED[PARTS["legs"]]]
     return MovementStatistics(
         duration_s=len(angles_rad) / rate_hz,
         steps=len(steps),
         phases=tuple(sorted(kinds)),
-        legs_recorded=bool(np.asarray(joint_mask)[legs].all()),
+        legs_recorded=bool(np.asarray(joint_mask)[list(NEEDED)].all()),
     )

@@ -256,7 +256,7 @@ export interface components {
             phases: string[];
             /**
              * Legs Recorded
-             * @description Whether every joint angle of the legs that the model reads was recorded.
+             * @description Whether the joint angles of hips, knees and ankles were recorded.
              */
             legs_recorded: boolean;
             /**
@@ -302,7 +302,7 @@ export interface components {
             phases: string[];
             /**
              * Legs Recorded
-             * @description Whether every joint angle of the legs that the model reads was recorded.
+             * @description Whether the joint angles of hips, knees and ankles were recorded.
              */
             legs_recorded: boolean;
             /**
