@@ -81,7 +81,7 @@ CHANGED: dict[str, Any] = {
     "cohort.splits.site_column": "lab",
     "cohort.splits.held_out": "here",
     "tokenizer.network.quantizer.kind": "residual",
-    "tokenizer.network.posture_bin_deg": 4.0,
+    "tokenizer.network.posture_bin_deg": 6.0,
     "tokenizer.window": 128,
     "tokenizer.recorded_share": 0.3,
     "tokenizer.activity_balance": 0.5,
