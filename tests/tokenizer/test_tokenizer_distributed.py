@@ -13,10 +13,10 @@ from biomechgpt.cohort import Cohort, CohortSettings, make_cohort
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.settings import InputError, load, validate
 from biomechgpt.core.training import fit
-from biomechgpt.motion.skeleton import N_JOINTS, mirror
+from biomechgpt.motion.skeleton import N_JOINTS
 from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
 from biomechgpt.tokenizer.settings import TokenizerSettings, TokensSettings
-from biomechgpt.tokenizer.tokens import Tokens, make_tokens
+from biomechgpt.tokenizer.tokens import Tokens, make_tokens, mirror_movement
 from biomechgpt.tokenizer.training_task import TokenizerTask
 from conftest import ROOT
 
@@ -118,23 +118,33 @@ def test_tokens_are_the_encoders_whatever_the_workers(cohort, one, root, tmp_pat
     tokens = {row["trial"]: row["tokens"] for row in Tokens(made[0]).table().to_pylist()}
     trials = Cohort(cohort).table().to_pylist()
     assert made[0].metrics["trials"] == len(trials) == len(tokens)
-    for row in trials:
+
+    def encode(row, *changes):
+        """Tokens of each change of a trial's movement, with the joints that were recorded."""
         angles = np.asarray(row["angles_rad"], np.float32).reshape(-1, N_JOINTS)
-        np.testing.assert_array_equal(tokens[row["trial"]], encoder.encode([angles])[0])
+        pairs = [change(angles, np.asarray(row["joint_mask"], bool)) for change in changes]
+        return [some.tolist() for some in encoder.encode([a for a, _ in pairs], [mask for _, mask in pairs])]
+
+    for row in trials:
+        assert tokens[row["trial"]] == encode(row, lambda *own: own)[0]
     # Of training trials also in other tokens: mirrored, begun half a step later, both.
     views = Tokens(made[0]).augmentations()
     assert set(views) == {row["trial"] for row in trials if row["split"] == "train"}
     assert Tokens(made[1]).augmentations() == views
     row = next(row for row in trials if row["split"] == "train")
-    angles = np.asarray(row["angles_rad"], np.float32).reshape(-1, N_JOINTS)
-    expected = encoder.encode([angles, mirror(angles), angles[2:], mirror(angles[2:])])
-    assert views[row["trial"]] == [some.tolist() for some in expected]
+    expected = encode(
+        row,
+        lambda *own: own,
+        mirror_movement,
+        lambda angles, mask: (angles[2:], mask),
+        lambda angles, mask: mirror_movement(angles[2:], mask),
+    )
+    assert views[row["trial"]] == expected
     # Of others the mirror image.
     images = Tokens(made[0]).mirrored(["test", "validation"])
     assert set(images) == {row["trial"] for row in trials if row["split"] != "train"}
     row = next(row for row in trials if row["split"] == "test")
-    angles = np.asarray(row["angles_rad"], np.float32).reshape(-1, N_JOINTS)
-    assert images[row["trial"]] == encoder.encode([mirror(angles)])[0].tolist()
+    assert images[row["trial"]] == encode(row, mirror_movement)[0]
     alone = make_tokens(cohort, tokenizer, TokensSettings(), str(tmp_path / "alone"))
     with pytest.raises(InputError, match="expected mirrored copies"):
         Tokens(alone).mirrored(["test"])
