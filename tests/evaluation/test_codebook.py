@@ -16,6 +16,7 @@ from biomechgpt.evaluation import codebook
 from biomechgpt.motion import trial
 from biomechgpt.motion.skeleton import N_JOINTS, NAMES
 from biomechgpt.motion.trial import Trial
+from biomechgpt.tokenizer.layout import TokenLayout
 
 FEW = hypothesis_settings(max_examples=40, deadline=None)
 CODES = 8
@@ -148,7 +149,11 @@ def tokens(tmp_path, monkeypatch):
     )
     decoded = {tuple(c): t.angles_rad + np.radians(2) for c, t in zip(codes, trials, strict=True)}
     fake = SimpleNamespace(
-        downsampling=4, frame_rate_hz=30.0, decode=lambda tokens: [decoded[tuple(t)] for t in tokens]
+        downsampling=4,
+        frame_rate_hz=30.0,
+        decode=lambda tokens: [decoded[tuple(t)] for t in tokens],
+        layout=TokenLayout(0, 0, (CODES,)),
+        n_posture=0,
     )
     monkeypatch.setattr(codebook, "MotionTokenizer", SimpleNamespace(load=lambda uri: fake))
     return artifacts["tokens"]
