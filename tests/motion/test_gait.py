@@ -122,8 +122,12 @@ def test_gait_of_simulated_walkways_agrees_with_their_annotations():
                 found = gait.measure(t.angles_rad, t.pelvis, RATE)
                 known = t.annotations["cadence"], t.annotations["walking_speed"]
                 rows.append((*known, found.cadence_steps_min, found.speed_pelvis_m_s, found.speed_legs_m_s))
-    cadence, speed, found_cadence, by_pelvis, by_legs = np.array(rows, dtype=float).T
-    assert len(rows) > 20
+    values = np.array(rows, dtype=float)
+    # A fifth of the recordings hold one to a few steps. Of one step no cadence is measured.
+    measured = np.isfinite(values).all(axis=1)
+    assert measured.mean() > 0.75
+    cadence, speed, found_cadence, by_pelvis, by_legs = values[measured].T
+    assert measured.sum() > 20
     assert np.corrcoef(cadence, found_cadence)[0, 1] > 0.97
     assert abs(np.mean(found_cadence - cadence)) < 1
     assert np.corrcoef(speed, by_pelvis)[0, 1] > 0.95
