@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from biomechgpt.simulator.movement import CYCLE, Body, joint
+from biomechgpt.simulator.movement import CYCLE, Body, bump, joint
 
 _PHASE = 2 * np.pi * np.arange(CYCLE) / CYCLE
 
@@ -29,12 +29,6 @@ def _shift(body: Body, i: int, degrees: float, *, sitting: float = 0.0) -> None:
 def _scale(body: Body, i: int, factor: float) -> None:
     """Scale a joint's excursion about its standing angle."""
     body.cycle[:, i] = body.stand[i] + factor * (body.cycle[:, i] - body.stand[i])
-
-
-def _bump(centre: float, width: float) -> np.ndarray:
-    """Gaussian (CYCLE,) with its peak of 1 at `centre` percent of the stride and standard deviation `width`."""
-    distance = (np.arange(CYCLE) - centre + CYCLE / 2) % CYCLE - CYCLE / 2
-    return np.asarray(np.exp(-0.5 * (distance / width) ** 2))
 
 
 def cautious(body: Body, severity: float) -> Body:
@@ -57,9 +51,9 @@ def stroke(body: Body, severity: float) -> Body:
     _scale(body, joint("hip_flexion", "r"), 1 - 0.3 * s)
     _scale(body, joint("ankle_angle", "r"), 1 - 0.4 * s)
     _shift(body, joint("ankle_angle", "r"), -3 * s, sitting=1.0)
-    body.cycle[:, joint("ankle_angle", "r")] -= 10 * s * _bump(80, 12)
-    body.cycle[:, joint("hip_adduction", "r")] -= 11 * s * _bump(72, 11)
-    body.cycle[:, joint("subtalar_angle", "r")] += 8 * s * _bump(85, 14)
+    body.cycle[:, joint("ankle_angle", "r")] -= 10 * s * bump(80, 12)
+    body.cycle[:, joint("hip_adduction", "r")] -= 11 * s * bump(72, 11)
+    body.cycle[:, joint("subtalar_angle", "r")] += 8 * s * bump(85, 14)
     _scale(body, joint("arm_flex", "r"), 1 - 0.85 * s)
     _scale(body, joint("elbow_flex", "r"), 1 - 0.7 * s)
     _shift(body, joint("elbow_flex", "r"), 42 * s, sitting=0.5)
@@ -67,7 +61,7 @@ def stroke(body: Body, severity: float) -> Body:
     _shift(body, joint("pro_sup", "r"), 30 * s, sitting=1.0)
     _shift(body, joint("wrist_flex", "r"), 25 * s, sitting=1.0)
     _shift(body, joint("lumbar_bending"), -3 * s, sitting=0.8)
-    body.cycle[:, joint("lumbar_bending")] -= 4 * s * _bump(72, 14)
+    body.cycle[:, joint("lumbar_bending")] -= 4 * s * bump(72, 14)
     return body
 
 
@@ -78,11 +72,11 @@ def transtibial(body: Body, severity: float) -> Body:
     body = _copy(body, 0.15 * s)
     _scale(body, joint("ankle_angle", "r"), 1 - 0.65 * s)
     _scale(body, joint("mtp_angle", "r"), 1 - 0.8 * s)
-    body.cycle[:, joint("ankle_angle", "r")] += 7 * s * _bump(62, 8)
+    body.cycle[:, joint("ankle_angle", "r")] += 7 * s * bump(62, 8)
     _scale(body, joint("subtalar_angle", "r"), 1 - s)
-    body.cycle[:, joint("knee_angle", "r")] += 9 * s * _bump(14, 8) - 6 * s * _bump(44, 7)
-    body.cycle[:, joint("lumbar_bending")] += 3.5 * s * _bump(25, 13)
-    body.cycle[:, joint("hip_flexion", "r")] += 4 * s * _bump(70, 12)
+    body.cycle[:, joint("knee_angle", "r")] += 9 * s * bump(14, 8) - 6 * s * bump(44, 7)
+    body.cycle[:, joint("lumbar_bending")] += 3.5 * s * bump(25, 13)
+    body.cycle[:, joint("hip_flexion", "r")] += 4 * s * bump(70, 12)
     return body
 
 
@@ -91,10 +85,10 @@ def transfemoral(body: Body, severity: float) -> Body:
     sound ankle, trunk lean over the prosthesis, a wide base."""
     s = 0.3 + 0.7 * severity
     body = transtibial(_copy(body, 0.15 * s), severity)
-    body.cycle[:, joint("knee_angle", "r")] += 8 * s * (_bump(14, 8) + _bump(72, 9)) + 6 * s * _bump(44, 7)
-    body.cycle[:, joint("hip_flexion", "r")] += 6 * s * _bump(45, 14)
-    body.cycle[:, joint("lumbar_bending")] += 4 * s * _bump(25, 13) - 3 * s * _bump(72, 13)
-    body.cycle[:, joint("ankle_angle", "l")] -= 9 * s * _bump(30, 10)
+    body.cycle[:, joint("knee_angle", "r")] += 8 * s * (bump(14, 8) + bump(72, 9)) + 6 * s * bump(44, 7)
+    body.cycle[:, joint("hip_flexion", "r")] += 6 * s * bump(45, 14)
+    body.cycle[:, joint("lumbar_bending")] += 4 * s * bump(25, 13) - 3 * s * bump(72, 13)
+    body.cycle[:, joint("ankle_angle", "l")] -= 9 * s * bump(30, 10)
     _shift(body, joint("hip_adduction", "r"), -5 * s)
     _shift(body, joint("lumbar_extension"), -2 * s)
     return body
@@ -109,7 +103,7 @@ def spinal_cord(body: Body, severity: float) -> Body:
         _shift(body, joint("knee_angle", side), -17 * k)
         _shift(body, joint("hip_flexion", side), 12 * k)
         _shift(body, joint("hip_adduction", side), 5 * k, sitting=0.6)
-        body.cycle[:, joint("ankle_angle", side)] -= 9 * k * _bump(80 if side == "r" else 30, 12)
+        body.cycle[:, joint("ankle_angle", side)] -= 9 * k * bump(80 if side == "r" else 30, 12)
         _shift(body, joint("arm_add", side), -8 * k)
     _shift(body, joint("lumbar_extension"), -9 * s, sitting=0.6)
     return body
@@ -183,7 +177,7 @@ def orthosis(body: Body) -> Body:
     _scale(body, joint("subtalar_angle", "r"), 0.15)
     _shift(body, joint("ankle_angle", "r"), 3, sitting=1.0)
     body.cycle[:, joint("ankle_angle", "r")] += 2.0
-    body.cycle[:, joint("knee_angle", "r")] -= 5 * _bump(10, 7)
+    body.cycle[:, joint("knee_angle", "r")] -= 5 * bump(10, 7)
     return body
 
 

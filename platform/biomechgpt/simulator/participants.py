@@ -24,12 +24,13 @@ from biomechgpt.simulator.movement import (
     Body,
     animate,
     joint,
-    pelvis,
+    pelvis_of,
     smooth_noise,
     stride_m,
     typical,
 )
 from biomechgpt.simulator.protocol import Enrolment, ProtocolSettings, enrol
+from biomechgpt.simulator.variation import between_strides, on_the_ground, personal
 
 COLUMNS = COLUMN_KINDS
 """Annotations of a simulated trial."""
@@ -256,23 +257,17 @@ def body_of(person: Participant, rng: np.random.Generator) -> Body:
     """A person's gait and postures: the textbook's, changed by personal style, age, impairment and device."""
     tall = rng.normal(1.63 if person.sex == "female" else 1.76, 0.06)
     old = max(person.age - 55, 0) / 25 + 0.6 * person.frail
-    base = typical(HIP_HEIGHT * float(tall))
-    # Personal style: a random gain and offset for every joint.
-    gain = 1 + 0.08 * np.clip(rng.standard_normal(N_JOINTS), -2, 2)
-    offset = 1.6 * rng.standard_normal(N_JOINTS)
-    stand, cycle = base.stand + offset, base.stand + offset + gain * (base.cycle - base.stand)
-    swing = 1 + 0.3 * rng.standard_normal()
+    body = personal(typical(HIP_HEIGHT * float(tall)), rng)
+    stand, sit, cycle = body.stand, body.sit, body.cycle
     for side in "rl":
         i = joint("arm_flex", side)
-        cycle[:, i] = stand[i] + max(swing, 0.15) * (1 - 0.2 * old) * (cycle[:, i] - stand[i])
-    sit = base.sit + 1.5 * offset + 2.5 * rng.standard_normal(N_JOINTS)
+        cycle[:, i] = stand[i] + (1 - 0.2 * old) * (cycle[:, i] - stand[i])
     bent = -6 * old
     for posture in (stand, sit, cycle):
         posture[..., joint("lumbar_extension")] += bent
         posture[..., joint("neck_extension")] -= bent / 2
         for side in "rl":
             posture[..., joint("knee_angle", side)] -= 3 * person.frail
-    body = Body(cycle, stand, sit, base.leg_m)
     if person.side == "l":
         body = body.mirrored()
     if person.condition != "none":
@@ -286,7 +281,7 @@ def body_of(person: Participant, rng: np.random.Generator) -> Body:
             k, e = joint("knee_angle", side), joint("elbow_flex", side)
             table[..., k] = np.minimum(table[..., k], 3.0)
             table[..., e] = np.maximum(table[..., e], 0.0)
-    return body
+    return on_the_ground(body)
 
 
 def _pace(person: Participant) -> float:
@@ -346,10 +341,14 @@ def _trial(
                               "neck_rotation", "arm_add_r", "arm_add_l")):  # fmt: skip
         angles[:, joint(name)] += 4.0 * sway[:, k]
     kept = slice(round(settings.longest_s * rate_hz))
-    place = pelvis(body, angles, timeline, trace.turning, rate_hz)[kept]
-    angles += 0.5 * settings.noise_deg * rng.standard_normal(N_JOINTS)  # a session's calibration
-    angles += settings.noise_deg * smooth_noise(rng, frames, N_JOINTS, 0.06, rate_hz)
-    radians = np.clip(np.radians(angles[kept]), LOW_RAD, HIGH_RAD)
+    moving = np.clip(timeline.size, 0, 1)[:, None] * (1 + 1.5 * style.unsteady)
+    angles += moving * between_strides(rng, frames, style.stride_hz, rate_hz)
+    angles += 0.5 * settings.noise_deg * rng.standard_normal(angles.shape[1])  # a session's calibration
+    angles += settings.noise_deg * smooth_noise(rng, frames, angles.shape[1], 0.06, rate_hz)
+    radians = np.clip(np.radians(angles[:, :N_JOINTS]), LOW_RAD, HIGH_RAD)
+    # After noise and limits, so that the recorded feet stand still.
+    place = pelvis_of(body, radians, angles[:, N_JOINTS:], timeline, trace.turning, rate_hz)[kept]
+    radians = radians[kept]
     notes: dict[str, str | float | None] = {name: None for name in COLUMNS}
     notes |= person.traits() | {"activity": annotated if person.enrolment.activity else None}
     measures = {"stride_hz": style.stride_hz, "size": style.size, "speed_m_s": style.speed_m_s,

@@ -1,0 +1,187 @@
+"""How people differ, and how one person's strides differ.
+
+A person's gait differs from the mean in offset, range, timing and shape of each curve. Sagittal offsets are drawn for
+the segments (pelvis, thigh, shank, foot, trunk) and not for the joints. So neighbouring joints are correlated as in
+people, and a foot stays flat on the ground while it stands. Knows nothing about impairments and labels.
+
+Standard deviations between healthy adults: Bovi et al., Gait & Posture 2011; 33: 6-13 (20 adults, walking at their own
+speed), as the spread of joints over the gait cycle: hip flexion 6, knee 4 to 6, ankle 3 to 5, hip adduction 3, hip
+rotation 10, pelvic tilt 5. Of trunk and arms: Romkes and Bracht-Schweizer, Gait & Posture 2017; 54: 206-210. The split of
+a spread into offset, range, timing and shape is chosen freely.
+"""
+
+import numpy as np
+
+from biomechgpt.simulator.movement import COLUMNS, CYCLE, Body, bump, foot_heights_m, joint, smooth_noise
+
+_SEGMENT_SD = {"pelvis": 5.0, "thigh": 3.4, "shank": 2.3, "foot": 2.6, "trunk": 4.0}
+"""SD between people of a segment's mean orientation in the sagittal plane, degrees."""
+_LEG_SHARED = 0.5
+"""Correlation between neighbouring segments of a leg."""
+_SIDES_SHARED = 0.8
+"""Correlation between a person's right and left side."""
+_OFFSET_SD = {
+    "hip_adduction": 2.6, "hip_rotation": 8.5, "subtalar_angle": 4.0, "mtp_angle": 4.0,
+    "lumbar_bending": 2.0, "lumbar_rotation": 2.5, "neck_extension": 7.0, "neck_bending": 3.0, "neck_rotation": 4.0,
+    "arm_flex": 6.0, "arm_add": 4.5, "arm_rot": 10.0, "elbow_flex": 7.0,
+    "pro_sup": 15.0, "wrist_flex": 12.0, "wrist_dev": 8.0, "pelvis_list": 1.0, "pelvis_rotation": 1.5,
+}  # fmt: skip
+"""SD between people of the other columns' means, degrees."""
+_RANGE_SD = {
+    "hip_flexion": 0.09, "knee_angle": 0.08, "ankle_angle": 0.2, "hip_adduction": 0.3, "hip_rotation": 0.35,
+    "subtalar_angle": 0.35, "mtp_angle": 0.25, "arm_flex": 0.4, "elbow_flex": 0.4,
+    "pelvis_tilt": 0.4, "pelvis_list": 0.3, "pelvis_rotation": 0.4,
+    "lumbar_extension": 0.35, "lumbar_bending": 0.3, "lumbar_rotation": 0.35,
+}  # fmt: skip
+"""SD between people of the excursion over a stride, relative to the mean person's."""
+_SHAPE_SD = {
+    "hip_flexion": 1.3, "knee_angle": 2.2, "ankle_angle": 1.8, "hip_adduction": 1.0, "hip_rotation": 2.0,
+    "subtalar_angle": 1.2, "arm_flex": 2.0, "elbow_flex": 2.5, "pelvis_tilt": 0.5, "pelvis_list": 0.6,
+    "pelvis_rotation": 1.0, "lumbar_extension": 0.7, "lumbar_bending": 0.8, "lumbar_rotation": 1.0,
+}  # fmt: skip
+"""SD between people of the remaining difference of a curve, degrees."""
+_TIMING_SD = 1.5
+"""SD between people of the time of an event such as the knee's largest flexion, percent of the stride."""
+_STRIDE_SD = {
+    "hip_flexion": 1.3, "knee_angle": 1.6, "ankle_angle": 1.4, "hip_adduction": 0.7, "hip_rotation": 1.0,
+    "arm_flex": 2.5, "elbow_flex": 2.5, "arm_add": 1.2, "pelvis_tilt": 0.5, "pelvis_list": 0.5,
+    "pelvis_rotation": 0.9, "lumbar_extension": 0.8, "lumbar_bending": 0.8, "lumbar_rotation": 1.0,
+    "neck_extension": 1.2, "neck_rotation": 2.0, "neck_bending": 0.8,
+}  # fmt: skip
+"""SD within a steady person between strides, degrees (Winter, Hum Mov Sci 1984; 3: 51-76, for the leg)."""
+CLEARANCE_M = 0.012
+"""Least height of the toes in mid-swing: about 1.3 cm, Winter, Phys Ther 1992; 72: 45-53."""
+
+
+def _sides(rng: np.random.Generator, size: int = 1) -> np.ndarray:
+    """Standard normal values (2, size) for the right and the left side, correlated as in people."""
+    both, own = rng.standard_normal((1, size)), rng.standard_normal((2, size))
+    return np.asarray(_SIDES_SHARED**0.5 * both + (1 - _SIDES_SHARED) ** 0.5 * own)
+
+
+def _columns(name: str) -> list[int]:
+    """The column of a joint without sides, or its right and left column."""
+    return [joint(name)] if name in COLUMNS else [joint(name, "r"), joint(name, "l")]
+
+
+def personal(body: Body, rng: np.random.Generator) -> Body:
+    """The gait and postures of somebody who differs from `body` as healthy adults differ from each other."""
+    offset = _offsets(rng)
+    cycle = body.cycle.copy()
+    mean = cycle.mean(axis=0)
+    for name, sd in _RANGE_SD.items():
+        for i, z in zip(_columns(name), _sides(rng)[:, 0], strict=False):
+            cycle[:, i] = mean[i] + max(1 + sd * z, 0.2) * (cycle[:, i] - mean[i])
+    cycle = _retimed(cycle, rng)
+    for name, sd in _SHAPE_SD.items():
+        for k, (i, shape) in enumerate(zip(_columns(name), _shapes(rng), strict=False)):
+            cycle[:, i] += sd * np.roll(shape, k * CYCLE // 2)
+    # Sitting, people differ more than standing.
+    sit = body.sit + offset + 2.0 * rng.standard_normal(len(COLUMNS))
+    return Body(cycle + offset, body.stand + offset, sit, body.leg_m, body.rhythm)
+
+
+def _offsets(rng: np.random.Generator) -> np.ndarray:
+    """Differences (COLUMNS,) of a person's joint angles from the mean, in every movement alike."""
+    offset = np.zeros(len(COLUMNS))
+    tilt, trunk = (_SEGMENT_SD[name] * rng.standard_normal() for name in ("pelvis", "trunk"))
+    offset[joint("pelvis_tilt")] = tilt
+    offset[joint("lumbar_extension")] = trunk - tilt
+    shared = _sides(rng)[:, 0]
+    own = {name: _sides(rng)[:, 0] for name in ("thigh", "shank", "foot")}
+    for k, side in enumerate("rl"):
+        thigh, shank, foot = (
+            _SEGMENT_SD[name] * (_LEG_SHARED**0.5 * shared[k] + (1 - _LEG_SHARED) ** 0.5 * own[name][k])
+            for name in ("thigh", "shank", "foot")
+        )
+        offset[joint("hip_flexion", side)] = thigh - tilt
+        offset[joint("knee_angle", side)] = shank - thigh
+        offset[joint("ankle_angle", side)] = foot - shank
+    for name, sd in _OFFSET_SD.items():
+        for i, z in zip(_columns(name), _sides(rng)[:, 0], strict=False):
+            offset[i] += sd * z
+    return offset
+
+
+def _retimed(cycle: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The same curves with their events earlier or later; each heel strike stays where it is."""
+    rows = np.arange(CYCLE)
+    shift = sum(
+        rng.standard_normal() / k * (np.cos(2 * np.pi * k * rows / CYCLE + a) - np.cos(a))
+        for k, a in ((1, rng.uniform(0, 2 * np.pi)), (2, rng.uniform(0, 2 * np.pi)))
+    )
+    shift = _TIMING_SD * np.asarray(shift)
+    result = cycle.copy()
+    for i, name in enumerate(COLUMNS):
+        late = np.roll(shift, CYCLE // 2) if name.endswith("_l") else shift
+        result[:, i] = np.interp(rows + late, np.arange(-CYCLE, 2 * CYCLE), np.tile(cycle[:, i], 3))
+    return result
+
+
+def _shapes(rng: np.random.Generator) -> np.ndarray:
+    """Two smooth periodic curves (2, CYCLE) of unit variance and mean 0, alike as a person's two sides are."""
+    phase = 2 * np.pi * np.arange(CYCLE) / CYCLE
+    weights = np.array([1.0, 0.8, 0.5, 0.3])
+    weights /= np.sqrt((weights**2).sum())
+    waves = np.stack([f((k + 1) * phase) for k in range(4) for f in (np.cos, np.sin)])
+    return np.asarray((_sides(rng, 8) * np.repeat(weights, 2)) @ waves)
+
+
+def between_strides(rng: np.random.Generator, frames: int, stride_hz: float, rate_hz: float) -> np.ndarray:
+    """Differences (T, COLUMNS) in degrees between the strides of a steady person: smooth, over about a stride."""
+    result = np.zeros((frames, len(COLUMNS)))
+    columns = [i for name in _STRIDE_SD for i in _columns(name)]
+    sds = [sd for name, sd in _STRIDE_SD.items() for _ in _columns(name)]
+    result[:, columns] = sds * smooth_noise(rng, frames, len(columns), 0.25 / stride_hz, rate_hz)
+    # A pelvis that tilts leaves the thighs and the trunk where they are.
+    for i in (joint("hip_flexion", "r"), joint("hip_flexion", "l"), joint("lumbar_extension")):
+        result[:, i] -= result[:, joint("pelvis_tilt")]
+    return result
+
+
+def on_the_ground(body: Body) -> Body:
+    """The same gait, with both feet on the ground in double support and clear toes in swing.
+
+    Offsets of a person, an impairment or a device lift a foot that should stand, or put the swinging one into the
+    ground. People avoid both with small changes of the leg that bends, and so does this.
+    """
+    cycle = body.cycle.copy()
+    for _ in range(5):
+        heights = foot_heights_m(Body(cycle, body.stand, body.sit, body.leg_m))
+        above = heights - heights[:, ::-1]  # of each foot above the other
+        for k, side in enumerate("rl"):
+            start = k * CYCLE // 2
+            from_strike = np.roll(above[:, k], -start)
+            _meet_the_ground(cycle, side, start, from_strike[:4].mean())
+            _clear_toes(cycle, side, start, CLEARANCE_M - from_strike[72:90].min())
+    return Body(cycle, body.stand, body.sit, body.leg_m, body.rhythm)
+
+
+_MOST_DEGREES = 3.0
+"""Largest change of an angle in one of the passes of `on_the_ground`."""
+
+
+def _meet_the_ground(cycle: np.ndarray, side: str, start: int, above_m: float) -> None:
+    """Bring the heel of a leading leg down to the ground at its strike, from `above_m`.
+
+    Half is done by less flexion of its hip (5 mm a degree), half by the trailing knee, over a foot that keeps its
+    orientation (3.5 mm a degree).
+    """
+    hip, knee = np.clip([above_m / 2 / 0.005, above_m / 2 / 0.0035], -_MOST_DEGREES, _MOST_DEGREES)
+    trailing = "l" if side == "r" else "r"
+    strike = np.roll(bump(0, 8), start)
+    cycle[:, joint("hip_flexion", side)] -= hip * strike
+    cycle[:, joint("knee_angle", trailing)] -= knee * strike
+    cycle[:, joint("ankle_angle", trailing)] += knee * strike
+
+
+def _clear_toes(cycle: np.ndarray, side: str, start: int, missing_m: float) -> None:
+    """Raise the toes in mid-swing by about `missing_m`: the leg bends and the foot rises."""
+    if missing_m <= 0:
+        return
+    # A degree of the hip and two of the knee shorten the leg, and one of the ankle lifts the toes: 7 mm in all.
+    degrees = min(missing_m / 0.007, _MOST_DEGREES)
+    lift = np.roll(bump(80, 8), start)
+    cycle[:, joint("hip_flexion", side)] += degrees * lift
+    cycle[:, joint("knee_angle", side)] -= 2 * degrees * lift
+    cycle[:, joint("ankle_angle", side)] += degrees * lift
