@@ -24,7 +24,7 @@ class GaitStyle:
     speed_m_s: walking speed.
     unsteady: unsteadiness, 0 to about 1.
     slow: seconds of a transition such as rising; 1 is brisk.
-    duration_range_s: shortest and longest recording of an activity without an end of its own.
+    duration_s: time of an activity without an end of its own, such as walking.
     """
 
     stride_hz: float
@@ -32,7 +32,7 @@ class GaitStyle:
     speed_m_s: float
     unsteady: float
     slow: float
-    duration_range_s: tuple[float, float]
+    duration_s: float
 
     def at_speed(self, factor: float) -> "GaitStyle":
         """Walking `factor` times as fast, by longer and by faster strides alike."""
@@ -50,12 +50,35 @@ class ActivityTrace:
     turning: (T,) turning rate in rad/s.
     test_s: seconds that a timed test took; None if the activity is not timed.
     item: item of a test battery.
+    frames: the frames of the activity within the recording; None: all.
     """
 
     timeline: Timeline
     turning: np.ndarray
     test_s: float | None = None
     item: str | None = None
+    frames: slice | None = None
+
+    def within(self, before: int, after: int) -> "ActivityTrace":
+        """The same in a recording that begins `before` frames earlier and ends `after` frames later.
+
+        Before and after, the person sits or stands as at the activity's begin and end.
+        """
+        ends = before, after
+
+        def held(x: np.ndarray) -> np.ndarray:
+            return np.pad(x, [ends] + [(0, 0)] * (x.ndim - 1), mode="edge")
+
+        def zero(x: np.ndarray) -> np.ndarray:
+            return np.pad(x, [ends] + [(0, 0)] * (x.ndim - 1))
+
+        t = self.timeline
+        timeline = Timeline(
+            strides=held(t.strides), size=zero(t.size), sit=held(t.sit), lean=zero(t.lean), side=zero(t.side),
+            turn=zero(t.turn), climb=held(t.climb), extra=zero(t.extra),
+        )  # fmt: skip
+        frames = slice(before, before + len(self.turning))
+        return replace(self, timeline=timeline, turning=zero(self.turning), frames=frames)
 
 
 Activity = Callable[[np.random.Generator, GaitStyle, float], ActivityTrace]
@@ -85,7 +108,8 @@ def _sequence(
         elif name in ("rise", "lower"):
             # The trunk leans first; the body rises during the last three quarters.
             up = 0.5 - 0.5 * np.cos(np.pi * np.clip((part - 0.25) / 0.75, 0, 1))
-            timeline.sit[here] = 1 - up if name == "rise" else up[::-1]
+            # Sitting down is rising backwards in time.
+            timeline.sit[here] = 1 - up if name == "rise" else 1 - up[::-1]
             timeline.lean[here] = np.sin(np.pi * part) * amount
         elif name == "walk":
             timeline.size[here] = style.size * amount
@@ -100,7 +124,7 @@ def _sequence(
 
 def straight(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
     """One pass of steady walking, recorded from mid-stride to mid-stride."""
-    return _sequence(rng, style, [("walk", rng.uniform(*style.duration_range_s), 1.0)], rate)
+    return _sequence(rng, style, [("walk", style.duration_s, 1.0)], rate)
 
 
 def overground(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
@@ -108,7 +132,7 @@ def overground(rng: np.random.Generator, style: GaitStyle, rate: float) -> Activ
     if rng.random() < 0.5:
         return straight(rng, style, rate)
     passes = int(rng.integers(2, 5))
-    walk: Segment = ("walk", rng.uniform(*style.duration_range_s) / passes, 1.0)
+    walk: Segment = ("walk", style.duration_s / passes, 1.0)
     segments = [walk]
     for _ in range(passes - 1):
         segments += [_turn(rng, style, 1.0), walk]
@@ -117,7 +141,7 @@ def overground(rng: np.random.Generator, style: GaitStyle, rate: float) -> Activ
 
 def sit(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
     """Sitting, with occasional leaning and looking around."""
-    trace = _sequence(rng, style, [("sit", rng.uniform(*style.duration_range_s), 0.0)], rate)
+    trace = _sequence(rng, style, [("sit", style.duration_s, 0.0)], rate)
     frames = len(trace.turning)
     trace.timeline.lean[:] = 0.18 * smooth_noise(rng, frames, 1, 1.2, rate)[:, 0]
     look, arms = smooth_noise(rng, frames, 1, 0.7, rate)[:, 0], smooth_noise(rng, frames, 4, 0.8, rate)
@@ -129,7 +153,7 @@ def sit(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrac
 
 def stand(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
     """Quiet standing, with sway about the ankles and occasional looking around."""
-    trace = _sequence(rng, style, [("stand", rng.uniform(*style.duration_range_s), 0.0)], rate)
+    trace = _sequence(rng, style, [("stand", style.duration_s, 0.0)], rate)
     sway = smooth_noise(rng, len(trace.turning), 2, 0.8, rate) * (0.5 + 1.2 * style.unsteady)
     for s in "rl":
         trace.timeline.extra[:, joint("ankle_angle", s)] = 1.2 * sway[:, 0]
@@ -302,7 +326,7 @@ def _stairs(rng: np.random.Generator, style: GaitStyle, walk: _Walk, rate: float
 def _pivot_turn(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
     """A walk that ends with a half turn on the spot."""
     pivot = ("turn", 1.1 * style.slow * rng.uniform(0.9, 1.1), rng.choice([-1.0, 1.0]))
-    walk: Segment = ("walk", 0.5 * rng.uniform(*style.duration_range_s), 1.0)
+    walk: Segment = ("walk", 0.7 * style.duration_s, 1.0)
     return _sequence(rng, style, [walk, pivot, ("stand", rng.uniform(1, 3), 0.0)], rate)
 
 
@@ -310,7 +334,7 @@ def _walk_with(change: _Change, *, climbs: bool = False) -> Activity:
     """A walk as `change` alters it; climbs: each leg is lifted onto the next step."""
 
     def perform(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
-        frames = round(0.75 * rng.uniform(*style.duration_range_s) * rate)
+        frames = round(style.duration_s * rate)
         time = np.arange(frames) / rate
         head_swing = np.sin(2 * np.pi * (rng.uniform(0.28, 0.4) * time + rng.random()))
         walk = _Walk(time, Timeline.still(frames), np.ones(frames), head_swing)

@@ -101,7 +101,9 @@ def joint(name: str, side: str = "") -> int:
 
 def mirror(table: np.ndarray) -> np.ndarray:
     """The mirror image of a table (..., COLUMNS): sides change, the pelvis lists and turns to the other side."""
-    return np.concatenate([mirror_joints(table[..., :N_JOINTS]), table[..., N_JOINTS:] * [1, -1, -1]], axis=-1)
+    return np.concatenate(
+        [mirror_joints(table[..., :N_JOINTS]), table[..., N_JOINTS:] * [1, -1, -1]], axis=-1
+    )
 
 
 def bump(centre: float, width: float) -> np.ndarray:

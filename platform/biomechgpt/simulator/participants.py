@@ -17,8 +17,9 @@ from biomechgpt.motion import norms
 from biomechgpt.motion.outcome_measures import COLUMN_KINDS
 from biomechgpt.motion.skeleton import HIGH_RAD, LOW_RAD, N_JOINTS
 from biomechgpt.motion.trial import Trial
-from biomechgpt.simulator.activities import ACTIVITIES, OTHERS, GaitStyle
+from biomechgpt.simulator.activities import ACTIVITIES, OTHERS, ActivityTrace, GaitStyle
 from biomechgpt.simulator.impairments import DEVICES, IMPAIRMENTS, cautious
+from biomechgpt.simulator.laboratory import LaboratorySettings, laboratory, record, session
 from biomechgpt.simulator.movement import (
     HIP_HEIGHT,
     Body,
@@ -74,9 +75,9 @@ class SimulatorSettings(Settings):
     longest_s: float = Field(120.0, ge=10)
     """Recordings are cut off after this time, even in the middle of an activity."""
     duration_range_s: tuple[float, float] = (8.0, 27.0)
-    """Shortest and longest recording of an activity without an end of its own, such as walking."""
-    noise_deg: float = Field(1.2, ge=0)
-    """Measurement noise of markerless motion capture, standard deviation per joint."""
+    """Shortest and longest recording. One of a timed test that takes longer is longer."""
+    laboratories: LaboratorySettings = LaboratorySettings()
+    """How different the laboratories of the recordings are."""
 
 
 @dataclass(frozen=True)
@@ -308,6 +309,7 @@ def trials(settings: SimulatorSettings, person: Participant, rate_hz: float) -> 
     slow = (1 + 0.2 * max(person.age - 55, 0) / 25) / pace**0.7
     slow *= 1 + _SLOWER.get(person.condition, 0) * person.severity / _TYPICAL
     for kind in person.kinds:
+        recording_s = float(rng.uniform(*settings.duration_range_s))
         stride_hz = usual_hz * float(rng.normal(1, 0.03))
         size = float(np.interp(usual_m_s / usual_hz * rng.normal(1, 0.03), lengths, sizes))
         style = GaitStyle(
@@ -316,9 +318,9 @@ def trials(settings: SimulatorSettings, person: Participant, rate_hz: float) -> 
             speed_m_s=stride_hz * float(np.interp(size, sizes, lengths)),
             unsteady=person.unsteady,
             slow=float(rng.normal(1, 0.06)) * slow,
-            duration_range_s=settings.duration_range_s,
+            duration_s=recording_s * float(rng.uniform(0.55, 1.0)),
         )
-        yield _trial(rng, settings, person, body, style, kind, rate_hz)
+        yield _trial(rng, settings, person, body, style, kind, recording_s, rate_hz)
 
 
 def _trial(
@@ -328,10 +330,11 @@ def _trial(
     body: Body,
     style: GaitStyle,
     kind: str,
+    recording_s: float,
     rate_hz: float,
 ) -> Trial:
     activity, annotated = ACTIVITIES[kind]
-    trace = activity(rng, style, rate_hz)
+    trace = _in_a_recording(activity(rng, style, rate_hz), recording_s, rng, rate_hz)
     timeline, frames = trace.timeline, len(trace.turning)
     # Unsteadiness: stride size varies, and trunk and arms sway.
     timeline.size[:] *= 1 + 0.25 * style.unsteady * smooth_noise(rng, frames, 1, 0.5, rate_hz)[:, 0]
@@ -340,22 +343,25 @@ def _trial(
     for k, name in enumerate(("lumbar_extension", "lumbar_bending", "lumbar_rotation", "neck_bending",
                               "neck_rotation", "arm_add_r", "arm_add_l")):  # fmt: skip
         angles[:, joint(name)] += 4.0 * sway[:, k]
-    kept = slice(round(settings.longest_s * rate_hz))
     moving = np.clip(timeline.size, 0, 1)[:, None] * (1 + 1.5 * style.unsteady)
     angles += moving * between_strides(rng, frames, style.stride_hz, rate_hz)
-    angles += 0.5 * settings.noise_deg * rng.standard_normal(angles.shape[1])  # a session's calibration
-    angles += settings.noise_deg * smooth_noise(rng, frames, angles.shape[1], 0.06, rate_hz)
+    where = laboratory(settings.laboratories, settings.seed, person.number)
+    added = session(where, settings.laboratories, np.random.default_rng([settings.seed, 3, person.number]))
+    angles = record(where, added, body.stand, angles, rate_hz, rng)
     radians = np.clip(np.radians(angles[:, :N_JOINTS]), LOW_RAD, HIGH_RAD)
-    # After noise and limits, so that the recorded feet stand still.
-    place = pelvis_of(body, radians, angles[:, N_JOINTS:], timeline, trace.turning, rate_hz)[kept]
-    radians = radians[kept]
+    radians[:, ~where.recorded] = 0
+    # The pelvis is placed after noise and limits, so that the recorded feet stand still.
+    place = pelvis_of(body, radians, angles[:, N_JOINTS:], timeline, trace.turning, rate_hz)
+    kept = slice(round(settings.longest_s * rate_hz))
     notes: dict[str, str | float | None] = {name: None for name in COLUMNS}
     notes |= person.traits() | {"activity": annotated if person.enrolment.activity else None}
-    measures = {"stride_hz": style.stride_hz, "size": style.size, "speed_m_s": style.speed_m_s,
-                "slow": style.slow, "test_s": trace.test_s}  # fmt: skip
+    begin, end = (trace.frames.start, trace.frames.stop) if trace.frames else (0, frames)
+    measures = {"stride_hz": style.stride_hz, "size": style.size, "speed_m_s": style.speed_m_s, "slow": style.slow,
+                "test_s": trace.test_s, "begin_s": begin / rate_hz, "end_s": end / rate_hz}  # fmt: skip
+    radians, place = radians[kept], place[kept]
     if kind == "walkway":
-        notes |= measure_walk(timeline.strides[kept], place, rate_hz, rng)
-    elif kind in ("TUG", "FSST") and trace.test_s is not None and frames <= len(radians):
+        notes |= measure_walk(timeline.strides[begin:end][kept], place[begin:end], rate_hz, rng)
+    elif kind in ("TUG", "FSST") and trace.test_s is not None and end <= len(radians):
         # A test that the recording cuts off has no time: the motion could not tell it.
         notes[f"{kind.lower()}_time"] = round(trace.test_s, 2)
     return Trial(
@@ -363,11 +369,26 @@ def _trial(
         participant=person.name,
         angles_rad=radians.astype(np.float32),
         pelvis=place,
+        joint_mask=where.recorded,
         frame_rate_hz=rate_hz,
         provenance="synthetic",
         annotations=notes,
         latent=person.latent() | measures | {"kind": kind, "item": trace.item},
     )
+
+
+def _in_a_recording(
+    trace: ActivityTrace, recording_s: float, rng: np.random.Generator, rate_hz: float
+) -> ActivityTrace:
+    """The activity somewhere within a recording of this length, or of a longer one if it takes longer.
+
+    So the length of a recording tells little of the activity or of the time that it took.
+    """
+    lead_s = rng.exponential(0.7, 2)
+    spare_s = max(recording_s - len(trace.turning) / rate_hz - lead_s.sum(), 0.0)
+    before_s = lead_s[0] + spare_s * rng.random()
+    after_s = lead_s.sum() + spare_s - before_s
+    return trace.within(round(before_s * rate_hz), round(after_s * rate_hz))
 
 
 def measure_walk(
