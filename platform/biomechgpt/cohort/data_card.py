@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from biomechgpt.cohort.annotations import DEMOGRAPHICS
 from biomechgpt.cohort.near_copies import Excerpt, excerpt, find_near_copies, similar_names, warnings
 from biomechgpt.cohort.shards import Quarantined, Shard, list_shards, map_shards
+from biomechgpt.cohort.shortcuts import MEASURED, Clues, clues, find_shortcuts
 from biomechgpt.cohort.splits import SPLITS
 from biomechgpt.core import storage
 from biomechgpt.motion import gait, norms, plots
@@ -66,6 +67,7 @@ class Tally:
     walked: number of walking trials, and of those whose pelvis does not travel.
     names: participants.
     excerpts: start and end of each recorded trial, of at most `_EXCERPTS`.
+    clues: what beside the movement might tell the labels of a trial, of at most `_EXCERPTS`.
     """
 
     trials: Counter[str] = field(default_factory=Counter)
@@ -84,6 +86,7 @@ class Tally:
     walked: Counter[str] = field(default_factory=Counter)
     names: set[str] = field(default_factory=set)
     excerpts: list[Excerpt] = field(default_factory=list)
+    clues: list[Clues] = field(default_factory=list)
 
     def add(self, other: "Tally") -> None:
         """Add another tally's counts to these."""
@@ -100,6 +103,7 @@ class Tally:
         self.walks = (self.walks + other.walks)[:_WALKS]
         self.names |= other.names
         self.excerpts = (self.excerpts + other.excerpts)[:_EXCERPTS]
+        self.clues = (self.clues + other.clues)[:_EXCERPTS]
 
     def cycles(self, group: str) -> "Cycles":
         """A group's sums; when `_GROUPS` groups are there, a further group is added to `others`."""
@@ -172,6 +176,7 @@ def tally(trials: Iterable[Trial], columns: Mapping[str, str]) -> Tally:
         counts.names.add(t.participant)
         if len(counts.excerpts) < _EXCERPTS:
             counts.excerpts.append(excerpt(t))
+            counts.clues.append(clues(t, [name for name in columns if name not in DEMOGRAPHICS]))
         own_values = values_of.setdefault(t.participant, {})
         for column in (*columns, *_ORIGINS):
             value = getattr(t, column) if column in _ORIGINS else t.annotations.get(column)
@@ -249,6 +254,7 @@ def summarize(
     demographics: values of age, sex and site.
     missing: trials without a value, by column and by joint.
     quarantined: each recording that was kept out, with the reason.
+    shortcuts: see `find_shortcuts`.
     near_copies, similar_names: see `near_copies`; nothing is kept out for these.
     """
     trials = sum(total.trials.values())
@@ -301,6 +307,9 @@ def summarize(
         },
         "origins": {name: dict(total.values.get(name, Counter()).most_common()) for name in _ORIGINS},
         "quarantined": [item.model_dump() for item in quarantined],
+        "shortcuts": find_shortcuts(
+            total.clues, {name: kind for name, kind in columns.items() if name not in DEMOGRAPHICS}
+        ),
         "near_copies": find_near_copies(total.excerpts),
         "similar_names": similar_names(total.names),
     }
@@ -370,6 +379,7 @@ def page(card: Mapping[str, Any], total: Tally) -> str:
             reasons=reasons(card["quarantined"]),
             splits=SPLITS,
             curves_source=norms.CURVES.shown,
+            measured=MEASURED,
         )
     )
 

@@ -1,12 +1,12 @@
 """Laboratories: what the same movement looks like, recorded by different people with different cameras and models.
 
-A laboratory's model sets zero angles and ranges of its own, its marker or camera set tracks some joints badly or not at
-all, its cameras have a rate and its filter a cut-off. Knows nothing about people, activities and labels.
+A laboratory's model sets zero angles and ranges of its own, its marker or camera set tracks some joints badly or
+not at all, its cameras have a rate and its filter a cut-off. Knows nothing about people, activities and labels.
 
-Offsets and ranges: the walks of six public sources differ by this much in their mean angles; comparisons of models and
-marker sets report 2 to 9 degrees for the pelvis, the hip's rotation and the ankle. Noise: markerless against marker-based
-capture differs by 2 to 5 degrees at hip, knee and ankle flexion, most of it slow, and by 6 to 14 in rotations of the
-hip and of the forearm (docs/results/simulator.md).
+Offsets and ranges: the walks of six public sources differ by this much in their mean angles; comparisons of models
+and marker sets report 2 to 9 degrees for the pelvis, the hip's rotation and the ankle. Noise: markerless against
+marker-based capture differs by 2 to 5 degrees at hip, knee and ankle flexion, most of it slow, and by 6 to 14 in
+rotations of the hip and of the forearm (docs/results/simulator.md).
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,8 @@ _ZERO_SD = {
 }  # fmt: skip
 """SD between laboratories of the angle that they call zero, degrees."""
 _RANGE_SD = {"hip_adduction": 0.15, "hip_rotation": 0.3, "ankle_angle": 0.1, "subtalar_angle": 0.4, "arm_rot": 0.2,
-             "pelvis_list": 0.2, "pelvis_rotation": 0.15, "lumbar_bending": 0.25, "lumbar_rotation": 0.25}  # fmt: skip
+             "pelvis_list": 0.2, "pelvis_rotation": 0.15, 
+             "lumbar_bending": 0.25, "lumbar_rotation": 0.25}  # fmt: skip
 """SD between laboratories of a joint's excursion, relative."""
 _SESSION_SD = {
     "hip_flexion": 1.5, "hip_adduction": 1.0, "hip_rotation": 3.0, "knee_angle": 1.5, "ankle_angle": 1.5,
@@ -43,7 +44,8 @@ _NOISE_SD = {
     "elbow_flex": 1.6, "pro_sup": 6.0, "wrist_flex": 6.0, "wrist_dev": 4.0, "pelvis_tilt": 0.5, "pelvis_list": 0.4,
     "pelvis_rotation": 0.5,
 }  # fmt: skip
-"""SD of the error from frame to frame, degrees. Most of it is slow: body models bend with clothes and soft tissue."""
+"""SD of the error from frame to frame, degrees. Most of it is slow: body models bend with clothes and soft
+tissue."""
 _SLOW_S, _FAST_S = 0.35, 0.05
 """Width of the Gaussian kernel of the slow and the fast part of the noise, in seconds."""
 _FAST_SHARE = 0.35
@@ -55,8 +57,8 @@ _ABSENT = {
     "forearms": (("pro_sup",), 0.15),
     "arms": (("arm_flex", "arm_add", "arm_rot", "elbow_flex", "pro_sup", "wrist_flex", "wrist_dev"), 0.06),
 }
-"""{group: (its joints, share of laboratories that do not record them)}. All 52 public files that were looked at lack
-neck and wrists. The paper's recordings have them, so here most laboratories do."""
+"""{group: (its joints, share of laboratories that do not record them)}. All 52 public files that were looked at
+lack neck and wrists. The paper's recordings have them, so here most laboratories do."""
 
 
 class LaboratorySettings(Settings):
@@ -125,7 +127,8 @@ def laboratory(settings: LaboratorySettings, seed: int, number: int) -> Laborato
 
 
 def session(where: Laboratory, settings: LaboratorySettings, rng: np.random.Generator) -> np.ndarray:
-    """Degrees (COLUMNS,) that one session adds to each angle: the laboratory's zero, and how a person was prepared."""
+    """Degrees (COLUMNS,) that one session adds to each angle: the laboratory's zero, and how a person was
+    prepared."""
     return np.asarray(
         where.zero + settings.variety * _per_column(_SESSION_SD) * rng.standard_normal(len(COLUMNS))
     )

@@ -1,16 +1,16 @@
 """Movement of the simulated body, built from one gait cycle per person.
 
-A person's gait is a table (CYCLE, COLUMNS) of degrees over one stride (row 0: right heel strike), with a standing and
-a sitting posture (COLUMNS,). The columns are the 34 joints, then tilt, list and rotation of the pelvis. Impairments
-and devices change these tables. `animate` turns a timeline (stride phase, stride size, sitting, leaning, turning) into
-angles. `pelvis_of` places the pelvis so that loaded feet stay where they are. Pure functions of arrays. Knows nothing
-about participants, labels or files.
+A person's gait is a table (CYCLE, COLUMNS) of degrees over one stride (row 0: right heel strike), with a standing
+and a sitting posture (COLUMNS,). The columns are the 34 joints, then tilt, list and rotation of the pelvis.
+Impairments and devices change these tables. `animate` turns a timeline (stride phase, stride size, sitting,
+leaning, turning) into angles. `pelvis_of` places the pelvis so that loaded feet stay where they are. Pure functions
+of arrays. Knows nothing about participants, labels or files.
 
-Curves: digitised by hand from the textbook means of self-selected walking (Perry and Burnfield, Gait
-Analysis, 2nd ed. 2010; Winter, Biomechanics and Motor Control of Human Movement, 4th ed. 2009), a few
-degrees off at most places. In the models that recordings come from, the pelvis of a standing person is nearly level
-(tilt -2 to 9 degrees backwards in ten walks of five sources), where clinical models have 10 degrees forwards. So the
-textbook's hip flexion is 8 degrees less here.
+Curves: digitised by hand from the textbook means of self-selected walking (Perry and Burnfield, Gait Analysis, 2nd
+ed. 2010; Winter, Biomechanics and Motor Control of Human Movement, 4th ed. 2009), a few degrees off at most places.
+In the models that recordings come from, the pelvis of a standing person is nearly level (tilt -2 to 9 degrees
+backwards in ten walks of five sources), where clinical models have 10 degrees forwards. So the textbook's hip
+flexion is 8 degrees less here.
 """
 
 from dataclasses import dataclass

@@ -18,7 +18,7 @@ from biomechgpt.motion.outcome_measures import COLUMN_KINDS
 from biomechgpt.motion.skeleton import HIGH_RAD, LOW_RAD, N_JOINTS
 from biomechgpt.motion.trial import Trial
 from biomechgpt.simulator.activities import ACTIVITIES, OTHERS, ActivityTrace, GaitStyle
-from biomechgpt.simulator.impairments import DEVICES, IMPAIRMENTS, cautious
+from biomechgpt.simulator.impairments import DEVICES, IMPAIRMENTS, Effects, cautious
 from biomechgpt.simulator.laboratory import LaboratorySettings, laboratory, record, session
 from biomechgpt.simulator.movement import (
     HIP_HEIGHT,
@@ -61,6 +61,10 @@ walking."""
 _SITES = ("A", "B", "C")
 _TYPICAL = 0.625
 """Mean severity. Participants of this severity walk at the published mean speed of their condition."""
+
+
+_RATE_SHARE = 0.55
+"""A person who walks k times as fast takes k to this power as many steps a minute; the rest is longer steps."""
 
 
 class SimulatorSettings(Settings):
@@ -263,7 +267,7 @@ def body_of(person: Participant, rng: np.random.Generator) -> Body:
     for side in "rl":
         i = joint("arm_flex", side)
         cycle[:, i] = stand[i] + (1 - 0.2 * old) * (cycle[:, i] - stand[i])
-    bent = -6 * old
+    bent = -3 * max(person.age - 55, 0) / 25 - 5 * person.frail
     for posture in (stand, sit, cycle):
         posture[..., joint("lumbar_extension")] += bent
         posture[..., joint("neck_extension")] -= bent / 2
@@ -272,8 +276,9 @@ def body_of(person: Participant, rng: np.random.Generator) -> Body:
     if person.side == "l":
         body = body.mirrored()
     if person.condition != "none":
-        body = cautious(IMPAIRMENTS[person.condition](body, 0.7 * person.severity), person.severity)
-    body = DEVICES[person.device](body)
+        effects = Effects(person.severity / _TYPICAL, rng)
+        body = cautious(IMPAIRMENTS[person.condition](body, effects), effects)
+    body = DEVICES[person.device].change(body, Effects(1.0, rng))
     if person.side == "l":
         body = body.mirrored()
     # Knees and elbows cannot bend backward.
@@ -291,7 +296,11 @@ def _pace(person: Participant) -> float:
     if person.condition != "none":
         published = norms.GROUPS[person.condition]["walking_speed"].mean
         lost += (1 - published / norms.walking_speed_m_s(50, person.sex).mean) * person.severity / _TYPICAL
-    return max(1 - lost, 0.15)
+    # The published mean is of people with and without devices.
+    mild, severe = (np.array(p) for p in _DEVICES[person.condition.split()[0]])
+    shares = (mild + severe) / 2 if person.condition != "none" else np.eye(len(mild))[0]
+    usual = float(shares @ [device.speed for device in DEVICES.values()])
+    return max((1 - lost) * DEVICES[person.device].speed / usual, 0.15)
 
 
 def trials(settings: SimulatorSettings, person: Participant, rate_hz: float) -> Iterator[Trial]:
@@ -303,7 +312,9 @@ def trials(settings: SimulatorSettings, person: Participant, rate_hz: float) -> 
     )
     pace = _pace(person)
     usual_m_s = max(speed.mean + speed.sd * float(rng.normal()), 0.5 * speed.mean) * pace
-    usual_hz = cadence.mean / 120 * (usual_m_s / speed.mean) ** 0.55 * float(rng.normal(1, 0.035))
+    usual_hz = cadence.mean / 120 * (usual_m_s / speed.mean) ** _RATE_SHARE * float(rng.normal(1, 0.035))
+    device = DEVICES[person.device]
+    usual_hz *= device.cadence / device.speed**_RATE_SHARE
     sizes = np.array([0.1, 0.4, 0.7, 1.0, 1.4])
     lengths = np.maximum.accumulate(stride_m(body, sizes))
     slow = (1 + 0.2 * max(person.age - 55, 0) / 25) / pace**0.7

