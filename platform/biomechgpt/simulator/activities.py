@@ -5,7 +5,7 @@ Knows nothing about impairments, only about a person's gait style: how fast, how
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -51,6 +51,7 @@ class ActivityTrace:
     test_s: seconds that a timed test took; None if the activity is not timed.
     item: item of a test battery.
     frames: the frames of the activity within the recording; None: all.
+    treadmill: whether the ground moves and the person stays in place.
     """
 
     timeline: Timeline
@@ -58,13 +59,25 @@ class ActivityTrace:
     test_s: float | None = None
     item: str | None = None
     frames: slice | None = None
+    treadmill: bool = False
 
-    def within(self, before: int, after: int) -> "ActivityTrace":
+    def cropped(self, first: int, last: int) -> "ActivityTrace":
+        """The frames from `first` to before `last` alone."""
+        t = self.timeline
+        timeline = Timeline(*(getattr(t, f.name)[first:last] for f in fields(t)))
+        return replace(self, timeline=timeline, turning=self.turning[first:last])
+
+    def within(self, before: int, after: int, change: int) -> "ActivityTrace":
         """The same in a recording that begins `before` frames earlier and ends `after` frames later.
 
-        Before and after, the person sits or stands as at the activity's begin and end.
+        Before and after, the person sits or stands as at the activity's begin and end. `change`: frames that
+        getting into and out of a pose takes.
         """
         ends = before, after
+        into = np.clip(1 - np.arange(before)[::-1] / max(change, 1), 0, 1)
+        out_of = np.clip(1 - np.arange(after) / max(change, 1), 0, 1)
+        share = np.concatenate([into, np.ones(len(self.turning)), out_of])
+        share = 0.5 - 0.5 * np.cos(np.pi * share)
 
         def held(x: np.ndarray) -> np.ndarray:
             return np.pad(x, [ends] + [(0, 0)] * (x.ndim - 1), mode="edge")
@@ -76,6 +89,7 @@ class ActivityTrace:
         timeline = Timeline(
             strides=held(t.strides), size=zero(t.size), sit=held(t.sit), lean=zero(t.lean), side=zero(t.side),
             turn=zero(t.turn), climb=held(t.climb), extra=zero(t.extra),
+            pose=share[:, None] * held(t.pose), lift=zero(t.lift),
         )  # fmt: skip
         frames = slice(before, before + len(self.turning))
         return replace(self, timeline=timeline, turning=zero(self.turning), frames=frames)
@@ -125,6 +139,11 @@ def _sequence(
 def straight(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
     """One pass of steady walking, recorded from mid-stride to mid-stride."""
     return _sequence(rng, style, [("walk", style.duration_s, 1.0)], rate)
+
+
+def treadmill(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
+    """Steady walking on a treadmill, at a speed that somebody chose."""
+    return replace(straight(rng, style.at_speed(rng.uniform(0.75, 1.15)), rate), treadmill=True)
 
 
 def overground(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
@@ -393,6 +412,7 @@ ACTIVITIES: dict[str, tuple[Activity, str]] = {
     "sitting": (sit, "sitting"),
     "sit to stand": (sit_to_stand, "sit to stand"),
     "standing": (stand, "standing"),
+    "treadmill": (treadmill, "treadmill walking"),
 }
 """{kind of trial: (its function, its annotated activity)}. A walkway trial is a walk with measured speed and
 cadence."""

@@ -27,7 +27,7 @@ _ZERO_SD = {
 }  # fmt: skip
 """SD between laboratories of the angle that they call zero, degrees."""
 _RANGE_SD = {"hip_adduction": 0.15, "hip_rotation": 0.3, "ankle_angle": 0.1, "subtalar_angle": 0.4, "arm_rot": 0.2,
-             "pelvis_list": 0.2, "pelvis_rotation": 0.15, 
+             "pelvis_list": 0.2, "pelvis_rotation": 0.15,
              "lumbar_bending": 0.25, "lumbar_rotation": 0.25}  # fmt: skip
 """SD between laboratories of a joint's excursion, relative."""
 _SESSION_SD = {
@@ -40,7 +40,8 @@ _SESSION_SD = {
 _NOISE_SD = {
     "hip_flexion": 0.9, "hip_adduction": 0.8, "hip_rotation": 2.0, "knee_angle": 1.0, "ankle_angle": 1.3,
     "subtalar_angle": 1.8, "mtp_angle": 2.5, "lumbar_extension": 1.0, "lumbar_bending": 0.8, "lumbar_rotation": 1.0,
-    "neck_extension": 1.8, "neck_bending": 1.5, "neck_rotation": 2.0, "arm_flex": 1.5, "arm_add": 1.3, "arm_rot": 3.0,
+    "neck_extension": 1.8, "neck_bending": 1.5, "neck_rotation": 2.0, "arm_flex": 1.5, "arm_add": 1.3,
+    "arm_rot": 3.0,
     "elbow_flex": 1.6, "pro_sup": 6.0, "wrist_flex": 6.0, "wrist_dev": 4.0, "pelvis_tilt": 0.5, "pelvis_list": 0.4,
     "pelvis_rotation": 0.5,
 }  # fmt: skip

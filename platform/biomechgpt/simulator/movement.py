@@ -198,7 +198,9 @@ class Timeline:
     side: side step, 1 with the right foot lifted, -1 with the left.
     turn: turning to the left; 1 is full.
     climb: metres climbed.
-    extra: (T, COLUMNS) degrees added by the activity.
+    extra: (T, COLUMNS) degrees added by the activity, smoothed like the other courses.
+    pose: (T, COLUMNS) degrees added by an exercise as they are.
+    lift: 1 where the right foot bears no load, -1 where the left bears none.
     """
 
     strides: np.ndarray
@@ -209,10 +211,13 @@ class Timeline:
     turn: np.ndarray
     climb: np.ndarray
     extra: np.ndarray
+    pose: np.ndarray
+    lift: np.ndarray
 
     @classmethod
     def still(cls, frames: int) -> "Timeline":
-        shapes: list[tuple[int, ...]] = [*[(frames,)] * 7, (frames, len(COLUMNS))]
+        table = (frames, len(COLUMNS))
+        shapes: list[tuple[int, ...]] = [*[(frames,)] * 7, table, table, (frames,)]
         return cls(*(np.zeros(shape) for shape in shapes))
 
 
@@ -246,7 +251,8 @@ def animate(body: Body, timeline: Timeline, rate_hz: float) -> np.ndarray:
     angles[:, joint("lumbar_rotation")] += 9 * turn
     angles[:, joint("hip_rotation", "l")] -= 11 * np.maximum(turn, 0)
     angles[:, joint("hip_rotation", "r")] -= 11 * np.maximum(-turn, 0)
-    return np.asarray(angles + gaussian_filter1d(timeline.extra, 0.1 * rate_hz, axis=0, mode="nearest"))
+    extra = gaussian_filter1d(timeline.extra, 0.1 * rate_hz, axis=0, mode="nearest")
+    return np.asarray(angles + extra + timeline.pose)
 
 
 def pelvis_of(
@@ -267,7 +273,8 @@ def pelvis_of(
     # Load follows the stance phases while walking and is shared equally while standing.
     walking = np.clip(timeline.size / 0.1, 0, 1)[:, None]
     load = walking * stance(body.position(timeline.strides) / CYCLE) + (1 - walking) * 0.5
-    lifted = np.clip(np.stack([timeline.side, -timeline.side], axis=1), 0, 1)
+    lift = timeline.side + timeline.lift
+    lifted = np.clip(np.stack([lift, -lift], axis=1), 0, 1)
     load = np.maximum(load * (1 - lifted), 1e-3)
     position = pelvis_path(angles_rad, turned, load, height_m=body.leg_m / HIP_HEIGHT)
     position[:, 1] += timeline.climb

@@ -18,6 +18,7 @@ from biomechgpt.motion.outcome_measures import COLUMN_KINDS
 from biomechgpt.motion.skeleton import HIGH_RAD, LOW_RAD, N_JOINTS
 from biomechgpt.motion.trial import Trial
 from biomechgpt.simulator.activities import ACTIVITIES, OTHERS, ActivityTrace, GaitStyle
+from biomechgpt.simulator.exercises import EXERCISES, STRENUOUS
 from biomechgpt.simulator.impairments import DEVICES, IMPAIRMENTS, Effects, cautious
 from biomechgpt.simulator.laboratory import LaboratorySettings, laboratory, record, session
 from biomechgpt.simulator.movement import (
@@ -80,6 +81,10 @@ class SimulatorSettings(Settings):
     """Recordings are cut off after this time, even in the middle of an activity."""
     duration_range_s: tuple[float, float] = (8.0, 27.0)
     """Shortest and longest recording. One of a timed test that takes longer is longer."""
+    exercises: float = Field(0.25, ge=0, le=1)
+    """Share of running, squats, jumps, stairs and the like among the trials without a measured time or speed."""
+    short: float = Field(0.1, ge=0, le=1)
+    """Share of walks and exercises of which one to three seconds are recorded."""
     laboratories: LaboratorySettings = LaboratorySettings()
     """How different the laboratories of the recordings are."""
 
@@ -169,7 +174,7 @@ def participants(settings: SimulatorSettings) -> list[Participant]:
             condition = next(rest)
         elif enrolment.impaired == "unknown" and rng.random() < 0.5:
             condition = str(rng.choice(list(_CONDITIONS), p=list(_CONDITIONS.values())))
-        people.append(_draw(rng, names[number], number, condition, enrolment))
+        people.append(_draw(rng, settings, names[number], number, condition, enrolment))
     _stratify(people)
     return [people[k] for k in rng.permutation(len(people))]
 
@@ -209,7 +214,12 @@ def _exchange(people: list[Participant], k: int, other: int) -> None:
 
 
 def _draw(
-    rng: np.random.Generator, name: str, number: int, condition: str, enrolment: Enrolment
+    rng: np.random.Generator,
+    settings: SimulatorSettings,
+    name: str,
+    number: int,
+    condition: str,
+    enrolment: Enrolment,
 ) -> Participant:
     group = condition.split()[0]
     mean, sd = _AGES[group]
@@ -239,14 +249,26 @@ def _draw(
         fell=bool(fell),
         unsteady=float(unsteady),
         enrolment=enrolment,
-        kinds=_kinds(rng, enrolment),
+        kinds=_kinds(
+            rng, enrolment, settings.exercises, strenuous=needs < 0.55 and device in ("none", "orthosis")
+        ),
     )
 
 
-def _kinds(rng: np.random.Generator, enrolment: Enrolment) -> tuple[str, ...]:
-    """Kind of each trial, in random order. The shares of the other activities vary between participants."""
-    share = np.array(list(OTHERS.values())) * np.exp(0.6 * rng.standard_normal(len(OTHERS)))
-    others = rng.choice(list(OTHERS), enrolment.trials["others"], p=share / share.sum())
+def _kinds(
+    rng: np.random.Generator, enrolment: Enrolment, exercises: float, strenuous: bool
+) -> tuple[str, ...]:
+    """Kind of each trial, in random order. The shares of the other activities vary between participants.
+
+    exercises: share of exercises among them.
+    strenuous: whether the participant is asked to do strenuous ones.
+    """
+    shares = {kind: (1 - exercises) * share for kind, share in OTHERS.items()}
+    allowed = {k: share for k, (_, share) in EXERCISES.items() if strenuous or k not in STRENUOUS}
+    allowed["treadmill"] = 0.06
+    shares |= {kind: exercises * share / sum(allowed.values()) for kind, share in allowed.items()}
+    share = np.array(list(shares.values())) * np.exp(0.6 * rng.standard_normal(len(shares)))
+    others = rng.choice(list(shares), enrolment.trials["others"], p=share / share.sum())
     kinds = [kind for kind, n in enrolment.trials.items() if kind != "others" for _ in range(n)]
     return tuple(str(kind) for kind in rng.permutation([*kinds, *others]))
 
@@ -344,8 +366,12 @@ def _trial(
     recording_s: float,
     rate_hz: float,
 ) -> Trial:
-    activity, annotated = ACTIVITIES[kind]
-    trace = _in_a_recording(activity(rng, style, rate_hz), recording_s, rng, rate_hz)
+    activity, annotated = ACTIVITIES[kind] if kind in ACTIVITIES else (EXERCISES[kind][0], kind)
+    trace = activity(rng, style, rate_hz)
+    if trace.test_s is None and rng.random() < settings.short:
+        trace = _short(trace, rng, rate_hz)
+    else:
+        trace = _in_a_recording(trace, recording_s, rng, rate_hz)
     timeline, frames = trace.timeline, len(trace.turning)
     # Unsteadiness: stride size varies, and trunk and arms sway.
     timeline.size[:] *= 1 + 0.25 * style.unsteady * smooth_noise(rng, frames, 1, 0.5, rate_hz)[:, 0]
@@ -363,6 +389,8 @@ def _trial(
     radians[:, ~where.recorded] = 0
     # The pelvis is placed after noise and limits, so that the recorded feet stand still.
     place = pelvis_of(body, radians, angles[:, N_JOINTS:], timeline, trace.turning, rate_hz)
+    if trace.treadmill:
+        _stay_in_place(place)
     kept = slice(round(settings.longest_s * rate_hz))
     notes: dict[str, str | float | None] = {name: None for name in COLUMNS}
     notes |= person.traits() | {"activity": annotated if person.enrolment.activity else None}
@@ -388,6 +416,19 @@ def _trial(
     )
 
 
+def _stay_in_place(place: np.ndarray) -> None:
+    """Take the belt's motion from the pelvis' path (T, 7)."""
+    for axis in (0, 2):
+        place[:, axis] -= np.linspace(place[0, axis], place[-1, axis], len(place))
+
+
+def _short(trace: ActivityTrace, rng: np.random.Generator, rate_hz: float) -> ActivityTrace:
+    """One to three seconds of the activity: on a walkway, one to a few steps."""
+    frames = min(round(rng.uniform(1.2, 3.2) * rate_hz), len(trace.turning))
+    first = int(rng.integers(len(trace.turning) - frames + 1))
+    return trace.cropped(first, first + frames)
+
+
 def _in_a_recording(
     trace: ActivityTrace, recording_s: float, rng: np.random.Generator, rate_hz: float
 ) -> ActivityTrace:
@@ -399,7 +440,7 @@ def _in_a_recording(
     spare_s = max(recording_s - len(trace.turning) / rate_hz - lead_s.sum(), 0.0)
     before_s = lead_s[0] + spare_s * rng.random()
     after_s = lead_s.sum() + spare_s - before_s
-    return trace.within(round(before_s * rate_hz), round(after_s * rate_hz))
+    return trace.within(round(before_s * rate_hz), round(after_s * rate_hz), round(0.6 * rate_hz))
 
 
 def measure_walk(
