@@ -89,7 +89,7 @@ def stroke(body: Body, effects: Effects) -> Body:
     size = effects.size
     body = _copy(body, size(0.26, 0.12))
     knee, hip, ankle = (joint(name, "r") for name in ("knee_angle", "hip_flexion", "ankle_angle"))
-    body.cycle[:, knee] += size(20, 11) * bump(72, 9) + size(0, 6) * bump(36, 12)
+    body.cycle[:, knee] += size(22, 11) * bump(72, 9) + size(0, 6) * bump(36, 12)
     body.cycle[:, hip] += size(9, 6) * bump(50, 11) - size(4, 4) * bump(86, 9)
     body.cycle[:, ankle] -= size(6, 5) * bump(82, 11) + size(6, 5) * bump(0, 7)
     body.cycle[:, ankle] += size(8, 5) * bump(63, 7)  # weak push-off
@@ -125,7 +125,7 @@ def transtibial(body: Body, effects: Effects) -> Body:
     size = effects.size
     body = _copy(body, size(0.12, 0.08))
     _prosthetic_foot(body, effects)
-    body.cycle[:, joint("knee_angle", "r")] += size(7, 4) * bump(14, 7) - size(4, 3) * bump(46, 7)
+    body.cycle[:, joint("knee_angle", "r")] += size(8.5, 4) * bump(14, 7) - size(4, 3) * bump(46, 7)
     body.cycle[:, joint("hip_flexion", "r")] += size(3, 3) * bump(70, 12)
     body.cycle[:, joint("lumbar_bending")] += size(2, 1.5) * bump(25, 13)
     width = size(1.2, 0.8)

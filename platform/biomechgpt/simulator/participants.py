@@ -309,7 +309,7 @@ def body_of(person: Participant, rng: np.random.Generator) -> Body:
             k, e = joint("knee_angle", side), joint("elbow_flex", side)
             table[..., k] = np.minimum(table[..., k], 3.0)
             table[..., e] = np.maximum(table[..., e], 0.0)
-    return on_the_ground(body)
+    return on_the_ground(body, hikes=person.condition not in ("none", "TBI"))
 
 
 def _pace(person: Participant) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 
 from biomechgpt.simulator.movement import COLUMNS, CYCLE, Body, bump, foot_heights_m, joint, smooth_noise
 
-_SEGMENT_SD = {"pelvis": 5.0, "thigh": 3.4, "shank": 2.3, "foot": 2.6, "trunk": 5.0}
+_SEGMENT_SD = {"pelvis": 5.0, "thigh": 3.4, "shank": 2.3, "foot": 2.6, "trunk": 5.6}
 """SD between people of a segment's mean orientation in the sagittal plane, degrees."""
 _LEG_SHARED = 0.5
 """Correlation between neighbouring segments of a leg."""
@@ -26,8 +26,8 @@ _SIDES_SHARED = 0.8
 _OFFSET_SD = {
     "hip_adduction": 2.6, "hip_rotation": 8.5, "subtalar_angle": 4.0, "mtp_angle": 4.0,
     "lumbar_bending": 2.0, "lumbar_rotation": 2.5, "neck_extension": 7.0, "neck_bending": 3.0, "neck_rotation": 4.0,
-    "arm_flex": 6.0, "arm_add": 4.5, "arm_rot": 10.0, "elbow_flex": 7.0,
-    "pro_sup": 15.0, "wrist_flex": 12.0, "wrist_dev": 8.0, "pelvis_list": 1.0, "pelvis_rotation": 1.5,
+    "arm_flex": 7.0, "arm_add": 5.0, "arm_rot": 10.0, "elbow_flex": 8.0,
+    "pro_sup": 15.0, "wrist_flex": 12.0, "wrist_dev": 8.0, "pelvis_list": 1.7, "pelvis_rotation": 2.2,
 }  # fmt: skip
 """SD between people of the other columns' means, degrees."""
 _RANGE_SD = {
@@ -144,8 +144,10 @@ def between_strides(rng: np.random.Generator, frames: int, stride_hz: float, rat
     return result
 
 
-def on_the_ground(body: Body) -> Body:
+def on_the_ground(body: Body, *, hikes: bool = False) -> Body:
     """The same gait, with both feet on the ground in double support and clear toes in swing.
+
+    hikes: whether a leg that is too long in swing is raised by the pelvis, because its knee does not bend.
 
     Offsets of a person, an impairment or a device lift a foot that should stand, or put the swinging one into the
     ground. People avoid both with small changes of the leg that bends, and so does this.
@@ -158,7 +160,7 @@ def on_the_ground(body: Body) -> Body:
             start = k * CYCLE // 2
             from_strike = np.roll(above[:, k], -start)
             _meet_the_ground(cycle, side, start, from_strike[:4].mean())
-            _clear_toes(cycle, side, start, CLEARANCE_M - from_strike[72:90].min())
+            _clear_toes(cycle, side, start, CLEARANCE_M - from_strike[72:90].min(), hikes)
     return Body(cycle, body.stand, body.sit, body.leg_m, body.rhythm)
 
 
@@ -180,13 +182,18 @@ def _meet_the_ground(cycle: np.ndarray, side: str, start: int, above_m: float) -
     cycle[:, joint("ankle_angle", trailing)] += knee * strike
 
 
-def _clear_toes(cycle: np.ndarray, side: str, start: int, missing_m: float) -> None:
-    """Raise the toes in mid-swing by about `missing_m`: the leg bends and the foot rises."""
+def _clear_toes(cycle: np.ndarray, side: str, start: int, missing_m: float, hikes: bool) -> None:
+    """Raise the toes in mid-swing by about `missing_m`: the leg bends or the pelvis rises, and the foot rises."""
     if missing_m <= 0:
         return
-    # A degree of the hip and two of the knee shorten the leg, and one of the ankle lifts the toes: 7 mm in all.
-    degrees = min(missing_m / 0.007, _MOST_DEGREES)
-    lift = np.roll(bump(80, 8), start)
-    cycle[:, joint("hip_flexion", side)] += degrees * lift
-    cycle[:, joint("knee_angle", side)] -= 2 * degrees * lift
-    cycle[:, joint("ankle_angle", side)] += degrees * lift
+    # A degree of the hip and two of the knee shorten the leg, and one of the ankle lifts the toes: 7 mm in all. With
+    # a degree of the pelvis instead of the knee's two it is 6.
+    degrees = min(missing_m / (0.006 if hikes else 0.007), _MOST_DEGREES)
+    lift = degrees * np.roll(bump(80, 8), start)
+    cycle[:, joint("hip_flexion", side)] += lift
+    cycle[:, joint("ankle_angle", side)] += lift
+    if hikes:
+        cycle[:, joint("pelvis_list")] += lift if side == "l" else -lift
+        cycle[:, joint("lumbar_bending")] -= 0.6 * (lift if side == "l" else -lift)
+    else:
+        cycle[:, joint("knee_angle", side)] -= 2 * lift
