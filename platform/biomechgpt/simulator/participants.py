@@ -396,7 +396,8 @@ def _trial(
     notes |= person.traits() | {"activity": annotated if person.enrolment.activity else None}
     begin, end = (trace.frames.start, trace.frames.stop) if trace.frames else (0, frames)
     measures = {"stride_hz": style.stride_hz, "size": style.size, "speed_m_s": style.speed_m_s, "slow": style.slow,
-                "test_s": trace.test_s, "begin_s": begin / rate_hz, "end_s": end / rate_hz}  # fmt: skip
+                "test_s": trace.test_s, "begin_s": begin / rate_hz, "end_s": end / rate_hz,
+                "height_m": body.leg_m / HIP_HEIGHT}  # fmt: skip
     radians, place = radians[kept], place[kept]
     if kind == "walkway":
         notes |= measure_walk(timeline.strides[begin:end][kept], place[begin:end], rate_hz, rng)
