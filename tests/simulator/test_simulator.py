@@ -479,12 +479,12 @@ def test_short_recordings_hold_one_to_a_few_steps(cohort):
 
 def test_laboratories_differ_and_one_is_the_same_each_time():
     settings = LaboratorySettings()
-    first = [laboratory(settings, 0, number) for number in range(settings.count)]
-    again = laboratory(settings, 0, settings.count)
+    first = [laboratory(settings, number) for number in range(settings.count)]
+    again = laboratory(settings, settings.count)
     np.testing.assert_array_equal(first[0].zero, again.zero)
     assert np.std([one.zero[TABLE.index("hip_rotation_r")] for one in first]) > 1.5
     assert len({one.recorded.tobytes() for one in first}) > 2
-    exact = laboratory(LaboratorySettings(variety=0, absent=0), 0, 3)
+    exact = laboratory(LaboratorySettings(variety=0, absent=0), 3)
     assert not exact.zero.any()
     assert exact.recorded.all()
 

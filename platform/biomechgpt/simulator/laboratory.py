@@ -71,6 +71,8 @@ class LaboratorySettings(Settings):
     """Factor on the shares of laboratories that do not record the neck, the wrists, the feet or the arms."""
     count: int = Field(12, ge=1)
     """Number of laboratories. Each participant is recorded in one."""
+    seed: int = Field(0, ge=0)
+    """Seed of the laboratories. Another one changes them and not the movements."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,9 @@ def _per_column(values: dict[str, float]) -> np.ndarray:
     return np.array([values.get(name, values.get(name[:-2], 0.0)) for name in COLUMNS])
 
 
-def laboratory(settings: LaboratorySettings, seed: int, number: int) -> Laboratory:
+def laboratory(settings: LaboratorySettings, number: int) -> Laboratory:
     """The laboratory of this number; it depends on nothing else."""
-    rng = np.random.default_rng([seed, 2, number % settings.count])
+    rng = np.random.default_rng([settings.seed, 2, number % settings.count])
     zero, excursion = np.zeros(len(COLUMNS)), np.ones(len(COLUMNS))
     # A model has the same zero on both sides.
     for table, result in ((_ZERO_SD, zero), (_RANGE_SD, excursion)):

@@ -382,7 +382,7 @@ def _trial(
         angles[:, joint(name)] += 4.0 * sway[:, k]
     moving = np.clip(timeline.size, 0, 1)[:, None] * (1 + 1.5 * style.unsteady)
     angles += moving * between_strides(rng, frames, style.stride_hz, rate_hz)
-    where = laboratory(settings.laboratories, settings.seed, person.number)
+    where = laboratory(settings.laboratories, person.number)
     added = session(where, settings.laboratories, np.random.default_rng([settings.seed, 3, person.number]))
     angles = record(where, added, body.stand, angles, rate_hz, rng)
     radians = np.clip(np.radians(angles[:, :N_JOINTS]), LOW_RAD, HIGH_RAD)

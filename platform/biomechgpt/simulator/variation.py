@@ -186,8 +186,8 @@ def _clear_toes(cycle: np.ndarray, side: str, start: int, missing_m: float, hike
     """Raise the toes in mid-swing by about `missing_m`: the leg bends or the pelvis rises, and the foot rises."""
     if missing_m <= 0:
         return
-    # A degree of the hip and two of the knee shorten the leg, and one of the ankle lifts the toes: 7 mm in all. With
-    # a degree of the pelvis instead of the knee's two it is 6.
+    # A degree of the hip and two of the knee shorten the leg, and one of the ankle lifts the toes: 7 mm. With
+    # one of the pelvis instead of the knee's two it is 6.
     degrees = min(missing_m / (0.006 if hikes else 0.007), _MOST_DEGREES)
     lift = degrees * np.roll(bump(80, 8), start)
     cycle[:, joint("hip_flexion", side)] += lift
