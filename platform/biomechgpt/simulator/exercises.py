@@ -114,7 +114,7 @@ def squat(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTr
 
     def once() -> list[Key]:
         d = depth * rng.uniform(0.93, 1.05)
-        low = posture(tilt=-26 * d * lean, trunk=-46 * d * lean, thigh=(78 * d, 78 * d - aside),
+        low = posture(tilt=-36 * d * lean, trunk=-52 * d * lean, thigh=(78 * d, 78 * d - aside),
                       hip_adduction=-6 * d,
                       shank=(-30 * d, -30 * d + aside), neck_extension=18 * d * lean, **arms)  # fmt: skip
         return [(tempo * rng.uniform(0.9, 1.2), low), (rng.uniform(0.05, 0.3), low),
@@ -132,7 +132,7 @@ def jump(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTra
     swing = rng.uniform(60, 130) if arms else 0.0
     for _ in range(int(np.clip(round(style.duration_s / 3.5), 1, 5))):
         d = depth * rng.uniform(0.9, 1.05)
-        low = posture(tilt=-26 * d, trunk=-44 * d, thigh=(68 * d, 68 * d), shank=(-29 * d, -29 * d),
+        low = posture(tilt=-34 * d, trunk=-54 * d, thigh=(68 * d, 68 * d), shank=(-29 * d, -29 * d),
                       arm_flex=-40.0 if arms else 0.0, neck_extension=12)  # fmt: skip
         off = posture(tilt=2, trunk=4, thigh=(-4, -4), shank=(2, 2), foot=(-44, -44), arm_flex=swing)
         air = posture(thigh=(6, 6), shank=(-8, -8), foot=(-34, -34), arm_flex=0.8 * swing)
@@ -320,10 +320,11 @@ def run(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrac
     poses = _cyclic(_RUN, phase, effort)
     lean = rng.uniform(4, 14) * effort
     radians = 2 * np.pi * phase
-    poses += posture(tilt=-0.8 * lean, trunk=-lean)
-    for name, size in (("lumbar_rotation", -11), ("pelvis_rotation", 5), ("lumbar_bending", 0)):
+    poses += posture(tilt=-rng.uniform(7, 18), trunk=-lean)
+    for name, size in (("lumbar_rotation", -11), ("pelvis_rotation", 5)):
         poses[:, joint(name)] += size * effort * np.cos(radians)
-    poses[:, joint("pelvis_list")] -= 4 * np.sin(radians)
+    # The pelvis drops to the side of the free leg, in a sprint by 10 degrees and more.
+    poses[:, joint("pelvis_list")] -= 2.5 * effort**2.5 * np.sin(radians)
     poses[:, joint("lumbar_bending")] += 5 * np.sin(radians)
     trace = _trace(poses)
     # The right foot bears load from its strike on for 37 % of the stride, then nobody's foot does, then the left.

@@ -22,7 +22,7 @@ from biomechgpt.simulator.movement import COLUMNS, joint, smooth_noise
 _ZERO_SD = {
     "pelvis_tilt": 4.0, "hip_flexion": 3.0, "hip_adduction": 1.5, "hip_rotation": 4.0, "knee_angle": 2.5,
     "ankle_angle": 4.0, "subtalar_angle": 6.0, "mtp_angle": 3.0, "lumbar_extension": 5.0, "lumbar_bending": 1.0,
-    "neck_extension": 6.0, "arm_flex": 6.0, "arm_add": 6.0, "arm_rot": 12.0, "elbow_flex": 5.0, "pro_sup": 20.0,
+    "neck_extension": 6.0, "arm_flex": 6.0, "arm_add": 6.0, "arm_rot": 12.0, "elbow_flex": 5.0, "pro_sup": 22.0,
     "wrist_flex": 8.0, "wrist_dev": 5.0,
 }  # fmt: skip
 """SD between laboratories of the angle that they call zero, degrees."""

@@ -52,10 +52,10 @@ _PELVIS: dict[str, dict[int, float]] = {
 
 _STAND = {"pelvis_tilt": 2, "lumbar_extension": -9, "arm_flex": 2, "arm_add": -8, "arm_rot": 4, "elbow_flex": 16,
           "hip_flexion": 2, "knee_angle": -5, "hip_adduction": -1, "hip_rotation": -2,
-          "ankle_angle": 1, "pro_sup": 40, "wrist_flex": 6, "wrist_dev": 2}  # fmt: skip
-_SIT = {"pelvis_tilt": 12, "hip_flexion": 72, "knee_angle": -88, "ankle_angle": 4, "hip_adduction": -7,
+          "ankle_angle": 1, "pro_sup": 60, "wrist_flex": 6, "wrist_dev": 2}  # fmt: skip
+_SIT = {"pelvis_tilt": 12, "hip_flexion": 72, "knee_angle": -93, "ankle_angle": 9, "hip_adduction": -7,
         "hip_rotation": -3, "lumbar_extension": -22, "arm_flex": 24, "arm_add": -9, "arm_rot": 14, "elbow_flex": 62,
-        "pro_sup": 60, "wrist_flex": 10, "wrist_dev": 0}  # fmt: skip
+        "pro_sup": 70, "wrist_flex": 10, "wrist_dev": 0}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -235,10 +235,10 @@ def animate(body: Body, timeline: Timeline, rate_hz: float) -> np.ndarray:
     angles = body.stand + size[:, None] * (stride - body.stand)
     angles = angles + sit[:, None] * (body.sit - angles)
     # The pelvis tilts with the trunk, so the hips bend. The thighs rise a little.
-    angles[:, joint("pelvis_tilt")] -= 27 * lean
-    angles[:, joint("lumbar_extension")] -= 12 * lean
+    angles[:, joint("pelvis_tilt")] -= 36 * lean
+    angles[:, joint("lumbar_extension")] -= 5 * lean
     for s in "rl":
-        angles[:, joint("hip_flexion", s)] += 31 * lean
+        angles[:, joint("hip_flexion", s)] += 40 * lean
         angles[:, joint("ankle_angle", s)] += 10 * lean
         angles[:, joint("arm_flex", s)] += 14 * lean
     angles[:, joint("hip_adduction", "r")] -= 16 * np.abs(side)

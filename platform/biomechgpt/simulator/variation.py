@@ -81,8 +81,13 @@ def personal(body: Body, rng: np.random.Generator) -> Body:
     for name, sd in _SHAPE_SD.items():
         for k, (i, shape) in enumerate(zip(_columns(name), _shapes(rng), strict=False)):
             cycle[:, i] += sd * np.roll(shape, k * CYCLE // 2)
-    # Sitting, people differ more than standing.
+    # Sitting, people differ more than standing, and by the height of the chair and the place of the feet.
     sit = body.sit + offset + 2.0 * rng.standard_normal(len(COLUMNS))
+    thigh, shank = rng.normal(0, 5), rng.normal(0, 7)
+    for side in "rl":
+        sit[joint("hip_flexion", side)] += thigh
+        sit[joint("knee_angle", side)] += shank - thigh
+        sit[joint("ankle_angle", side)] -= shank
     return Body(cycle + offset, body.stand + offset, sit, body.leg_m, body.rhythm)
 
 
