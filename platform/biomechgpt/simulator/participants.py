@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from pydantic import Field
+from scipy.ndimage import gaussian_filter1d
 
 from biomechgpt.core.settings import Settings
 from biomechgpt.motion import norms
@@ -79,7 +80,7 @@ class SimulatorSettings(Settings):
     """Random seed."""
     longest_s: float = Field(120.0, ge=10)
     """Recordings are cut off after this time, even in the middle of an activity."""
-    duration_range_s: tuple[float, float] = (8.0, 27.0)
+    duration_range_s: tuple[float, float] = (8.0, 34.0)
     """Shortest and longest recording. One of a timed test that takes longer is longer."""
     exercises: float = Field(0.25, ge=0, le=1)
     """Share of running, squats, jumps, stairs and the like among the trials without a measured time or speed."""
@@ -390,7 +391,7 @@ def _trial(
     # The pelvis is placed after noise and limits, so that the recorded feet stand still.
     place = pelvis_of(body, radians, angles[:, N_JOINTS:], timeline, trace.turning, rate_hz)
     if trace.treadmill:
-        _stay_in_place(place)
+        place[:, [0, 2]] -= gaussian_filter1d(place[:, [0, 2]], rate_hz, axis=0, mode="nearest")  # the belt
     kept = slice(round(settings.longest_s * rate_hz))
     notes: dict[str, str | float | None] = {name: None for name in COLUMNS}
     notes |= person.traits() | {"activity": annotated if person.enrolment.activity else None}
@@ -415,12 +416,6 @@ def _trial(
         annotations=notes,
         latent=person.latent() | measures | {"kind": kind, "item": trace.item},
     )
-
-
-def _stay_in_place(place: np.ndarray) -> None:
-    """Take the belt's motion from the pelvis' path (T, 7)."""
-    for axis in (0, 2):
-        place[:, axis] -= np.linspace(place[0, axis], place[-1, axis], len(place))
 
 
 def _short(trace: ActivityTrace, rng: np.random.Generator, rate_hz: float) -> ActivityTrace:
