@@ -71,7 +71,7 @@ class Model:
         require_same_tokenizer(model, artifact.load(tokenizer_uri, "tokenizer"))
         self.tokenizer = MotionTokenizer.load(tokenizer_uri)
         self.intent = IntentClassifier(self.answerer.tasks, self.answerer.info.labels)
-        tokens_per_s = self.tokenizer.tokens_per_s
+        tokens_per_s, n_posture = self.tokenizer.tokens_per_s, self.tokenizer.n_posture
         self.served = ServedModel(
             summary=ModelSummary(
                 fingerprint=model.fingerprint, base=model.metrics["base"], data=model.provenance
@@ -83,10 +83,10 @@ class Model:
             writes_text=not is_stand_in(self.answerer.info.base),
             max_question_tokens=self.answerer.longest_question,
             frame_rate_hz=self.tokenizer.frame_rate_hz,
-            codebook_size=len(self.tokenizer.codebook),
+            layout=self.tokenizer.layout,
             tokenizer=self.tokenizer.fingerprint,
-            max_duration_s=self.answerer.longest_movement / tokens_per_s,
-            typical_duration_s=self.answerer.info.median_tokens / tokens_per_s,
+            max_duration_s=(self.answerer.longest_movement - n_posture) / tokens_per_s,
+            typical_duration_s=(self.answerer.info.median_tokens - n_posture) / tokens_per_s,
         )
         self.answer.set_max_batch_size(batch_size)  # type: ignore[attr-defined]
         self.answer.set_batch_wait_timeout_s(batch_wait_s)  # type: ignore[attr-defined]
@@ -152,8 +152,7 @@ class Model:
 
     def _decode(self, tokens: Sequence[int]) -> np.ndarray:
         """The movement (T, 34) that motion tokens stand for."""
-        step = self.tokenizer.tokens_per_step
-        complete = len(tokens) // step * step  # an incomplete last step cannot be decoded
+        complete = self.tokenizer.layout.whole(len(tokens))  # an incomplete last step cannot be decoded
         angles: np.ndarray = self.tokenizer.decode([np.asarray(tokens[:complete])])[0]
         return angles
 

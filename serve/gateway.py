@@ -35,6 +35,7 @@ from biomechgpt.questions.tasks import (
 )
 from biomechgpt.recordings import readers
 from biomechgpt.recordings.load import prepare
+from biomechgpt.tokenizer.layout import TokenLayout
 from serve.errors import ApiError
 from serve.free_questions import FreeQuestion, asks_why, complete, explanation_text, read_question
 from serve.schema import (
@@ -88,8 +89,8 @@ class ServedModel(BaseModel):
     """Longest question, in tokens of the language model."""
     frame_rate_hz: float
     """Frame rate of the motion tokenizer."""
-    codebook_size: int
-    """Number of motion tokens in the vocabulary."""
+    layout: TokenLayout
+    """Which tokens can stand where in a movement."""
     tokenizer: str
     """Fingerprint of the motion tokenizer."""
     max_duration_s: float
@@ -582,12 +583,11 @@ def check_tokens(
 ) -> None:
     """Raises ApiError for motion tokens that are not this model's."""
     for name, movement_tokens in (("tokens", movements), ("mirrored", mirrored)):
-        wrong = [
-            token for tokens in movement_tokens for token in tokens if not 0 <= token < served.codebook_size
-        ]
-        if wrong:
-            message = f"{name}: expected 0 to {served.codebook_size - 1}, found {wrong[0]}"
-            raise ApiError("bad_request", message)
+        for tokens in movement_tokens:
+            try:
+                served.layout.check(tokens)
+            except InputError as error:
+                raise ApiError("bad_request", f"{name}: {error}") from error
     if mirrored and len(mirrored) != len(movements):
         expected = f"mirrored: expected those of {len(movements)} movements, as tokens has"
         raise ApiError("bad_request", f"{expected}, found {len(mirrored)}")

@@ -3,9 +3,9 @@
     python benchmarks/studies/laboratories.py [--tokenizer URI] [--people N]
 
 The same simulated movements are recorded in two laboratories each, which differ in zero angles, ranges, noise and
-joints. Prints the share of equal tokens at the same time, and the distance between histograms of tokens (0: the
-same, 1: nothing in common), beside those of the same movement recorded twice in one laboratory and of another trial
-of the same person. The last line is JSON.
+joints. Prints the share of equal motion tokens at the same time, and the distance between histograms of motion tokens
+(0: the same, 1: nothing in common), beside those of the same movement in an exact laboratory and of another trial of
+the same person. The last line is JSON.
 """
 
 import argparse
@@ -59,15 +59,18 @@ def main() -> None:
         name: dict(
             zip(
                 made,
-                tokenizer.encode(
-                    [t.angles_rad for t in made.values()], [t.joint_mask for t in made.values()]
+                (
+                    codes[tokenizer.n_posture :]
+                    for codes in tokenizer.encode(
+                        [t.angles_rad for t in made.values()], [t.joint_mask for t in made.values()]
+                    )
                 ),
                 strict=True,
             )
         )
         for name, made in versions.items()
     }
-    codes = int(max(x.max() for made in tokens.values() for x in made.values())) + 1
+    codes = tokenizer.layout.codes
     keys = list(tokens["here"])
     others = [(name, (k + 1) % 3) for name, k in keys]
     pairs = {

@@ -36,9 +36,11 @@ from biomechgpt.tokenizer.train import make_tokenizer
 TASKS = ["activity", "impaired", "diagnosis", "assistive_device"]
 
 
-def xgboost_f1(table: pa.Table, tokens: list[list[int]], codes: int, tasks: Tasks) -> dict[str, float]:
+def xgboost_f1(
+    table: pa.Table, tokens: list[list[int]], codes: int, n_posture: int, tasks: Tasks
+) -> dict[str, float]:
     """Weighted F1 of XGBoost on the test participants, by task, from the motion tokens of the table's trials."""
-    return scores("xgboost", table, histograms(tokens, codes), tasks)
+    return scores("xgboost", table, histograms(tokens, codes, n_posture), tasks)
 
 
 def minirocket_f1(table: pa.Table, movements: list[np.ndarray], tasks: Tasks) -> dict[str, float]:
@@ -119,8 +121,9 @@ def main() -> None:
         figures[path.stem] = tokenizer.metrics
         table = Tokens(tokens).annotated_table()
         codes, table = table["tokens"].to_pylist(), table.drop_columns(["tokens"])
+        info = Tokens(tokens).info
         rows[path.stem] = row(
-            tokenizer.metrics, xgboost_f1(table, codes, Tokens(tokens).info.codebook_size, tasks)
+            tokenizer.metrics, xgboost_f1(table, codes, info.codebook_size, info.n_posture, tasks)
         )
         if options.given_back:
             back = MotionTokenizer.load(tokenizer.uri).decode([np.asarray(one) for one in codes])

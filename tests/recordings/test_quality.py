@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 import real_recordings
 from biomechgpt import simulator
 from biomechgpt.core.settings import InputError
-from biomechgpt.motion.skeleton import INDEX, NAMES, NECK, TRACKED
+from biomechgpt.motion.kinematics import points_m
+from biomechgpt.motion.skeleton import INDEX, N_JOINTS, NAMES, NECK, TRACKED
 from biomechgpt.recordings import load, quality, readers
+from biomechgpt.recordings.load import near_shoulders
 from biomechgpt.recordings.quality import QualitySettings, find_duplicates, find_problems
 from biomechgpt.recordings.readers import ReaderSettings, Recording
 from opensim_files import mot, walk
@@ -248,3 +250,26 @@ def test_swapped_arms_are_found_in_real_movements(name):
     swapped = changed(lambda a: a.__setitem__((..., arms), a[:, arms[::-1]]), recording)
     if recording.time_s[-1] - recording.time_s[0] >= 1:
         assert kinds(swapped) == ["mislabelled side"]
+
+
+def test_an_arm_that_came_down_the_other_way_round_hangs_again():
+    angles = np.zeros((90, N_JOINTS), np.float32)
+    for side in "rl":
+        arm = [INDEX[f"{name}_{side}"] for name in ("arm_flex", "arm_add", "arm_rot")]
+        angles[:, arm] = np.radians([10, -15, 5])
+        angles[40:, arm] = np.radians([190, 195, 185])
+    near = near_shoulders(angles, np.ones(N_JOINTS, bool), 30.0)
+    right = [INDEX[f"{name}_r"] for name in ("arm_flex", "arm_add", "arm_rot")]
+    np.testing.assert_allclose(np.degrees(near[:, right]), [[10, -15, 5]] * 90, atol=1e-3)
+    upright = np.tile([0, 0, 0, 1.0, 0, 0, 0], (90, 1))
+    np.testing.assert_allclose(points_m(near, upright), points_m(angles, upright), atol=1e-5)
+
+
+def test_an_arm_raised_to_the_side_stays_so_and_a_shoulder_not_recorded_whole_is_left():
+    angles = np.zeros((60, N_JOINTS), np.float32)
+    angles[:, INDEX["arm_add_r"]] = np.radians(np.linspace(0, -150, 60))
+    mask = np.ones(N_JOINTS, bool)
+    np.testing.assert_allclose(near_shoulders(angles, mask, 30.0), angles, atol=1e-5)
+    mask[INDEX["arm_rot_r"]] = False
+    angles[:, INDEX["arm_flex_r"]] = np.radians(300)
+    np.testing.assert_array_equal(near_shoulders(angles, mask, 30.0), angles)

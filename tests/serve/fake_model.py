@@ -14,6 +14,7 @@ from biomechgpt.motion.statistics import MovementStatistics
 from biomechgpt.prompts.encoding import MotionTokens, Query
 from biomechgpt.questions.intent import Intent
 from biomechgpt.questions.tasks import AnnotatedTask, NumberTask, load_tasks
+from biomechgpt.tokenizer.layout import TokenLayout
 from conftest import ROOT
 from serve.gateway import ServedModel
 from serve.schema import ModelSummary
@@ -27,7 +28,7 @@ SERVED = ServedModel(
     coverage=COVERAGE,
     max_question_tokens=50,
     frame_rate_hz=30.0,
-    codebook_size=64,
+    layout=TokenLayout(0, 0, (64,)),
     tokenizer="t" * 64,
     max_duration_s=9.0,
     typical_duration_s=12.0,

@@ -412,9 +412,9 @@ def test_a_body_without_a_length_is_refused_when_it_gets_too_large(client):
 def test_wrong_chats_and_unknown_paths_are_refused(client):
     ask = [{"role": "user", "content": "What is the cadence?"}]
     for body, message in (
-        ({"tokens": [99999], "messages": ask}, "tokens: expected 0 to 63"),
+        ({"tokens": [99999], "messages": ask}, "tokens: motion token 1: expected 0 to 63"),
         ({"tokens": [], "messages": ask}, "tokens"),
-        ({"tokens": [1], "mirrored": [64], "messages": ask}, "mirrored: expected 0 to 63"),
+        ({"tokens": [1], "mirrored": [64], "messages": ask}, "mirrored: motion token 1: expected 0 to 63"),
         ({"tokens": [1], "mirrored": [[1], [1]], "messages": ask}, "as tokens has, found 2"),
         ({"tokens": [1], "messages": [{"role": "assistant", "content": "x"}]}, "the last to be the user's"),
         ({"tokens": [1]}, "messages"),

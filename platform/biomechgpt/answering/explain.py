@@ -52,9 +52,10 @@ def answer_strength(answer: Answer, original: Answer) -> float:
     return answer.probabilities[answer.labels.index(original.labels[0])]
 
 
-def windows(n_tokens: int) -> list[np.ndarray]:
-    """Indices of the tokens in each window of a movement."""
-    split = np.array_split(np.arange(n_tokens), min(WINDOWS, n_tokens))
+def windows(n_tokens: int, n_posture: int = 0) -> list[np.ndarray]:
+    """Indices of the tokens in each window of a movement. Posture tokens are in none: they have no time."""
+    motion = np.arange(n_posture, n_tokens)
+    split = np.array_split(motion, max(min(WINDOWS, len(motion)), 1))
     return [window for window in split if len(window)]
 
 
@@ -69,10 +70,12 @@ def _without(tokens: Sequence[int], left_out: np.ndarray) -> list[int]:
     return kept.tolist() if len(kept) else list(tokens)[:MIN_MOTION_TOKENS]
 
 
-def readable_part(answerer: Answerer, motion: MotionTokens) -> tuple[MotionTokens, list[np.ndarray]]:
+def readable_part(
+    answerer: Answerer, motion: MotionTokens, n_posture: int = 0
+) -> tuple[MotionTokens, list[np.ndarray]]:
     """As much of a movement as the answerer reads, and its `windows`."""
     n_tokens, longest = len(motion.tokens), answerer.longest_movement
-    return without_tokens(motion, np.arange(longest, n_tokens)), windows(min(n_tokens, longest))
+    return without_tokens(motion, np.arange(longest, n_tokens)), windows(min(n_tokens, longest), n_posture)
 
 
 def without_joints(angles_rad: np.ndarray, joints: Sequence[int]) -> np.ndarray:
@@ -98,14 +101,14 @@ def explain(
     joints = np.flatnonzero(joint_mask & tokenizer.seen).tolist()
     movements = [angles_rad, *(without_joints(angles_rad, [joint]) for joint in joints)]
     original, *without_joint = answerer.tokenize(tokenizer, movements, [joint_mask] * len(movements))
-    motion, motion_windows = readable_part(answerer, original)
+    motion, motion_windows = readable_part(answerer, original, tokenizer.n_posture)
     deletions = _deletions(len(motion_windows))
     without_windows = [
         without_tokens(motion, np.concatenate([motion_windows[i] for i in np.flatnonzero(deleted)]))
         for deleted in deletions
     ]
     answers = score_all(answerer, [motion, *without_windows, *without_joint], questions)
-    step_s = 1 / tokenizer.tokens_per_s
+    step_s, n_posture = 1 / tokenizer.tokens_per_s, tokenizer.n_posture
     explanations = []
     for number in range(len(questions)):
         answer = answers[0][number]
@@ -115,8 +118,8 @@ def explain(
         regression = Ridge(alpha=1.0, fit_intercept=False).fit(deletions, decrease[: len(deletions)])
         seconds = [
             (
-                round(float(window[0]) * step_s, 3),
-                round(float(window[-1] + 1) * step_s, 3),
+                round(float(window[0] - n_posture) * step_s, 3),
+                round(float(window[-1] + 1 - n_posture) * step_s, 3),
                 float(weight),
             )
             for window, weight in zip(motion_windows, regression.coef_, strict=True)

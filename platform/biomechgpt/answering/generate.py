@@ -14,6 +14,7 @@ from pydantic import Field
 from biomechgpt.answering.answerer import Answerer
 from biomechgpt.core.settings import InputError, Settings
 from biomechgpt.prompts.encoding import MIN_MOTION_TOKENS, MOTION_END, MOTION_START, motion_token
+from biomechgpt.tokenizer.layout import TokenLayout
 
 
 class SamplingSettings(Settings):
@@ -32,48 +33,50 @@ class SamplingSettings(Settings):
 def describe_to_motion(
     answerer: Answerer,
     descriptions: Sequence[str],
-    sizes: Sequence[int],
+    layout: TokenLayout,
     longest: int,
     settings: SamplingSettings,
 ) -> list[list[int]]:
     """The motion tokens of a movement for each description.
 
     descriptions: whole questions, such as `Show TUG, stroke, cane.`
-    sizes: codebook size of each token of a step.
-    longest: most motion tokens of a movement that the model does not end.
+    layout: which tokens can stand where.
+    longest: most tokens of a movement that the model does not end.
     """
     opening = answerer.encoder.prefix([])
     start = answerer.encoder.text(MOTION_START)
     prompts = [np.concatenate([opening, answerer.encoder.question(text), start]) for text in descriptions]
-    return _sample(answerer, prompts, sizes, [longest] * len(prompts), True, settings)
+    return _sample(answerer, prompts, layout, 0, [longest] * len(prompts), True, settings)
 
 
 def continue_motion(
     answerer: Answerer,
     movements: Sequence[Sequence[int]],
     n_tokens: Sequence[int],
-    sizes: Sequence[int],
+    layout: TokenLayout,
     settings: SamplingSettings,
 ) -> list[list[int]]:
     """The motion tokens that follow each movement, without the movement itself.
 
-    n_tokens: how many, for each movement.
-    sizes: codebook size of each token of a step.
+    movements: the posture tokens, if there are any, and whole steps of motion tokens.
+    n_tokens: how many follow, for each movement.
+    layout: which tokens can stand where.
     """
     # Without the prefix's last token, which ends the movement.
     prompts = [answerer.encoder.prefix([tokens])[:-1] for tokens in movements]
-    return _sample(answerer, prompts, sizes, n_tokens, False, settings)
+    return _sample(answerer, prompts, layout, layout.n_posture, n_tokens, False, settings)
 
 
 def _sample(
     answerer: Answerer,
     prompts: Sequence[np.ndarray],
-    sizes: Sequence[int],
+    layout: TokenLayout,
+    n_before: int,
     longest: Sequence[int],
     may_end: bool,
     settings: SamplingSettings,
 ) -> list[list[int]]:
-    """Motion tokens after each prompt, in batches of similar length."""
+    """The tokens after each prompt, in batches of similar length. n_before: as in `_Grammar`."""
     max_length = answerer.info.max_length
     for number, (prompt, n) in enumerate(zip(prompts, longest, strict=True)):
         if len(prompt) + n > max_length:
@@ -88,7 +91,13 @@ def _sample(
         for begin in range(0, len(prompts), settings.batch_size):
             batch = shortest_first[begin : begin + settings.batch_size]
             drawn = _sample_batch(
-                answerer, [prompts[i] for i in batch], sizes, [longest[i] for i in batch], may_end, settings
+                answerer,
+                [prompts[i] for i in batch],
+                layout,
+                n_before,
+                [longest[i] for i in batch],
+                may_end,
+                settings,
             )
             for i, tokens in zip(batch, drawn, strict=True):
                 sampled[i] = tokens
@@ -98,7 +107,8 @@ def _sample(
 def _sample_batch(
     answerer: Answerer,
     prompts: Sequence[np.ndarray],
-    sizes: Sequence[int],
+    layout: TokenLayout,
+    n_before: int,
     longest: Sequence[int],
     may_end: bool,
     settings: SamplingSettings,
@@ -106,10 +116,10 @@ def _sample_batch(
     pad = answerer.tokenizer.pad_token_id
     first_id = answerer.tokenizer.convert_tokens_to_ids(motion_token(0))
     end_id = answerer.tokenizer.convert_tokens_to_ids(MOTION_END)
-    step = len(sizes)
+    step = len(layout.sizes)
     # The fewest whole steps that hold MIN_MOTION_TOKENS: a shorter movement is none.
-    least = -(-MIN_MOTION_TOKENS // step) * step
-    grammar = _Grammar(first_id, sizes, end_id if may_end else None, max(map(len, prompts)), least)
+    least = layout.n_posture - n_before + -(-MIN_MOTION_TOKENS // step) * step
+    grammar = _Grammar(first_id, layout, n_before, end_id if may_end else None, max(map(len, prompts)), least)
     generated = answerer.generate_tokens(
         prompts,
         logits_processor=transformers.LogitsProcessorList([grammar]),
@@ -123,7 +133,7 @@ def _sample_batch(
     movements = []
     for row, n in zip(generated.tolist(), longest, strict=True):
         ids = row[: row.index(end_id)] if end_id in row else row
-        whole_steps = ids[:n][: n // step * step]
+        whole_steps = ids[: layout.whole(min(len(ids), n) + n_before) - n_before]
         movements.append([token_id - first_id for token_id in whole_steps if token_id != pad])
     return movements
 
@@ -131,24 +141,35 @@ def _sample_batch(
 class _Grammar:
     """A logits processor that allows only tokens with which a movement can go on.
 
-    These are the codes of the token's place in its step, and the end token between steps.
+    These are posture tokens at a movement's beginning, then the codes of the token's place in its step, and the end
+    token between steps.
     first_id: id of the first motion token.
-    sizes: codebook size of each token of a step.
+    layout: which tokens can stand where.
+    n_before: tokens of the movement that the prompt has already, up to the end of the posture or of a step.
     end_id: id of the end token; None: the movement may not end.
     prompt_length: tokens before the first generated one.
-    least: motion tokens after which the movement may end.
+    least: generated tokens after which the movement may end.
     """
 
     def __init__(
-        self, first_id: int, sizes: Sequence[int], end_id: int | None, prompt_length: int, least: int
+        self,
+        first_id: int,
+        layout: TokenLayout,
+        n_before: int,
+        end_id: int | None,
+        prompt_length: int,
+        least: int,
     ) -> None:
-        self.edges = first_id + np.cumsum([0, *sizes])
+        self.edges = first_id + np.cumsum([0, *layout.sizes, layout.posture_size])
+        self.n_posture = layout.n_posture - n_before
         self.end_id, self.prompt_length, self.least = end_id, prompt_length, least
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         """The logits (B, V), -inf for the tokens that are not allowed."""
         n_generated = input_ids.shape[1] - self.prompt_length
-        place = n_generated % (len(self.edges) - 1)
+        n_places = len(self.edges) - 2  # the last range is the posture's
+        n_motion = n_generated - self.n_posture
+        place = n_places if n_motion < 0 else n_motion % n_places
         allowed = torch.full_like(scores, -torch.inf)
         codes = slice(int(self.edges[place]), int(self.edges[place + 1]))
         allowed[:, codes] = scores[:, codes]

@@ -78,10 +78,11 @@ def write_codebook(tokens: Artifact, folder: str) -> str:
     cohort, tokenizer = tokens.input("cohort"), tokens.input("tokenizer")
     info = Tokens(tokens).info
     table = Tokens(tokens).annotated_table().to_pandas()
-    count = np.bincount(np.concatenate(table["tokens"].tolist()), minlength=info.codebook_size)
-    where = {name: lift(table["tokens"], table[name], len(count)) for name in BY if name in table}
-    chosen = pick(count, where.get("activity", {}))
     loaded = MotionTokenizer.load(tokenizer.uri)
+    motion = [codes[info.n_posture :] for codes in table["tokens"]]  # the page shows no posture tokens
+    count = np.bincount(np.concatenate(motion), minlength=loaded.layout.codes)
+    where = {name: lift(motion, table[name], len(count)) for name in BY if name in table}
+    chosen = pick(count, where.get("activity", {}))
     movements, overlays = _read_movements(cohort, loaded, table, list(chosen), info.tokens_per_step)
     page = render(
         "codebook.html.j2",
@@ -89,7 +90,7 @@ def write_codebook(tokens: Artifact, folder: str) -> str:
         tokenizer=tokenizer,
         tokens_per_s=info.tokens_per_s,
         tokens_per_step=info.tokens_per_step,
-        codes=info.codebook_size,
+        codes=len(count),
         used=int((count > 0).sum()),
         ranks=_ranks(count),
         training=_training(tokenizer.metrics.get("history") or []),
@@ -195,7 +196,8 @@ def _read_movements(
     n_shown = round(_SHOWN_S * tokenizer.frame_rate_hz)
     # {trial: [(code, first frame)]}
     places_in: dict[str, list[tuple[int, int]]] = {}
-    for code, drawn in places(table["tokens"].tolist(), codes, _PLACES).items():
+    motion = [tokens[tokenizer.n_posture :] for tokens in table["tokens"]]
+    for code, drawn in places(motion, codes, _PLACES).items():
         for row, position in drawn:
             places_in.setdefault(names[row], []).append((code, position // tokens_per_step * step))
     held_out = table[table["split"] == "test"].sample(frac=1, random_state=0)

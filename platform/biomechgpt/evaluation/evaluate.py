@@ -60,6 +60,7 @@ def make_evaluation(answers: Artifact, settings: EvaluationSettings, root: str) 
                 codebook_size=Tokens(tokens).info.codebook_size,
                 seed=settings.seed,
                 mirrored=_mirrored(Tokens(tokens), trials),
+                n_posture=Tokens(tokens).info.n_posture,
             )
             questions = table.drop(columns=list(ANSWER_COLUMNS), errors="ignore")
             baseline_answers, details = run_baselines(

@@ -107,9 +107,9 @@ def _describe(
         rows = questions[(questions["task"] == task.name) & (questions["split"] == settings.split)]
         rows = rows.sort_values("trial")[["question", "trial"]].reset_index(drop=True)
     rows = rows.head(settings.max_movements)
-    max_tokens = min(round(settings.max_duration_s * tokenizer.tokens_per_s), answerer.longest_movement)
-    sizes = tokenizer.network.quantizer.sizes
-    tokens = describe_to_motion(answerer, rows["question"].tolist(), sizes, max_tokens, settings)
+    longest = tokenizer.n_posture + round(settings.max_duration_s * tokenizer.tokens_per_s)
+    max_tokens = min(longest, answerer.longest_movement)
+    tokens = describe_to_motion(answerer, rows["question"].tolist(), tokenizer.layout, max_tokens, settings)
     return rows.assign(tokens=tokens, recorded_tokens=0)
 
 
@@ -117,16 +117,17 @@ def _continue(
     answerer: Answerer, tokenizer: MotionTokenizer, held_out: pd.DataFrame, settings: GenerateSettings
 ) -> pd.DataFrame:
     """Held-out movements whose rest is generated. The columns are those of `judge`'s `generated`."""
-    step, max_tokens = tokenizer.tokens_per_step, answerer.longest_movement
+    step, layout = tokenizer.tokens_per_step, tokenizer.layout
     rows = (
         held_out.sort_values("trial").head(settings.max_movements)[["trial", "tokens"]].reset_index(drop=True)
     )
-    recorded = [list(t[: max_tokens // step * step]) for t in rows["tokens"]]
-    # The first part is at least one step, and always complete steps.
-    n_given = [max(round(len(t) / step * settings.given_share), 1) * step for t in recorded]
+    recorded = [list(t[: layout.whole(min(len(t), answerer.longest_movement))]) for t in rows["tokens"]]
+    # The first part is the posture and at least one step, and always complete steps.
+    n_steps = [(len(t) - layout.n_posture) / step for t in recorded]
+    n_given = [layout.n_posture + max(round(n * settings.given_share), 1) * step for n in n_steps]
     beginnings = [t[:n] for t, n in zip(recorded, n_given, strict=True)]
     n_missing = [len(t) - n for t, n in zip(recorded, n_given, strict=True)]
-    endings = continue_motion(answerer, beginnings, n_missing, tokenizer.network.quantizer.sizes, settings)
+    endings = continue_motion(answerer, beginnings, n_missing, layout, settings)
     tokens = [beginning + ending for beginning, ending in zip(beginnings, endings, strict=True)]
     return pd.DataFrame(
         {"question": None, "trial": rows["trial"], "tokens": tokens, "recorded_tokens": n_given}
@@ -187,19 +188,26 @@ def judge(
         decoded from their tokens.
     """
     rng = np.random.default_rng(seed)
+    n_posture = tokenizer.n_posture
+
+    def motion(table: pd.DataFrame) -> list[np.ndarray]:
+        """The motion tokens, without the posture tokens before them."""
+        return [np.asarray(t)[n_posture:] for t in table["tokens"]]
+
     new_tokens = [
-        np.asarray(t[n:]) for t, n in zip(generated["tokens"], generated["recorded_tokens"], strict=True)
+        np.asarray(t[max(n, n_posture) :])
+        for t, n in zip(generated["tokens"], generated["recorded_tokens"], strict=True)
     ]
-    held_out_tokens = [np.asarray(t) for t in held_out["tokens"]]
-    training = tokens[tokens["split"] == "train"]["tokens"]
+    held_out_tokens = motion(held_out)
+    training = tokens[tokens["split"] == "train"]
     drawn = training.iloc[rng.permutation(len(training))[: len(held_out_tokens)]]
     features_of = {
         "generated": features(tokenizer, new_tokens),
         "held_out": features(tokenizer, held_out_tokens),
-        "training": features(tokenizer, [np.asarray(t) for t in drawn]),
+        "training": features(tokenizer, motion(drawn)),
         "shuffled": features(tokenizer, [rng.permutation(t) for t in held_out_tokens]),
     }
-    reconstructed = tokenizer.decode(held_out_tokens[: len(angles)])
+    reconstructed = tokenizer.decode([np.asarray(t) for t in held_out["tokens"][: len(angles)]])
     quality: dict[str, Any] = {
         "movements": len(generated),
         "frechet": frechet(features_of["generated"], features_of["held_out"]),
@@ -221,6 +229,7 @@ def features(tokenizer: MotionTokenizer, movements: Sequence[np.ndarray]) -> np.
 
     A feature has the mean and the standard deviation of the code vectors in a window, and their mean absolute
     change from step to step. Movements shorter than a window have no feature.
+    movements: motion tokens, without posture tokens.
     """
     code_vectors, rows = tokenizer.codebook, []
     for movement in movements:

@@ -189,7 +189,18 @@ def sit_to_stand(rng: np.random.Generator, style: GaitStyle, rate: float) -> Act
     for _ in range(5):
         segments += [_rise(rng, style), ("stand", rng.uniform(0.15, 0.5), 0.0), _lower(rng, style),
                      ("sit", rng.uniform(0.1, 0.5) * style.slow, 0.0)]  # fmt: skip
-    return _sequence(rng, style, segments, rate)
+    trace = _sequence(rng, style, segments, rate)
+    # The arms are crossed on the chest as the test asks, held forwards, or left as they are.
+    elbow, shoulder, swing = {
+        0: (rng.uniform(70, 115), rng.uniform(-5, 30), rng.uniform(20, 60)),
+        1: (rng.uniform(-10, 20), rng.uniform(40, 85), rng.uniform(0, 20)),
+        2: (0.0, 0.0, 0.0),
+    }[int(rng.choice(3, p=[0.6, 0.15, 0.25]))]
+    for s in "rl":
+        trace.timeline.pose[:, joint("elbow_flex", s)] += elbow
+        # An upper arm that stays where it is flexes against a trunk that leans.
+        trace.timeline.pose[:, joint("arm_flex", s)] += shoulder + swing * trace.timeline.lean
+    return trace
 
 
 def _rise(rng: np.random.Generator, style: GaitStyle) -> Segment:
@@ -243,7 +254,7 @@ def fsst(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTra
     """Four square step test: forward, right, back, left, and the same way back (Dite and Temple 2002)."""
     moves = ["forward", "right", "back", "left", "right", "forward", "left", "back"]
     pause = rng.uniform(0.3, 1.5, 2)
-    durations = (0.42 + 0.5 / style.stride_hz) * style.slow * rng.uniform(0.9, 1.1, len(moves))
+    durations = (0.37 + 0.44 / style.stride_hz) * style.slow * rng.uniform(0.9, 1.1, len(moves))
     frames = round((pause.sum() + durations.sum()) * rate)
     time, timeline = np.arange(frames) / rate, Timeline.still(frames)
     pace, start = np.zeros(frames), pause[0]

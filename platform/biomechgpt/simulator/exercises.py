@@ -88,39 +88,62 @@ def _trace(poses: np.ndarray) -> ActivityTrace:
 
 
 def _repeated(
-    rng: np.random.Generator, style: GaitStyle, rate: float, cycle_s: float, once: Callable[[], list[Key]]
+    rng: np.random.Generator,
+    style: GaitStyle,
+    rate: float,
+    cycle_s: float,
+    once: Callable[[], list[Key]],
+    stand: Posture = STAND,
 ) -> ActivityTrace:
-    """An exercise, as often as its time allows, three times at least."""
-    keys: list[Key] = [(rng.uniform(0.1, 0.4), STAND)]
+    """An exercise, as often as its time allows, three times at least. stand: posture at its beginning."""
+    keys: list[Key] = [(rng.uniform(0.1, 0.4), stand)]
     for _ in range(max(3, round(style.duration_s / cycle_s))):
         keys += once()
     return _trace(_through(keys, rate))
 
 
-def _arms(rng: np.random.Generator) -> dict[str, float]:
-    """What the arms do in an exercise: forwards, crossed, on the hips, or they hang."""
-    return {
-        0: {"arm_flex": rng.uniform(60, 95), "elbow_flex": rng.uniform(-10, 15)},
-        1: {"arm_flex": rng.uniform(20, 40), "elbow_flex": rng.uniform(70, 100), "arm_rot": 30.0},
-        2: {"arm_add": -rng.uniform(25, 40), "elbow_flex": rng.uniform(60, 90)},
-        3: {"arm_flex": rng.uniform(-5, 20)},
-    }[int(rng.integers(4))]
+def _arms(rng: np.random.Generator) -> tuple[Posture, Posture]:
+    """What the arms do in an exercise: (posture all the time, what is added at its lowest point).
+
+    They hang, are held forwards, in front of the chest, across it, or on the hips; or they rise while the body sinks.
+    """
+    forwards = {"arm_flex": rng.uniform(60, 95), "elbow_flex": rng.uniform(-10, 15)}
+    held: dict[str, float] = {}
+    raised: dict[str, float] = {}
+    match int(rng.integers(6)):
+        case 0:
+            raised = forwards
+        case 1:
+            held = forwards
+        case 2:  # hands together in front of the chest
+            held = {"arm_flex": rng.uniform(0, 30), "elbow_flex": rng.uniform(60, 105), "arm_rot": 20.0}
+            raised = {"arm_flex": rng.uniform(20, 100), "elbow_flex": rng.uniform(-15, 15)}
+        case 3:  # across the chest
+            held = {"arm_flex": rng.uniform(10, 45), "elbow_flex": rng.uniform(80, 120), "arm_rot": 30.0}
+            raised = {"arm_flex": rng.uniform(0, 50)}
+        case 4:  # on the hips
+            held = {"arm_add": -rng.uniform(25, 40), "elbow_flex": rng.uniform(60, 90)}
+        case _:
+            raised = {"arm_flex": rng.uniform(-5, 25)}
+    return posture(**held), posture(**raised)
 
 
 def squat(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
     """Squats with both feet flat, some with more load on one side."""
     depth, lean, tempo = rng.uniform(0.7, 1.12), rng.uniform(0.6, 1.2), rng.uniform(0.8, 1.5)
-    aside, arms = rng.normal(0, 2.5), _arms(rng)
+    aside, (held, raised) = rng.normal(0, 2.5), _arms(rng)
+    stand = STAND + held
 
     def once() -> list[Key]:
         d = depth * rng.uniform(0.93, 1.05)
         low = posture(tilt=-36 * d * lean, trunk=-52 * d * lean, thigh=(78 * d, 78 * d - aside),
                       hip_adduction=-6 * d,
-                      shank=(-30 * d, -30 * d + aside), neck_extension=18 * d * lean, **arms)  # fmt: skip
+                      shank=(-30 * d, -30 * d + aside), neck_extension=18 * d * lean)  # fmt: skip
+        low += held + raised
         return [(tempo * rng.uniform(0.9, 1.2), low), (rng.uniform(0.05, 0.3), low),
-                (tempo * rng.uniform(0.8, 1.1), STAND), (rng.uniform(0.1, 0.6), STAND)]  # fmt: skip
+                (tempo * rng.uniform(0.8, 1.1), stand), (rng.uniform(0.1, 0.6), stand)]  # fmt: skip
 
-    return _repeated(rng, style, rate, 2.4 * tempo, once)
+    return _repeated(rng, style, rate, 2.4 * tempo, once, stand)
 
 
 def jump(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
@@ -152,22 +175,22 @@ def jump(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTra
 def lunge(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
     """Lunges with a step forward and back, the legs in turn or one alone."""
     depth, tempo, alternate = rng.uniform(0.7, 1.1), rng.uniform(0.8, 1.3), rng.random() < 0.7
-    arms, left = _arms(rng), [bool(rng.random() < 0.5)]
+    (held, raised), left = _arms(rng), [bool(rng.random() < 0.5)]
+    stand = STAND + held
 
     def once() -> list[Key]:
         d = depth * rng.uniform(0.92, 1.06)
-        step = posture(thigh=(34, -14), shank=(4, -24), foot=(6, -22), **arms)
-        low = posture(
-            tilt=-6, trunk=-10 * d, thigh=(72 * d, -18), shank=(-4, -72 * d), foot=(0, -62 * d), **arms
-        )
+        step = held + posture(thigh=(34, -14), shank=(4, -24), foot=(6, -22))
+        low = posture(tilt=-6, trunk=-10 * d, thigh=(72 * d, -18), shank=(-4, -72 * d), foot=(0, -62 * d))
+        low += held + raised
         keys = [(0.6 * tempo, step), (0.8 * tempo * rng.uniform(0.9, 1.1), low), (0.7 * tempo, step),
-                (0.7 * tempo, STAND), (rng.uniform(0.2, 0.8), STAND)]  # fmt: skip
+                (0.7 * tempo, stand), (rng.uniform(0.2, 0.8), stand)]  # fmt: skip
         if left[0]:
             keys = [(seconds, swap(p)) for seconds, p in keys]
         left[0] ^= alternate
         return keys
 
-    return _repeated(rng, style, rate, 3.4 * tempo, once)
+    return _repeated(rng, style, rate, 3.4 * tempo, once, stand)
 
 
 def step_up(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:

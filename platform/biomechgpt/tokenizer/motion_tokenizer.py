@@ -16,6 +16,7 @@ from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError, validate
 from biomechgpt.motion.skeleton import N_JOINTS, NAMES
+from biomechgpt.tokenizer.layout import PostureCodes, TokenLayout
 from biomechgpt.tokenizer.network import MotionVQVAE
 from biomechgpt.tokenizer.settings import LossSettings, NetworkSettings
 
@@ -43,8 +44,9 @@ class _Window(NamedTuple):
 class MotionTokenizer:
     """A trained tokenizer. Sequences are batched by length, and each gets the tokens that it gets alone.
 
-    A token step covers `downsampling` frames and has `tokens_per_step` tokens, one after another. Each token is a
-    row number of `codebook`.
+    A token step covers `downsampling` frames and has `tokens_per_step` tokens, one after another. With
+    `settings.posture_bin_deg`, `n_posture` posture tokens come before all steps. Each token is a row number of
+    `codebook`.
     """
 
     def __init__(
@@ -55,6 +57,9 @@ class MotionTokenizer:
         self.network, self.frame_rate_hz = network.eval(), frame_rate_hz
         self.fingerprint, self.window = fingerprint, window
         self.device = network.mean.device
+        settings = network.settings
+        bin_deg, codes = settings.posture_bin_deg, sum(network.quantizer.sizes)
+        self.posture = None if bin_deg is None else PostureCodes(bin_deg, settings.seen, codes)
 
     @classmethod
     def load(cls, uri: str) -> "MotionTokenizer":
@@ -85,8 +90,15 @@ class MotionTokenizer:
 
     @property
     def codebook(self) -> np.ndarray:
-        """(vocabulary, code_dim) float32, one row per token. A step's vector is the sum of its tokens' rows."""
-        return self.network.quantizer.codebook.detach().cpu().numpy()
+        """(vocabulary, code_dim) float32, one row per token: motion tokens, then posture tokens.
+
+        A step's vector is the sum of its tokens' rows. No network reads the rows of posture tokens: they only say
+        which are alike.
+        """
+        codes = self.network.quantizer.codebook.detach().cpu().numpy()
+        if self.posture is None:
+            return codes
+        return np.concatenate([codes, self.posture.vectors(codes.shape[1]) * codes.std()])
 
     @property
     def seen(self) -> np.ndarray:
@@ -103,12 +115,24 @@ class MotionTokenizer:
         return self.network.tokens_per_step
 
     @property
+    def n_posture(self) -> int:
+        """Posture tokens before a movement's motion tokens."""
+        return 0 if self.posture is None else self.posture.n_tokens
+
+    @property
+    def layout(self) -> TokenLayout:
+        """Which tokens can stand where in a movement."""
+        posture = 0 if self.posture is None else self.posture.size
+        return TokenLayout(self.n_posture, posture, tuple(self.network.quantizer.sizes))
+
+    @property
     def tokens_per_s(self) -> float:
+        """Motion tokens of a second."""
         return self.frame_rate_hz / self.downsampling * self.tokens_per_step
 
     @property
     def bits_per_s(self) -> float:
-        """Bits per second that the tokens take, if all codes are equally frequent."""
+        """Bits per second that the motion tokens take, if all codes are equally frequent."""
         return self.frame_rate_hz / self.downsampling * float(np.log2(self.network.quantizer.sizes).sum())
 
     def encode(
@@ -117,13 +141,20 @@ class MotionTokenizer:
         masks: Sequence[np.ndarray] | np.ndarray | None = None,
         batch_size: int = 32,
     ) -> list[np.ndarray]:
-        """Tokens of movements, (ceil(T / downsampling) * tokens_per_step,) int32 each.
+        """Tokens of movements, (n_posture + ceil(T / downsampling) * tokens_per_step,) int32 each.
 
         movements: (T, 34) radians each, at `frame_rate_hz`. The last frame is repeated to fill the last step.
         masks: (34,) bool each, True for a joint that was recorded; None: all were.
         batch_size: windows that go through the network at once.
         """
         downsampling, per_step = self.downsampling, self.tokens_per_step
+        postures = [np.empty(0, np.int32)] * len(movements)
+        if self.posture is not None:
+            means = [movement.mean(axis=0) if len(movement) else np.zeros(N_JOINTS) for movement in movements]
+            movements = [movement - mean for movement, mean in zip(movements, means, strict=True)]
+            everything = [np.ones(N_JOINTS)] * len(movements)
+            pairs = zip(means, everything if masks is None else masks, strict=True)
+            postures = [self.posture.encode(mean, mask) for mean, mask in pairs]
         steps = [-(-len(movement) // downsampling) for movement in movements]
         result = [np.empty(n * per_step, np.int32) for n in steps]
         for windows in self._batches(steps, batch_size):
@@ -145,36 +176,38 @@ class MotionTokenizer:
                 first = window.first_own * per_step
                 target = result[window.sequence][window.own.start * per_step : window.own.stop * per_step]
                 target[:] = tokens[row, first : first + len(target)]
-        return result
+        return [np.concatenate(pair) for pair in zip(postures, result, strict=True)]
 
     def decode(self, tokens: Sequence[np.ndarray], batch_size: int = 32) -> list[np.ndarray]:
         """Movements of tokens, (n * downsampling, 34) float32 radians each.
 
-        tokens: (n * tokens_per_step,) each.
+        tokens: (n_posture + n * tokens_per_step,) each.
         batch_size: windows that go through the network at once.
-        Raises InputError for a number that is not a token, and for an incomplete step.
+        Raises InputError for a number that is not a token of its place, and for an incomplete step.
         """
-        downsampling, per_step = self.downsampling, self.tokens_per_step
-        vocabulary = sum(self.network.quantizer.sizes)
-        tokens = [np.asarray(sequence) for sequence in tokens]
-        for sequence in tokens:
-            invalid = sequence[(sequence < 0) | (sequence >= vocabulary)]
-            if len(invalid):
-                raise InputError(f"tokens: expected 0 to {vocabulary - 1}, found {invalid[0]}")
+        downsampling, per_step, n_posture = self.downsampling, self.tokens_per_step, self.n_posture
+        movements = [np.asarray(sequence) for sequence in tokens]
+        postures, tokens = ([m[:n_posture] for m in movements], [m[n_posture:] for m in movements])
+        for movement, posture, sequence in zip(movements, postures, tokens, strict=True):
+            self.layout.check(movement)
+            if len(posture) < n_posture:
+                raise InputError(f"tokens: expected {n_posture} posture tokens, found {len(posture)} tokens")
             if len(sequence) % per_step:
-                raise InputError(f"tokens: expected a multiple of {per_step}, found {len(sequence)}")
+                raise InputError(
+                    f"tokens: expected a multiple of {per_step} motion tokens, found {len(sequence)}"
+                )
         steps = [len(sequence) // per_step for sequence in tokens]
         result = [np.empty((n * downsampling, N_JOINTS), np.float32) for n in steps]
         for windows in self._batches(steps, batch_size):
             longest = max(window.n_read for window in windows)
-            codes = np.zeros((len(windows), longest * per_step), np.int64)
+            batch = np.zeros((len(windows), longest * per_step), np.int64)
             valid = np.zeros((len(windows), longest), np.float32)
             for row, window in enumerate(windows):
                 read = slice(window.read.start * per_step, window.read.stop * per_step)
-                codes[row, : window.n_read * per_step] = tokens[window.sequence][read]
+                batch[row, : window.n_read * per_step] = tokens[window.sequence][read]
                 valid[row, : window.n_read] = 1
             with _full_precision():
-                decoded = self.network.decode(self._tensor(codes), self._tensor(valid))
+                decoded = self.network.decode(self._tensor(batch), self._tensor(valid))
             angles = decoded.cpu().numpy()
             for row, window in enumerate(windows):
                 first = window.first_own * downsampling
@@ -182,6 +215,9 @@ class MotionTokenizer:
                     window.own.start * downsampling : window.own.stop * downsampling
                 ]
                 target[:] = angles[row, first : first + len(target)]
+        if self.posture is not None:
+            for movement, posture in zip(result, postures, strict=True):
+                movement += self.posture.decode(posture).astype(np.float32)
         return result
 
     def _batches(self, steps: Sequence[int], batch_size: int) -> list[list[_Window]]:

@@ -69,7 +69,8 @@ def held_out(tokenizer: MotionTokenizer, cohort: Artifact) -> dict[str, Any]:
 
     by_joint = rmse(squared)
     reported = tokenizer.network.settings.seen & ~np.isnan(by_joint)
-    all_tokens, vocabulary = np.concatenate(tokens), len(tokenizer.codebook)
+    all_tokens = np.concatenate([codes[tokenizer.n_posture :] for codes in tokens])
+    vocabulary = tokenizer.layout.codes
     return {
         "rmse_deg_tracked": mean_over(by_joint, TRACKED),
         "rmse_deg_all": mean_over(by_joint, np.ones(N_JOINTS, dtype=bool)),

@@ -96,6 +96,10 @@ class NetworkSettings(Settings):
         """Settings without a kind are those of the default quantizer."""
         return {"kind": "ema", **quantizer} if isinstance(quantizer, dict) else quantizer
 
+    posture_bin_deg: float | None = Field(None, ge=1, le=30)
+    """Width of the bins of the posture tokens: each joint's mean angle has a token of its own, before the motion
+    tokens, which then describe the movement about it. null: motion tokens describe the angles, as in the paper."""
+
     @property
     def downsampling(self) -> int:
         """Frames per token step, a power of two."""
@@ -157,6 +161,12 @@ class TokenizerSettings(Settings):
     """Fraction of training windows with some joints hidden, so that partial recordings can be tokenized too."""
     recorded_share: float | None = Field(None, ge=0, le=1)
     """Share of training windows of recorded people, if the cohort has simulated ones too. null: by their frames."""
+    smallest_scale_deg: float = Field(1.0, gt=0)
+    """Joints are divided by their standard deviation, but at least by this. The larger it is, the less errors of
+    joints that move little count; above all deviations, an error of a degree counts the same in every joint."""
+    activity_balance: float = Field(0.0, ge=0, le=1)
+    """How much rare activities are drawn more often. 0: training windows are drawn by frames; 1: every activity
+    equally often; between: by frames to the power of 1 - activity_balance. Trials without one are one activity."""
     steps: int = Field(20_000, ge=1)
     """Training steps."""
     training: TokenizerTrainingSettings = TokenizerTrainingSettings()

@@ -53,9 +53,11 @@ class TokensInfo(Settings):
     codebook_size: int
     """Number of different tokens."""
     tokens_per_step: int
-    """Tokens of one step."""
+    """Motion tokens of one step."""
     tokens_per_s: float
-    """Tokens of one second."""
+    """Motion tokens of one second."""
+    n_posture: int = 0
+    """Posture tokens before a movement's motion tokens."""
 
 
 class Tokens:
@@ -165,6 +167,7 @@ def make_tokens(cohort: Artifact, tokenizer: Artifact, settings: TokensSettings,
             codebook_size=len(loaded.codebook),
             tokens_per_step=loaded.tokens_per_step,
             tokens_per_s=loaded.tokens_per_s,
+            n_posture=loaded.n_posture,
         )
         storage.write_json(storage.join(uri, INFO), info.model_dump(mode="json"))
         return {name: sum(shard[name] for shard in written) for name in ("trials", "tokens")}

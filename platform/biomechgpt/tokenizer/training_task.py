@@ -15,10 +15,6 @@ from biomechgpt.tokenizer.network import MotionVQVAE
 from biomechgpt.tokenizer.reconstruction import LEGS, held_out, read_trials
 from biomechgpt.tokenizer.settings import TokenizerSettings
 
-MIN_SCALE_RAD = np.radians(1.0)
-"""Smallest scale of a joint. A joint that hardly moves keeps its size, so that its noise is not blown up."""
-
-
 def _joint_sets() -> np.ndarray:
     """(sets, 34) bool: none; all but the legs; arms; trunk; right arm; left arm; then each joint by itself."""
     right, left = (np.array([name.endswith(side) for name in NAMES]) for side in ("_r", "_l"))
@@ -56,6 +52,9 @@ class TokenizerTask(TrainingTask):
         self.cohort, self.start = artifact.load(cohort), start
         movements, masks, values = read_trials(self.cohort, "train")
         self.recorded = np.array([provenance == "recorded" for provenance in values["provenance"]])
+        self.activities = np.array([str(a) for a in values.get("activity", [None] * len(movements))])
+        if self.settings.network.posture_bin_deg is not None:  # posture tokens say the mean
+            movements = [angles - angles.mean(axis=0) for angles in movements]
         self.angles = torch.from_numpy(np.concatenate(movements))
         self.joints = torch.from_numpy(masks)
         # Trial i has the frames ends[i - 1] to ends[i] of `angles`.
@@ -70,7 +69,7 @@ class TokenizerTask(TrainingTask):
         self.network = MotionVQVAE(settings.network, settings.loss, settings.training.seed)
         mean, deviation = self._angle_statistics()
         self.network.mean.copy_(mean)
-        self.network.scale.copy_(deviation.clamp(min=MIN_SCALE_RAD))
+        self.network.scale.copy_(deviation.clamp(min=np.radians(settings.smallest_scale_deg)))
         return self.network
 
     def _angle_statistics(self) -> tuple[Tensor, Tensor]:
@@ -109,20 +108,21 @@ class TokenizerTask(TrainingTask):
     ) -> np.ndarray:
         """First frames (shape) of random windows. starts: those of each trial."""
         every = np.concatenate(starts)
-        share = self.settings.recorded_share
-        if share is None or self.recorded.all() or not self.recorded.any():
+        share, balance = self.settings.recorded_share, self.settings.activity_balance
+        mixed = share is not None and self.recorded.any() and not self.recorded.all()
+        if not mixed and not balance:
             return np.asarray(every[rng.integers(len(every), size=shape)])
-        recorded, simulated = (
-            np.concatenate([s for s, wanted in zip(starts, kind, strict=True) if wanted])
-            for kind in (self.recorded, ~self.recorded)
-        )
-        place = rng.random(shape)
-        chosen = np.where(
-            rng.random(shape) < share,
-            recorded[(place * len(recorded)).astype(int)],
-            simulated[(place * len(simulated)).astype(int)],
-        )
-        return np.asarray(chosen)
+        # The weight of a trial's windows: that of its activity, then that of recorded or simulated people.
+        n_windows = np.array([len(s) for s in starts], dtype=float)
+        weight = np.ones(len(starts))
+        for activity in np.unique(self.activities):
+            mine = self.activities == activity
+            weight[mine] = n_windows[mine].sum() ** -balance
+        if mixed:
+            for kind, part in ((self.recorded, share), (~self.recorded, 1 - share)):
+                weight[kind] *= part / (weight * n_windows)[kind].sum()
+        edges = np.cumsum(np.repeat(weight, n_windows.astype(int)))
+        return np.asarray(every[np.searchsorted(edges, rng.random(shape) * edges[-1], side="right")])
 
     def collate(self, samples: list[int]) -> dict[str, Tensor]:
         first_frames, hidden = np.divmod(samples, len(JOINT_SETS))

@@ -82,7 +82,8 @@ def _delete(
     """{"seconds", "joints": (moved by deleting the explained tenth, mean moved by random tenths)}."""
     angles, mask = movement.angles_rad, movement.joint_mask
     (explanation,) = explain(answerer, tokenizer, angles, mask, [(task, question)])
-    motion, windows = readable_part(answerer, answerer.tokenize(tokenizer, [angles], [mask])[0])
+    (whole,) = answerer.tokenize(tokenizer, [angles], [mask])
+    motion, windows = readable_part(answerer, whole, tokenizer.n_posture)
     joints = [INDEX[name] for name in explanation.joints]
     is_number = answerer.tasks[task].answer_kind == "regression"
 

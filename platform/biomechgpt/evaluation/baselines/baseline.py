@@ -22,7 +22,8 @@ class BaselineInputs:
     cohort: the cohort artifact. `biomechgpt.cohort.Cohort` reads its joint angles.
     trials: the tokens table: `trial`, `participant`, `split`, `tokens` and the annotation columns.
     parameters: measured motion parameters, (trials, `PARAMETERS`); NaN where a trial does not have one.
-    codebook_size: number of different motion tokens.
+    codebook_size: number of different tokens.
+    n_posture: posture tokens at the beginning of each trial's tokens.
     mirrored: tokens of each trial's mirror image; empty if the tokens artifact has none.
     """
 
@@ -32,6 +33,7 @@ class BaselineInputs:
     codebook_size: int
     seed: int
     mirrored: Sequence[Sequence[int]] = ()
+    n_posture: int = 0
 
 
 @dataclass(frozen=True)

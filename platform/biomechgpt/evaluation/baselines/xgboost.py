@@ -74,10 +74,17 @@ class XGBoostEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
         return np.asarray(self.labels_[probability.argmax(axis=1)])
 
 
-def histograms(tokens: Sequence[Sequence[int]], codebook_size: int) -> np.ndarray:
-    """How often each code occurs in each trial: (trials, codebook_size) float32; rows sum to 1."""
-    counts = np.stack([np.bincount(np.asarray(t, dtype=int), minlength=codebook_size) for t in tokens])
-    return np.asarray((counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).astype(np.float32))
+def histograms(tokens: Sequence[Sequence[int]], codebook_size: int, n_posture: int = 0) -> np.ndarray:
+    """How often each code occurs in each trial: (trials, codebook_size + n_posture) float32.
+
+    The first `codebook_size` columns sum to 1. They count motion tokens; the numbers of the posture tokens, which
+    are in the order of the angles, follow.
+    """
+    rows = [np.asarray(t, dtype=int) for t in tokens]
+    counts = np.stack([np.bincount(t[n_posture:], minlength=codebook_size) for t in rows])
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    posture = np.stack([t[:n_posture] for t in rows])
+    return np.concatenate([shares, posture], axis=1).astype(np.float32)
 
 
 def search(problem: Problem) -> dict[str, Any]:
@@ -125,7 +132,7 @@ class XGBoostOnTokens(Baseline):
     paper_row = "XGBoost"
 
     def features(self, inputs: BaselineInputs) -> np.ndarray:
-        return histograms(inputs.trials["tokens"].tolist(), inputs.codebook_size)
+        return histograms(inputs.trials["tokens"].tolist(), inputs.codebook_size, inputs.n_posture)
 
     def fit_predict(self, problem: Problem) -> Prediction:
         details = search(problem)
@@ -147,7 +154,9 @@ class XGBoostAugmented(Baseline):
         """(trials, views, codes + 1): a movement and its mirror image, if the tokens have any; then the length."""
         own = inputs.trials["tokens"].tolist()
         views = [own, inputs.mirrored] if len(inputs.mirrored) else [own]
-        return np.stack([_with_length(tokens, inputs.codebook_size) for tokens in views], axis=1)
+        return np.stack(
+            [_with_length(tokens, inputs.codebook_size, inputs.n_posture) for tokens in views], axis=1
+        )
 
     def fit_predict(self, problem: Problem) -> Prediction:
         # A problem of one view, such as a test's, has no axis of views.
@@ -160,9 +169,9 @@ class XGBoostAugmented(Baseline):
         return Prediction(model.predict_mean([X_test[:, view] for view in range(n_views)]), details)
 
 
-def _with_length(tokens: Sequence[Sequence[int]], codebook_size: int) -> np.ndarray:
+def _with_length(tokens: Sequence[Sequence[int]], codebook_size: int, n_posture: int) -> np.ndarray:
     lengths = np.array([[len(codes)] for codes in tokens], dtype=np.float32)
-    return np.concatenate([histograms(tokens, codebook_size), lengths], axis=1)
+    return np.concatenate([histograms(tokens, codebook_size, n_posture), lengths], axis=1)
 
 
 class ShuffledLabels(Baseline):
