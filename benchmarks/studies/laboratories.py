@@ -3,9 +3,9 @@
     python benchmarks/studies/laboratories.py [--tokenizer URI] [--people N]
 
 The same simulated movements are recorded in two laboratories each, which differ in zero angles, ranges, noise and
-joints. Prints the share of equal motion tokens at the same time, and the distance between histograms of motion tokens
-(0: the same, 1: nothing in common), beside those of the same movement in an exact laboratory and of another trial of
-the same person. The last line is JSON.
+joints. Prints the share of equal motion tokens at the same time, and the distance between their histograms (0: the
+same, 1: nothing in common), beside those of the same movement in an exact laboratory and of another trial of the
+same person. The last line is JSON.
 """
 
 import argparse
@@ -13,9 +13,9 @@ import json
 from itertools import islice
 
 import numpy as np
+from biomechgpt.experiment.results import demo_model
 
 from biomechgpt.answering.bundle import ModelBundle
-from biomechgpt.experiment.results import demo_model
 from biomechgpt.motion.trial import Trial
 from biomechgpt.simulator import SimulatorSettings, participants, trials
 from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer

@@ -41,7 +41,7 @@ def test_the_share_of_recorded_windows_is_as_set(share):
     assert (windows < 100).mean() == pytest.approx(share, abs=0.03)
 
 
-@pytest.mark.parametrize("balance, squats", [(0.0, 0.1), (1.0, 0.5), (0.5, 0.25)])
+@pytest.mark.parametrize(("balance", "squats"), [(0.0, 0.1), (1.0, 0.5), (0.5, 0.25)])
 def test_windows_of_rare_activities_are_drawn_as_often_as_set(balance, squats):
     task = TokenizerTask.__new__(TokenizerTask)
     task.settings = TokenizerSettings(activity_balance=balance)

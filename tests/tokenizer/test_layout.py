@@ -33,7 +33,8 @@ def test_a_mean_angle_comes_back_within_half_a_bin():
     codes = PostureCodes(4.0, ALL, first=100)
     angles = np.radians(np.linspace(-180, 180, N_JOINTS))
     tokens = codes.encode(angles, ALL)
-    assert codes.size == 92 and ((tokens >= 100) & (tokens < 191)).all()
+    assert codes.size == 92
+    assert ((tokens >= 100) & (tokens < 191)).all()
     assert np.degrees(np.abs(codes.decode(tokens) - angles)).max() <= 2.0 + 1e-9
 
 
@@ -41,7 +42,8 @@ def test_a_joint_that_was_not_recorded_has_a_token_of_its_own():
     codes, mask = PostureCodes(4.0, TRACKED, first=0), ALL.copy()
     mask[INDEX["knee_angle_l"]] = False
     tokens = codes.encode(np.full(N_JOINTS, 0.5), mask)
-    assert len(tokens) == TRACKED.sum() and (tokens == codes.absent).sum() == 1
+    assert len(tokens) == TRACKED.sum()
+    assert (tokens == codes.absent).sum() == 1
     assert codes.decode(tokens)[INDEX["knee_angle_l"]] == 0
     assert not codes.vectors(18)[-1].any()
     nearer, farther = (np.linalg.norm(codes.vectors(18)[45] - codes.vectors(18)[k]) for k in (46, 60))
@@ -68,7 +70,7 @@ def test_the_codebook_has_a_row_for_every_token(tokenizer):
 
 
 @pytest.mark.parametrize(
-    "tokens, message",
+    ("tokens", "message"),
     [
         ([*[40] * 34, 32], "motion token 1: expected 0 to 31, found 32"),
         ([*[40] * 33, 5, 1], "posture token 34 of 34: expected 32 to 123, found 5"),

@@ -48,8 +48,8 @@ def prepare(
 def near_shoulders(angles_rad: np.ndarray, mask: np.ndarray, rate_hz: float) -> np.ndarray:
     """The movement (T, 34) in radians, each shoulder with the angles that are nearest to an arm at ease.
 
-    Two sets of angles, (flex, add, rot) and (flex + 180, 180 - add, rot + 180), are the same orientation, and so are
-    whole turns. An arm that was raised can come down as "180, 180, 180". The orientation never changes.
+    Two sets of angles, (flex, add, rot) and (flex + 180, 180 - add, rot + 180), are the same orientation, and so
+    are whole turns. An arm that was raised can come down as "180, 180, 180". The orientation never changes.
     mask: (34,) bool; a shoulder that was not recorded whole is left as it is.
     """
     result = angles_rad.copy()

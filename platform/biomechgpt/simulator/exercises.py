@@ -105,7 +105,8 @@ def _repeated(
 def _arms(rng: np.random.Generator) -> tuple[Posture, Posture]:
     """What the arms do in an exercise: (posture all the time, what is added at its lowest point).
 
-    They hang, are held forwards, in front of the chest, across it, or on the hips; or they rise while the body sinks.
+    They hang, are held forwards, in front of the chest, across it, or on the hips; or they rise while the body
+    sinks.
     """
     forwards = {"arm_flex": rng.uniform(60, 95), "elbow_flex": rng.uniform(-10, 15)}
     held: dict[str, float] = {}

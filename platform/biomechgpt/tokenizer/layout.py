@@ -1,8 +1,8 @@
 """Which tokens stand where in a movement: posture tokens, if a tokenizer has any, then motion tokens.
 
 Posture tokens say the mean angle of each joint, in bins. How somebody stands differs between people and between
-laboratories by more than a codebook vector can say beside a movement. With posture tokens the motion tokens describe
-the movement about its mean. Knows numpy only.
+laboratories by more than a codebook vector can say beside a movement. With posture tokens the motion tokens
+describe the movement about its mean. Knows numpy only.
 """
 
 from collections.abc import Sequence

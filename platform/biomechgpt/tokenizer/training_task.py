@@ -15,6 +15,7 @@ from biomechgpt.tokenizer.network import MotionVQVAE
 from biomechgpt.tokenizer.reconstruction import LEGS, held_out, read_trials
 from biomechgpt.tokenizer.settings import TokenizerSettings
 
+
 def _joint_sets() -> np.ndarray:
     """(sets, 34) bool: none; all but the legs; arms; trunk; right arm; left arm; then each joint by itself."""
     right, left = (np.array([name.endswith(side) for name in NAMES]) for side in ("_r", "_l"))
