@@ -84,8 +84,8 @@ class SimulatorSettings(Settings):
     """Shortest and longest recording. One of a timed test that takes longer is longer."""
     exercises: float = Field(0.25, ge=0, le=1)
     """Share of running, squats, jumps, stairs and the like among the trials without a measured time or speed."""
-    short: float = Field(0.1, ge=0, le=1)
-    """Share of walks and exercises of which one to three seconds are recorded."""
+    short: float = Field(0.2, ge=0, le=1)
+    """Share of walks and exercises of which one to four seconds are recorded, as on a short walkway."""
     laboratories: LaboratorySettings = LaboratorySettings()
     """How different the laboratories of the recordings are."""
 
@@ -419,8 +419,8 @@ def _trial(
 
 
 def _short(trace: ActivityTrace, rng: np.random.Generator, rate_hz: float) -> ActivityTrace:
-    """One to three seconds of the activity: on a walkway, one to a few steps."""
-    frames = min(round(rng.uniform(1.2, 3.2) * rate_hz), len(trace.turning))
+    """One to four seconds of the activity: on a walkway, one to a few steps."""
+    frames = min(round(rng.uniform(1.0, 4.0) * rate_hz), len(trace.turning))
     first = int(rng.integers(len(trace.turning) - frames + 1))
     return trace.cropped(first, first + frames)
 
