@@ -194,6 +194,7 @@ def test_recorded_feet_stand_still_on_the_ground(cohort):
 
 
 def test_both_feet_are_on_the_ground_in_double_support_and_toes_are_clear_in_swing(people):
+    clearances = []
     for person in people[:40]:
         body = body_of(person, np.random.default_rng(person.number))
         heights = foot_heights_m(body)
@@ -202,7 +203,10 @@ def test_both_feet_are_on_the_ground_in_double_support_and_toes_are_clear_in_swi
             strike = np.roll(above[:, k], -50 * k)
             assert abs(strike[:4]).mean() < 0.02, person.condition
             if person.condition == "none":
-                assert strike[72:90].min() > 0.008
+                clearances.append(strike[72:90].min())
+    # Toes of healthy adults clear the ground by 10 to 20 mm on average, those of some by half of it.
+    assert min(clearances) > 0.005
+    assert np.median(clearances) > 0.01
 
 
 def test_the_pelvis_tilts_lists_and_rotates(cohort):
@@ -470,9 +474,9 @@ def test_exercises_are_named_and_look_like_themselves():
 
 
 def test_short_recordings_hold_one_to_a_few_steps(cohort):
-    short = [t for _, t in cohort if t.duration_s < 4 and t.latent["kind"] == "walkway"]
-    assert 0.03 < len(short) / len([t for _, t in cohort if t.latent["kind"] == "walkway"]) < 0.2
-    assert all(1.1 < t.duration_s < 3.3 for t in short)
+    short = [t for _, t in cohort if t.duration_s < 5 and t.latent["kind"] == "walkway"]
+    assert 0.1 < len(short) / len([t for _, t in cohort if t.latent["kind"] == "walkway"]) < 0.3
+    assert all(0.9 < t.duration_s < 4.1 for t in short)
 
 
 # Laboratories

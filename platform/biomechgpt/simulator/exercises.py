@@ -346,7 +346,7 @@ def run(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrac
     beat = 1 + (0.015 + 0.04 * style.unsteady) * smooth_noise(rng, frames, 1, 0.4, rate)[:, 0]
     phase = rng.random() + np.cumsum(stride_hz * beat) / rate
     poses = _cyclic(_RUN, phase, effort)
-    # Hips and arms gain more than knees do. A sprinter's elbow opens and closes by 80 degrees about the jogger's mean.
+    # Hips and arms gain more than knees do. A sprinter's elbow opens and closes by 80 degrees.
     for s in "rl":
         poses[:, joint("hip_flexion", s)] *= effort**0.4
         poses[:, joint("arm_flex", s)] *= effort**0.8
