@@ -42,6 +42,12 @@ def posture(
         result[joint("hip_flexion", side)] = thigh[k] - tilt
         result[joint("knee_angle", side)] = shank[k] - thigh[k]
         result[joint("ankle_angle", side)] = foot[k] - shank[k]
+    return result + of_joints(joints)
+
+
+def of_joints(joints: dict[str, float]) -> Posture:
+    """A posture by joints alone, each by name with or without side, in degrees beside standing."""
+    result = np.zeros(len(COLUMNS))
     for name, value in joints.items():
         for i in [joint(name)] if name in COLUMNS else [joint(name, "r"), joint(name, "l")]:
             result[i] += value
@@ -130,7 +136,7 @@ def _arms(rng: np.random.Generator) -> tuple[Posture, Posture]:
             held = {"arm_add": -rng.uniform(25, 40), "elbow_flex": rng.uniform(60, 90)}
         case _:
             raised = {"arm_flex": rng.uniform(-5, 25)}
-    return posture(**held), posture(**raised)
+    return of_joints(held), of_joints(raised)
 
 
 def squat(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
@@ -236,9 +242,13 @@ def step_up(rng: np.random.Generator, style: GaitStyle, rate: float) -> Activity
 def single_leg_stance(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
     """Standing on one leg; unsteady people sway more and put the foot down."""
     thigh, shank, left = rng.uniform(5, 55), -rng.uniform(40, 80), rng.random() < 0.5
-    arms = {"arm_add": -rng.uniform(0, 25)}
+    spread = -rng.uniform(0, 25)
     up = posture(
-        thigh=(thigh, 0), shank=(min(shank, thigh - 30), 0), pelvis_list=-2.0, lumbar_bending=3.0, **arms
+        thigh=(thigh, 0),
+        shank=(min(shank, thigh - 30), 0),
+        pelvis_list=-2.0,
+        lumbar_bending=3.0,
+        arm_add=spread,
     )
     keys: list[Key] = [(rng.uniform(0.3, 1.0), STAND)]
     while sum(seconds for seconds, _ in keys) < style.duration_s:
@@ -288,8 +298,8 @@ def range_of_motion(rng: np.random.Generator, style: GaitStyle, rate: float) -> 
             }
             most, least = (bent.get(name, {column: end}) for end in (high, low))
             keys += [
-                (rng.uniform(0.7, 1.6), posture(**most)),
-                (rng.uniform(0.7, 1.6), posture(**least) if name not in bent else STAND),
+                (rng.uniform(0.7, 1.6), of_joints(most)),
+                (rng.uniform(0.7, 1.6), of_joints(least) if name not in bent else STAND),
             ]
         keys.append((rng.uniform(0.5, 1.0), STAND))
     return _trace(_through(keys, rate))
@@ -302,7 +312,7 @@ def static_pose(rng: np.random.Generator, style: GaitStyle, rate: float) -> Acti
         1: {"elbow_flex": -10.0},
         2: {"arm_add": -35.0, "elbow_flex": -8.0},
     }
-    held = posture(**arms[int(rng.integers(3))], arm_rot=rng.normal(0, 8))
+    held = of_joints(arms[int(rng.integers(3))] | {"arm_rot": rng.normal(0, 8)})
     frames = round(style.duration_s * rate)
     sway = smooth_noise(rng, frames, len(COLUMNS), 0.8, rate) * (0.4 + 0.4 * style.unsteady)
     return _trace(held + sway)

@@ -33,21 +33,23 @@ _OFFSET_SD = {
 _RANGE_SD = {
     "hip_flexion": 0.09, "knee_angle": 0.08, "ankle_angle": 0.2, "hip_adduction": 0.3, "hip_rotation": 0.35,
     "subtalar_angle": 0.35, "mtp_angle": 0.25, "arm_flex": 0.4, "elbow_flex": 0.4,
+    "arm_add": 0.6, "arm_rot": 0.6,
     "pelvis_tilt": 0.4, "pelvis_list": 0.3, "pelvis_rotation": 0.4,
     "lumbar_extension": 0.35, "lumbar_bending": 0.3, "lumbar_rotation": 0.35,
 }  # fmt: skip
 """SD between people of the excursion over a stride, relative to the mean person's."""
 _SHAPE_SD = {
     "hip_flexion": 1.3, "knee_angle": 2.2, "ankle_angle": 1.8, "hip_adduction": 1.0, "hip_rotation": 2.0,
-    "subtalar_angle": 1.2, "arm_flex": 2.0, "elbow_flex": 2.5, "pelvis_tilt": 0.5, "pelvis_list": 0.6,
-    "pelvis_rotation": 1.0, "lumbar_extension": 0.7, "lumbar_bending": 0.8, "lumbar_rotation": 1.0,
+    "subtalar_angle": 2.0, "arm_flex": 2.0, "arm_rot": 2.0, "elbow_flex": 2.5,
+    "pelvis_tilt": 0.5, "pelvis_list": 0.6, "pelvis_rotation": 1.0, "lumbar_extension": 0.7, "lumbar_bending": 0.8, "lumbar_rotation": 1.0,
 }  # fmt: skip
 """SD between people of the remaining difference of a curve, degrees."""
 _TIMING_SD = 1.5
 """SD between people of the time of an event, percent of the stride. Foot-off has 2 (Schwartz 2008)."""
 _STRIDE_SD = {
     "hip_flexion": 1.3, "knee_angle": 1.6, "ankle_angle": 1.4, "hip_adduction": 0.7, "hip_rotation": 1.0,
-    "arm_flex": 2.5, "elbow_flex": 2.5, "arm_add": 1.2, "pelvis_tilt": 0.5, "pelvis_list": 0.5,
+    "subtalar_angle": 1.0, "arm_flex": 2.5, "elbow_flex": 2.5, "arm_add": 1.2, "arm_rot": 1.5,
+    "pelvis_tilt": 0.5, "pelvis_list": 0.5,
     "pelvis_rotation": 0.9, "lumbar_extension": 0.8, "lumbar_bending": 0.8, "lumbar_rotation": 1.0,
     "neck_extension": 1.2, "neck_rotation": 2.0, "neck_bending": 0.8,
 }  # fmt: skip

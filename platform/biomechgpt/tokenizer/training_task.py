@@ -110,8 +110,9 @@ class TokenizerTask(TrainingTask):
         """First frames (shape) of random windows. starts: those of each trial."""
         every = np.concatenate(starts)
         share, balance = self.settings.recorded_share, self.settings.activity_balance
-        mixed = share is not None and self.recorded.any() and not self.recorded.all()
-        if not mixed and not balance:
+        if share is None or self.recorded.all() or not self.recorded.any():
+            share = None  # nothing to weigh
+        if share is None and not balance:
             return np.asarray(every[rng.integers(len(every), size=shape)])
         # The weight of a trial's windows: that of its activity, then that of recorded or simulated people.
         n_windows = np.array([len(s) for s in starts], dtype=float)
@@ -119,7 +120,7 @@ class TokenizerTask(TrainingTask):
         for activity in np.unique(self.activities):
             mine = self.activities == activity
             weight[mine] = n_windows[mine].sum() ** -balance
-        if mixed:
+        if share is not None:
             for kind, part in ((self.recorded, share), (~self.recorded, 1 - share)):
                 weight[kind] *= part / (weight * n_windows)[kind].sum()
         edges = np.cumsum(np.repeat(weight, n_windows.astype(int)))
