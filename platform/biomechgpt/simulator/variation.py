@@ -41,7 +41,8 @@ _RANGE_SD = {
 _SHAPE_SD = {
     "hip_flexion": 1.3, "knee_angle": 2.2, "ankle_angle": 1.8, "hip_adduction": 1.0, "hip_rotation": 2.0,
     "subtalar_angle": 2.0, "arm_flex": 2.0, "arm_rot": 2.0, "elbow_flex": 2.5,
-    "pelvis_tilt": 0.5, "pelvis_list": 0.6, "pelvis_rotation": 1.0, "lumbar_extension": 0.7, "lumbar_bending": 0.8, "lumbar_rotation": 1.0,
+    "pelvis_tilt": 0.5, "pelvis_list": 0.6, "pelvis_rotation": 1.0,
+    "lumbar_extension": 0.7, "lumbar_bending": 0.8, "lumbar_rotation": 1.0,
 }  # fmt: skip
 """SD between people of the remaining difference of a curve, degrees."""
 _TIMING_SD = 1.5
