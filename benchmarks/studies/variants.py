@@ -1,6 +1,6 @@
 """Tokenizers side by side: each file of configs/tokenizer/variants trained for as long on one cohort.
 
-Errors are of held-out participants, in degrees; F1 is support-weighted, XGBoost's on histograms of tokens, without
+Errors are of validation participants (--split test: of test participants), in degrees; F1 is support-weighted, XGBoost's on histograms of tokens, without
 a search: what a tokenizer keeps of a question, quickly told. --given-back adds what order and rhythm tell as well:
 MiniRocket's F1 on the joint angles that tokens give back, beside that on the angles themselves; as much as whoever
 reads the tokens can hope for (minutes a variant). --write puts the tables into a document.
@@ -29,35 +29,36 @@ from biomechgpt.evaluation.baselines.xgboost import histograms
 from biomechgpt.motion.skeleton import N_JOINTS
 from biomechgpt.questions.tasks import Tasks, load_tasks
 from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
+from biomechgpt.tokenizer.reconstruction import held_out
 from biomechgpt.tokenizer.settings import TokenizerSettings, TokensSettings
-from biomechgpt.tokenizer.tokens import Tokens, make_tokens
+from biomechgpt.tokenizer.tokens import Tokens, TokensInfo, make_tokens
 from biomechgpt.tokenizer.train import make_tokenizer
 
 TASKS = ["activity", "impaired", "diagnosis", "assistive_device"]
 
 
 def xgboost_f1(
-    table: pa.Table, tokens: list[list[int]], codes: int, n_posture: int, tasks: Tasks
+    table: pa.Table, tokens: list[list[int]], info: TokensInfo, tasks: Tasks, split: str
 ) -> dict[str, float]:
-    """Weighted F1 of XGBoost on the test participants, by task, from the motion tokens of the table's trials."""
-    return scores("xgboost", table, histograms(tokens, codes, n_posture), tasks)
+    """Weighted F1 of XGBoost on held-out participants, by task, from the tokens of the table's trials."""
+    return scores("xgboost", table, histograms(tokens, info.codebook_size, info.n_posture), tasks, split)
 
 
-def minirocket_f1(table: pa.Table, movements: list[np.ndarray], tasks: Tasks) -> dict[str, float]:
+def minirocket_f1(table: pa.Table, movements: list[np.ndarray], tasks: Tasks, split: str) -> dict[str, float]:
     """The same of MiniRocket, from movements (T, 34) of the table's trials."""
     training = [i for i, split in enumerate(table["split"].to_pylist()) if split == "train"]
     extractor = MiniRocket([movements[i] for i in fitting_trials(training)])
     X = np.stack([extractor.features(movement) for movement in movements])
-    return scores("minirocket", table, X, tasks)
+    return scores("minirocket", table, X, tasks, split)
 
 
-def scores(baseline: str, table: pa.Table, X: np.ndarray, tasks: Tasks) -> dict[str, float]:
-    """Weighted F1 of a baseline on the test participants, by task, from features (trials, n)."""
+def scores(baseline: str, table: pa.Table, X: np.ndarray, tasks: Tasks, split: str) -> dict[str, float]:
+    """Weighted F1 of a baseline on held-out participants, by task, from features (trials, n)."""
     rows, f1_of = table.to_pylist(), {}
     for name, task in tasks.items():
         train, test = (
-            [i for i, row in enumerate(rows) if row["split"] == split and task.applies(row)]
-            for split in ("train", "test")
+            [i for i, row in enumerate(rows) if row["split"] == side and task.applies(row)]
+            for side in ("train", split)
         )
         truth = np.array([task.truth(row) if task.applies(row) else "" for row in rows])
         participants = [rows[i]["participant"] for i in train]
@@ -105,6 +106,7 @@ def main() -> None:
     parser.add_argument("--variants", default="configs/tokenizer/variants", help="a folder of settings")
     parser.add_argument("--only", nargs="*", help="names of some of them")
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--split", default="validation", help="whose errors: validation or test participants")
     parser.add_argument("--given-back", action="store_true", help="MiniRocket on what tokens give back too")
     parser.add_argument("--root", default="results/artifacts")
     parser.add_argument("--write", help="a Markdown file")
@@ -118,28 +120,28 @@ def main() -> None:
         settings = override(load(TokenizerSettings, path), {"steps": options.steps}, str(path))
         tokenizer = make_tokenizer(cohort, settings, options.root)
         tokens = make_tokens(cohort, tokenizer, TokensSettings(), options.root)
-        figures[path.stem] = tokenizer.metrics
+        trained = MotionTokenizer.load(tokenizer.uri)
+        figures[path.stem] = held_out(trained, cohort, options.split)
         table = Tokens(tokens).annotated_table()
         codes, table = table["tokens"].to_pylist(), table.drop_columns(["tokens"])
-        info = Tokens(tokens).info
-        rows[path.stem] = row(
-            tokenizer.metrics, xgboost_f1(table, codes, info.codebook_size, info.n_posture, tasks)
-        )
+        found = xgboost_f1(table, codes, Tokens(tokens).info, tasks, options.split)
+        rows[path.stem] = row(figures[path.stem], found)
         if options.given_back:
-            back = MotionTokenizer.load(tokenizer.uri).decode([np.asarray(one) for one in codes])
-            rows[path.stem] |= {f"given back, {n}": f for n, f in minirocket_f1(table, back, tasks).items()}
+            back = trained.decode([np.asarray(one) for one in codes])
+            rocket = minirocket_f1(table, back, tasks, options.split)
+            rows[path.stem] |= {f"given back, {name}": f1 for name, f1 in rocket.items()}
     if options.given_back:
         table = Cohort(cohort).table().sort_by("trial")
         angles = [
             row.values.to_numpy().reshape(-1, N_JOINTS).astype(np.float32) for row in table["angles_rad"]
         ]
-        own = minirocket_f1(table.drop_columns(["angles_rad"]), angles, tasks)
+        own = minirocket_f1(table.drop_columns(["angles_rad"]), angles, tasks, options.split)
         rows["the joint angles"] = {f"given back, {n}": f for n, f in own.items()}
     text = "\n\n".join(
         [
             "# Tokenizers compared",
             f"`python {' '.join(sys.argv)}`, on {os.cpu_count()} cores. Cohort: {cohort.provenance}, "
-            f"{cohort.metrics['participants']['test']} held-out participants. Errors are the RMSE in degrees. Some "
+            f"{cohort.metrics['participants'][options.split]} {options.split} participants. Errors are the RMSE in degrees. Some "
             "variants set 8 joints to zero; in `34 all` their error is all of these joints' movement. `legs, given "
             "alone` has recordings of the legs only. F1 is weighted by support. It is that of XGBoost on "
             "histograms of tokens, without a hyperparameter search; `given back` is that of MiniRocket on the "

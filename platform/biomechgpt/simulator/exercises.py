@@ -213,7 +213,7 @@ def step_up(rng: np.random.Generator, style: GaitStyle, rate: float) -> Activity
     for _ in range(max(2, round(style.duration_s / (4.0 * tempo)))):
         place = posture(trunk=-12, tilt=-6, thigh=(58 * lift, -2), shank=(-14, -6), foot=(0, -4))
         push = posture(trunk=-18, tilt=-9, thigh=(34 * lift, -6), shank=(-20, -14), foot=(0, -28))
-        bring = posture(trunk=-6, thigh=(4, 48 * lift), shank=(-2, -38))
+        bring = posture(trunk=-6, thigh=(4, 48 * lift), shank=(-2, -38), foot=(0, -42))
         down = posture(trunk=-12, tilt=-6, thigh=(38 * lift, 6), shank=(-26, -4), foot=(0, -12))
         one: list[Key] = [
             (0.6 * tempo, place),
@@ -242,10 +242,11 @@ def step_up(rng: np.random.Generator, style: GaitStyle, rate: float) -> Activity
 def single_leg_stance(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
     """Standing on one leg; unsteady people sway more and put the foot down."""
     thigh, shank, left = rng.uniform(5, 55), -rng.uniform(40, 80), rng.random() < 0.5
-    spread = -rng.uniform(0, 25)
+    spread, shank = -rng.uniform(0, 25), min(shank, thigh - 30)
     up = posture(
         thigh=(thigh, 0),
-        shank=(min(shank, thigh - 30), 0),
+        shank=(shank, 0),
+        foot=(shank - rng.uniform(0, 20), 0),  # the raised foot hangs
         pelvis_list=-2.0,
         lumbar_bending=3.0,
         arm_add=spread,

@@ -35,15 +35,15 @@ def read_trials(cohort: Artifact, split: str) -> tuple[list[np.ndarray], np.ndar
     return movements, masks, {name: table[name].to_pylist() for name in ("provenance", *by)}
 
 
-def held_out(tokenizer: MotionTokenizer, cohort: Artifact) -> dict[str, Any]:
-    """Metrics over whole trials of the test participants: RMSE in degrees, perplexity, codes used, token rates.
+def held_out(tokenizer: MotionTokenizer, cohort: Artifact, split: str = "test") -> dict[str, Any]:
+    """Metrics over whole trials of held-out participants: RMSE in degrees, perplexity, codes used, token rates.
 
     `rmse_deg_tracked` and `rmse_deg_all` are means over the 26 tracked joints and over all 34. There are also the
     errors of each joint, activity and diagnosis. All movement of a joint that the tokenizer does not encode counts
     as error. `rmse_deg_legs` is the mean over the tracked joints of the legs, `rmse_deg_legs_alone` the same if the
     tokenizer gets nothing but the legs.
     """
-    movements, masks, annotations = read_trials(cohort, "test")
+    movements, masks, annotations = read_trials(cohort, split)
     tokens = tokenizer.encode(movements, masks)
     squared = squared_errors(tokenizer, movements, tokens)
     squared_legs_alone = squared_errors(tokenizer, movements, tokenizer.encode(movements, masks * LEGS))
