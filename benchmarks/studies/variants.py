@@ -1,7 +1,7 @@
 """Tokenizers side by side: each file of configs/tokenizer/variants trained for as long on one cohort.
 
-Errors are of validation participants (--split test: of test participants), in degrees. F1 is weighted by support. It
-is XGBoost's on histograms of tokens, without a search: what a tokenizer keeps of a question, quickly told.
+Errors are of validation participants (--split test: of test participants), in degrees. F1 is weighted by support.
+It is XGBoost's on histograms of tokens, without a search: what a tokenizer keeps of a question, quickly told.
 --given-back adds what order and rhythm tell as well: MiniRocket's F1 on the joint angles that tokens give back,
 beside that on the angles themselves; as much as whoever reads the tokens can hope for (minutes a variant). --write
 puts the tables into a document.
@@ -143,8 +143,8 @@ def main() -> None:
             "# Tokenizers compared",
             f"`python {' '.join(sys.argv)}`, on {os.cpu_count()} cores. Cohort: {cohort.provenance}, "
             f"{cohort.metrics['participants'][options.split]} {options.split} participants. "
-            "Errors are the RMSE in degrees. Some variants set 8 joints to zero; in `34 all` their error is all of these joints' movement. `legs, given "
-            "alone` has recordings of the legs only. F1 is weighted by support. It is that of XGBoost on "
+            "Errors are the RMSE in degrees. Some variants set 8 joints to zero; in `34 all` their error is all of "
+            "these joints' movement. `legs, given alone` has recordings of the legs only. F1 is weighted by support. It is that of XGBoost on "
             "histograms of tokens, without a hyperparameter search; `given back` is that of MiniRocket on the "
             "joint angles that are reconstructed from tokens.",
             markdown("variant", rows),
