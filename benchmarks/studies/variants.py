@@ -144,9 +144,9 @@ def main() -> None:
             f"`python {' '.join(sys.argv)}`, on {os.cpu_count()} cores. Cohort: {cohort.provenance}, "
             f"{cohort.metrics['participants'][options.split]} {options.split} participants. "
             "Errors are the RMSE in degrees. Some variants set 8 joints to zero; in `34 all` their error is all of "
-            "these joints' movement. `legs, given alone` has recordings of the legs only. F1 is weighted by support. "
-            "It is that of XGBoost on histograms of tokens, without a hyperparameter search; `given back` is that of "
-            "MiniRocket on the joint angles that are reconstructed from tokens.",
+            "these joints' movement. `legs, given alone` has recordings of the legs only. F1 is weighted by "
+            "support. It is that of XGBoost on histograms of tokens, without a hyperparameter search; `given back` "
+            "is that of MiniRocket on the joint angles that are reconstructed from tokens.",
             markdown("variant", rows),
             *(by(figures, name) for name in ("joint", "activity", "diagnosis")),
         ]
