@@ -18,6 +18,7 @@ class Tokenizer:
 
     seen = np.array([not name.startswith("pro_sup") for name in NAMES])
     tokens_per_s = 10.0
+    n_posture = 0
 
     def encode(self, movements, masks):
         assert len(masks) == len(movements)

@@ -21,20 +21,22 @@ from biomechgpt.evaluation.generation import (
     frechet,
     make_generated,
 )
+from biomechgpt.tokenizer.layout import TokenLayout
 from biomechgpt.tokenizer.tokens import Tokens
 
 
 @pytest.mark.parametrize("sizes", [[7], [3, 4], [2, 3, 5]])
 def test_only_what_a_movement_can_go_on_with_is_drawn(sizes):
     first, end, prompt, least = 10, 5, 3, 2 * len(sizes)
-    grammar = _Grammar(first, sizes, end, prompt, least)
+    layout = TokenLayout(0, 0, tuple(sizes))
+    grammar = _Grammar(first, layout, 0, end, prompt, least)
     edges = first + np.cumsum([0, *sizes])
     for done in range(4 * len(sizes)):
         allowed = grammar(torch.zeros(1, prompt + done), torch.zeros(1, 30))[0].isfinite().nonzero().flatten()
         place = done % len(sizes)
         codes = list(range(edges[place], edges[place + 1]))
         assert allowed.tolist() == ([end] if place == 0 and done >= least else []) + codes
-    assert not _Grammar(first, sizes, None, prompt, 0)(torch.zeros(1, prompt), torch.zeros(1, 30))[
+    assert not _Grammar(first, layout, 0, None, prompt, 0)(torch.zeros(1, prompt), torch.zeros(1, 30))[
         0, end
     ].isfinite()
 
@@ -79,10 +81,15 @@ def made(tiny):
 def test_a_movement_is_made_of_each_description_and_differs_with_the_seed(tiny, made):
     table = pd.read_parquet(made["describe"].path("generated.parquet"))
     model = tiny.made("model")
-    codes = Tokens(model.input("tokens")).info.codebook_size
+    info = Tokens(model.input("tokens")).info
+    n, codes = info.n_posture, info.codebook_size
     assert len(table) == made["describe"].metrics["movements"] > 0
     assert table["question"].str.len().gt(5).all()
-    assert all(8 <= len(t) <= 30 and set(t) <= set(range(codes)) for t in table["tokens"])
+    assert n == 26  # the tracked joints
+    for tokens in table["tokens"]:
+        assert n + 8 <= len(tokens) <= n + 30
+        assert set(tokens[:n]) <= set(range(64, codes))
+        assert set(tokens[n:]) <= set(range(64))
     other = make_generated(model, GenerateSettings(max_movements=6, max_duration_s=4, seed=1), str(tiny.root))
     again = pd.read_parquet(other.path("generated.parquet"))
     assert [list(t) for t in again["tokens"]] != [list(t) for t in table["tokens"]]
@@ -97,7 +104,7 @@ def test_a_movement_that_goes_on_begins_as_it_did(tiny, made):
     real = Tokens(tiny.made("tokens")).codes()
     for trial, row in table.iterrows():
         n = row["recorded_tokens"]
-        assert 0 < n < len(row["tokens"]) <= len(real[trial])
+        assert 26 < n < len(row["tokens"]) <= len(real[trial])
         assert list(row["tokens"][:n]) == list(real[trial][:n])
 
 

@@ -411,14 +411,17 @@ def test_a_body_without_a_length_is_refused_when_it_gets_too_large(client):
 
 def test_wrong_chats_and_unknown_paths_are_refused(client):
     ask = [{"role": "user", "content": "What is the cadence?"}]
+    posture = [100] * 26  # a token for each tracked joint
+    whole = [*posture, 1]
     for body, message in (
-        ({"tokens": [99999], "messages": ask}, "tokens: motion token 1: expected 0 to 63"),
+        ({"tokens": [99999], "messages": ask}, "tokens: posture token 1 of 26: expected 64 to 155"),
+        ({"tokens": [*posture, 64], "messages": ask}, "tokens: motion token 1: expected 0 to 63"),
         ({"tokens": [], "messages": ask}, "tokens"),
-        ({"tokens": [1], "mirrored": [64], "messages": ask}, "mirrored: motion token 1: expected 0 to 63"),
-        ({"tokens": [1], "mirrored": [[1], [1]], "messages": ask}, "as tokens has, found 2"),
-        ({"tokens": [1], "messages": [{"role": "assistant", "content": "x"}]}, "the last to be the user's"),
-        ({"tokens": [1]}, "messages"),
-        ({"tokens": [1], "tokenizer": "0123", "messages": ask}, "found tokens of 0123"),
+        ({"tokens": whole, "mirrored": [1], "messages": ask}, "mirrored: posture token 1 of 26"),
+        ({"tokens": whole, "mirrored": [whole, whole], "messages": ask}, "as tokens has, found 2"),
+        ({"tokens": whole, "messages": [{"role": "assistant", "content": "x"}]}, "the last to be the user's"),
+        ({"tokens": whole}, "messages"),
+        ({"tokens": whole, "tokenizer": "0123", "messages": ask}, "found tokens of 0123"),
     ):
         refused = client.post("/v1/chat", json=body)
         assert refused.status_code == 422
