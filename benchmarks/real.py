@@ -12,8 +12,9 @@ activity: shares of walks named walking, of other movements called walking, and 
 numbers: shares of walks whose cadence is within 6 % and whose speed is within 12 % of the measured value.
 called_impaired: share of people who are called impaired in most of their recordings.
 refused: share of recordings that are out of distribution.
-held_out: with --hold-out, {source: figures of a tokenizer on a source that it was not trained on}. A tokenizer is
-    trained for each source, on simulated people and the recordings of all other sources. This takes minutes each.
+held_out: with --hold-out, errors of tokenizers on sources that they were not trained on: by source, over all, and
+    `without` real training data. For each source a tokenizer is trained, on fewer simulated people than the demo's
+    and on the recordings of all other sources. This takes minutes each.
 """
 
 import argparse
@@ -181,35 +182,43 @@ def measure_answers(model: str, recordings: Sequence[Recorded]) -> dict[str, Any
 
 
 def hold_out(folder: Path, recordings: Sequence[Recorded]) -> dict[str, Any]:
-    """For each source, the errors of a tokenizer that learned from simulated people and the other sources."""
+    """For each source, the errors of a tokenizer that learned from simulated people and the other sources.
+
+    `without`: of a tokenizer that learned from the same simulated people alone.
+    """
     sources = sorted({r.row["source"] for r in recordings})
     table = pd.read_csv(folder / "annotations.csv")
-    settings = load(TokenizerSettings, "configs/tokenizer/demo.yaml", ["--recorded_share", "0.3"])
-    result, errors = {}, np.zeros(len(recordings))
+    steps = ["--steps", "360"]
+    mixed, simulated = (
+        load(TokenizerSettings, "configs/tokenizer/demo.yaml", [*steps, "--recorded_share", share])
+        for share in ("0.3", "0")
+    )
+    result: dict[str, Any] = {}
+    errors, without = np.zeros(len(recordings)), np.zeros(len(recordings))
     with tempfile.TemporaryDirectory() as temporary:
         for source in sources:
             others = Path(temporary) / source
             shutil.copytree(folder, others, ignore=shutil.ignore_patterns("annotations.csv"))
             rest = table[table["source"] != source].assign(split="train")
             rest.to_csv(others / "annotations.csv", index=False)
-            cohort = load(
-                CohortSettings,
-                "configs/cohort/demo.yaml",
-                [
-                    "--recordings",
-                    str(others),
-                    "--add_simulated",
-                    "true",
-                    "--readers.missing_joints",
-                    "neutral",
-                ],
-            )
-            made = make_tokenizer(make_cohort(cohort, temporary), settings, temporary)
+            options = [
+                *("--recordings", str(others), "--add_simulated", "true"),
+                *("--readers.missing_joints", "neutral", "--simulator.scale", "0.4"),
+            ]
+            cohort = make_cohort(load(CohortSettings, "configs/cohort/demo.yaml", options), temporary)
+            if not result:
+                tokenizer = MotionTokenizer.load(make_tokenizer(cohort, simulated, temporary).uri)
+                without = rmse_deg(tokenizer, recordings)
+            tokenizer = MotionTokenizer.load(make_tokenizer(cohort, mixed, temporary).uri)
             mine = [k for k, r in enumerate(recordings) if r.row["source"] == source]
-            errors[mine] = rmse_deg(MotionTokenizer.load(made.uri), [recordings[k] for k in mine])
+            errors[mine] = rmse_deg(tokenizer, [recordings[k] for k in mine])
             result[source] = summarize_errors([recordings[k] for k in mine], errors[mine])
-            print(f"held out {source}: {json.dumps(result[source])}")
-    return {"sources": result, "all": summarize_errors(recordings, errors)}
+            print(f"held out {source}: {json.dumps(result[source])}", flush=True)
+    return {
+        "sources": result,
+        "all": summarize_errors(recordings, errors),
+        "without": summarize_errors(recordings, without),
+    }
 
 
 def main() -> None:

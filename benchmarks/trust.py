@@ -5,7 +5,8 @@
 Prints what it measures, and one line of JSON at the end:
 
 inapplicable_answered: {task: share of the test questions that do not apply and are answered anyway}.
-strange_refused: share of movements that nobody makes, and of the recordings in FOLDER, that are refused.
+strange_refused: share of movements that nobody makes that are refused.
+recordings_refused: share of the recordings in FOLDER that are refused; null without a folder.
 familiar_refused: share of the model's own test movements that are refused.
 questions_right: share of held-out free questions that reach the right task, label or reply.
 questions_wrong_unflagged: share of them that get another task's answer without a warning.
@@ -15,8 +16,8 @@ coverage_applicable: share of the answered test questions whose set or interval 
 
 The held-out questions (benchmarks/questions/held_out.yaml) were written by people who had not read the classifier.
 Nothing was fitted or tuned on them. When they have been used for that, they belong into development.yaml.
-FOLDER: recordings of other people than the model's. All must be refused while the model has seen only simulated
-people.
+FOLDER: recordings of other people than the model's. `benchmarks/real.py` measures whether the others are answered
+right.
 """
 
 import argparse
@@ -111,22 +112,26 @@ def refused(
     return result
 
 
-def measure_strange(answerer: Answerer, tokenizer: MotionTokenizer, folder: str | None) -> float:
-    """Share of strange movements and recordings that are refused."""
+def measure_strange(answerer: Answerer, tokenizer: MotionTokenizer) -> float:
+    """Share of strange movements that are refused."""
     rate_hz, everything = tokenizer.frame_rate_hz, np.ones(N_JOINTS, dtype=bool)
     results: list[bool] = []
     for kind, movements in strange_movements(np.random.default_rng(0), rate_hz).items():
         judged = refused(answerer, tokenizer, [(angles, everything) for angles in movements])
         print(f"{kind}: {np.mean(judged):.3f} of {len(judged)} refused")
         results += judged
-    recordings = {} if folder is None else read_recordings(folder, rate_hz)
-    readable = {path: movement for path, movement in recordings.items() if movement is not None}
-    for path, judged_one in zip(readable, refused(answerer, tokenizer, list(readable.values())), strict=True):
-        results.append(judged_one)
-        print(f"{path}: {'refused' if judged_one else 'ANSWERED'}")
-    results += [True] * (len(recordings) - len(readable))
-    print(f"{len(recordings)} recordings, {len(recordings) - len(readable)} of them refused by the readers")
     return float(np.mean(results))
+
+
+def measure_recordings(answerer: Answerer, tokenizer: MotionTokenizer, folder: str) -> float:
+    """Share of the recordings in a folder that the readers or the model refuse."""
+    recordings = read_recordings(folder, tokenizer.frame_rate_hz)
+    readable = {path: movement for path, movement in recordings.items() if movement is not None}
+    judged = refused(answerer, tokenizer, list(readable.values()))
+    for path, is_refused in zip(readable, judged, strict=True):
+        print(f"{path}: {'refused' if is_refused else 'answered'}")
+    print(f"{len(recordings)} recordings, {len(recordings) - len(readable)} of them refused by the readers")
+    return float(np.mean([*judged, *[True] * (len(recordings) - len(readable))]))
 
 
 def has_label(tasks: Tasks, task: str, label: str | None, words: str) -> bool:
@@ -275,7 +280,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", help="URI of a model artifact; the demo's by default")
-    parser.add_argument("--recordings", help="folder of recordings that must be refused")
+    parser.add_argument("--recordings", help="folder of recordings of other people")
     options = parser.parse_args()
     model = artifact.load(options.model or find_model("demo"), "model")
     bundle = ModelBundle(model.uri)
@@ -289,10 +294,11 @@ def main() -> None:
     withheld = {task: row["withheld"] for task, row in kept_back["tasks"].items() if row["withheld"]}
     print(f"questions that apply and are taken not to: {withheld}")
     answerer = Answerer.load(model.uri)
-    strange = measure_strange(answerer, MotionTokenizer.load(bundle.motion_tokenizer), options.recordings)
+    tokenizer, folder = MotionTokenizer.load(bundle.motion_tokenizer), options.recordings
     result = {
         "inapplicable_answered": answered_anyway,
-        "strange_refused": strange,
+        "strange_refused": measure_strange(answerer, tokenizer),
+        "recordings_refused": measure_recordings(answerer, tokenizer, folder) if folder else None,
         "familiar_refused": kept_back["unlike"].get("refused"),
         **measure_questions(bundle.tasks, bundle.info.labels),
         "risk_violations": measure_risk(answers),
