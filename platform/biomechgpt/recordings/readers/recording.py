@@ -7,7 +7,7 @@ whether a gap is filled or the recording is kept out. Knows nothing about file f
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -112,6 +112,8 @@ class Recording:
     declared_rate_hz: the frame rate that the file or its joint map states, if any.
     joint_map: name of the joint map that was used, if any.
     provenance: recorded; synthetic if the file itself says so.
+    notes: what else was recognized, such as the upward axis of markers.
+    marker_residuals_m: {marker: (T,) its distance from its place on the body}, if angles come from markers.
     """
 
     time_s: np.ndarray
@@ -124,6 +126,8 @@ class Recording:
     declared_rate_hz: float | None = None
     joint_map: str | None = None
     provenance: str = "recorded"
+    notes: tuple[str, ...] = ()
+    marker_residuals_m: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def rate_hz(self) -> float:
@@ -135,7 +139,8 @@ class Recording:
     def import_notes(self) -> str:
         """One line on how the file was read: format, units, knee sign, frame rate."""
         notes = f"{self.format}, {self.units}, knee flexion {self.knee_flexion}, {self.rate_hz:.4g} Hz"
-        return notes + (f", columns by {self.joint_map}" if self.joint_map else "")
+        notes += f", columns by {self.joint_map}" if self.joint_map else ""
+        return "; ".join((notes, *self.notes))
 
 
 def assemble(name: str, file: Columns, settings: ReaderSettings) -> Recording:
@@ -371,6 +376,12 @@ def _check_posture(name: str, used: Mapping[str, np.ndarray]) -> None:
             f"{name}: expected joint angles, found none beyond {np.degrees(largest):.1f} degrees in {len(joints)} "
             "joints: these look like position errors (for example RRA's *_pErr.sto), not like a posture"
         )
+
+
+def check_time(name: str, time_s: np.ndarray, settings: ReaderSettings) -> None:
+    """Raise InputError for times that do not increase or cannot be seconds of a recorded movement."""
+    _check_time(name, time_s, lambda i: f"frame {i}")
+    _check_seconds(name, time_s, settings)
 
 
 def _check_seconds(name: str, time_s: np.ndarray, settings: ReaderSettings) -> None:

@@ -1,0 +1,16 @@
+"""Joint angles from positions of markers or keypoints, by inverse kinematics.
+
+points   the positions: units, upward axis and noise recognized from the data
+sets     named markers and keypoints, and where on the body they are
+scaling  lengths of the segments, from the recording
+model    the scaled body as a MuJoCo model
+solve    inverse kinematics with mink
+fit      all of it: points in, a recording and its residuals out
+
+mujoco and mink are optional (`pip install 'biomechgpt[markers]'`); only `model` and `solve` need them.
+"""
+
+from biomechgpt.recordings.markers.fit import recording_of
+from biomechgpt.recordings.markers.points import Points
+
+__all__ = ["Points", "recording_of"]
