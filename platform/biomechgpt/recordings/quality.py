@@ -61,14 +61,18 @@ class QualitySettings(Settings):
     """Smallest range of motion of the joint that moves most; 0 accepts a pose that never changes."""
     max_side_correlation: float = Field(0.85, ge=0, le=1)
     """Highest correlation of leg and arm of one side in a walk with swinging arms; 1 switches the check off."""
+    max_residual_mm: float = Field(40.0, gt=0)
+    """Largest residual of inverse kinematics (RMS over markers and frames), for recordings of markers or keypoints."""
+    max_marker_residual_mm: float = Field(100.0, gt=0)
+    """Largest residual of one marker (median over frames) and of one frame (RMS over markers)."""
 
 
 @dataclass(frozen=True)
 class Problem:
     """One problem of a recording.
 
-    kind: gap, too short, rate mismatch, no movement, impossible angle, spike, impossible speed, frozen or
-        mislabelled side.
+    kind: gap, too short, rate mismatch, no movement, impossible angle, spike, impossible speed, frozen,
+        mislabelled side or residual.
     text: what is wrong, where, and the setting that decides.
     joint: None if it concerns all joints.
     time_s: where it begins.
@@ -128,6 +132,7 @@ def find_problems(
         *(problem for problem in _speeds(filled, settings) if problem.joint not in spiked),
         *_frozen(filled, settings.frozen_s),
         *_sides(filled, settings.max_side_correlation),
+        *_residuals(recording, settings),
     ]
 
 
@@ -447,4 +452,41 @@ def _sides(recording: Recording, most: float) -> Iterator[Problem]:
             f"arms swing with the leg of their own side (hip_flexion and arm_flex correlate at {together:.2f}): "
             f"right and left of one of them have changed places (max_side_correlation is {most:g})",
             value=together,
+        )
+
+
+def _residuals(recording: Recording, settings: QualitySettings) -> Iterator[Problem]:
+    """Markers that are not where the body's segments can bring them: wrong names, swapped sides, wrong markers."""
+    if not recording.marker_residuals_m:
+        return
+    names = list(recording.marker_residuals_m)
+    residual_mm = 1000 * np.stack(list(recording.marker_residuals_m.values()), axis=1)
+    whole, of_frames = (np.sqrt(np.nanmean(residual_mm**2, axis=axis)) for axis in (None, 1))
+    of_markers = np.nanmedian(residual_mm, axis=0)
+    order = np.argsort(-of_markers)
+    worst = ", ".join(f"{names[i]} {of_markers[i]:.0f}" for i in order[:3])
+    if whole > settings.max_residual_mm:
+        yield Problem(
+            "residual",
+            f"markers are {whole:.0f} mm (RMS) from where a body of this size can have them, expected at most "
+            f"{settings.max_residual_mm:g} (max_residual_mm); largest medians in mm: {worst}",
+            value=float(whole),
+        )
+    limit = settings.max_marker_residual_mm
+    if of_markers[order[0]] > limit:
+        yield Problem(
+            "residual",
+            f"the markers {worst} mm are off in half of the frames, expected at most {limit:g} "
+            "(max_marker_residual_mm): wrong names, or left and right exchanged",
+            value=float(of_markers[order[0]]),
+        )
+    i = int(np.nanargmax(of_frames))
+    if of_frames[i] > limit:
+        yield Problem(
+            "residual",
+            f"the frame at {recording.time_s[i]:.2f} s has {of_frames[i]:.0f} mm (RMS), and "
+            f"{int((of_frames > limit).sum())} frames have more than {limit:g} (max_marker_residual_mm)",
+            None,
+            float(recording.time_s[i]),
+            float(of_frames[i]),
         )

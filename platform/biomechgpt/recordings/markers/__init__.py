@@ -5,12 +5,12 @@ sets     named markers and keypoints, and where on the body they are
 scaling  lengths of the segments, from the recording
 model    the scaled body as a MuJoCo model
 solve    inverse kinematics with mink
-fit      all of it: points in, a recording and its residuals out
+fit      all of it: points in, joint angles and residuals out
 
-mujoco and mink are optional (`pip install 'biomechgpt[markers]'`); only `model` and `solve` need them.
+Knows nothing about files. mujoco and mink are optional (`pip install 'biomechgpt[markers]'`); only `model` and `solve` need them.
 """
 
-from biomechgpt.recordings.markers.fit import recording_of
+from biomechgpt.recordings.markers.fit import Fit, fit
 from biomechgpt.recordings.markers.points import Points
 
-__all__ = ["Points", "recording_of"]
+__all__ = ["Fit", "Points", "fit"]

@@ -1,16 +1,17 @@
-"""From points to a recording: set, units, axes, lengths, inverse kinematics, residuals."""
+"""From points to joint angles: set, units, axes, lengths, inverse kinematics, residuals."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from biomechgpt.core.settings import InputError
+from biomechgpt.motion.skeleton import INDEX
 from biomechgpt.recordings.markers import points as conditioning
 from biomechgpt.recordings.markers import scaling, sets
 from biomechgpt.recordings.markers.model import Site
 from biomechgpt.recordings.markers.points import Points
 from biomechgpt.recordings.markers.solve import Solution, solve, upright_pelvis
-from biomechgpt.recordings.readers.recording import ReaderSettings, Recording, check_time
 
 _CALIBRATION_FRAMES, _CALIBRATION_STEPS = 40, 30
 _PLACE_ERROR_M = 0.01
@@ -25,9 +26,28 @@ _MOST_CUT = 0.25
 """Largest share of the frames that is left out at the ends."""
 
 
-def recording_of(name: str, points: Points, settings: ReaderSettings) -> Recording:
+@dataclass(frozen=True)
+class Fit:
+    """Joint angles from points.
+
+    time_s: (T,).
+    angles_rad: (T, 34); NaN where missing markers leave a joint open, 0 for joints that the set does not tell.
+    pelvis: (T, 7), position in metres (Y-up), quaternion (w, x, y, z).
+    joint_mask: (34,) bool, the joints that the set tells.
+    residuals_m: {marker: (T,) its distance from its place on the body}.
+    notes: what was recognized and how well it fits.
+    """
+
+    time_s: np.ndarray
+    angles_rad: np.ndarray
+    pelvis: np.ndarray
+    joint_mask: np.ndarray
+    residuals_m: Mapping[str, np.ndarray]
+    notes: tuple[str, ...]
+
+
+def fit(name: str, points: Points) -> Fit:
     """Joint angles of a person from positions of named markers or keypoints. Raises InputError, calls the file `name`."""
-    check_time(name, points.time_s, settings)
     marker_set, roles = sets.choose(name, points.names)
     points = _conditioned(name, points.noted(marker_set.label), roles)
     markers = {role: points.positions[:, i] for role, i in roles.items()}
@@ -36,11 +56,12 @@ def recording_of(name: str, points: Points, settings: ReaderSettings) -> Recordi
         raise InputError(f"{name}: expected at least {_FEWEST} points in most frames, found {len(markers)}")
     solution = _solved(name, markers)
     seen = np.isfinite(np.stack(list(markers.values()), axis=1)).all(axis=2)
-    return _recording(points, [points.names[roles[role]] for role in markers], seen, solution)
+    return _fitted(points, [points.names[roles[role]] for role in markers], seen, solution)
 
 
 def _conditioned(name: str, points: Points, roles: dict[str, int]) -> Points:
     """The points in metres, Y-up and smooth."""
+
     def pair(*parts: str) -> np.ndarray:
         """(T, 3) mean of the roles whose name has the first of the parts that there is."""
         for part in parts:
@@ -48,7 +69,9 @@ def _conditioned(name: str, points: Points, roles: dict[str, int]) -> Points:
             if found:
                 with np.errstate(all="ignore"):
                     return np.asarray(np.nanmean(points.positions[:, found], axis=1))
-        raise InputError(f"{name}: expected a marker of {' or '.join(parts)}, found {', '.join(sorted(roles))}")
+        raise InputError(
+            f"{name}: expected a marker of {' or '.join(parts)}, found {', '.join(sorted(roles))}"
+        )
 
     shanks = [
         np.linalg.norm(points.positions[:, i] - points.positions[:, roles[other]], axis=1)
@@ -94,15 +117,17 @@ def _moved(
     for i, (role, site) in enumerate(zip(roles, sites, strict=True)):
         anywhere = error_m[i] >= sets.ANYWHERE_M
         centre = not any(sets.PLACES[role].offset_m)
-        share = 1.0 if anywhere else 0.0 if centre else _PLACE_ERROR_M**2 / (_PLACE_ERROR_M**2 + error_m[i] ** 2)
+        share = (
+            1.0 if anywhere else 0.0 if centre else _PLACE_ERROR_M**2 / (_PLACE_ERROR_M**2 + error_m[i] ** 2)
+        )
         away = np.nanmedian(solution.turned[i], axis=0) - site.position_m
         moved.append(replace(site, position_m=site.position_m + share * np.nan_to_num(away)))
         errors[i] = _SKIN_M if anywhere else error_m[i]
     return moved, errors
 
 
-def _recording(points: Points, labels: list[str], seen: np.ndarray, solution: Solution) -> Recording:
-    """The recording, without bad frames at its ends; seen: (T, M) where markers were seen."""
+def _fitted(points: Points, labels: list[str], seen: np.ndarray, solution: Solution) -> Fit:
+    """The poses without bad frames at their ends; seen: (T, M) where markers were seen."""
     whole = seen.all(axis=1)
     told = np.median(solution.told[whole] if whole.any() else solution.told, axis=0) > 0.5
     angles = solution.angles_rad.copy()
@@ -112,17 +137,16 @@ def _recording(points: Points, labels: list[str], seen: np.ndarray, solution: So
     kept, cut = _good_frames(points.time_s, solution.residual_m)
     residual = solution.residual_m[kept]
     rms_mm = 1000 * float(np.sqrt(np.nanmean(residual**2)))
+    if not told[INDEX["lumbar_extension"]]:
+        points = points.noted("pelvis tilt not seen: half of the trunk's lean is assumed")
     fitted = f"inverse kinematics of {len(labels)} points, residual {rms_mm:.0f} mm (RMS)"
-    return Recording(
+    return Fit(
         time_s=points.time_s[kept],
         angles_rad=angles[kept],
         pelvis=solution.pelvis[kept],
         joint_mask=told,
-        knee_flexion="negative",
-        format=points.format,
-        declared_rate_hz=points.declared_rate_hz,
+        residuals_m=dict(zip(labels, residual.T, strict=True)),
         notes=(*points.notes, fitted, *cut),
-        marker_residuals_m=dict(zip(labels, residual.T, strict=True)),
     )
 
 

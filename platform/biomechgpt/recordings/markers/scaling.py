@@ -170,9 +170,7 @@ def _foot(markers: Positions) -> float | None:
     return float(np.mean(ratios)) if ratios else None
 
 
-def sites(
-    markers: Positions, sizes: Mapping[str, float]
-) -> tuple[list[Site], np.ndarray]:
+def sites(markers: Positions, sizes: Mapping[str, float]) -> tuple[list[Site], np.ndarray]:
     """A site for each role, in order, and (M,) how far each marker may be off, in metres."""
     where, result, errors = model.places(sizes), [], []
     size = float(np.median(list(sizes.values())))
@@ -195,7 +193,11 @@ def _with_pelvis(
     width, depth = _pelvis_sizes(markers)
     offset = _hip_offset_m(markers) * [1, 1, 0]
     tilt = Rotation.from_rotvec([0, 0, -_PELVIS_TILT_RAD])
-    between = np.nanmedian(np.linalg.norm(markers["psis_r"] - markers["psis_l"], axis=1)) if "psis_r" in markers else 0
+    between = (
+        np.nanmedian(np.linalg.norm(markers["psis_r"] - markers["psis_l"], axis=1))
+        if "psis_r" in markers
+        else 0
+    )
     local = {"asis": (0.0, width / 2), "psis": (-depth, between / 2), "sacrum": (-depth, 0.0)}
     for i, role in enumerate(markers):
         kind, side = (role[:-2], role[-1]) if role[-2:] in ("_r", "_l") else (role, "")

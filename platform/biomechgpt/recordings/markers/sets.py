@@ -65,7 +65,10 @@ SIDED: dict[str, Place] = {
     "ear": Place("head", (0.0, -0.01, 0.075), 0.02),
     "front_head": Place("head", (0.085, 0.05, 0.06), 0.02),
     "back_head": Place("head", (-0.085, 0.05, 0.06), 0.02),
-    **{part: Place(f"{end}_r", (0, 0.12, 0.06), ANYWHERE_M) for part, end in (("thigh", "knee"), ("shank", "ankle"))},
+    **{
+        part: Place(f"{end}_r", (0, 0.12, 0.06), ANYWHERE_M)
+        for part, end in (("thigh", "knee"), ("shank", "ankle"))
+    },
 }
 """Roles that both sides have. `thigh` and `shank` are markers somewhere on the segment: a recording tells where."""
 CENTRAL: dict[str, Place] = {

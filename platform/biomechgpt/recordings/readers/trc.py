@@ -7,8 +7,8 @@ the markers. Cells are separated by tabs; an empty cell is a marker that was not
 import numpy as np
 
 from biomechgpt.core.settings import InputError
-from biomechgpt.recordings import markers
 from biomechgpt.recordings.markers import Points
+from biomechgpt.recordings.readers.from_points import recording_of
 from biomechgpt.recordings.readers.recording import ReaderSettings, Recording
 
 SUFFIXES = (".trc",)
@@ -22,7 +22,7 @@ def matches(content: bytes) -> bool:
 
 def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
     """The recording in `content`. Raises InputError naming file and line."""
-    return markers.recording_of(name, parse(name, content), settings)
+    return recording_of(name, parse(name, content), settings)
 
 
 def parse(name: str, content: bytes) -> Points:
@@ -53,14 +53,16 @@ def _is_frame(line: str) -> bool:
     return line.split("\t")[0].strip().replace(".", "", 1).isdigit()
 
 
-def _row(name: str, number: int, line: str, markers: int) -> list[float]:
+def _row(name: str, number: int, line: str, count: int) -> list[float]:
     """Time and coordinates of one frame; an empty cell is NaN, and so are the cells that an editor cut off."""
-    cells = [cell.strip() for cell in line.split("\t")][1 : 2 + 3 * markers]
+    cells = [cell.strip() for cell in line.split("\t")][1 : 2 + 3 * count]
     try:
         values = [float(cell) if cell else np.nan for cell in cells]
     except ValueError as error:
-        raise InputError(f"{name}: line {number}: expected numbers, found {error.args[0].split(':')[-1]}") from None
-    return values + [np.nan] * (1 + 3 * markers - len(values))
+        raise InputError(
+            f"{name}: line {number}: expected numbers, found {error.args[0].split(':')[-1]}"
+        ) from None
+    return values + [np.nan] * (1 + 3 * count - len(values))
 
 
 def _rate(name: str, text: str) -> float | None:
