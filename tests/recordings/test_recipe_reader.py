@@ -16,8 +16,8 @@ from conftest import ROOT
 from opensim_files import walk
 
 RECIPES = ROOT / "tests" / "data" / "recipes"
-LIST = "READERS: tuple[Reader, ...] = (trc, opensim, mujoco, c3d, table)"
-IMPORT = "from biomechgpt.recordings.readers import c3d, mujoco, opensim, table, trc"
+LIST = "READERS: tuple[Reader, ...] = (trc, bvh, smpl, opensim, mujoco, c3d, table)"
+IMPORT = "from biomechgpt.recordings.readers import bvh, c3d, mujoco, opensim, smpl, table, trc"
 USE = """
 import json, sys
 from biomechgpt.recordings import readers
@@ -44,7 +44,7 @@ def test_a_reader_is_one_module_and_one_entry(tmp_path):
     registry = (folder / "__init__.py").read_text()
     assert IMPORT in registry
     assert LIST in registry
-    registry = registry.replace(IMPORT, IMPORT.replace("import c3d", "import angle_log, c3d"))
+    registry = registry.replace(IMPORT, IMPORT.replace("import bvh", "import angle_log, bvh"))
     registry = registry.replace(LIST, LIST.replace("(trc", "(angle_log, trc"))
     (folder / "__init__.py").write_text(registry)
     (tmp_path / "walk.ang").write_text(angle_log(walk()))

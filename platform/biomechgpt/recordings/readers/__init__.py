@@ -4,6 +4,7 @@ opensim      .mot and .sto
 mujoco       .npz with q_ arrays or qpos
 c3d          angles among the points of a C3D file
 table        CSV and Parquet
+smpl, bvh    rotations of joints
 trc          positions of markers or keypoints, by inverse kinematics
 joint_map    a lab's own column names, from a YAML file
 recording    the result of every reader: angles in the skeleton's order and signs
@@ -13,7 +14,7 @@ from typing import Protocol
 
 from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError
-from biomechgpt.recordings.readers import c3d, mujoco, opensim, table, trc
+from biomechgpt.recordings.readers import bvh, c3d, mujoco, opensim, smpl, table, trc
 from biomechgpt.recordings.readers.joint_map import JointMap
 from biomechgpt.recordings.readers.recording import ReaderSettings, Recording
 
@@ -45,10 +46,10 @@ class Reader(Protocol):
     def read(self, name: str, content: bytes, settings: ReaderSettings, /) -> Recording: ...
 
 
-READERS: tuple[Reader, ...] = (trc, opensim, mujoco, c3d, table)
+READERS: tuple[Reader, ...] = (trc, bvh, smpl, opensim, mujoco, c3d, table)
 """The first reader that matches reads the file. `table` stands last, since many formats look like a table."""
 
-SUFFIXES: tuple[str, ...] = tuple(suffix for reader in READERS for suffix in reader.SUFFIXES)
+SUFFIXES: tuple[str, ...] = tuple(dict.fromkeys(suffix for reader in READERS for suffix in reader.SUFFIXES))
 """Usual suffixes of all formats, for file pickers and messages. Files are recognized by their content."""
 
 HEAD_BYTES = 65536
