@@ -1,10 +1,12 @@
 """Joint angles from markers and keypoints: simulated movements and back, and a real recording beside OpenSim's angles."""
 
+import io
 import subprocess
 import sys
 import time
 from itertools import islice
 
+import ezc3d
 import numpy as np
 import pytest
 
@@ -12,12 +14,13 @@ import real_recordings
 from biomechgpt.cohort import CohortSettings
 from biomechgpt.core.settings import InputError, load
 from biomechgpt.motion import gait
-from biomechgpt.motion.kinematics import HEIGHT_M, LANDMARKS, points_m
+from biomechgpt.motion.kinematics import HEIGHT_M, LANDMARKS, SEGMENTS, points_m
 from biomechgpt.motion.skeleton import INDEX, NAMES
 from biomechgpt.recordings import quality, readers
-from biomechgpt.recordings.markers import Points
+from biomechgpt.recordings.markers import Points, model
+from biomechgpt.recordings.markers.sets import KEYPOINTS, PLACES, plain
 from biomechgpt.recordings.quality import QualitySettings
-from biomechgpt.recordings.readers import ReaderSettings
+from biomechgpt.recordings.readers import ReaderSettings, keypoints
 from biomechgpt.recordings.readers.from_points import recording_of
 from biomechgpt.simulator import participants, trials
 from conftest import ROOT
@@ -140,7 +143,7 @@ def test_image_coordinates_and_unknown_markers_say_what_was_expected(movements):
     ):
         recording_of("walk", Points("any", points.names, points.positions / 20, points.time_s), NEUTRAL)
     names = tuple(f"M{i}" for i in range(len(points.names)))
-    with pytest.raises(InputError, match="known set .* found no knee and no ankle among M0, M1"):
+    with pytest.raises(InputError, match=r"known set .* found no knee or no ankle among M0, M1"):
         recording_of("walk", Points("any", names, points.positions, points.time_s), NEUTRAL)
 
 
@@ -204,3 +207,121 @@ model.engine("walk.trc")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "pip install 'biomechgpt[markers]'" in done.stderr
     assert "walk.trc" in done.stderr
+
+
+# Plug-in Gait's markers: {name on the right side: role in the set}.
+PLUG_IN_GAIT = {
+    "ASI": "asis", "PSI": "psis", "THI": "thigh", "KNE": "lateral_knee", "TIB": "shank", "ANK": "lateral_ankle",
+    "HEE": "calcaneus", "TOE": "toe", "SHO": "acromion", "ELB": "lateral_elbow", "WRA": "lateral_wrist",
+    "WRB": "medial_wrist", "FIN": "hand", "FHD": "front_head", "BHD": "back_head",
+}  # fmt: skip
+TRUNK = {"C7": "c7", "T10": "t10", "CLAV": "clavicle", "STRN": "sternum"}
+
+
+def marker_c3d(trial, folder, *, frames=300):
+    """A C3D with Plug-in Gait's markers on a simulated person of 1.70 m, Z-up in millimetres, and its angles."""
+    angles = trial.angles_rad[:frames]
+    roles = {
+        f"{side}{name}": f"{role}_{side.lower()}" for name, role in PLUG_IN_GAIT.items() for side in "RL"
+    } | TRUNK
+    lengths = dict.fromkeys((segment.end for segment in SEGMENTS), 1.0)
+    pelvis = {
+        "asis": (0.0, 0.0, 0.12),
+        "psis": (-0.16, 0.031, 0.045),
+    }  # on a pelvis that slopes by 11 degrees
+    where = model.places(lengths)
+    sites = []
+    for role in roles.values():
+        place = PLACES[role]
+        offset = np.array(pelvis.get(role[:-2], place.offset_m)) * (
+            [1, 1, -1] if role[:-2] in pelvis and role[-1] == "l" else 1
+        )
+        body, start = (place.carrier, np.zeros(3)) if place.carrier else where[place.landmark]
+        sites.append(model.Site(body, offset if role[:-2] in pelvis else start + offset))
+    positions = forward(lengths, sites, angles, trial.pelvis[:frames])
+    file = ezc3d.c3d()
+    file["parameters"]["POINT"]["RATE"]["value"] = [RATE_HZ]
+    file["parameters"]["POINT"]["LABELS"]["value"] = [f"Anna:{name}" for name in roles]
+    data = np.ones((4, len(roles), len(angles)))
+    data[:3] = 1000 * (positions @ np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]).T).transpose(2, 1, 0)
+    file["data"]["points"] = data
+    file.write(str(folder / "a.c3d"))
+    return (folder / "a.c3d").read_bytes(), angles
+
+
+def forward(lengths, sites, angles, pelvis):
+    """Positions (T, M, 3) of sites on the model's body."""
+    import mujoco
+
+    body = mujoco.MjModel.from_xml_string(model.xml(lengths, sites))
+    data, result = mujoco.MjData(body), []
+    for pose, place in zip(angles, pelvis, strict=True):
+        data.qpos[:7] = place
+        for j in range(1, body.njnt):
+            data.qpos[6 + j] = pose[INDEX[body.joint(j).name]]
+        mujoco.mj_kinematics(body, data)
+        result.append([data.site(str(i)).xpos.copy() for i in range(len(sites))])
+    return np.array(result)
+
+
+def test_the_model_is_the_skeleton(movements):
+    """Landmarks of the MuJoCo model are those of `motion.kinematics`: same hinges, axes and order."""
+    trial = movements[0]
+    lengths = dict.fromkeys((segment.end for segment in SEGMENTS), 1.0)
+    sites = [model.Site(*place) for place in model.places(lengths).values()]
+    ours = points_m(trial.angles_rad[:20], trial.pelvis[:20], ground="none")
+    np.testing.assert_allclose(
+        forward(lengths, sites, trial.angles_rad[:20], trial.pelvis[:20]), ours, atol=1e-5
+    )
+
+
+def test_plug_in_gait_markers_in_a_c3d(movements, tmp_path):
+    content, angles = marker_c3d(movements[1], tmp_path)
+    recording = readers.parse("a.c3d", content, NEUTRAL)
+    assert "Plug-in Gait and CAST markers; positions in mm; Z is up" in recording.import_notes
+    quality.accept("a.c3d", recording, QualitySettings())
+    errors = rmse_deg(recording, angles)
+    assert recording.joint_mask[FLEXION].all()
+    assert errors[FLEXION].max() < 5
+    assert "RKNE" in recording.marker_residuals_m
+
+
+def as_csv(points, *, timed=True):
+    """FreeMoCap's and MediaPipe's names in a CSV, in millimetres, Z-up."""
+    names = {"Hip": "hip", "Knee": "knee", "Ankle": "ankle", "Shoulder": "shoulder", "Elbow": "elbow", "Wrist": "wrist"}
+    words = [f"{'right' if name[0] == 'R' else 'left'}_{names[name[1:]]}" for name in points.names]
+    header = [f"{word}_{axis}" for word in words for axis in "xyz"]
+    values = 1000 * (points.positions @ np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]).T).reshape(len(points.time_s), -1)
+    if timed:
+        header, values = ["timestamp", *header], np.column_stack([points.time_s, values])
+    return "\n".join([",".join(header), *(",".join(f"{v:.3f}" for v in row) for row in values)]).encode()
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_keypoints_in_a_csv(movements, timed):
+    points, angles = seen(movements[0], frames=150)
+    content = as_csv(camera(points), timed=timed)
+    assert readers.recognizes(content[:20000])
+    recording = readers.parse("a.csv", content, NEUTRAL)
+    assert recording.rate_hz == pytest.approx(60 if timed else 30, rel=0.01)
+    assert ("assumed" in recording.import_notes.split("half of")[0]) != timed
+    assert rmse_deg(recording, angles)[INDEX["knee_angle_l"]] < 4
+
+
+@pytest.mark.parametrize("count", keypoints.ORDERS)
+def test_keypoints_in_an_array(movements, count):
+    points, angles = seen(movements[0], frames=150)
+    at = dict(zip(points.names, np.moveaxis(points.positions, 1, 0), strict=True))
+    label, names = keypoints.ORDERS[count]
+    roles = KEYPOINTS.roles
+    array = np.full((150, count, 3), np.nan)
+    for i, name in enumerate(names):
+        role = roles.get(plain(name), "")
+        if role in at:
+            array[:, i] = at[role]
+    file = io.BytesIO()
+    np.save(file, array)
+    recording = readers.parse("a.npy", file.getvalue(), ReaderSettings(keypoints_rate_hz=60))
+    assert label in recording.import_notes
+    assert rmse_deg(recording, angles)[INDEX["knee_angle_l"]] < 4
+    assert not keypoints.matches(file.getvalue().replace(str(count).encode() + b", 3)", b"99, 3)"))

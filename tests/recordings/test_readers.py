@@ -413,12 +413,11 @@ def test_a_damaged_parquet_file():
     "content",
     [
         b"id,sex,height\nP01,f,1.7\n",
-        b"PathFileType\t4\t(X/Y/Z)\ta.trc\nDataRate\tCameraRate\n60\t60\n",
         b"PK\x03\x04" + b"\0" * 22 + b"\x13\0\0\0[Content_Types].xml",
         b"# Data\n\nIts headers lack inDegrees=yes and endheader.\n",
         b"",
     ],
-    ids=["a table of people", "markers", "a spreadsheet", "a text about recordings", "empty"],
+    ids=["a table of people", "a spreadsheet", "a text about recordings", "empty"],
 )
 def test_what_is_no_recording(content):
     assert not readers.recognizes(content)

@@ -16,8 +16,8 @@ from conftest import ROOT
 from opensim_files import walk
 
 RECIPES = ROOT / "tests" / "data" / "recipes"
-LIST = "READERS: tuple[Reader, ...] = (trc, bvh, smpl, opensim, mujoco, c3d, table)"
-IMPORT = "from biomechgpt.recordings.readers import bvh, c3d, mujoco, opensim, smpl, table, trc"
+LIST = "READERS: tuple[Reader, ...] = (trc, bvh, smpl, keypoints, opensim, mujoco, c3d, table)"
+IMPORT = "from biomechgpt.recordings.readers import bvh, c3d, keypoints, mujoco, opensim, smpl, table, trc"
 USE = """
 import json, sys
 from biomechgpt.recordings import readers

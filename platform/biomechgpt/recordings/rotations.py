@@ -108,7 +108,9 @@ def convert(name: str, poses: Poses) -> Converted:
         mask[columns] = np.ptp(angles[:, columns], axis=0) > 1e-6
     axis, sign = upward(name, world["pelvis"].apply([0.0, 1.0, 0.0]), np.zeros(3))
     to_y_up = Rotation.identity() if (axis, sign) == (1, 1) else Rotation.from_matrix(y_up_matrix(axis, sign))
-    return Converted(angles, _pelvis(poses, world["pelvis"], to_y_up), mask, f"{'-' * (sign < 0)}{'XYZ'[axis]} is up")
+    return Converted(
+        angles, _pelvis(poses, world["pelvis"], to_y_up), mask, f"{'-' * (sign < 0)}{'XYZ'[axis]} is up"
+    )
 
 
 def hinge_angles(turned: Rotation, axes: Sequence[tuple[float, float, float]]) -> np.ndarray:
@@ -131,7 +133,11 @@ def hinge_angles(turned: Rotation, axes: Sequence[tuple[float, float, float]]) -
     for _ in range(8):
         first, middle, last = (Rotation.from_rotvec(angles[:, i, None] * units[i]) for i in range(3))
         away = ((first * middle * last).inv() * turned).as_rotvec()
-        columns = [(middle * last).inv().apply(units[0]), last.inv().apply(units[1]), np.tile(units[2], (len(angles), 1))]
+        columns = [
+            (middle * last).inv().apply(units[0]),
+            last.inv().apply(units[1]),
+            np.tile(units[2], (len(angles), 1)),
+        ]
         jacobian = np.stack(columns, axis=2)
         # Damped, since at a singularity two hinges are one.
         square = jacobian.transpose(0, 2, 1) @ jacobian + 1e-6 * np.eye(3)
@@ -192,4 +198,6 @@ def check_segments(name: str, turns: Mapping[str, Rotation]) -> None:
     """Raise InputError that names the segments without which there is no movement of legs."""
     missing = [k for k in ("pelvis", "thigh_r", "thigh_l", "shank_r", "shank_l") if k not in turns]
     if missing:
-        raise InputError(f"{name}: expected a body with pelvis, thighs and shanks, found no {', '.join(missing)}")
+        raise InputError(
+            f"{name}: expected a body with pelvis, thighs and shanks, found no {', '.join(missing)}"
+        )

@@ -12,5 +12,6 @@ Knows nothing about files. mujoco and mink are optional (`pip install 'biomechgp
 
 from biomechgpt.recordings.markers.fit import Fit, fit
 from biomechgpt.recordings.markers.points import Points
+from biomechgpt.recordings.markers.sets import known
 
-__all__ = ["Fit", "Points", "fit"]
+__all__ = ["Fit", "Points", "fit", "known"]

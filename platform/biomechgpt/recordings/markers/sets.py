@@ -178,6 +178,21 @@ SETS: tuple[MarkerSet, ...] = (STUDY, LABORATORY, KEYPOINTS, OWN)
 """Of sets that know equally many of a file's names the first is taken."""
 
 _NEEDED = ("knee", "ankle")
+"""Without them there are no legs, and their length tells the unit."""
+
+
+def known(names: Sequence[str]) -> tuple[MarkerSet, dict[str, int]] | None:
+    """The set that knows most of a file's names, and {role: number of the point}; None if it has no legs."""
+    best: tuple[MarkerSet, dict[str, int]] = (SETS[0], {})
+    for marker_set in SETS:
+        found: dict[str, int] = {}
+        for i, label in enumerate(names):
+            role = marker_set.roles.get(plain(label))
+            if role is not None:
+                found.setdefault(role, i)
+        if len(found) > len(best[1]):
+            best = marker_set, found
+    return best if all(any(part in role for role in best[1]) for part in _NEEDED) else None
 
 
 def choose(name: str, names: Sequence[str]) -> tuple[MarkerSet, dict[str, int]]:
@@ -185,20 +200,11 @@ def choose(name: str, names: Sequence[str]) -> tuple[MarkerSet, dict[str, int]]:
 
     Raises InputError if no set knows a knee and an ankle among them.
     """
-    best, known = SETS[0], {}
-    for marker_set in SETS:
-        found: dict[str, int] = {}
-        for i, label in enumerate(names):
-            role = marker_set.roles.get(plain(label))
-            if role is not None and role not in found:
-                found[role] = i
-        if len(found) > len(known):
-            best, known = marker_set, found
-    missing = [part for part in _NEEDED if not any(part in role for role in known)]
-    if missing:
+    found = known(names)
+    if found is None:
         some = ", ".join(names[:12]) + f" and {len(names) - 12} more" * (len(names) > 12)
         raise InputError(
             f"{name}: expected markers or keypoints of a known set ({'; '.join(s.label for s in SETS)}), "
-            f"found no {' and no '.join(missing)} among {some or 'no points'}"
+            f"found no knee or no ankle among {some or 'no points'}"
         )
-    return best, known
+    return found

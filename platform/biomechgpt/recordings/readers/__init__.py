@@ -2,10 +2,11 @@
 
 opensim      .mot and .sto
 mujoco       .npz with q_ arrays or qpos
-c3d          angles among the points of a C3D file
+c3d          angles or markers among the points of a C3D file
 table        CSV and Parquet
 smpl, bvh    rotations of joints
 trc          positions of markers or keypoints, by inverse kinematics
+keypoints    the same in CSV and .npy
 joint_map    a lab's own column names, from a YAML file
 recording    the result of every reader: angles in the skeleton's order and signs
 """
@@ -14,7 +15,7 @@ from typing import Protocol
 
 from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError
-from biomechgpt.recordings.readers import bvh, c3d, mujoco, opensim, smpl, table, trc
+from biomechgpt.recordings.readers import bvh, c3d, keypoints, mujoco, opensim, smpl, table, trc
 from biomechgpt.recordings.readers.joint_map import JointMap
 from biomechgpt.recordings.readers.recording import ReaderSettings, Recording
 
@@ -46,7 +47,7 @@ class Reader(Protocol):
     def read(self, name: str, content: bytes, settings: ReaderSettings, /) -> Recording: ...
 
 
-READERS: tuple[Reader, ...] = (trc, bvh, smpl, opensim, mujoco, c3d, table)
+READERS: tuple[Reader, ...] = (trc, bvh, smpl, keypoints, opensim, mujoco, c3d, table)
 """The first reader that matches reads the file. `table` stands last, since many formats look like a table."""
 
 SUFFIXES: tuple[str, ...] = tuple(dict.fromkeys(suffix for reader in READERS for suffix in reader.SUFFIXES))

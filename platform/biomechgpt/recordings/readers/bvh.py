@@ -75,7 +75,9 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
 
 def _begins_at_rest(joints: list[_Joint], motion: np.ndarray) -> bool:
     """Whether the first frame is a T pose, which many programs write before the movement: the body jumps out of it."""
-    turning = [i for joint in joints for i, c in enumerate(joint.channels, joint.first) if c.endswith("rotation")]
+    turning = [
+        i for joint in joints for i, c in enumerate(joint.channels, joint.first) if c.endswith("rotation")
+    ]
     steps = np.diff(motion[:3][:, turning], axis=0)
     jumps = np.abs((steps + 180) % 360 - 180).max(axis=1, initial=0)
     return len(jumps) == 2 and bool(jumps[0] > _JUMP_DEG) and bool(jumps[1] < jumps[0] / 4)
@@ -92,7 +94,9 @@ def _parsed(name: str, text: str) -> tuple[list[_Joint], np.ndarray, float]:
     try:
         step_s, values = float(found[2]), np.array(found[3].split(), dtype=float)
     except ValueError as error:
-        raise InputError(f"{name}: frames: expected numbers ({error}): the file is cut off or damaged") from None
+        raise InputError(
+            f"{name}: frames: expected numbers ({error}): the file is cut off or damaged"
+        ) from None
     if not width or len(values) % width or len(values) < width * int(found[1]) or not step_s > 0:
         raise InputError(
             f"{name}: expected {found[1]} frames of {width} channels, found {len(values)} numbers, and a Frame Time of "
@@ -125,7 +129,9 @@ def _hierarchy(name: str, text: str) -> list[_Joint]:
                     joints[-1].channels = [word.lower() for word in words[2 : 2 + int(words[1])]]
                     joints[-1].first, count = count, count + int(words[1])
         except (ValueError, IndexError):
-            raise InputError(f"{name}: line {number}: expected a joint of the hierarchy, found {line!r}") from None
+            raise InputError(
+                f"{name}: line {number}: expected a joint of the hierarchy, found {line!r}"
+            ) from None
     return joints
 
 
@@ -194,12 +200,16 @@ def _rest(name: str, joints: list[_Joint], numbers: dict[str, int]) -> dict[str,
             rest[f"{starts[segment[:-2]]}_{segment[-1]}"] = positions[i]
     for side in "rl":
         for segment, landmark in (("shank", "ankle"), ("forearm", "wrist")):
-            children = [i for i, joint in enumerate(joints) if joint.parent == numbers.get(f"{segment}_{side}")]
+            children = [
+                i for i, joint in enumerate(joints) if joint.parent == numbers.get(f"{segment}_{side}")
+            ]
             if children:
                 rest.setdefault(f"{landmark}_{side}", positions[children[0]])
     missing = [k for k in ("hip_r", "hip_l", "knee_r", "knee_l", "ankle_r", "ankle_l") if k not in rest]
     if missing:
-        raise InputError(f"{name}: expected joints of both legs, found no {', '.join(missing)} in the hierarchy")
+        raise InputError(
+            f"{name}: expected joints of both legs, found no {', '.join(missing)} in the hierarchy"
+        )
     return rest
 
 
@@ -208,4 +218,7 @@ def _unit(length: float) -> tuple[float, str]:
     for unit, metres in _UNITS_M.items():
         if _SHANK_M[0] < length * metres < _SHANK_M[1]:
             return metres, f"positions in {unit}"
-    return 0.246 * HEIGHT_M / length, f"positions in an unknown unit, taken as those of a person of {HEIGHT_M:g} m"
+    return (
+        0.246 * HEIGHT_M / length,
+        f"positions in an unknown unit, taken as those of a person of {HEIGHT_M:g} m",
+    )

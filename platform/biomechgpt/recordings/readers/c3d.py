@@ -1,9 +1,9 @@
-"""Reads C3D files with angles: points whose three coordinates are a joint's angles, as Plug-in Gait writes them.
+"""Reads C3D files with angles or markers. Angles are points that hold a joint's angles, as Plug-in Gait writes them.
 
 Columns are `<point>.x`, `.y` and `.z`, without a subject's prefix; a joint map says which joint each of them is
 (configs/joint_maps/plug_in_gait.yaml). The parameter POINT:ANGLES names the points that are angles; without it the
-joint map does. Their unit is POINT:ANGLE_UNITS, or the map's. Markers are not read: angles from markers need
-inverse kinematics with a model.
+joint map does. Their unit is POINT:ANGLE_UNITS, or the map's. A file without angles is read by its markers, from which
+inverse kinematics makes angles.
 
 ezc3d parses the file in a process of its own: a damaged file may crash it, which must end neither a run over a
 thousand files nor a server.
@@ -18,6 +18,8 @@ from typing import Literal
 import numpy as np
 
 from biomechgpt.core.settings import InputError
+from biomechgpt.recordings.markers import Points, known
+from biomechgpt.recordings.readers.from_points import recording_of
 from biomechgpt.recordings.readers.joint_map import AngleUnits
 from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Recording, assemble
 
@@ -63,10 +65,10 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
         part.rpartition(".")[0] for m in settings.joint_map for c in m.joints.values() for part in c.parts
     }
     chosen = [i for i, label in enumerate(labels[: file["points"].shape[1]]) if label in wanted]
-    if not chosen:
+    if not chosen and known(labels) is None:
         raise InputError(
-            f"{name}: expected angles among its points (in POINT:ANGLES or named by a joint map), found "
-            f"{', '.join(labels[:8]) or 'no points'}{', ...' * (len(labels) > 8)}: markers alone are not read"
+            f"{name}: expected angles among its points (in POINT:ANGLES or named by a joint map), or markers of a known "
+            f"set, found {', '.join(labels[:8]) or 'no points'}{', ...' * (len(labels) > 8)}"
         )
     for i in chosen:
         if labels.count(labels[i]) > 1:
@@ -83,6 +85,8 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
     rate_hz = float(file["rate_hz"].flat[0]) if file["rate_hz"].size else 0.0
     if not rate_hz > 0:
         raise InputError(f"{name}: POINT:RATE: expected a frame rate above 0, found {rate_hz:g}")
+    if not chosen:
+        return recording_of(name, _markers(labels, points[:3], first, rate_hz), settings)
     stated = [unit.lower() for unit in file["units"].tolist()]
     return assemble(
         name,
@@ -95,6 +99,18 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
             declared_rate_hz=float(file["header_rate_hz"]),
         ),
         settings,
+    )
+
+
+def _markers(labels: list[str], points: np.ndarray, first: int, rate_hz: float) -> Points:
+    """The markers that have names; points: (3, N, T)."""
+    named = [i for i, label in enumerate(labels[: points.shape[1]]) if label and not label.startswith("*")]
+    return Points(
+        format="C3D markers",
+        names=tuple(labels[i] for i in named),
+        positions=points[:, named].transpose(2, 1, 0),
+        time_s=(first - 1 + np.arange(points.shape[2])) / rate_hz,
+        declared_rate_hz=rate_hz,
     )
 
 

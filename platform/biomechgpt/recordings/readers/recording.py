@@ -70,6 +70,8 @@ class ReaderSettings(Settings):
     """Longest recording."""
     mujoco_up: Literal["auto", "y", "z"] = "auto"
     """Upward axis of the world in .npz files with a free joint; auto detects it by the pelvis' height."""
+    keypoints_rate_hz: float = Field(30.0, gt=0)
+    """Frame rate of keypoints (.npy, CSV) that state neither rate nor time."""
 
 
 @dataclass(frozen=True)
