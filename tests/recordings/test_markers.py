@@ -1,4 +1,5 @@
-"""Joint angles from markers and keypoints: simulated movements and back, and a real recording beside OpenSim's angles."""
+"""Joint angles from markers and keypoints: simulated movements and back, and a real recording beside
+OpenSim's angles."""
 
 import io
 import subprocess
@@ -288,10 +289,10 @@ def test_plug_in_gait_markers_in_a_c3d(movements, tmp_path):
 
 def as_csv(points, *, timed=True):
     """FreeMoCap's and MediaPipe's names in a CSV, in millimetres, Z-up."""
-    names = {"Hip": "hip", "Knee": "knee", "Ankle": "ankle", "Shoulder": "shoulder", "Elbow": "elbow", "Wrist": "wrist"}
-    words = [f"{'right' if name[0] == 'R' else 'left'}_{names[name[1:]]}" for name in points.names]
+    words = [f"{'right' if name[0] == 'R' else 'left'}_{name[1:].lower()}" for name in points.names]
     header = [f"{word}_{axis}" for word in words for axis in "xyz"]
-    values = 1000 * (points.positions @ np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]).T).reshape(len(points.time_s), -1)
+    z_up = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]])
+    values = 1000 * (points.positions @ z_up.T).reshape(len(points.time_s), -1)
     if timed:
         header, values = ["timestamp", *header], np.column_stack([points.time_s, values])
     return "\n".join([",".join(header), *(",".join(f"{v:.3f}" for v in row) for row in values)]).encode()

@@ -111,7 +111,8 @@ def test_angles_about_any_hinges(joints):
 
 
 def bvh(frames, *, prefix="", hips="Hips"):
-    """A stick figure of 1.7 m in centimetres, in a T pose, with rotations ZXY of right thigh and shank in each frame."""
+    """A stick figure of 1.7 m in centimetres, in a T pose, with rotations ZXY of right thigh and shank in
+    each frame."""
     channels = "CHANNELS 3 Zrotation Xrotation Yrotation"
 
     def leg(side, x):
@@ -128,8 +129,8 @@ def bvh(frames, *, prefix="", hips="Hips"):
               OFFSET 0 -6 12
             }} }} }} }}""".replace("{", "\n{\n").replace("}", "\n}\n")
 
-    hierarchy = f"HIERARCHY\nROOT {prefix}{hips}\n{{\nOFFSET 0 0 0\nCHANNELS 6 Xposition Yposition Zposition Zrotation "
-    hierarchy += f"Xrotation Yrotation\n{leg('Right', -9)}\n{leg('Left', 9)}\n}}\nMOTION\n"
+    hierarchy = f"HIERARCHY\nROOT {prefix}{hips}\n{{\nOFFSET 0 0 0\nCHANNELS 6 Xposition Yposition Zposition "
+    hierarchy += f"Zrotation Xrotation Yrotation\n{leg('Right', -9)}\n{leg('Left', 9)}\n}}\nMOTION\n"
     rows = []
     for thigh, shank in frames:
         rows.append(" ".join(map(str, [0, 95, 0, 0, 0, 0, 0, thigh, 0, 0, shank, 0, *[0] * 12])))

@@ -62,7 +62,8 @@ class QualitySettings(Settings):
     max_side_correlation: float = Field(0.85, ge=0, le=1)
     """Highest correlation of leg and arm of one side in a walk with swinging arms; 1 switches the check off."""
     max_residual_mm: float = Field(40.0, gt=0)
-    """Largest residual of inverse kinematics (RMS over markers and frames), for recordings of markers or keypoints."""
+    """Largest residual of inverse kinematics (RMS over markers and frames), for recordings of markers or
+    keypoints."""
     max_marker_residual_mm: float = Field(100.0, gt=0)
     """Largest residual of one marker (median over frames) and of one frame (RMS over markers)."""
 
@@ -461,6 +462,8 @@ def _residuals(recording: Recording, settings: QualitySettings) -> Iterator[Prob
         return
     names = list(recording.marker_residuals_m)
     residual_mm = 1000 * np.stack(list(recording.marker_residuals_m.values()), axis=1)
+    seen = np.isfinite(residual_mm).any(axis=1)
+    residual_mm, time_s = residual_mm[seen], recording.time_s[seen]
     whole, of_frames = (np.sqrt(np.nanmean(residual_mm**2, axis=axis)) for axis in (None, 1))
     of_markers = np.nanmedian(residual_mm, axis=0)
     order = np.argsort(-of_markers)
@@ -484,9 +487,9 @@ def _residuals(recording: Recording, settings: QualitySettings) -> Iterator[Prob
     if of_frames[i] > limit:
         yield Problem(
             "residual",
-            f"the frame at {recording.time_s[i]:.2f} s has {of_frames[i]:.0f} mm (RMS), and "
+            f"the frame at {time_s[i]:.2f} s has {of_frames[i]:.0f} mm (RMS), and "
             f"{int((of_frames > limit).sum())} frames have more than {limit:g} (max_marker_residual_mm)",
             None,
-            float(recording.time_s[i]),
+            float(time_s[i]),
             float(of_frames[i]),
         )

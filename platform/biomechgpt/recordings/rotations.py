@@ -1,9 +1,9 @@
 """Joint angles from orientations of segments, as SMPL and BVH have them: a conversion without inverse kinematics.
 
-A file states how segments turn from a rest pose. The rest pose's joint positions tell how each segment of ours lies in
-it (the shortest turn that brings the parent's axis onto the bone), so any rest pose will do: a T, an A, or legs astride.
-In it the feet stand flat on the ground.
-Knows nothing about files.
+A file states how segments turn from a rest pose. The rest pose's joint positions tell how each segment of
+ours lies in it (the shortest turn that brings the parent's axis onto the bone), so any rest pose will do: a
+T, an A, or legs astride. In it the feet stand flat on the
+ground. Knows nothing about files.
 """
 
 from collections.abc import Mapping, Sequence

@@ -7,7 +7,8 @@ model    the scaled body as a MuJoCo model
 solve    inverse kinematics with mink
 fit      all of it: points in, joint angles and residuals out
 
-Knows nothing about files. mujoco and mink are optional (`pip install 'biomechgpt[markers]'`); only `model` and `solve` need them.
+Knows nothing about files. mujoco and mink are optional (`pip install 'biomechgpt[markers]'`); only `model`
+and `solve` need them.
 """
 
 from biomechgpt.recordings.markers.fit import Fit, fit

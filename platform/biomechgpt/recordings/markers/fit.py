@@ -1,5 +1,6 @@
 """From points to joint angles: set, units, axes, lengths, inverse kinematics, residuals."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -47,7 +48,8 @@ class Fit:
 
 
 def fit(name: str, points: Points) -> Fit:
-    """Joint angles of a person from positions of named markers or keypoints. Raises InputError, calls the file `name`."""
+    """Joint angles of a person from positions of named markers or keypoints. Raises InputError, calls the
+    file `name`."""
     marker_set, roles = sets.choose(name, points.names)
     points = _conditioned(name, points.noted(marker_set.label), roles)
     markers = {role: points.positions[:, i] for role, i in roles.items()}
@@ -67,7 +69,8 @@ def _conditioned(name: str, points: Points, roles: dict[str, int]) -> Points:
         for part in parts:
             found = [i for role, i in roles.items() if part in role]
             if found:
-                with np.errstate(all="ignore"):
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", RuntimeWarning)  # a frame without any of them
                     return np.asarray(np.nanmean(points.positions[:, found], axis=1))
         raise InputError(
             f"{name}: expected a marker of {' or '.join(parts)}, found {', '.join(sorted(roles))}"
@@ -78,6 +81,8 @@ def _conditioned(name: str, points: Points, roles: dict[str, int]) -> Points:
         for role, i in roles.items()
         if "knee" in role and (other := role.replace("knee", "ankle")) in roles
     ]
+    if not shanks:
+        raise InputError(f"{name}: expected knee and ankle of one side, found {', '.join(sorted(roles))}")
     points = conditioning.in_metres(name, points, np.concatenate(shanks))
     axis, sign = conditioning.upward(name, pair("acromion", "shoulder", "neck", "asis", "hip"), pair("ankle"))
     return conditioning.smoothed(conditioning.y_up(points, axis, sign))
@@ -129,11 +134,12 @@ def _moved(
 def _fitted(points: Points, labels: list[str], seen: np.ndarray, solution: Solution) -> Fit:
     """The poses without bad frames at their ends; seen: (T, M) where markers were seen."""
     whole = seen.all(axis=1)
-    told = np.median(solution.told[whole] if whole.any() else solution.told, axis=0) > 0.5
+    told = np.atleast_1d(np.median(solution.told[whole] if whole.any() else solution.told, axis=0) > 0.5)
     angles = solution.angles_rad.copy()
     # A marker that is missing may leave a joint open that the set tells.
     angles[~solution.told & ~whole[:, None]] = np.nan
     angles[:, ~told] = 0.0
+    pelvis = np.where((seen.sum(axis=1) >= 3)[:, None], solution.pelvis, np.nan)
     kept, cut = _good_frames(points.time_s, solution.residual_m)
     residual = solution.residual_m[kept]
     rms_mm = 1000 * float(np.sqrt(np.nanmean(residual**2)))
@@ -143,7 +149,7 @@ def _fitted(points: Points, labels: list[str], seen: np.ndarray, solution: Solut
     return Fit(
         time_s=points.time_s[kept],
         angles_rad=angles[kept],
-        pelvis=solution.pelvis[kept],
+        pelvis=pelvis[kept],
         joint_mask=told,
         residuals_m=dict(zip(labels, residual.T, strict=True)),
         notes=(*points.notes, fitted, *cut),
@@ -155,12 +161,14 @@ def _good_frames(time_s: np.ndarray, residual_m: np.ndarray) -> tuple[slice, lis
 
     People enter and leave the cameras' view: there points are guesses, and the body fits them badly.
     """
-    rms = np.sqrt(np.nanmean(residual_m**2, axis=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a frame without any marker
+        rms = np.sqrt(np.nanmean(residual_m**2, axis=1))
     good = np.flatnonzero(rms <= max(_BAD_FRAME_M, _BAD_FRAME * float(np.nanmedian(rms))))
     first, last = (int(good[0]), int(good[-1])) if len(good) else (0, len(rms) - 1)
     cut = np.r_[0:first, last + 1 : len(rms)]
     if not len(cut) or len(cut) > _MOST_CUT * len(rms):
         return slice(0, len(rms)), []
-    worst = 1000 * float(rms[cut].max())
+    worst = 1000 * float(np.nan_to_num(rms[cut]).max())
     ends = f"{time_s[first]:.2f} to {time_s[last]:.2f} s"
     return slice(first, last + 1), [f"read from {ends}: residuals before or after are up to {worst:.0f} mm"]

@@ -1,7 +1,7 @@
 """Lengths of a person's segments, from the medians of a recording, and where the markers are on them.
 
-Joint centres of the leg and arm lie midway between a lateral and a medial marker. Hip centres follow from the markers
-of the pelvis: Harrington et al., J Biomech 40 (2007) 595-602. Both sides get the same lengths.
+Joint centres of the leg and arm lie midway between a lateral and a medial marker. Hip centres follow from the
+markers of the pelvis: Harrington et al., J Biomech 40 (2007) 595-602. Both sides get the same lengths.
 """
 
 from collections.abc import Mapping
@@ -9,18 +9,19 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from biomechgpt.motion.kinematics import HEIGHT_M, LANDMARKS, SEGMENTS, points_m
+from biomechgpt.motion.kinematics import LANDMARKS, SEGMENTS, points_m
 from biomechgpt.motion.skeleton import N_JOINTS
 from biomechgpt.recordings.markers import model
 from biomechgpt.recordings.markers.model import Site
 from biomechgpt.recordings.markers.sets import PLACES
 
 _CENTRES = {"knee": 0.055, "ankle": 0.048, "elbow": 0.045, "wrist": 0.03}
-"""Joints with a lateral and perhaps a medial marker, and how far the lateral one is from the centre in a 1.70 m person."""
+"""Joints with a lateral and perhaps a medial marker, and how far the lateral one is from the centre in a 1.70
+m person."""
 _PELVIS_TILT_RAD = np.radians(11.0)
-"""Slope of the plane through ASIS and PSIS, front down, where pelvis_tilt is 0. OpenSim's scaling puts the pelvis of a
-standing person near 0: in seven walks that it solved the mean tilt is -1.7 to 5.1 degrees, and -0.2 where the markers
-slope by 11.2."""
+"""Slope of the plane through ASIS and PSIS, front down, where pelvis_tilt is 0. OpenSim's scaling puts the
+pelvis of a standing person near 0: in seven walks that it solved the mean tilt is -1.7 to 5.1 degrees, and
+-0.2 where the markers slope by 11.2."""
 _CHAINS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("hip_r", "hip_l", ("hip_r", "hip_l")),
     ("hip_r", "knee_r", ("knee_r", "knee_l")),
@@ -58,8 +59,9 @@ def centres(markers: Positions) -> dict[str, np.ndarray]:
             elif lateral is not None:
                 found[f"{joint}_{side}"] = lateral - half * _outward(markers, side)
         if f"acromion_{side}" in markers:
-            drop = np.array([0.0, PLACES["acromion_r"].offset_m[1], 0.0])
-            found[f"shoulder_{side}"] = markers[f"acromion_{side}"] - drop
+            _, up, inward = PLACES["acromion_r"].offset_m
+            centre = markers[f"acromion_{side}"] - np.array([0.0, up, 0.0]) - inward * _outward(markers, side)
+            found[f"shoulder_{side}"] = centre
     if {"asis_r", "asis_l"} <= markers.keys() and (back(markers) is not None):
         found |= hip_centres(markers)
     for middle, ends in (("pelvis", "hip"), ("neck", "shoulder")):
@@ -119,6 +121,7 @@ def hip_centres(markers: Positions) -> dict[str, np.ndarray]:
 def _pelvis_frame(markers: Positions) -> tuple[np.ndarray, np.ndarray]:
     """(T, 3, 3) with the columns forward and up in the plane of the pelvis' markers, and right; (T, 3) mid-ASIS."""
     behind = back(markers)
+    assert behind is not None
     middle = (markers["asis_r"] + markers["asis_l"]) / 2
     right = _unit(markers["asis_r"] - markers["asis_l"])
     up = _unit(np.cross(right, middle - behind))
@@ -137,13 +140,13 @@ def lengths(found: Positions, markers: Positions) -> dict[str, float]:
 
     A segment that the recording does not tell is as large as the median of the others.
     """
-    figure, result = neutral(), {}
+    figure = neutral()
+    result: dict[str, float] = {}
     own = any(role.startswith("landmark ") for role in markers)
     for start, end, segments in _CHAINS + (_OWN_CHAINS if own else ()):
-        pairs = [(start, end), (start[:-2] + "_l" if start.endswith("_r") else start, end[:-2] + "_l")]
         ratios = [
             np.nanmedian(np.linalg.norm(found[a] - found[b], axis=1)) / np.linalg.norm(figure[a] - figure[b])
-            for a, b in (pairs if start[-2:] != end[-2:][::-1] else pairs[:1])
+            for a, b in {(start, end), (_left(start), _left(end))}
             if a in found and b in found and a != b
         ]
         if ratios:
@@ -154,6 +157,10 @@ def lengths(found: Positions, markers: Positions) -> dict[str, float]:
         foot = segment.end[:-2] in ("ball", "toe")
         result.setdefault(segment.end, feet if foot and feet else size)
     return result
+
+
+def _left(landmark: str) -> str:
+    return f"{landmark[:-2]}_l" if landmark.endswith("_r") else landmark
 
 
 def _foot(markers: Positions) -> float | None:
@@ -172,7 +179,9 @@ def _foot(markers: Positions) -> float | None:
 
 def sites(markers: Positions, sizes: Mapping[str, float]) -> tuple[list[Site], np.ndarray]:
     """A site for each role, in order, and (M,) how far each marker may be off, in metres."""
-    where, result, errors = model.places(sizes), [], []
+    where = model.places(sizes)
+    result: list[Site] = []
+    errors: list[float] = []
     size = float(np.median(list(sizes.values())))
     for role in markers:
         place = PLACES[role]
@@ -206,6 +215,3 @@ def _with_pelvis(
             marker = np.array([x, 0.0, -z if side == "l" else z]) - offset
             found[i] = Site("pelvis", where["pelvis"][1] + tilt.apply(marker))
     return found
-
-
-__all__ = ["HEIGHT_M", "centres", "lengths", "sites"]

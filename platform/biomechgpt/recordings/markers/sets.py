@@ -34,10 +34,11 @@ class Place:
     carrier: str = ""
 
 
-# Offsets of anatomical markers and of foot keypoints: OpenCap's marker sets for the Rajagopal 2016 model of 1.70 m
-# (opencap-core, RajagopalModified2016_markers_augmenter.xml and _openpose.xml, Apache-2.0), relative to the model's
-# joint centres, rounded. Markers of heel and toes are equally high above the sole, as laboratories
-# place them: feet are flat where they are 0. The skeleton's heel is on the ground, 24 mm below the model's. Those of head, trunk and arm markers that it lacks are estimates from a standing figure.
+# Offsets of anatomical markers and of foot keypoints: OpenCap's marker sets for the Rajagopal 2016 model of
+# 1.70 m (opencap-core, RajagopalModified2016_markers_augmenter.xml and _openpose.xml, Apache-2.0), relative
+# to the model's joint centres, rounded. Markers of heel and toes are equally high above the sole, as
+# laboratories place them: feet are flat where they are 0. The skeleton's heel is on the ground, 24 mm below
+# the model's. Those of head, trunk and arm markers that it lacks are estimates from a standing figure.
 # Markers of the pelvis get their places from the recording (`scaling`).
 SIDED: dict[str, Place] = {
     **{joint: Place(f"{joint}_r") for joint in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")},
@@ -120,7 +121,7 @@ def plain(name: str) -> str:
 
 def _sided(names: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """{plain name: role} from {role: its names on the right side}; the left ones begin with l or left."""
-    roles = {}
+    roles: dict[str, str] = {}
     for role, right in names.items():
         for name in right:
             start = "right" if name.startswith("right") else "r"
@@ -141,7 +142,8 @@ KEYPOINTS = MarkerSet(
         hip="hip", knee="knee", ankle="ankle", shoulder="shoulder", elbow="elbow", wrist="wrist", heel="heel",
         big_toe="bigtoe", small_toe="smalltoe", foot_tip="footindex", eye="eye", ear="ear", hand="index",
     ))
-    | {"neck": "neck", "nose": "nose", "head": "head_top", "hip": "mid_hip", "midhip": "mid_hip", "pelvis": "mid_hip"},
+    | {"neck": "neck", "nose": "nose", "head": "head_top"}
+    | {"hip": "mid_hip", "midhip": "mid_hip", "pelvis": "mid_hip"},
 )  # fmt: skip
 STUDY = MarkerSet(
     "OpenCap's anatomical markers",
@@ -169,11 +171,13 @@ LABORATORY = MarkerSet(
         "lateral_wrist": ["rwra", "rrsp", "rwrist"], "medial_wrist": ["rwrb", "rusp"], "hand": ["rfin", "rhm2"],
         "front_head": ["rfhd"], "back_head": ["rbhd"],
     })
-    | {"c7": "c7", "cv7": "c7", "t10": "t10", "tv10": "t10", "clav": "clavicle", "sjn": "clavicle", "strn": "sternum",
-       "sxs": "sternum", "sacr": "sacrum", "sacrum": "sacrum"},
+    | {"c7": "c7", "cv7": "c7", "t10": "t10", "tv10": "t10", "clav": "clavicle", "sjn": "clavicle"}
+    | {"strn": "sternum", "sxs": "sternum", "sacr": "sacrum", "sacrum": "sacrum"},
 )  # fmt: skip
-OWN = MarkerSet("the skeleton's landmarks", {plain(k): f"landmark {k}" for k in LANDMARKS if k[-2:] in ("_r", "_l")}
-                | {plain(k): f"landmark {k}" for k in ("pelvis", "lumbar", "neck", "head", "crown", "face")})  # fmt: skip
+OWN = MarkerSet(
+    "the skeleton's landmarks",
+    {plain(k): f"landmark {k}" for k in LANDMARKS},
+)
 SETS: tuple[MarkerSet, ...] = (STUDY, LABORATORY, KEYPOINTS, OWN)
 """Of sets that know equally many of a file's names the first is taken."""
 

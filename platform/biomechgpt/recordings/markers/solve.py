@@ -1,8 +1,9 @@
 """Inverse kinematics with mink: in every frame the pose whose markers are nearest to the recorded ones.
 
-Each frame is a least-squares problem with the joints' ranges as limits: distances of the markers, each divided by how
-far it may be off, and weakly the distance of each joint from rest, divided by how far it may be from it. So a joint that
-the markers do not tell stays at rest, and noise does not throw a joint that they hardly tell.
+Each frame is a least-squares problem with the joints' ranges as limits: distances of the markers, each
+divided by how far it may be off, and weakly the distance of each joint from rest, divided by how far it may
+be from it. So a joint that the markers do not tell stays at rest, and noise does not throw a joint that they
+hardly tell.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,9 +20,9 @@ from biomechgpt.recordings.markers.model import Site
 _FREE = 6
 """Degrees of freedom of the pelvis."""
 _TILT_RAD = np.radians(15)
-"""How far a pelvis may be tilted, where the markers do not tell. As far as `lumbar_extension`: hips and shoulders alone
-show their sum. In 19 real recordings of walks, squats, jumps and rising from chairs the pelvis had half of the trunk's
-lean, within 7.5 degrees (RMS)."""
+"""How far a pelvis may be tilted, where the markers do not tell. As far as `lumbar_extension`: hips and
+shoulders alone show their sum. In 19 real recordings of walks, squats, jumps and rising from chairs the
+pelvis had half of the trunk's lean, within 7.5 degrees (RMS)."""
 _REST_RAD = np.zeros(N_JOINTS)
 _REST_RAD[[INDEX["elbow_flex_r"], INDEX["elbow_flex_l"]]] = np.radians(20)
 _REST_RAD[[INDEX["knee_angle_r"], INDEX["knee_angle_l"]]] = np.radians(-5)

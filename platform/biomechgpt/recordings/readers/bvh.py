@@ -74,7 +74,8 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
 
 
 def _begins_at_rest(joints: list[_Joint], motion: np.ndarray) -> bool:
-    """Whether the first frame is a T pose, which many programs write before the movement: the body jumps out of it."""
+    """Whether the first frame is a T pose, which many programs write before the movement: the body jumps out
+    of it."""
     turning = [
         i for joint in joints for i, c in enumerate(joint.channels, joint.first) if c.endswith("rotation")
     ]
@@ -99,8 +100,8 @@ def _parsed(name: str, text: str) -> tuple[list[_Joint], np.ndarray, float]:
         ) from None
     if not width or len(values) % width or len(values) < width * int(found[1]) or not step_s > 0:
         raise InputError(
-            f"{name}: expected {found[1]} frames of {width} channels, found {len(values)} numbers, and a Frame Time of "
-            f"{found[2]}: the file is cut off or damaged"
+            f"{name}: expected {found[1]} frames of {width} channels, found {len(values)} numbers, and a Frame "
+            f"Time of {found[2]}: the file is cut off or damaged"
         )
     return joints, values.reshape(-1, width), step_s
 
@@ -142,7 +143,7 @@ def _plain(name: str) -> str:
 
 def _segments(joints: list[_Joint]) -> dict[str, int]:
     """{segment: number of the joint that turns it}."""
-    numbers = {}
+    numbers: dict[str, int] = {}
     for i, joint in enumerate(joints):
         if joint.channels:
             numbers.setdefault(_plain(joint.name), i)

@@ -1,9 +1,10 @@
-"""Reads C3D files with angles or markers. Angles are points that hold a joint's angles, as Plug-in Gait writes them.
+"""Reads C3D files with angles or markers. Angles are points that hold a joint's angles, as Plug-in Gait
+writes them.
 
-Columns are `<point>.x`, `.y` and `.z`, without a subject's prefix; a joint map says which joint each of them is
-(configs/joint_maps/plug_in_gait.yaml). The parameter POINT:ANGLES names the points that are angles; without it the
-joint map does. Their unit is POINT:ANGLE_UNITS, or the map's. A file without angles is read by its markers, from which
-inverse kinematics makes angles.
+Columns are `<point>.x`, `.y` and `.z`, without a subject's prefix; a joint map says which joint each of them
+is (configs/joint_maps/plug_in_gait.yaml). The parameter POINT:ANGLES names the points that are angles;
+without it the joint map does. Their unit is POINT:ANGLE_UNITS, or the map's. A file without angles is read by
+its markers, from which inverse kinematics makes angles.
 
 ezc3d parses the file in a process of its own: a damaged file may crash it, which must end neither a run over a
 thousand files nor a server.
@@ -67,8 +68,8 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
     chosen = [i for i, label in enumerate(labels[: file["points"].shape[1]]) if label in wanted]
     if not chosen and known(labels) is None:
         raise InputError(
-            f"{name}: expected angles among its points (in POINT:ANGLES or named by a joint map), or markers of a known "
-            f"set, found {', '.join(labels[:8]) or 'no points'}{', ...' * (len(labels) > 8)}"
+            f"{name}: expected angles among its points (in POINT:ANGLES or named by a joint map), or markers "
+            f"of a known set, found {', '.join(labels[:8]) or 'no points'}{', ...' * (len(labels) > 8)}"
         )
     for i in chosen:
         if labels.count(labels[i]) > 1:

@@ -1,8 +1,9 @@
-"""Reads 3D keypoints of cameras: FreeMoCap, MediaPipe, COCO, HALPE and BODY_25, from which inverse kinematics makes angles.
+"""Reads 3D keypoints of cameras: FreeMoCap, MediaPipe, COCO, HALPE and BODY_25, from which inverse kinematics
+makes angles.
 
-A CSV has three columns for each keypoint (`left_knee_x`, `left_knee_y`, `left_knee_z`) and perhaps one of time. An .npy
-array (frames, keypoints, 3) names nothing: 33 keypoints are MediaPipe's, 26 HALPE's, 25 BODY_25's and 17 COCO's. Pose2Sim
-writes keypoints as .trc, which `trc` reads.
+A CSV has three columns for each keypoint (`left_knee_x`, `left_knee_y`, `left_knee_z`) and perhaps one of
+time. An .npy array (frames, keypoints, 3) names nothing: 33 keypoints are MediaPipe's, 26 HALPE's, 25
+BODY_25's and 17 COCO's. Pose2Sim writes keypoints as .trc, which `trc` reads.
 """
 
 import csv
@@ -19,7 +20,7 @@ from biomechgpt.recordings.readers.recording import ReaderSettings, Recording
 SUFFIXES = (".csv", ".npy")
 _NPY = b"\x93NUMPY"
 _AXIS = re.compile(r"^(.*?)[\s_.\-:]?([xyzXYZ])(?:\s*[\[(].*)?$")
-_TIMES = {"time": 1.0, "times": 1.0, "timestamp": 1.0, "t": 1.0, "seconds": 1.0, "timems": 1e-3, "timestampms": 1e-3}
+_TIMES = {"time": 1.0, "times": 1.0, "timestamp": 1.0, "t": 1.0, "timems": 1e-3, "timestampms": 1e-3}
 """{name of a column of time: seconds in its unit}."""
 
 
@@ -29,22 +30,22 @@ def _words(text: str) -> tuple[str, ...]:
 
 ORDERS: dict[int, tuple[str, tuple[str, ...]]] = {
     33: ("MediaPipe", _words(
-        "nose left_eye_inner left_eye left_eye_outer right_eye_inner right_eye right_eye_outer left_ear right_ear "
-        "mouth_left mouth_right left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist left_pinky "
-        "right_pinky left_index right_index left_thumb right_thumb left_hip right_hip left_knee right_knee left_ankle "
-        "right_ankle left_heel right_heel left_foot_index right_foot_index"
+        "nose left_eye_inner left_eye left_eye_outer right_eye_inner right_eye right_eye_outer left_ear "
+        "right_ear mouth_left mouth_right left_shoulder right_shoulder left_elbow right_elbow left_wrist "
+        "right_wrist left_pinky right_pinky left_index right_index left_thumb right_thumb left_hip right_hip "
+        "left_knee right_knee left_ankle right_ankle left_heel right_heel left_foot_index right_foot_index"
     )),
     26: ("HALPE_26", _words(
-        "Nose LEye REye LEar REar LShoulder RShoulder LElbow RElbow LWrist RWrist LHip RHip LKnee RKnee LAnkle RAnkle "
-        "Head Neck Hip LBigToe RBigToe LSmallToe RSmallToe LHeel RHeel"
+        "Nose LEye REye LEar REar LShoulder RShoulder LElbow RElbow LWrist RWrist LHip RHip LKnee RKnee "
+        "LAnkle RAnkle Head Neck Hip LBigToe RBigToe LSmallToe RSmallToe LHeel RHeel"
     )),
     25: ("BODY_25", _words(
-        "Nose Neck RShoulder RElbow RWrist LShoulder LElbow LWrist MidHip RHip RKnee RAnkle LHip LKnee LAnkle REye LEye "
-        "REar LEar LBigToe LSmallToe LHeel RBigToe RSmallToe RHeel"
+        "Nose Neck RShoulder RElbow RWrist LShoulder LElbow LWrist MidHip RHip RKnee RAnkle LHip LKnee LAnkle "
+        "REye LEye REar LEar LBigToe LSmallToe LHeel RBigToe RSmallToe RHeel"
     )),
     17: ("COCO", _words(
-        "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist "
-        "right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle"
+        "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow "
+        "left_wrist right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle"
     )),
 }  # fmt: skip
 """{number of keypoints: (whose they are, their names in order)}."""
@@ -114,11 +115,15 @@ def _table(name: str, content: bytes, settings: ReaderSettings) -> Points:
     if not rows:
         raise InputError(f"{name}: expected frames after the line of names, found none")
     table, columns = np.array(rows), _triplets(header)
-    scale = {i: _TIMES[word] for i, cell in enumerate(header) if (word := re.sub(r"[^a-z]", "", cell.lower())) in _TIMES}
+    words = [re.sub(r"[^a-z]", "", cell.lower()) for cell in header]
+    scale = {i: _TIMES[word] for i, word in enumerate(words) if word in _TIMES}
     time_s, notes = _assumed(len(table), settings)
     if scale:
         column = next(iter(scale))
-        time_s, notes = scale[column] * (table[:, column] - table[0, column]), f"time by column {header[column]!r}"
+        time_s, notes = (
+            scale[column] * (table[:, column] - table[0, column]),
+            f"time by column {header[column]!r}",
+        )
     positions = np.stack([table[:, numbers] for numbers in columns.values()], axis=1)
     return Points("keypoints in a CSV", tuple(columns), positions, time_s, notes=(notes,))
 

@@ -1,9 +1,9 @@
 """Reads poses of SMPL, SMPL-H and SMPL-X (.npz), as AMASS and tools for video write them.
 
-Poses are rotation vectors of joints, so no licensed body model is needed: the rotations are converted. Arrays, of which
-the first that is there counts: `poses` or `pose` (T, 66 or more: pelvis, then the joints of the body), or `root_orient` (or
-`global_orient`) with `pose_body` (or `body_pose`); `trans` (or `transl`), metres; `mocap_framerate`, `mocap_frame_rate` or
-`fps`. A file holds one movement of one person.
+Poses are rotation vectors of joints, so no licensed body model is needed: the rotations are converted.
+Arrays, of which the first that is there counts: `poses` or `pose` (T, 66 or more: pelvis, then the joints of
+the body), or `root_orient` (or `global_orient`) with `pose_body` (or `body_pose`); `trans` (or `transl`),
+metres; `mocap_framerate`, `mocap_frame_rate` or `fps`. A file holds one movement of one person.
 """
 
 import io
@@ -27,21 +27,26 @@ _BODY_JOINTS = 22
 
 _JOINTS: tuple[tuple[str, int, tuple[float, float, float]], ...] = (
     ("root", -1, (0.0, 0.0, 0.0)),
-    ("hip_l", 0, (0.060, -0.086, -0.016)), ("hip_r", 0, (-0.060, -0.086, -0.016)), ("spine1", 0, (0.0, 0.124, -0.038)),
-    ("knee_l", 1, (0.043, -0.385, 0.002)), ("knee_r", 2, (-0.043, -0.385, 0.002)), ("spine2", 3, (0.0, 0.138, 0.027)),
+    ("hip_l", 0, (0.060, -0.086, -0.016)), ("hip_r", 0, (-0.060, -0.086, -0.016)),
+    ("spine1", 0, (0.0, 0.124, -0.038)),
+    ("knee_l", 1, (0.043, -0.385, 0.002)), ("knee_r", 2, (-0.043, -0.385, 0.002)),
+    ("spine2", 3, (0.0, 0.138, 0.027)),
     ("ankle_l", 4, (-0.017, -0.423, -0.036)), ("ankle_r", 5, (0.017, -0.423, -0.036)),
     ("spine3", 6, (0.0, 0.056, 0.003)),
-    ("toes_l", 7, (0.038, -0.061, 0.126)), ("toes_r", 8, (-0.038, -0.061, 0.126)), ("neck", 9, (0.0, 0.212, -0.034)),
-    ("collar_l", 9, (0.077, 0.113, -0.021)), ("collar_r", 9, (-0.077, 0.113, -0.021)), ("head", 12, (0.0, 0.089, 0.050)),
+    ("toes_l", 7, (0.038, -0.061, 0.126)), ("toes_r", 8, (-0.038, -0.061, 0.126)),
+    ("neck", 9, (0.0, 0.212, -0.034)),
+    ("collar_l", 9, (0.077, 0.113, -0.021)), ("collar_r", 9, (-0.077, 0.113, -0.021)),
+    ("head", 12, (0.0, 0.089, 0.050)),
     ("shoulder_l", 13, (0.118, 0.046, -0.014)), ("shoulder_r", 14, (-0.118, 0.046, -0.014)),
     ("elbow_l", 16, (0.258, -0.015, -0.027)), ("elbow_r", 17, (-0.258, -0.015, -0.027)),
     ("wrist_l", 18, (0.267, 0.011, -0.007)), ("wrist_r", 19, (-0.267, 0.011, -0.007)),
 )  # fmt: skip
-"""(joint, number of its parent, its position from there in metres) of the rest pose: X to the left, Y up, Z forward. The
-offsets are those of the mean male body, as public programs that retarget SMPL motion list them; both sides are averaged
-and rounded. People differ by a few degrees in them."""
+"""(joint, number of its parent, its position from there in metres) of the rest pose: X to the left, Y up, Z
+forward. The offsets are those of the mean male body, as public programs that retarget SMPL motion list them;
+both sides are averaged and rounded. People differ by a few degrees in them."""
 _SEGMENTS = {
-    "pelvis": 0, "thigh_l": 1, "thigh_r": 2, "shank_l": 4, "shank_r": 5, "foot_l": 7, "foot_r": 8, "trunk": 9, "head": 15,
+    "pelvis": 0, "thigh_l": 1, "thigh_r": 2, "shank_l": 4, "shank_r": 5, "foot_l": 7, "foot_r": 8,
+    "trunk": 9, "head": 15,
     "upper_arm_l": 16, "upper_arm_r": 17, "forearm_l": 18, "forearm_r": 19, "hand_l": 20, "hand_r": 21,
 }  # fmt: skip
 
@@ -109,8 +114,8 @@ def _poses(name: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
     flat = whole.reshape(len(whole), -1)
     if flat.shape[1] < 3 * _BODY_JOINTS or not np.isfinite(flat).all():
         raise InputError(
-            f"{name}: poses: expected rotation vectors (T, {3 * _BODY_JOINTS} or more) of finite numbers, found shape "
-            f"{whole.shape}{'' if np.isfinite(flat).all() else ' with missing values'}"
+            f"{name}: poses: expected rotation vectors (T, {3 * _BODY_JOINTS} or more) of finite numbers, "
+            f"found shape {whole.shape}{'' if np.isfinite(flat).all() else ' with missing values'}"
         )
     return flat[:, : 3 * _BODY_JOINTS].reshape(-1, _BODY_JOINTS, 3)
 
