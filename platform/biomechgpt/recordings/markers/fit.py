@@ -134,7 +134,9 @@ def _moved(
 def _fitted(points: Points, labels: list[str], seen: np.ndarray, solution: Solution) -> Fit:
     """The poses without bad frames at their ends; seen: (T, M) where markers were seen."""
     whole = seen.all(axis=1)
-    told = np.atleast_1d(np.median(solution.told[whole] if whole.any() else solution.told, axis=0) > 0.5)
+    told: np.ndarray = np.greater(
+        np.median(solution.told[whole] if whole.any() else solution.told, axis=0), 0.5
+    )
     angles = solution.angles_rad.copy()
     # A marker that is missing may leave a joint open that the set tells.
     angles[~solution.told & ~whole[:, None]] = np.nan
