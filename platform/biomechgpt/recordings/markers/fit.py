@@ -133,7 +133,7 @@ def _moved(
 
 def _fitted(points: Points, labels: list[str], seen: np.ndarray, solution: Solution) -> Fit:
     """The poses without bad frames at their ends; seen: (T, M) where markers were seen."""
-    whole = seen.all(axis=1)
+    whole: np.ndarray = np.all(seen, axis=1)
     told: np.ndarray = np.greater(
         np.median(solution.told[whole] if whole.any() else solution.told, axis=0), 0.5
     )
