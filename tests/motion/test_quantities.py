@@ -58,8 +58,8 @@ def test_speed_and_cadence_of_simulated_walks_agree_with_the_truth():
 def test_short_walks_are_measured_from_one_or_two_steps(seconds):
     """Windows of simulated walks, as long as a laboratory trial.
 
-    Of nine in ten of those measured, cadence is within 15 % and speed within a third of the whole walk's. Why speed is
-    that far off in some people is not known yet; it was 15 % when simulated people were more alike.
+    Of nine in ten of those measured, cadence is within 15 % and speed within a third of the whole walk's. Why speed
+    is that far off in some people is not known yet; it was 15 % when simulated people were more alike.
     """
     frames, errors, missing = round(seconds * simulated.RATE), [], 0
     for trial in simulated.annotated("walking_speed"):
