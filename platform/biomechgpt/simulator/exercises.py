@@ -14,7 +14,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline, PchipInterpolator
 
 from biomechgpt.simulator.activities import Activity, ActivityTrace, GaitStyle
-from biomechgpt.simulator.movement import COLUMNS, CYCLE, Timeline, joint, smooth_noise
+from biomechgpt.simulator.movement import COLUMNS, CYCLE, Timeline, columns, joint, mirror, smooth_noise
 
 Posture = np.ndarray
 """(COLUMNS,) degrees beside the standing posture."""
@@ -49,27 +49,8 @@ def of_joints(joints: dict[str, float]) -> Posture:
     """A posture by joints alone, each by name with or without side, in degrees beside standing."""
     result = np.zeros(len(COLUMNS))
     for name, value in joints.items():
-        for i in [joint(name)] if name in COLUMNS else [joint(name, "r"), joint(name, "l")]:
+        for i in columns(name):
             result[i] += value
-    return result
-
-
-def swap(one: Posture) -> Posture:
-    """The same posture with right and left exchanged."""
-    result = one.copy()
-    for i, name in enumerate(COLUMNS):
-        if name.endswith("_r"):
-            other = COLUMNS.index(name[:-2] + "_l")
-            result[[i, other]] = one[[other, i]]
-        elif name in (
-            "pelvis_list",
-            "pelvis_rotation",
-            "lumbar_bending",
-            "lumbar_rotation",
-            "neck_bending",
-            "neck_rotation",
-        ):
-            result[i] = -one[i]
     return result
 
 
@@ -109,9 +90,9 @@ def _repeated(
 
 
 def _arms(rng: np.random.Generator) -> tuple[Posture, Posture]:
-    """What the arms do in an exercise: (posture all the time, what is added at its lowest point).
+    """Two postures of the arms: the one they keep all the time, and what is added while the body is lowest.
 
-    They hang, are held forwards, in front of the chest, across it, or on the hips; or they rise while the body
+    Arms hang, are held forwards, in front of the chest, across it, or on the hips; or they rise while the body
     sinks.
     """
     held: dict[str, float] = {}
@@ -197,7 +178,7 @@ def lunge(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTr
         keys = [(0.6 * tempo, step), (0.8 * tempo * rng.uniform(0.9, 1.1), low), (0.7 * tempo, step),
                 (0.7 * tempo, stand), (rng.uniform(0.2, 0.8), stand)]  # fmt: skip
         if left[0]:
-            keys = [(seconds, swap(p)) for seconds, p in keys]
+            keys = [(seconds, mirror(p)) for seconds, p in keys]
         left[0] ^= alternate
         return keys
 
@@ -229,7 +210,7 @@ def step_up(rng: np.random.Generator, style: GaitStyle, rate: float) -> Activity
             (rng.uniform(0.1, 0.6), STAND),
         ]
         ups.append((sum(s for s, _ in [*keys, *one[:5]]), -0.6 * tempo))
-        keys += [(s, swap(p)) for s, p in one] if left[0] else one
+        keys += [(s, mirror(p)) for s, p in one] if left[0] else one
         left[0] ^= alternate
     trace = _trace(_through(keys, rate))
     time = np.arange(len(trace.turning)) / rate
@@ -256,7 +237,7 @@ def single_leg_stance(rng: np.random.Generator, style: GaitStyle, rate: float) -
         held = rng.exponential(25 / (0.4 + 3 * style.unsteady)) + 1.5
         held = min(held, max(style.duration_s - sum(s for s, _ in keys), 1.5))
         keys += [(0.8, up), (held, up), (0.7, STAND), (rng.uniform(0.3, 1.5), STAND)]
-    trace = _trace(_through([(s, swap(p)) for s, p in keys] if left else keys, rate))
+    trace = _trace(_through([(s, mirror(p)) for s, p in keys] if left else keys, rate))
     sway = smooth_noise(rng, len(trace.turning), 3, 0.3, rate) * (1 + 2 * style.unsteady)
     for name, size, k in (
         ("lumbar_bending", 1.2, 0),
@@ -432,4 +413,4 @@ EXERCISES: dict[str, tuple[Activity, float]] = {
 """{activity: (its function, its share of the exercises)}."""
 
 STRENUOUS = ("running", "squat", "jump", "step-up", "lunge", "single-leg stance")
-"""What people with a severe impairment are not asked to do."""
+"""Exercises that nobody asks of people with a severe impairment."""

@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from biomechgpt.core.settings import Settings
 from biomechgpt.motion.skeleton import N_JOINTS
-from biomechgpt.simulator.movement import COLUMNS, joint, smooth_noise
+from biomechgpt.simulator.movement import COLUMNS, columns, joint, smooth_noise
 
 _ZERO_SD = {
     "pelvis_tilt": 4.0, "hip_flexion": 3.0, "hip_adduction": 1.5, "hip_rotation": 4.0, "knee_angle": 2.5,
@@ -108,7 +108,7 @@ def laboratory(settings: LaboratorySettings, number: int) -> Laboratory:
     for table, result in ((_ZERO_SD, zero), (_RANGE_SD, excursion)):
         for name, sd in table.items():
             value = settings.variety * sd * rng.standard_normal()
-            for i in [joint(name)] if name in COLUMNS else [joint(name, "r"), joint(name, "l")]:
+            for i in columns(name):
                 result[i] += value
     # A model that tilts the pelvis leaves thighs and trunk where they are.
     for i in (joint("hip_flexion", "r"), joint("hip_flexion", "l"), joint("lumbar_extension")):

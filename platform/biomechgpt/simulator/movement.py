@@ -102,6 +102,11 @@ def joint(name: str, side: str = "") -> int:
     return _COLUMN[f"{name}_{side}" if side else name]
 
 
+def columns(name: str) -> list[int]:
+    """The column of a name as it stands, or the right and the left column of a joint without its side."""
+    return [joint(name)] if name in _COLUMN else [joint(name, "r"), joint(name, "l")]
+
+
 def mirror(table: np.ndarray) -> np.ndarray:
     """The mirror image of a table (..., COLUMNS): sides change, the pelvis lists and turns to the other side."""
     return np.concatenate(

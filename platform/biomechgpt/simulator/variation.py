@@ -15,7 +15,16 @@ sum is as published.
 
 import numpy as np
 
-from biomechgpt.simulator.movement import COLUMNS, CYCLE, Body, bump, foot_heights_m, joint, smooth_noise
+from biomechgpt.simulator.movement import (
+    COLUMNS,
+    CYCLE,
+    Body,
+    bump,
+    columns,
+    foot_heights_m,
+    joint,
+    smooth_noise,
+)
 
 _SEGMENT_SD = {"pelvis": 5.0, "thigh": 3.4, "shank": 2.3, "foot": 2.6, "trunk": 5.6}
 """SD between people of a segment's mean orientation in the sagittal plane, degrees."""
@@ -67,22 +76,17 @@ def _sides(rng: np.random.Generator, size: int = 1) -> np.ndarray:
     return np.asarray(_SIDES_SHARED**0.5 * both + (1 - _SIDES_SHARED) ** 0.5 * own)
 
 
-def _columns(name: str) -> list[int]:
-    """The column of a joint without sides, or its right and left column."""
-    return [joint(name)] if name in COLUMNS else [joint(name, "r"), joint(name, "l")]
-
-
 def personal(body: Body, rng: np.random.Generator) -> Body:
     """The gait and postures of somebody who differs from `body` as healthy adults differ from each other."""
     offset = _offsets(rng)
     cycle = body.cycle.copy()
     mean = cycle.mean(axis=0)
     for name, sd in _RANGE_SD.items():
-        for i, z in zip(_columns(name), _sides(rng)[:, 0], strict=False):
+        for i, z in zip(columns(name), _sides(rng)[:, 0], strict=False):
             cycle[:, i] = mean[i] + max(1 + sd * z, 0.2) * (cycle[:, i] - mean[i])
     cycle = _retimed(cycle, rng)
     for name, sd in _SHAPE_SD.items():
-        for k, (i, shape) in enumerate(zip(_columns(name), _shapes(rng), strict=False)):
+        for k, (i, shape) in enumerate(zip(columns(name), _shapes(rng), strict=False)):
             cycle[:, i] += sd * np.roll(shape, k * CYCLE // 2)
     # Sitting, people differ more than standing, and by the height of the chair and the place of the feet.
     sit = body.sit + offset + 2.0 * rng.standard_normal(len(COLUMNS))
@@ -111,7 +115,7 @@ def _offsets(rng: np.random.Generator) -> np.ndarray:
         offset[joint("knee_angle", side)] = shank - thigh
         offset[joint("ankle_angle", side)] = foot - shank
     for name, sd in _OFFSET_SD.items():
-        for i, z in zip(_columns(name), _sides(rng)[:, 0], strict=False):
+        for i, z in zip(columns(name), _sides(rng)[:, 0], strict=False):
             offset[i] += sd * z
     return offset
 
@@ -143,9 +147,9 @@ def _shapes(rng: np.random.Generator) -> np.ndarray:
 def between_strides(rng: np.random.Generator, frames: int, stride_hz: float, rate_hz: float) -> np.ndarray:
     """Differences (T, COLUMNS) in degrees between the strides of a steady person: smooth, over about a stride."""
     result = np.zeros((frames, len(COLUMNS)))
-    columns = [i for name in _STRIDE_SD for i in _columns(name)]
-    sds = [sd for name, sd in _STRIDE_SD.items() for _ in _columns(name)]
-    result[:, columns] = sds * smooth_noise(rng, frames, len(columns), 0.25 / stride_hz, rate_hz)
+    varied = [i for name in _STRIDE_SD for i in columns(name)]
+    sds = [sd for name, sd in _STRIDE_SD.items() for _ in columns(name)]
+    result[:, varied] = sds * smooth_noise(rng, frames, len(varied), 0.25 / stride_hz, rate_hz)
     # A pelvis that tilts leaves the thighs and the trunk where they are.
     for i in (joint("hip_flexion", "r"), joint("hip_flexion", "l"), joint("lumbar_extension")):
         result[:, i] -= result[:, joint("pelvis_tilt")]
