@@ -144,6 +144,17 @@ def test_a_norm_that_was_not_verified_says_so_wherever_it_is_drawn(trials, monke
     plt.close()
 
 
+def test_the_card_says_whether_a_shortcut_tells_a_label(trials):
+    total = data_card.tally(trials, simulator.COLUMNS)
+    found = summary(total)
+    page = data_card.page(found, total)
+    _, page = page.split("Does anything beside the movement tell a label?")
+    assert found["shortcuts"]
+    for label, scores in found["shortcuts"].items():
+        cells = page.split(f"<td>{label.replace('_', ' ')}")[1].split("</tr>")[0]
+        assert f"{scores['length']:.2f}" in cells
+
+
 def test_an_empty_cohort_has_a_card():
     empty = data_card.Tally()
     found = data_card.summarize(empty, simulator.COLUMNS, [], "recorded", RATE)

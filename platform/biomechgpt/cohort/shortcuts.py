@@ -65,7 +65,7 @@ PLACE = "place in the files"
 
 @dataclass
 class Clues:
-    """What the groups hold of one trial, and its labels.
+    """One trial: its features in each group, and its labels.
 
     participant: their name.
     features: {group: its features}.
@@ -93,9 +93,8 @@ def find_shortcuts(trials: Sequence[Clues], columns: Mapping[str, str]) -> dict[
     """{annotation: {group: score of its tree}}, on participants that the tree was not fitted on.
 
     trials: in the order of the files.
-    columns: {annotation: "text" | "number"}. The score of a text is F1 weighted by support, with `most frequent`
-    for the
-        most frequent label; of a number it is Pearson's r, 0 for a constant.
+    columns: {annotation: "text" | "number"}. The score of a text is F1 weighted by support, and `most frequent` is
+        that of the most frequent label. The score of a number is Pearson's r, 0 for a constant.
     Annotations of fewer than 20 participants are left out.
     """
     table = {}
