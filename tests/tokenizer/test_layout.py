@@ -83,6 +83,13 @@ def test_a_token_in_a_wrong_place_is_an_error(tokenizer, tokens, message):
         tokenizer.decode([tokens])
 
 
+def test_a_posture_without_its_end_is_refused_before_anything_is_decoded():
+    layout = TokenLayout(3, 10, (8,))
+    layout.check([8, 9, 17])
+    with pytest.raises(InputError, match="expected 3 posture tokens, found 2 tokens"):
+        layout.check([8, 9])
+
+
 def test_whole_steps_come_after_the_posture():
     layout = TokenLayout(3, 10, (8, 8))
     assert [layout.whole(n) for n in range(9)] == [0, 0, 0, 0, 0, 5, 5, 7, 7]

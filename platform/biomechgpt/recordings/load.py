@@ -22,7 +22,7 @@ _SWITCH_S = 0.25
 
 
 def participant_by_place(name: str) -> str:
-    """Who a recording is of, if no table says so: the first folder of its path, or its file's name."""
+    """The participant of a recording that no table names: the first folder of its path, or its file's name."""
     path = PurePosixPath(name)
     return path.parts[0] if len(path.parts) > 1 else path.stem
 

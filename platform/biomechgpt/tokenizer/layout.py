@@ -1,4 +1,4 @@
-"""Which tokens stand where in a movement: posture tokens, if a tokenizer has any, then motion tokens.
+"""The order of a movement's tokens: posture tokens, if a tokenizer has any, then motion tokens.
 
 Posture tokens say the mean angle of each joint, in bins. How somebody stands differs between people and between
 laboratories by more than a codebook vector can say beside a movement. With posture tokens the motion tokens
@@ -18,7 +18,10 @@ _FREQUENCIES = 2.0 ** np.arange(0, 5)
 
 
 class TokenLayout(NamedTuple):
-    """Which tokens can stand where. The vocabulary has the motion tokens first, then the posture tokens."""
+    """Which tokens each place of a movement can have.
+
+    In a movement posture tokens come first. In the vocabulary motion tokens come first.
+    """
 
     n_posture: int
     """Posture tokens at the beginning of a movement; 0: the tokenizer has none."""
@@ -39,7 +42,7 @@ class TokenLayout(NamedTuple):
         return self.n_posture + steps * per_step if steps else 0
 
     def check(self, tokens: Sequence[int] | np.ndarray) -> None:
-        """Raise InputError for the first token that cannot stand where it is."""
+        """Raise InputError for the first token that its place cannot have, and for a posture without its end."""
         tokens = np.asarray(tokens)
         posture, motion = tokens[: self.n_posture], tokens[self.n_posture :]
         parts = (
@@ -49,6 +52,8 @@ class TokenLayout(NamedTuple):
         for name, part, low, high in parts:
             for i in np.flatnonzero((part < low) | (part >= high))[:1]:
                 raise InputError(f"{name.format(i + 1)}: expected {low} to {high - 1}, found {part[i]}")
+        if len(posture) < self.n_posture:
+            raise InputError(f"expected {self.n_posture} posture tokens, found {len(posture)} tokens")
 
 
 class PostureCodes:

@@ -188,10 +188,8 @@ class MotionTokenizer:
         downsampling, per_step, n_posture = self.downsampling, self.tokens_per_step, self.n_posture
         movements = [np.asarray(sequence) for sequence in tokens]
         postures, tokens = ([m[:n_posture] for m in movements], [m[n_posture:] for m in movements])
-        for movement, posture, sequence in zip(movements, postures, tokens, strict=True):
+        for movement, sequence in zip(movements, tokens, strict=True):
             self.layout.check(movement)
-            if len(posture) < n_posture:
-                raise InputError(f"tokens: expected {n_posture} posture tokens, found {len(posture)} tokens")
             if len(sequence) % per_step:
                 raise InputError(
                     f"tokens: expected a multiple of {per_step} motion tokens, found {len(sequence)}"

@@ -89,16 +89,15 @@ class NetworkSettings(Settings):
     """Factor between the dilations of successive residual convolutions."""
     downsampling_stages: int = Field(2, ge=0, le=5)
     """Convolutions with stride 2, each of which halves the frame rate. 2: one token step covers 4 frames."""
+    posture_bin_deg: float | None = Field(None, ge=1, le=30)
+    """Width of the bins of the posture tokens: each joint's mean angle has a token of its own, before the motion
+    tokens, which then describe the movement about it. null: motion tokens describe the angles, as in the paper."""
 
     @field_validator("quantizer", mode="before")
     @classmethod
     def _default_kind(cls, quantizer: Any) -> Any:
         """Settings without a kind are those of the default quantizer."""
         return {"kind": "ema", **quantizer} if isinstance(quantizer, dict) else quantizer
-
-    posture_bin_deg: float | None = Field(None, ge=1, le=30)
-    """Width of the bins of the posture tokens: each joint's mean angle has a token of its own, before the motion
-    tokens, which then describe the movement about it. null: motion tokens describe the angles, as in the paper."""
 
     @property
     def downsampling(self) -> int:

@@ -109,9 +109,8 @@ class TokenizerTask(TrainingTask):
     ) -> np.ndarray:
         """First frames (shape) of random windows. starts: those of each trial."""
         every = np.concatenate(starts)
-        share, balance = self.settings.recorded_share, self.settings.activity_balance
-        if share is None or self.recorded.all() or not self.recorded.any():
-            share = None  # nothing to weigh
+        balance, is_mixed = self.settings.activity_balance, len(np.unique(self.recorded)) == 2
+        share = self.settings.recorded_share if is_mixed else None
         if share is None and not balance:
             return np.asarray(every[rng.integers(len(every), size=shape)])
         # The weight of a trial's windows: that of its activity, then that of recorded or simulated people.
