@@ -72,6 +72,7 @@ class Model:
         self.tokenizer = MotionTokenizer.load(tokenizer_uri)
         self.intent = IntentClassifier(self.answerer.tasks, self.answerer.info.labels)
         tokens_per_s, n_posture = self.tokenizer.tokens_per_s, self.tokenizer.n_posture
+        longest = self.answerer.longest_movement(n_posture)
         self.served = ServedModel(
             summary=ModelSummary(
                 fingerprint=model.fingerprint, base=model.metrics["base"], data=model.provenance
@@ -85,7 +86,7 @@ class Model:
             frame_rate_hz=self.tokenizer.frame_rate_hz,
             layout=self.tokenizer.layout,
             tokenizer=self.tokenizer.fingerprint,
-            max_duration_s=(self.answerer.longest_movement - n_posture) / tokens_per_s,
+            max_duration_s=(longest - n_posture) / tokens_per_s,
             typical_duration_s=(self.answerer.info.median_tokens - n_posture) / tokens_per_s,
         )
         self.answer.set_max_batch_size(batch_size)  # type: ignore[attr-defined]
@@ -94,7 +95,7 @@ class Model:
 
     def _warm_up(self) -> None:
         """Answer one question of each task, because the first one waits until kernels are loaded."""
-        motion = MotionTokens([0] * 32)
+        motion = MotionTokens(self.tokenizer.layout.example(4))
         self.answerer.answer(
             [
                 Query([motion], "single", None, "?"),

@@ -97,13 +97,21 @@ def made(kind, root, build, inputs=None):
     return artifact.make(kind, 1, {}, inputs or {}, build, str(root), provenance="synthetic")
 
 
-def artifacts_of(codebook, root):
-    """Artifacts of 12 trials: {questions, tokens, tokenizer}."""
+def artifacts_of(codebook, root, sizes=(CODES,), layout="flat"):
+    """Artifacts of 12 trials: {questions, tokens, tokenizer}.
+
+    sizes: how many codes each token of a step chooses from, equally many for each.
+    """
     rng = np.random.default_rng(2)
     trials = [
         {
             "trial": f"t{n:02}", "participant": f"p{n // 2}", "split": "test" if n > 9 else "train",
-            "tokens": rng.integers(CODES, size=int(rng.integers(8, 40))).tolist(),
+            "tokens": (
+                rng.integers(CODES, size=int(rng.integers(8, 40)))
+                if len(sizes) == 1
+                else rng.integers(sizes[0], size=(int(rng.integers(8, 20)), len(sizes)))
+                + np.cumsum([0, *sizes[:-1]])
+            ).flatten().tolist(),
             "activity": ["sitting", "FGA: gait with vertical head turns"][n % 2],
             "impaired": ["yes", "no"][n // 2 % 2],
             "walking_speed": round(rng.uniform(0.3, 2), 2),
@@ -130,14 +138,19 @@ def artifacts_of(codebook, root):
     def write_tokens(uri):
         Path(uri, "tokens").mkdir(parents=True)
         pq.write_table(pa.Table.from_pylist(trials), f"{uri}/tokens/0.parquet")
-        info = TokensInfo(tokenizer="test", codebook_size=CODES, tokens_per_step=1, tokens_per_s=7.5)
+        info = TokensInfo(
+            tokenizer="test", codebook_size=CODES, tokens_per_step=len(sizes), tokens_per_s=7.5, layout=layout
+        )
         storage.write_json(f"{uri}/tokens.json", info.model_dump())
         return {}
 
     def write_tokenizer(uri):
-        settings = NetworkSettings(quantizer={"codebook_size": CODES}, code_dim=codebook.shape[1], width=8)
+        quantizer = {"kind": "ema" if len(sizes) == 1 else "residual", "codebook_size": sizes[0]}
+        settings = NetworkSettings(quantizer=quantizer, code_dim=codebook.shape[1], width=8)
         vqvae = MotionVQVAE(settings, LossSettings())
-        vqvae.quantizer.codebook.copy_(torch.from_numpy(codebook))
+        books = [vqvae.quantizer] if len(sizes) == 1 else vqvae.quantizer.books
+        for book, rows in zip(books, np.split(codebook, len(sizes)), strict=True):
+            book.codebook.copy_(torch.from_numpy(rows))
         MotionTokenizer(vqvae, 30.0).save(uri)
         return {}
 

@@ -234,7 +234,7 @@ def test_a_movement_longer_than_was_trained_on_loses_its_end(bundle, monkeypatch
 
 def test_the_longest_movement_read_whole_is_so_whatever_is_asked(bundle):
     answerer = Answerer.load(bundle[1].uri)
-    encoder, longest = answerer.encoder, answerer.longest_movement
+    encoder, longest = answerer.encoder, answerer.longest_movement(0)
     templates = [text for task in answerer.tasks.values() for text in task.templates]
     max_tokens = answerer.info.max_length - answerer.max_new_tokens - len(encoder.prefix([[0] * longest]))
     unused = [max_tokens - len(encoder.text(question_text(template))) for template in templates]

@@ -9,6 +9,7 @@ from biomechgpt.answering.answer import Answer
 from biomechgpt.answering.explain import explain, windows, without_joints, without_tokens
 from biomechgpt.motion.skeleton import INDEX, NAMES, mirror
 from biomechgpt.prompts.encoding import MotionTokens
+from biomechgpt.tokenizer.layout import TokenLayout
 
 KNEE = INDEX["knee_angle_r"]
 
@@ -19,6 +20,7 @@ class Tokenizer:
     seen = np.array([not name.startswith("pro_sup") for name in NAMES])
     tokens_per_s = 10.0
     n_posture = 0
+    layout = TokenLayout(0, 0, (2,))
 
     def encode(self, movements, masks):
         assert len(masks) == len(movements)
@@ -28,7 +30,8 @@ class Tokenizer:
 class Answerer:
     """Says "bent" the likelier, the more frames are bent; counts them as a number."""
 
-    longest_movement = 150
+    def longest_movement(self, n_posture):
+        return 150
 
     def tokenize(self, tokenizer, movements, masks):
         return [MotionTokens(tokens.tolist()) for tokens in tokenizer.encode(movements, masks)]
@@ -118,6 +121,7 @@ def test_parts_are_the_whole_and_something_stays():
     assert len(windows(37)) == 37
     assert len(windows(370)) == 40
     assert len(windows(3)) == 3
+    assert [w.tolist() for w in windows(9, 2, 3)] == [[2, 3, 4], [5, 6, 7]]  # whole steps, after the posture
     assert without_tokens(MotionTokens([1, 2, 3, 4]), np.array([0, 2])) == MotionTokens([2, 4])
     assert without_tokens(MotionTokens([5]), np.array([0])) == MotionTokens([5])
     assert without_tokens(MotionTokens([1, 2, 3], [4, 5, 6]), np.array([1])) == MotionTokens([1, 3], [4, 6])

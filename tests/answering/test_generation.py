@@ -1,11 +1,11 @@
 """Movements that are made: what may be drawn, how they are judged, and what their files say."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from biomechgpt.answering.generate import _Grammar
 from biomechgpt.cohort import Cohort, CohortSettings, make_cohort
@@ -26,19 +26,24 @@ from biomechgpt.tokenizer.tokens import Tokens
 
 
 @pytest.mark.parametrize("sizes", [[7], [3, 4], [2, 3, 5]])
-def test_only_what_a_movement_can_go_on_with_is_drawn(sizes):
-    first, end, prompt, least = 10, 5, 3, 2 * len(sizes)
-    layout = TokenLayout(0, 0, tuple(sizes))
-    grammar = _Grammar(first, layout, 0, end, prompt, least)
-    edges = first + np.cumsum([0, *sizes])
-    for done in range(4 * len(sizes)):
-        allowed = grammar(torch.zeros(1, prompt + done), torch.zeros(1, 30))[0].isfinite().nonzero().flatten()
-        place = done % len(sizes)
-        codes = list(range(edges[place], edges[place + 1]))
-        assert allowed.tolist() == ([end] if place == 0 and done >= least else []) + codes
-    assert not _Grammar(first, layout, 0, None, prompt, 0)(torch.zeros(1, prompt), torch.zeros(1, 30))[
-        0, end
-    ].isfinite()
+@pytest.mark.parametrize("stacked", [False, True])
+def test_only_what_a_movement_can_go_on_with_is_drawn(sizes, stacked):
+    first, end, n_posture = 10, 5, 2
+    layout = TokenLayout(n_posture, 6, tuple(sizes))
+    edges = first + np.cumsum([0, *sizes, 6])
+    *places, posture = (list(range(*edge)) for edge in pairwise(edges.tolist()))
+    grammar = _Grammar(first, layout, n_posture, end, stacked)
+    endless = _Grammar(first, layout, n_posture, None, stacked)
+    for done in range(n_posture):
+        assert grammar.allowed(done) == endless.allowed(done) == [posture]
+    per_position = len(sizes) if stacked else 1
+    for n_motion in range(0, 24, per_position):
+        place = n_motion % len(sizes)
+        expected = places if stacked else [places[place]]
+        done = n_posture + n_motion // per_position
+        assert endless.allowed(done) == expected
+        may_end = place == 0 and n_motion >= 8
+        assert grammar.allowed(done) == [[*expected[0], *([end] if may_end else [])], *expected[1:]]
 
 
 def test_the_frechet_distance_is_that_of_two_normal_distributions():

@@ -32,6 +32,14 @@ def test_overrides_and_includes(tmp_path):
         settings.load(Outer, tmp_path / "a.yaml", ["--rate", "fast"])
 
 
+def test_a_mapping_of_another_kind_replaces_the_one_below_it():
+    base = {"quantizer": {"kind": "residual", "books": 3, "size": 64}}
+    assert settings.merge(base, {"quantizer": {"kind": "ema"}}) == {"quantizer": {"kind": "ema"}}
+    same = {"quantizer": {"kind": "residual", "books": 2, "size": 64}}
+    assert settings.merge(base, {"quantizer": {"kind": "residual", "books": 2}}) == same
+    assert settings.merge(base, {"quantizer": {"books": 2}}) == same
+
+
 @pytest.mark.parametrize(
     ("arguments", "strict"),
     [

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from biomechgpt.answering.generate import _Grammar
 from biomechgpt.core.settings import InputError
 from biomechgpt.motion.skeleton import INDEX, N_JOINTS, TRACKED
 from biomechgpt.tokenizer.layout import PostureCodes, TokenLayout
@@ -94,16 +93,3 @@ def test_whole_steps_come_after_the_posture():
     layout = TokenLayout(3, 10, (8, 8))
     assert [layout.whole(n) for n in range(9)] == [0, 0, 0, 0, 0, 5, 5, 7, 7]
     assert TokenLayout(0, 0, (8,)).whole(5) == 5
-
-
-def test_generated_movements_begin_with_a_posture_and_end_between_steps():
-    layout, end = TokenLayout(2, 3, (4, 4)), 50
-
-    def allowed(n_generated: int, n_before: int = 0) -> list[int]:
-        grammar = _Grammar(10, layout, n_before, end, prompt_length=5, least=4)
-        scores = grammar(torch.zeros(1, 5 + n_generated, dtype=torch.long), torch.zeros(1, 60))
-        return torch.isfinite(scores[0]).nonzero().flatten().tolist()
-
-    posture, first, second = [18, 19, 20], [10, 11, 12, 13], [14, 15, 16, 17]
-    assert [allowed(n) for n in range(5)] == [posture, posture, first, second, [*first, end]]
-    assert allowed(0, n_before=2) == first

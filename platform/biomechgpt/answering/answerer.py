@@ -32,6 +32,7 @@ from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError
 from biomechgpt.language import network
 from biomechgpt.language.families import family_of
+from biomechgpt.language.stacked import read_stacks, stack_of
 from biomechgpt.motion.features import kinematic_features
 from biomechgpt.motion.statistics import measure_statistics
 from biomechgpt.prompts.answer_trie import AnswerTrie, answer_trie
@@ -80,7 +81,10 @@ class Answerer:
         self.model = network.load_merged(
             base, weights, self.info.quantization, self.info.compute_dtype
         ).eval()
-        self.encoder = PromptEncoder(self.tokenizer, family_of(self.model.config).turns)
+        read_stacks(self.model)
+        self.encoder = PromptEncoder(
+            self.tokenizer, family_of(self.model.config).turns, stack_of(self.model.config)
+        )
         self.stop = self.tokenizer.convert_tokens_to_ids(self.encoder.turns.answer_end)
         # Numbers, and labels that are known from training only, are short phrases: 16 tokens are enough.
         label_answers = [
@@ -434,13 +438,13 @@ class Answerer:
             template_answers=[task.answer(labels[int(s.probability.argmax())]) for s in template_scores],
         )
 
-    @property
-    def longest_movement(self) -> int:
-        """Motion tokens of a movement that is read completely, whichever task is asked about it."""
+    def longest_movement(self, n_posture: int) -> int:
+        """Tokens of a movement, `n_posture` of them posture tokens, that is read completely, whatever is asked."""
         # A measured quantity is never asked of the language model.
         asked = [task for task in self.tasks.values() if not isinstance(task, MeasuredTask)]
         templates = [text for task in asked for text in task.templates]
-        return self._max_motion_and_question - max(len(self.encoder.question(text)) for text in templates)
+        longest = max(len(self.encoder.question(text)) for text in templates)
+        return self.encoder.tokens_in(self._max_motion_and_question - longest, n_posture)
 
     @property
     def longest_question(self) -> int:
@@ -493,12 +497,21 @@ class Answerer:
         prompts: ids, of any length.
         options: as transformers' `generate` takes them.
         """
+        ids, is_prompt = self.padded(prompts)
+        generated: torch.Tensor = self.model.generate(
+            input_ids=ids,
+            attention_mask=is_prompt.long(),
+            pad_token_id=self.tokenizer.pad_token_id,
+            **options,
+        )
+        return generated[:, ids.shape[1] :]
+
+    def padded(self, prompts: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Prompts as one batch: ids (B, L), padded before each prompt so that all end together, and (B, L) bool,
+        True where a prompt is."""
         pad, length = self.tokenizer.pad_token_id, max(map(len, prompts))
         ids = np.full((len(prompts), length), pad, dtype=np.int64)
         for row, prompt in enumerate(prompts):
-            ids[row, length - len(prompt) :] = prompt  # padding before a prompt, so that all end together
+            ids[row, length - len(prompt) :] = prompt
         batch = torch.from_numpy(ids).to(self.model.device)
-        generated: torch.Tensor = self.model.generate(
-            input_ids=batch, attention_mask=(batch != pad).long(), pad_token_id=pad, **options
-        )
-        return generated[:, length:]
+        return batch, batch != pad

@@ -19,6 +19,7 @@ from biomechgpt.answering.answer import Answer
 from biomechgpt.answering.answerer import Answerer
 from biomechgpt.motion.skeleton import NAMES
 from biomechgpt.prompts.encoding import MIN_MOTION_TOKENS, MotionTokens, Query
+from biomechgpt.tokenizer.layout import TokenLayout
 from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
 
 WINDOWS = 40
@@ -52,11 +53,16 @@ def answer_strength(answer: Answer, original: Answer) -> float:
     return answer.probabilities[answer.labels.index(original.labels[0])]
 
 
-def windows(n_tokens: int, n_posture: int = 0) -> list[np.ndarray]:
-    """Indices of the tokens in each window of a movement. Posture tokens are in none: they have no time."""
-    motion = np.arange(n_posture, n_tokens)
-    split = np.array_split(motion, max(min(WINDOWS, len(motion)), 1))
-    return [window for window in split if len(window)]
+def windows(n_tokens: int, n_posture: int = 0, per_step: int = 1) -> list[np.ndarray]:
+    """Indices of the tokens in each window of a movement: whole steps of `per_step` motion tokens.
+
+    Posture tokens are in none: they have no time.
+    """
+    n_steps = max(n_tokens - n_posture, 0) // per_step
+    steps = n_posture + np.arange(n_steps * per_step).reshape(n_steps, per_step)
+    return [
+        window.flatten() for window in np.array_split(steps, max(min(WINDOWS, n_steps), 1)) if len(window)
+    ]
 
 
 def without_tokens(motion: MotionTokens, left_out: np.ndarray) -> MotionTokens:
@@ -71,11 +77,12 @@ def _without(tokens: Sequence[int], left_out: np.ndarray) -> list[int]:
 
 
 def readable_part(
-    answerer: Answerer, motion: MotionTokens, n_posture: int = 0
+    answerer: Answerer, motion: MotionTokens, layout: TokenLayout
 ) -> tuple[MotionTokens, list[np.ndarray]]:
     """As much of a movement as the answerer reads, and its `windows`."""
-    n_tokens, longest = len(motion.tokens), answerer.longest_movement
-    return without_tokens(motion, np.arange(longest, n_tokens)), windows(min(n_tokens, longest), n_posture)
+    n_tokens, longest = len(motion.tokens), answerer.longest_movement(layout.n_posture)
+    read = without_tokens(motion, np.arange(longest, n_tokens))
+    return read, windows(min(n_tokens, longest), layout.n_posture, len(layout.sizes))
 
 
 def without_joints(angles_rad: np.ndarray, joints: Sequence[int]) -> np.ndarray:
@@ -101,7 +108,7 @@ def explain(
     joints = np.flatnonzero(joint_mask & tokenizer.seen).tolist()
     movements = [angles_rad, *(without_joints(angles_rad, [joint]) for joint in joints)]
     original, *without_joint = answerer.tokenize(tokenizer, movements, [joint_mask] * len(movements))
-    motion, motion_windows = readable_part(answerer, original, tokenizer.n_posture)
+    motion, motion_windows = readable_part(answerer, original, tokenizer.layout)
     deletions = _deletions(len(motion_windows))
     without_windows = [
         without_tokens(motion, np.concatenate([motion_windows[i] for i in np.flatnonzero(deleted)]))

@@ -4,6 +4,7 @@ Each token is sampled among those that a movement can have there. Knows nothing 
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -79,10 +80,11 @@ def _sample(
     """The tokens after each prompt, in batches of similar length. n_before: as in `_Grammar`."""
     max_length = answerer.info.max_length
     for number, (prompt, n) in enumerate(zip(prompts, longest, strict=True)):
-        if len(prompt) + n > max_length:
+        n_positions = len(prompt) + answerer.encoder.positions_of(n, layout.n_posture - n_before)
+        if n_positions > max_length:
             raise InputError(
                 f"movement {number}: expected at most {max_length} tokens with what comes before it, "
-                f"found {len(prompt) + n}"
+                f"found {n_positions}"
             )
     sampled: list[list[int]] = [[] for _ in prompts]
     shortest_first = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
@@ -113,66 +115,107 @@ def _sample_batch(
     may_end: bool,
     settings: SamplingSettings,
 ) -> list[list[int]]:
-    pad = answerer.tokenizer.pad_token_id
-    first_id = answerer.tokenizer.convert_tokens_to_ids(motion_token(0))
+    encoder = answerer.encoder
     end_id = answerer.tokenizer.convert_tokens_to_ids(MOTION_END)
-    step = len(layout.sizes)
-    # The fewest whole steps that hold MIN_MOTION_TOKENS: a shorter movement is none.
-    least = layout.n_posture - n_before + -(-MIN_MOTION_TOKENS // step) * step
-    grammar = _Grammar(first_id, layout, n_before, end_id if may_end else None, max(map(len, prompts)), least)
-    generated = answerer.generate_tokens(
-        prompts,
-        logits_processor=transformers.LogitsProcessorList([grammar]),
-        do_sample=True,
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        top_k=0,
-        max_new_tokens=max(longest),
-        eos_token_id=end_id,
+    first_id = answerer.tokenizer.convert_tokens_to_ids(motion_token(0))
+    grammar = _Grammar(
+        first_id, layout, layout.n_posture - n_before, end_id if may_end else None, encoder.stack is not None
     )
+    n_positions = [encoder.positions_of(n, layout.n_posture - n_before) for n in longest]
+    drawn = _draw(answerer, prompts, grammar, max(n_positions), settings)
     movements = []
-    for row, n in zip(generated.tolist(), longest, strict=True):
+    for row, n in zip(drawn.tolist(), longest, strict=True):
         ids = row[: row.index(end_id)] if end_id in row else row
-        whole_steps = ids[: layout.whole(min(len(ids), n) + n_before) - n_before]
-        movements.append([token_id - first_id for token_id in whole_steps if token_id != pad])
+        tokens = encoder.motion_tokens(ids)
+        movements.append(tokens[: layout.whole(min(len(tokens), n) + n_before) - n_before])
     return movements
 
 
-class _Grammar:
-    """A logits processor that allows only tokens with which a movement can go on.
+@torch.inference_mode()
+def _draw(
+    answerer: Answerer,
+    prompts: Sequence[np.ndarray],
+    grammar: "_Grammar",
+    n_positions: int,
+    settings: SamplingSettings,
+) -> torch.Tensor:
+    """The ids (B, n) of the positions that follow each prompt: up to its end, or to `n_positions` of them.
 
-    These are posture tokens at a movement's beginning, then the codes of the token's place in its step, and the end
-    token between steps.
-    first_id: id of the first motion token.
-    layout: which tokens can stand where.
-    n_before: tokens of the movement that the prompt has already, up to the end of the posture or of a step.
-    end_id: id of the end token; None: the movement may not end.
-    prompt_length: tokens before the first generated one.
-    least: generated tokens after which the movement may end.
+    transformers' `generate` draws one token of the vocabulary at a time. Here one position may have several.
+    """
+    warpers: list[Any] = [
+        transformers.TemperatureLogitsWarper(settings.temperature),
+        transformers.TopPLogitsWarper(settings.top_p),
+    ]
+    stack = answerer.encoder.stack
+    new_ids, is_prompt = answerer.padded(prompts)
+    read = is_prompt.long()
+    cache = transformers.DynamicCache(config=answerer.model.config)
+    ended = torch.zeros(len(prompts), dtype=torch.bool, device=new_ids.device)
+    drawn: list[torch.Tensor] = []
+    while len(drawn) < n_positions and not ended.all():
+        logits = answerer.model(
+            input_ids=new_ids,
+            attention_mask=read,
+            position_ids=(read.cumsum(1) - 1).clamp(min=0)[:, -new_ids.shape[1] :],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1].float()  # fmt: skip
+        tokens = []
+        for allowed in grammar.allowed(len(drawn)):
+            masked = torch.full_like(logits, -torch.inf)
+            masked[:, allowed] = logits[:, allowed]
+            for warp in warpers:
+                masked = warp(None, masked)  # these read no ids
+            tokens.append(torch.multinomial(masked.softmax(dim=-1), 1)[:, 0])
+        ids = tokens[0]
+        if len(tokens) > 1 and stack is not None:
+            ids = torch.where(ids == grammar.ended, ids, stack.join(torch.stack(tokens, dim=-1)))
+        # After a movement's end comes padding, which nobody reads.
+        ids = torch.where(ended, grammar.ended, ids)
+        ended |= ids == grammar.ended
+        drawn.append(ids)
+        new_ids, read = ids[:, None], torch.cat([read, torch.ones_like(read[:, :1])], dim=1)
+    return torch.stack(drawn, dim=1)
+
+
+class _Grammar:
+    """The tokens with which a movement can go on.
+
+    These are posture tokens at a movement's beginning, then the codes of the places of a step, and the end token
+    between steps.
     """
 
     def __init__(
-        self,
-        first_id: int,
-        layout: TokenLayout,
-        n_before: int,
-        end_id: int | None,
-        prompt_length: int,
-        least: int,
+        self, first_id: int, layout: TokenLayout, n_posture: int, end_id: int | None, stacked: bool
     ) -> None:
-        self.edges = first_id + np.cumsum([0, *layout.sizes, layout.posture_size])
-        self.n_posture = layout.n_posture - n_before
-        self.end_id, self.prompt_length, self.least = end_id, prompt_length, least
+        """first_id: id of the first motion token.
+        layout: which tokens can stand where.
+        n_posture: posture tokens that are missing yet.
+        end_id: id of the end token; None: the movement may not end.
+        stacked: whether the places of a step share a position.
+        """
+        edges = first_id + np.cumsum([0, *layout.sizes, layout.posture_size])
+        *self.places, self.posture = (range(*edge) for edge in pairwise(edges.tolist()))
+        self.n_posture, self.end_id, self.stacked = n_posture, end_id, stacked
+        per_position = len(self.places) if stacked else 1
+        # The fewest whole steps that hold MIN_MOTION_TOKENS: a shorter movement is none.
+        self.least = n_posture + -(-MIN_MOTION_TOKENS // len(self.places)) * len(self.places) // per_position
 
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        """The logits (B, V), -inf for the tokens that are not allowed."""
-        n_generated = input_ids.shape[1] - self.prompt_length
-        n_places = len(self.edges) - 2  # the last range is the posture's
-        n_motion = n_generated - self.n_posture
-        place = n_places if n_motion < 0 else n_motion % n_places
-        allowed = torch.full_like(scores, -torch.inf)
-        codes = slice(int(self.edges[place]), int(self.edges[place + 1]))
-        allowed[:, codes] = scores[:, codes]
-        if self.end_id is not None and place == 0 and n_generated >= self.least:
-            allowed[:, self.end_id] = scores[:, self.end_id]
+    @property
+    def ended(self) -> int:
+        """The id that ends a movement; where none may end, an id that no token has."""
+        return -1 if self.end_id is None else self.end_id
+
+    def allowed(self, n_drawn: int) -> list[list[int]]:
+        """The ids that can be drawn next, after so many positions: for each token of the position."""
+        n_motion = n_drawn - self.n_posture
+        if n_motion < 0:
+            return [list(self.posture)]
+        places = self.places if self.stacked else [self.places[n_motion % len(self.places)]]
+        allowed = [list(place) for place in places]
+        between_steps = self.stacked or n_motion % len(self.places) == 0
+        if self.end_id is not None and between_steps and n_drawn >= self.least:
+            allowed[0].append(self.end_id)
         return allowed

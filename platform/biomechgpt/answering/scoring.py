@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import transformers
-from torch.nn import functional
 
 from biomechgpt.answering.scores import Scores
 from biomechgpt.answering.trie_search import TrieSearch
 from biomechgpt.language.families import family_of
 from biomechgpt.language.network import tokens_at_once
+from biomechgpt.language.stacked import cross_entropy, read_stacks, stack_of
 from biomechgpt.prompts.answer_trie import AnswerTrie
 
 
@@ -312,7 +312,8 @@ class CachedDecoder:
     def __init__(self, model: Any) -> None:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.decoder, self.head = base.get_decoder(), base.get_output_embeddings()
-        self.family = family_of(base.config)
+        self.family, self.stack = family_of(base.config), stack_of(base.config)
+        read_stacks(base)
         self.max_states = tokens_at_once(base)
         # A cache that forgets nothing, also for layers with a sliding window: the masks say what each layer sees.
         self.cache = transformers.DynamicCache()
@@ -361,7 +362,7 @@ class CachedDecoder:
         states = self._states[row, : len(prefix) - 1].split(self.max_states)
         next_tokens = torch.from_numpy(prefix[1:]).to(self.device).split(self.max_states)
         losses = [
-            functional.cross_entropy(self.head(state).float(), token, reduction="none")
+            cross_entropy(self.head(state).float(), token, self.stack)
             for state, token in zip(states, next_tokens, strict=True)
         ]
         return float((-torch.cat(losses)).mean())

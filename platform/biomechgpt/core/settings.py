@@ -69,7 +69,9 @@ def _include(values: Any, folder: Path) -> Any:
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` laid on `base`, mappings joined key by key."""
+    """`over` laid on `base`, mappings joined key by key. A mapping of another `kind` replaces the base's."""
+    if "kind" in base and over.get("kind", base["kind"]) != base["kind"]:
+        return dict(over)
     result = dict(base)
     for key, value in over.items():
         old = result.get(key)

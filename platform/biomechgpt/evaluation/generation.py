@@ -108,7 +108,7 @@ def _describe(
         rows = rows.sort_values("trial")[["question", "trial"]].reset_index(drop=True)
     rows = rows.head(settings.max_movements)
     longest = tokenizer.n_posture + round(settings.max_duration_s * tokenizer.tokens_per_s)
-    max_tokens = min(longest, answerer.longest_movement)
+    max_tokens = min(longest, answerer.longest_movement(tokenizer.n_posture))
     tokens = describe_to_motion(answerer, rows["question"].tolist(), tokenizer.layout, max_tokens, settings)
     return rows.assign(tokens=tokens, recorded_tokens=0)
 
@@ -121,7 +121,8 @@ def _continue(
     rows = (
         held_out.sort_values("trial").head(settings.max_movements)[["trial", "tokens"]].reset_index(drop=True)
     )
-    recorded = [list(t[: layout.whole(min(len(t), answerer.longest_movement))]) for t in rows["tokens"]]
+    longest = answerer.longest_movement(layout.n_posture)
+    recorded = [list(t[: layout.whole(min(len(t), longest))]) for t in rows["tokens"]]
     # The first part is the posture and at least one step, and always complete steps.
     n_steps = [(len(t) - layout.n_posture) / step for t in recorded]
     n_given = [layout.n_posture + max(round(n * settings.given_share), 1) * step for n in n_steps]

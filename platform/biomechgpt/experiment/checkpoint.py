@@ -1,5 +1,7 @@
 """A model for other software: one merged checkpoint that transformers or vLLM loads, and its model card.
 
+The card says whether its motion tokens are flat, which any software can read, or stacked (`prompts.stack`).
+
 The adapter and the embedding rows of the motion tokens are merged into the dequantized base, in bf16. The motion
 tokenizer and the tasks are exported too: a checkpoint reads and writes motion tokens, and this package makes them.
 """
@@ -18,6 +20,8 @@ from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError
 from biomechgpt.evaluation.metrics import METRICS
 from biomechgpt.language import network, tiny_model
+from biomechgpt.language.stacked import stack_of
+from biomechgpt.prompts.stack import Stack
 
 _VERSION = 1
 _CARD = "README.md"
@@ -51,8 +55,10 @@ def export_model(model: Artifact, root: str, evaluation: Artifact | None = None)
         storage.upload(bundle.motion_tokenizer, storage.join(uri, MOTION_TOKENIZER))
         storage.write_bytes(storage.join(uri, TASKS), storage.read_bytes(storage.join(copy, TASKS)))
         scores = evaluation.read_json("metrics.json")["tasks"] if evaluation else {}
-        storage.write_bytes(storage.join(uri, _CARD), model_card(model, bundle, scores).encode())
+        stack = stack_of(merged.config)
+        storage.write_bytes(storage.join(uri, _CARD), model_card(model, bundle, scores, stack).encode())
         return {
+            "layout": "flat" if stack is None else "stacked",
             "base": model.metrics["base"],
             "parameters": sum(parameter.numel() for parameter in merged.parameters()),
         }
@@ -61,8 +67,12 @@ def export_model(model: Artifact, root: str, evaluation: Artifact | None = None)
     return artifact.make("checkpoint", _VERSION, {}, inputs, build, root)
 
 
-def model_card(model: Artifact, bundle: ModelBundle, scores: Mapping[str, Any]) -> str:
-    """The model card, in Markdown. scores: {task: {source: scores}} of an evaluation, or empty."""
+def model_card(model: Artifact, bundle: ModelBundle, scores: Mapping[str, Any], stack: Stack | None) -> str:
+    """The model card, in Markdown.
+
+    scores: {task: {source: scores}} of an evaluation, or empty.
+    stack: how motion tokens share a position; None: each has its own.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("biomechgpt.experiment", "."), trim_blocks=True, lstrip_blocks=True
     )
@@ -74,5 +84,5 @@ def model_card(model: Artifact, bundle: ModelBundle, scores: Mapping[str, Any]) 
         return "-" if value is None else f"{value:.2f}"
 
     return environment.get_template("model_card.md.j2").render(
-        model=model, bundle=bundle.info, tasks=bundle.tasks, metrics=scores, number=number
+        model=model, bundle=bundle.info, tasks=bundle.tasks, metrics=scores, number=number, stack=stack
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from torch import nn
+from transformers import AutoConfig
 
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact
@@ -19,8 +20,9 @@ from biomechgpt.core.training import fit
 from biomechgpt.language import network, pretrain, tiny_model
 from biomechgpt.language.adapter import INFO, MODEL, WEIGHTS, AdapterInfo
 from biomechgpt.language.batches import LossWeight, TreeTrainingTask, read_trees
-from biomechgpt.language.families import family_at, family_of
+from biomechgpt.language.families import family_of
 from biomechgpt.language.settings import AdapterSettings, FinetuneSettings
+from biomechgpt.language.stacked import stack_of
 from biomechgpt.prompts.encoding import PromptEncoder, motion_vocabulary
 from biomechgpt.questions.dataset import read_questions, read_tasks
 from biomechgpt.questions.tasks import ClassificationTask
@@ -65,7 +67,8 @@ class _Finetuning(TreeTrainingTask):
         rows = [r for r in read_questions(artifact.load(questions)) if r["split"] == "train"]
         rows = _of_participants(rows, self.settings.participants, self.seed)
         self.questions = len(rows)
-        encoder = PromptEncoder(self.tokenizer, family_at(str(self.folder)).turns)
+        config = AutoConfig.from_pretrained(str(self.folder))
+        encoder = PromptEncoder(self.tokenizer, family_of(config).turns, stack_of(config))
         views = Tokens(self.motion).augmentations()
         self.longest_answer = max(
             (len(encoder.answer(answer)) for answer in {r["answer"] for r in rows}), default=0

@@ -4,7 +4,9 @@ Knows tensors and checkpoints on local disk; knows nothing about trials, tasks o
 """
 
 import logging
+import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -13,14 +15,16 @@ import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers.masking_utils import sdpa_mask
 
+from biomechgpt.core.settings import InputError
 from biomechgpt.core.training import LossTerms
 from biomechgpt.language.families import family_of
+from biomechgpt.language.stacked import cross_entropy, describe_stack, read_stacks, stack_of
 from biomechgpt.prompts import packing
 from biomechgpt.prompts.encoding import motion_vocabulary
+from biomechgpt.prompts.stack import Stack
 
 LOGITS = 2**26
 """Logits in memory at once, 256 MB in fp32: those of 256 tokens with Gemma's vocabulary of 262,208."""
@@ -64,6 +68,7 @@ class TreeModel(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        read_stacks(model)
 
     def forward(
         self,
@@ -94,6 +99,7 @@ class TreeModel(nn.Module):
             input_ids[row, column],
             weight[row, column],
             tokens_at_once(base),
+            stack_of(base.config),
         )
         return {"language": (loss, weight.sum())}
 
@@ -103,14 +109,16 @@ def tokens_at_once(model: Any) -> int:
     return max(1, LOGITS // int(model.config.get_text_config().vocab_size))
 
 
-def weighted_loss(head: nn.Module, states: Tensor, targets: Tensor, weights: Tensor, rows: int) -> Tensor:
+def weighted_loss(
+    head: nn.Module, states: Tensor, targets: Tensor, weights: Tensor, rows: int, stack: Stack | None = None
+) -> Tensor:
     """Sum of weights x cross-entropy, for states (N, D), targets (N,) and weights (N,).
 
     rows: most states whose logits are in memory at once. Of more states they are computed again going back.
     """
 
     def loss_of(s: Tensor, t: Tensor, w: Tensor) -> Tensor:
-        return (functional.cross_entropy(head(s).float(), t, reduction="none") * w).sum()
+        return (cross_entropy(head(s).float(), t, stack) * w).sum()
 
     if len(targets) <= rows:
         return loss_of(states, targets, weights)
@@ -139,10 +147,13 @@ def extend_vocabulary(
     codebook: np.ndarray,
     embedding_init: Literal["codebook", "random"],
     seed: int = 0,
+    stacked: Sequence[int] = (),
 ) -> list[int]:
     """Add `<motion_start>`, `<motion_end>` and a token for each code; returns their ids.
 
     A tokenizer that has them already is left as it is.
+    stacked: how many tokens each place of a step chooses from, if they share a position; without them each motion
+        token has its own.
     """
     vocabulary = motion_vocabulary(len(codebook))
     if not set(vocabulary) - set(tokenizer.get_vocab()):
@@ -150,6 +161,10 @@ def extend_vocabulary(
     n_words = len(tokenizer)
     tokenizer.add_tokens(vocabulary, special_tokens=True)
     ids = list(range(n_words, len(tokenizer)))
+    if len(stacked) > 1:
+        if len(tokenizer) + math.prod(stacked) > 2**62:
+            raise InputError(f"tokens.layout: expected flat, as stacks of {len(stacked)} tokens are too many")
+        describe_stack(model.config, Stack(ids[2], len(codebook), tuple(stacked)))
     # The embedding may grow but never shrinks: Gemma 3 has more rows than its tokenizer has tokens.
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings((len(tokenizer) + 63) // 64 * 64, mean_resizing=False)

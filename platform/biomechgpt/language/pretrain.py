@@ -34,6 +34,7 @@ from biomechgpt.language.batches import TreeTrainingTask, plan_batches
 from biomechgpt.language.families import FAMILIES, family_at
 from biomechgpt.language.families.family import Family
 from biomechgpt.language.settings import BaseSettings, PretrainingSettings
+from biomechgpt.language.stacked import stack_of
 from biomechgpt.motion.parameters import (
     PARAMETERS,
     ParameterValues,
@@ -116,7 +117,10 @@ class _SampleSource:
             count = settings.recall_targets + settings.descriptions
             comparisons = [_comparison(*both, self.rng) for _ in range(count)]
             return self._tree([movement, self.movements[second][view]], comparisons)
-        recalled = self.rng.choice(movement, (settings.recall_targets, settings.recall_tokens)).tolist()
+        recalled = [
+            self.encoder.random_positions(movement, settings.recall_tokens, self.rng)
+            for _ in range(settings.recall_targets)
+        ]
         descriptions = [_description(parameters, self.rng) for _ in range(settings.descriptions)]
         return self._tree([movement], [*recalled, *descriptions])
 
@@ -144,11 +148,18 @@ class _Pretraining(TreeTrainingTask):
         self.seed = self.base.seed
         tasks = read_tasks(questions)
         rows = [r for r in read_questions(artifact.load(questions)) if r["split"] == "train"]
-        codebook = MotionTokenizer.load(tokenizer).codebook
+        motion, movements = MotionTokenizer.load(tokenizer), Tokens(artifact.load(tokens))
         network.quiet()
         torch.manual_seed(self.seed)
         family = self._load_text_model(tasks, rows)
-        network.extend_vocabulary(self.network, self.tokenizer, codebook, self.base.embedding_init, self.seed)
+        network.extend_vocabulary(
+            self.network,
+            self.tokenizer,
+            motion.codebook,
+            self.base.embedding_init,
+            self.seed,
+            stacked=motion.layout.sizes if movements.info.layout == "stacked" else (),
+        )
 
         rng = np.random.default_rng(self.seed)
         shuffled_questions, answers = _shuffled(rows, rng)
@@ -156,13 +167,13 @@ class _Pretraining(TreeTrainingTask):
             words for task in tasks.values() if isinstance(task, GenerationTask) for words in task.templates
         ]
         source = _SampleSource(
-            PromptEncoder(self.tokenizer, family.turns),
+            PromptEncoder(self.tokenizer, family.turns, stack_of(self.network.config)),
             self.settings,
             rng,
             shuffled_questions,
             answers,
             requests or ["{}"],
-            Tokens(artifact.load(tokens)).augmentations() if self.settings.epochs else {},
+            movements.augmentations() if self.settings.epochs else {},
             read_parameters(artifact.load(parameters)) if parameters else {},
         )
         # Each view of a movement gets questions, recalled tokens and parameters of its own.

@@ -13,6 +13,7 @@ import numpy as np
 
 from biomechgpt.core.settings import InputError
 from biomechgpt.motion.statistics import MovementStatistics
+from biomechgpt.prompts.stack import Stack
 
 MOTION_START, MOTION_END = "<motion_start>", "<motion_end>"
 
@@ -20,7 +21,7 @@ LETTERS = "ABCDEFGH"
 """Names of the movements in a prompt with several."""
 
 MIN_MOTION_TOKENS = 8
-"""Motion tokens of each movement that must fit into a prompt, whatever is asked."""
+"""Positions of each movement that must fit into a prompt, whatever is asked."""
 
 
 def motion_token(code: int) -> str:
@@ -134,9 +135,11 @@ class PrefixTree:
 class PromptEncoder:
     """Turns dialogues into token ids, with a language model's own tokenizer and its family's turn markers."""
 
-    def __init__(self, tokenizer: Any, turns: TurnMarkers = GEMMA_TURNS) -> None:
+    def __init__(self, tokenizer: Any, turns: TurnMarkers = GEMMA_TURNS, stack: Stack | None = None) -> None:
+        """stack: how the motion tokens of a step share a position; None: each has its own."""
         self.tokenizer = tokenizer
         self.turns = turns
+        self.stack = stack
         self._ids_of_text: dict[str, np.ndarray] = {}
 
     def text(self, text: str) -> np.ndarray:
@@ -159,9 +162,12 @@ class PromptEncoder:
             ids += [self._words(words), self.text(turn_end)]
         return np.concatenate(ids)
 
-    def answer(self, answer: Answer) -> np.ndarray:
-        """Ids of an answer with its end. Words are read as a question's are; motion tokens are a movement."""
-        ids = self._words(answer) if isinstance(answer, str) else self.motion(answer)
+    def answer(self, answer: Answer, longest: int | None = None) -> np.ndarray:
+        """Ids of an answer with its end. Words are read as a question's are; motion tokens are a movement.
+
+        longest: most positions of a movement, as in `motion`.
+        """
+        ids = self._words(answer) if isinstance(answer, str) else self.motion(answer, longest)
         return np.concatenate([ids, self.text(self.turns.answer_end)])
 
     def _words(self, words: str) -> np.ndarray:
@@ -169,24 +175,61 @@ class PromptEncoder:
         ids = self.tokenizer(words, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return np.asarray(ids, dtype=np.int64)
 
-    def motion(self, tokens: Sequence[int]) -> np.ndarray:
-        """Ids of a movement from its start token to its end token."""
+    def motion(self, tokens: Sequence[int], longest: int | None = None) -> np.ndarray:
+        """Ids of a movement from its start token to its end token.
+
+        longest: most positions between these two; a longer movement loses its end.
+        """
+        return np.concatenate(
+            [self.text(MOTION_START), self._positions(tokens)[:longest], self.text(MOTION_END)]
+        )
+
+    def motion_tokens(self, ids: Sequence[int]) -> list[int]:
+        """The motion tokens of a movement's positions: what `motion` made ids of, without its start and end."""
+        first_id = self.tokenizer.convert_tokens_to_ids(motion_token(0))
+        positions = [[i] for i in ids] if self.stack is None else map(self.stack.tokens, ids)
+        return [token - first_id for position in positions for token in position]
+
+    def positions_of(self, n_tokens: int, n_posture: int) -> int:
+        """Positions of so many tokens, of which the first `n_posture` are posture tokens."""
+        per_step = 1 if self.stack is None else len(self.stack.sizes)
+        return min(n_tokens, n_posture) + max(n_tokens - n_posture, 0) // per_step
+
+    def tokens_in(self, positions: int, n_posture: int) -> int:
+        """Tokens of a movement, `n_posture` of them posture tokens, that has so many positions."""
+        per_step = 1 if self.stack is None else len(self.stack.sizes)
+        return n_posture + max(positions - n_posture, 0) * per_step
+
+    def random_positions(self, tokens: Sequence[int], n: int, rng: np.random.Generator) -> list[int]:
+        """The motion tokens of `n` positions of a movement, drawn with replacement."""
+        if self.stack is None:
+            return [int(token) for token in rng.choice(tokens, n)]
+        positions = self.stack.positions(tokens)
+        return [token for i in rng.integers(len(positions), size=n) for token in positions[i]]
+
+    def _positions(self, tokens: Sequence[int]) -> np.ndarray:
+        """The id of each position of a movement."""
+        if self.stack is not None:
+            return self.stack.ids(tokens)
         # Motion tokens have consecutive ids, so adding the first id is exact, and faster than tokenizing text.
         first_id = self.tokenizer.convert_tokens_to_ids(motion_token(0))
-        codes = np.asarray(tokens, dtype=np.int64) + first_id
-        return np.concatenate([self.text(MOTION_START), codes, self.text(MOTION_END)])
+        return np.asarray(np.asarray(tokens, dtype=np.int64) + first_id)
 
     def prefix(self, movements: Sequence[Sequence[int]]) -> np.ndarray:
         """Ids from the start of a dialogue to where a question follows; several movements get a letter each.
 
         movements: motion tokens of each movement; empty for a dialogue without any.
         """
+        return self._prefix([self.motion(tokens) for tokens in movements])
+
+    def _prefix(self, movements: Sequence[np.ndarray]) -> np.ndarray:
+        """As `prefix`, from the ids of each movement."""
         ids = [self.text(self.turns.dialogue_start)]
         if len(movements) < 2:
-            ids += [self.motion(tokens) for tokens in movements]
+            ids += movements
         else:
-            for letter, tokens in zip(LETTERS, movements, strict=False):
-                ids += [self.text(f"{letter}: "), self.motion(tokens), self.text("\n")]
+            for letter, movement in zip(LETTERS, movements, strict=False):
+                ids += [self.text(f"{letter}: "), movement, self.text("\n")]
         return np.concatenate(ids)
 
     def truncated_prefix(self, movements: Sequence[Sequence[int]], max_tokens: int) -> np.ndarray:
@@ -207,11 +250,14 @@ class PromptEncoder:
         # From the shortest movement on, each gets an equal share of what is left; what it does not need is left
         # for the longer ones.
         n_kept = [0] * n_movements
-        shortest_first = sorted(range(n_movements), key=lambda i: len(movements[i]))
+        lengths = [len(self._positions(tokens)) for tokens in movements]
+        shortest_first = sorted(range(n_movements), key=lambda i: lengths[i])
         for n_done, i in enumerate(shortest_first):
-            n_kept[i] = min(len(movements[i]), available // (n_movements - n_done))
+            n_kept[i] = min(lengths[i], available // (n_movements - n_done))
             available -= n_kept[i]
-        return self.prefix([tokens[:n] for tokens, n in zip(movements, n_kept, strict=True)])
+        return self._prefix(
+            [self.motion(tokens, longest) for tokens, longest in zip(movements, n_kept, strict=True)]
+        )
 
     def build_tree(
         self,
@@ -231,10 +277,9 @@ class PromptEncoder:
         branches = []
         for question, answer in pairs:
             question_ids = self.question(question)
-            if not isinstance(answer, str):
-                n_other_tokens = len(self.answer([])) + len(self.prefix([])) + len(question_ids)
-                answer = answer[: max(max_length - n_other_tokens, MIN_MOTION_TOKENS)]
-            branches.append(Branch(question_ids, self.answer(answer)))
+            n_other_tokens = len(self.answer([])) + len(self.prefix([])) + len(question_ids)
+            longest = max(max_length - n_other_tokens, MIN_MOTION_TOKENS)
+            branches.append(Branch(question_ids, self.answer(answer, longest)))
         return branches
 
     def tree_of_branches(

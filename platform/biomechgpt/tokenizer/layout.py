@@ -35,6 +35,11 @@ class TokenLayout(NamedTuple):
         """Number of different motion tokens."""
         return sum(self.sizes)
 
+    def example(self, n_steps: int) -> list[int]:
+        """The tokens of some movement of so many steps."""
+        step = [int(first) for first in np.cumsum([0, *self.sizes[:-1]])]
+        return [self.codes] * self.n_posture + step * n_steps
+
     def whole(self, n_tokens: int) -> int:
         """The largest number of tokens, up to `n_tokens`, that ends with a whole step; 0 if there is no step."""
         per_step = len(self.sizes)

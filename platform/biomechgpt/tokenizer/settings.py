@@ -188,6 +188,10 @@ class TokensSettings(Settings):
     augmentations: int = Field(1, ge=1, le=64)
     """Tokenizations per training trial: unchanged, mirrored, and shifted by less than one token step. They reduce
     memorisation. With 2 or more, held-out trials get their mirrored copy too."""
+    layout: Literal["flat", "stacked"] = "flat"
+    """flat: each motion token has a position in a prompt. stacked: those of a step share one, which is the sum of
+    their embeddings, and each has an output head; plain transformers cannot read such a model. They differ for
+    tokenizers with several motion tokens in a step."""
     batch_size: int = Field(64, ge=1, exclude=True)
     """Trials encoded at once. Does not change the tokens."""
     workers: int = Field(1, ge=1, exclude=True)

@@ -9,7 +9,7 @@ tokens are made.
 import time
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -58,6 +58,8 @@ class TokensInfo(Settings):
     """Motion tokens of one second."""
     n_posture: int = 0
     """Posture tokens before a movement's motion tokens."""
+    layout: Literal["flat", "stacked"] = "flat"
+    """Whether the motion tokens of a step share a position in prompts (stacked)."""
 
 
 class Tokens:
@@ -168,6 +170,7 @@ def make_tokens(cohort: Artifact, tokenizer: Artifact, settings: TokensSettings,
             tokens_per_step=loaded.tokens_per_step,
             tokens_per_s=loaded.tokens_per_s,
             n_posture=loaded.n_posture,
+            layout=settings.layout,
         )
         storage.write_json(storage.join(uri, INFO), info.model_dump(mode="json"))
         return {name: sum(shard[name] for shard in written) for name in ("trials", "tokens")}

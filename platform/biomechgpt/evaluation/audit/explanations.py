@@ -83,7 +83,7 @@ def _delete(
     angles, mask = movement.angles_rad, movement.joint_mask
     (explanation,) = explain(answerer, tokenizer, angles, mask, [(task, question)])
     (whole,) = answerer.tokenize(tokenizer, [angles], [mask])
-    motion, windows = readable_part(answerer, whole, tokenizer.n_posture)
+    motion, windows = readable_part(answerer, whole, tokenizer.layout)
     joints = [INDEX[name] for name in explanation.joints]
     is_number = answerer.tasks[task].answer_kind == "regression"
 
