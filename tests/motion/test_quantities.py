@@ -58,8 +58,8 @@ def test_speed_and_cadence_of_simulated_walks_agree_with_the_truth():
 def test_short_walks_are_measured_from_one_or_two_steps(seconds):
     """Windows of simulated walks, as long as a laboratory trial.
 
-    Of nine in ten of those measured, cadence is within 15 % and speed within a third of the whole walk's. Why speed
-    is that far off in some people is not known yet; it was 15 % when simulated people were more alike.
+    Of nine in ten of those measured, cadence is within 15 % of the whole walk's, and speed within 16 % of the speed
+    at which the pelvis went in this window. That may differ from the whole walk's by half in unsteady people.
     """
     frames, errors, missing = round(seconds * simulated.RATE), [], 0
     for trial in simulated.annotated("walking_speed"):
@@ -74,19 +74,19 @@ def test_short_walks_are_measured_from_one_or_two_steps(seconds):
                 assert speed.reason
                 continue
             assert 1 <= speed.n <= 3
+            way_m = np.linalg.norm(np.subtract(*short.pelvis[[-1, 0]][:, [0, 2]].astype(float)))
             errors.append((
-                speed.value / trial.annotations["walking_speed"] - 1,
+                speed.value * (frames - 1) / simulated.RATE / way_m - 1,
                 cadence.value / trial.annotations["cadence"] - 1,
             ))  # fmt: skip
     assert len(errors) > 20
     assert missing <= 0.15 * (missing + len(errors))
-    assert (np.percentile(np.abs(errors), 90, axis=0) < (0.33, 0.15)).all()
+    assert (np.percentile(np.abs(errors), 90, axis=0) < (0.16, 0.15)).all()
     assert (np.abs(np.mean(errors, axis=0)) < 0.07).all()
 
 
 def test_times_of_simulated_clinical_tests_agree_with_the_truth():
-    # People stand before and after the four square step test. Its first and last step are hard to tell from that.
-    for column, largest_s, mean_s in (("tug_time", 1.5, 0.75), ("fsst_time", 2.0, 0.9)):
+    for column, largest_s, mean_s in (("tug_time", 1.5, 0.75), ("fsst_time", 0.6, 0.4)):
         tests = simulated.annotated(column)
         assert len(tests) >= 5
         errors = [value(column, of_trial(t)).value - t.annotations[column] for t in tests]

@@ -40,6 +40,8 @@ _MOVE_M = 0.25
 """Shortest move from one square to the next that the pelvis shows."""
 _MOVING_M_S = 0.06
 """The pelvis moves faster than this between two squares."""
+_MOVING_SHARE = 0.2
+"""The pelvis moves faster than this share of the fastest of its move; unsteady people sway at lower speeds."""
 _LARGEST_SQUARES_M = 2.5
 """Largest way of the pelvis in any direction during a four square step test."""
 
@@ -226,7 +228,8 @@ def fsst(pelvis: np.ndarray, rate_hz: float) -> list[Phase] | str:
     speed = np.abs(np.gradient(forward)) * rate_hz
     edges: list[float] = []
     for _, first, last in moves:
-        moving = first + np.flatnonzero(speed[first : last + 1] > _MOVING_M_S)
+        of_move = speed[first : last + 1]
+        moving = first + np.flatnonzero(of_move > max(_MOVING_M_S, _MOVING_SHARE * of_move.max()))
         edges += [float(moving[0]) / rate_hz, float(moving[-1]) / rate_hz]
     return [Phase(name, begin, end) for name, (begin, end) in zip(_SQUARES, pairwise(edges), strict=True)]
 
