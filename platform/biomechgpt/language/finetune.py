@@ -81,6 +81,9 @@ class _Finetuning(TreeTrainingTask):
         network.quiet()
         settings = self.settings
         model = network.load_model(self.folder, settings.quantization, settings.compute_dtype)
+        self.layers_4bit = network.linear_layers_4bit(model)
+        if self.layers_4bit:
+            model = network.unpacked_where_it_fits(model)
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if settings.adapter is None:
@@ -94,10 +97,6 @@ class _Finetuning(TreeTrainingTask):
         return network.TreeModel(self.adapted)
 
     def export(self, model: nn.Module) -> dict[str, Any]:
-        from bitsandbytes.nn.modules import (
-            Linear4bit,  # takes 4 s to load: only a process that trains has to wait
-        )
-
         with TemporaryDirectory() as folder:
             if self.settings.adapter is None:
                 tiny_model.save(self.adapted, self.tokenizer, folder)
@@ -107,11 +106,10 @@ class _Finetuning(TreeTrainingTask):
                 self.adapted.save_pretrained(folder, save_embedding_layers=False)
                 storage.upload(folder, storage.join(self.uri, WEIGHTS))
         trained = sum(p.numel() for p in self.adapted.parameters() if p.requires_grad)
-        layers = [m for m in self.adapted.modules() if isinstance(m, Linear4bit)]
         return {
             "questions": self.questions,
             "trained_parameters": trained,
-            "linear_layers_4bit": len(layers),
+            "linear_layers_4bit": self.layers_4bit,
             "longest_answer": self.longest_answer,
             "median_tokens": self.median_tokens,
         }

@@ -221,6 +221,31 @@ def load_model(
     return transformers.AutoModelForCausalLM.from_pretrained(str(folder), **options)
 
 
+def linear_layers_4bit(model: Any) -> int:
+    """Number of linear layers that are packed in 4 bits."""
+    from bitsandbytes.nn.modules import (
+        Linear4bit,
+    )  # takes 4 s to load, for which only a process with a model waits
+
+    return sum(isinstance(layer, Linear4bit) for layer in model.modules())
+
+
+def unpacked_where_it_fits(model: Any) -> Any:
+    """A packed model with its 4-bit weights as numbers of the compute dtype, for training on a CPU.
+
+    A CPU would unpack every weight again in each step, forwards and backwards. The values are the rounded ones, so
+    results are the same. A GPU keeps packed weights, and so does a machine where unpacked ones would take more than
+    a quarter of the memory that is free.
+    """
+    import psutil
+
+    n_weights = sum(2 * p.numel() for p in model.parameters() if type(p).__name__ == "Params4bit")
+    n_bytes = n_weights * torch.finfo(model.dtype).bits // 8
+    if model.device.type != "cpu" or n_bytes > psutil.virtual_memory().available / 4:
+        return model
+    return model.dequantize()
+
+
 def load_merged(
     base: Path,
     adapter: Path | None,

@@ -69,7 +69,7 @@ class LaboratorySettings(Settings):
     """Factor on the SDs of zero angles, ranges and noise. 0: one exact laboratory."""
     absent: float = Field(1.0, ge=0)
     """Factor on the shares of laboratories that do not record the neck, the wrists, the feet or the arms."""
-    count: int = Field(12, ge=1)
+    count: int = Field(60, ge=1)
     """Number of laboratories. Each participant is recorded in one."""
     seed: int = Field(0, ge=0)
     """Seed of the laboratories. Another one changes them and not the movements."""
