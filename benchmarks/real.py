@@ -10,7 +10,8 @@ tokenizer: {walks, others}: recordings, mean RMSE in degrees over the recorded a
 activity: shares of walks named walking, of other movements called walking, and of runs, squats, jumps and sit to
     stands named right. The most probable label counts, also where the recording is out of distribution.
 numbers: shares of walks whose cadence is within 6 % and whose speed is within 12 % of the measured value.
-called_impaired: share of people who are called impaired in most of their recordings.
+called_impaired: share of people who are called impaired in most of their recordings; `told`: in most of those that are
+    not refused as out of distribution, of the people who have any.
 refused: share of recordings that are out of distribution.
 held_out: with --hold-out, errors of tokenizers on sources that they were not trained on: by source, over all, and
     `without` real training data. For each source a tokenizer is trained, on fewer simulated people than the demo's
@@ -143,8 +144,11 @@ def measure_answers(model: str, recordings: Sequence[Recorded]) -> dict[str, Any
         )
     named_walking = ["walk" in a.labels[0] for a in activity]
     by_person: dict[str, list[bool]] = {}
+    told: dict[str, list[bool]] = {}
     for r, healthy in zip(recordings, impaired, strict=True):
         by_person.setdefault(r.row["participant"], []).append(healthy.labels[0] == "yes")
+        if healthy.status != "unlike":
+            told.setdefault(r.row["participant"], []).append(healthy.labels[0] == "yes")
     numbers = {}
     for task, quantity, within in (
         ("cadence", "cadence_steps_min", 0.06),
@@ -176,7 +180,10 @@ def measure_answers(model: str, recordings: Sequence[Recorded]) -> dict[str, Any
             ),
         },
         "numbers": numbers,
-        "called_impaired": share([np.mean(votes) > 0.5 for votes in by_person.values()]),
+        "called_impaired": {
+            **share([np.mean(votes) > 0.5 for votes in by_person.values()]),
+            "told": share([np.mean(votes) > 0.5 for votes in told.values()]),
+        },
         "refused": share([a.status == "unlike" for a in activity]),
     }
 

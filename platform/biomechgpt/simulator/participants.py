@@ -70,7 +70,8 @@ _RATE_SHARE = 0.55
 _STEP_RATE = (0.97, 0.07)
 """Mean and SD between people of the cadence at a given speed, relative to the norm. The norm's people walked 5.5 m.
 Men of 18 to 49 years take 113 steps a minute, SD 11, with strides of 1.55 m, SD .15, at 1.46 m/s, SD .18 (Whittle,
-Gait Analysis, 4th ed. 2007, appendix 1: 95 % limits). So at one speed people differ by 7 %."""
+Gait Analysis, 4th ed. 2007, appendix 1: 95 % limits; quoted from memory, unverified). So at one speed people differ
+by 7 %."""
 
 
 class SimulatorSettings(Settings):
