@@ -10,8 +10,8 @@ tokenizer: {walks, others}: recordings, mean RMSE in degrees over the recorded a
 activity: shares of walks named walking, of other movements called walking, and of runs, squats, jumps and sit to
     stands named right. The most probable label counts, also where the recording is out of distribution.
 numbers: shares of walks whose cadence is within 6 % and whose speed is within 12 % of the measured value.
-called_impaired: share of people who are called impaired in most of their recordings; `told`: in most of those that are
-    not refused as out of distribution, of the people who have any.
+called_impaired: share of people who are called impaired in most of their recordings; `told`: in most of those that
+    are not refused as out of distribution, of the people who have any.
 refused: share of recordings that are out of distribution.
 held_out: with --hold-out, errors of tokenizers on sources that they were not trained on: by source, over all, and
     `without` real training data. For each source a tokenizer is trained, on fewer simulated people than the demo's
