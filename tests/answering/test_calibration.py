@@ -180,20 +180,49 @@ def test_intervals_of_new_participants_hold_the_number_nine_times_in_ten():
             for _ in range(rng.integers(1, 6)):
                 truth = rng.normal(1, 0.3)
                 said = truth + off + rng.normal(scale=0.05)
-                rows.append((said - 0.1, said + 0.1, truth, str(person)))
+                said = 0.4 + 0.6 * said  # as a model that is unsure
+                rows.append((said - 0.06, said, said + 0.06, truth, str(person)))
         return [list(column) for column in zip(*rows, strict=True)]
 
-    held = []
+    held, scales = [], []
     for _ in range(100):
         fitted = fit_numbers(*numbers(60))
-        low, high, truth, who = (np.array(column) for column in numbers(40))
+        low, _, high, truth, who = (np.array(column) for column in numbers(40))
         shares = 1 / np.array([np.sum(who == w) for w in who])
+        low, high = (fitted.corrected(end.astype(float)) for end in (low, high))
         inside = (truth >= low - fitted.interval_offset) & (truth <= high + fitted.interval_offset)
         held.append(np.average(inside, weights=shares))
+        scales.append(fitted.number_scale)
     assert 0.88 < np.mean(held) < 0.94
-    assert fit_numbers([0.0], [1.0], [0.5], ["a"]).interval_offset is None
-    wide = fit_numbers([0.0] * 20, [1.0] * 20, [0.5] * 20, [str(i) for i in range(20)])
+    assert np.mean(scales) == pytest.approx(1 / 0.6 * 0.3**2 / (0.3**2 + 0.2**2 + 0.05**2), rel=0.05)
+    alone = fit_numbers([0.0], [0.4], [1.0], [0.5], ["a"])
+    assert alone.interval_offset is None
+    assert (alone.number_scale, alone.number_shift) == (1, 0)
+    people = [str(i) for i in range(20)]
+    wide = fit_numbers([0.0] * 20, [0.5] * 20, [1.0] * 20, [0.5] * 20, people)
     assert wide.interval_offset == pytest.approx(-0.5)
+    assert wide.corrected(0.5) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("people", [10, 14, 25])
+def test_intervals_that_few_participants_correct_hold_the_number_too(people):
+    rng = np.random.default_rng(people)
+
+    def study_of(n):
+        truth = rng.normal(1, 0.3, n)
+        said = 0.5 + 0.5 * truth + rng.normal(scale=0.1, size=n)
+        return said - 0.1, said, said + 0.1, truth, [str(i) for i in range(n)]
+
+    held = []
+    for _ in range(300):
+        fitted = fit_numbers(*(list(column) for column in study_of(people)))
+        low, _, high, truth, _ = study_of(50)
+        low, high = (
+            fitted.corrected(low) - fitted.interval_offset,
+            fitted.corrected(high) + fitted.interval_offset,
+        )
+        held.append(np.mean((low <= truth) & (truth <= high)))
+    assert np.mean(held) > 0.88
 
 
 def test_a_label_that_the_model_does_not_know_counts_as_wrong():
@@ -209,7 +238,7 @@ def test_a_models_calibration_is_that_of_its_tasks_and_people():
         {"trial": f"t{i}", "other": None, "participant": f"p{i}", "task": task, "kind": kind,
          "log_likelihood": -i / 100, "rmse_deg": float(i),
          "labels": ["a", "b"], "probabilities": [0.8, 0.2], "label_true": "a" if i % 5 else "b",
-         "low": 1.0, "high": 2.0, "value_true": 1.5}
+         "low": 1.0, "value_predicted": 1.5, "high": 2.0, "value_true": 1.5}
         for i in range(40)
         for task, kind in (("aid", "classification"), ("speed", "regression"), ("said", "description"))
     ]  # fmt: skip

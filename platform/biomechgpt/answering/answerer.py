@@ -397,12 +397,13 @@ class Answerer:
         full_distribution: bool,
     ) -> Answer:
         scores = mean_scores(template_scores)
+        least, most = task.plausible
+        numbers = np.clip(fitted.corrected(numbers), least, most)
         low, median, high = (quantile(numbers, scores.probability, share) for share in INTERVAL_SHARES)
         medians = [quantile(numbers, s.probability, INTERVAL_SHARES[1]) for s in template_scores]
         # The calibrated interval is wider, or narrower if the offset is negative. It keeps the median, and stays
         # within the plausible range.
         offset = fitted.interval_offset or 0.0
-        least, most = task.plausible
         return Answer(
             task.answer(median),
             low=round(max(min(low - offset, median), least), task.decimals),

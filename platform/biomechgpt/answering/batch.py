@@ -56,7 +56,7 @@ from biomechgpt.tokenizer.tokens import RECONSTRUCTION_ERROR, Tokens
 logger = logging.getLogger("biomechgpt")
 
 VERSION = 12
-CALIBRATION_VERSION = 7
+CALIBRATION_VERSION = 8
 
 _TOKENS_BESIDE_WORDS = 5
 """Tokens of a question that are not its words: turn markers, and words of more than one token. A rough figure."""

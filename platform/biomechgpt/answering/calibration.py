@@ -7,6 +7,7 @@ Pure functions of arrays and tables. Knows nothing about models.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,8 @@ MAX_RECORDINGS = 21
 ones."""
 DRAWS = 20
 """Draws of k recordings of each participant that the calibration of a person's mean is fitted on."""
+SCALES = (0.5, 2.0)
+"""Smallest and largest factor on a number."""
 SPREAD = 0.5
 """Standard deviation of the prior of a log temperature, whose mean is 0."""
 
@@ -46,6 +49,10 @@ class TaskCalibration(Settings):
     """Conformal threshold per label: it joins the set if 1 - p <= threshold. Empty: too few participants."""
     interval_offset: float | None = None
     """Amount added to both ends of a number's interval, in its unit (CQR). None: too few participants."""
+    number_scale: float = Field(1.0, gt=0)
+    """Factor on a number, before `number_shift` is added. A model that is unsure says numbers near the mean."""
+    number_shift: float = 0.0
+    """Amount added to a number, in its unit."""
     risk_thresholds: list[tuple[float, float]] = Field(default_factory=list)
     """(error rate, lowest confidence of the answers given for it), see `risk.fit_risk_thresholds`.
 
@@ -53,6 +60,10 @@ class TaskCalibration(Settings):
     fitted on the same participants. Empty: too few participants, or too many wrong answers, for any guarantee."""
     n_participants: int = 0
     """Participants that this was fitted on."""
+
+    def corrected(self, numbers: Any) -> Any:
+        """Numbers of the model, scaled and shifted."""
+        return self.number_shift + self.number_scale * numbers
 
     @property
     def coverage_guaranteed(self) -> bool:
@@ -225,19 +236,49 @@ def fit_labels(
 
 
 def fit_numbers(
-    low: Sequence[float], high: Sequence[float], truth: Sequence[float], participants: Sequence[str]
+    low: Sequence[float],
+    median: Sequence[float],
+    high: Sequence[float],
+    truth: Sequence[float],
+    participants: Sequence[str],
 ) -> TaskCalibration:
-    """Calibration of a task with numbers: how much intervals have to grow, or, if negative, may shrink.
+    """Calibration of a task with numbers: their scale and shift, then how much intervals grow or, negative, shrink.
 
-    Source: conformalized quantile regression, Romano, Patterson and Candes, NeurIPS 2019.
+    Scale and shift are those of least squares from the medians to the truth; each participant counts once.
+    Intervals follow conformalized quantile regression (Romano, Patterson and Candes, NeurIPS 2019). There each
+    participant's scale and shift are those of all others: fitted on the participant too, they would make the
+    intervals too narrow for new people. Without enough participants for an interval nothing is corrected.
     """
-    y = np.asarray(truth, dtype=float)
-    # How far the truth lies outside the interval; negative inside.
-    outside = np.maximum(np.asarray(low, dtype=float) - y, y - np.asarray(high, dtype=float))
+    y, who = np.asarray(truth, dtype=float), np.asarray(participants, dtype=str)
+    names = set(participants)
+    ends = np.stack([np.asarray(low, dtype=float), np.asarray(high, dtype=float)])
+    if threshold_of_draws(y.tolist(), participants) is None:
+        return TaskCalibration(n_participants=len(names))
+    outside = np.empty(len(y))
+    for name in names:
+        mine = who == name
+        scale, shift = _least_squares(np.asarray(median, dtype=float)[~mine], y[~mine], who[~mine])
+        lower, upper = shift + scale * ends[:, mine]
+        # How far the truth lies outside the interval; negative inside.
+        outside[mine] = np.maximum(lower - y[mine], y[mine] - upper)
+    scale, shift = _least_squares(np.asarray(median, dtype=float), y, who)
     return TaskCalibration(
+        number_scale=scale,
+        number_shift=shift,
         interval_offset=threshold_of_draws(outside.tolist(), participants),
-        n_participants=len(set(participants)),
+        n_participants=len(names),
     )
+
+
+def _least_squares(x: np.ndarray, y: np.ndarray, participants: np.ndarray) -> tuple[float, float]:
+    """(scale, shift) of the line from x to y, with the scale within SCALES. 1 and 0 if x is one number."""
+    weights = trial_weights(participants.tolist())
+    mean_x, mean_y = weights @ x, weights @ y
+    variance = weights @ (x - mean_x) ** 2
+    if variance < ROUNDING:
+        return 1.0, 0.0
+    scale = float(np.clip(weights @ ((x - mean_x) * (y - mean_y)) / variance, *SCALES))
+    return scale, float(mean_y - scale * mean_x)
 
 
 def fit(answers: pd.DataFrame) -> Calibration:
@@ -253,9 +294,10 @@ def fit(answers: pd.DataFrame) -> Calibration:
             if rows["other"].isna().all() and (truth := one_label(rows)) is not None:
                 people[str(task)] = fit_people(probabilities, participants, truth)
         elif kind == "regression":
-            tasks[str(task)] = fit_numbers(
-                rows["low"].tolist(), rows["high"].tolist(), rows["value_true"].tolist(), participants
+            low, median, high, truth_values = (
+                rows[name].tolist() for name in ("low", "value_predicted", "high", "value_true")
             )
+            tasks[str(task)] = fit_numbers(low, median, high, truth_values, participants)
     return Calibration(tasks=tasks, people=people)
 
 

@@ -92,18 +92,21 @@ def _calibrate_and_measure(
 ) -> dict[str, Any]:
     """Calibrate on the answers of one half of the participants, and score the answers of the other half (`new`).
 
-    Numbers: both ends of an interval move by one conformal offset.
+    Numbers are scaled and shifted, then both ends of an interval move by one conformal offset.
     Labels: a temperature is fitted, then a conformal threshold for each label. A label is in the prediction set if
     1 - its probability is at most its threshold.
     """
     people = calibration["participant"].tolist()
     if task.answer_kind == "regression":
-        low, high, truth = (calibration[name].tolist() for name in ("low", "high", "value_true"))
-        fitted = fit_numbers(low, high, truth, people)
+        low, median, high, truth = (
+            calibration[name].tolist() for name in ("low", "value_predicted", "high", "value_true")
+        )
+        fitted = fit_numbers(low, median, high, truth, people)
         offset = fitted.interval_offset or 0.0
         new = new.assign(
-            low=new["low"] - offset,
-            high=new["high"] + offset,
+            low=fitted.corrected(new["low"]) - offset,
+            value_predicted=fitted.corrected(new["value_predicted"]),
+            high=fitted.corrected(new["high"]) + offset,
             coverage_guaranteed=fitted.coverage_guaranteed,
         )
         return calibration_scores(new, task, draws=0)
