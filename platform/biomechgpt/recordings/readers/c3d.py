@@ -44,6 +44,8 @@ numpy.savez(
     rate_hz=point["RATE"]["value"],
     header_rate_hz=file["header"]["points"]["frame_rate"],
     labels=texts("LABELS"), angles=texts("ANGLES"), units=texts("ANGLE_UNITS"),
+    rotations=numpy.array([str(t).strip() for t in file["parameters"].get("ROTATION", {}).get("LABELS", {}).get(
+        "value", [])], dtype=str),
 )
 """
 
@@ -59,14 +61,28 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
     labels, angles = (
         [label.rpartition(":")[2] for label in file[key].tolist()] for key in ("labels", "angles")
     )
-    wanted = set(angles) or {
-        part.rpartition(".")[0] for m in settings.joint_map for c in m.joints.values() for part in c.parts
+    wanted = {
+        part.rpartition(".")[0] + suffix
+        for m in settings.joint_map
+        for c in m.joints.values()
+        for part in c.parts
+        for suffix in {"", m.optional_suffix}
     }
+    # A shipped map knows points that the file's own list leaves out.
+    wanted.update(angles)
     chosen = [i for i, label in enumerate(labels[: file["points"].shape[1]]) if label in wanted]
+    if not chosen and file["rotations"].size:
+        raise InputError(
+            f"{name}: expected angles among its points, found rotations of {len(file['rotations'])} segments "
+            f"({', '.join(file['rotations'][:4].tolist())}, ...), as Theia3D writes them: they are not read. "
+            "Compute joint angles of them (in Visual3D: Compute Model Based Data) and export them as a C3D file "
+            "or as ASCII"
+        )
     if not chosen:
         raise InputError(
             f"{name}: expected angles among its points (in POINT:ANGLES or named by a joint map), found "
-            f"{', '.join(labels[:8]) or 'no points'}{', ...' * (len(labels) > 8)}: markers alone are not read"
+            f"{', '.join(labels[:8]) or 'no points'}{', ...' * (len(labels) > 8)}: markers alone are not read "
+            "(run a model that computes angles, such as Plug-in Gait or OpenSim's inverse kinematics, first)"
         )
     for i in chosen:
         if labels.count(labels[i]) > 1:

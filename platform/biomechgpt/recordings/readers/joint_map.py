@@ -12,6 +12,7 @@ name, if there is one. Knows nothing about file formats.
 """
 
 from collections.abc import Collection, Mapping
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +27,7 @@ PELVIS_TRANSLATIONS = ("pelvis_tx", "pelvis_ty", "pelvis_tz")
 """OpenSim's names: forward, up and right, in metres."""
 
 AngleUnits = Literal["degrees", "radians"]
+_SHIPPED = "configs/joint_maps"
 
 
 class Column(Settings):
@@ -33,8 +35,9 @@ class Column(Settings):
 
     column: str | tuple[str, ...]
     """The file's column; several columns are added up."""
-    sign: Literal[1, -1] = 1
-    """-1 if positive in the file is negative in the skeleton."""
+    sign: Literal[1, -1, "auto"] = 1
+    """-1 if positive in the file is negative in the skeleton. auto, for a knee: the data shows which way it
+    bends."""
     offset: float = 0.0
     """Added after the sign, in the column's unit."""
     units: AngleUnits | Literal["m", "mm"] | None = None
@@ -46,7 +49,8 @@ class Column(Settings):
 
     def values(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """(T,) in the column's unit, our sign."""
-        return np.asarray(self.sign * np.sum([columns[part] for part in self.parts], axis=0) + self.offset)
+        sign = 1 if self.sign == "auto" else self.sign
+        return np.asarray(sign * np.sum([columns[part] for part in self.parts], axis=0) + self.offset)
 
 
 class JointMap(Settings):
@@ -62,6 +66,8 @@ class JointMap(Settings):
     """Unit of the column of time."""
     rate_hz: float | None = Field(None, gt=0)
     """Frame rate of files without a column of time."""
+    optional_suffix: str = ""
+    """Some files write this after a point's name: with V, the map's RHipAngles.x is also RHipAnglesV.x."""
     joints: dict[str, Column] = Field(min_length=1)
     """Each joint and its column."""
 
@@ -81,13 +87,24 @@ class JointMap(Settings):
             if joint not in targets:
                 raise ValueError(f"{joint!r} is no joint of the skeleton ({', '.join(targets)})")
             wrong = ("degrees", "radians") if joint in PELVIS_TRANSLATIONS else ("m", "mm")
+            if column.sign == "auto" and not joint.startswith("knee_angle"):
+                raise ValueError(f"{joint}: sign: expected 1 or -1 (auto is for knees)")
             if column.units in wrong:
                 raise ValueError(f"{joint}: {column.units} is no unit of it")
         return joints
 
     def present(self, columns: Collection[str]) -> list[str]:
         """The joints all of whose columns a file has."""
-        return [j for j, column in self.joints.items() if all(part in columns for part in column.parts)]
+        names = {self._without_suffix(column) for column in columns}.union(columns)
+        return [j for j, column in self.joints.items() if all(part in names for part in column.parts)]
+
+    def renamed(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """A file's columns by the map's own names: without the optional suffix."""
+        return {self._without_suffix(k): v for k, v in columns.items()} | dict(columns)
+
+    def _without_suffix(self, column: str) -> str:
+        point, dot, axis = column.rpartition(".")
+        return f"{point.removesuffix(self.optional_suffix)}{dot}{axis}" if dot else column
 
 
 def load_maps(path: str) -> tuple[JointMap, ...]:
@@ -97,6 +114,12 @@ def load_maps(path: str) -> tuple[JointMap, ...]:
     if not files:
         raise InputError(f"{path}: expected .yaml files that map joints, found none in this folder")
     return tuple(validate(JointMap, {"name": file.name, **read_yaml(file)}, str(file)) for file in files)
+
+
+@cache
+def shipped_maps() -> tuple[JointMap, ...]:
+    """The maps that come with the package, in configs/joint_maps; none where it is used without them."""
+    return load_maps(_SHIPPED) if find(_SHIPPED).is_dir() else ()
 
 
 def choose(name: str, maps: Collection[JointMap], columns: Collection[str]) -> JointMap | None:

@@ -13,6 +13,7 @@ of a pelvis. For people who lie down the setting `mujoco_up` states it.
 """
 
 import io
+import itertools
 import zipfile
 import zlib
 
@@ -21,12 +22,16 @@ from scipy.spatial.transform import Rotation
 
 from biomechgpt.core.settings import InputError
 from biomechgpt.motion.skeleton import NAMES, NECK
+from biomechgpt.recordings.readers.foreign import foreign_arrays
 from biomechgpt.recordings.readers.joint_map import PELVIS_ROTATIONS, PELVIS_TRANSLATIONS
 from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Recording, assemble
 
 SUFFIXES = (".npz",)
 _RATES = ("frequency", "frame_rate", "frame_rate_hz", "fps")
 _JOINT_NAMES = ("joint_names", "jnt_names")
+_SPLITS = "split_points"
+_MAX_BYTES = 1 << 30
+"""Most bytes of a file's arrays: they are compressed, so that a small file may hold more than memory does."""
 _SLIDING_ROOT = ("pelvis_tx", "pelvis_tz", "pelvis_ty", *PELVIS_ROTATIONS)
 _HEIGHT_M = (0.2, 1.5)
 """Height of a pelvis, from sitting on a low seat to standing tall."""
@@ -43,14 +48,45 @@ def matches(content: bytes) -> bool:
 def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
     """The recording in `content`. Raises InputError naming file, frame and array."""
     arrays = _arrays(name, content)
+    starts = splits(arrays)
+    if len(starts) > 2:
+        raise InputError(
+            f"{name}: expected one recording, found {len(starts) - 1} that follow one another (split_points "
+            f"{', '.join(map(str, starts))}): joined, they would be one walk with a jump. `biomechgpt answer` and "
+            "biomechgpt.read_all read each of them; a cohort needs a file for each"
+        )
+    return _recording(name, arrays, settings)
+
+
+def read_each(name: str, content: bytes, settings: ReaderSettings) -> dict[str, Recording]:
+    """{name: recording} of each trajectory between the file's split points: `name#1`, `name#2` ..."""
+    arrays = _arrays(name, content)
+    starts = splits(arrays)
+    if len(starts) <= 2:
+        return {name: _recording(name, arrays, settings)}
+    result = {}
+    for k, (first, end) in enumerate(itertools.pairwise(starts), start=1):
+        part = {
+            key: v[first:end] if len(v) == starts[-1] and key not in (*_RATES, *_JOINT_NAMES) else v
+            for key, v in arrays.items()
+        }
+        result[f"{name}#{k}"] = _recording(f"{name}#{k}", part, settings)
+    return result
+
+
+def splits(arrays: dict[str, np.ndarray]) -> list[int]:
+    """Frames at which loco-mujoco's trajectories begin, and the frame after the last one."""
+    points = sorted({int(v) for v in arrays.get(_SPLITS, np.zeros(0)).ravel() if np.isfinite(v)})
+    moving = [len(v) for k, v in arrays.items() if k.startswith("q_") or k == "qpos"]
+    frames = max(moving, default=0)
+    return [0, *(p for p in points if 0 < p < frames), frames]
+
+
+def _recording(name: str, arrays: dict[str, np.ndarray], settings: ReaderSettings) -> Recording:
     joints = {k.removeprefix("q_"): v for k, v in arrays.items() if k.startswith("q_")}
     kind = "MuJoCo .npz, q_ arrays"
     if "qpos" in arrays:
         kind, joints = _columns(name, arrays, settings)
-    if not joints:
-        raise InputError(
-            f"{name}: expected arrays named q_<joint> or qpos, found {', '.join(arrays) or 'none'}"
-        )
     frames = len(next(iter(joints.values())))
     for key, values in joints.items():
         if values.shape != (frames,):
@@ -71,7 +107,11 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
 def _arrays(name: str, content: bytes) -> dict[str, np.ndarray]:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            arrays = {k: np.atleast_1d(file[k]) for k in file.files if _wanted(k)}
+            wanted = [k for k in file.files if _wanted(k)]
+            _check_size(name, file.zip)
+            arrays = {k: np.atleast_1d(file[k]) for k in wanted}
+            if not any(k.startswith("q_") or k == "qpos" for k in wanted):
+                raise InputError(f"{name}: {foreign_arrays(file.files)}")
         return {k: v.astype(str if k in _JOINT_NAMES else float) for k, v in arrays.items()}
     except (
         zipfile.BadZipFile,
@@ -82,13 +122,23 @@ def _arrays(name: str, content: bytes) -> dict[str, np.ndarray]:
         RuntimeError,
         MemoryError,
     ) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(
             f"{name}: expected an .npz of numbers, found a damaged or foreign file: {error}"
         ) from None
 
 
 def _wanted(key: str) -> bool:
-    return key.startswith("q_") or key in ("qpos", "time", *_RATES, *_JOINT_NAMES)
+    return key.startswith("q_") or key in ("qpos", "time", _SPLITS, *_RATES, *_JOINT_NAMES)
+
+
+def _check_size(name: str, archive: zipfile.ZipFile) -> None:
+    size = sum(
+        member.file_size for member in archive.infolist() if _wanted(member.filename.removesuffix(".npy"))
+    )
+    if size > _MAX_BYTES:
+        raise InputError(f"{name}: expected at most {_MAX_BYTES >> 20} MiB of arrays, found {size >> 20} MiB")
 
 
 def _time(name: str, arrays: dict[str, np.ndarray], frames: int, rate_hz: float) -> np.ndarray:

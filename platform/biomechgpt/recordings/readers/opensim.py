@@ -1,12 +1,14 @@
-"""Reads OpenSim motion files (.mot, .sto): headers of every version, tabs or spaces, columns in any order.
+"""Reads OpenSim motion files (.mot, .sto): headers of every version, columns in any order, and any separator.
 
 The header's rules are those of OpenSim's own parser (OpenSim/Common/Storage.cpp): keys are `key=value` or `key
 value`. If the header states no unit, an old .mot (version below 1) is in degrees and any other file in radians. The
 skeleton's signs are OpenSim's except for the knee: `write` states its sign in the header, and `recording` detects
-it in files without that line. Knows nothing about participants.
+it in files without that line. Files whose header promises another number of rows, and files that a spreadsheet
+saved, are read with a note, as long as every row is whole. Knows nothing about participants.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -17,28 +19,45 @@ from biomechgpt.core.settings import InputError
 from biomechgpt.motion.skeleton import INDEX, NAMES
 from biomechgpt.recordings.readers.joint_map import PELVIS_ROTATIONS, PELVIS_TRANSLATIONS
 from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Recording, Sign, assemble
+from biomechgpt.recordings.readers.text import decode
 
 SUFFIXES = (".mot", ".sto")
-_HEADER_LINE = re.compile(rb"^\s*(endheader|(ncolumns|datacolumns|indegrees)[\t =])", re.I | re.M)
+_HEADER_LINE = re.compile(r"^[\s\"]*(endheader|(ncolumns|datacolumns|indegrees)[\t =])", re.I | re.M)
+_QUATERNIONS = (
+    "expected joint angles, found orientations of sensors (quaternions): compute angles first, with OpenSim's IMU "
+    "Inverse Kinematics, and use the .mot file that it writes"
+)
 _SYNTHETIC_LINE = "provenance: synthetic"
 _KNEE_LINE = "knee flexion is "
 
 
 def matches(content: bytes) -> bool:
     """Whether this is an OpenSim file: it has a line of a header, such as `endheader` or the number of columns."""
-    head = content[:65536]
-    return b"\x00" not in head and _HEADER_LINE.search(head) is not None
+    head = decode(content[:65536])
+    return head is not None and _HEADER_LINE.search("\n".join(head.text.splitlines())) is not None
 
 
 def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
     """The recording in `content`. Raises InputError naming file, line and column."""
-    lines = content.decode("utf-8-sig", errors="replace").splitlines()
+    decoded = decode(content)
+    if decoded is None:
+        raise InputError(
+            f"{name}: expected text after an OpenSim header, found binary data: the file is damaged"
+        )
+    lines = decoded.text.splitlines()
     header = _header(name, lines)
-    columns, numbers = _table(name, lines, header)
+    columns, numbers, notes = _table(name, lines, header)
+    if header.rows is not None and len(numbers) < header.rows and not decoded.text.endswith(("\n", "\r")):
+        # The file ends early and within a line: its last number may lack digits.
+        columns, numbers = {k: v[:-1] for k, v in columns.items()}, numbers[:-1]
+        notes = (*notes, "last row dropped, since the file ends within its line")
     if "time" not in columns:
         raise InputError(
             f"{name}: line {header.end + 1}: expected a column 'time', found {', '.join(columns)}"
         )
+    as_promised = header.rows in (None, len(numbers))
+    if not as_promised:
+        notes = (*notes, f"its header promises {header.rows} rows, it has {len(numbers)}, all whole")
     degrees = header.degrees(name) if settings.units == "header" else settings.units == "degrees"
     file = Columns(
         format=f"OpenSim {_suffix(name) or SUFFIXES[0]}",
@@ -46,9 +65,10 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
         units="degrees" if degrees else "radians",
         place=lambda i: f"line {numbers[i]}",
         time_s=columns["time"],
-        declared_rate_hz=header.rate_hz,
+        declared_rate_hz=header.rate_hz if as_promised else None,
         knee_flexion=header.knee_flexion,
         title=header.title,
+        notes=(decoded.note, *notes) if decoded.note else notes,
     )
     recording = assemble(name, file, settings)
     return replace(recording, provenance="synthetic") if header.synthetic else recording
@@ -98,6 +118,7 @@ class _Header:
     range_s: first and last time.
     knee_flexion: its sign, if the header states it.
     title: its first line, which names what the file holds; empty if a key stands there.
+    data_type: what each cell holds, such as Quaternion; empty if the header does not say.
     synthetic: whether the header says that the movement was simulated or generated.
     """
 
@@ -108,6 +129,7 @@ class _Header:
     range_s: tuple[float, float] | None
     knee_flexion: Sign | None
     title: str
+    data_type: str
     synthetic: bool
 
     def degrees(self, name: str) -> bool:
@@ -126,14 +148,17 @@ class _Header:
 def _header(name: str, lines: list[str]) -> _Header:
     version, in_degrees, rows, range_s = 0.0, None, None, None
     knee_flexion: Sign | None = None
-    synthetic = False
+    synthetic, data_type = False, ""
     for i, line in enumerate(lines):
-        text = line.strip()
+        # A spreadsheet ends every line with separators, and puts a sentence with commas into quotes.
+        text = line.strip(" \t,;").strip('"').strip()
         low = text.lower()
         if low.startswith("endheader"):
-            title = lines[0].strip().removeprefix("name ").strip()
+            title = lines[0].strip(' \t,;"').removeprefix("name ").strip()
             title = "" if i == 0 or "=" in title else title
-            return _Header(i + 1, version, in_degrees, rows, range_s, knee_flexion, title, synthetic)
+            return _Header(
+                i + 1, version, in_degrees, rows, range_s, knee_flexion, title, data_type, synthetic
+            )
         if low.startswith("angles are in "):
             in_degrees = low.removeprefix("angles are in ").startswith("degrees")
             continue
@@ -149,13 +174,15 @@ def _header(name: str, lines: list[str]) -> _Header:
             if key == "version":
                 version = float(value)
             elif key in ("nrows", "nr", "datarows"):
-                rows = int(value)
+                rows = int(float(value))
+            elif key == "datatype":
+                data_type = value
             elif key == "indegrees":
                 in_degrees = {"yes": True, "no": False}[value]
             elif key == "range":
                 start, end = (float(part) for part in value.split())
                 range_s = start, end
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, OverflowError):
             wanted = {"indegrees": "yes or no", "range": "two numbers"}.get(key, "a number")
             raise InputError(f"{name}: line {i + 1}: {key}: expected {wanted}, found {value!r}") from None
     raise InputError(
@@ -163,21 +190,34 @@ def _header(name: str, lines: list[str]) -> _Header:
     )
 
 
-def _table(name: str, lines: list[str], header: _Header) -> tuple[dict[str, np.ndarray], list[int]]:
-    """Columns by name, and the line number (from 1) of each row."""
-    body = [(i + 1, line) for i, line in enumerate(lines) if i >= header.end and line.strip()]
+def _table(
+    name: str, lines: list[str], header: _Header
+) -> tuple[dict[str, np.ndarray], list[int], tuple[str, ...]]:
+    """Columns by name, the line number (from 1) of each row, and notes on how they were separated."""
+    body = [(i + 1, line) for i, line in enumerate(lines) if i >= header.end and line.strip(" \t,;")]
     if not body:
         raise InputError(
             f"{name}: line {header.end}: expected column names after 'endheader', found the file's end"
         )
     (first, title), *body = body
-    labels = [_coordinate(label) for label in title.split()]
+    if header.data_type.startswith("quaternion"):
+        raise InputError(f"{name}: {_QUATERNIONS}")
+    rows = [line for _, line in body]
+    split, notes = _separator(title, rows)
+    labels = [_coordinate(label) for label in _labels(title, split, rows)]
+    if labels and all(_is_number(label) for label in labels):
+        raise InputError(
+            f"{name}: line {first}: the column names are missing: expected a line that begins with 'time' after "
+            "'endheader', found numbers (Pose2Sim's filtered files lack it: copy it from the file before filtering)"
+        )
     for label in labels:
         if label in (*INDEX, *PELVIS_ROTATIONS, *PELVIS_TRANSLATIONS, "time") and labels.count(label) > 1:
             raise InputError(f"{name}: line {first}: column {label!r} appears {labels.count(label)} times")
     values = np.empty((len(body), len(labels)))
     for row, (number, line) in enumerate(body):
-        cells = line.split()
+        cells = split(line)
+        if len(cells) > len(labels) and not any(cells[len(labels) :]):
+            cells = cells[: len(labels)]
         if len(cells) != len(labels):
             raise InputError(
                 f"{name}: line {number}: expected {len(labels)} values, found {len(cells)}: "
@@ -187,12 +227,41 @@ def _table(name: str, lines: list[str], header: _Header) -> tuple[dict[str, np.n
             values[row] = cells
         except ValueError:
             raise InputError(_not_a_number(name, number, labels, cells)) from None
-    if header.rows is not None and header.rows != len(body):
-        raise InputError(
-            f"{name}: line {body[-1][0] if body else first}: the header promises {header.rows} rows, "
-            f"found {len(body)}: the file is cut off or damaged"
-        )
-    return dict(zip(labels, values.T, strict=True)), [number for number, _ in body]
+    return dict(zip(labels, values.T, strict=True)), [number for number, _ in body], notes
+
+
+def _separator(title: str, rows: list[str]) -> tuple[Callable[[str], list[str]], tuple[str, ...]]:
+    """How the table's lines are split, and a note if a spreadsheet saved them."""
+    mark = "" if "\t" in title else "," if "," in title else ";" if ";" in title else ""
+    if mark:
+        note = f"separated by {'commas' if mark == ',' else 'semicolons'}, as a spreadsheet saves it"
+        decimal = mark == ";" and not any("." in row for row in rows)
+        return lambda line: _cells(line, mark, decimal), (note,)
+    # A tab separates: a comma is then a decimal comma, if no number has a point.
+    if rows and "," in rows[0] and not any("." in row for row in rows):
+        return lambda line: line.replace(",", ".").split(), ("decimal commas",)
+    return str.split, ()
+
+
+def _cells(line: str, mark: str, decimal: bool) -> list[str]:
+    cells = [cell.strip().strip('"') for cell in line.split(mark)]
+    return [cell.replace(",", ".") for cell in cells] if decimal else cells
+
+
+def _labels(title: str, split: Callable[[str], list[str]], rows: list[str]) -> list[str]:
+    """The column names; between tabs a name may hold spaces."""
+    labels = [label.strip(' "') for label in title.split("\t")] if "\t" in title else split(title)
+    labels = [label for label in labels if label]
+    mixed = rows and len(labels) != len(split(rows[0])) == len(title.split())
+    return title.split() if mixed else labels
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _coordinate(label: str) -> str:
@@ -203,8 +272,8 @@ def _coordinate(label: str) -> str:
 
 def _not_a_number(name: str, number: int, labels: list[str], cells: list[str]) -> str:
     for label, cell in zip(labels, cells, strict=True):
-        try:
-            float(cell)
-        except ValueError:
+        if cell.count(",") == 3 and all(map(_is_number, cell.split(","))):
+            return f"{name}: line {number}, column {label!r}: {_QUATERNIONS}"
+        if not _is_number(cell):
             return f"{name}: line {number}, column {label!r}: expected a number, found {cell!r}"
     return f"{name}: line {number}: expected numbers"

@@ -6,8 +6,8 @@ whether a gap is filled or the recording is kept out. Knows nothing about file f
 """
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -18,6 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from biomechgpt.core.settings import InputError, Settings
 from biomechgpt.motion.skeleton import INDEX, JOINTS, N_JOINTS, NAMES, NECK
+from biomechgpt.recordings.readers import isb_shoulder
 from biomechgpt.recordings.readers.joint_map import (
     PELVIS_ROTATIONS,
     PELVIS_TRANSLATIONS,
@@ -25,6 +26,7 @@ from biomechgpt.recordings.readers.joint_map import (
     JointMap,
     choose,
     load_maps,
+    shipped_maps,
 )
 
 KNEES = ("knee_angle_r", "knee_angle_l")
@@ -41,6 +43,15 @@ _NO_MOTION = re.compile(
 )
 """Titles and file names of files that have a motion's columns and hold something else: errors, speeds or
 accelerations, as OpenSim's RRA, IK and Analyze tools write them."""
+_PLANE_ANGLE = re.compile(r"(right|left) (ankle|knee|hip|shoulder|elbow|wrist)$", re.IGNORECASE)
+"""Columns of Sports2D: angles as one camera sees them."""
+_FORCE = re.compile(r"force|torque|moment|activation|excitation|fiber|_v[xyz]$", re.IGNORECASE)
+"""Columns of forces, moments and muscles, as OpenSim and force plates write them."""
+_TIMES = {
+    **dict.fromkeys(("time", "time s", "time (s)", "time [s]", "time (sec)", "seconds", "t", "t (s)"), 1.0),
+    **dict.fromkeys(("time ms", "time (ms)", "time [ms]", "timestamp ms", "t ms", "t (ms)"), 1e-3),
+}
+"""Usual names of a column of time, in small letters, and what makes seconds of it."""
 _BENT_KNEE_RAD = np.radians(20)
 """A knee that is this far on the wrong side of zero is flexed, not hyperextended."""
 
@@ -54,10 +65,13 @@ def _loaded(value: Any) -> Any:
 class ReaderSettings(Settings):
     """Settings of the readers."""
 
-    missing_joints: Literal["error", "neutral"] = "error"
-    """A file without some tracked joint is an error, or the joint is held at 0 and masked (neutral)."""
-    joint_map: Annotated[tuple[JointMap, ...], NoDecode, BeforeValidator(_loaded)] = ()
-    """YAML file, or folder of them, that maps a lab's own columns to joints."""
+    missing_joints: Literal["error", "neutral"] = "neutral"
+    """A tracked joint that a file does not have is held at 0 and masked (neutral), or it is an error."""
+    joint_map: Annotated[tuple[JointMap, ...], NoDecode, BeforeValidator(_loaded)] = Field(
+        default_factory=shipped_maps
+    )
+    """YAML file, or folder of them, that maps a lab's own columns to joints; by default those of
+    configs/joint_maps."""
     units: Literal["header", "degrees", "radians"] = "header"
     """Unit of angles in .mot, .sto, CSV and Parquet: what header or values tell (header), or always this one."""
     knee_flexion: Literal["auto", "positive", "negative"] = "auto"
@@ -85,6 +99,7 @@ class Columns:
     knee_flexion: the sign of knee flexion that the file states.
     turn_with_knee: joints whose sign changes together with the knee's.
     title: what the file says it holds; empty if it says nothing.
+    notes: what was odd about the file, and how it was read all the same.
     """
 
     format: str
@@ -96,6 +111,7 @@ class Columns:
     knee_flexion: Sign | None = None
     turn_with_knee: tuple[str, ...] = ()
     title: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,6 +128,7 @@ class Recording:
     declared_rate_hz: the frame rate that the file or its joint map states, if any.
     joint_map: name of the joint map that was used, if any.
     provenance: recorded; synthetic if the file itself says so.
+    notes: what was odd about the file, and which joints it lacks.
     """
 
     time_s: np.ndarray
@@ -124,6 +141,7 @@ class Recording:
     declared_rate_hz: float | None = None
     joint_map: str | None = None
     provenance: str = "recorded"
+    notes: tuple[str, ...] = ()
 
     @property
     def rate_hz(self) -> float:
@@ -133,9 +151,10 @@ class Recording:
 
     @property
     def import_notes(self) -> str:
-        """One line on how the file was read: format, units, knee sign, frame rate."""
-        notes = f"{self.format}, {self.units}, knee flexion {self.knee_flexion}, {self.rate_hz:.4g} Hz"
-        return notes + (f", columns by {self.joint_map}" if self.joint_map else "")
+        """One line on how the file was read: format, units, knee sign, frame rate, and what was odd."""
+        how = f"{self.format}, {self.units}, knee flexion {self.knee_flexion}, {self.rate_hz:.4g} Hz"
+        how += f", columns by {self.joint_map}" if self.joint_map else ""
+        return "; ".join([how, *self.notes])
 
 
 def assemble(name: str, file: Columns, settings: ReaderSettings) -> Recording:
@@ -152,26 +171,24 @@ def assemble(name: str, file: Columns, settings: ReaderSettings) -> Recording:
                 "this output of another program is no recording of movement"
             )
     joint_map = choose(name, settings.joint_map, file.values)
+    if joint_map:
+        file = replace(file, values=joint_map.renamed(file.values))
     columns = _find(file, joint_map)
-    time_s, rate_hz = _time(name, file, joint_map)
-    _check_time(name, time_s, file.place)
+    time_s, rate_hz, timed = _time(name, file, joint_map)
+    file, columns, time_s, repeated = _without_repeats(file, columns, time_s)
+    _check_time(name, time_s, file)
     _check_seconds(name, time_s, settings)
-    missing = [j.name for j in JOINTS if j.tracked and j.name not in columns and j.name not in NECK]
-    if missing and settings.missing_joints == "error":
-        raise InputError(
-            f"{name}: expected every tracked joint, missing {', '.join(_wanted(missing, joint_map))} "
-            "(missing_joints: neutral accepts such files, with these joints at 0 and masked; "
-            f"joint_map: FILE maps other columns to joints: {_listed(file.values)})"
-        )
-    present = [k for k in NAMES if k in columns]
-    if not present:
-        raise InputError(
-            f"{name}: none of the skeleton's joints is among its columns ({_listed(file.values)}): "
-            "no recording of movement"
-        )
+    converted = [f"{joint}_{side}" for side in isb_shoulder.sides(columns) for joint in isb_shoulder.ARM]
+    if not any(k in columns for k in (*NAMES, *isb_shoulder.COLUMNS)):
+        raise InputError(_no_joints(name, file))
+    missing = _missing(name, file, joint_map, {*columns, *converted}, settings)
     units = _units(name, columns)
     used = {k: _converted(item, units) for k, item in columns.items()}
     _check_units(name, columns, used, units, file.place)
+    used |= isb_shoulder.arms(used)
+    present = [k for k in NAMES if k in used]
+    if not present:
+        raise InputError(_no_joints(name, file))
     _check_posture(name, used)
     sign, turn = _knees(name, used, file, joint_map, settings)
     angles = np.zeros((len(time_s), N_JOINTS))
@@ -180,6 +197,7 @@ def assemble(name: str, file: Columns, settings: ReaderSettings) -> Recording:
     if turn:
         for k in (*KNEES, *file.turn_with_knee):
             angles[:, INDEX[k]] *= -1
+    shoulders = ("shoulders converted from plane of elevation, elevation and axial rotation",)
     return Recording(
         time_s=time_s,
         angles_rad=angles,
@@ -187,9 +205,73 @@ def assemble(name: str, file: Columns, settings: ReaderSettings) -> Recording:
         joint_mask=np.isin(NAMES, present) & _moves(angles),
         knee_flexion=sign,
         format=file.format,
-        units=_stated(columns[present[0]], units),
-        declared_rate_hz=file.declared_rate_hz or rate_hz,
+        units=_stated(next(iter(columns.values())), units),
+        declared_rate_hz=None if repeated else file.declared_rate_hz or rate_hz,
         joint_map=joint_map.name if joint_map else None,
+        notes=(*file.notes, *timed, *repeated, *(shoulders if converted else ()), *missing),
+    )
+
+
+def _missing(
+    name: str, file: Columns, joint_map: JointMap | None, columns: Collection[str], settings: ReaderSettings
+) -> tuple[str, ...]:
+    """A note that names the tracked joints without a column; InputError if the settings ask for it."""
+    missing = [j.name for j in JOINTS if j.tracked and j.name not in columns and j.name not in NECK]
+    if not missing:
+        return ()
+    if settings.missing_joints == "error":
+        raise InputError(
+            f"{name}: expected every tracked joint, missing {', '.join(_wanted(missing, joint_map))} "
+            "(missing_joints: neutral accepts such files, with these joints at 0 and masked; "
+            f"joint_map: FILE maps other columns to joints: {_listed(file.values)})"
+        )
+    return (f"without {', '.join(missing)}",)
+
+
+def _no_joints(name: str, file: Columns) -> str:
+    """Why a file without any joint of the skeleton is no recording, with its columns."""
+    if sum(bool(_PLANE_ANGLE.match(column)) for column in file.values) >= 3:
+        return (
+            f"{name}: expected joint angles in three dimensions, found angles in the plane of one camera "
+            f"({_listed(file.values)}): they are no recording (Pose2Sim with two cameras or more gives one)"
+        )
+    if any(_FORCE.search(column) for column in file.values):
+        return (
+            f"{name}: expected joint angles, found forces or muscles ({_listed(file.values)}): use "
+            "the file of joint "
+            "angles that inverse kinematics wrote"
+        )
+    return (
+        f"{name}: none of the skeleton's joints is among its columns ({_listed(file.values)}): "
+        "no recording of movement, or one whose columns a joint map has to name (joint_map: FILE)"
+    )
+
+
+def _without_repeats(
+    file: Columns, columns: dict[str, "_Item"], time_s: np.ndarray
+) -> tuple[Columns, dict[str, "_Item"], np.ndarray, tuple[str, ...]]:
+    """All of them without frames that repeat the one before, and a note on them.
+
+    A repeated time at the end is dropped, as OpenSim's tools write the last one twice. Elsewhere every value has to
+    be the same.
+    """
+    same = np.diff(time_s, prepend=np.nan) == 0
+    if not same.any():
+        return file, columns, time_s, ()
+    table = np.column_stack([item.values for item in columns.values()] or [time_s])
+    equal = np.ones(len(time_s), dtype=bool)
+    equal[1:] = ((table[1:] == table[:-1]) | (np.isnan(table[1:]) & np.isnan(table[:-1]))).all(axis=1)
+    at_end = np.logical_and.accumulate(same[::-1])[::-1]
+    keep = np.flatnonzero(~(same & (equal | at_end)))
+    if len(keep) == len(time_s) or len(keep) < 2:
+        return file, columns, time_s, ()
+    count = len(time_s) - len(keep)
+    place = file.place
+    return (
+        replace(file, place=lambda i: place(int(keep[i]))),
+        {k: replace(item, values=item.values[keep]) for k, item in columns.items()},
+        time_s[keep],
+        (f"{count} row{'s' * (count > 1)} with a repeated time dropped",),
     )
 
 
@@ -222,12 +304,12 @@ def _find(file: Columns, joint_map: JointMap | None) -> dict[str, _Item]:
     joints = joint_map.joints if joint_map else {}
     mapped = joint_map.present(file.values) if joint_map else []
     angles = file.units or (joint_map.units if joint_map else None)
-    for joint in (*NAMES, *PELVIS_ROTATIONS, *PELVIS_TRANSLATIONS):
+    for joint in (*NAMES, *PELVIS_ROTATIONS, *PELVIS_TRANSLATIONS, *isb_shoulder.COLUMNS):
         units = "m" if joint in PELVIS_TRANSLATIONS else angles
         if joint in mapped:
             column = joints[joint]
             items[joint] = _Item(" + ".join(column.parts), column.values(file.values), column.units or units)
-        elif joint in file.values and joint not in joints:
+        elif joint in file.values:
             items[joint] = _Item(joint, np.asarray(file.values[joint], dtype=float), units)
     return {joint: item for joint, item in items.items() if np.isfinite(item.values).any()}
 
@@ -244,20 +326,38 @@ def _listed(columns: Mapping[str, np.ndarray], most: int = 12) -> str:
     return (", ".join(names[:most]) or "no columns") + more
 
 
-def _time(name: str, file: Columns, joint_map: JointMap | None) -> tuple[np.ndarray, float | None]:
-    """Times (T,) in seconds, and the rate that a map declares."""
+def _time(
+    name: str, file: Columns, joint_map: JointMap | None
+) -> tuple[np.ndarray, float | None, tuple[str, ...]]:
+    """Times (T,) in seconds, the rate that a map declares, and a note if the times are that rate's."""
     if file.time_s is not None:
-        return file.time_s, None
+        return file.time_s, None, ()
     column, rate_hz = (joint_map.time, joint_map.rate_hz) if joint_map else ("time", None)
     if column in file.values:
         scale = 1e-3 if joint_map and joint_map.time_units == "ms" else 1.0
-        return scale * file.values[column], rate_hz
+        return scale * file.values[column], rate_hz, ()
+    for other, values in file.values.items():
+        if scale := seconds_of(other):
+            # A rate is for files without times: these state their own.
+            return scale * values, None, (f"time by column {other!r}",)
     if rate_hz is None:
         raise InputError(
             f"{name}: expected a column {column!r}, found {_listed(file.values)} "
             "(a joint map may name another, or give the rate_hz)"
         )
-    return np.arange(len(next(iter(file.values.values())))) / rate_hz, rate_hz
+    time_s = np.arange(len(next(iter(file.values.values())))) / rate_hz
+    note = f"no column of time, so {rate_hz:g} Hz by {joint_map.name if joint_map else 'the map'}"
+    return time_s, rate_hz, (note,)
+
+
+def seconds_of(column: str) -> float | None:
+    """What makes seconds of a column with a usual name for times; None for any other column."""
+    return _TIMES.get(column.lower().replace("_", " ").strip())
+
+
+def is_known(column: str) -> bool:
+    """Whether a column has the name of a joint of the skeleton, or of one that is converted to it."""
+    return column in INDEX or column in isb_shoulder.COLUMNS
 
 
 def _units(name: str, found: Mapping[str, _Item]) -> AngleUnits:
@@ -328,7 +428,11 @@ def _knees(
     # Percentiles, so that a few spikes do not decide.
     low, high = np.nanpercentile(knees, [1, 99])
     data: Sign = "positive" if high > -low else "negative"
-    mapped = [joint_map.joints[k] for k in KNEES if joint_map and k in joint_map.joints and k in used]
+    mapped = [
+        joint_map.joints[k]
+        for k in KNEES
+        if joint_map and k in joint_map.joints and k in used and joint_map.joints[k].sign != "auto"
+    ]
     if joint_map and mapped:
         if data == "positive" and high > _BENT_KNEE_RAD:
             raise InputError(
@@ -394,7 +498,8 @@ def _check_seconds(name: str, time_s: np.ndarray, settings: ReaderSettings) -> N
         )
 
 
-def _check_time(name: str, time_s: np.ndarray, place: Callable[[int], str]) -> None:
+def _check_time(name: str, time_s: np.ndarray, file: Columns) -> None:
+    place = file.place
     bad = np.flatnonzero(~np.isfinite(time_s))
     if len(bad):
         raise InputError(
@@ -408,4 +513,5 @@ def _check_time(name: str, time_s: np.ndarray, place: Callable[[int], str]) -> N
             f"found {time_s[i + 1]:g} after {time_s[i]:g}"
         )
     if len(time_s) < 2:
-        raise InputError(f"{name}: expected a movement, found {len(time_s)} frames")
+        count = f"{len(time_s)} frame{'s' * (len(time_s) != 1)}"
+        raise InputError(f"{name}: expected a movement, found {count} in this file ({file.format})")
