@@ -536,7 +536,7 @@ def load_recording(
         missing_joints=[
             joint for joint, recorded in zip(NAMES, recording.joint_mask, strict=True) if not recorded
         ],
-        repairs=repairs,
+        repairs="; ".join(text for text in (*recording.notes, repairs) if text) or None,
     )
     return LoadedRecording(info, angles, pelvis, content)
 

@@ -243,7 +243,7 @@ class RecordingInfo(ApiModel):
     missing_joints: list[str]
     """Joint angles that the file does not have."""
     repairs: str | None
-    """Gaps that were filled; null without any."""
+    """Gaps that were filled, and what was odd about the file; null without any."""
 
     repaired: ClassVar[Any] = deprecated_alias("repairs", str | None)
 

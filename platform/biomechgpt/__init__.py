@@ -9,12 +9,12 @@ __version__: str
 """Version of the installed package, as pyproject.toml gives it."""
 
 
-_LIBRARY = ("load", "read", "Answers", "Model", "Recording")
+_LIBRARY = ("load", "read", "read_all", "Answers", "Model", "Recording")
 """Names of `biomechgpt.answering.library` that the package has itself."""
-__all__ = ["Answers", "Model", "Recording", "__version__", "load", "read"]
+__all__ = ["Answers", "Model", "Recording", "__version__", "load", "read", "read_all"]
 
 if TYPE_CHECKING:
-    from biomechgpt.answering.library import Answers, Model, Recording, load, read
+    from biomechgpt.answering.library import Answers, Model, Recording, load, read, read_all
 
 
 def __getattr__(name: str) -> Any:

@@ -66,7 +66,7 @@ value, unit: a number that was answered or measured.
 probability: of the label that was answered.
 promised: whether set or interval hold the truth at the stated coverage (`Answer.coverage_guaranteed`).
 measured: the quantity as it was measured from the joint angles, with its place in the recording.
-note: why there is no answer, or what an answer supposes.
+note: why there is no answer, what an answer supposes, which joints the file lacks, and what was odd about it.
 """
 
 
@@ -147,13 +147,38 @@ def read(
     reading: settings of the readers, where a file says too little about itself.
     quality: limits beyond which a recording is refused.
     name: what messages call the file; its path by default.
-    Raises InputError for a file that is no recording, with what it is, and for one that quality control refuses.
+    Raises InputError for a file that is no recording, with what it is, for one that holds several (`read_all` reads
+    each), and for one that quality control refuses.
     """
-    settings = reading or ReaderSettings(missing_joints="neutral")
     name = name or path
-    return _prepared(
-        name, readers.read(path, settings, name), quality or QualitySettings(), rate_hz, participant
-    )
+    source = readers.read(path, reading or ReaderSettings(), name)
+    return _prepared(name, source, quality or QualitySettings(), rate_hz, participant)
+
+
+def read_all(
+    path: str,
+    *,
+    participant: str = "",
+    reading: ReaderSettings | None = None,
+    quality: QualitySettings | None = None,
+    name: str | None = None,
+    rate_hz: float = RATE_HZ,
+) -> dict[str, Recording | InputError]:
+    """{name: recording, or why it cannot be used} of every recording in a file or archive (path or URI).
+
+    A trial in an archive is called `session.zip/walk`. The arguments are those of `read`.
+    Raises InputError if there is no such file.
+    """
+    name = name or path
+    result: dict[str, Recording | InputError] = {}
+    for each, source in readers.read_each(path, reading or ReaderSettings(), name).items():
+        try:
+            if isinstance(source, InputError):
+                raise source
+            result[each] = _prepared(each, source, quality or QualitySettings(), rate_hz, participant)
+        except InputError as error:
+            result[each] = error
+    return result
 
 
 def _prepared(
@@ -216,6 +241,7 @@ def _row(recording: Recording, tasks: Tasks, name: str, answer: Answer) -> dict[
     elif answered:
         parsed = task.parse(answer.text)
         value, unit = (parsed, task.answer_unit or "") if isinstance(parsed, float) else (None, "")
+    said = (f"supposes {answer.condition}" if answer.condition else "") if answered else answer.text
     return {
         "file": recording.name,
         "participant": recording.participant,
@@ -231,7 +257,7 @@ def _row(recording: Recording, tasks: Tasks, name: str, answer: Answer) -> dict[
         "high": answer.high,
         "promised": answer.coverage_guaranteed,
         "measured": measured.in_words(answer.measured),
-        "note": (f"supposes {answer.condition}" if answer.condition else "") if answered else answer.text,
+        "note": "; ".join(text for text in (said, *recording.source.remarks) if text),
     }
 
 

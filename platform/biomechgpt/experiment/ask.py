@@ -15,7 +15,7 @@ import jinja2
 import pandas as pd
 from pydantic import Field
 
-from biomechgpt.answering.library import COLUMNS, Model, Recording, find_model, read
+from biomechgpt.answering.library import COLUMNS, Model, Recording, find_model, read_all
 from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError, Settings
 from biomechgpt.recordings import readers
@@ -39,7 +39,7 @@ class AskSettings(Settings):
     """Table to write (CSV). A Parquet file and a page with joint curves are written beside it."""
     workers: int = Field(0, ge=0)
     """Ray actors that answer at once, each with the model; 0: this process alone, without Ray."""
-    readers: ReaderSettings = ReaderSettings(missing_joints="neutral")
+    readers: ReaderSettings = ReaderSettings()
     """How recordings are read."""
     quality: QualitySettings = QualitySettings()
     """Limits beyond which a recording is refused."""
@@ -62,9 +62,11 @@ def run_ask(settings: AskSettings) -> str:
     rows, pictures, model = [], {}, ""
     for one in _on_ray(settings, asked) if settings.workers else _here(settings, asked):
         rows += one["rows"]
-        pictures[one["name"]] = one["picture"]
+        pictures |= one["pictures"]
         model = one["model"]
-        logger.info("%s: %s", one["name"], one["rows"][0]["note"] if one["picture"] is None else "answered")
+        for name, picture in one["pictures"].items():
+            why = next((row["note"] for row in one["rows"] if row["file"] == name), "")
+            logger.info("%s: %s", name, why if picture is None else "answered")
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     storage.write_bytes(settings.output, table.to_csv(index=False).encode())
     buffer = io.BytesIO()
@@ -86,13 +88,23 @@ class _Asker:
 
     def __call__(self, one: dict[str, Any]) -> dict[str, Any]:
         base = "; the base model is a local stand-in" if self.model.is_stand_in else ""
-        result = {
-            "name": one["name"],
-            "model": f"trained on {self.model.provenance} data{base}",
-            "picture": None,
-        }
+        rows: list[dict[str, Any]] = []
+        pictures: dict[str, str | None] = {}
+        # An archive, such as an OpenCap session, holds several recordings.
+        for name, recording in self._recordings(one).items():
+            if isinstance(recording, InputError):
+                unread = {"file": name, "participant": one["participant"], "status": "unreadable"}
+                rows.append(unread | {"note": str(recording)})
+                pictures[name] = None
+            else:
+                rows += self.model.ask_all(recording, self.tasks).rows()
+                pictures[name] = _picture(recording)
+        model = f"trained on {self.model.provenance} data{base}"
+        return {"model": model, "rows": rows, "pictures": pictures}
+
+    def _recordings(self, one: dict[str, Any]) -> dict[str, Recording | InputError]:
         try:
-            recording = read(
+            return read_all(
                 one["uri"],
                 participant=one["participant"],
                 reading=self.settings.readers,
@@ -101,15 +113,7 @@ class _Asker:
                 rate_hz=self.model.rate_hz,
             )
         except InputError as error:
-            row = {
-                "file": one["name"],
-                "participant": one["participant"],
-                "status": "unreadable",
-                "note": str(error),
-            }
-            return {**result, "rows": [row]}
-        answers = self.model.ask_all(recording, self.tasks)
-        return {**result, "rows": answers.rows(), "picture": _picture(recording)}
+            return {one["name"]: error}
 
 
 def _here(settings: AskSettings, asked: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -149,11 +153,18 @@ def _files(path: str) -> list[tuple[str, str]]:
     found = [
         (name, storage.join(path, name))
         for name in sorted(names)
-        if name.lower().endswith(readers.SUFFIXES) and PurePosixPath(name).name != ANNOTATIONS
+        if _is_likely(name, storage.join(path, name)) and PurePosixPath(name).name != ANNOTATIONS
     ]
     if not found:
         raise InputError(f"{path}: expected a recording or a folder of recordings, found nothing")
     return found
+
+
+def _is_likely(name: str, uri: str) -> bool:
+    """Whether a file may be a recording, by its suffix; a .txt file only if its content is one's."""
+    if name.lower().endswith(".txt"):
+        return readers.recognizes(storage.read_head(uri, readers.HEAD_BYTES))
+    return name.lower().endswith(readers.LIKELY)
 
 
 def _participants(folder: str, names: list[str]) -> dict[str, str]:

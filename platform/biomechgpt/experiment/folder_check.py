@@ -27,6 +27,7 @@ from biomechgpt.core.settings import InputError, Settings, load
 from biomechgpt.experiment.pipeline import StageSettings, run_check
 from biomechgpt.questions.dataset import QuestionsSettings
 from biomechgpt.questions.tasks import AnnotatedTask, LabelTask, Tasks, load_tasks
+from biomechgpt.recordings import readers
 from biomechgpt.recordings.load import ANNOTATIONS, participant_by_place
 
 logger = logging.getLogger("biomechgpt")
@@ -130,7 +131,12 @@ def check_folder(folder: str, settings: CohortSettings, tasks: Tasks) -> FolderR
     annotated = [row for row in rows if row.path in present]
     known = {row.path for row in annotated} | {ANNOTATIONS}
     report.unannotated = find_unannotated(uri, files, known, sessions)
-    unnamed = [Row(0, path, "", None, {}) for path in report.unannotated]
+    metadata = {name for session in sessions for name in session.metadata}
+    # Files that people take for recordings are named too, whatever they are.
+    likely = [
+        name for name in files if name.lower().endswith(readers.LIKELY) and name not in known | metadata
+    ]
+    unnamed = [Row(0, path, "", None, {}) for path in dict.fromkeys([*report.unannotated, *likely])]
     for row, why in _read_all(uri, [*annotated, *unnamed], settings):
         if why is None:
             report.read.append(row.path)

@@ -27,7 +27,7 @@ class ShowSettings(Settings):
     """Folder for pages; for pictures a folder or a path that ends in .png."""
     frame_rate_hz: float = Field(30.0, ge=10)
     """Rate that a recording is resampled to."""
-    readers: ReaderSettings = ReaderSettings(missing_joints="neutral")
+    readers: ReaderSettings = ReaderSettings()
     """How a recording is read."""
 
 

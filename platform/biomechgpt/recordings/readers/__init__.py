@@ -32,11 +32,13 @@ from biomechgpt.recordings.readers import (
     visual3d,
     xsens,
 )
+from biomechgpt.recordings.readers.foreign import SUFFIXES as FOREIGN
 from biomechgpt.recordings.readers.foreign import by_suffix, foreign
 from biomechgpt.recordings.readers.joint_map import JointMap
 from biomechgpt.recordings.readers.recording import ReaderSettings, Recording
 
 __all__ = [
+    "LIKELY",
     "READERS",
     "SUFFIXES",
     "JointMap",
@@ -45,6 +47,7 @@ __all__ = [
     "parse",
     "parse_each",
     "read",
+    "read_each",
     "recognizes",
 ]
 
@@ -73,6 +76,9 @@ _MAY_HOLD_ANYTHING: tuple[Reader, ...] = (matlab, spreadsheet, table)
 SUFFIXES: tuple[str, ...] = (*(suffix for reader in READERS for suffix in reader.SUFFIXES), ".zip", ".gz")
 """Usual suffixes of all formats, for file pickers and messages. Files are recognized by their content."""
 
+LIKELY: tuple[str, ...] = (*SUFFIXES, *FOREIGN)
+"""Suffixes of files in a folder that a person takes for recordings: each is read, or named for what it is."""
+
 HEAD_BYTES = 65536
 """Enough of a file's beginning to recognize its format."""
 
@@ -95,6 +101,20 @@ def read(uri: str, settings: ReaderSettings, name: str | None = None) -> Recordi
     name = name or uri
     try:
         return parse(name, storage.read_bytes(uri), settings)
+    except FileNotFoundError:
+        raise InputError(f"{name}: no such recording") from None
+
+
+def read_each(
+    uri: str, settings: ReaderSettings, name: str | None = None
+) -> dict[str, Recording | InputError]:
+    """{name: recording, or why it cannot be read} of the file or archive at a path or URI.
+
+    name: what messages call the file (default: its URI). Raises InputError if there is no such file.
+    """
+    name = name or uri
+    try:
+        return parse_each(name, storage.read_bytes(uri), settings)
     except FileNotFoundError:
         raise InputError(f"{name}: no such recording") from None
 
@@ -131,8 +151,8 @@ def parse_each(name: str, content: bytes, settings: ReaderSettings) -> dict[str,
 
     A recording in an archive is called by the archive and its trial, such as `session.zip/walk`.
     """
-    name, content = _unpacked(name, content)
     try:
+        name, content = _unpacked(name, content)
         files = _members(name, content) if archive.is_zip(content) else {name: content}
     except InputError as error:
         return {name: error}

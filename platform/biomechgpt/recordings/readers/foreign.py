@@ -6,6 +6,10 @@ from pathlib import PurePosixPath
 
 from biomechgpt.recordings.readers.text import decode
 
+SUFFIXES = (
+    ".trc", ".bvh", ".tsv", ".b3d", ".pkl", ".npy", ".mvn", ".fbx", ".h5", ".xls", ".cmo", ".cmz", ".qtm", ".tak",
+)  # fmt: skip
+"""Usual suffixes of recordings that are not read."""
 _ANGLES_FIRST = (
     "compute joint angles first (inverse kinematics, for example with OpenSim) and use its .mot file"
 )

@@ -59,19 +59,17 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
     if not usable:
         listed = ", ".join(f"{k} {np.shape(v)}" for k, v in variables.items() if not k.startswith("__"))
         raise InputError(
-            f"{name}: expected arrays of joint angles in this MATLAB file, found {listed or 'no "
-            "variables'}: write a "
-            "joint map for its names (joint_map: FILE), or write each trial as a table (writetable) "
-            "with a column of "
-            "time and one for each joint"
+            f"{name}: expected arrays of joint angles in this MATLAB file, found {listed or 'no variables'}: "
+            "write a joint map for its names (joint_map: FILE), or write each trial as a table (writetable) "
+            "with a column of time and one for each joint"
         )
     most = max(_joints(name, group, settings) for group in usable.values())
     usable = {path: group for path, group in usable.items() if _joints(name, group, settings) == most}
     if len(usable) > 1:
+        listed = ", ".join(list(usable)[:6]) + ", ..." * (len(usable) > 6)
         raise InputError(
-            f"{name}: expected one recording, found {len(usable)} in this MATLAB file ({', "
-            "'.join(list(usable)[:6])}"
-            f"{', ...' * (len(usable) > 6)}): save each trial in a file of its own"
+            f"{name}: expected one recording, found {len(usable)} in this MATLAB file ({listed}): "
+            "save each trial in a file of its own"
         )
     ((path, columns),) = usable.items()
     return assemble(name, table.with_units(_file(name, path, columns, groups), settings), settings)

@@ -6,7 +6,7 @@ whether a gap is filled or the recording is kept out. Knows nothing about file f
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
@@ -128,7 +128,8 @@ class Recording:
     declared_rate_hz: the frame rate that the file or its joint map states, if any.
     joint_map: name of the joint map that was used, if any.
     provenance: recorded; synthetic if the file itself says so.
-    notes: what was odd about the file, and which joints it lacks.
+    notes: what was odd about the file, and how it was read all the same.
+    lacking: tracked joints without a column.
     """
 
     time_s: np.ndarray
@@ -142,6 +143,12 @@ class Recording:
     joint_map: str | None = None
     provenance: str = "recorded"
     notes: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader of an answer has to know of the file: what was odd, and which joints it lacks."""
+        return (*self.notes, f"without {', '.join(self.lacking)}") if self.lacking else self.notes
 
     @property
     def rate_hz(self) -> float:
@@ -154,7 +161,7 @@ class Recording:
         """One line on how the file was read: format, units, knee sign, frame rate, and what was odd."""
         how = f"{self.format}, {self.units}, knee flexion {self.knee_flexion}, {self.rate_hz:.4g} Hz"
         how += f", columns by {self.joint_map}" if self.joint_map else ""
-        return "; ".join([how, *self.notes])
+        return "; ".join([how, *self.remarks])
 
 
 def assemble(name: str, file: Columns, settings: ReaderSettings) -> Recording:
@@ -208,24 +215,23 @@ def assemble(name: str, file: Columns, settings: ReaderSettings) -> Recording:
         units=_stated(next(iter(columns.values())), units),
         declared_rate_hz=None if repeated else file.declared_rate_hz or rate_hz,
         joint_map=joint_map.name if joint_map else None,
-        notes=(*file.notes, *timed, *repeated, *(shoulders if converted else ()), *missing),
+        notes=(*file.notes, *timed, *repeated, *(shoulders if converted else ())),
+        lacking=missing,
     )
 
 
 def _missing(
     name: str, file: Columns, joint_map: JointMap | None, columns: Collection[str], settings: ReaderSettings
 ) -> tuple[str, ...]:
-    """A note that names the tracked joints without a column; InputError if the settings ask for it."""
-    missing = [j.name for j in JOINTS if j.tracked and j.name not in columns and j.name not in NECK]
-    if not missing:
-        return ()
-    if settings.missing_joints == "error":
+    """The tracked joints without a column, but for the neck; InputError if the settings do not accept any."""
+    missing = tuple(j.name for j in JOINTS if j.tracked and j.name not in columns and j.name not in NECK)
+    if missing and settings.missing_joints == "error":
         raise InputError(
             f"{name}: expected every tracked joint, missing {', '.join(_wanted(missing, joint_map))} "
             "(missing_joints: neutral accepts such files, with these joints at 0 and masked; "
             f"joint_map: FILE maps other columns to joints: {_listed(file.values)})"
         )
-    return (f"without {', '.join(missing)}",)
+    return missing
 
 
 def _no_joints(name: str, file: Columns) -> str:
@@ -314,7 +320,7 @@ def _find(file: Columns, joint_map: JointMap | None) -> dict[str, _Item]:
     return {joint: item for joint, item in items.items() if np.isfinite(item.values).any()}
 
 
-def _wanted(missing: list[str], joint_map: JointMap | None) -> list[str]:
+def _wanted(missing: Sequence[str], joint_map: JointMap | None) -> list[str]:
     """Missing joints, with the columns where a map expects them."""
     joints = joint_map.joints if joint_map else {}
     return [f"{k} (column {' + '.join(joints[k].parts)!r})" if k in joints else k for k in missing]

@@ -1,0 +1,602 @@
+"""Files that people have: read, or named for what they are. Small ones made here, and those of ../shared/cases."""
+
+import gzip
+import io
+import zipfile
+from pathlib import Path
+
+import ezc3d
+import numpy as np
+import pytest
+import scipy.io
+from scipy.spatial.transform import Rotation
+
+import biomechgpt as bg
+from biomechgpt.core.settings import InputError
+from biomechgpt.motion.skeleton import INDEX, NAMES
+from biomechgpt.recordings import readers
+from biomechgpt.recordings.load import near_shoulders, prepare
+from biomechgpt.recordings.quality import QualitySettings
+from biomechgpt.recordings.readers import ReaderSettings, archive, isb_shoulder, spreadsheet
+from opensim_files import HEADER, in_radians, mot, walk
+
+CASES = Path(__file__).parents[3] / "shared" / "cases"
+SETTINGS = ReaderSettings()
+LEGS = [i for i, name in enumerate(NAMES) if name.startswith(("hip", "knee", "ankle"))]
+
+
+def expected() -> np.ndarray:
+    columns = walk()
+    zero = np.zeros(len(columns["time"]))
+    return np.radians(np.stack([columns.get(name, zero) for name in NAMES], axis=1))
+
+
+def read(name, content, joints=slice(None)):
+    """A recording with the angles of the walk, in these joints."""
+    content = content if isinstance(content, bytes) else content.encode()
+    recording = readers.parse(name, content, SETTINGS)
+    prepare(name, recording, QualitySettings(), 30.0)
+    np.testing.assert_allclose(
+        recording.angles_rad[:, joints], expected()[: len(recording.time_s), joints], atol=1e-5
+    )
+    return recording
+
+
+def refused(name, content, message):
+    content = content if isinstance(content, bytes) else content.encode()
+    with pytest.raises(InputError, match=message) as error:
+        prepare(name, readers.parse(name, content, SETTINGS), QualitySettings(), 30.0)
+    assert str(error.value).startswith(name)
+
+
+# The files of ../shared/cases. READ: with a part of the note. REFUSED: with a part of the message.
+
+READ = {
+    "csv_shapes/csv_comment_first.csv": "1 line above",
+    "csv_shapes/csv_latin1.csv": "Latin-1",
+    "csv_shapes/csv_sep_line.csv": "CSV",
+    "csv_shapes/csv_units_row.csv": "CSV, degrees",
+    "csv_shapes/csv_utf16.csv": "UTF-16",
+    "known_foreign_formats/opencap_session.zip": "OpenSim",
+    "known_foreign_formats/walk.mot.gz": "OpenSim",
+    "nexus_csv/nexus_joints_only.csv": "plug_in_gait",
+    "nexus_csv/nexus_model_outputs.csv": "plug_in_gait",
+    "opencap_isb_shoulder/opencap_shoulder_model.mot": "shoulders converted",
+    "pig_suffix_V/pig_suffix_V.c3d": "plug_in_gait",
+    "pose2sim_neck/pose2sim_model.mot": "pose2sim",
+    "rra_duplicate_last_time/osim_duplicate_last_time.mot": "1 row with a repeated time dropped",
+    "spreadsheet_mot/mot_spreadsheet_commas.mot": "as a spreadsheet saves it",
+    "spreadsheet_mot/osim_commas.mot": "as a spreadsheet saves it",
+    "stale_nrows/mot_nrows_one_off.mot": "promises 241 rows, it has 240",
+    "stale_nrows/osim_trimmed_stale_nrows.mot": "promises 240 rows, it has 200",
+    "trailing_nul/osim_cr_only.mot": "OpenSim",
+    "trailing_nul/osim_nrows_float.mot": "OpenSim",
+    "trailing_nul/osim_trailing_nul.mot": "zeros after its end",
+    "trailing_nul/osim_utf16.mot": "UTF-16",
+    "xsens/xsens_joint_angles.csv": "xsens.yaml",
+}
+REFUSED = {
+    "time_in_ms/osim_time_ms.mot": "milliseconds",
+    "no_motion/osim_all_zero.mot": "no joint moves",
+    "no_motion/osim_constant.mot": "no joint moves",
+    "rra_position_errors/osim_pErr.sto": "PositionErrors",
+    "locomujoco_v1_split_points/locomujoco_v1.npz": "split_points",
+    "sports2d_labels_with_spaces/sports2d_person00.mot": "plane of one camera .Right ankle",
+    "pose2sim_filtered_without_labels/osim_no_labels.mot": "column names are missing",
+    "xsens/xsens.mvnx": r"1 frame in this file \(Xsens MVNX\)",
+    "smpl_amass/amass_walk_poses.npz": "SMPL or AMASS",
+    "smpl_amass/amass_smplx_stageii.npz": "SMPL or AMASS",
+    "smpl_amass/humanml3d_000021.npy": "HumanML3D",
+    "known_foreign_formats/joint_angles.xlsx": "Excel workbook",
+    "known_foreign_formats/markers.trc": "markers .*inverse kinematics",
+    "known_foreign_formats/mocap.bvh": "BVH",
+    "known_foreign_formats/opensense_orientations.sto": "orientations of sensors",
+    "known_foreign_formats/qualisys.tsv": "Qualisys",
+    "known_foreign_formats/stroke_dataset.mat": "MATLAB file, found Sub",
+    "known_foreign_formats/subject.b3d": "AddBiomechanics",
+    "known_foreign_formats/wham_output.pkl": "pickle",
+}
+
+
+def shared(name):
+    if not (CASES / name).exists():
+        pytest.skip(f"{CASES / name} is absent")
+    return (CASES / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_shared_case_is_read(name):
+    recording = readers.parse(name, shared(name), SETTINGS)
+    prepare(name, recording, QualitySettings(), 30.0)
+    assert READ[name] in recording.import_notes
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_shared_case_is_named(name):
+    refused(name, shared(name), REFUSED[name])
+
+
+def test_every_shared_case_is_tested():
+    if not CASES.exists():
+        pytest.skip(f"{CASES} is absent")
+    files = {str(path.relative_to(CASES)) for path in CASES.rglob("*.*") if path.parent != CASES}
+    assert files == {*READ, *REFUSED}
+
+
+# OpenSim
+
+
+def spreadsheet_saved(text, mark, decimal="."):
+    """A .mot that went through a spreadsheet: separators everywhere, also behind the header's lines."""
+    head, end, body = text.partition("endheader\n")
+    sentence = "Units are S.I. units (second, meters, Newtons, ...)"
+    quoted = f'"{sentence}"' if mark == "," else sentence
+    lines = [f"{line}{mark * 37}" for line in [*head.splitlines(), quoted, end.strip()]]
+    rows = body.replace("\t", mark).replace(".", decimal)
+    return "\n".join([*lines, rows])
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        (spreadsheet_saved(mot(walk()), ","), "separated by commas"),
+        (spreadsheet_saved(mot(walk()), ";"), "separated by semicolons"),
+        (spreadsheet_saved(mot(walk()), ";", ","), "separated by semicolons"),
+        (spreadsheet_saved(mot(walk()), "\t", ","), "decimal commas"),
+        (mot(walk()).replace("nRows=200", "nRows=351"), "promises 351 rows, it has 200"),
+        (mot(walk()).replace("nRows=200", "nRows=20"), "promises 20 rows, it has 200"),
+        (mot(walk()).replace("nRows=200", "nRows=200.0"), ""),
+        (mot(walk()).rsplit("\n", 20)[0] + "\n", "all whole"),
+        (mot(walk()) + "\0" * 7, "zeros after its end"),
+        (mot(walk()).replace("\n", "\r"), ""),
+        (mot(walk()).encode("utf-16"), "UTF-16"),
+        (mot(walk()).encode("utf-16-be"), "UTF-16"),
+        (mot(walk()).replace("Coordinates", "Marche à pied").encode("latin-1"), "Latin-1"),
+        (mot(walk()) + mot(walk()).splitlines()[-1] + "\n", "1 row with a repeated time dropped"),
+        (gzip.compress(mot(walk()).encode()), ""),
+    ],
+    ids=lambda value: value if isinstance(value, str) and len(value) < 60 else "file",
+)  # fmt: skip
+def test_a_motion_that_is_slightly_wrong_is_read_with_a_note(text, note):
+    recording = read("walk.mot", text)
+    assert note in "; ".join(recording.remarks)
+    assert bool(recording.remarks) == bool(note)
+    assert len(recording.time_s) in (200, 181)
+
+
+def test_a_last_row_that_may_be_cut_in_a_number_is_dropped():
+    text = mot(walk()).rsplit("\n", 20)[0][:-3]
+    recording = read("walk.mot", text)
+    assert "last row dropped" in "; ".join(recording.remarks)
+    assert len(recording.time_s) == 180
+
+
+def test_a_repeated_row_in_the_middle_is_dropped_only_if_it_is_the_same():
+    lines = mot(walk()).splitlines()
+    read("walk.mot", "\n".join([*lines[:50], lines[49], *lines[50:]]) + "\n")
+    other = lines[49].split("\t")
+    other[5] = "9"
+    refused("walk.mot", "\n".join([*lines[:50], "\t".join(other), *lines[50:]]) + "\n", "time to increase")
+
+
+def test_a_motion_without_names_or_of_other_things_says_so():
+    lines = mot(walk()).splitlines()
+    refused("a.mot", "\n".join([*lines[:7], *lines[8:]]), r"line 8: the column names are missing")
+    plane = {
+        f"{side} {joint}": walk()["hip_flexion_r"] for side in ("Right", "Left") for joint in ("knee", "hip")
+    }
+    refused(
+        "a.mot", mot({"time": walk()["time"], **plane}), r"in the plane of one camera \(Right knee, Right hip"
+    )
+    rows = "\n".join(f"{i / 60}\t1,0,0,0\t0.5,0.5,0.5,0.5" for i in range(9))
+    for header in ("DataType=Quaternion\n", ""):
+        text = f"{header}version=3\nnColumns=3\nendheader\ntime\ttorso_imu\tpelvis_imu\n{rows}\n"
+        refused("a.sto", text, "orientations of sensors")
+    refused("a.mot", mot({"time": walk()["time"], "1_ground_force_vx": walk()["time"]}), "forces or muscles")
+
+
+# The ISB shoulder
+
+
+def test_the_isb_shoulder_is_the_same_orientation():
+    """Round trip: the model's three angles of a known orientation give that orientation in the skeleton's."""
+    rng = np.random.default_rng(0)
+    angles = {
+        f"{name}_{side}": np.cumsum(rng.normal(0, 0.05, 200)) + start
+        for side in "rl"
+        for name, start in zip(isb_shoulder.ANGLES, (1.0, 0.6, -0.5), strict=True)
+    }
+    arms = isb_shoulder.arms(angles)
+    for side, mirror in (("r", 1), ("l", -1)):
+        plane, elevation, axial = (angles[f"{name}_{side}"] for name in isb_shoulder.ANGLES)
+        tilted = np.array([-0.0846, 0.9947, -0.0584]) * mirror
+        theirs = (
+            Rotation.from_euler("y", mirror * plane[:, None])
+            * Rotation.from_euler("x", -mirror * elevation[:, None])
+            * Rotation.from_rotvec(axial[:, None] * tilted / np.linalg.norm(tilted))
+        )
+        flexion, adduction, rotation = (arms[f"{name}_{side}"] for name in isb_shoulder.ARM)
+        ours = Rotation.from_euler("ZXY", np.stack([flexion, mirror * adduction, mirror * rotation], axis=1))
+        assert (theirs.inv() * ours).magnitude().max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("plane", "elevation", "joint", "degrees"),
+    [(90, 50, "arm_flex", 50), (0, 40, "arm_add", -40), (-90, 30, "arm_flex", -30)],
+)
+def test_the_isb_shoulder_turns_both_arms_the_way_it_says(plane, elevation, joint, degrees):
+    """Elevation in the sagittal plane is flexion, in the frontal plane abduction, on either side."""
+    columns = {k: v for k, v in walk().items() if not k.startswith("arm")}
+    for side in "rl":
+        for name, value in zip(isb_shoulder.ANGLES, (plane, elevation, -plane), strict=True):
+            columns[f"{name}_{side}"] = np.full(200, float(value)) + 0.01 * columns["time"]
+    recording = readers.parse("walk.mot", mot(columns).encode(), ReaderSettings(missing_joints="error"))
+    angles = np.degrees(near_shoulders(recording.angles_rad, recording.joint_mask, 100.0))
+    for side in "rl":
+        assert recording.joint_mask[INDEX[f"{joint}_{side}"]]
+        # The model's humerus leans by 6 degrees from its long axis.
+        assert angles[:, INDEX[f"{joint}_{side}"]] == pytest.approx(degrees, abs=9)
+
+
+# Tables
+
+
+def table(columns, mark=",", decimal="."):
+    rows = np.stack(list(columns.values()), axis=1)
+    lines = [mark.join(f"{v:.6f}".replace(".", decimal) for v in row) for row in rows]
+    return "\n".join([mark.join(columns), *lines]) + "\n"
+
+
+UNITS = ["s", *(["deg"] * 3), *(["m"] * 3), *(["deg"] * 31)]
+
+
+@pytest.mark.parametrize(
+    ("content", "note"),
+    [
+        ("sep=;\n" + table(walk(), ";"), "1 line above"),
+        ("# exported\n# by hand\n\n" + table(walk()), "3 lines above"),
+        ("Patient;P01;;\n\n" + table(walk(), ";", ","), "2 lines above"),
+        (table(walk()).replace("\n", "\n" + ",".join(UNITS) + "\n", 1), ""),
+        (table(walk(), "\t", ","), ""),
+        (table(walk()).replace("\n", ",\n"), ""),
+        (table(walk()) + ",,,,\n" * 3, ""),
+        (table(walk()).encode("utf-16"), "UTF-16"),
+        (table(walk() | {"Größe": np.ones(200)}).encode("latin-1"), "Latin-1"),
+        (table({"Time (s)" if k == "time" else k: v for k, v in walk().items()}), "time by column"),
+        (table({"time_ms": 1000 * walk()["time"], **{k: v for k, v in walk().items() if k != "time"}}), "time by"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and len(value) < 60 else "file",
+)  # fmt: skip
+def test_tables_as_spreadsheets_save_them(content, note):
+    assert note in "; ".join(read("walk.csv", content).remarks)
+
+
+def test_a_line_of_units_decides():
+    """Also where the angles alone would leave the unit open, and for the pelvis in millimetres."""
+    small = {k: v if k == "time" or k.startswith("pelvis_t") else 0.1 * v for k, v in walk().items()}
+    small |= {k: 1000 * v for k, v in small.items() if k in ("pelvis_tx", "pelvis_ty", "pelvis_tz")}
+    units = ",".join("mm" if unit == "m" else unit for unit in UNITS)
+    recording = readers.parse("a.csv", table(small).replace("\n", f"\n{units}\n", 1).encode(), SETTINGS)
+    assert recording.units == "degrees"
+    assert recording.pelvis[:, 1] == pytest.approx(0.95)
+    np.testing.assert_allclose(recording.angles_rad, 0.1 * expected(), atol=1e-6)
+
+
+# Vicon, Xsens, Visual3D
+
+
+def plug_in_gait(columns):
+    """{point.axis: values} as Plug-in Gait writes the walk's legs and arms."""
+    joint_map = next(m for m in SETTINGS.joint_map if m.name == "plug_in_gait.yaml")
+    return {c.parts[0]: c.sign * columns[joint] for joint, c in joint_map.joints.items()}
+
+
+def nexus_section(title, points, columns, subject="P01:", mark=","):
+    names = mark.join(["", "", *(f"{subject}{point}{mark * 2}" for point in points)])
+    axes = mark.join(["Frame", "Sub Frame", *["X", "Y", "Z"] * len(points)])
+    units = mark.join(["", "", *["deg"] * 3 * len(points)])
+    zero = np.zeros(200)
+    values = [columns.get(f"{point}.{axis}", zero) for point in points for axis in "xyz"]
+    rows = [mark.join([str(i + 5), "0", *(f"{v[i]:.6f}" for v in values)]) for i in range(200)]
+    return "\n".join([title, "100", names, axes, units, *rows, "", ""])
+
+
+@pytest.mark.parametrize("mark", [",", ";"])
+@pytest.mark.parametrize("title", ["Joints", "Model Outputs"])
+def test_nexus_sections_in_any_order(title, mark):
+    columns = plug_in_gait(walk())
+    points = list(dict.fromkeys(k.rpartition(".")[0] for k in reversed(columns)))
+    devices = "Devices\n1000\n,,Force,,\nFrame,Sub Frame,Fx,Fy,Fz\n,,N,N,N\n" + "1,0,1,2,3\n" * 9 + "\n"
+    angles = nexus_section(title, points, columns, mark=mark)
+    for text in (angles, devices + angles, angles + "Trajectories" + devices[7:]):
+        recording = read("walk.csv", text, LEGS)
+        assert recording.rate_hz == pytest.approx(100)
+        assert recording.lacking == ("subtalar_angle_r", "subtalar_angle_l")
+    refused("walk.csv", devices, "section 'Model Outputs' or 'Joints' with angles, found 'devices'")
+
+
+def test_points_with_a_suffix(tmp_path):
+    columns = plug_in_gait(walk())
+    points = list(dict.fromkeys(k.rpartition(".")[0] for k in columns))
+    file = ezc3d.c3d()
+    file["parameters"]["POINT"]["RATE"]["value"] = [100]
+    file["parameters"]["POINT"]["LABELS"]["value"] = [f"{point}V" for point in points]
+    data = np.zeros((4, len(points), 200))
+    for i, point in enumerate(points):
+        for k, axis in enumerate("xyz"):
+            data[k, i] = columns.get(f"{point}.{axis}", 0)
+    file["data"]["points"] = data
+    file.write(str(tmp_path / "a.c3d"))
+    read("walk.c3d", (tmp_path / "a.c3d").read_bytes(), LEGS)
+
+
+def xsens(columns):
+    joint_map = next(m for m in SETTINGS.joint_map if m.name == "xsens.yaml")
+    return {
+        part: c.sign * columns[joint] / len(c.parts)
+        for joint, c in joint_map.joints.items()
+        if joint in columns
+        for part in c.parts
+    }
+
+
+def test_xsens_table_in_any_order():
+    columns = dict(reversed(xsens(walk(rate_hz=60)).items()))
+    frames = np.arange(120.0)
+    recording = readers.parse("a.csv", table({"Frame": frames, **columns}).encode(), SETTINGS)
+    truth = readers.parse("a.mot", mot(walk(rate_hz=60)).encode(), SETTINGS)
+    joints = [i for i, name in enumerate(NAMES) if recording.joint_mask[i]]
+    assert len(joints) > 20
+    np.testing.assert_allclose(recording.angles_rad[:, joints], truth.angles_rad[:, joints], atol=1e-6)
+    assert "no column of time, so 60 Hz by xsens.yaml" in recording.import_notes
+    timed = readers.parse("a.csv", table({"time": frames / 240, **columns}).encode(), SETTINGS)
+    assert timed.rate_hz == pytest.approx(240)
+
+
+def mvnx(columns, rate_hz=100):
+    from biomechgpt.recordings.readers import xsens as reader
+
+    limbs = ("Hip", "Knee", "Ankle", "Shoulder", "Elbow")
+    joints = [
+        "jL5S1",
+        "jL4L3",
+        "jL1T12",
+        "jT9T8",
+        *(f"j{side}{k}" for side in ("Right", "Left") for k in limbs),
+    ]
+    angles = [columns.get(label, np.zeros(200)) for joint in joints for label in reader._labels(joint)]
+    frames = "".join(
+        f'<frame time="{10 * i}" type="normal"><orientation>{np.cos(0.1)} 0 0 {np.sin(0.1)}</orientation>'
+        f"<position>{0.012 * i} 0.1 0.95</position><jointAngle>{' '.join(f'{v[i]:.6f}' for v in angles)}"
+        "</jointAngle></frame>"
+        for i in range(200)
+    )
+    return (
+        '<?xml version="1.0"?><mvnx xmlns="http://www.xsens.com/mvn/mvnx" version="4">'
+        f'<subject label="S" frameRate="{rate_hz}"><segments><segment label="Pelvis" id="1"/></segments><joints>'
+        + "".join(f'<joint label="{joint}"/>' for joint in joints)
+        + '</joints><frames><frame type="tpose"><orientation>1 0 0 0</orientation></frame>'
+        + f"{frames}</frames></subject></mvnx>"
+    )
+
+
+def test_mvnx():
+    recording = read("walk.mvnx", mvnx(xsens(walk())), LEGS)
+    assert recording.rate_hz == pytest.approx(100)
+    # Xsens: X forward, Y left, Z up. Ours: X forward, Y up, Z right.
+    np.testing.assert_allclose(recording.pelvis[10, :3], [0.12, 0.95, -0.1], atol=1e-9)
+    turn = Rotation.from_quat(recording.pelvis[10, 3:], scalar_first=True)
+    np.testing.assert_allclose(turn.as_rotvec(), [0, 0.2, 0], atol=1e-9)
+    refused("a.mvnx", mvnx({}).replace("<mvnx", "<!DOCTYPE x><mvnx"), "without a document type")
+    refused("a.mvnx", mvnx({})[:3000], "found a damaged file")
+
+
+@pytest.mark.parametrize(
+    "style", ["{Side} {Joint} Angles", "{S}_{JOINT}_ANGLE", "{s}_{joint}_angle", "{JOINT}_ANGLE_{S}"]
+)
+def test_visual3d(style):
+    columns = walk()
+    signals = []
+    for side, word in (("r", "Right"), ("l", "Left")):
+        mirror = 1 if side == "r" else -1
+        for joint, parts in (
+            ("hip", ("hip_flexion", "hip_adduction", "hip_rotation")),
+            ("knee", ("knee_angle",)),
+            ("ankle", ("ankle_angle",)),
+        ):
+            name = style.format(
+                Side=word, s=side, S=side.upper(), Joint=joint.capitalize(), joint=joint, JOINT=joint.upper()
+            )
+            for axis, part in zip("XYZ", parts, strict=False):
+                signals.append((name, axis, columns[f"{part}_{side}"] * (mirror if axis != "X" else 1)))
+    cells = [("TIME", "FRAME_NUMBERS", "X", columns["time"])]
+    cells += [(name, "LINK_MODEL_BASED", axis, values) for name, axis, values in signals]
+    head = [
+        ["", *["walk.c3d"] * len(cells)],
+        ["", *(c[0] for c in cells)],
+        ["", *(c[1] for c in cells)],
+        ["", *["ORIGINAL"] * len(cells)],
+        ["ITEM", *(c[2] for c in cells)],
+    ]
+    rows = [[str(i + 1), *(f"{c[3][i]:.6f}" for c in cells)] for i in range(200)]
+    text = "\n".join("\t".join(line) for line in [*head, *rows]) + "\n"
+    read("walk.txt", text, LEGS)
+    assert readers.recognizes(text.encode()[: readers.HEAD_BYTES])
+    refused("walk.txt", text.replace("TIME", "FRAMES", 1), "expected a signal TIME")
+    refused(
+        "walk.txt", text.replace("walk.c3d", "run.c3d", 1), "signals of one trial, found those of 2 files"
+    )
+
+
+# MATLAB, Excel, archives
+
+
+def test_matlab(tmp_path):
+    columns = walk()
+    for compress in (False, True):
+        scipy.io.savemat(tmp_path / "a.mat", columns, do_compression=compress)
+        read("walk.mat", (tmp_path / "a.mat").read_bytes())
+    points: dict[str, np.ndarray] = {}
+    for key, values in plug_in_gait(columns).items():
+        point, _, axis = key.rpartition(".")
+        points.setdefault(point, np.zeros((200, 3)))[:, "xyz".index(axis)] = values
+    scipy.io.savemat(tmp_path / "a.mat", {"trial": {"angles": points, "fs": 100.0}, "weight": 70})
+    assert "structure trial.angles" in read("walk.mat", (tmp_path / "a.mat").read_bytes(), LEGS).remarks
+    scipy.io.savemat(tmp_path / "a.mat", {"one": {"a": points, "fs": 100.0}, "two": {"a": points}})
+    refused("walk.mat", (tmp_path / "a.mat").read_bytes(), r"found 2 in this MATLAB file \(one.a, two.a\)")
+    refused("walk.mat", b"MATLAB 7.3 MAT-file, Platform" + b" " * 600, "version 7.3: save it")
+
+
+def test_a_matlab_bomb_is_not_unpacked(tmp_path, monkeypatch):
+    from biomechgpt.recordings.readers import matlab
+
+    monkeypatch.setattr(matlab, "_MAX_BYTES", 1 << 16)
+    scipy.io.savemat(tmp_path / "a.mat", {"hip_flexion_r": np.zeros(10**5)}, do_compression=True)
+    refused("a.mat", (tmp_path / "a.mat").read_bytes(), "expected at most 0 MiB of variables, found more")
+
+
+def xlsx(sheets):
+    """A workbook with these {title: rows}; texts are shared, as Excel writes them."""
+    texts: list[str] = []
+
+    def cell(value, place):
+        if isinstance(value, str):
+            texts.append(value)
+            return f'<c r="{place}" t="s"><v>{len(texts) - 1}</v></c>'
+        return f'<c r="{place}"><v>{value:.6f}</v></c>'
+
+    def letters(j):
+        return (chr(64 + j // 26) if j >= 26 else "") + chr(65 + j % 26)
+
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as book:
+        book.writestr("[Content_Types].xml", "<Types/>")
+        titles = "".join(f'<sheet name="{title}"/>' for title in sheets)
+        book.writestr("xl/workbook.xml", f"<workbook><sheets>{titles}</sheets></workbook>")
+        for k, rows in enumerate(sheets.values(), start=1):
+            lines = (
+                "<row>" + "".join(cell(v, f"{letters(j)}{i + 1}") for j, v in enumerate(row)) + "</row>"
+                for i, row in enumerate(rows)
+            )
+            data = f"<worksheet><sheetData>{''.join(lines)}</sheetData></worksheet>"
+            book.writestr(f"xl/worksheets/sheet{k}.xml", data)
+        shared_texts = "".join(f"<si><t>{text}</t></si>" for text in texts)
+        book.writestr("xl/sharedStrings.xml", f"<sst>{shared_texts}</sst>")
+    return buffer.getvalue()
+
+
+def rows_of(columns):
+    return [list(columns), *np.stack(list(columns.values()), axis=1).tolist()]
+
+
+def test_excel():
+    assert (
+        "sheet 'walk'"
+        in read("walk.xlsx", xlsx({"people": [["id", "age"]], "walk": rows_of(walk())})).remarks
+    )
+    general = [["MVN version", "2023"], ["Frame Rate", 100.0]]
+    sheet = rows_of({"Frame": np.arange(200.0), **xsens(walk())})
+    recording = read("a.xlsx", xlsx({"General Information": general, "Joint Angles ZXY": sheet}), LEGS)
+    assert recording.rate_hz == pytest.approx(100)
+    refused("a.xlsx", xlsx({"people": [["id", "age"], ["a", 3.0]]}), "with the sheets 'people'")
+
+
+def test_an_excel_bomb_is_not_unpacked(monkeypatch):
+    monkeypatch.setattr(spreadsheet, "_MAX_CELLS", 1000)
+    refused("a.xlsx", xlsx({"walk": rows_of(walk())}), "expected at most 1000 cells, found more")
+
+
+def zipped(files):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, content in files.items():
+            packed.writestr(name, content)
+    return buffer.getvalue()
+
+
+def test_a_session_as_opencap_gives_it(tmp_path):
+    folder = "OpenCapData_1/OpenSimData/Kinematics"
+    files = {
+        "OpenCapData_1/sessionMetadata.yaml": "mass_kg: 70\n",
+        "OpenCapData_1/MarkerData/walk.trc": "PathFileType\t4\n",
+        f"{folder}/walk.mot": mot(walk()),
+        "__MACOSX/._walk.mot": "x",
+    }
+    read("session.zip", zipped(files))
+    files[f"{folder}/squats.mot"] = mot(walk(3.0))
+    files[f"{folder}/broken.mot"] = mot(walk())[:-400]
+    refused("session.zip", zipped(files), r"found 3 in this archive \(session.zip/walk, session.zip/squats")
+    (tmp_path / "session.zip").write_bytes(zipped(files))
+    found = bg.read_all(str(tmp_path / "session.zip"), name="session.zip", participant="p1")
+    assert list(found) == ["session.zip/walk", "session.zip/squats", "session.zip/broken"]
+    assert found["session.zip/walk"].name == "session.zip/walk"
+    assert found["session.zip/squats"].duration_s == pytest.approx(3, abs=0.1)
+    assert "cut off" in str(found["session.zip/broken"])
+    del files[f"{folder}/squats.mot"], files[f"{folder}/broken.mot"], files[f"{folder}/walk.mot"]
+    refused("session.zip", zipped(files), "an OpenCap session has them in OpenSimData/Kinematics")
+
+
+def test_archives_are_bounded(monkeypatch):
+    monkeypatch.setattr(archive, "MAX_BYTES", 1 << 16)
+    refused("a.zip", zipped({"walk.mot": mot(walk())}), "expected at most 0 MiB unpacked, found more")
+    with pytest.raises(InputError, match="at most 0 MiB unpacked"):
+        archive.gunzip("a.gz", gzip.compress(bytes(10**6)), 1 << 16)
+    refused("a.mot.gz", gzip.compress(mot(walk()).encode())[:-500], "found a damaged one")
+    refused("a.zip", zipped({"walk.mot": "x"})[:-30], "found a damaged one")
+
+
+def test_trajectories_that_follow_one_another_are_several_recordings(tmp_path):
+    two = {f"q_{k}": np.tile(v, 2) for k, v in in_radians(walk()).items() if k != "time"}
+    np.savez(tmp_path / "a.npz", **two, frequency=100, split_points=np.array([0, 200, 400]))
+    refused(str(tmp_path / "a.npz"), (tmp_path / "a.npz").read_bytes(), "found 2 that follow one another")
+    found = bg.read_all(str(tmp_path / "a.npz"), name="a.npz")
+    assert [(name, round(r.duration_s, 1)) for name, r in found.items()] == [
+        ("a.npz#1", 2.0),
+        ("a.npz#2", 2.0),
+    ]
+    np.savez(tmp_path / "a.npz", **two, frequency=100, split_points=np.array([0, 400]))
+    assert len(readers.parse("a.npz", (tmp_path / "a.npz").read_bytes(), SETTINGS).time_s) == 400
+
+
+# What is not read
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.html", b"<!DOCTYPE html><html><body>Log in</body></html>", "a login page"),
+        ("a.mot", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n", "git lfs pull"),
+        ("a.osim", b'<?xml version="1.0"?>\n<OpenSimDocument Version="40000">', "an OpenSim model"),
+        ("a.fbx", b"Kaydara FBX Binary  \x00", "FBX"),
+        ("a.mp4", b"\0\0\0\x18ftypmp42\0\0\0\0", "video"),
+        ("a.pdf", b"%PDF-1.7\n%\xe2\xe3", "PDF"),
+        ("a.json", b'{"version":1.3,"people":[{"pose_keypoints_2d":[1,2,3]}]}', "OpenPose"),
+        ("a.h5", b"\x89HDF\r\n\x1a\n\0\0", "HDF5"),
+        ("x.b3d", bytes(range(256)), "AddBiomechanics"),
+        ("a.tsv", b"NO_OF_FRAMES\t9\nNO_OF_MARKERS\t2\nMARKER_NAMES\tA\tB\n1\t2\t3\n", "markers of Qualisys"),
+        ("a.npy", b"\x93NUMPY\x01\0v\0{'descr': '<f4', 'shape': (90, 24, 3), }", "24 joints"),
+    ],
+)  # fmt: skip
+def test_what_is_not_read_is_named_with_the_next_step(name, content, message):
+    refused(name, content, message)
+
+
+def test_a_pickle_is_never_opened():
+    class Trap:
+        def __reduce__(self):
+            return (pytest.fail, ("the pickle was opened",))
+
+    import pickle
+
+    refused("a.pkl", pickle.dumps(Trap()), "never opened")
+    buffer = io.BytesIO()
+    np.savez(buffer, poses=np.array([Trap()], dtype=object), trans=np.zeros(3))
+    refused("a.npz", buffer.getvalue(), "SMPL or AMASS")
+
+
+def test_joints_that_a_file_lacks_are_named_and_masked():
+    legs = {k: v for k, v in walk().items() if not k.startswith(("arm", "elbow", "lumbar"))}
+    recording = readers.parse("legs.mot", mot(legs, HEADER).encode(), SETTINGS)
+    assert {"arm_flex_r", "elbow_flex_l", "lumbar_bending"} < set(recording.lacking)
+    assert not recording.joint_mask[INDEX["arm_flex_r"]]
+    assert "without lumbar_extension" in recording.import_notes
