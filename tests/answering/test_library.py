@@ -20,7 +20,15 @@ def test_importing_the_package_imports_no_library():
     assert bg.__version__
     with pytest.raises(AttributeError):
         _ = bg.nothing_of_this_name
-    assert set(bg.__all__) <= set(dir(bg)) | {"load", "read", "Answers", "Model", "Recording", "__version__"}
+    assert set(bg.__all__) <= set(dir(bg)) | {
+        "load",
+        "read",
+        "read_all",
+        "Answers",
+        "Model",
+        "Recording",
+        "__version__",
+    }
 
 
 def test_a_recording_is_read_measured_and_drawn(tmp_path):

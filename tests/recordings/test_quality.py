@@ -210,6 +210,67 @@ def test_sides():
     assert kinds(swapped, QualitySettings(max_side_correlation=1)) == []
 
 
+def test_knees_on_the_other_side_than_their_hips():
+    """A knee bends before its hip: with the sides of the knees, or of the hips, exchanged it bends after it."""
+    time_s = CLEAN.time_s
+    hips, knees = ([INDEX[f"{k}_{side}"] for side in "rl"] for k in ("hip_flexion", "knee_angle"))
+    for early_deg in (50, 85, 110):
+        early = float(np.radians(early_deg))
+
+        def stride(angles, early=early):
+            for k, start in enumerate((0, np.pi)):
+                angles[:, hips[k]] = np.radians(10 + 20 * np.sin(2 * np.pi * time_s + start))
+                angles[:, knees[k]] = np.radians(-30 - 25 * np.sin(2 * np.pi * time_s + start + early))
+
+        walked = changed(stride)
+        assert kinds(walked) == []
+        for columns in (hips, knees):
+            swapped = changed(lambda a, c=columns: a.__setitem__((..., c), a[:, c[::-1]]), walked)
+            found = kinds(swapped)
+            assert "mislabelled side" in found
+            assert kinds(swapped, QualitySettings(max_side_correlation=1)) == []
+
+
+def test_trials_that_follow_one_another():
+    turned = np.radians([[15.0 + i % 9 for i in range(N_JOINTS)]])
+    joined = changed(lambda a: a[200:].__iadd__(turned))
+    assert "joined trials" in kinds(joined)
+    pelvis = CLEAN.pelvis.copy()
+    pelvis[200:, 0] -= 2.4
+    (problem,) = find_problems(replace(CLEAN, pelvis=pelvis), DEFAULTS)
+    assert (problem.kind, problem.time_s) == ("joined trials", pytest.approx(2.0))
+
+
+def test_a_pelvis_in_another_unit_or_too_fast():
+    for scale, unit in ((1000, "millimetres"), (100, "centimetres")):
+        pelvis = CLEAN.pelvis * ([scale] * 3 + [1] * 4)
+        problems = find_problems(replace(CLEAN, pelvis=pelvis), DEFAULTS)
+        assert "wrong unit" in {problem.kind for problem in problems}
+        assert unit in "; ".join(map(str, problems))
+    pelvis = CLEAN.pelvis * ([12, 1, 1] + [1] * 4)
+    (problem,) = find_problems(replace(CLEAN, pelvis=pelvis), DEFAULTS)
+    assert "the pelvis moves at 15 m/s" in str(problem)
+    assert kinds(replace(CLEAN, pelvis=pelvis), QualitySettings(max_pelvis_speed_m_s=20)) == []
+
+
+def test_times_that_are_too_short():
+    """A recording at 25 Hz whose times say 100 Hz: four strides a second."""
+    longer = readers.parse("walk.mot", mot(walk(8.0)).encode(), ReaderSettings())
+    faster = replace(longer, time_s=longer.time_s / 4)
+    assert "wrong rate" in kinds(faster)
+    assert "wrong rate" not in kinds(replace(CLEAN, time_s=CLEAN.time_s / 2))
+
+
+def test_several_trials_in_one_text_are_named():
+    text, rows = mot(walk()), mot(walk()).splitlines()[8:]
+    for content, message in (
+        (text + text, "a second header: several trials"),
+        (text + "\n".join(rows), "time to increase.*several trials follow one another"),
+    ):
+        with pytest.raises(InputError, match=message):
+            readers.parse("a.mot", content.encode(), ReaderSettings())
+
+
 def test_the_same_content_is_a_duplicate_and_otherwise_annotated_nobody_s():
     contents = [("a", 1, ("x", "p")), ("b", 1, ("y", "p")), ("c", 2, ("z", "q")), ("d", 3, ("z", "r"))]
     assert find_duplicates(contents) == {
@@ -220,6 +281,7 @@ def test_the_same_content_is_a_duplicate_and_otherwise_annotated_nobody_s():
 
 
 def test_simulated_movements_are_clean():
+    """Some 100 trials of every kind of person and activity."""
     how = simulator.SimulatorSettings(scale=0.06, seed=3)
     for person in simulator.participants(how):
         for trial in islice(simulator.trials(how, person, 30.0), 4):

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field
 from scipy.interpolate import pchip_interpolate
 from scipy.ndimage import median_filter
+from scipy.signal import detrend, hilbert
 from scipy.spatial.transform import Rotation
 
 from biomechgpt.core.settings import InputError, Settings
@@ -32,6 +33,17 @@ _SWINGING_RAD = np.radians(5)
 """Smallest range or standard deviation of a joint that takes part in a movement."""
 _ALTERNATING = -0.6
 """Right and left hip (or shoulder) alternate, as in a walk, if they correlate at most this much."""
+_COHERENT = 0.6
+"""Hips and knees that move together in one rhythm, as in a walk, are coherent at least this much."""
+_WRONG_KNEE_DEG = (50.0, 150.0)
+"""Hips lead knees by this phase only if right and left of one of them have changed places. In simulated and real
+walks, stairs and lunges knees lead hips, by 0 to 114 degrees."""
+_JUMP_DEG = 8.0
+"""A step between two frames that differs by more from the steps around it is a jump."""
+_JUMPING_JOINTS = (8, 0.55)
+"""Joints that jump at once, and their share of those that move, where one trial ends and another begins."""
+_HIGHEST_PELVIS_M = 30.0
+"""A pelvis that is higher is not in metres. Stairs and force plates' origins lie far below."""
 
 
 class QualitySettings(Settings):
@@ -59,16 +71,21 @@ class QualitySettings(Settings):
     """Longest time for which a moving joint may keep exactly one value."""
     min_movement_deg: float = Field(0.5, ge=0)
     """Smallest range of motion of the joint that moves most; 0 accepts a pose that never changes."""
+    max_pelvis_speed_m_s: float = Field(13.0, gt=0)
+    """Highest speed of the pelvis; sprinters reach 12."""
+    max_stride_hz: float = Field(3.2, gt=0)
+    """Most strides a second; sprinters reach 2.5."""
     max_side_correlation: float = Field(0.85, ge=0, le=1)
-    """Highest correlation of leg and arm of one side in a walk with swinging arms; 1 switches the check off."""
+    """Highest correlation of leg and arm of one side in a walk with swinging arms; 1 switches the "
+    "checks of sides off."""
 
 
 @dataclass(frozen=True)
 class Problem:
     """One problem of a recording.
 
-    kind: gap, too short, rate mismatch, no movement, impossible angle, spike, impossible speed, frozen or
-        mislabelled side.
+    kind: gap, too short, rate mismatch, no movement, impossible angle, spike, impossible speed, frozen, mislabelled
+        side, wrong unit, wrong rate or joined trials.
     text: what is wrong, where, and the setting that decides.
     joint: None if it concerns all joints.
     time_s: where it begins.
@@ -119,8 +136,13 @@ def find_problems(
     filled, _ = fill_gaps(recording)
     spikes = list(_spikes(filled, settings))
     spiked = {problem.joint for problem in spikes}
+    joined = list(_joined(filled))
     return [
         *problems,
+        *joined,
+        *_unit_of_pelvis(filled),
+        *(() if joined else _pelvis_speed(filled, settings.max_pelvis_speed_m_s)),
+        *_stride_rate(filled, settings.max_stride_hz),
         *_movement(filled, settings.min_movement_deg),
         *_ranges(filled, settings.range_margin_deg),
         *spikes,
@@ -128,6 +150,7 @@ def find_problems(
         *(problem for problem in _speeds(filled, settings) if problem.joint not in spiked),
         *_frozen(filled, settings.frozen_s),
         *_sides(filled, settings.max_side_correlation),
+        *(() if settings.max_side_correlation == 1 else _knee_sides(filled)),
     ]
 
 
@@ -447,4 +470,116 @@ def _sides(recording: Recording, most: float) -> Iterator[Problem]:
             f"arms swing with the leg of their own side (hip_flexion and arm_flex correlate at {together:.2f}): "
             f"right and left of one of them have changed places (max_side_correlation is {most:g})",
             value=together,
+        )
+
+
+def _hips_and_knees(recording: Recording) -> tuple[np.ndarray, np.ndarray] | None:
+    """(T, 2) hip flexion and (T, 2) knee flexion in degrees, right and left, where both sides swing "
+    "and alternate."""
+    hips, knees = ([INDEX[f"{joint}_{side}"] for side in "rl"] for joint in ("hip_flexion", "knee_angle"))
+    if not _judged(recording)[[*hips, *knees]].all() or recording.time_s[-1] - recording.time_s[0] < 1.0:
+        return None
+    hip, knee = np.degrees(recording.angles_rad[:, hips]), -np.degrees(recording.angles_rad[:, knees])
+    if min(hip.std(axis=0).min(), knee.std(axis=0).min()) < np.degrees(_SWINGING_RAD):
+        return None
+    return (hip, knee) if np.corrcoef(hip.T)[0, 1] <= _ALTERNATING else None
+
+
+def _knee_sides(recording: Recording) -> Iterator[Problem]:
+    """Knees that bend with the hip of the other side.
+
+    In a stride a knee bends before its hip does. With right and left of one of them exchanged it bends after it.
+    """
+    legs = _hips_and_knees(recording)
+    if legs is None:
+        return
+    hip, knee = (hilbert(detrend(side[:, 0] - side[:, 1])) for side in legs)
+    product = (hip * np.conj(knee)).sum() / np.sqrt((np.abs(hip) ** 2).sum() * (np.abs(knee) ** 2).sum())
+    phase, (low, high) = float(np.degrees(np.angle(product))), _WRONG_KNEE_DEG
+    if abs(product) >= _COHERENT and low < phase < high:
+        yield Problem(
+            "mislabelled side",
+            f"knees bend with the hip of the other side (hip_flexion leads knee_angle by {phase:.0f} degrees of a "
+            "stride): right and left of one of them have changed places (max_side_correlation: 1 accepts it)",
+            value=phase,
+        )
+
+
+def _joined(recording: Recording) -> Iterator[Problem]:
+    """Most joints jump at one frame: one trial ends there, and another begins."""
+    moving = np.flatnonzero(_judged(recording) & (np.ptp(recording.angles_rad, axis=0) > _SWINGING_RAD))
+    steps = np.degrees(np.diff(recording.angles_rad[:, moving], axis=0))
+    if len(steps) < 3 or not len(moving):
+        return
+    apart_deg = np.abs(steps[1:-1] - (steps[:-2] + steps[2:]) / 2)
+    # Fast movements at a low frame rate differ from step to step all the time.
+    jumps = apart_deg > np.maximum(_JUMP_DEG, 6 * np.median(apart_deg, axis=0))
+    least, share = _JUMPING_JOINTS
+    # A shoulder near its singularity jumps without any movement.
+    jumps[:, _SHOULDER[moving]] = False
+    counts = jumps.sum(axis=1)
+    places = np.flatnonzero((counts >= least) & (counts >= share * (~_SHOULDER[moving]).sum()))
+    place = recording.pelvis[:, :3]
+    apart = np.linalg.norm(np.diff(place, axis=0), axis=1)
+    returns = np.flatnonzero(
+        (apart > 1.0) & (apart > 50 * np.median(apart)) & (np.ptp(place, axis=0).max() < 100)
+    )
+    found = np.union1d(places + 1, returns)
+    # Where frames are lost, that is the fault.
+    found = found[np.diff(recording.time_s)[found] <= _UNEVEN * _step_s(recording.time_s)]
+    if len(found):
+        i = int(found[0])
+        yield Problem(
+            "joined trials",
+            f"at {recording.time_s[i + 1]:.2f} s the whole body jumps{_more(len(found))}: several "
+            "trials seem to follow "
+            "one another in this file; save each in a file of its own",
+            time_s=float(recording.time_s[i + 1]),
+        )
+
+
+def _unit_of_pelvis(recording: Recording) -> Iterator[Problem]:
+    height_m = float(np.median(np.abs(recording.pelvis[:, 1])))
+    if height_m > _HIGHEST_PELVIS_M:
+        unit = "millimetres" if height_m > 300 else "centimetres"
+        yield Problem(
+            "wrong unit",
+            f"the pelvis is {height_m:.0f} m high: expected metres, found what look like {unit} "
+            "(units: mm in a joint map reads them)",
+            value=height_m,
+        )
+
+
+def _pelvis_speed(recording: Recording, highest_m_s: float) -> Iterator[Problem]:
+    time_s, place = recording.time_s, recording.pelvis[:, :3]
+    frames = max(1, round(_SPEED_S / _step_s(time_s)))
+    if len(time_s) <= frames or np.median(np.abs(place[:, 1])) > _HIGHEST_PELVIS_M:
+        return
+    speed = np.linalg.norm(place[frames:] - place[:-frames], axis=1) / (time_s[frames:] - time_s[:-frames])
+    if speed.max() > highest_m_s:
+        i = int(speed.argmax())
+        yield Problem(
+            "impossible speed",
+            f"the pelvis moves at {speed[i]:.0f} m/s at {time_s[i]:.2f} s (max_pelvis_speed_m_s is "
+            f"{highest_m_s:g}): "
+            "it jumps, or its place is not in metres",
+            time_s=float(time_s[i]),
+            value=float(speed[i]),
+        )
+
+
+def _stride_rate(recording: Recording, most_hz: float) -> Iterator[Problem]:
+    """Legs that alternate faster than a sprinter's: the times are too short."""
+    legs = _hips_and_knees(recording)
+    if legs is None:
+        return
+    power = np.abs(np.fft.rfft(detrend(legs[0][:, 0] - legs[0][:, 1]))) ** 2
+    stride_hz = float(np.fft.rfftfreq(len(legs[0]), _step_s(recording.time_s))[power.argmax()])
+    if stride_hz > most_hz:
+        yield Problem(
+            "wrong rate",
+            f"the legs make {stride_hz:.1f} strides a second, expected at most {most_hz:g} "
+            "(max_stride_hz): the times or "
+            "the frame rate of the file are wrong",
+            value=stride_hz,
         )

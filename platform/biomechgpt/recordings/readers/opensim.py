@@ -219,6 +219,11 @@ def _table(
         if len(cells) > len(labels) and not any(cells[len(labels) :]):
             cells = cells[: len(labels)]
         if len(cells) != len(labels):
+            if any(_HEADER_LINE.match(later) for _, later in body[row:]):
+                raise InputError(
+                    f"{name}: line {number}: expected {len(labels)} values, found a second header: several trials "
+                    "follow one another in this file; save each in a file of its own"
+                )
             raise InputError(
                 f"{name}: line {number}: expected {len(labels)} values, found {len(cells)}: "
                 "the file is cut off or damaged"

@@ -514,9 +514,12 @@ def _check_time(name: str, time_s: np.ndarray, file: Columns) -> None:
     steps = np.diff(time_s)
     if (steps <= 0).any():
         i = int(np.argmax(steps <= 0))
+        # A time that falls back to the beginning is the next trial's first.
+        again = len(time_s) - i > 3 and time_s[i + 1] <= time_s[0] + 2 * np.median(np.abs(steps))
+        trials = ": several trials follow one another in this file; save each in a file of its own"
         raise InputError(
             f"{name}: {place(i + 1)}, column 'time': expected time to increase, "
-            f"found {time_s[i + 1]:g} after {time_s[i]:g}"
+            f"found {time_s[i + 1]:g} after {time_s[i]:g}{trials if again else ''}"
         )
     if len(time_s) < 2:
         count = f"{len(time_s)} frame{'s' * (len(time_s) != 1)}"

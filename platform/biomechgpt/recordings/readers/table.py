@@ -208,7 +208,11 @@ def _numbers(name: str, key: str, cells: Sequence[str], layout: _Layout) -> np.n
     for i, value in enumerate(values):
         if value is None:
             line = layout.first + i + 1
-            raise InputError(f"{name}: line {line}, column {key!r}: expected a number, found {cells[i]!r}")
+            again = ": the names stand there again, so that several trials follow one another in this file"
+            raise InputError(
+                f"{name}: line {line}, column {key!r}: expected a number, found {cells[i]!r}"
+                + (again if cells[i].strip() == key else "")
+            )
     return np.array(values, dtype=float)
 
 
