@@ -155,13 +155,18 @@ def _kind(field: FieldInfo) -> str:
     return text
 
 
+_LONGEST_DEFAULT = 500
+"""Characters of the longest default that --help prints."""
+
+
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "  (required)"
     value = field.default
     if field.default_factory is not None or value is PydanticUndefined:
         value = field.get_default(call_default_factory=True, validated_data={})
-    return "" if value is None else f"  (default: {value})"
+    # Content of files, such as maps, is no default that a reader of --help would want to read.
+    return "" if value is None or len(str(value)) > _LONGEST_DEFAULT else f"  (default: {value})"
 
 
 def _ray_is_running() -> bool:

@@ -76,8 +76,8 @@ class QualitySettings(Settings):
     max_stride_hz: float = Field(3.2, gt=0)
     """Most strides a second; sprinters reach 2.5."""
     max_side_correlation: float = Field(0.85, ge=0, le=1)
-    """Highest correlation of leg and arm of one side in a walk with swinging arms; 1 switches the "
-    "checks of sides off."""
+    """Highest correlation of leg and arm of one side in a walk with swinging arms; 1 switches the
+    checks of sides off."""
 
 
 @dataclass(frozen=True)
@@ -474,8 +474,8 @@ def _sides(recording: Recording, most: float) -> Iterator[Problem]:
 
 
 def _hips_and_knees(recording: Recording) -> tuple[np.ndarray, np.ndarray] | None:
-    """(T, 2) hip flexion and (T, 2) knee flexion in degrees, right and left, where both sides swing "
-    "and alternate."""
+    """(T, 2) hip flexion and (T, 2) knee flexion in degrees, right and left, where both sides swing
+    and alternate."""
     hips, knees = ([INDEX[f"{joint}_{side}"] for side in "rl"] for joint in ("hip_flexion", "knee_angle"))
     if not _judged(recording)[[*hips, *knees]].all() or recording.time_s[-1] - recording.time_s[0] < 1.0:
         return None
