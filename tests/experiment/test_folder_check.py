@@ -102,3 +102,15 @@ def test_a_table_with_semicolons_and_decimal_commas(folder):
     table = AnnotationTable.parse("annotations.csv", "\n".join(lines).encode())
     assert [row.annotations["walking_speed"] for row in table.rows] == [1.21, None]
     assert table.rows[0].annotations["activity"] == "overground walking, slow"
+
+
+def test_near_copies_and_files_of_other_kinds_are_named(folder):
+    columns = walk(3.0)
+    (folder / "copy.mot").write_text(
+        mot({k: v[:-7] + (0 if k == "time" else 0.01) for k, v in columns.items()})
+    )
+    (folder / "markers.trc").write_text("PathFileType\t4\t(X/Y/Z)\tmarkers.trc\n")
+    report = check_folder(str(folder), CohortSettings(), TASKS)
+    assert any("copy.mot and extra.mot are nearly the same" in pair for pair in report.near_copies)
+    assert "markers (.trc)" in report.unread["markers.trc"]
+    assert "  copies: copy.mot" in report.text("lab")

@@ -214,7 +214,7 @@ def test_knees_on_the_other_side_than_their_hips():
     """A knee bends before its hip: with the sides of the knees, or of the hips, exchanged it bends after it."""
     time_s = CLEAN.time_s
     hips, knees = ([INDEX[f"{k}_{side}"] for side in "rl"] for k in ("hip_flexion", "knee_angle"))
-    for early_deg in (50, 85, 110):
+    for early_deg in (70, 90, 110):
         early = float(np.radians(early_deg))
 
         def stride(angles, early=early):

@@ -20,6 +20,7 @@ from biomechgpt.cohort.annotations import DEMOGRAPHICS, Row
 from biomechgpt.cohort.contradictions import contradictions
 from biomechgpt.cohort.folder import discover, find_unannotated, load_trial, read_rows
 from biomechgpt.cohort.layouts import merge
+from biomechgpt.cohort.near_copies import Excerpt, excerpt, find_near_copies
 from biomechgpt.cohort.selection import assign_splits
 from biomechgpt.cohort.splits import SPLITS
 from biomechgpt.core import storage
@@ -63,6 +64,7 @@ class FolderReport:
     unknown_labels: {annotation: {value: number of recordings}} of values that no task knows.
     unused_columns: annotations that no task asks about.
     people: {split: participants} of the recordings that are read and annotated.
+    near_copies: pairs of recordings that begin or end the same.
     """
 
     read: list[str] = field(default_factory=list)
@@ -72,6 +74,7 @@ class FolderReport:
     unknown_labels: dict[str, dict[str, int]] = field(default_factory=dict)
     unused_columns: list[str] = field(default_factory=list)
     people: dict[str, int] = field(default_factory=dict)
+    near_copies: list[str] = field(default_factory=list)
 
     def text(self, folder: str) -> str:
         """The report for people."""
@@ -80,6 +83,7 @@ class FolderReport:
             f"  not read: {why}" if name in why else f"  not read: {name}: {why}"
             for name, why in self.unread.items()
         ]
+        lines += [f"  copies: {pair}" for pair in self.near_copies]
         lines += [f"  table: {problem}" for problem in self.problems]
         lines += [f"  no row in the table: {name}" for name in self.unannotated]
         for column, values in self.unknown_labels.items():
@@ -137,11 +141,18 @@ def check_folder(folder: str, settings: CohortSettings, tasks: Tasks) -> FolderR
         name for name in files if name.lower().endswith(readers.LIKELY) and name not in known | metadata
     ]
     unnamed = [Row(0, path, "", None, {}) for path in dict.fromkeys([*report.unannotated, *likely])]
-    for row, why in _read_all(uri, [*annotated, *unnamed], settings):
-        if why is None:
+    excerpts = []
+    for row, found in _read_all(uri, [*annotated, *unnamed], settings):
+        if isinstance(found, Excerpt):
             report.read.append(row.path)
+            excerpts.append(found)
         else:
-            report.unread[row.path] = why
+            report.unread[row.path] = found
+    report.near_copies = [
+        f"{a} and {b} are nearly the same recording ({pair['rmse_deg']:g} degrees apart)"
+        for pair in find_near_copies(excerpts)
+        for a, b in [pair["trials"]]
+    ]
     if not annotated:
         report.unannotated = []  # without a table every recording is without a row
     usable = [row for row in annotated if row.path not in report.unread]
@@ -153,19 +164,20 @@ def check_folder(folder: str, settings: CohortSettings, tasks: Tasks) -> FolderR
     return report
 
 
-def _read_all(uri: str, rows: Sequence[Row], settings: CohortSettings) -> Iterable[tuple[Row, str | None]]:
-    """Each row, and why its recording cannot be used; None if it can."""
+def _read_all(uri: str, rows: Sequence[Row], settings: CohortSettings) -> Iterable[tuple[Row, Excerpt | str]]:
+    """Each row with its recording's start and end, or why the recording cannot be used."""
 
-    def why(row: Row) -> str | None:
+    def read(row: Row) -> Excerpt | str:
         try:
             content = storage.read_bytes(storage.join(uri, row.path))
-            load_trial(content, row, settings.readers, settings.quality, settings.frame_rate_hz)
+            return excerpt(
+                load_trial(content, row, settings.readers, settings.quality, settings.frame_rate_hz)
+            )
         except InputError as error:
             return str(error)
-        return None
 
     with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
-        yield from zip(rows, pool.map(why, rows), strict=True)
+        yield from zip(rows, pool.map(read, rows), strict=True)
 
 
 def _check_labels(report: FolderReport, rows: Iterable[Row], columns: Iterable[str], tasks: Tasks) -> None:

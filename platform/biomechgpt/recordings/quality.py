@@ -33,11 +33,11 @@ _SWINGING_RAD = np.radians(5)
 """Smallest range or standard deviation of a joint that takes part in a movement."""
 _ALTERNATING = -0.6
 """Right and left hip (or shoulder) alternate, as in a walk, if they correlate at most this much."""
-_COHERENT = 0.6
+_COHERENT = 0.7
 """Hips and knees that move together in one rhythm, as in a walk, are coherent at least this much."""
-_WRONG_KNEE_DEG = (50.0, 150.0)
-"""Hips lead knees by this phase only if right and left of one of them have changed places. In simulated and real
-walks, stairs and lunges knees lead hips, by 0 to 114 degrees."""
+_WRONG_KNEE_DEG = (65.0, 115.0)
+"""Hips lead knees by this phase only if right and left of one of them have changed places: in most walks knees lead
+hips by 65 to 115 degrees."""
 _JUMP_DEG = 8.0
 """A step between two frames that differs by more from the steps around it is a jump."""
 _JUMPING_JOINTS = (8, 0.55)
