@@ -314,6 +314,21 @@ def test_swapped_arms_are_found_in_real_movements(name):
         assert kinds(swapped) == ["mislabelled side"]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "opensim/nimblephysics/HamnerMultipleTrials__run200_ik.mot",
+        "opensim/addbiomechanics/walkingTS1.mot",
+        "opensim/opensim-core/subject_walk_armless_coordinates.mot",
+    ],
+)
+def test_swapped_knees_are_found_in_real_movements(name):
+    knees = [INDEX["knee_angle_r"], INDEX["knee_angle_l"]]
+    recording = readers.read(str(real_recordings.path_of(name)), ReaderSettings())
+    swapped = changed(lambda a: a.__setitem__((..., knees), a[:, knees[::-1]]), recording)
+    assert kinds(swapped) == ["mislabelled side"]
+
+
 def test_an_arm_that_came_down_the_other_way_round_hangs_again():
     angles = np.zeros((90, N_JOINTS), np.float32)
     for side in "rl":
