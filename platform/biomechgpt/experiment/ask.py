@@ -59,7 +59,9 @@ def run_ask(settings: AskSettings) -> str:
     files = [(name, uri) for name, uri in _files(settings.recordings) if storage.absolute(uri) not in own]
     people = _participants(settings.recordings, [name for name, _ in files])
     asked = [{"name": name, "uri": uri, "participant": people[name]} for name, uri in files]
-    rows, pictures, model = [], {}, ""
+    rows: list[dict[str, Any]] = []
+    pictures: dict[str, str | None] = {}
+    model = ""
     for one in _on_ray(settings, asked) if settings.workers else _here(settings, asked):
         rows += one["rows"]
         pictures |= one["pictures"]

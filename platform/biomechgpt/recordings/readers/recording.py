@@ -343,9 +343,9 @@ def _time(
         scale = 1e-3 if joint_map and joint_map.time_units == "ms" else 1.0
         return scale * file.values[column], rate_hz, ()
     for other, values in file.values.items():
-        if scale := seconds_of(other):
+        if seconds := seconds_of(other):
             # A rate is for files without times: these state their own.
-            return scale * values, None, (f"time by column {other!r}",)
+            return seconds * values, None, (f"time by column {other!r}",)
     if rate_hz is None:
         raise InputError(
             f"{name}: expected a column {column!r}, found {_listed(file.values)} "
@@ -445,7 +445,7 @@ def _knees(
                 f"{name}: column {mapped[0].parts[0]!r}: expected a knee that bends to negative angles "
                 f"by the sign in {joint_map.name}, found {np.degrees(high):.0f} degrees"
             )
-        return ("positive" if mapped[0].sign < 0 else "negative"), False
+        return ("positive" if mapped[0].sign == -1 else "negative"), False
     sign = settings.knee_flexion if settings.knee_flexion != "auto" else file.knee_flexion or data
     return sign, sign == "positive"
 

@@ -77,10 +77,10 @@ def _best(name: str, sheets: dict[str, Iterator[list[str]]], settings: ReaderSet
             "skeleton does, or write a joint map (joint_map: FILE)"
         )
     _, title, columns = best
-    time_s, notes = None, (f"sheet {title!r}",)
+    time_s, notes = None, [f"sheet {title!r}"]
     if rate_hz and not any(table.is_time(column) for column in columns.values):
         time_s = np.arange(len(next(iter(columns.values.values())))) / rate_hz
-        notes = (*notes, f"{rate_hz:g} Hz by the workbook")
+        notes.append(f"{rate_hz:g} Hz by the workbook")
     file = replace(columns, format="Excel workbook", time_s=time_s, notes=(*columns.notes, *notes))
     return assemble(name, table.with_units(file, settings), settings)
 
@@ -114,7 +114,7 @@ def _sheets(name: str, book: zipfile.ZipFile) -> dict[str, str]:
     )
     with _member(name, book, "xl/workbook.xml") as file:
         titles = [e.get("name", "") for _, e in ElementTree.iterparse(file) if _tag(e) == "sheet"]
-    titles += [PATH.rpartition("/")[2] for PATH in paths[len(titles) :]]
+    titles += [path.rpartition("/")[2] for path in paths[len(titles) :]]
     return dict(zip(titles, paths, strict=False))
 
 

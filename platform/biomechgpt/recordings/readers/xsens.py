@@ -79,10 +79,9 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
         for j, joint in enumerate(joints)
         for k, label in enumerate(_labels(joint))
     }
-    orientation = _table(name, "orientation", frames, 4 * len(segments), optional=True)
-    place = _table(name, "position", frames, 3 * len(segments), optional=True)
-    if orientation is not None and place is not None and len(segments):
-        columns |= _pelvis(place[:, :3], orientation[:, :4])
+    if segments and all("orientation" in frame and "position" in frame for frame in frames):
+        orientation = _table(name, "orientation", frames, 4 * len(segments))
+        columns |= _pelvis(_table(name, "position", frames, 3 * len(segments))[:, :3], orientation[:, :4])
     if not rate_hz > 0:
         raise InputError(f"{name}: frameRate: expected a number above 0, found {rate_hz:g}")
     file = Columns(
@@ -134,12 +133,8 @@ def _labels(joint: str) -> tuple[str, str, str]:
     return f"{joint} x", f"{joint} y", f"{joint} z"
 
 
-def _table(
-    name: str, tag: str, frames: list[dict[str, str]], width: int, optional: bool = False
-) -> np.ndarray | None:
-    """(T, width) numbers of an element of each frame; None if it is optional and not in every frame."""
-    if optional and not all(tag in frame for frame in frames):
-        return None
+def _table(name: str, tag: str, frames: list[dict[str, str]], width: int) -> np.ndarray:
+    """(T, width) numbers of an element of each frame."""
     result = np.empty((len(frames), width))
     for i, frame in enumerate(frames):
         cells = frame.get(tag, "").split()
