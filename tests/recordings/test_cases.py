@@ -558,6 +558,64 @@ def test_trajectories_that_follow_one_another_are_several_recordings(tmp_path):
     assert len(readers.parse("a.npz", (tmp_path / "a.npz").read_bytes(), SETTINGS).time_s) == 400
 
 
+def proto(*fields):
+    """A Protocol Buffers message of (number, value): numbers, doubles or bytes."""
+
+    def varint(number):
+        head = b""
+        while number > 127:
+            head, number = head + bytes([number & 127 | 128]), number >> 7
+        return head + bytes([number])
+
+    packed = b""
+    for number, value in fields:
+        if isinstance(value, int):
+            packed += varint(number << 3) + varint(value)
+        elif isinstance(value, float):
+            packed += varint(number << 3 | 1) + np.float64(value).tobytes()
+        else:
+            packed += varint(number << 3 | 2) + varint(len(value)) + value
+    return packed
+
+
+def b3d_subject(trials, observed=b""):
+    """A subject of AddBiomechanics with these {name: columns}; the kneecaps' coordinates are no
+    degrees of freedom."""
+    names = [k for k in next(iter(trials.values())) if k != "time"]
+    coordinates = "".join(f'<Coordinate name="{k}"/>' for k in ["knee_angle_r_beta", *names])
+    model = f"<?xml version='1.0'?><OpenSimDocument>{coordinates}</OpenSimDocument>".encode()
+    sensors, frames, headers = proto((2, b"\0" * 24)), b"", []
+    for name, columns in trials.items():
+        table = np.stack([columns[k] for k in names], axis=1)
+        rows = [proto((1, row.tobytes()), (2, row.tobytes())) for row in table]
+        frames += b"".join(sensors + row + row for row in rows)
+        one_pass = proto((1, 0), (2, observed)) if observed else proto((1, 0))
+        headers.append(
+            (9, proto((1, name.encode()), (3, len(rows)), (4, 0.01), (5, one_pass), (5, proto((1, 1)))))
+        )
+    sizes = [(1, len(names)), (3, len(sensors)), (4, len(rows[0]))]
+    header = proto(*sizes, (5, proto((2, model))), *headers)
+    return len(header).to_bytes(8, "little") + header + frames
+
+
+def test_a_subject_of_addbiomechanics(tmp_path):
+    columns = in_radians(walk())
+    whole = b3d_subject({"walk": columns})
+    assert readers.recognizes(whole[: readers.HEAD_BYTES])
+    assert read("subject.b3d", whole).rate_hz == pytest.approx(100)
+    two = b3d_subject({"walk": columns, "run": columns})
+    refused("subject.b3d", two, r"found 2 trials of a subject of AddBiomechanics \(walk, run\)")
+    (tmp_path / "s.b3d").write_bytes(two)
+    assert list(bg.read_all(str(tmp_path / "s.b3d"), name="s.b3d")) == ["s.b3d#walk", "s.b3d#run"]
+    names = [k for k in columns if k != "time"]
+    arms = b3d_subject({"walk": columns}, bytes(not k.startswith("arm") for k in names))
+    assert "arm_flex_r" in readers.parse("subject.b3d", arms, SETTINGS).lacking
+    refused("subject.b3d", whole[:-100], "it ends within 200 frames of a trial")
+    for end in (9, 60, 300, len(whole) // 2):
+        with pytest.raises(InputError):
+            readers.parse("subject.b3d", whole[:end], SETTINGS)
+
+
 # What is not read
 
 

@@ -3,6 +3,7 @@
 opensim      .mot and .sto
 mujoco       .npz with q_ arrays or qpos
 c3d          angles among the points of a C3D file
+b3d          subjects of AddBiomechanics
 nexus        what Vicon Nexus exports as CSV
 xsens        .mvnx
 visual3d     what Visual3D exports as ASCII
@@ -22,6 +23,7 @@ from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError
 from biomechgpt.recordings.readers import (
     archive,
+    b3d,
     c3d,
     matlab,
     mujoco,
@@ -68,7 +70,7 @@ class Reader(Protocol):
     def read(self, name: str, content: bytes, settings: ReaderSettings, /) -> Recording: ...
 
 
-READERS: tuple[Reader, ...] = (opensim, mujoco, c3d, xsens, matlab, spreadsheet, nexus, visual3d, table)
+READERS: tuple[Reader, ...] = (opensim, mujoco, c3d, b3d, xsens, matlab, spreadsheet, nexus, visual3d, table)
 """The first reader that matches reads the file. `table` stands last, since many formats look like a table."""
 
 _MAY_HOLD_ANYTHING: tuple[Reader, ...] = (matlab, spreadsheet, table)
@@ -159,9 +161,10 @@ def parse_each(name: str, content: bytes, settings: ReaderSettings) -> dict[str,
     result: dict[str, Recording | InputError] = {}
     for each, inside in files.items():
         try:
+            several = next((reader for reader in (mujoco, b3d) if reader.matches(inside)), None)
             result |= (
-                mujoco.read_each(each, inside, settings)
-                if mujoco.matches(inside)
+                several.read_each(each, inside, settings)
+                if several
                 else {each: parse(each, inside, settings)}
             )
         except InputError as error:

@@ -58,19 +58,23 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
     return _recording(name, arrays, settings)
 
 
-def read_each(name: str, content: bytes, settings: ReaderSettings) -> dict[str, Recording]:
-    """{name: recording} of each trajectory between the file's split points: `name#1`, `name#2` ..."""
+def read_each(name: str, content: bytes, settings: ReaderSettings) -> dict[str, Recording | InputError]:
+    """{name: recording, or why it cannot be read} of each trajectory between split points:
+    `name#1`, `name#2` ..."""
     arrays = _arrays(name, content)
     starts = splits(arrays)
     if len(starts) <= 2:
         return {name: _recording(name, arrays, settings)}
-    result = {}
+    result: dict[str, Recording | InputError] = {}
     for k, (first, end) in enumerate(itertools.pairwise(starts), start=1):
         part = {
             key: v[first:end] if len(v) == starts[-1] and key not in (*_RATES, *_JOINT_NAMES) else v
             for key, v in arrays.items()
         }
-        result[f"{name}#{k}"] = _recording(f"{name}#{k}", part, settings)
+        try:
+            result[f"{name}#{k}"] = _recording(f"{name}#{k}", part, settings)
+        except InputError as error:
+            result[f"{name}#{k}"] = error
     return result
 
 
