@@ -50,6 +50,27 @@ def test_opencap_sessions_need_no_table(tmp_path):
     assert folder.unannotated == []
 
 
+def test_subjects_of_addbiomechanics_need_no_table(tmp_path):
+    metadata = '{"sex": "female", "massKg": "90.3", "heightM": 1.65, "subjectTags": ["healthy"]}'
+    files = {
+        "S1/_subject.json": metadata,
+        "S1/IK/walk_ik.mot": WALK,
+        "S1/ID/walk_id.mot": WALK,
+        "study/S2/_subject.json": '{"sex": "unknown"}',
+        "study/S2/trials/run/ik.mot": WALK,
+    }
+    folder = open_folder(str(write(tmp_path, files)))
+    assert who(folder) == {"walk_ik.mot": "S1", "ik.mot": "S2"}
+    by_person = {row.participant: row.annotations for row in folder.rows}
+    assert by_person["S1"] == {"height_m": 1.65, "mass_kg": 90.3, "sex": "female"}
+    assert by_person["S2"] == {"height_m": None, "mass_kg": None, "sex": None}
+    write(tmp_path, {"S1/_subject.json": '{"massKg": "heavy"}'})
+    with pytest.raises(
+        InputError, match=r"S1/_subject.json: massKg: expected a number above 0, found 'heavy'"
+    ):
+        open_folder(str(tmp_path))
+
+
 def test_real_metadata_of_a_session(tmp_path):
     metadata = real_recordings.SHIPPED / "opensim" / "opencap-to-nwb" / "metadata.yaml"
     walk = real_recordings.path_of("opensim/opencap-processing/walking1_videoAndMocap.mot")

@@ -9,8 +9,8 @@ from conftest import ROOT
 from opensim_files import mot, walk
 
 RECIPE = ROOT / "tests" / "data" / "recipes" / "person_folder.py"
-LIST = "LAYOUTS: tuple[Layout, ...] = (opencap, pose2sim)"
-IMPORT = "from biomechgpt.cohort.layouts import opencap, pose2sim"
+LIST = "LAYOUTS: tuple[Layout, ...] = (addbiomechanics, opencap, pose2sim)"
+IMPORT = "from biomechgpt.cohort.layouts import addbiomechanics, opencap, pose2sim"
 USE = """
 import json, sys
 from biomechgpt.cohort.folder import open_folder
@@ -32,7 +32,7 @@ def test_a_layout_is_one_module_and_one_entry(tmp_path):
     registry = (folder / "__init__.py").read_text()
     assert IMPORT in registry
     assert LIST in registry
-    registry = registry.replace(IMPORT, IMPORT.replace("import opencap", "import opencap, person_folder"))
+    registry = registry.replace(IMPORT, IMPORT.replace("opencap,", "opencap, person_folder,"))
     registry = registry.replace(LIST, LIST.replace("pose2sim)", "pose2sim, person_folder)"))
     (folder / "__init__.py").write_text(registry)
     for number, name in enumerate(("Ann", "Ben")):
@@ -52,4 +52,7 @@ def test_a_layout_is_one_module_and_one_entry(tmp_path):
     assert result.returncode == 0, result.stderr
     rows, message = json.loads(result.stdout.splitlines()[-1])
     assert rows == [["Ann/walk.mot", "P0", {"age": 60.0}], ["Ben/walk.mot", "P1", {"age": 61.0}]]
-    assert "(an OpenCap session, a Pose2Sim project, a folder with person.json)" in message
+    assert (
+        "(a subject of AddBiomechanics, an OpenCap session, a Pose2Sim project, a folder with person.json)"
+        in message
+    )

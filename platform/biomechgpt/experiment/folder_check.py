@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 from pydantic import Field
 
@@ -135,10 +136,14 @@ def check_folder(folder: str, settings: CohortSettings, tasks: Tasks) -> FolderR
     annotated = [row for row in rows if row.path in present]
     known = {row.path for row in annotated} | {ANNOTATIONS}
     report.unannotated = find_unannotated(uri, files, known, sessions)
-    metadata = {name for session in sessions for name in session.metadata}
-    # Files that people take for recordings are named too, whatever they are.
+    # Files that people take for recordings are named too, whatever they are. A session's others are known.
+    inside = {session.folder for session in sessions}
     likely = [
-        name for name in files if name.lower().endswith(readers.LIKELY) and name not in known | metadata
+        name
+        for name in files
+        if name.lower().endswith(readers.LIKELY)
+        and name not in known
+        and inside.isdisjoint(map(str, PurePosixPath(name).parents))
     ]
     unnamed = [Row(0, path, "", None, {}) for path in dict.fromkeys([*report.unannotated, *likely])]
     excerpts = []

@@ -1,7 +1,8 @@
 """Folders whose layout says who was recorded. A new layout is one module with NAME and `sessions`, in LAYOUTS.
 
-opencap      OpenCap's session folders
-pose2sim     Pose2Sim's projects, single and in batches
+addbiomechanics  subjects of AddBiomechanics
+opencap          OpenCap's session folders
+pose2sim         Pose2Sim's projects, single and in batches
 
 Knows which files of a folder belong to whom and what their metadata say. Knows nothing about the content of a
 recording.
@@ -13,7 +14,7 @@ from math import isclose
 from typing import Protocol
 
 from biomechgpt.cohort.annotations import Row
-from biomechgpt.cohort.layouts import opencap, pose2sim
+from biomechgpt.cohort.layouts import addbiomechanics, opencap, pose2sim
 from biomechgpt.cohort.layouts.session import COLUMNS, Session
 from biomechgpt.core.settings import InputError
 from biomechgpt.motion.outcome_measures import ColumnKind
@@ -37,7 +38,7 @@ class Layout(Protocol):
     def sessions(self, files: Sequence[str], read: Read, /) -> list[Session]: ...
 
 
-LAYOUTS: tuple[Layout, ...] = (opencap, pose2sim)
+LAYOUTS: tuple[Layout, ...] = (addbiomechanics, opencap, pose2sim)
 """All of them look at every folder."""
 
 

@@ -1,7 +1,8 @@
 """AddBiomechanics' subjects: _subject.json above the .mot files of the subject's trials.
 
-The metadata hold heightM, massKg, sex and in some releases ageYears, as numbers or as text. The folder's name stands
-for the participant. Of a subject's results, only the folder IK holds recordings; without one, every .mot file does.
+The metadata hold heightM, massKg, sex and in some releases ageYears, as numbers or as text. The folder's name
+stands for the participant. Of a subject's results, only the folder IK holds recordings; without one, every .mot
+file does.
 """
 
 import json
@@ -46,7 +47,9 @@ def _session(
         for theirs, ours in _KEYS.items()
         if values.get(theirs) not in (None, "")
     }
-    if (sex := str(values.get("sex") or "").strip().lower()) in _SEXES:  # any other entry counts as not collected
+    if (
+        sex := str(values.get("sex") or "").strip().lower()
+    ) in _SEXES:  # any other entry counts as not collected
         annotations["sex"] = sex
     return Session(
         folder=str(folder),

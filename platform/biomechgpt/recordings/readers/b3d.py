@@ -2,8 +2,8 @@
 
 A file is the size of its header (8 bytes), the header, and the frames, all of one size: for each time what was
 measured, then a frame for each processing pass. Headers and frames are Protocol Buffers. The layout is
-SubjectOnDisk.proto of nimblephysics. The coordinates are those of the OpenSim model in the header, in its order. The
-first pass, kinematics, is read.
+SubjectOnDisk.proto of nimblephysics. The coordinates are those of the OpenSim model in the header, in its order.
+The first pass, kinematics, is read.
 """
 
 import struct
