@@ -179,7 +179,8 @@ def test_real_recordings_become_a_cohort(ray_cluster, tmp_path):
 @pytest.mark.cluster
 def test_further_real_recordings_become_a_cohort(ray_cluster, tmp_path):
     real_recordings.path_of("opensim/addbiomechanics/walking1.mot")
-    card = made_from(real_recordings.SHARED, tmp_path).read_json("cohort.json")
+    strict = {"missing_joints": "error"}
+    card = made_from(real_recordings.SHARED, tmp_path, readers=strict).read_json("cohort.json")
     assert (card["trials"], len(card["quarantined"])) == (19, 2)
     assert card["annotations"] == {"activity": "text"}
     assert all("missing arm_flex_r" in item["reason"] for item in card["quarantined"])
