@@ -26,12 +26,29 @@ def is_gzip(content: bytes) -> bool:
 
 def is_zip(content: bytes) -> bool:
     """Whether this is a .zip of files: not an .npz of arrays, nor an Excel workbook."""
-    name = content[30 : 30 + int.from_bytes(content[26:28], "little")]
-    office = name == b"[Content_Types].xml" or name.startswith((b"xl/", b"_rels/", b"docProps/"))
-    return content[:4] in (b"PK\x03\x04", b"PK\x05\x06") and not name.endswith(b".npy") and not office
+    is_archive = content[:4] in (b"PK\x03\x04", b"PK\x05\x06")
+    return is_archive and not is_npz(content) and not is_workbook(content)
 
 
-def gunzip(name: str, content: bytes, most: int = MAX_BYTES) -> bytes:
+def is_npz(content: bytes) -> bool:
+    """Whether this is an archive of arrays: a .zip whose first member is an .npy."""
+    return _first_member(content).endswith(b".npy")
+
+
+def is_workbook(content: bytes) -> bool:
+    """Whether this is a .zip that begins as Office's files do."""
+    name = _first_member(content)
+    return name == b"[Content_Types].xml" or name.startswith((b"xl/", b"_rels/", b"docProps/"))
+
+
+def _first_member(content: bytes) -> bytes:
+    """The path of a .zip's first file; empty for other content."""
+    if content[:4] != b"PK\x03\x04":
+        return b""
+    return content[30 : 30 + int.from_bytes(content[26:28], "little")]
+
+
+def gunzip(name: str, content: bytes, most: int) -> bytes:
     """The file in a .gz. Raises InputError if it is damaged or larger than `most`."""
     unpacked = _start(content, most + 1)
     if unpacked is None:

@@ -39,10 +39,9 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
     if len(trials) != 1:
         raise InputError(
             f"{name}: expected one recording, found {len(trials)} trials of a subject of AddBiomechanics "
-            f"({', '.join(trial.name for trial in trials[:6])}{', ...' * (len(trials) > 6)}): "
-            "`biomechgpt answer` and "
-            "biomechgpt.read_all read each of them; a cohort needs a file for each, such as the .mot files of the "
-            "subject's OpenSim results"
+            f"({', '.join(trial.name for trial in trials[:6])}{', ...' * (len(trials) > 6)}): `biomechgpt answer` "
+            "and biomechgpt.read_all read each of them; a cohort needs a file for each, such as the .mot files of "
+            "the subject's OpenSim results"
         )
     return _recording(name, trials[0], settings)
 
@@ -99,25 +98,36 @@ def _trials(name: str, content: bytes) -> list[_Trial]:
 def _parsed(content: bytes) -> Iterator[_Trial]:
     start = _SIZE_BYTES + int.from_bytes(content[:_SIZE_BYTES], "little")
     header = _message(content[_SIZE_BYTES:start])
-    sensor, size = (int(_first(header, key)) for key in (_SENSOR_SIZE, _PASS_SIZE))
-    coordinates = _coordinates(
-        bytes(_first(_message(_first(header, _PASSES)), _MODEL)), int(_first(header, _DOFS))
-    )
+    sensor, size = (_integer(header[key][0]) for key in (_SENSOR_SIZE, _PASS_SIZE))
+    first_pass = _message(_packed(header[_PASSES][0]))
+    coordinates = _coordinates(_packed(first_pass[_MODEL][0]), _integer(header[_DOFS][0]))
     for packed in header.get(_TRIALS, []):
-        trial = _message(packed)
-        frames, passes = int(_first(trial, _TRIAL_LENGTH)), trial.get(_TRIAL_PASSES, [])
+        trial = _message(_packed(packed))
+        frames, passes = _integer(trial[_TRIAL_LENGTH][0]), trial.get(_TRIAL_PASSES, [])
         whole = sensor + len(passes) * size
-        if frames * whole > len(content) - start:
+        if not whole or frames * whole > len(content) - start:
             raise ValueError(f"it ends within {frames} frames of a trial")
         if passes:
             places = [start + i * whole + sensor for i in range(frames)]
             rows = [_numbers(_message(content[at : at + size]), _POSITIONS) for at in places]
             table = np.array(rows).reshape(frames, len(coordinates))
-            observed = _message(passes[0]).get(_OBSERVED, [b""])[0] or bytes([1] * len(coordinates))
-            columns = {k: table[:, j] for j, k in enumerate(coordinates) if observed[j]}
-            step_s = struct.unpack("<d", _first(trial, _TRIAL_TIMESTEP))[0]
-            yield _Trial(bytes(_first(trial, _TRIAL_NAME)).decode(), step_s, columns)
+            observed = _message(_packed(passes[0])).get(_OBSERVED, [b""])[0] or bytes([1] * len(coordinates))
+            columns = {k: table[:, j] for j, k in enumerate(coordinates) if _packed(observed)[j]}
+            step_s = struct.unpack("<d", _packed(trial[_TRIAL_TIMESTEP][0]))[0]
+            yield _Trial(_packed(trial[_TRIAL_NAME][0]).decode(), step_s, columns)
         start += frames * whole
+
+
+def _integer(value: bytes | int) -> int:
+    if isinstance(value, bytes):
+        raise ValueError("bytes stand where a number should")
+    return value
+
+
+def _packed(value: bytes | int) -> bytes:
+    if isinstance(value, int):
+        raise ValueError("a number stands where bytes should")
+    return value
 
 
 def _coordinates(model: bytes, dofs: int) -> list[str]:
@@ -132,23 +142,17 @@ def _coordinates(model: bytes, dofs: int) -> list[str]:
     return found
 
 
-def _first(message: dict[int, list[bytes | int]], field: int) -> bytes | int:
-    return message[field][0]
-
-
 def _numbers(message: dict[int, list[bytes | int]], field: int) -> np.ndarray:
-    return np.frombuffer(bytes(message[field][0]), "<f8")
+    return np.frombuffer(_packed(message[field][0]), "<f8")
 
 
-def _message(packed: bytes | int) -> dict[int, list[bytes | int]]:
+def _message(packed: bytes) -> dict[int, list[bytes | int]]:
     """{number of a field: its values} of a Protocol Buffers message: numbers, or bytes."""
-    if isinstance(packed, int):
-        raise ValueError("a number stands where a message should")
     result: dict[int, list[bytes | int]] = {}
     place = 0
     while place < len(packed):
         key, place = _varint(packed, place)
-        kind, value = key & 7, b""
+        kind = key & 7
         if kind == 0:
             number, place = _varint(packed, place)
             result.setdefault(key >> 3, []).append(number)

@@ -3,18 +3,16 @@
 A vector is a column of its own name, or of its field's in a structure. A matrix with three columns (or rows) is
 three columns, `<name>.x`, `.y` and `.z`, as Plug-in Gait's angles are; any other matrix is `<name>.1`, `<name>.2`
 and so on. A variable named time holds the times; one named rate, fs or frequency the frame rate.
+
+scipy parses the file in a process of its own, since a damaged file may crash it.
 """
 
-import io
 import zlib
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-import scipy.io
 
 from biomechgpt.core.settings import InputError
-from biomechgpt.recordings.readers import table
+from biomechgpt.recordings.readers import separate_process, table
 from biomechgpt.recordings.readers.joint_map import choose
 from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Recording, assemble, is_known
 
@@ -34,7 +32,34 @@ _MAX_BYTES = 1 << 30
 """Most bytes that a file's compressed variables may unpack to."""
 _COMPRESSED = 15
 """Type of a compressed element (MAT-File Format, level 5)."""
-_MOST_DEPTH = 8
+_MOST_COLUMNS = 1000
+"""Most columns of a matrix; larger ones are pictures or the like."""
+_SECONDS = 60
+_SCRIPT = (
+    separate_process.LIMITS
+    + """
+import numpy, scipy.io
+variables = scipy.io.loadmat(sys.argv[1], squeeze_me=True, struct_as_record=True)
+variables = {key: value for key, value in variables.items() if not key.startswith("__")}
+names, arrays = [], {}
+def visit(path, key, value, depth):  # arrays of numbers; those of a structure have its path
+    array = numpy.asarray(value)
+    if array.dtype.names and depth < 8:
+        inside = f"{path}.{key}" if path else key
+        for i, record in enumerate(array.ravel()):
+            number = f"({i + 1})" if array.size > 1 else ""
+            for field in array.dtype.names:
+                visit(inside + number, field, record[field], depth + 1)
+    elif array.dtype.kind in "fiu" and array.ndim <= 2 and array.size:
+        arrays[str(len(names))] = array.astype(float)
+        names.append((path, key))
+for key, value in variables.items():
+    visit("", key, value, 0)
+listed = [f"{key} {numpy.shape(value)}" for key, value in variables.items()]
+names = numpy.array(names, dtype=str).reshape(-1, 2)
+numpy.savez(sys.argv[2], names=names, variables=numpy.array(listed, dtype=str), **arrays)
+"""
+)
 
 
 def matches(content: bytes) -> bool:
@@ -50,14 +75,13 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
             "save(file, '-v7', ...), or write a table with a column for each joint"
         )
     _check_size(name, content)
-    try:
-        variables = scipy.io.loadmat(io.BytesIO(content), squeeze_me=True, struct_as_record=True)
-    except Exception as error:  # its parser raises many kinds for damaged files
-        raise InputError(f"{name}: expected a MATLAB file, found a damaged one: {error}") from None
-    groups = dict(_groups("", {k: v for k, v in variables.items() if not k.startswith("__")}, 0))
+    file = separate_process.arrays_of(name, content, _SCRIPT, "a MATLAB file", _SECONDS)
+    groups: dict[str, dict[str, np.ndarray]] = {}
+    for i, (path, key) in enumerate(file["names"].tolist()):
+        groups.setdefault(path, {}).update(_columns(key, file[str(i)]))
     usable = {path: group for path, group in groups.items() if _joints(name, group, settings)}
     if not usable:
-        listed = ", ".join(f"{k} {np.shape(v)}" for k, v in variables.items() if not k.startswith("__"))
+        listed = ", ".join(file["variables"].tolist()[:8])
         raise InputError(
             f"{name}: expected arrays of joint angles in this MATLAB file, found {listed or 'no variables'}: "
             "write a joint map for its names (joint_map: FILE), or write each trial as a table (writetable) "
@@ -79,7 +103,7 @@ def _file(
     name: str, path: str, group: dict[str, np.ndarray], groups: dict[str, dict[str, np.ndarray]]
 ) -> Columns:
     """The columns that are as long as the joints', with the times of the file's frame rate if it states one."""
-    lengths = [len(v) for v in group.values() if len(v) > 1]
+    lengths = [len(v) for v in group.values() if len(v) > 1] or [1]
     frames = max(set(lengths), key=lengths.count)
     values = {k: v for k, v in group.items() if len(v) == frames}
     rate_hz = next(
@@ -109,28 +133,12 @@ def _joints(name: str, columns: dict[str, np.ndarray], settings: ReaderSettings)
     return (len(chosen.present(columns)) if chosen else 0) + sum(is_known(k) for k in columns)
 
 
-def _groups(path: str, fields: dict[str, Any], depth: int) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """(path, {column: numbers}) of the variables, and of each structure among them."""
-    columns: dict[str, np.ndarray] = {}
-    for key, value in fields.items():
-        array = np.asarray(value)
-        inside = f"{path}.{key}" if path else key
-        if array.dtype.names and depth < _MOST_DEPTH:
-            records = array.ravel()
-            for i, record in enumerate(records):
-                number = f"({i + 1})" if len(records) > 1 else ""
-                named = {field: record[field] for field in array.dtype.names}
-                yield from _groups(inside + number, named, depth + 1)
-        elif array.dtype.kind in "fiu" and array.ndim <= 2:
-            columns |= _columns(key, array.astype(float))
-    if columns:
-        yield path, columns
-
-
 def _columns(key: str, array: np.ndarray) -> dict[str, np.ndarray]:
     if array.ndim < 2:
         return {key: np.atleast_1d(array)}
-    if array.shape[0] <= 3 < array.shape[1]:
+    if min(array.shape) > _MOST_COLUMNS:
+        return {}
+    if array.shape[0] <= 3 < array.shape[1] or array.shape[1] > _MOST_COLUMNS:
         array = array.T
     axes = "xyz" if array.shape[1] == 3 else [str(i + 1) for i in range(array.shape[1])]
     return {f"{key}.{axis}": column for axis, column in zip(axes, array.T, strict=True)}

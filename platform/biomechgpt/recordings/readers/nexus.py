@@ -5,7 +5,7 @@ of Joints and Model Outputs become columns `<name>.x`, `.y` and `.z` without the
 so that the same joint map reads both (configs/joint_maps/plug_in_gait.yaml).
 """
 
-import csv
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from biomechgpt.core.settings import InputError
 from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Recording, assemble
-from biomechgpt.recordings.readers.text import decode
+from biomechgpt.recordings.readers.text import cells, decode, numbers
 
 SUFFIXES = ()
 _SECTIONS = ("devices", "joints", "model outputs", "segments", "trajectories", "marker trajectories")
@@ -38,8 +38,8 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
     if not angles:
         raise InputError(
             f"{name}: expected a section 'Model Outputs' or 'Joints' with angles, found "
-            f"{', '.join(repr(section.title) for section in sections)}: export the model outputs of a model that "
-            "computes angles, such as Plug-in Gait"
+            f"{', '.join(repr(section.title) for section in sections) or 'no section'}: "
+            "export the model outputs of a model that computes angles, such as Plug-in Gait"
         )
     first = max(angles, key=lambda section: len(section.columns))
     values: dict[str, np.ndarray] = {}
@@ -82,8 +82,7 @@ class _Section:
 def _sections(name: str, lines: Sequence[str]) -> list[_Section]:
     numbered = [(i + 1, line) for i, line in enumerate(lines) if line.strip(" \t" + _DELIMITERS)]
     starts = [k for k, (_, line) in enumerate(numbered) if _is_title(line)]
-    ends = [*starts[1:], len(numbered)]
-    return [_section(name, numbered[a:b]) for a, b in zip(starts, ends, strict=True)]
+    return [_section(name, numbered[a:b]) for a, b in itertools.pairwise([*starts, len(numbered)])]
 
 
 def _section(name: str, lines: Sequence[tuple[int, str]]) -> _Section:
@@ -94,39 +93,21 @@ def _section(name: str, lines: Sequence[tuple[int, str]]) -> _Section:
             f"{name}: line {lines[0][0]}: section {title!r}: expected a frame rate, names, components, units and "
             f"rows, found {len(lines) - 1} lines"
         )
-    delimiter = next((d for d in _DELIMITERS if d in lines[3][1]), ",")
-    names, components, units = (_cells(line, delimiter) for _, line in lines[2:5])
-    rows = lines[5:]
     if title not in _WITH_ANGLES:
         return _Section(title, rate_hz, np.zeros(0), {}, "", [])
-    width = len(components)
-    table = np.full((len(rows), width), np.nan)
-    for i, (number, line) in enumerate(rows):
-        cells = _cells(line, delimiter)
-        if len(cells) < width:
-            raise InputError(
-                f"{name}: line {number}: expected {width} cells, found {len(cells)}: the file is cut off or damaged"
-            )
-        for j, cell in enumerate(cells[:width]):
-            try:
-                table[i, j] = float(cell.replace(",", ".") or "nan")
-            except ValueError:
-                raise InputError(
-                    f"{name}: line {number}, column {components[j]!r}: expected a number, found {cell!r}"
-                ) from None
-    columns, found = {}, ""
+    delimiter = next((d for d in _DELIMITERS if d in lines[3][1]), ",")
+    names, components, units = (cells(line, delimiter) for _, line in lines[2:5])
+    rows = lines[5:]
+    table = numbers(name, rows, delimiter, components, least=len(components))
+    columns, unit_of_angles = {}, ""
     label = ""
-    for j in range(width):
+    for j, component in enumerate(components):
         label = (names[j] if j < len(names) and names[j] else label).rpartition(":")[2].strip()
-        unit = units[j].lower() if j < len(units) else ""
-        if unit in _UNITS and label and components[j].lower().lstrip("r") in ("x", "y", "z"):
-            columns[f"{label}.{components[j].lower().lstrip('r')}"] = table[:, j]
-            found = _UNITS[unit]
-    return _Section(title, rate_hz, table[:, 0], columns, found, [number for number, _ in rows])
-
-
-def _cells(line: str, delimiter: str) -> list[str]:
-    return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
+        unit, axis = units[j].lower() if j < len(units) else "", component.lower().lstrip("r")
+        if unit in _UNITS and label and axis in ("x", "y", "z"):
+            columns[f"{label}.{axis}"] = table[:, j]
+            unit_of_angles = _UNITS[unit]
+    return _Section(title, rate_hz, table[:, 0], columns, unit_of_angles, [number for number, _ in rows])
 
 
 def _title(line: str) -> str:

@@ -19,7 +19,7 @@ from biomechgpt.core.settings import InputError
 from biomechgpt.motion.skeleton import INDEX, NAMES
 from biomechgpt.recordings.readers.joint_map import PELVIS_ROTATIONS, PELVIS_TRANSLATIONS
 from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Recording, Sign, assemble
-from biomechgpt.recordings.readers.text import decode
+from biomechgpt.recordings.readers.text import MAX_CELLS, decode
 
 SUFFIXES = (".mot", ".sto")
 _HEADER_LINE = re.compile(r"^[\s\"]*(endheader|(ncolumns|datacolumns|indegrees)[\t =])", re.I | re.M)
@@ -135,7 +135,7 @@ class _Header:
     def degrees(self, name: str) -> bool:
         if self.in_degrees is not None:
             return self.in_degrees
-        return self.version < 1 and _suffix(name) == ".mot"
+        return self.version < 1 and _suffix(name) != ".sto"  # a trial in an archive has no suffix
 
     @property
     def rate_hz(self) -> float | None:
@@ -213,6 +213,10 @@ def _table(
     for label in labels:
         if label in (*INDEX, *PELVIS_ROTATIONS, *PELVIS_TRANSLATIONS, "time") and labels.count(label) > 1:
             raise InputError(f"{name}: line {first}: column {label!r} appears {labels.count(label)} times")
+    if len(body) * len(labels) > MAX_CELLS:
+        raise InputError(
+            f"{name}: expected at most {MAX_CELLS} numbers, found {len(body)} rows of {len(labels)}"
+        )
     values = np.empty((len(body), len(labels)))
     for row, (number, line) in enumerate(body):
         cells = split(line)

@@ -8,62 +8,64 @@ import io
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import IO
+from typing import TypeVar
 from xml.etree import ElementTree
 
 import numpy as np
 
 from biomechgpt.core.settings import InputError
 from biomechgpt.recordings.readers import table
+from biomechgpt.recordings.readers.archive import is_workbook
 from biomechgpt.recordings.readers.joint_map import choose
 from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Recording, assemble, is_known
 
 SUFFIXES = (".xlsx",)
-_MAX_XML = 1 << 30
-"""Most bytes that a sheet may unpack to."""
+_RATES = ("frame rate", "framerate", "update rate", "frequency")
+"""What stands before the frame rate in a row."""
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, ElementTree.ParseError, EOFError, KeyError, OSError, RuntimeError, ValueError,
+)  # fmt: skip
+_MAX_XML = 512 << 20
+"""Most bytes that the sheets and texts of a workbook may unpack to, all together."""
 _MAX_CELLS = 20_000_000
-"""Most cells of a sheet that are read."""
-_MAX_TEXTS = 200_000
-"""Most different texts of a workbook."""
+"""Most cells of a sheet; a row counts as one more."""
+_MAX_TEXT = 32767
+"""Characters of a cell that are read: Excel holds no more."""
 
 
 def matches(content: bytes) -> bool:
     """Whether this is a .zip that begins as Office's files do."""
-    name = content[30 : 30 + int.from_bytes(content[26:28], "little")]
-    return content[:4] == b"PK\x03\x04" and (
-        name == b"[Content_Types].xml" or name.startswith((b"xl/", b"_rels/", b"docProps/"))
-    )
+    return is_workbook(content)
 
 
 def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
     """The recording in `content`. Raises InputError naming file, sheet and column."""
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as book:
-            sheets = _sheets(name, book)
-            texts = _texts(name, book)
-            return _best(
-                name, {title: _rows(name, book, path, texts) for title, path in sheets.items()}, settings
-            )
-    except (zipfile.BadZipFile, zlib.error, ElementTree.ParseError, EOFError, KeyError, OSError) as error:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return _best(name, _Book(name, archive), settings)
+    except _DAMAGED as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(
-            f"{name}: expected an Excel workbook, found a damaged one: {error} (save the sheet of "
-            "joint angles as CSV)"
+            f"{name}: expected an Excel workbook, found a damaged one: {error} "
+            "(save the sheet of joint angles as CSV)"
         ) from None
 
 
-def _best(name: str, sheets: dict[str, Iterator[list[str]]], settings: ReaderSettings) -> Recording:
+def _best(name: str, book: "_Book", settings: ReaderSettings) -> Recording:
     """The recording on the sheet with the most joints; the first of equals."""
     best: tuple[int, str, Columns] | None = None
     rate_hz: float | None = None
-    seen: list[str] = []
-    for title, rows in sheets.items():
-        text, rate_hz = _sheet(name, rows, rate_hz)
-        seen.append(title)
-        if not table.matches(text.encode()):
+    sheets = book.sheets()
+    texts = book.texts()
+    for title, path in sheets.items():
+        sheet = book.sheet(path, texts)
+        rate_hz = sheet.rate_hz or rate_hz
+        text = sheet.text().encode()
+        if not table.matches(text):
             continue
-        columns = table.parse(f"{name}: sheet {title!r}", text.encode())
+        columns = table.parse(f"{name}: sheet {title!r}", text)
         chosen = choose(name, settings.joint_map, columns.values)
         joints = len(chosen.present(columns.values)) if chosen else 0
         joints += sum(is_known(column) for column in columns.values)
@@ -72,9 +74,8 @@ def _best(name: str, sheets: dict[str, Iterator[list[str]]], settings: ReaderSet
     if best is None:
         raise InputError(
             f"{name}: expected a sheet with a column for each joint, found an Excel workbook with the sheets "
-            f"{', '.join(map(repr, seen)) or 'none'}, none of whose columns is a known joint: name "
-            "the columns as the "
-            "skeleton does, or write a joint map (joint_map: FILE)"
+            f"{', '.join(map(repr, sheets)) or 'none'}, none of whose columns is a known joint: name the columns "
+            "as the skeleton does, or write a joint map (joint_map: FILE)"
         )
     _, title, columns = best
     time_s, notes = None, [f"sheet {title!r}"]
@@ -85,17 +86,151 @@ def _best(name: str, sheets: dict[str, Iterator[list[str]]], settings: ReaderSet
     return assemble(name, table.with_units(file, settings), settings)
 
 
-def _sheet(name: str, rows: Iterator[list[str]], rate_hz: float | None) -> tuple[str, float | None]:
-    """A sheet as text separated by tabs, and the frame rate that one of its rows states."""
-    lines, cells = [], 0
-    for row in rows:
-        cells += len(row)
-        if cells > _MAX_CELLS:
-            raise InputError(f"{name}: expected at most {_MAX_CELLS} cells, found more")
-        if len(row) > 1 and row[0].strip().lower() in ("frame rate", "framerate", "update rate", "frequency"):
-            rate_hz = _positive(row[1]) or rate_hz
-        lines.append("\t".join(" ".join(cell.split()) for cell in row))
-    return "\n".join(lines) + "\n", rate_hz
+class _Book:
+    """The parts of a workbook, within limits for all of them together. Raises InputError beyond."""
+
+    def __init__(self, name: str, archive: zipfile.ZipFile) -> None:
+        self._name, self._archive, self._left = name, archive, _MAX_XML
+
+    def sheets(self) -> dict[str, str]:
+        """{title: path} of the sheets, in the workbook's order."""
+        paths = sorted(
+            (p for p in self._archive.namelist() if re.fullmatch(r"xl/worksheets/sheet\d{1,5}\.xml", p)),
+            key=lambda p: int(re.findall(r"\d+", p)[-1]),
+        )
+        titles = self._parsed("xl/workbook.xml", _Titles(self._name)).titles
+        titles += [path.rpartition("/")[2] for path in paths[len(titles) :]]
+        return dict(zip(titles, paths, strict=False))
+
+    def texts(self) -> list[str]:
+        """The workbook's texts, which cells refer to by number."""
+        if "xl/sharedStrings.xml" not in self._archive.namelist():
+            return []
+        return self._parsed("xl/sharedStrings.xml", _Texts(self._name)).texts
+
+    def sheet(self, path: str, texts: list[str]) -> "_Sheet":
+        return self._parsed(path, _Sheet(self._name, texts))
+
+    def _parsed(self, path: str, target: "_TargetT") -> "_TargetT":
+        parser = ElementTree.XMLParser(target=target)
+        with self._archive.open(path) as file:
+            while piece := file.read(1 << 16):
+                self._left -= len(piece)
+                if self._left < 0:
+                    raise InputError(
+                        f"{self._name}: expected at most {_MAX_XML >> 20} MiB unpacked, found more"
+                    )
+                parser.feed(piece)
+        parser.close()
+        return target
+
+
+class _Target:
+    """What the parser of a part of a workbook calls. It keeps no tree, which a small file could make huge."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def doctype(self, *_: object) -> None:
+        raise InputError(f"{self.name}: expected XML without a document type, found one: it is not read")
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None: ...
+
+    def data(self, text: str) -> None: ...
+
+    def end(self, tag: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+_TargetT = TypeVar("_TargetT", bound=_Target)
+
+
+class _Titles(_Target):
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.titles: list[str] = []
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        if _local(tag) == "sheet":
+            self.titles.append(attributes.get("name", ""))
+
+
+class _Texts(_Target):
+    """Texts: each is the `t` within an `si`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.texts: list[str] = []
+        self._reads = False
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        if _local(tag) == "si":
+            self.texts.append("")
+        self._reads = _local(tag) == "t" and bool(self.texts)
+
+    def data(self, text: str) -> None:
+        if self._reads:
+            self.texts[-1] = (self.texts[-1] + text)[:_MAX_TEXT]
+
+    def end(self, tag: str) -> None:
+        self._reads = False
+
+
+class _Sheet(_Target):
+    """Rows as lines of text, whose cells are separated by tabs; and the frame rate that one of them states."""
+
+    def __init__(self, name: str, texts: list[str]) -> None:
+        super().__init__(name)
+        self.rate_hz: float | None = None
+        self._texts = texts
+        self._lines: list[str] = []
+        self._cells, self._characters = 0, 0
+        self._row: list[str] = []
+        self._kind, self._value, self._reads = "n", "", False
+
+    def text(self) -> str:
+        return "\n".join(self._lines) + "\n"
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        match _local(tag):
+            case "c":
+                place = _column(attributes.get("r", ""), len(self._row))
+                self._row.extend([""] * (place - len(self._row)))
+                self._kind, self._value = attributes.get("t", "n"), ""
+            case "v" | "t":
+                self._reads = True
+
+    def data(self, text: str) -> None:
+        if self._reads:
+            self._value = (self._value + text)[:_MAX_TEXT]
+
+    def end(self, tag: str) -> None:
+        match _local(tag):
+            case "v" | "t":
+                self._reads = False
+            case "c":
+                self._row.append(self._cell())
+            case "row":
+                self._end_row()
+
+    def _cell(self) -> str:
+        if self._kind == "s":
+            number = (
+                int(self._value) if self._value.isdecimal() and len(self._value) < 9 else len(self._texts)
+            )
+            return self._texts[number] if number < len(self._texts) else ""
+        return "" if self._kind == "e" else self._value
+
+    def _end_row(self) -> None:
+        row, self._row = self._row, []
+        if len(row) > 1 and row[0].strip().lower() in _RATES:
+            self.rate_hz = _positive(row[1]) or self.rate_hz
+        self._cells += len(row) + 1
+        self._characters += sum(map(len, row))
+        if self._cells > _MAX_CELLS or self._characters > _MAX_XML:
+            raise InputError(f"{self.name}: expected at most {_MAX_CELLS} cells, found more")
+        self._lines.append("\t".join(" ".join(cell.split()) for cell in row))
 
 
 def _positive(cell: str) -> float | None:
@@ -104,57 +239,6 @@ def _positive(cell: str) -> float | None:
     except ValueError:
         return None
     return value if np.isfinite(value) and value > 0 else None
-
-
-def _sheets(name: str, book: zipfile.ZipFile) -> dict[str, str]:
-    """{title: path} of the sheets, in the workbook's order."""
-    paths = sorted(
-        (p for p in book.namelist() if re.fullmatch(r"xl/worksheets/sheet\d+\.xml", p)),
-        key=lambda p: int(re.findall(r"\d+", p)[-1]),
-    )
-    with _member(name, book, "xl/workbook.xml") as file:
-        titles = [e.get("name", "") for _, e in ElementTree.iterparse(file) if _tag(e) == "sheet"]
-    titles += [path.rpartition("/")[2] for path in paths[len(titles) :]]
-    return dict(zip(titles, paths, strict=False))
-
-
-def _texts(name: str, book: zipfile.ZipFile) -> list[str]:
-    """The workbook's texts, which cells refer to by number."""
-    if "xl/sharedStrings.xml" not in book.namelist():
-        return []
-    texts: list[str] = []
-    with _member(name, book, "xl/sharedStrings.xml") as file:
-        for _, element in ElementTree.iterparse(file):
-            if _tag(element) == "si":
-                texts.append("".join(e.text or "" for e in element.iter() if _tag(e) == "t"))
-                element.clear()
-                if len(texts) > _MAX_TEXTS:
-                    raise InputError(f"{name}: expected at most {_MAX_TEXTS} different texts, found more")
-    return texts
-
-
-def _rows(name: str, book: zipfile.ZipFile, path: str, texts: list[str]) -> Iterator[list[str]]:
-    """The cells of each row, as text."""
-    with _member(name, book, path) as file:
-        row: list[str] = []
-        for _, element in ElementTree.iterparse(file):
-            tag = _tag(element)
-            if tag == "c":
-                place = _column(element.get("r", ""), len(row))
-                row.extend([""] * (place - len(row)))
-                row.append(_value(element, texts))
-            elif tag == "row":
-                yield row
-                row = []
-                element.clear()
-
-
-def _value(cell: ElementTree.Element, texts: list[str]) -> str:
-    kind = cell.get("t", "n")
-    value = "".join(e.text or "" for e in cell.iter() if _tag(e) in ("v", "t"))
-    if kind == "s":
-        return texts[int(value)] if value.isdigit() and int(value) < len(texts) else ""
-    return "" if kind == "e" else value
 
 
 def _column(reference: str, here: int) -> int:
@@ -168,17 +252,6 @@ def _column(reference: str, here: int) -> int:
     return max(index - 1, here)
 
 
-def _tag(element: ElementTree.Element) -> str:
-    return element.tag.rpartition("}")[2]
-
-
-def _member(name: str, book: zipfile.ZipFile, path: str) -> IO[bytes]:
-    info = book.getinfo(path)
-    if info.file_size > _MAX_XML:
-        raise InputError(
-            f"{name}: {path}: expected at most {_MAX_XML >> 20} MiB, found {info.file_size >> 20}"
-        )
-    with book.open(info) as file:
-        if b"<!DOCTYPE" in file.read(2048):
-            raise InputError(f"{name}: {path}: expected XML without a document type, found one")
-    return book.open(info)
+def _local(tag: str) -> str:
+    """An element's name without its namespace."""
+    return tag.rpartition("}")[2]

@@ -1,7 +1,16 @@
-"""The text in a file's content, in whichever encoding a program or a spreadsheet saved it."""
+"""The text in a file's content, in whichever encoding a program or a spreadsheet saved it, and its numbers."""
 
 import codecs
+import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+
+from biomechgpt.core.settings import InputError
+
+MAX_CELLS = 50_000_000
+"""Most numbers in a text."""
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -56,3 +65,39 @@ def _wide(content: bytes) -> str | None:
     if odd.count(0) > 0.9 * len(odd) and even.count(0) == 0:
         return "utf-16-le"
     return "utf-16-be" if even.count(0) > 0.9 * len(even) and odd.count(0) == 0 else None
+
+
+def cells(line: str, delimiter: str) -> list[str]:
+    """A line's cells, without spaces around them; none if the line is no row of cells."""
+    try:
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
+    except csv.Error:
+        return []
+
+
+def numbers(
+    name: str, lines: Sequence[tuple[int, str]], delimiter: str, columns: Sequence[str], least: int
+) -> np.ndarray:
+    """(T, columns) numbers of a table's lines; NaN for an empty cell. A comma may be the decimal point.
+
+    name: the file, in messages. lines: (number from 1, text) of each. least: cells that each line has.
+    Raises InputError naming line and column.
+    """
+    width = len(columns)
+    if len(lines) * width > MAX_CELLS:
+        raise InputError(f"{name}: expected at most {MAX_CELLS} numbers, found {len(lines)} rows of {width}")
+    result = np.full((len(lines), width), np.nan)
+    for i, (number, line) in enumerate(lines):
+        row = cells(line, delimiter)
+        if len(row) < least:
+            raise InputError(
+                f"{name}: line {number}: expected {width} cells, found {len(row)}: the file is cut off or damaged"
+            )
+        for j, cell in enumerate(row[:width]):
+            try:
+                result[i, j] = float(cell.replace(",", ".") or "nan")
+            except ValueError:
+                raise InputError(
+                    f"{name}: line {number}, column {columns[j]!r}: expected a number, found {cell!r}"
+                ) from None
+    return result

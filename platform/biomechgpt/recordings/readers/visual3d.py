@@ -12,7 +12,7 @@ import numpy as np
 from biomechgpt.core.settings import InputError
 from biomechgpt.recordings.readers import table
 from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Recording, assemble
-from biomechgpt.recordings.readers.text import decode
+from biomechgpt.recordings.readers.text import decode, numbers
 
 SUFFIXES = ()
 _TYPES = {"LINK_MODEL_BASED", "DERIVED", "FRAME_NUMBERS", "TARGET", "KINETIC_KINEMATIC", "ANALOG", "METRIC"}
@@ -35,36 +35,30 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
     """The recording in `content`. Raises InputError naming file, line and signal."""
     decoded = decode(content)
     lines = decoded.text.splitlines() if decoded else []
-    files, signals, types, _, components = (
-        [cell.strip() for cell in line.split("\t")] for line in lines[:_HEADER]
-    )
+    header = [[cell.strip() for cell in line.split("\t")] for line in lines[:_HEADER]]
+    width = len(header[4])
+    files, signals, types, _, components = ([*row[:width], *[""] * (width - len(row))] for row in header)
     rows = [(i + 1, line) for i, line in enumerate(lines) if i >= _HEADER and line.strip()]
-    width = len(components)
-    numbers = np.full((len(rows), width), np.nan)
-    for row, (number, line) in enumerate(rows):
-        cells = line.split("\t")
-        if len(cells) < width and any(cell.strip() for cell in cells[len(cells) - 1 :]):
-            cells += [""] * (width - len(cells))
-        for j, cell in enumerate(cells[:width]):
-            try:
-                numbers[row, j] = float(cell.replace(",", ".").strip() or "nan")
-            except ValueError:
-                raise InputError(
-                    f"{name}: line {number}, signal {signals[j]!r}: expected a number, found {cell!r}"
-                ) from None
-    recorded = {files[j] for j in range(1, min(len(files), width)) if files[j] and j < len(types)}
+    # A signal that ends before the others leaves its cells out.
+    grid = numbers(name, rows, "\t", signals, least=1)
+    recorded = {file for file in files[1:] if file}
     if len(recorded) > 1:
         raise InputError(
             f"{name}: expected the signals of one trial, found those of {len(recorded)} files "
             f"({', '.join(sorted(recorded)[:4])}{', ...' * (len(recorded) > 4)}): export each trial by itself"
         )
     values: dict[str, np.ndarray] = {}
-    for j in range(1, width):
-        if j < len(types) and types[j].upper() == "FRAME_NUMBERS":
-            values[signals[j].lower()] = numbers[:, j]
-        elif j < len(types) and types[j].upper() in ("LINK_MODEL_BASED", "DERIVED"):
-            axis = {"0": "x", "1": "y", "2": "z"}.get(components[j], components[j].lower())
-            values.setdefault(f"{signal_name(signals[j])}.{axis}", numbers[:, j])
+    for j, (signal, kind, component) in enumerate(zip(signals, types, components, strict=True)):
+        if j and kind.upper() == "FRAME_NUMBERS":
+            values[signal.lower()] = grid[:, j]
+        elif j and kind.upper() in ("LINK_MODEL_BASED", "DERIVED"):
+            axis = {"0": "x", "1": "y", "2": "z"}.get(component, component.lower())
+            values.setdefault(f"{signal_name(signal)}.{axis}", grid[:, j])
+    if not any(table.is_time(column) for column in values):
+        raise InputError(
+            f"{name}: expected a signal TIME (type FRAME_NUMBERS) beside the angles, found none, so that the frame "
+            "rate is not known: export TIME with them"
+        )
     file = Columns(
         format="Visual3D ASCII",
         values=values,
@@ -72,11 +66,6 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
         place=lambda i: f"line {rows[i][0]}",
         notes=("axes as Visual3D's default (X to the right, Y forward, Z up)",),
     )
-    if not any(table.is_time(column) for column in values):
-        raise InputError(
-            f"{name}: expected a signal TIME (type FRAME_NUMBERS) beside the angles, found none, so that the frame "
-            "rate is not known: export TIME with them"
-        )
     return assemble(name, table.with_units(file, settings), settings)
 
 

@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from biomechgpt.core.settings import InputError
 from biomechgpt.recordings.readers.joint_map import PELVIS_ROTATIONS, PELVIS_TRANSLATIONS
 from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Recording, assemble
+from biomechgpt.recordings.readers.text import MAX_CELLS
 
 SUFFIXES = (".mvnx",)
 _SPINE = {
@@ -135,6 +136,10 @@ def _labels(joint: str) -> tuple[str, str, str]:
 
 def _table(name: str, tag: str, frames: list[dict[str, str]], width: int) -> np.ndarray:
     """(T, width) numbers of an element of each frame."""
+    if len(frames) * width > MAX_CELLS:
+        raise InputError(
+            f"{name}: {tag}: expected at most {MAX_CELLS} numbers, found {len(frames)} x {width}"
+        )
     result = np.empty((len(frames), width))
     for i, frame in enumerate(frames):
         cells = frame.get(tag, "").split()
