@@ -49,11 +49,11 @@ ENDS: dict[str, dict[str, tuple[str, ...]]] = {
     "pig_suffix_V": {"*": (READ,)},
     "nexus_csv": {"*": (READ,)},
     "xsens": {"*.csv": (READ,), "*.mvnx": ("(?i)mvnx",)},
-    "smpl_amass": {"*.npz": ("SMPL",), "*.npy": ("SMPL|HumanML3D",)},
+    "smpl_amass": {"*.npz": ("SMPL poses: .*no joint moves",), "*.npy": ("HumanML3D",)},
     "csv_shapes": {"*": (READ,)},
     "known_foreign_formats": {
-        "*.trc": ("markers",),
-        "*.bvh": ("BVH",),
+        "*.trc": ("markers .*found no knee or no ankle",),
+        "*.bvh": ("BVH file, found no thigh_r",),
         "*.tsv": ("Qualisys",),
         "*.b3d": ("AddBiomechanics",),
         "*.mat": ("MATLAB",),
@@ -88,12 +88,15 @@ def cases_of(folder: Path) -> dict[str, list[Path]]:
 
 
 def ending(path: Path) -> tuple[str, frozenset[str]]:
-    """`read`, or the message that refuses a file; and the joints that were read."""
+    """`read`, or the format and the message that refuses a file; and the joints that were read."""
+    kind = ""
     try:
         recording = readers.parse(path.name, path.read_bytes(), ReaderSettings())
+        kind = f"{recording.format}: "
         prepare(path.name, recording, QualitySettings(), RATE_HZ)
     except InputError as error:
-        return str(error).replace(path.name, "the file"), frozenset()  # the name proves nothing
+        # The file's name proves nothing.
+        return kind + str(error).replace(path.name, "the file"), frozenset()
     names = np.array(NAMES)[recording.joint_mask]
     return READ, frozenset(names.tolist())
 

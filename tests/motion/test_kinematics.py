@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 import real_recordings
-from biomechgpt.motion.kinematics import _SEGMENTS, BONES, HEIGHT_M, LANDMARKS, points_m
+from biomechgpt.motion.kinematics import BONES, HEIGHT_M, LANDMARKS, SEGMENTS, points_m
 from biomechgpt.motion.resampling import resample
 from biomechgpt.motion.skeleton import HIGH_RAD, INDEX, LOW_RAD, mirror
 from biomechgpt.recordings import readers
@@ -123,13 +123,13 @@ def test_axes_and_their_order_are_those_of_the_model():
     model = ElementTree.parse(real_recordings.DATA / "mujoco" / "humanoid_torque.xml")
     bodies = [[joint.attrib for joint in body.findall("joint")] for body in model.iter("body")]
     theirs = {hinge["name"]: np.fromstring(hinge["axis"], sep=" ") for hinges in bodies for hinge in hinges}
-    ours = {joint: axis for segment in _SEGMENTS for joint, axis in segment.hinges}
+    ours = {joint: axis for segment in SEGMENTS for joint, axis in segment.hinges}
     assert set(ours) == set(INDEX)
     for joint, axis in ours.items():
         if not joint.startswith("neck"):
             np.testing.assert_allclose(axis, theirs[joint], atol=1e-9, err_msg=joint)
     orders = {tuple(hinge["name"] for hinge in hinges) for hinges in bodies}
-    for segment in _SEGMENTS:
+    for segment in SEGMENTS:
         names = tuple(joint for joint, _ in segment.hinges)
         if len(names) == 3 and names[0] != "neck_extension":
             assert names in orders

@@ -9,6 +9,9 @@ import ezc3d
 import numpy as np
 import pytest
 import scipy.io
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 import biomechgpt as bg
@@ -84,12 +87,12 @@ REFUSED = {
     "sports2d_labels_with_spaces/sports2d_person00.mot": "plane of one camera .Right ankle",
     "pose2sim_filtered_without_labels/osim_no_labels.mot": "column names are missing",
     "xsens/xsens.mvnx": r"1 frame in this file \(Xsens MVNX\)",
-    "smpl_amass/amass_walk_poses.npz": "SMPL or AMASS",
-    "smpl_amass/amass_smplx_stageii.npz": "SMPL or AMASS",
+    "smpl_amass/amass_walk_poses.npz": "no joint moves",
+    "smpl_amass/amass_smplx_stageii.npz": "no joint moves",
     "smpl_amass/humanml3d_000021.npy": "HumanML3D",
     "known_foreign_formats/joint_angles.xlsx": "Excel workbook",
-    "known_foreign_formats/markers.trc": "markers .*inverse kinematics",
-    "known_foreign_formats/mocap.bvh": "BVH",
+    "known_foreign_formats/markers.trc": "markers or keypoints .*found no knee or no ankle among Neck, RHip",
+    "known_foreign_formats/mocap.bvh": "BVH.*found no thigh_r",
     "known_foreign_formats/opensense_orientations.sto": "orientations of sensors",
     "known_foreign_formats/qualisys.tsv": "Qualisys",
     "known_foreign_formats/stroke_dataset.mat": "MATLAB file, found Sub",
@@ -391,12 +394,9 @@ def test_mvnx():
     refused("a.mvnx", mvnx({})[:3000], "found a damaged file")
 
 
-@pytest.mark.parametrize(
-    "style", ["{Side} {Joint} Angles", "{S}_{JOINT}_ANGLE", "{s}_{joint}_angle", "{JOINT}_ANGLE_{S}"]
-)
-def test_visual3d(style):
-    columns = walk()
-    signals = []
+def visual3d(columns, style="{S}_{JOINT}_ANGLE"):
+    """What Visual3D exports of the walk's legs; signals are named by a style."""
+    cells = [("TIME", "FRAME_NUMBERS", "X", columns["time"])]
     for side, word in (("r", "Right"), ("l", "Left")):
         mirror = 1 if side == "r" else -1
         for joint, parts in (
@@ -408,9 +408,8 @@ def test_visual3d(style):
                 Side=word, s=side, S=side.upper(), Joint=joint.capitalize(), joint=joint, JOINT=joint.upper()
             )
             for axis, part in zip("XYZ", parts, strict=False):
-                signals.append((name, axis, columns[f"{part}_{side}"] * (mirror if axis != "X" else 1)))
-    cells = [("TIME", "FRAME_NUMBERS", "X", columns["time"])]
-    cells += [(name, "LINK_MODEL_BASED", axis, values) for name, axis, values in signals]
+                values = columns[f"{part}_{side}"] * (mirror if axis != "X" else 1)
+                cells.append((name, "LINK_MODEL_BASED", axis, values))
     head = [
         ["", *["walk.c3d"] * len(cells)],
         ["", *(c[0] for c in cells)],
@@ -418,14 +417,35 @@ def test_visual3d(style):
         ["", *["ORIGINAL"] * len(cells)],
         ["ITEM", *(c[2] for c in cells)],
     ]
-    rows = [[str(i + 1), *(f"{c[3][i]:.6f}" for c in cells)] for i in range(200)]
-    text = "\n".join("\t".join(line) for line in [*head, *rows]) + "\n"
+    rows = [[str(i + 1), *(f"{c[3][i]:.6f}" for c in cells)] for i in range(len(columns["time"]))]
+    return "\n".join("\t".join(line) for line in [*head, *rows]) + "\n"
+
+
+@pytest.mark.parametrize(
+    "style", ["{Side} {Joint} Angles", "{S}_{JOINT}_ANGLE", "{s}_{joint}_angle", "{JOINT}_ANGLE_{S}"]
+)
+def test_visual3d(style):
+    text = visual3d(walk(), style)
     read("walk.txt", text, LEGS)
     assert readers.recognizes(text.encode()[: readers.HEAD_BYTES])
     refused("walk.txt", text.replace("TIME", "FRAMES", 1), "expected a signal TIME")
     refused(
         "walk.txt", text.replace("walk.c3d", "run.c3d", 1), "signals of one trial, found those of 2 files"
     )
+    # The other lines of the header may be shorter than the line of components.
+    lines = text.splitlines()
+    lines[1] = lines[1].rpartition("\t")[0]
+    assert "ankle_angle_l" in readers.parse("a", "\n".join(lines).encode(), SETTINGS).lacking
+    lines[50] = lines[50].replace(".", "x", 2)
+    refused("walk.txt", "\n".join(lines), "line 51, column 'TIME': expected a number, found")
+
+
+def test_a_table_of_short_rows_does_not_fill_the_memory(monkeypatch):
+    """A line of names promises as many cells in each row."""
+    wide = nexus_section("Joints", [f"A{i}" for i in range(300)], {}).splitlines()[:5]
+    monkeypatch.setattr("biomechgpt.recordings.readers.text.MAX_CELLS", 10**5)
+    refused("a.csv", "\n".join([*wide, *["1,0"] * 1000]), "at most 100000 numbers, found 1000 rows of 902")
+    refused("a.csv", "\n".join([*wide, "1,0,1"]), "line 6: expected 902 cells, found 3: the file is cut off")
 
 
 # MATLAB, Excel, archives
@@ -445,6 +465,22 @@ def test_matlab(tmp_path):
     scipy.io.savemat(tmp_path / "a.mat", {"one": {"a": points, "fs": 100.0}, "two": {"a": points}})
     refused("walk.mat", (tmp_path / "a.mat").read_bytes(), r"found 2 in this MATLAB file \(one.a, two.a\)")
     refused("walk.mat", b"MATLAB 7.3 MAT-file, Platform" + b" " * 600, "version 7.3: save it")
+
+
+def test_matlab_files_without_a_movement(tmp_path):
+    scipy.io.savemat(tmp_path / "a.mat", {"hip_flexion_r": 3.0, "time": 0.0})
+    refused("a.mat", (tmp_path / "a.mat").read_bytes(), r"expected a movement, found 1 frame in this file")
+    scipy.io.savemat(tmp_path / "a.mat", {"hip_flexion_r": np.zeros((1001, 1002)), "empty": []})
+    refused("a.mat", (tmp_path / "a.mat").read_bytes(), r"found hip_flexion_r \(1001, 1002\), empty")
+    refused("a.mat", b"MATLAB 5.0 MAT-file" + bytes(200), "expected a MATLAB file, found a damaged one")
+
+
+def test_a_matlab_file_that_brings_its_parser_down_is_one_bad_file(tmp_path, monkeypatch):
+    from biomechgpt.recordings.readers import matlab
+
+    scipy.io.savemat(tmp_path / "a.mat", walk())
+    monkeypatch.setattr(matlab, "_SCRIPT", "import os; os.abort()")
+    refused("a.mat", (tmp_path / "a.mat").read_bytes(), "found a damaged one: its parser ended with -6")
 
 
 def test_a_matlab_bomb_is_not_unpacked(tmp_path, monkeypatch):
@@ -501,9 +537,42 @@ def test_excel():
     refused("a.xlsx", xlsx({"people": [["id", "age"], ["a", 3.0]]}), "with the sheets 'people'")
 
 
+def sheet_of(data, texts=""):
+    """A workbook with a sheet of this XML."""
+    files = {
+        "[Content_Types].xml": "<Types/>",
+        "xl/workbook.xml": '<workbook><sheets><sheet name="walk"/></sheets></workbook>',
+        "xl/worksheets/sheet1.xml": f"<worksheet><sheetData>{data}</sheetData></worksheet>",
+        "xl/sharedStrings.xml": f"<sst>{texts}</sst>",
+    }
+    return zipped(files)
+
+
 def test_an_excel_bomb_is_not_unpacked(monkeypatch):
     monkeypatch.setattr(spreadsheet, "_MAX_CELLS", 1000)
     refused("a.xlsx", xlsx({"walk": rows_of(walk())}), "expected at most 1000 cells, found more")
+    refused("a.xlsx", sheet_of("<row/>" * 1001), "expected at most 1000 cells, found more")
+    monkeypatch.setattr(spreadsheet, "_MAX_XML", 1 << 16)
+    refused("a.xlsx", sheet_of("<row>" + "<a/>" * 10**5 + "</row>"), "expected at most 0 MiB unpacked")
+    # One long text, to which many cells refer.
+    cells = '<row><c t="s"><v>0</v></c></row>' * 9
+    refused("a.xlsx", sheet_of(cells, f"<si><t>{'x' * 10**4}</t></si>"), "found more")
+
+
+def test_excel_without_a_tree_of_its_xml():
+    refused("a.xlsx", sheet_of("<row>")[:-40], "found a damaged one")
+    refused("a.xlsx", sheet_of("<row>"), "found a damaged one: mismatched tag")
+    files = {
+        "[Content_Types].xml": "<Types/>",
+        "xl/workbook.xml": f"<!--{' ' * 5000}--><!DOCTYPE x [<!ENTITY a 'b'>]><workbook/>",
+    }
+    refused("a.xlsx", zipped(files), "without a document type")
+    # Text in several pieces, a formula's text, an error, and the number of a text that is not there.
+    cells = (
+        '<c t="s"><v>0</v></c><c t="str"><v>b &amp; c</v></c><c t="e"><v>#REF!</v></c><c t="s"><v>9</v></c>'
+    )
+    rows = sheet_of(f"<row>{cells}</row>", "<si><r><t>hip</t></r><r><t>_flexion_r</t></r></si>")
+    refused("a.xlsx", rows, "with the sheets 'walk', none of whose columns")
 
 
 def zipped(files):
@@ -533,7 +602,8 @@ def test_a_session_as_opencap_gives_it(tmp_path):
     assert found["session.zip/squats"].duration_s == pytest.approx(3, abs=0.1)
     assert "cut off" in str(found["session.zip/broken"])
     del files[f"{folder}/squats.mot"], files[f"{folder}/broken.mot"], files[f"{folder}/walk.mot"]
-    refused("session.zip", zipped(files), "an OpenCap session has them in OpenSimData/Kinematics")
+    del files["OpenCapData_1/MarkerData/walk.trc"]
+    refused("session.zip", zipped(files), "expected recordings in this archive .*sessionMetadata.yaml")
 
 
 def test_archives_are_bounded(monkeypatch):
@@ -541,6 +611,34 @@ def test_archives_are_bounded(monkeypatch):
     refused("a.zip", zipped({"walk.mot": mot(walk())}), "expected at most 0 MiB unpacked, found more")
     with pytest.raises(InputError, match="at most 0 MiB unpacked"):
         archive.gunzip("a.gz", gzip.compress(bytes(10**6)), 1 << 16)
+    walks = {f"{i}.mot.gz": gzip.compress(bytes(10**5)) for i in range(9)}
+    refused("a.zip", zipped(walks), "expected at most 0 MiB unpacked, found more")
+
+
+def test_markers_of_a_session_are_the_same_trials(tmp_path):
+    """A session has each trial twice: as markers, and as the joint angles that were made of them."""
+    trc = "PathFileType\t4\t(X/Y/Z)\n"
+    files = {
+        "S1/MarkerData/PostAugmentation/walk.trc": trc,
+        "S1/OpenSimData/Kinematics/walk.mot": mot(walk()),
+        "S2/pose-3d/run.trc": trc,
+        "S2/kinematics/run_filtered.mot": mot(walk()),
+        "S3/walk.trc": trc,
+        "S3/walk.sto": mot(walk()),
+        "S4/MarkerData/walk.trc": trc,
+    }
+    kept = readers.without_markers_of_trials(files)
+    assert set(files) - set(kept) == {*list(files)[:6:2]}
+    found = readers.parse_each("all.zip", zipped(files), SETTINGS)
+    assert list(found)[:3] == [
+        "all.zip/S1/OpenSimData/Kinematics/walk.mot",
+        "all.zip/run_filtered",
+        "all.zip/S3/walk.sto",
+    ]
+    assert "expected five lines of a header" in str(found["all.zip/S4/MarkerData/walk.trc"])
+
+
+def test_damaged_archives():
     refused("a.mot.gz", gzip.compress(mot(walk()).encode())[:-500], "found a damaged one")
     refused("a.zip", zipped({"walk.mot": "x"})[:-30], "found a damaged one")
 
@@ -611,6 +709,14 @@ def test_a_subject_of_addbiomechanics(tmp_path):
     arms = b3d_subject({"walk": columns}, bytes(not k.startswith("arm") for k in names))
     assert "arm_flex_r" in readers.parse("subject.b3d", arms, SETTINGS).lacking
     refused("subject.b3d", whole[:-100], "it ends within 200 frames of a trial")
+    # Sizes of 0 would promise any number of frames, and numbers may stand where bytes should.
+    header = proto(
+        (1, 1), (3, 0), (4, 0), (5, proto((2, b"<OpenSimDocument><Coordinate name='a'/></OpenSimDocument>")))
+    )
+    endless = header + proto((9, proto((1, b"walk"), (3, 10**15), (4, 0.01), (5, proto((1, 0))))))
+    refused("a.b3d", len(endless).to_bytes(8, "little") + endless, "it ends within 1000000000000000 frames")
+    numbered = header + proto((9, 10**12))
+    refused("a.b3d", len(numbered).to_bytes(8, "little") + numbered, "a number stands where bytes should")
     for end in (9, 60, 300, len(whole) // 2):
         with pytest.raises(InputError):
             readers.parse("subject.b3d", whole[:end], SETTINGS)
@@ -632,7 +738,7 @@ def test_a_subject_of_addbiomechanics(tmp_path):
         ("a.h5", b"\x89HDF\r\n\x1a\n\0\0", "HDF5"),
         ("x.b3d", bytes(range(256)), "AddBiomechanics"),
         ("a.tsv", b"NO_OF_FRAMES\t9\nNO_OF_MARKERS\t2\nMARKER_NAMES\tA\tB\n1\t2\t3\n", "markers of Qualisys"),
-        ("a.npy", b"\x93NUMPY\x01\0v\0{'descr': '<f4', 'shape': (90, 24, 3), }", "24 joints"),
+        ("a.npy", b"\x93NUMPY\x01\0v\0{'descr': '<f4', 'shape': (90, 24, 3), }", "24 points without names"),
     ],
 )  # fmt: skip
 def test_what_is_not_read_is_named_with_the_next_step(name, content, message):
@@ -649,7 +755,7 @@ def test_a_pickle_is_never_opened():
     refused("a.pkl", pickle.dumps(Trap()), "never opened")
     buffer = io.BytesIO()
     np.savez(buffer, poses=np.array([Trap()], dtype=object), trans=np.zeros(3))
-    refused("a.npz", buffer.getvalue(), "SMPL or AMASS")
+    refused("a.npz", buffer.getvalue(), "a pickle among them: .* never opened")
 
 
 def test_joints_that_a_file_lacks_are_named_and_masked():
@@ -658,3 +764,53 @@ def test_joints_that_a_file_lacks_are_named_and_masked():
     assert {"arm_flex_r", "elbow_flex_l", "lumbar_bending"} < set(recording.lacking)
     assert not recording.joint_mask[INDEX["arm_flex_r"]]
     assert "without lumbar_extension" in recording.import_notes
+
+
+# Damage
+
+
+def keypoints_csv():
+    """Hips, knees, ankles and shoulders of a person who sinks by a millimetre a frame."""
+    heights = {"hip": 0.95, "knee": 0.5, "ankle": 0.08, "shoulder": 1.4}
+    names = [f"{side}_{joint}" for joint in heights for side in ("left", "right")]
+    lines = [",".join(["time", *(f"{name}_{axis}" for name in names for axis in "xyz")])]
+    for i in range(20):
+        places = [
+            f"0.1,{height - 0.001 * i:.4f},{0.1 * side:.4f}"
+            for height in heights.values()
+            for side in (-1, 1)
+        ]
+        lines.append(",".join([f"{i / 30:.4f}", *places]))
+    return "\n".join(lines)
+
+
+def whole_files():
+    points = list(dict.fromkeys(k.rpartition(".")[0] for k in plug_in_gait(walk())))
+    return {
+        "Nexus": nexus_section("Joints", points, plug_in_gait(walk())).encode(),
+        "mvnx": mvnx(xsens(walk())).encode(),
+        "Visual3D": visual3d(walk()).encode(),
+        "xlsx": xlsx({"walk": rows_of(walk())}),
+        "b3d": b3d_subject({"walk": in_radians(walk())}),
+        "zip": zipped({"walk.mot": mot(walk())}),
+        "keypoints": keypoints_csv().encode(),
+    }
+
+
+@pytest.mark.parametrize("kind", whole_files())
+@hypothesis_settings(deadline=None, max_examples=40)
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=20),
+    near_start=st.booleans(),
+    end=st.integers(1, 10**6),
+)
+def test_damage_is_refused_or_read_and_never_more(kind, changes, near_start, end):
+    """Nothing that a disk or a network does to a file ends in another error than InputError."""
+    whole = whole_files()[kind]
+    content = bytearray(whole)
+    for place, byte in changes:
+        content[place % (min(len(content), 3000) if near_start else len(content))] = byte
+    for part in (bytes(content), bytes(content[: end % len(content)])):
+        for recording in readers.parse_each("a", part, SETTINGS).values():
+            if not isinstance(recording, InputError):
+                assert recording.angles_rad.shape == (len(recording.time_s), 34)

@@ -16,7 +16,7 @@ from conftest import ROOT
 from opensim_files import walk
 
 RECIPES = ROOT / "tests" / "data" / "recipes"
-LIST = "READERS: tuple[Reader, ...] = (opensim, "
+LIST = "READERS: tuple[Reader, ...] = (\n    opensim,"
 IMPORT = "from biomechgpt.recordings.readers import (\n"
 USE = """
 import json, sys
@@ -45,7 +45,7 @@ def test_a_reader_is_one_module_and_one_entry(tmp_path):
     assert IMPORT in registry
     assert LIST in registry
     registry = registry.replace(IMPORT, f"{IMPORT}    angle_log,\n")
-    registry = registry.replace(LIST, LIST.replace("(opensim", "(angle_log, opensim"))
+    registry = registry.replace(LIST, LIST.replace("    opensim", "    angle_log, opensim"))
     (folder / "__init__.py").write_text(registry)
     (tmp_path / "walk.ang").write_text(angle_log(walk()))
     result = subprocess.run(

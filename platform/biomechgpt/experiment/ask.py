@@ -152,11 +152,13 @@ def _files(path: str) -> list[tuple[str, str]]:
     names = storage.list_files(path)
     if names == [""]:  # list_files gives an empty name for a path that is a file
         return [(PurePosixPath(path).name, path)]
-    found = [
-        (name, storage.join(path, name))
+    likely = [
+        name
         for name in sorted(names)
         if _is_likely(name, storage.join(path, name)) and PurePosixPath(name).name != ANNOTATIONS
     ]
+    # A session's markers are the same trials as its joint angles.
+    found = [(name, storage.join(path, name)) for name in readers.without_markers_of_trials(likely)]
     if not found:
         raise InputError(f"{path}: expected a recording or a folder of recordings, found nothing")
     return found

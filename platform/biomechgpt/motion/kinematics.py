@@ -23,7 +23,7 @@ X, Y, Z = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
-class _Segment:
+class Segment:
     """A rigid segment between two landmarks.
 
     start, end: its landmarks.
@@ -37,7 +37,7 @@ class _Segment:
     offset: Vector
     hinges: tuple[tuple[str, Vector], ...] = ()
 
-    def sides(self) -> Iterator["_Segment"]:
+    def sides(self) -> Iterator["Segment"]:
         """This segment; a right segment is followed by its mirror image, whose axes keep the angles' signs."""
         yield self
         if self.end.endswith("_r"):
@@ -59,49 +59,50 @@ def _left(name: str) -> str:
 # gait2392, whose unscaled model is 1.80 m tall: hips (-.0707 -.0661 +-.0835) m and lumbar joint (-.1007 .0815 0) m
 # from the pelvis' origin, heel (-.0488 -.042) m from the ankle, ball of the foot .1788 m in front of the heel.
 # The XML's pelvis is 1.021 times as large.
-_MID_HIP: Vector = (-0.0393, -0.0367, 0.0)
+MID_HIP: Vector = (-0.0393, -0.0367, 0.0)
 """From the pelvis' origin (the position in `Trial.pelvis`, midway between the front rims of the hip bones)."""
 
-_SEGMENTS: tuple[_Segment, ...] = tuple(
+SEGMENTS: tuple[Segment, ...] = tuple(
     side
     for segment in (
-        _Segment("pelvis", "hip_r", (0, 0, 0.0464)),
-        _Segment("hip_r", "knee_r", (0, -0.245, 0),
+        Segment("pelvis", "hip_r", (0, 0, 0.0464)),
+        Segment("hip_r", "knee_r", (0, -0.245, 0),
                  (("hip_flexion_r", Z), ("hip_adduction_r", X), ("hip_rotation_r", Y))),
-        _Segment("knee_r", "ankle_r", (0, -0.246, 0), (("knee_angle_r", Z),)),
-        _Segment("ankle_r", "heel_r", (-0.0271, -0.039, 0),
+        Segment("knee_r", "ankle_r", (0, -0.246, 0), (("knee_angle_r", Z),)),
+        Segment("ankle_r", "heel_r", (-0.0271, -0.039, 0),
                  (("ankle_angle_r", (-0.105014, -0.174022, 0.979126)),)),
-        _Segment("heel_r", "ball_r", (0.0993, 0, 0), (("subtalar_angle_r", (0.78718, 0.604747, -0.120949)),)),
-        _Segment("ball_r", "toe_r", (0.0527, 0, 0), (("mtp_angle_r", (-0.580954, 0, 0.813936)),)),
-        _Segment("pelvis", "lumbar", (-0.0167, 0.0820, 0)),
-        _Segment("lumbar", "neck", (0, 0.2060, 0),
+        Segment("heel_r", "ball_r", (0.0993, 0, 0), (("subtalar_angle_r", (0.78718, 0.604747, -0.120949)),)),
+        Segment("ball_r", "toe_r", (0.0527, 0, 0), (("mtp_angle_r", (-0.580954, 0, 0.813936)),)),
+        Segment("pelvis", "lumbar", (-0.0167, 0.0820, 0)),
+        Segment("lumbar", "neck", (0, 0.2060, 0),
                  (("lumbar_extension", Z), ("lumbar_bending", X), ("lumbar_rotation", Y))),
-        _Segment("neck", "head", (0, 0.118, 0),
+        Segment("neck", "head", (0, 0.118, 0),
                  (("neck_extension", Z), ("neck_bending", X), ("neck_rotation", Y))),
-        _Segment("head", "crown", (0, 0.064, 0)),
-        _Segment("head", "face", (0.056, 0, 0)),  # chosen freely: shows where the head looks
-        _Segment("neck", "shoulder_r", (0, 0, 0.129)),
-        _Segment("shoulder_r", "elbow_r", (0, -0.186, 0),
+        Segment("head", "crown", (0, 0.064, 0)),
+        Segment("head", "face", (0.056, 0, 0)),  # chosen freely: shows where the head looks
+        Segment("neck", "shoulder_r", (0, 0, 0.129)),
+        Segment("shoulder_r", "elbow_r", (0, -0.186, 0),
                  (("arm_flex_r", Z), ("arm_add_r", X), ("arm_rot_r", Y))),
-        _Segment("elbow_r", "wrist_r", (0, -0.146, 0),
+        Segment("elbow_r", "wrist_r", (0, -0.146, 0),
                  (("elbow_flex_r", (0.226047, 0.022269, 0.973862)),
                   ("pro_sup_r", (0.056398, 0.998406, 0.001952)))),
-        _Segment("wrist_r", "hand_r", (0, -0.108, 0), (("wrist_flex_r", Z), ("wrist_dev_r", X))),
+        Segment("wrist_r", "hand_r", (0, -0.108, 0), (("wrist_flex_r", Z), ("wrist_dev_r", X))),
     )
     for side in segment.sides()
 )  # fmt: skip
+"""The body's segments, each after the one that ends where it starts."""
 
-LANDMARKS: tuple[str, ...] = ("pelvis", *(segment.end for segment in _SEGMENTS))
+LANDMARKS: tuple[str, ...] = ("pelvis", *(segment.end for segment in SEGMENTS))
 """Names of the landmarks. `pelvis`: midway between the hips. `head`: centre of the head, at eye height. `hand`:
 finger tips."""
 
 JOINT_LANDMARK: dict[str, str] = {
-    joint: segment.start for segment in reversed(_SEGMENTS) for joint, _ in segment.hinges
+    joint: segment.start for segment in reversed(SEGMENTS) for joint, _ in segment.hinges
 }
 """{joint: the landmark at its centre of rotation}."""
 
 BONES: tuple[tuple[int, int], ...] = tuple(
-    (LANDMARKS.index(segment.start), LANDMARKS.index(segment.end)) for segment in _SEGMENTS
+    (LANDMARKS.index(segment.start), LANDMARKS.index(segment.end)) for segment in SEGMENTS
 )
 """Pairs of indices into LANDMARKS: the lines of a stick figure. Their lengths never change."""
 
@@ -138,8 +139,8 @@ def points_m(
     origin, upright = _placement(place)
     # Walk down the chain from the pelvis: each segment inherits its parent's rotation, then turns about its hinges.
     rotations = {"pelvis": upright}
-    positions = {"pelvis": origin + upright.apply(height_m * np.array(_MID_HIP))}
-    for segment in _SEGMENTS:
+    positions = {"pelvis": origin + upright.apply(height_m * np.array(MID_HIP))}
+    for segment in SEGMENTS:
         rotation = rotations[segment.start]
         for joint, axis in segment.hinges:
             unit = np.array(axis) / np.linalg.norm(axis)

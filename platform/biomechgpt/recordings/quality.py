@@ -78,6 +78,11 @@ class QualitySettings(Settings):
     max_side_correlation: float = Field(0.85, ge=0, le=1)
     """Highest correlation of leg and arm of one side in a walk with swinging arms; 1 switches the
     checks of sides off."""
+    max_residual_mm: float = Field(40.0, gt=0)
+    """Largest residual of inverse kinematics (RMS over markers and frames), for recordings of markers or
+    keypoints."""
+    max_marker_residual_mm: float = Field(100.0, gt=0)
+    """Largest residual of one marker (median over frames) and of one frame (RMS over markers)."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class Problem:
     """One problem of a recording.
 
     kind: gap, too short, rate mismatch, no movement, impossible angle, spike, impossible speed, frozen, mislabelled
-        side, wrong unit, wrong rate or joined trials.
+        side, wrong unit, wrong rate, joined trials or residual.
     text: what is wrong, where, and the setting that decides.
     joint: None if it concerns all joints.
     time_s: where it begins.
@@ -151,6 +156,7 @@ def find_problems(
         *_frozen(filled, settings.frozen_s),
         *_sides(filled, settings.max_side_correlation),
         *(() if settings.max_side_correlation == 1 else _knee_sides(filled)),
+        *_residuals(recording, settings),
     ]
 
 
@@ -582,4 +588,45 @@ def _stride_rate(recording: Recording, most_hz: float) -> Iterator[Problem]:
             "(max_stride_hz): the times or "
             "the frame rate of the file are wrong",
             value=stride_hz,
+        )
+
+
+def _residuals(recording: Recording, settings: QualitySettings) -> Iterator[Problem]:
+    """Markers that are not where the body's segments can bring them: wrong names, swapped sides, wrong markers."""
+    if not recording.marker_residuals_m:
+        return
+    names = list(recording.marker_residuals_m)
+    residual_mm = 1000 * np.stack(list(recording.marker_residuals_m.values()), axis=1)
+    seen = np.isfinite(residual_mm).any(axis=1)
+    if not seen.any():  # then there is nothing but gaps, which are a problem of their own
+        return
+    residual_mm, time_s = residual_mm[seen], recording.time_s[seen]
+    whole, of_frames = (np.sqrt(np.nanmean(residual_mm**2, axis=axis)) for axis in (None, 1))
+    of_markers = np.nanmedian(residual_mm, axis=0)
+    order = np.argsort(-of_markers)
+    worst = ", ".join(f"{names[i]} {of_markers[i]:.0f}" for i in order[:3])
+    if whole > settings.max_residual_mm:
+        yield Problem(
+            "residual",
+            f"markers are {whole:.0f} mm (RMS) from where a body of this size can have them, expected at most "
+            f"{settings.max_residual_mm:g} (max_residual_mm); largest medians in mm: {worst}",
+            value=float(whole),
+        )
+    limit = settings.max_marker_residual_mm
+    if of_markers[order[0]] > limit:
+        yield Problem(
+            "residual",
+            f"the markers {worst} mm are off in half of the frames, expected at most {limit:g} "
+            "(max_marker_residual_mm): wrong names, or left and right exchanged",
+            value=float(of_markers[order[0]]),
+        )
+    i = int(np.nanargmax(of_frames))
+    if of_frames[i] > limit:
+        yield Problem(
+            "residual",
+            f"the frame at {time_s[i]:.2f} s has {of_frames[i]:.0f} mm (RMS), and "
+            f"{int((of_frames > limit).sum())} frames have more than {limit:g} (max_marker_residual_mm)",
+            None,
+            float(time_s[i]),
+            float(of_frames[i]),
         )

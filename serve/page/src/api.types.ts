@@ -1182,7 +1182,7 @@ export interface components {
             missing_joints: string[];
             /**
              * Repairs
-             * @description Gaps that were filled; null without any.
+             * @description Gaps that were filled, and what was odd about the file; null without any.
              */
             repairs: string | null;
             /**

@@ -2,7 +2,7 @@
 
 opensim      .mot and .sto
 mujoco       .npz with q_ arrays or qpos
-c3d          angles among the points of a C3D file
+c3d          angles or markers among the points of a C3D file
 b3d          subjects of AddBiomechanics
 nexus        what Vicon Nexus exports as CSV
 xsens        .mvnx
@@ -10,9 +10,13 @@ visual3d     what Visual3D exports as ASCII
 matlab       .mat
 spreadsheet  .xlsx
 table        CSV and Parquet
+smpl, bvh    rotations of joints
+trc          positions of markers or keypoints, by inverse kinematics
+keypoints    the same in CSV and .npy
 joint_map    a lab's own column names, from a YAML file
 recording    the result of every reader: angles in the skeleton's order and signs
 archive      files in .gz and .zip
+by_products  files beside a recording that are none of their own
 foreign      names a file that no reader reads
 """
 
@@ -24,16 +28,21 @@ from biomechgpt.core.settings import InputError
 from biomechgpt.recordings.readers import (
     archive,
     b3d,
+    bvh,
     c3d,
+    keypoints,
     matlab,
     mujoco,
     nexus,
     opensim,
+    smpl,
     spreadsheet,
     table,
+    trc,
     visual3d,
     xsens,
 )
+from biomechgpt.recordings.readers.by_products import is_other_quantity, without_markers_of_trials
 from biomechgpt.recordings.readers.foreign import SUFFIXES as FOREIGN
 from biomechgpt.recordings.readers.foreign import by_suffix, foreign
 from biomechgpt.recordings.readers.joint_map import JointMap
@@ -51,6 +60,7 @@ __all__ = [
     "read",
     "read_each",
     "recognizes",
+    "without_markers_of_trials",
 ]
 
 
@@ -70,12 +80,28 @@ class Reader(Protocol):
     def read(self, name: str, content: bytes, settings: ReaderSettings, /) -> Recording: ...
 
 
-READERS: tuple[Reader, ...] = (opensim, mujoco, c3d, b3d, xsens, matlab, spreadsheet, nexus, visual3d, table)
+class ReaderOfSeveral(Reader, Protocol):
+    """Interface of a reader of files that may hold several recordings.
+
+    read_each: {name of the file and the trial: recording, or why it cannot be read}.
+    """
+
+    def read_each(
+        self, name: str, content: bytes, settings: ReaderSettings, /
+    ) -> dict[str, Recording | InputError]: ...
+
+
+READERS: tuple[Reader, ...] = (
+    opensim, trc, bvh, smpl, mujoco, c3d, b3d, xsens, matlab, spreadsheet, nexus, visual3d, keypoints, table,
+)  # fmt: skip
 """The first reader that matches reads the file. `table` stands last, since many formats look like a table."""
 
+_OF_SEVERAL: tuple[ReaderOfSeveral, ...] = (mujoco, b3d)
 _MAY_HOLD_ANYTHING: tuple[Reader, ...] = (matlab, spreadsheet, table)
 
-SUFFIXES: tuple[str, ...] = (*(suffix for reader in READERS for suffix in reader.SUFFIXES), ".zip", ".gz")
+SUFFIXES: tuple[str, ...] = (
+    *dict.fromkeys(suffix for reader in READERS for suffix in reader.SUFFIXES), ".zip", ".gz",
+)  # fmt: skip
 """Usual suffixes of all formats, for file pickers and messages. Files are recognized by their content."""
 
 LIKELY: tuple[str, ...] = (*SUFFIXES, *FOREIGN)
@@ -126,22 +152,26 @@ def parse(name: str, content: bytes, settings: ReaderSettings) -> Recording:
 
     Raises InputError, which calls the file `name`.
     """
-    name, content = _unpacked(name, content)
+    name, content = _unpacked(name, content, archive.MAX_BYTES)
     if archive.is_zip(content):
         found = _members(name, content)
         if len(found) != 1:
             raise InputError(
                 f"{name}: expected one recording, found {len(found)} in this archive "
                 f"({', '.join(list(found)[:8])}{', ...' * (len(found) > 8)}): unpack it, or use "
-                "biomechgpt.read_all "
-                "or `biomechgpt answer`, which read each of them"
+                "biomechgpt.read_all or `biomechgpt answer`, which read each of them"
             )
         ((name, content),) = found.items()
+    return _reader_of(name, content).read(name, content, settings)
+
+
+def _reader_of(name: str, content: bytes) -> Reader:
+    """The first reader that matches. Raises InputError that names what no reader reads."""
     for reader in READERS:
         if reader is table and (what := foreign(content)):
             raise InputError(f"{name}: expected a recording ({', '.join(SUFFIXES)}), {what}")
         if reader.matches(content):
-            return reader.read(name, content, settings)
+            return reader
     raise InputError(
         f"{name}: expected a recording ({', '.join(SUFFIXES)}), "
         + (by_suffix(name) or "found content of no known format")
@@ -154,30 +184,30 @@ def parse_each(name: str, content: bytes, settings: ReaderSettings) -> dict[str,
     A recording in an archive is called by the archive and its trial, such as `session.zip/walk`.
     """
     try:
-        name, content = _unpacked(name, content)
+        name, content = _unpacked(name, content, archive.MAX_BYTES)
         files = _members(name, content) if archive.is_zip(content) else {name: content}
     except InputError as error:
         return {name: error}
     result: dict[str, Recording | InputError] = {}
     for each, inside in files.items():
         try:
-            several = next((reader for reader in (mujoco, b3d) if reader.matches(inside)), None)
-            result |= (
-                several.read_each(each, inside, settings)
-                if several
-                else {each: parse(each, inside, settings)}
-            )
+            reader = _reader_of(each, inside)
+            several = next((one for one in _OF_SEVERAL if one is reader), None)
+            if several:
+                result |= several.read_each(each, inside, settings)
+            else:
+                result[each] = reader.read(each, inside, settings)
         except InputError as error:
             result[each] = error
     return result
 
 
-def _unpacked(name: str, content: bytes) -> tuple[str, bytes]:
-    """A file's name and content, out of its .gz if it is in one."""
+def _unpacked(name: str, content: bytes, most: int) -> tuple[str, bytes]:
+    """A file's name and content, out of its .gz if it is in one; most: bytes that it may unpack to."""
     if not archive.is_gzip(content):
         return name, content
     inner = name[:-3] if name.lower().endswith(".gz") else name
-    return inner, archive.gunzip(name, content)
+    return inner, archive.gunzip(name, content, most)
 
 
 def _members(name: str, content: bytes) -> dict[str, bytes]:
@@ -185,32 +215,25 @@ def _members(name: str, content: bytes) -> dict[str, bytes]:
 
     Raises InputError if there is none, naming what is there.
     """
-    recordings: list[tuple[str, bytes]] = []
+    recordings: dict[str, bytes] = {}
     others: list[str] = []
+    left = archive.MAX_BYTES
     for path, packed in archive.members(name, content):
-        inner, unpacked = _unpacked(path, packed)
-        if recognizes(unpacked[:HEAD_BYTES]) and not _is_by_product(inner):
-            recordings.append((inner, unpacked))
+        inner, unpacked = _unpacked(f"{name}/{path}", packed, left)
+        inner = inner.removeprefix(f"{name}/")
+        if recognizes(unpacked[:HEAD_BYTES]) and not is_other_quantity(inner):
+            recordings[inner] = unpacked
+            left -= len(unpacked)
         else:
             others.append(path)
     if not recordings:
         listed = ", ".join(others[:8]) or "no files"
         raise InputError(
             f"{name}: expected recordings in this archive ({', '.join(SUFFIXES)}), found {listed}"
-            + (
-                ": an OpenCap session has them in OpenSimData/Kinematics"
-                if any("MarkerData" in path for path in others)
-                else ""
-            )
         )
-    trials = [PurePosixPath(path).stem for path, _ in recordings]
+    paths = without_markers_of_trials(recordings)
+    trials = [PurePosixPath(path).stem for path in paths]
     return {
-        f"{name}/{trial if trials.count(trial) == 1 else path}": unpacked
-        for trial, (path, unpacked) in zip(trials, recordings, strict=True)
+        f"{name}/{trial if trials.count(trial) == 1 else path}": recordings[path]
+        for trial, path in zip(trials, paths, strict=True)
     }
-
-
-def _is_by_product(path: str) -> bool:
-    """Files of an OpenCap session that look like a motion and are none: forces and muscles of its simulations."""
-    folders = {part.lower() for part in PurePosixPath(path).parts[:-1]}
-    return bool(folders & {"dynamics", "forcedata", "emgdata"})

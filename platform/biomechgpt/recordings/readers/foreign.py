@@ -7,22 +7,12 @@ from pathlib import PurePosixPath
 from biomechgpt.recordings.readers.text import decode
 
 SUFFIXES = (
-    ".trc", ".bvh", ".tsv", ".b3d", ".pkl", ".npy", ".mvn", ".fbx", ".h5", ".xls", ".cmo", ".cmz", ".qtm", ".tak",
+    ".tsv", ".pkl", ".mvn", ".fbx", ".h5", ".xls", ".cmo", ".cmz", ".qtm", ".tak",
 )  # fmt: skip
 """Usual suffixes of recordings that are not read."""
 _ANGLES_FIRST = (
     "compute joint angles first (inverse kinematics, for example with OpenSim) and use its .mot file"
 )
-_SMPL_STEP = (
-    "these are rotations of a body model (SMPL), not the skeleton's angles: convert them with a "
-    "model that maps SMPL "
-    "to OpenSim, such as the biomechanical skeleton model of SMPL2AddBiomechanics, and use its .mot files"
-)
-_SMPL = {
-    "poses", "trans", "betas", "gender", "mocap_framerate", "mocap_frame_rate", "pose_body", "root_orient",
-    "body_pose", "global_orient", "transl", "smpl", "pose_hand", "dmpls", "smpl_poses", "smpl_trans",
-}  # fmt: skip
-"""Arrays of SMPL, SMPL-H and SMPL-X motions, as AMASS and video models name them."""
 _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"\x80\x02", "a Python pickle", ""),
     (b"\x80\x03", "a Python pickle", ""),
@@ -50,12 +40,10 @@ _MAGIC: tuple[tuple[bytes, str, str], ...] = (
 )
 """How foreign binary files begin, what they are, and the next step."""
 _PICKLE_STEP = (
-    "a pickle may run code, so it is never opened: convert its arrays yourself. Of WHAM, 4DHumans or other video "
-    "models, " + _SMPL_STEP
+    "a pickle may run code, so it is never opened: load it where you trust it, and save its arrays. Of WHAM, "
+    "4DHumans or other models of SMPL, an .npz with poses, trans and fps is read"
 )
 _TEXTS: tuple[tuple[str, str, str], ...] = (
-    (r"PathFileType\s+\d", "markers (.trc)", _ANGLES_FIRST),
-    (r"\s*HIERARCHY\s+ROOT", "an animation of a skeleton (BVH)", _ANGLES_FIRST),
     (
         r"NO_OF_FRAMES\b[\s\S]{0,2000}?\bMARKER_NAMES\b",
         "markers of Qualisys (TSV)",
@@ -99,7 +87,7 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
 
 _SUFFIXES: dict[str, tuple[str, str]] = {
     ".b3d": (
-        "a subject of AddBiomechanics (.b3d)",
+        "a subject of AddBiomechanics (.b3d), of another kind than those that are read",
         "write each trial's joint angles as a .mot file with the Python package nimblephysics (SubjectOnDisk), or "
         "download the subject's OpenSim results, whose IK folder has the .mot files",
     ),
@@ -144,14 +132,8 @@ def foreign(content: bytes) -> str | None:
 def foreign_arrays(names: Iterable[str]) -> str:
     """What an .npz holds that has no angles of joints, by the names of its arrays."""
     names = list(names)
-    smpl = sorted(_SMPL.intersection(names))
-    if len(smpl) >= 2:
-        return (
-            f"expected angles of joints, found a motion of SMPL or AMASS (arrays {', '.join(smpl)}): "
-            f"{_SMPL_STEP}"
-        )
     listed = ", ".join(names[:12]) + ", ..." * (len(names) > 12)
-    return f"expected arrays named q_<joint> or qpos, found {listed or 'none'}"
+    return f"expected arrays named q_<joint> or qpos, or poses of SMPL, found {listed or 'none'}"
 
 
 def _npy(content: bytes) -> str:
@@ -159,12 +141,14 @@ def _npy(content: bytes) -> str:
     sizes = [int(part) for part in shape.group(1).split(b",") if part.strip()] if shape else []
     if sizes[-1:] == [263]:
         return (
-            f"features of HumanML3D (a NumPy array of {sizes[0]} frames and 263 features): they hold "
-            "no joint angles. Use the motion that "
-            "they were made of"
+            f"features of HumanML3D (a NumPy array of {sizes[0]} frames and 263 features): they hold no joint "
+            "angles. Use the motion that they were made of"
         )
-    if sizes[-2:] in ([22, 3], [24, 3], [17, 3], [33, 3]):
-        return f"positions of {sizes[-2]} joints (a NumPy array): {_ANGLES_FIRST}"
+    if sizes[-1:] == [3] and len(sizes) > 1:
+        return (
+            f"positions of {sizes[-2]} points without names (a NumPy array): write a table with three columns for "
+            "each, such as left_knee_x, left_knee_y and left_knee_z"
+        )
     return (
         f"a NumPy array of shape {tuple(sizes)}, whose columns have no names: write a table with a column for each "
         "joint, or an .npz with arrays q_<joint>"

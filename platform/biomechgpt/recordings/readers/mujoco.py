@@ -12,16 +12,14 @@ joint is Z-up (as in MuJoCo) or Y-up; the upward axis is the one along which the
 of a pelvis. For people who lie down the setting `mujoco_up` states it.
 """
 
-import io
 import itertools
-import zipfile
-import zlib
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from biomechgpt.core.settings import InputError
 from biomechgpt.motion.skeleton import NAMES, NECK
+from biomechgpt.recordings.readers import archive, numpy_files
 from biomechgpt.recordings.readers.foreign import foreign_arrays
 from biomechgpt.recordings.readers.joint_map import PELVIS_ROTATIONS, PELVIS_TRANSLATIONS
 from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Recording, assemble
@@ -30,8 +28,6 @@ SUFFIXES = (".npz",)
 _RATES = ("frequency", "frame_rate", "frame_rate_hz", "fps")
 _JOINT_NAMES = ("joint_names", "jnt_names")
 _SPLITS = "split_points"
-_MAX_BYTES = 1 << 30
-"""Most bytes of a file's arrays: they are compressed, so that a small file may hold more than memory does."""
 _SLIDING_ROOT = ("pelvis_tx", "pelvis_tz", "pelvis_ty", *PELVIS_ROTATIONS)
 _HEIGHT_M = (0.2, 1.5)
 """Height of a pelvis, from sitting on a low seat to standing tall."""
@@ -40,9 +36,8 @@ _TO_Y_UP = Rotation.from_euler("x", -90, degrees=True)
 
 
 def matches(content: bytes) -> bool:
-    """Whether this is an archive of arrays: a zip whose first member is an .npy."""
-    name = content[30 : 30 + int.from_bytes(content[26:28], "little")]
-    return content[:4] == b"PK\x03\x04" and name.endswith(b".npy")
+    """Whether this is an archive of arrays."""
+    return archive.is_npz(content)
 
 
 def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
@@ -109,40 +104,14 @@ def _recording(name: str, arrays: dict[str, np.ndarray], settings: ReaderSetting
 
 
 def _arrays(name: str, content: bytes) -> dict[str, np.ndarray]:
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            wanted = [k for k in file.files if _wanted(k)]
-            _check_size(name, file.zip)
-            arrays = {k: np.atleast_1d(file[k]) for k in wanted}
-            if not any(k.startswith("q_") or k == "qpos" for k in wanted):
-                raise InputError(f"{name}: {foreign_arrays(file.files)}")
-        return {k: v.astype(str if k in _JOINT_NAMES else float) for k, v in arrays.items()}
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        ValueError,
-        OSError,
-        EOFError,
-        RuntimeError,
-        MemoryError,
-    ) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"{name}: expected an .npz of numbers, found a damaged or foreign file: {error}"
-        ) from None
+    found, names = numpy_files.load(name, content, _wanted, texts=_JOINT_NAMES)
+    if not any(k.startswith("q_") or k == "qpos" for k in found):
+        raise InputError(f"{name}: {foreign_arrays(names)}")
+    return found
 
 
 def _wanted(key: str) -> bool:
     return key.startswith("q_") or key in ("qpos", "time", _SPLITS, *_RATES, *_JOINT_NAMES)
-
-
-def _check_size(name: str, archive: zipfile.ZipFile) -> None:
-    size = sum(
-        member.file_size for member in archive.infolist() if _wanted(member.filename.removesuffix(".npy"))
-    )
-    if size > _MAX_BYTES:
-        raise InputError(f"{name}: expected at most {_MAX_BYTES >> 20} MiB of arrays, found {size >> 20} MiB")
 
 
 def _time(name: str, arrays: dict[str, np.ndarray], frames: int, rate_hz: float) -> np.ndarray:

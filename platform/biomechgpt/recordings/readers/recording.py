@@ -7,7 +7,7 @@ whether a gap is filled or the recording is kept out. Knows nothing about file f
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -84,6 +84,8 @@ class ReaderSettings(Settings):
     """Longest recording."""
     mujoco_up: Literal["auto", "y", "z"] = "auto"
     """Upward axis of the world in .npz files with a free joint; auto detects it by the pelvis' height."""
+    keypoints_rate_hz: float = Field(30.0, gt=0)
+    """Frame rate of keypoints (.npy, CSV) that state neither rate nor time."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,9 @@ class Recording:
     declared_rate_hz: the frame rate that the file or its joint map states, if any.
     joint_map: name of the joint map that was used, if any.
     provenance: recorded; synthetic if the file itself says so.
-    notes: what was odd about the file, and how it was read all the same.
-    lacking: tracked joints without a column.
+    notes: what was odd or recognized about the file, such as the upward axis of markers.
+    lacking: tracked joints that were not recorded.
+    marker_residuals_m: {marker: (T,) its distance from its place on the body}, if angles come from markers.
     """
 
     time_s: np.ndarray
@@ -144,6 +147,7 @@ class Recording:
     provenance: str = "recorded"
     notes: tuple[str, ...] = ()
     lacking: tuple[str, ...] = ()
+    marker_residuals_m: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -183,8 +187,7 @@ def assemble(name: str, file: Columns, settings: ReaderSettings) -> Recording:
     columns = _find(file, joint_map)
     time_s, rate_hz, timed = _time(name, file, joint_map)
     file, columns, time_s, repeated = _without_repeats(file, columns, time_s)
-    _check_time(name, time_s, file)
-    _check_seconds(name, time_s, settings)
+    check_time(name, time_s, settings, file.place, file.format)
     converted = [f"{joint}_{side}" for side in isb_shoulder.sides(columns) for joint in isb_shoulder.ARM]
     if not any(k in columns for k in (*NAMES, *isb_shoulder.COLUMNS)):
         raise InputError(_no_joints(name, file))
@@ -224,7 +227,7 @@ def _missing(
     name: str, file: Columns, joint_map: JointMap | None, columns: Collection[str], settings: ReaderSettings
 ) -> tuple[str, ...]:
     """The tracked joints without a column, but for the neck; InputError if the settings do not accept any."""
-    missing = tuple(j.name for j in JOINTS if j.tracked and j.name not in columns and j.name not in NECK)
+    missing = _tracked_beside(columns)
     if missing and settings.missing_joints == "error":
         raise InputError(
             f"{name}: expected every tracked joint, missing {', '.join(_wanted(missing, joint_map))} "
@@ -232,6 +235,24 @@ def _missing(
             f"joint_map: FILE maps other columns to joints: {_listed(file.values)})"
         )
     return missing
+
+
+def absent(name: str, joint_mask: np.ndarray, settings: ReaderSettings) -> tuple[str, ...]:
+    """The tracked joints that positions or rotations of segments do not tell, but for the neck.
+
+    joint_mask: (34,) bool, those that they tell. Raises InputError if the settings do not accept any.
+    """
+    missing = _tracked_beside([k for k, told in zip(NAMES, joint_mask, strict=True) if told])
+    if missing and settings.missing_joints == "error":
+        raise InputError(
+            f"{name}: expected every tracked joint, this file does not tell {', '.join(missing)} "
+            "(missing_joints: neutral accepts such files, with these joints at 0 and masked)"
+        )
+    return missing
+
+
+def _tracked_beside(joints: Collection[str]) -> tuple[str, ...]:
+    return tuple(j.name for j in JOINTS if j.tracked and j.name not in joints and j.name not in NECK)
 
 
 def _no_joints(name: str, file: Columns) -> str:
@@ -243,9 +264,8 @@ def _no_joints(name: str, file: Columns) -> str:
         )
     if any(_FORCE.search(column) for column in file.values):
         return (
-            f"{name}: expected joint angles, found forces or muscles ({_listed(file.values)}): use "
-            "the file of joint "
-            "angles that inverse kinematics wrote"
+            f"{name}: expected joint angles, found forces or muscles ({_listed(file.values)}): use the file of "
+            "joint angles that inverse kinematics wrote"
         )
     return (
         f"{name}: none of the skeleton's joints is among its columns ({_listed(file.values)}): "
@@ -483,6 +503,17 @@ def _check_posture(name: str, used: Mapping[str, np.ndarray]) -> None:
         )
 
 
+def check_time(
+    name: str, time_s: np.ndarray, settings: ReaderSettings, place: Callable[[int], str], format: str
+) -> None:
+    """Raise InputError for times that do not increase or cannot be seconds of a recorded movement.
+
+    place: names frame i in messages. format: the file's format, for people.
+    """
+    _check_increase(name, time_s, place, format)
+    _check_seconds(name, time_s, settings)
+
+
 def _check_seconds(name: str, time_s: np.ndarray, settings: ReaderSettings) -> None:
     """Raise InputError for times that cannot be seconds of a recorded movement."""
     step, lasts = float(np.median(np.diff(time_s))), float(time_s[-1] - time_s[0])
@@ -504,8 +535,7 @@ def _check_seconds(name: str, time_s: np.ndarray, settings: ReaderSettings) -> N
         )
 
 
-def _check_time(name: str, time_s: np.ndarray, file: Columns) -> None:
-    place = file.place
+def _check_increase(name: str, time_s: np.ndarray, place: Callable[[int], str], format: str) -> None:
     bad = np.flatnonzero(~np.isfinite(time_s))
     if len(bad):
         raise InputError(
@@ -523,4 +553,4 @@ def _check_time(name: str, time_s: np.ndarray, file: Columns) -> None:
         )
     if len(time_s) < 2:
         count = f"{len(time_s)} frame{'s' * (len(time_s) != 1)}"
-        raise InputError(f"{name}: expected a movement, found {count} in this file ({file.format})")
+        raise InputError(f"{name}: expected a movement, found {count} in this file ({format})")

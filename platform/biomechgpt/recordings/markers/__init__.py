@@ -1,0 +1,18 @@
+"""Joint angles from positions of markers or keypoints, by inverse kinematics.
+
+points   the positions: units, upward axis and noise recognized from the data
+sets     named markers and keypoints, and where on the body they are
+scaling  lengths of the segments, from the recording
+model    the scaled body as a MuJoCo model
+solve    inverse kinematics with mink
+fit      all of it: points in, joint angles and residuals out
+
+Knows nothing about files. mujoco and mink are optional (`pip install 'biomechgpt[markers]'`); only `model`
+and `solve` need them.
+"""
+
+from biomechgpt.recordings.markers.fit import Fit, fit
+from biomechgpt.recordings.markers.points import Points
+from biomechgpt.recordings.markers.sets import known
+
+__all__ = ["Fit", "Points", "fit", "known"]
