@@ -54,7 +54,7 @@ ENDS: dict[str, dict[str, tuple[str, ...]]] = {
     "known_foreign_formats": {
         "*.trc": ("markers .*found no knee or no ankle",),
         "*.bvh": ("BVH file, found no thigh_r",),
-        "*.tsv": ("Qualisys",),
+        "*.tsv": ("found no knee or no ankle among L_HEEL",),
         "*.b3d": ("AddBiomechanics",),
         "*.mat": ("MATLAB",),
         "*.xlsx": ("Excel",),

@@ -21,6 +21,7 @@ from biomechgpt.recordings import readers
 from biomechgpt.recordings.load import near_shoulders, prepare
 from biomechgpt.recordings.quality import QualitySettings
 from biomechgpt.recordings.readers import ReaderSettings, archive, isb_shoulder, spreadsheet
+from biomechgpt.recordings.readers import qualisys as reader_of_qualisys
 from opensim_files import HEADER, in_radians, mot, walk
 
 CASES = Path(__file__).parents[3] / "shared" / "cases"
@@ -94,7 +95,7 @@ REFUSED = {
     "known_foreign_formats/markers.trc": "markers or keypoints .*found no knee or no ankle among Neck, RHip",
     "known_foreign_formats/mocap.bvh": "BVH.*found no thigh_r",
     "known_foreign_formats/opensense_orientations.sto": "orientations of sensors",
-    "known_foreign_formats/qualisys.tsv": "Qualisys",
+    "known_foreign_formats/qualisys.tsv": "found no knee or no ankle among L_HEEL, R_HEEL, L_ASIS, R_ASIS",
     "known_foreign_formats/stroke_dataset.mat": "MATLAB file, found Sub",
     "known_foreign_formats/subject.b3d": "AddBiomechanics",
     "known_foreign_formats/wham_output.pkl": "pickle",
@@ -737,7 +738,7 @@ def test_a_subject_of_addbiomechanics(tmp_path):
         ("a.json", b'{"version":1.3,"people":[{"pose_keypoints_2d":[1,2,3]}]}', "OpenPose"),
         ("a.h5", b"\x89HDF\r\n\x1a\n\0\0", "HDF5"),
         ("x.b3d", bytes(range(256)), "AddBiomechanics"),
-        ("a.tsv", b"NO_OF_FRAMES\t9\nNO_OF_MARKERS\t2\nMARKER_NAMES\tA\tB\n1\t2\t3\n", "markers of Qualisys"),
+        ("a.tsv", b"NO_OF_FRAMES\t9\nNO_OF_BODIES\t1\nBODY_NAMES\tA\n1\t2\t3\n", "skeleton of Qualisys"),
         ("a.npy", b"\x93NUMPY\x01\0v\0{'descr': '<f4', 'shape': (90, 24, 3), }", "24 points without names"),
     ],
 )  # fmt: skip
@@ -764,6 +765,75 @@ def test_joints_that_a_file_lacks_are_named_and_masked():
     assert {"arm_flex_r", "elbow_flex_l", "lumbar_bending"} < set(recording.lacking)
     assert not recording.joint_mask[INDEX["arm_flex_r"]]
     assert "without lumbar_extension" in recording.import_notes
+
+
+# Qualisys
+
+
+def qualisys(markers, positions, *, columns=True, timed=True, missing="", end="", rate="100"):
+    """What QTM exports of positions (T, M, 3) in metres."""
+    keys = {
+        "NO_OF_FRAMES": len(positions),
+        "NO_OF_CAMERAS": 8,
+        "NO_OF_MARKERS": len(markers),
+        "FREQUENCY": rate,
+        "NO_OF_ANALOG": 0,
+        "ANALOG_FREQUENCY": 0,
+        "DESCRIPTION": "--",
+        "TIME_STAMP": "2026-01-01, 10:00:00.000\t94247.45402301",
+        "DATA_INCLUDED": "3D",
+        "EVENT": "Start\t1\t0.0",
+        "MARKER_NAMES": "\t".join(markers) + end,
+        "TRAJECTORY_TYPES": "\t".join(["Measured"] * len(markers)) + end,
+    }
+    lines = [f"{key}\t{value}" for key, value in keys.items()]
+    if columns:
+        names = [f"{marker} {axis}" for marker in markers for axis in "XYZ"]
+        lines.append("\t".join([*(["Frame", "Time"] if timed else []), *names]))
+    for i, frame in enumerate(positions):
+        cells = [f"{1000 * x:.3f}" if np.isfinite(x) else missing for x in frame.ravel()]
+        lines.append("\t".join([*([str(i + 1), f"{i / 100:.5f}"] if timed else []), *cells]) + end)
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("timed", [True, False])
+@pytest.mark.parametrize("columns", [True, False])
+@pytest.mark.parametrize(("missing", "end"), [("", ""), ("", "\t"), ("NULL", "\t")])
+def test_trajectories_of_qualisys(timed, columns, missing, end):
+    positions = np.random.default_rng(0).normal(size=(30, 4, 3))
+    positions[:5, [0, 3]] = np.nan
+    text = qualisys(
+        ["R_FLE", "L_FLE", "R_FAL", "L_FAL"],
+        positions,
+        timed=timed,
+        columns=columns,
+        missing=missing,
+        end=end,
+    )
+    assert reader_of_qualisys.matches(text.encode())
+    points = reader_of_qualisys.parse("a.tsv", text.encode())
+    assert points.names == ("R_FLE", "L_FLE", "R_FAL", "L_FAL")
+    np.testing.assert_allclose(points.positions, 1000 * positions, atol=1e-3)
+    np.testing.assert_allclose(points.time_s, np.arange(30) / 100, atol=1e-5)
+    assert points.declared_rate_hz == 100
+
+
+def test_trajectories_of_qualisys_that_are_damaged_say_where():
+    names, positions = ["R_FLE", "R_FAL"], np.ones((9, 2, 3))
+    text = qualisys(names, positions)
+    refused("a.tsv", text[:-20], "line 22: expected 8 cells, found 6: the file is cut off")
+    refused("a.tsv", text.replace("1000.000", "1000.0.0", 1), "line 14: expected a number, found '1000.0.0'")
+    refused("a.tsv", text.replace("\t3D", "\t2D"), "expected 3D, found 2D")
+    refused("a.tsv", text.replace("FREQUENCY\t100", "FREQUENCY\tfast", 1), "expected a number, found 'fast'")
+    refused(
+        "a.tsv", text.replace("R_FLE\tR_FAL\n", "R_FLE\n", 1), "expected three cells for each of 1 markers"
+    )
+    untimed = qualisys(names, positions, timed=False, rate="EXT")
+    refused("a.tsv", untimed, "FREQUENCY: expected a number, or a column of time")
+    # An external clock: the times count.
+    assert (
+        reader_of_qualisys.parse("a.tsv", qualisys(names, positions, rate="EXT").encode()).time_s[2] == 0.02
+    )
 
 
 # Damage
@@ -794,6 +864,7 @@ def whole_files():
         "b3d": b3d_subject({"walk": in_radians(walk())}),
         "zip": zipped({"walk.mot": mot(walk())}),
         "keypoints": keypoints_csv().encode(),
+        "Qualisys": qualisys(["R_FLE", "L_FLE", "R_FAL", "L_FAL"], np.ones((30, 4, 3))).encode(),
     }
 
 

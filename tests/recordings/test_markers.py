@@ -290,6 +290,22 @@ def test_plug_in_gait_markers_in_a_c3d(movements, tmp_path):
     assert "RKNE" in recording.marker_residuals_m
 
 
+def test_the_same_markers_as_qualisys_writes_them(movements, tmp_path):
+    content, angles = marker_c3d(movements[1], tmp_path)
+    positions = ezc3d.c3d(str(tmp_path / "a.c3d"))["data"]["points"][:3].transpose(2, 1, 0)
+    names = [f"{side}{name}" for name in PLUG_IN_GAIT for side in "RL"] + list(TRUNK)
+    lines = [f"NO_OF_FRAMES\t{len(positions)}", f"FREQUENCY\t{RATE_HZ:g}", "DATA_INCLUDED\t3D"]
+    lines += ["\t".join(["MARKER_NAMES", *names])]
+    lines += ["\t".join(f"{x:.3f}" for x in frame.ravel()) for frame in positions]
+    recording = readers.parse("a.tsv", "\n".join(lines).encode(), NEUTRAL)
+    of_c3d = readers.parse("a.c3d", content, NEUTRAL)
+    assert "Qualisys TSV" in recording.import_notes
+    np.testing.assert_allclose(
+        np.degrees(recording.angles_rad), np.degrees(of_c3d.angles_rad), atol=0.2, equal_nan=True
+    )
+    assert rmse_deg(recording, angles)[FLEXION].max() < 5
+
+
 def as_csv(points, *, timed=True):
     """FreeMoCap's and MediaPipe's names in a CSV, in millimetres, Z-up."""
     words = [f"{'right' if name[0] == 'R' else 'left'}_{name[1:].lower()}" for name in points.names]

@@ -2,6 +2,7 @@
 
 import io
 
+import ezc3d
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -9,12 +10,13 @@ from scipy.spatial.transform import Rotation
 import real_recordings
 from biomechgpt.core.settings import InputError
 from biomechgpt.motion import gait
-from biomechgpt.motion.kinematics import SEGMENTS
+from biomechgpt.motion.kinematics import LANDMARKS, SEGMENTS, points_m
 from biomechgpt.motion.skeleton import INDEX, NAMES
 from biomechgpt.recordings import quality, readers
 from biomechgpt.recordings.quality import QualitySettings
 from biomechgpt.recordings.readers import ReaderSettings
 from biomechgpt.recordings.rotations import hinge_angles
+from biomechgpt.simulator import SimulatorSettings, participants, trials
 
 SETTINGS = ReaderSettings()
 AXES = {joint: axis for segment in SEGMENTS for joint, axis in segment.hinges}
@@ -220,3 +222,114 @@ def test_real_bvh():
     assert 0.7 < walk.speed_m_s < 1.6
     ankles = np.degrees(recording.angles_rad[:, [INDEX["ankle_angle_r"], INDEX["ankle_angle_l"]]])
     assert np.abs(np.median(ankles, axis=0)).max() < 20  # this walk is crouched: knees 28, hips 19
+
+
+# Theia3D
+
+THEIA = {
+    "pelvis": "pelvis", "torso": "neck", "head": "head",
+    "r_thigh": "knee_r", "r_shank": "ankle_r", "r_foot": "ball_r",
+    "l_thigh": "knee_l", "l_shank": "ankle_l", "l_foot": "ball_l",
+    "r_uarm": "elbow_r", "r_larm": "wrist_r", "l_uarm": "elbow_l", "l_larm": "wrist_l",
+}  # fmt: skip
+"""{segment of Theia: the end of ours}."""
+TOLD = [i for i, name in enumerate(NAMES) if not name.startswith(("mtp", "pro_sup", "wrist"))]
+
+
+def orientations(angles, pelvis):
+    """{end of a segment: its orientation}, by the skeleton's hinges, in a world with Y up."""
+    found = {"pelvis": Rotation.from_quat(pelvis[:, 3:], scalar_first=True)}
+    for segment in SEGMENTS:
+        turned = found[segment.start]
+        for joint, axis in segment.hinges:
+            unit = np.array(axis) / np.linalg.norm(axis)
+            turned = turned * Rotation.from_rotvec(angles[:, INDEX[joint], None] * unit)
+        found[segment.end] = turned
+    return found
+
+
+def theia(folder, angles, pelvis, *, hidden=0, own=None, prefix="", unit="mm"):
+    """A C3D file of Theia3D: X to the right, Y forward, Z up, in the laboratory and in each segment.
+
+    hidden: frames at the beginning in which nobody is seen. own: a rotation of every segment's axes.
+    """
+    lab = Rotation.from_matrix([[0, 0, 1], [1, 0, 0], [0, 1, 0]])  # from our world, X forward, Y up, Z right
+    own = own or Rotation.identity()
+    turned = orientations(angles, pelvis)
+    at = dict(zip(LANDMARKS, np.moveaxis(points_m(angles, pelvis, ground="none"), 1, 0), strict=True))
+    # A foot's origin is the ankle, though its last hinge is at the heel.
+    starts = {segment.end: segment.start for segment in SEGMENTS}
+    starts |= {"pelvis": "pelvis", "ball_r": "ankle_r", "ball_l": "ankle_l"}
+    matrices = np.zeros((4, 4, len(THEIA), len(angles)))
+    for i, (signal, end) in enumerate(THEIA.items()):
+        axes = lab * turned[end] * lab.inv() * own
+        if signal.endswith("larm"):
+            # The elbow turns about the upper arm's X; the forearm turns about its own length besides.
+            side = signal[0]
+            upper = lab * turned[f"elbow_{side}"] * lab.inv() * own
+            flexion = angles[:, INDEX[f"elbow_flex_{side}"]]
+            axes = upper * Rotation.from_euler("XZ", np.stack([flexion, np.full(len(angles), 1.3)], axis=1))
+        matrices[:3, :3, i] = np.moveaxis(axes.as_matrix(), 0, 2)
+        matrices[:3, 3, i] = {"mm": 1000, "m": 1}[unit] * lab.apply(at[starts[end]]).T
+    matrices[3, 3] = 1
+    matrices[:, :, :, :hidden] = np.nan
+    file = ezc3d.c3d()
+    file["parameters"]["POINT"]["RATE"]["value"] = [85.0]
+    file["parameters"]["POINT"]["UNITS"]["value"] = [unit]
+    file["data"]["points"] = np.zeros((4, 0, len(angles)))
+    file["data"]["rotations"] = matrices
+    file.add_parameter("ROTATION", "LABELS", [f"{prefix}{signal}_4X4" for signal in THEIA])
+    file.add_parameter("ROTATION", "USED", [len(THEIA)])
+    file.add_parameter("ROTATION", "RATE", [85.0])
+    file.add_parameter("ROTATION", "RATIO", [1])
+    file.write(str(folder / "a.c3d"))
+    return (folder / "a.c3d").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def walker():
+    """Angles (T, 34) and pelvis (T, 7) of a simulated walk in which the feet roll inwards, too."""
+    settings = SimulatorSettings(scale=0.2)
+    trial = next(iter(trials(settings, participants(settings)[0], 85.0)))
+    angles, pelvis = trial.angles_rad[:200].astype(float), trial.pelvis[:200].astype(float)
+    for side, phase in (("r", 0.0), ("l", 2.0)):
+        angles[:, INDEX[f"subtalar_angle_{side}"]] = 0.1 * np.sin(np.arange(200) / 9 + phase)
+    return angles, pelvis
+
+
+@pytest.mark.parametrize("unit", ["mm", "m"])
+def test_rotations_of_theia_are_the_angles_that_they_were_made_of(tmp_path, walker, unit):
+    angles, pelvis = walker
+    content = theia(tmp_path, angles, pelvis, unit=unit)
+    assert readers.recognizes(content[: readers.HEAD_BYTES])
+    recording = readers.parse("walk.c3d", content, SETTINGS)
+    np.testing.assert_allclose(
+        np.degrees(recording.angles_rad[:, TOLD]), np.degrees(angles[:, TOLD]), atol=1e-3
+    )
+    assert set(np.array(NAMES)[~recording.joint_mask]) >= {"mtp_angle_r", "pro_sup_l", "wrist_flex_r"}
+    assert recording.rate_hz == pytest.approx(85)
+    assert recording.lacking == ()
+    assert "Z is up" in recording.import_notes
+    # The laboratory's forward axis need not be ours: height, distance and posture count.
+    assert recording.pelvis[:, 1] == pytest.approx(pelvis[:, 1], abs=1e-3)
+    went = [np.linalg.norm(place[-1, [0, 2]] - place[0, [0, 2]]) for place in (recording.pelvis, pelvis)]
+    assert went[0] == pytest.approx(went[1], abs=1e-3)
+    quality.accept("walk.c3d", recording, QualitySettings())
+
+
+def test_frames_in_which_theia_sees_nobody_are_left_out(tmp_path, walker):
+    recording = readers.parse("walk.c3d", theia(tmp_path, *walker, hidden=20), SETTINGS)
+    assert len(recording.time_s) == 180
+    assert recording.time_s[0] == pytest.approx(20 / 85)
+    assert np.isfinite(recording.angles_rad).all()
+    assert "read from 0.24 to 2.34 s, where the legs are seen" in recording.import_notes
+    with pytest.raises(InputError, match="expected a person with legs in the frames, found 0"):
+        readers.parse("walk.c3d", theia(tmp_path, *walker, hidden=200), SETTINGS)
+
+
+def test_rotations_of_other_programs_are_named(tmp_path, walker):
+    with pytest.raises(InputError, match=r"found x_pelvis_4X4, x_torso_4X4, .*Compute Model Based Data"):
+        readers.parse("walk.c3d", theia(tmp_path, *walker, prefix="x_"), SETTINGS)
+    for own in (Rotation.from_euler("z", 90, degrees=True), Rotation.from_euler("x", 90, degrees=True)):
+        with pytest.raises(InputError, match="expected axes of segments as Theia3D has them"):
+            readers.parse("walk.c3d", theia(tmp_path, *walker, own=own), SETTINGS)

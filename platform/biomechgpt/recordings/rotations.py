@@ -1,13 +1,13 @@
-"""Joint angles from orientations of segments, as SMPL and BVH have them: a conversion without inverse kinematics.
+"""Joint angles from orientations of segments: a conversion without inverse kinematics.
 
-A file states how segments turn from a rest pose. The rest pose's joint positions tell how each segment of
+SMPL and BVH state how segments turn from a rest pose. The rest pose's joint positions tell how each segment of
 ours lies in it (the shortest turn that brings the parent's axis onto the bone), so any rest pose will do: a
-T, an A, or legs astride. In it the feet stand flat on the
-ground. Knows nothing about files.
+T, an A, or legs astride. In it the feet stand flat on the ground. Theia3D states the orientations themselves.
+Knows nothing about files.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -84,8 +84,27 @@ class Poses:
 
 
 @dataclass(frozen=True)
+class Orientations:
+    """A movement as orientations of our segments: X forward, Y up and Z to the right while every angle is 0.
+
+    turned: {segment: T rotations} in the world; `pelvis` at least. See SEGMENT_NAMES.
+    hips_m: (T, 3) midway between the hips, in metres.
+    shank_m: knee to ankle.
+    seen: {segment: (T,) bool}, where its rotation is recorded; default: everywhere.
+    """
+
+    turned: Mapping[str, Rotation]
+    hips_m: np.ndarray
+    shank_m: float
+    seen: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Converted:
-    """Joint angles (T, 34), the pelvis (T, 7), the joints that the file has (34,), and the upward axis in words."""
+    """Joint angles (T, 34), the pelvis (T, 7), the joints that the file has (34,), and the upward axis in words.
+
+    Angles and pelvis are NaN where a segment was not seen.
+    """
 
     angles_rad: np.ndarray
     pelvis: np.ndarray
@@ -93,24 +112,35 @@ class Converted:
     up: str
 
 
-def convert(name: str, poses: Poses) -> Converted:
-    """Joint angles of a movement. Raises InputError if the rest pose or the world has no upward axis."""
-    lying = _rest_frames(name, poses.rest)
-    world = {segment: turn * lying[segment] for segment, turn in poses.turns.items() if segment in lying}
-    angles, mask = np.zeros((len(poses.root), N_JOINTS)), np.zeros(N_JOINTS, dtype=bool)
+def from_rest_pose(name: str, poses: Poses) -> Orientations:
+    """The orientations of a movement that is stated by turns. Raises InputError for a rest pose of no person."""
+    rest, lying = poses.rest, _rest_frames(name, poses.rest)
+    turned = {segment: turn * lying[segment] for segment, turn in poses.turns.items() if segment in lying}
+    hips = poses.root + poses.turns["pelvis"].apply((rest["hip_r"] + rest["hip_l"]) / 2 - rest["root"])
+    return Orientations(turned, hips * poses.unit_m, shank(rest) * poses.unit_m)
+
+
+def convert(name: str, orientations: Orientations) -> Converted:
+    """Joint angles of a movement. Raises InputError if the world has no upward axis."""
+    turned, frames = orientations.turned, len(orientations.hips_m)
+    angles, mask = np.zeros((frames, N_JOINTS)), np.zeros(N_JOINTS, dtype=bool)
+    seen = {segment: orientations.seen.get(segment, np.ones(frames, dtype=bool)) for segment in turned}
     for bone in BONES:
-        if bone.segment not in world or bone.parent not in world:
+        if bone.segment not in turned or bone.parent not in turned:
             continue
         columns = [INDEX[joint] for joint in bone.joints]
-        turned = world[bone.parent].inv() * world[bone.segment]
-        angles[:, columns] = np.unwrap(hinge_angles(turned, [_AXES[joint] for joint in bone.joints]), axis=0)
-        # A joint that never turns is one that the file's skeleton holds.
-        mask[columns] = np.ptp(angles[:, columns], axis=0) > 1e-6
-    axis, sign = upward(name, world["pelvis"].apply([0.0, 1.0, 0.0]), np.zeros(3))
+        between = turned[bone.parent].inv() * turned[bone.segment]
+        values = np.unwrap(hinge_angles(between, [_AXES[joint] for joint in bone.joints]), axis=0)
+        both = seen[bone.parent] & seen[bone.segment]
+        if both.any():
+            # A joint that never turns is one that the file's skeleton holds.
+            mask[columns] = np.ptp(values[both], axis=0) > 1e-6
+            angles[:, columns] = np.where(both[:, None], values, np.nan)
+    standing = turned["pelvis"].apply([0.0, 1.0, 0.0])[seen["pelvis"]]
+    axis, sign = upward(name, standing, np.zeros(3))
     to_y_up = Rotation.identity() if (axis, sign) == (1, 1) else Rotation.from_matrix(y_up_matrix(axis, sign))
-    return Converted(
-        angles, _pelvis(poses, world["pelvis"], to_y_up), mask, f"{'-' * (sign < 0)}{'XYZ'[axis]} is up"
-    )
+    pelvis = np.where(seen["pelvis"][:, None], _pelvis(orientations, to_y_up), np.nan)
+    return Converted(angles, pelvis, mask, f"{'-' * (sign < 0)}{'XYZ'[axis]} is up")
 
 
 def hinge_angles(turned: Rotation, axes: Sequence[tuple[float, float, float]]) -> np.ndarray:
@@ -143,6 +173,12 @@ def hinge_angles(turned: Rotation, axes: Sequence[tuple[float, float, float]]) -
         square = jacobian.transpose(0, 2, 1) @ jacobian + 1e-6 * np.eye(3)
         angles = angles + np.linalg.solve(square, (jacobian.transpose(0, 2, 1) @ away[:, :, None]))[:, :, 0]
     return np.asarray(angles[:, : len(axes)])
+
+
+def bent(segment: Rotation, joint: str, angles_rad: np.ndarray) -> Rotation:
+    """The T orientations of what hangs on a segment by one hinge, at angles (T,) of its joint."""
+    axis = np.array(_AXES[joint]) / np.linalg.norm(_AXES[joint])
+    return segment * Rotation.from_rotvec(angles_rad[:, None] * axis)
 
 
 def _rest_frames(name: str, rest: Mapping[str, np.ndarray]) -> dict[str, Rotation]:
@@ -184,13 +220,11 @@ def _shortest(start: np.ndarray, end: np.ndarray) -> Rotation:
     return Rotation.from_rotvec(axis / sine * np.arctan2(sine, start @ end))
 
 
-def _pelvis(poses: Poses, orientation: Rotation, to_y_up: Rotation) -> np.ndarray:
+def _pelvis(orientations: Orientations, to_y_up: Rotation) -> np.ndarray:
     """(T, 7): position of the skeleton's pelvis in metres, and its quaternion, in a Y-up world."""
-    rest = poses.rest
-    hips = poses.root + poses.turns["pelvis"].apply((rest["hip_r"] + rest["hip_l"]) / 2 - rest["root"])
-    size = shank(rest) * poses.unit_m / _SHANK
-    upright = to_y_up * orientation
-    origin = to_y_up.apply(hips * poses.unit_m) - upright.apply(HEIGHT_M * size * np.array(MID_HIP))
+    upright = to_y_up * orientations.turned["pelvis"]
+    mid_hip_m = HEIGHT_M * orientations.shank_m / _SHANK * np.array(MID_HIP)
+    origin = to_y_up.apply(orientations.hips_m) - upright.apply(mid_hip_m)
     return np.concatenate([origin, upright.as_quat(scalar_first=True)], axis=1)
 
 

@@ -2,7 +2,7 @@
 
 opensim      .mot and .sto
 mujoco       .npz with q_ arrays or qpos
-c3d          angles or markers among the points of a C3D file
+c3d          angles or markers among the points of a C3D file, or rotations (theia)
 b3d          subjects of AddBiomechanics
 nexus        what Vicon Nexus exports as CSV
 xsens        .mvnx
@@ -12,6 +12,7 @@ spreadsheet  .xlsx
 table        CSV and Parquet
 smpl, bvh    rotations of joints
 trc          positions of markers or keypoints, by inverse kinematics
+qualisys     the same in .tsv
 keypoints    the same in CSV and .npy
 joint_map    a lab's own column names, from a YAML file
 recording    the result of every reader: angles in the skeleton's order and signs
@@ -35,6 +36,7 @@ from biomechgpt.recordings.readers import (
     mujoco,
     nexus,
     opensim,
+    qualisys,
     smpl,
     spreadsheet,
     table,
@@ -92,7 +94,8 @@ class ReaderOfSeveral(Reader, Protocol):
 
 
 READERS: tuple[Reader, ...] = (
-    opensim, trc, bvh, smpl, mujoco, c3d, b3d, xsens, matlab, spreadsheet, nexus, visual3d, keypoints, table,
+    opensim, trc, qualisys, bvh, smpl, mujoco, c3d, b3d, xsens, matlab, spreadsheet, nexus, visual3d, keypoints,
+    table,
 )  # fmt: skip
 """The first reader that matches reads the file. `table` stands last, since many formats look like a table."""
 

@@ -14,7 +14,7 @@ from biomechgpt.core.settings import InputError
 from biomechgpt.motion.kinematics import HEIGHT_M
 from biomechgpt.recordings.readers.from_rotations import recording_of
 from biomechgpt.recordings.readers.recording import ReaderSettings, Recording
-from biomechgpt.recordings.rotations import Poses, shank
+from biomechgpt.recordings.rotations import Poses, from_rest_pose, shank
 
 SUFFIXES = (".bvh",)
 _UNITS_M = {"m": 1.0, "cm": 0.01, "mm": 0.001, "inches / 0.45 (CMU)": 0.0254 / 0.45, "inches": 0.0254}
@@ -68,7 +68,7 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
     unit, note = _unit(name, shank(rest))
     return recording_of(
         name,
-        Poses(rest, found, root, unit),
+        from_rest_pose(name, Poses(rest, found, root, unit)),
         np.arange(len(motion)) * step_s,
         settings,
         format="BVH",

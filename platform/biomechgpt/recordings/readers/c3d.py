@@ -1,10 +1,10 @@
-"""Reads C3D files with angles or markers. Angles are points that hold a joint's angles, as Plug-in Gait
+"""Reads C3D files with angles, markers or rotations. Angles are points that hold a joint's angles, as Plug-in Gait
 writes them.
 
 Columns are `<point>.x`, `.y` and `.z`, without a subject's prefix; a joint map says which joint each of them
 is (configs/joint_maps/plug_in_gait.yaml). The parameter POINT:ANGLES names the points that are angles;
 without it the joint map does. Their unit is POINT:ANGLE_UNITS, or the map's. A file without angles is read by
-its markers, from which inverse kinematics makes angles.
+its markers, from which inverse kinematics makes angles, or by rotations of segments (`theia`).
 
 ezc3d parses the file in a process of its own, since a damaged file may crash it.
 """
@@ -15,7 +15,7 @@ import numpy as np
 
 from biomechgpt.core.settings import InputError
 from biomechgpt.recordings.markers import Points, known
-from biomechgpt.recordings.readers import separate_process
+from biomechgpt.recordings.readers import separate_process, theia
 from biomechgpt.recordings.readers.from_points import recording_of
 from biomechgpt.recordings.readers.joint_map import AngleUnits
 from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Recording, assemble
@@ -34,17 +34,18 @@ _SCRIPT = (
 import ezc3d, numpy
 file = ezc3d.c3d(sys.argv[1])
 point = file["parameters"]["POINT"]
-def texts(key):  # more than 255 go on under KEY2, KEY3
+rotation = file["parameters"].get("ROTATION", {})
+def texts(key, group=point):  # more than 255 go on under KEY2, KEY3
     keys = [key, *(f"{key}{i}" for i in range(2, 10))]
-    return numpy.array([str(t).strip() for k in keys if k in point for t in point[k]["value"]], dtype=str)
+    return numpy.array([str(t).strip() for k in keys if k in group for t in group[k]["value"]], dtype=str)
 numpy.savez(
     sys.argv[2],
     points=file["data"]["points"],  # an occluded point is NaN
     rate_hz=point["RATE"]["value"],
     header_rate_hz=file["header"]["points"]["frame_rate"],
     labels=texts("LABELS"), angles=texts("ANGLES"), units=texts("ANGLE_UNITS"),
-    rotations=numpy.array([str(t).strip() for t in file["parameters"].get("ROTATION", {}).get("LABELS", {}).get(
-        "value", [])], dtype=str),
+    rotations=file["data"]["rotations"], rotation_labels=texts("LABELS", rotation), position_units=texts("UNITS"),
+    rotation_rate_hz=rotation["RATE"]["value"] if "RATE" in rotation else [],
 )
 """
 )
@@ -57,20 +58,15 @@ def matches(content: bytes) -> bool:
 
 def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
     """The recording in `content`. Raises InputError naming file and point."""
-    # points (4, N, T), rate_hz, header_rate_hz, and texts: labels, angles, units, rotations
+    # points (4, N, T), rotations (4, 4, N, T), rates, and texts
     file = separate_process.arrays_of(name, content, _SCRIPT, "a C3D file", _SECONDS)
     labels, angles = (
         [label.rpartition(":")[2] for label in file[key].tolist()] for key in ("labels", "angles")
     )
     labels = labels[: file["points"].shape[1]]
-    if file["rotations"].size and known(labels) is None and not angles:
-        raise InputError(
-            f"{name}: expected angles among its points, found rotations of {len(file['rotations'])} segments "
-            f"({', '.join(file['rotations'][:4].tolist())}, ...), as Theia3D writes them: they are not read. "
-            "Compute joint angles of them (in Visual3D: Compute Model Based Data) and export them as a C3D file "
-            "or as ASCII"
-        )
     first, rate_hz = _timing(name, content, file)
+    if file["rotations"].size and known(labels) is None and not angles:
+        return _rotations(name, file, first, rate_hz, settings)
     chosen = _angles(name, labels, angles, settings)
     if not chosen:
         return recording_of(name, _markers(labels, file["points"][:3], first, rate_hz), settings)
@@ -87,6 +83,24 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
             declared_rate_hz=float(file["header_rate_hz"]),
         ),
         settings,
+    )
+
+
+def _rotations(
+    name: str, file: dict[str, np.ndarray], first: int, rate_hz: float, settings: ReaderSettings
+) -> Recording:
+    """The recording of a file that has rotations of segments, and neither angles nor markers."""
+    matrices = file["rotations"]
+    # Rotations may be recorded several times in each frame of the points.
+    times = (
+        max(1, round(float(file["rotation_rate_hz"].flat[0]) / rate_hz))
+        if file["rotation_rate_hz"].size
+        else 1
+    )
+    labels = file["rotation_labels"].tolist()[: matrices.shape[2]]
+    unit = file["position_units"].tolist()
+    return theia.read(
+        name, matrices, labels, times * (first - 1) + 1, times * rate_hz, unit[0] if unit else "mm", settings
     )
 
 

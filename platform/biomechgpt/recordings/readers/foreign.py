@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from biomechgpt.recordings.readers.text import decode
 
 SUFFIXES = (
-    ".tsv", ".pkl", ".mvn", ".fbx", ".h5", ".xls", ".cmo", ".cmz", ".qtm", ".tak",
+    ".pkl", ".mvn", ".fbx", ".h5", ".xls", ".cmo", ".cmz", ".qtm", ".tak",
 )  # fmt: skip
 """Usual suffixes of recordings that are not read."""
 _ANGLES_FIRST = (
@@ -45,14 +45,9 @@ _PICKLE_STEP = (
 )
 _TEXTS: tuple[tuple[str, str, str], ...] = (
     (
-        r"NO_OF_FRAMES\b[\s\S]{0,2000}?\bMARKER_NAMES\b",
-        "markers of Qualisys (TSV)",
-        _ANGLES_FIRST + "; or export a C3D file with joint angles from Visual3D",
-    ),
-    (
-        r"NO_OF_FRAMES\b",
-        "an export of Qualisys (TSV) without joint angles",
-        "export joint angles from Visual3D or Qualisys' PAF report as C3D, or a .mot file after inverse kinematics",
+        r"(FILE_VERSION\b|NO_OF_FRAMES\b)",
+        "rigid bodies or a skeleton of Qualisys (TSV)",
+        "export the trajectories of the markers as TSV or C3D, which are read",
     ),
     (
         r"\s*<\?xml[^>]*>\s*<OpenSimDocument|\s*<OpenSimDocument",

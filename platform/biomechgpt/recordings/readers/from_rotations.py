@@ -3,12 +3,12 @@
 import numpy as np
 
 from biomechgpt.recordings.readers.recording import ReaderSettings, Recording, absent, check_time
-from biomechgpt.recordings.rotations import Poses, convert
+from biomechgpt.recordings.rotations import Orientations, convert
 
 
 def recording_of(
     name: str,
-    poses: Poses,
+    orientations: Orientations,
     time_s: np.ndarray,
     settings: ReaderSettings,
     *,
@@ -19,10 +19,10 @@ def recording_of(
     """The recording of a person's segments at times (T,). Joints between segments that are not there are absent.
 
     name: the file, in messages. format: its format, for people. rate_hz: the frame rate that it states.
-    notes: what was recognized. Raises InputError for times or poses that are those of no person.
+    notes: what was recognized. Raises InputError for times or orientations that are those of no person.
     """
     check_time(name, time_s, settings, lambda i: f"frame {i}", format)
-    converted = convert(name, poses)
+    converted = convert(name, orientations)
     return Recording(
         time_s=time_s,
         angles_rad=converted.angles_rad,

@@ -18,7 +18,7 @@ from biomechgpt.recordings.readers import numpy_files
 from biomechgpt.recordings.readers.archive import is_npz
 from biomechgpt.recordings.readers.from_rotations import recording_of
 from biomechgpt.recordings.readers.recording import ReaderSettings, Recording
-from biomechgpt.recordings.rotations import Poses
+from biomechgpt.recordings.rotations import Poses, from_rest_pose
 
 SUFFIXES = (".npz",)
 _WHOLE = ("poses", "pose", "smpl_poses", "fullpose")
@@ -85,7 +85,7 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
         )
     return recording_of(
         name,
-        Poses(rest_positions(), _turns(poses), place, 1.0),
+        from_rest_pose(name, Poses(rest_positions(), _turns(poses), place, 1.0)),
         np.arange(frames) / rate_hz,
         settings,
         format="SMPL poses",
