@@ -71,6 +71,14 @@ def test_subjects_of_addbiomechanics_need_no_table(tmp_path):
         open_folder(str(tmp_path))
 
 
+def test_markers_of_a_trial_need_no_row(tmp_path):
+    """Laboratories keep a trial's markers beside its joint angles; alone they are a recording of their own."""
+    trc = "PathFileType\t4\t(X/Y/Z)\n"
+    table = "path,participant\nS1/walk.mot,S1\n"
+    files = {"S1/walk.mot": WALK, "S1/walk.trc": trc, "S2/walk.trc": trc, "annotations.csv": table}
+    assert open_folder(str(write(tmp_path, files))).unannotated == ["S2/walk.trc"]
+
+
 def test_real_metadata_of_a_session(tmp_path):
     metadata = real_recordings.SHIPPED / "opensim" / "opencap-to-nwb" / "metadata.yaml"
     walk = real_recordings.path_of("opensim/opencap-processing/walking1_videoAndMocap.mot")

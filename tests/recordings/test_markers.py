@@ -151,6 +151,13 @@ def test_image_coordinates_and_unknown_markers_say_what_was_expected(movements):
         recording_of("walk", Points("any", names, points.positions, points.time_s), NEUTRAL)
 
 
+def test_recordings_that_would_take_minutes_are_refused(movements, monkeypatch):
+    monkeypatch.setattr(sys.modules["biomechgpt.recordings.markers.fit"], "_MOST_FRAMES", 100)
+    points, _ = seen(movements[0], frames=101)
+    with pytest.raises(InputError, match="expected at most 100 frames of markers, found 101"):
+        recording_of("walk", points, NEUTRAL)
+
+
 def shank_and_foot_deg(recording, side):
     """(T,) angle of foot and shank in degrees: dorsiflexion, whatever a model's oblique axes are."""
     points = points_m(recording.angles_rad, recording.pelvis, ground="none")

@@ -119,7 +119,7 @@ def find_unannotated(
     session_folders = {session.folder for session in sessions}
     candidates = [
         name
-        for name in files
+        for name in readers.without_markers_of_trials(files)
         if name not in known and session_folders.isdisjoint(map(str, PurePosixPath(name).parents))
     ]
 

@@ -140,7 +140,7 @@ def check_folder(folder: str, settings: CohortSettings, tasks: Tasks) -> FolderR
     inside = {session.folder for session in sessions}
     likely = [
         name
-        for name in files
+        for name in readers.without_markers_of_trials(files)
         if name.lower().endswith(readers.LIKELY)
         and name not in known
         and inside.isdisjoint(map(str, PurePosixPath(name).parents))

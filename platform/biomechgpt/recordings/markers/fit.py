@@ -23,6 +23,8 @@ _SKIN_M = 0.02
 """How far a marker on a thigh or shank moves on the bone."""
 _BAD_FRAME, _BAD_FRAME_M = 1.75, 0.025
 """A frame is bad if its residual is larger than this multiple of the median, and than 25 mm."""
+_MOST_FRAMES = 100_000
+"""Longest recording: inverse kinematics does some 600 frames a second."""
 _MOST_CUT = 0.25
 """Largest share of the frames that is left out at the ends."""
 
@@ -51,6 +53,11 @@ def fit(name: str, points: Points) -> Fit:
     """Joint angles of a person from positions of named markers or keypoints. Raises InputError, calls the
     file `name`."""
     marker_set, roles = sets.choose(name, points.names)
+    if len(points.positions) > _MOST_FRAMES:
+        raise InputError(
+            f"{name}: expected at most {_MOST_FRAMES} frames of markers, found {len(points.positions)}: "
+            "save each trial in a file of its own"
+        )
     points = _conditioned(name, points.noted(marker_set.label), roles)
     markers = {role: points.positions[:, i] for role, i in roles.items()}
     markers = {role: p for role, p in markers.items() if np.isfinite(p).all(axis=1).mean() > 0.2}
