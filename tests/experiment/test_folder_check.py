@@ -109,8 +109,8 @@ def test_near_copies_and_files_of_other_kinds_are_named(folder):
     (folder / "copy.mot").write_text(
         mot({k: v[:-7] + (0 if k == "time" else 0.01) for k, v in columns.items()})
     )
-    (folder / "markers.trc").write_text("PathFileType\t4\t(X/Y/Z)\tmarkers.trc\n")
+    (folder / "walk.qtm").write_bytes(bytes(range(256)))
     report = check_folder(str(folder), CohortSettings(), TASKS)
     assert any("copy.mot and extra.mot are nearly the same" in pair for pair in report.near_copies)
-    assert "markers (.trc)" in report.unread["markers.trc"]
+    assert "a recording of Qualisys (.qtm)" in report.unread["walk.qtm"]
     assert "  copies: copy.mot" in report.text("lab")
