@@ -330,6 +330,9 @@ def test_frames_in_which_theia_sees_nobody_are_left_out(tmp_path, walker):
 def test_rotations_of_other_programs_are_named(tmp_path, walker):
     with pytest.raises(InputError, match=r"found x_pelvis_4X4, x_torso_4X4, .*Compute Model Based Data"):
         readers.parse("walk.c3d", theia(tmp_path, *walker, prefix="x_"), SETTINGS)
+    content = theia(tmp_path, *walker).replace(b"r_larm_4X4", b"r_foot_4X4")
+    with pytest.raises(InputError, match="signal 'r_foot_4X4': expected one person, found it twice"):
+        readers.parse("walk.c3d", content, SETTINGS)
     for own in (Rotation.from_euler("z", 90, degrees=True), Rotation.from_euler("x", 90, degrees=True)):
         with pytest.raises(InputError, match="expected axes of segments as Theia3D has them"):
             readers.parse("walk.c3d", theia(tmp_path, *walker, own=own), SETTINGS)

@@ -45,7 +45,6 @@ numpy.savez(
     header_rate_hz=file["header"]["points"]["frame_rate"],
     labels=texts("LABELS"), angles=texts("ANGLES"), units=texts("ANGLE_UNITS"),
     rotations=file["data"]["rotations"], rotation_labels=texts("LABELS", rotation), position_units=texts("UNITS"),
-    rotation_rate_hz=rotation["RATE"]["value"] if "RATE" in rotation else [],
 )
 """
 )
@@ -92,15 +91,11 @@ def _rotations(
     """The recording of a file that has rotations of segments, and neither angles nor markers."""
     matrices = file["rotations"]
     # Rotations may be recorded several times in each frame of the points.
-    times = (
-        max(1, round(float(file["rotation_rate_hz"].flat[0]) / rate_hz))
-        if file["rotation_rate_hz"].size
-        else 1
-    )
+    ratio = max(1, matrices.shape[3] // max(1, file["points"].shape[2]))
     labels = file["rotation_labels"].tolist()[: matrices.shape[2]]
     unit = file["position_units"].tolist()
     return theia.read(
-        name, matrices, labels, times * (first - 1) + 1, times * rate_hz, unit[0] if unit else "mm", settings
+        name, matrices, labels, ratio * (first - 1) + 1, ratio * rate_hz, unit[0] if unit else "mm", settings
     )
 
 

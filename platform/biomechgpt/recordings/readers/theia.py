@@ -53,7 +53,7 @@ def read(
     unit: of positions.
     Raises InputError for a file without legs, with other axes, or in which nobody is seen.
     """
-    numbers = _segments(labels)
+    numbers = _segments(name, labels)
     if not numbers.keys() >= set(_NEEDED):
         raise InputError(
             f"{name}: expected rotations of pelvis, thighs, shanks and feet as Theia3D names them (pelvis_4X4, "
@@ -114,14 +114,17 @@ def _orientations(
     )
 
 
-def _segments(labels: list[str]) -> dict[str, int]:
-    """{our segment: number of its signal}."""
-    found = {
-        _NAMES.get(label.rpartition(":")[2].lower().removesuffix(_SUFFIX)): i
-        for i, label in enumerate(labels)
-        if label.lower().endswith(_SUFFIX)
-    }
-    return {segment: i for segment, i in found.items() if segment is not None}
+def _segments(name: str, labels: list[str]) -> dict[str, int]:
+    """{our segment: number of its signal}. Raises InputError for several people."""
+    found: dict[str, int] = {}
+    for i, label in enumerate(labels):
+        signal = label.rpartition(":")[2].lower()
+        segment = _NAMES.get(signal.removesuffix(_SUFFIX)) if signal.endswith(_SUFFIX) else None
+        if segment in found:
+            raise InputError(f"{name}: signal {label!r}: expected one person, found it twice")
+        if segment:
+            found[segment] = i
+    return found
 
 
 def _filled(matrices: np.ndarray, seen: np.ndarray) -> np.ndarray:
@@ -143,11 +146,8 @@ def _check_axes(name: str, turned: dict[str, Rotation], origin: dict[str, np.nda
             checks[f"{upper}_{side} Z up"] = (own, 2, -1.0)
     for what, (vectors, axis, sign) in checks.items():
         lengths = np.linalg.norm(vectors, axis=1)
-        share = (
-            float(np.median(sign * vectors[lengths > 0, axis] / lengths[lengths > 0]))
-            if lengths.any()
-            else 0.0
-        )
+        cosines = sign * vectors[lengths > 0, axis] / lengths[lengths > 0]
+        share = float(np.median(cosines)) if len(cosines) else 0.0
         if share < _ALIKE:
             raise InputError(
                 f"{name}: expected axes of segments as Theia3D has them (X to the right, Y forward, Z up), found "
