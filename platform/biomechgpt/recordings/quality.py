@@ -537,9 +537,8 @@ def _joined(recording: Recording) -> Iterator[Problem]:
         i = int(found[0])
         yield Problem(
             "joined trials",
-            f"at {recording.time_s[i + 1]:.2f} s the whole body jumps{_more(len(found))}: several "
-            "trials seem to follow "
-            "one another in this file; save each in a file of its own",
+            f"at {recording.time_s[i + 1]:.2f} s the whole body jumps{_more(len(found))}: several trials seem to "
+            "follow one another in this file; save each in a file of its own",
             time_s=float(recording.time_s[i + 1]),
         )
 
@@ -567,8 +566,7 @@ def _pelvis_speed(recording: Recording, highest_m_s: float) -> Iterator[Problem]
         yield Problem(
             "impossible speed",
             f"the pelvis moves at {speed[i]:.0f} m/s at {time_s[i]:.2f} s (max_pelvis_speed_m_s is "
-            f"{highest_m_s:g}): "
-            "it jumps, or its place is not in metres",
+            f"{highest_m_s:g}): it jumps, or its place is not in metres",
             time_s=float(time_s[i]),
             value=float(speed[i]),
         )
@@ -584,9 +582,8 @@ def _stride_rate(recording: Recording, most_hz: float) -> Iterator[Problem]:
     if stride_hz > most_hz:
         yield Problem(
             "wrong rate",
-            f"the legs make {stride_hz:.1f} strides a second, expected at most {most_hz:g} "
-            "(max_stride_hz): the times or "
-            "the frame rate of the file are wrong",
+            f"the legs make {stride_hz:.1f} strides a second, expected at most {most_hz:g} (max_stride_hz): "
+            "the times or the frame rate of the file are wrong",
             value=stride_hz,
         )
 

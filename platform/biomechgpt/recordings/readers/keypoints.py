@@ -15,13 +15,11 @@ from biomechgpt.core.settings import InputError
 from biomechgpt.recordings.markers import Points, known
 from biomechgpt.recordings.readers import numpy_files
 from biomechgpt.recordings.readers.from_points import recording_of
-from biomechgpt.recordings.readers.recording import ReaderSettings, Recording
+from biomechgpt.recordings.readers.recording import ReaderSettings, Recording, seconds_of
 
 SUFFIXES = (".csv", ".npy")
 _NPY = b"\x93NUMPY"
 _AXIS = re.compile(r"^(.*?)[\s_.\-:]?([xyzXYZ])(?:\s*[\[(].*)?$")
-_TIMES = {"time": 1.0, "times": 1.0, "timestamp": 1.0, "t": 1.0, "timems": 1e-3, "timestampms": 1e-3}
-"""{name of a column of time: seconds in its unit}."""
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -123,8 +121,7 @@ def _table(name: str, content: bytes, settings: ReaderSettings) -> Points:
     if not rows:
         raise InputError(f"{name}: expected frames after the line of names, found none")
     table, columns = np.array(rows), _triplets(header)
-    words = [re.sub(r"[^a-z]", "", cell.lower()) for cell in header]
-    scale = {i: _TIMES[word] for i, word in enumerate(words) if word in _TIMES}
+    scale = {i: seconds for i, cell in enumerate(header) if (seconds := seconds_of(cell))}
     time_s, notes = _assumed(len(table), settings)
     if scale:
         column = next(iter(scale))

@@ -48,7 +48,10 @@ _PLANE_ANGLE = re.compile(r"(right|left) (ankle|knee|hip|shoulder|elbow|wrist)$"
 _FORCE = re.compile(r"force|torque|moment|activation|excitation|fiber|_v[xyz]$", re.IGNORECASE)
 """Columns of forces, moments and muscles, as OpenSim and force plates write them."""
 _TIMES = {
-    **dict.fromkeys(("time", "time s", "time (s)", "time [s]", "time (sec)", "seconds", "t", "t (s)"), 1.0),
+    **dict.fromkeys(
+        ("time", "times", "time s", "time (s)", "time [s]", "time (sec)", "seconds", "t", "t (s)"), 1.0
+    ),
+    "timestamp": 1.0,
     **dict.fromkeys(("time ms", "time (ms)", "time [ms]", "timestamp ms", "t ms", "t (ms)"), 1e-3),
 }
 """Usual names of a column of time, in small letters, and what makes seconds of it."""

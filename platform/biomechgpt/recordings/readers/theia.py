@@ -12,6 +12,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from biomechgpt.core.settings import InputError
+from biomechgpt.recordings.markers.points import UNITS_M
 from biomechgpt.recordings.readers.from_rotations import recording_of
 from biomechgpt.recordings.readers.recording import ReaderSettings, Recording
 from biomechgpt.recordings.rotations import Orientations, bent
@@ -31,7 +32,6 @@ _NAMES = {
 _NEEDED = ("pelvis", "thigh_r", "thigh_l", "shank_r", "shank_l", "foot_r", "foot_l")
 _OUR_AXES = Rotation.from_matrix([[0, 0, 1], [1, 0, 0], [0, 1, 0]])
 """Columns: our X, Y and Z in a segment's own frame, X to the right, Y forward, Z up."""
-_UNITS_M = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 _ALIKE = 0.7
 """Least cosine between a segment's axis and where it has to point, in the median."""
 
@@ -60,8 +60,8 @@ def read(
             f"r_thigh_4X4, ...), found {', '.join(labels[:8])}{', ...' * (len(labels) > 8)}: compute joint angles "
             "of them (in Visual3D: Compute Model Based Data) and export them as a C3D file or as ASCII"
         )
-    if unit.lower() not in _UNITS_M:
-        raise InputError(f"{name}: POINT:UNITS: expected {', '.join(_UNITS_M)}, found {unit!r}")
+    if unit.lower() not in UNITS_M:
+        raise InputError(f"{name}: POINT:UNITS: expected {', '.join(UNITS_M)}, found {unit!r}")
     poses = np.moveaxis(matrices[:, :, list(numbers.values())], (2, 3), (0, 1))
     seen = np.isfinite(poses).all(axis=(2, 3)) & (np.linalg.det(np.nan_to_num(poses[:, :, :3, :3])) > 0.5)
     whole = seen[[i for i, segment in enumerate(numbers) if segment in _NEEDED]].all(axis=0)
@@ -78,7 +78,7 @@ def read(
         name,
         dict(zip(numbers, poses[:, start:end], strict=True)),
         dict(zip(numbers, seen[:, start:end], strict=True)),
-        _UNITS_M[unit.lower()],
+        UNITS_M[unit.lower()],
     )
     return recording_of(
         name,
