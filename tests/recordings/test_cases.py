@@ -759,6 +759,18 @@ def test_a_pickle_is_never_opened():
     refused("a.npz", buffer.getvalue(), "a pickle among them: .* never opened")
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f4', 'shape': (90, 17, 3), (",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (90, 17, 3)}",
+    ],
+)
+def test_a_damaged_npy(header):
+    content = b"\x93NUMPY\x01\0" + (len(header) + 1).to_bytes(2, "little") + header.encode() + b"\n"
+    refused("a.npy", content, "expected an .npy of numbers, found a damaged one")
+
+
 def test_joints_that_a_file_lacks_are_named_and_masked():
     legs = {k: v for k, v in walk().items() if not k.startswith(("arm", "elbow", "lumbar"))}
     recording = readers.parse("legs.mot", mot(legs, HEADER).encode(), SETTINGS)
