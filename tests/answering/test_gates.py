@@ -44,7 +44,7 @@ def test_conditions_of_conditions_count_too():
 def test_a_question_that_applies_has_a_condition_and_no_reason():
     found = judged("walking_speed")
     assert (found.applies, found.reason) == (pytest.approx(0.98), "")
-    assert found.condition == "activity: overground walking or walking or FGA"
+    assert found.condition == "activity: overground walking or walking or treadmill walking or FGA"
     without = judged("activity")
     assert without == Gate(1.0, "")
 
@@ -53,14 +53,15 @@ def test_a_threshold_from_validation_decides():
     assert not judged("walking_speed", threshold=0.97).reason
     found = judged("walking_speed", threshold=0.99)
     assert found.reason == (
-        "Does not apply: it is not certain enough that activity is overground walking or walking or FGA."
+        "Does not apply: it is not certain enough that activity is overground walking or walking or treadmill "
+        "walking or FGA."
     )
 
 
 def test_a_condition_that_the_model_cannot_weigh_leaves_it_open():
     other_words = {"activity": {"gait": 0.9, "jump": 0.1}}
     assert judged("walking_speed", other_words) == Gate(
-        None, "activity: overground walking or walking or FGA"
+        None, "activity: overground walking or walking or treadmill walking or FGA"
     )
     alone = {name: task for name, task in TASKS.items() if name == "diagnosis"}
     found = gate(alone, "diagnosis", conditions_of("diagnosis", alone), [{}], [LONG], MIN_APPLIES)
