@@ -29,6 +29,7 @@ def numbers(people: int) -> pd.DataFrame:
             "value_true": truth,
             "low": truth + rng.normal(0, 0.1, 2 * people),
             "high": truth + rng.normal(0, 0.1, 2 * people) + 0.05,
+            "value_predicted": truth + rng.normal(0, 0.1, 2 * people),
         }
     )
 
