@@ -33,7 +33,7 @@ from biomechgpt.recordings.readers import ReaderSettings, opensim
 RATE_HZ = 30.0
 SHORTEST_S = 4.0
 """Files of the timings last at least this long."""
-# What the table's words mean for each file: READ, or a part of the message that refuses it.
+# The expected end of each file: READ, or a part of the message that refuses it.
 READ = "read"
 ENDS: dict[str, dict[str, tuple[str, ...]]] = {
     "time_in_ms": {"*": ("millisecond|at least 5 frames",)},

@@ -129,6 +129,7 @@ def test_a_movement_has_as_many_positions_as_steps_and_each_token_teaches(stacke
 
 def test_the_log_likelihood_is_that_of_the_loss_and_does_not_depend_on_the_batch(stacked):
     model, _, encoder = stacked
+    read_stacks(model)
     rng, task = np.random.default_rng(1), load_tasks(ROOT / "configs/tasks")["impaired"]
     prefixes = [encoder.prefix([steps_of(rng, n).flatten()]) for n in (5, 20)]
     query = CandidateQuery(encoder.question(task.templates[0]), answer_trie(encoder, task, ()))

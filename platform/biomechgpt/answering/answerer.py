@@ -32,7 +32,7 @@ from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError
 from biomechgpt.language import network
 from biomechgpt.language.families import family_of
-from biomechgpt.language.stacked import read_stacks, stack_of
+from biomechgpt.language.stacked import stack_of
 from biomechgpt.motion.features import kinematic_features
 from biomechgpt.motion.statistics import measure_statistics
 from biomechgpt.prompts.answer_trie import AnswerTrie, answer_trie
@@ -81,7 +81,6 @@ class Answerer:
         self.model = network.load_merged(
             base, weights, self.info.quantization, self.info.compute_dtype
         ).eval()
-        read_stacks(self.model)
         self.encoder = PromptEncoder(
             self.tokenizer, family_of(self.model.config).turns, stack_of(self.model.config)
         )

@@ -249,19 +249,18 @@ def fit_numbers(
     participant's scale and shift are those of all others: fitted on the participant too, they would make the
     intervals too narrow for new people. Without enough participants for an interval nothing is corrected.
     """
-    y, who = np.asarray(truth, dtype=float), np.asarray(participants, dtype=str)
-    names = set(participants)
-    ends = np.stack([np.asarray(low, dtype=float), np.asarray(high, dtype=float)])
+    x, y, ends = (np.asarray(values, dtype=float) for values in (median, truth, (low, high)))
+    who, names = np.asarray(participants, dtype=str), set(participants)
     if threshold_of_draws(y.tolist(), participants) is None:
         return TaskCalibration(n_participants=len(names))
     outside = np.empty(len(y))
     for name in names:
         mine = who == name
-        scale, shift = _least_squares(np.asarray(median, dtype=float)[~mine], y[~mine], who[~mine])
+        scale, shift = _least_squares(x[~mine], y[~mine], who[~mine])
         lower, upper = shift + scale * ends[:, mine]
         # How far the truth lies outside the interval; negative inside.
         outside[mine] = np.maximum(lower - y[mine], y[mine] - upper)
-    scale, shift = _least_squares(np.asarray(median, dtype=float), y, who)
+    scale, shift = _least_squares(x, y, who)
     return TaskCalibration(
         number_scale=scale,
         number_shift=shift,

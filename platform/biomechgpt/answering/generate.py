@@ -14,7 +14,7 @@ from pydantic import Field
 
 from biomechgpt.answering.answerer import Answerer
 from biomechgpt.core.settings import InputError, Settings
-from biomechgpt.prompts.encoding import MIN_MOTION_TOKENS, MOTION_END, MOTION_START, motion_token
+from biomechgpt.prompts.encoding import MIN_MOTION_TOKENS, MOTION_END, MOTION_START
 from biomechgpt.tokenizer.layout import TokenLayout
 
 
@@ -117,11 +117,11 @@ def _sample_batch(
 ) -> list[list[int]]:
     encoder = answerer.encoder
     end_id = answerer.tokenizer.convert_tokens_to_ids(MOTION_END)
-    first_id = answerer.tokenizer.convert_tokens_to_ids(motion_token(0))
+    n_posture, may_be_last = layout.n_posture - n_before, end_id if may_end else None
     grammar = _Grammar(
-        first_id, layout, layout.n_posture - n_before, end_id if may_end else None, encoder.stack is not None
+        encoder.first_motion_id, layout, n_posture, may_be_last, stacked=encoder.stack is not None
     )
-    n_positions = [encoder.positions_of(n, layout.n_posture - n_before) for n in longest]
+    n_positions = [encoder.positions_of(n, n_posture) for n in longest]
     drawn = _draw(answerer, prompts, grammar, max(n_positions), settings)
     movements = []
     for row, n in zip(drawn.tolist(), longest, strict=True):
@@ -154,14 +154,18 @@ def _draw(
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=new_ids.device)
     drawn: list[torch.Tensor] = []
     while len(drawn) < n_positions and not ended.all():
-        logits = answerer.model(
-            input_ids=new_ids,
-            attention_mask=read,
-            position_ids=(read.cumsum(1) - 1).clamp(min=0)[:, -new_ids.shape[1] :],
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1].float()  # fmt: skip
+        logits = (
+            answerer.model(
+                input_ids=new_ids,
+                attention_mask=read,
+                position_ids=(read.cumsum(1) - 1).clamp(min=0)[:, -new_ids.shape[1] :],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            .logits[:, -1]
+            .float()
+        )
         tokens = []
         for allowed in grammar.allowed(len(drawn)):
             masked = torch.full_like(logits, -torch.inf)
@@ -197,7 +201,7 @@ class _Grammar:
         stacked: whether the places of a step share a position.
         """
         edges = first_id + np.cumsum([0, *layout.sizes, layout.posture_size])
-        *self.places, self.posture = (range(*edge) for edge in pairwise(edges.tolist()))
+        *self.places, self.posture = (list(range(*edge)) for edge in pairwise(edges.tolist()))
         self.n_posture, self.end_id, self.stacked = n_posture, end_id, stacked
         per_position = len(self.places) if stacked else 1
         # The fewest whole steps that hold MIN_MOTION_TOKENS: a shorter movement is none.
@@ -212,10 +216,9 @@ class _Grammar:
         """The ids that can be drawn next, after so many positions: for each token of the position."""
         n_motion = n_drawn - self.n_posture
         if n_motion < 0:
-            return [list(self.posture)]
-        places = self.places if self.stacked else [self.places[n_motion % len(self.places)]]
-        allowed = [list(place) for place in places]
+            return [self.posture]
+        first, *further = self.places if self.stacked else [self.places[n_motion % len(self.places)]]
         between_steps = self.stacked or n_motion % len(self.places) == 0
         if self.end_id is not None and between_steps and n_drawn >= self.least:
-            allowed[0].append(self.end_id)
-        return allowed
+            first = [*first, self.end_id]
+        return [first, *further]

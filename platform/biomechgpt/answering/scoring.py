@@ -26,7 +26,7 @@ from biomechgpt.answering.scores import Scores
 from biomechgpt.answering.trie_search import TrieSearch
 from biomechgpt.language.families import family_of
 from biomechgpt.language.network import tokens_at_once
-from biomechgpt.language.stacked import cross_entropy, read_stacks, stack_of
+from biomechgpt.language.stacked import cross_entropy, stack_of
 from biomechgpt.prompts.answer_trie import AnswerTrie
 
 
@@ -313,7 +313,6 @@ class CachedDecoder:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.decoder, self.head = base.get_decoder(), base.get_output_embeddings()
         self.family, self.stack = family_of(base.config), stack_of(base.config)
-        read_stacks(base)
         self.max_states = tokens_at_once(base)
         # A cache that forgets nothing, also for layers with a sliding window: the masks say what each layer sees.
         self.cache = transformers.DynamicCache()

@@ -81,9 +81,8 @@ class _Finetuning(TreeTrainingTask):
         network.quiet()
         settings = self.settings
         model = network.load_model(self.folder, settings.quantization, settings.compute_dtype)
-        self.layers_4bit = network.linear_layers_4bit(model)
-        if self.layers_4bit:
-            model = network.unpacked_where_it_fits(model)
+        self.layers_4bit = len(network.packed_layers(model))
+        model = network.unpacked_where_it_fits(model)
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if settings.adapter is None:

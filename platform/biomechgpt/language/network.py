@@ -221,17 +221,16 @@ def load_model(
     return transformers.AutoModelForCausalLM.from_pretrained(str(folder), **options)
 
 
-def linear_layers_4bit(model: Any) -> int:
-    """Number of linear layers that are packed in 4 bits."""
-    from bitsandbytes.nn.modules import (
-        Linear4bit,
-    )  # takes 4 s to load, for which only a process with a model waits
+def packed_layers(model: Any) -> list[Any]:
+    """The linear layers that are packed in 4 bits."""
+    # Takes 4 s to load, for which only a process with a model has to wait.
+    from bitsandbytes.nn.modules import Linear4bit
 
-    return sum(isinstance(layer, Linear4bit) for layer in model.modules())
+    return [layer for layer in model.modules() if isinstance(layer, Linear4bit)]
 
 
 def unpacked_where_it_fits(model: Any) -> Any:
-    """A packed model with its 4-bit weights as numbers of the compute dtype, for training on a CPU.
+    """A model with its 4-bit weights as numbers of the compute dtype, for training on a CPU.
 
     A CPU would unpack every weight again in each step, forwards and backwards. The values are the rounded ones, so
     results are the same. A GPU keeps packed weights, and so does a machine where unpacked ones would take more than
@@ -239,9 +238,9 @@ def unpacked_where_it_fits(model: Any) -> Any:
     """
     import psutil
 
-    n_weights = sum(2 * p.numel() for p in model.parameters() if type(p).__name__ == "Params4bit")
-    n_bytes = n_weights * torch.finfo(model.dtype).bits // 8
-    if model.device.type != "cpu" or n_bytes > psutil.virtual_memory().available / 4:
+    layers = packed_layers(model)
+    n_bytes = sum(layer.in_features * layer.out_features for layer in layers) * model.dtype.itemsize
+    if not layers or model.device.type != "cpu" or n_bytes > psutil.virtual_memory().available / 4:
         return model
     return model.dequantize()
 
@@ -259,11 +258,12 @@ def load_merged(
     """
     model = load_model(base, quantization, compute_dtype)
     model = model.to(device()) if quantization == "none" else model.dequantize()
-    if adapter is None:
-        return model
-    from peft import PeftModel  # takes 4 s to load, for which only a process with a model has to wait
+    if adapter is not None:
+        from peft import PeftModel  # takes 4 s to load, for which only a process with a model has to wait
 
-    return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+        model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    read_stacks(model)
+    return model
 
 
 def quiet() -> None:

@@ -7,6 +7,7 @@ sample. Knows token ids. Knows nothing about models.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -180,25 +181,33 @@ class PromptEncoder:
 
         longest: most positions between these two; a longer movement loses its end.
         """
-        return np.concatenate(
-            [self.text(MOTION_START), self._positions(tokens)[:longest], self.text(MOTION_END)]
-        )
+        return self._enclosed(self._positions(tokens)[:longest])
+
+    def _enclosed(self, positions: np.ndarray) -> np.ndarray:
+        return np.concatenate([self.text(MOTION_START), positions, self.text(MOTION_END)])
+
+    @cached_property
+    def first_motion_id(self) -> int:
+        """Id of the first motion token. The others follow it."""
+        return int(self.tokenizer.convert_tokens_to_ids(motion_token(0)))
+
+    @property
+    def _per_step(self) -> int:
+        """Motion tokens of a position."""
+        return 1 if self.stack is None else len(self.stack.sizes)
 
     def motion_tokens(self, ids: Sequence[int]) -> list[int]:
         """The motion tokens of a movement's positions: what `motion` made ids of, without its start and end."""
-        first_id = self.tokenizer.convert_tokens_to_ids(motion_token(0))
         positions = [[i] for i in ids] if self.stack is None else map(self.stack.tokens, ids)
-        return [token - first_id for position in positions for token in position]
+        return [token - self.first_motion_id for position in positions for token in position]
 
     def positions_of(self, n_tokens: int, n_posture: int) -> int:
         """Positions of so many tokens, of which the first `n_posture` are posture tokens."""
-        per_step = 1 if self.stack is None else len(self.stack.sizes)
-        return min(n_tokens, n_posture) + max(n_tokens - n_posture, 0) // per_step
+        return min(n_tokens, n_posture) + max(n_tokens - n_posture, 0) // self._per_step
 
     def tokens_in(self, positions: int, n_posture: int) -> int:
         """Tokens of a movement, `n_posture` of them posture tokens, that has so many positions."""
-        per_step = 1 if self.stack is None else len(self.stack.sizes)
-        return n_posture + max(positions - n_posture, 0) * per_step
+        return n_posture + max(positions - n_posture, 0) * self._per_step
 
     def random_positions(self, tokens: Sequence[int], n: int, rng: np.random.Generator) -> list[int]:
         """The motion tokens of `n` positions of a movement, drawn with replacement."""
@@ -212,8 +221,7 @@ class PromptEncoder:
         if self.stack is not None:
             return self.stack.ids(tokens)
         # Motion tokens have consecutive ids, so adding the first id is exact, and faster than tokenizing text.
-        first_id = self.tokenizer.convert_tokens_to_ids(motion_token(0))
-        return np.asarray(np.asarray(tokens, dtype=np.int64) + first_id)
+        return np.asarray(np.asarray(tokens, dtype=np.int64) + self.first_motion_id)
 
     def prefix(self, movements: Sequence[Sequence[int]]) -> np.ndarray:
         """Ids from the start of a dialogue to where a question follows; several movements get a letter each.
@@ -250,14 +258,12 @@ class PromptEncoder:
         # From the shortest movement on, each gets an equal share of what is left; what it does not need is left
         # for the longer ones.
         n_kept = [0] * n_movements
-        lengths = [len(self._positions(tokens)) for tokens in movements]
-        shortest_first = sorted(range(n_movements), key=lambda i: lengths[i])
+        positions = [self._positions(tokens) for tokens in movements]
+        shortest_first = sorted(range(n_movements), key=lambda i: len(positions[i]))
         for n_done, i in enumerate(shortest_first):
-            n_kept[i] = min(lengths[i], available // (n_movements - n_done))
+            n_kept[i] = min(len(positions[i]), available // (n_movements - n_done))
             available -= n_kept[i]
-        return self._prefix(
-            [self.motion(tokens, longest) for tokens, longest in zip(movements, n_kept, strict=True)]
-        )
+        return self._prefix([self._enclosed(ids[:n]) for ids, n in zip(positions, n_kept, strict=True)])
 
     def build_tree(
         self,

@@ -49,6 +49,7 @@ from biomechgpt.recordings.readers.foreign import SUFFIXES as FOREIGN
 from biomechgpt.recordings.readers.foreign import by_suffix, foreign
 from biomechgpt.recordings.readers.joint_map import JointMap
 from biomechgpt.recordings.readers.recording import ReaderSettings, Recording
+from biomechgpt.recordings.readers.text import listed
 
 __all__ = [
     "LIKELY",
@@ -161,7 +162,7 @@ def parse(name: str, content: bytes, settings: ReaderSettings) -> Recording:
         if len(found) != 1:
             raise InputError(
                 f"{name}: expected one recording, found {len(found)} in this archive "
-                f"({', '.join(list(found)[:8])}{', ...' * (len(found) > 8)}): unpack it, or use "
+                f"({listed(found, 8)}): unpack it, or use "
                 "biomechgpt.read_all or `biomechgpt answer`, which read each of them"
             )
         ((name, content),) = found.items()

@@ -15,6 +15,7 @@ import numpy as np
 
 from biomechgpt.core.settings import InputError
 from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Recording, assemble
+from biomechgpt.recordings.readers.text import listed
 
 SUFFIXES = (".b3d",)
 _SIZE_BYTES = 8
@@ -39,7 +40,7 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
     if len(trials) != 1:
         raise InputError(
             f"{name}: expected one recording, found {len(trials)} trials of a subject of AddBiomechanics "
-            f"({', '.join(trial.name for trial in trials[:6])}{', ...' * (len(trials) > 6)}): `biomechgpt answer` "
+            f"({listed((trial.name for trial in trials), 6)}): `biomechgpt answer` "
             "and biomechgpt.read_all read each of them; a cohort needs a file for each, such as the .mot files of "
             "the subject's OpenSim results"
         )

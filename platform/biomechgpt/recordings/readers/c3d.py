@@ -19,6 +19,7 @@ from biomechgpt.recordings.readers import separate_process, theia
 from biomechgpt.recordings.readers.from_points import recording_of
 from biomechgpt.recordings.readers.joint_map import AngleUnits
 from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Recording, assemble
+from biomechgpt.recordings.readers.text import listed
 
 SUFFIXES = (".c3d",)
 _UNITS: dict[str, AngleUnits] = {
@@ -134,7 +135,7 @@ def _angles(name: str, labels: list[str], angles: list[str], settings: ReaderSet
     if not chosen:
         raise InputError(
             f"{name}: expected angles among its points (in POINT:ANGLES or named by a joint map), or markers of a "
-            f"known set, found {', '.join(labels[:8]) or 'no points'}{', ...' * (len(labels) > 8)}"
+            f"known set, found {listed(labels, 8) or 'no points'}"
         )
     for i in chosen:
         if labels.count(labels[i]) > 1:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from biomechgpt.recordings.readers.text import decode
+from biomechgpt.recordings.readers.text import decode, listed
 
 SUFFIXES = (
     ".pkl", ".mvn", ".fbx", ".h5", ".xls", ".cmo", ".cmz", ".qtm", ".tak",
@@ -125,10 +125,9 @@ def foreign(content: bytes) -> str | None:
 
 
 def foreign_arrays(names: Iterable[str]) -> str:
-    """What an .npz holds that has no angles of joints, by the names of its arrays."""
-    names = list(names)
-    listed = ", ".join(names[:12]) + ", ..." * (len(names) > 12)
-    return f"expected arrays named q_<joint> or qpos, or poses of SMPL, found {listed or 'none'}"
+    """Names the content of an .npz without joint angles, by its arrays."""
+    found = listed(names, 12) or "none"
+    return f"expected arrays named q_<joint> or qpos, or poses of SMPL, found {found}"
 
 
 def _npy(content: bytes) -> str:

@@ -15,6 +15,7 @@ from biomechgpt.core.settings import InputError
 from biomechgpt.recordings.readers import separate_process, table
 from biomechgpt.recordings.readers.joint_map import choose
 from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Recording, assemble, is_known
+from biomechgpt.recordings.readers.text import listed
 
 SUFFIXES = (".mat",)
 _RATES = (
@@ -81,18 +82,17 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
         groups.setdefault(path, {}).update(_columns(key, file[str(i)]))
     usable = {path: group for path, group in groups.items() if _joints(name, group, settings)}
     if not usable:
-        listed = ", ".join(file["variables"].tolist()[:8])
+        variables = ", ".join(file["variables"].tolist()[:8])
         raise InputError(
-            f"{name}: expected arrays of joint angles in this MATLAB file, found {listed or 'no variables'}: "
+            f"{name}: expected arrays of joint angles in this MATLAB file, found {variables or 'no variables'}: "
             "write a joint map for its names (joint_map: FILE), or write each trial as a table (writetable) "
             "with a column of time and one for each joint"
         )
     most = max(_joints(name, group, settings) for group in usable.values())
     usable = {path: group for path, group in usable.items() if _joints(name, group, settings) == most}
     if len(usable) > 1:
-        listed = ", ".join(list(usable)[:6]) + ", ..." * (len(usable) > 6)
         raise InputError(
-            f"{name}: expected one recording, found {len(usable)} in this MATLAB file ({listed}): "
+            f"{name}: expected one recording, found {len(usable)} in this MATLAB file ({listed(usable, 6)}): "
             "save each trial in a file of its own"
         )
     ((path, columns),) = usable.items()

@@ -154,7 +154,7 @@ class Recording:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a reader of an answer has to know of the file: what was odd, and which joints it lacks."""
+        """Notes on the file for the reader of an answer: oddities, and the joints that it lacks."""
         return (*self.notes, f"without {', '.join(self.lacking)}") if self.lacking else self.notes
 
     @property
@@ -380,7 +380,7 @@ def _time(
 
 
 def seconds_of(column: str) -> float | None:
-    """What makes seconds of a column with a usual name for times; None for any other column."""
+    """The factor that turns a column of times into seconds; None for a column with no usual name of times."""
     return _TIMES.get(column.lower().replace("_", " ").strip())
 
 

@@ -22,7 +22,7 @@ from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Rec
 
 SUFFIXES = (".xlsx",)
 _RATES = ("frame rate", "framerate", "update rate", "frequency")
-"""What stands before the frame rate in a row."""
+"""Labels of the cell before the frame rate."""
 _DAMAGED = (
     zipfile.BadZipFile, zlib.error, ElementTree.ParseError, EOFError, KeyError, OSError, RuntimeError, ValueError,
 )  # fmt: skip
@@ -126,7 +126,7 @@ class _Book:
 
 
 class _Target:
-    """What the parser of a part of a workbook calls. It keeps no tree, which a small file could make huge."""
+    """Receives the elements of a part of a workbook. It keeps no tree, which a small file could make huge."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -2,7 +2,7 @@
 
 import codecs
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,12 @@ _MARKS = (
 """Byte order marks. The mark of UTF-32 begins with that of UTF-16, so it stands before it."""
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\x1a"))
 """Bytes that no text holds; 0x1A ended text files of DOS."""
+
+
+def listed(names: Iterable[str], most: int) -> str:
+    """The first names, for a message; `, ...` follows if there are more than `most`."""
+    names = list(names)
+    return ", ".join(names[:most]) + ", ..." * (len(names) > most)
 
 
 @dataclass(frozen=True)

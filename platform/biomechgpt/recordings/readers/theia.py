@@ -15,6 +15,7 @@ from biomechgpt.core.settings import InputError
 from biomechgpt.recordings.markers.points import UNITS_M
 from biomechgpt.recordings.readers.from_rotations import recording_of
 from biomechgpt.recordings.readers.recording import ReaderSettings, Recording
+from biomechgpt.recordings.readers.text import listed
 from biomechgpt.recordings.rotations import Orientations, bent
 
 _SUFFIX = "_4x4"
@@ -57,7 +58,7 @@ def read(
     if not numbers.keys() >= set(_NEEDED):
         raise InputError(
             f"{name}: expected rotations of pelvis, thighs, shanks and feet as Theia3D names them (pelvis_4X4, "
-            f"r_thigh_4X4, ...), found {', '.join(labels[:8])}{', ...' * (len(labels) > 8)}: compute joint angles "
+            f"r_thigh_4X4, ...), found {listed(labels, 8)}: compute joint angles "
             "of them (in Visual3D: Compute Model Based Data) and export them as a C3D file or as ASCII"
         )
     if unit.lower() not in UNITS_M:

@@ -12,7 +12,7 @@ import numpy as np
 from biomechgpt.core.settings import InputError
 from biomechgpt.recordings.readers import table
 from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Recording, assemble
-from biomechgpt.recordings.readers.text import decode, numbers
+from biomechgpt.recordings.readers.text import decode, listed, numbers
 
 SUFFIXES = ()
 _TYPES = {"LINK_MODEL_BASED", "DERIVED", "FRAME_NUMBERS", "TARGET", "KINETIC_KINEMATIC", "ANALOG", "METRIC"}
@@ -45,7 +45,7 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
     if len(recorded) > 1:
         raise InputError(
             f"{name}: expected the signals of one trial, found those of {len(recorded)} files "
-            f"({', '.join(sorted(recorded)[:4])}{', ...' * (len(recorded) > 4)}): export each trial by itself"
+            f"({listed(sorted(recorded), 4)}): export each trial by itself"
         )
     values: dict[str, np.ndarray] = {}
     for j, (signal, kind, component) in enumerate(zip(signals, types, components, strict=True)):
