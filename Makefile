@@ -31,9 +31,10 @@ $(VENV)/.dev: $(VENV)/.ready
 	$(PIP) --editable '.[dev]'
 	touch $@
 
-## make demo: the whole path, from a cohort to results/demo/report.html; DATA=folder takes your own recordings
+## make demo: the whole path, from a cohort to results/demo/report.html; DATA=folder takes your own recordings, and
+##            QUICK=1 a small cohort, for a first look in minutes
 demo: $(VENV)/.ready
-	$(BIN)/biomechgpt demo $(if $(DATA),--cohort.recordings $(DATA))
+	$(BIN)/biomechgpt demo $(if $(QUICK),--config configs/experiments/quick.yaml) $(if $(DATA),--cohort.recordings $(DATA))
 
 ## make serve: the API and the page on 127.0.0.1:8000 (PORT=), with the registry's champion or the demo's model
 serve: $(VENV)/.ready

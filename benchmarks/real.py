@@ -158,6 +158,8 @@ def measure_answers(model: str, recordings: Sequence[Recorded]) -> dict[str, Any
         answers = ask(answerer, tokenizer, walks, task)
         said = np.array([answerer.tasks[task].parse(answer.text) for answer in answers], dtype=float)
         known = np.isfinite(true)
+        for r, number, truth in zip(walks, said, true, strict=True):
+            print(f"{r.row['path']}: {task} {number:.2f}, measured {truth:.2f}")
         numbers[task] = share((abs(said[known] / true[known] - 1) <= within).tolist())
     return {
         "activity": {

@@ -1,5 +1,6 @@
 """The evaluation artifact: answers of the model and the baselines to the same questions, metrics, a report."""
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,6 +41,7 @@ def make_evaluation(answers: Artifact, settings: EvaluationSettings, root: str) 
     parameters = make_parameters(cohort, root)
 
     def build(uri: str) -> dict[str, Any]:
+        started = time.time()
         cluster.connect()
         tasks = read_tasks(answers.input("questions").uri)
         table = read_answers(answers)
@@ -68,10 +70,16 @@ def make_evaluation(answers: Artifact, settings: EvaluationSettings, root: str) 
             )
             table = pd.concat([table, baseline_answers], ignore_index=True)
         table = table.merge(_subgroup_columns(trials, measured), on="trial", how="left")
-        about = _origin(answers) | {
+        origin = _origin(answers)
+        origin["seconds"] |= {
+            "parameters": parameters.manifest["seconds"],
+            "evaluation": round(time.time() - started, 2),  # the report, which is made from this table, comes on top
+        }
+        about = origin | {
             "tasks": [task.model_dump(mode="json") for task in tasks.values()],
             "baselines": details,
             "restraint": held_back,
+            "note": settings.note,
             "draws": settings.draws,
             "seed": settings.seed,
         }

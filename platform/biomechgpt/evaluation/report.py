@@ -1,5 +1,6 @@
 """The report: one self-contained page and metrics.json, from an evaluation's answers.parquet alone."""
 
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
@@ -26,13 +27,17 @@ PAPER_ROWS = ("4B, all tasks", "1B, all tasks", "XGBoost")
 """Rows of the paper's tables that are shown beside ours."""
 
 
-def write_report(answers: str, folder: str, *, codebook: str | None = None) -> dict[str, Any]:
+def write_report(
+    answers: str, folder: str, *, codebook: str | None = None, seconds: Mapping[str, float] | None = None
+) -> dict[str, Any]:
     """Write `folder`/report.html and `folder`/metrics.json; returns the content of the latter.
 
     answers: URI of an evaluation's answers.parquet.
     codebook: link to the codebook page, relative to `folder`.
+    seconds: times of steps that end after the answers table is written.
     """
     rows, about = answers_table.read(answers)
+    about["seconds"] = _with_total({**about["seconds"], **(seconds or {})})
     metrics = compute_metrics(rows, about)
     kinds = {task.name: task.answer_kind for task in answers_table.tasks_of(about).values()}
     with plots.style():
@@ -202,6 +207,11 @@ def _joint_plot(rmse: dict[str, float]) -> str:
     axes.set(xlabel="RMSE in degrees, held-out participants")
     axes.tick_params(axis="y", labelsize=8)
     return plots.svg(figure)
+
+
+def _with_total(seconds: dict[str, float]) -> dict[str, float]:
+    """The seconds of each step and of all of them."""
+    return {**seconds, "total": round(sum(seconds.values()), 2)}
 
 
 def _conversation(answers: pd.DataFrame) -> dict[str, Any]:

@@ -17,3 +17,5 @@ class EvaluationSettings(Settings):
     """Settings that the randomized search of XGBoost tries for each task."""
     seed: int = 0
     """Seed of the exchanges, the search and the baselines."""
+    note: str = ""
+    """What readers of the report have to know first, such as that the model was trained in a hurry."""

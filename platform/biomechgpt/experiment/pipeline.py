@@ -5,7 +5,10 @@ Sweeps and comparisons call the same functions with other settings.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
@@ -118,6 +121,21 @@ class StageSettings(PipelineSettings):
     """Artifacts given by URI."""
 
 
+_SHARES: dict[Stage, float] = {
+    "cohort": 0.08,
+    "questions": 0.01,
+    "tokenizer": 0.06,
+    "tokens": 0.04,
+    "base": 0.2,
+    "adapter": 0.32,
+    "calibration": 0.06,
+    "model": 0.01,
+    "answers": 0.04,
+    "evaluation": 0.18,
+}
+"""Shares of the stages in the time of `make demo`, by which the time that is left is estimated."""
+
+
 class Stages:
     """The artifacts of an experiment by stage. Each is made when it is first asked for."""
 
@@ -131,47 +149,61 @@ class Stages:
         if stage not in self._made:
             uri = getattr(self._inputs, stage, None)
             if uri is None:
-                self._made[stage] = self._makers()[stage]()
+                needs, make = self._makers()[stage]
+                self._made[stage] = make(*(self[need] for need in needs))
             else:
                 self._made[stage] = artifact.load(uri, stage)
                 logger.info("%s %s: given", stage, self._made[stage].fingerprint)
         return self._made[stage]
 
-    def _makers(self) -> dict[str, Callable[[], Artifact]]:
+    def needed(self, until: Stage) -> list[Stage]:
+        """The stages that `until` needs, itself included, in their order. An artifact that is given needs none."""
+        needed: set[Stage] = set()
+        waiting = [until]
+        while waiting:
+            stage = waiting.pop()
+            needed.add(stage)
+            if getattr(self._inputs, stage, None) is None:
+                waiting += self._makers()[stage][0]
+        return [stage for stage in STAGES if stage in needed]
+
+    def _makers(self) -> dict[Stage, tuple[tuple[Stage, ...], Callable[..., Artifact]]]:
+        """{stage: the stages that it needs, and a function that makes it from theirs}."""
         settings, root = self._settings, self._settings.root
-        language = settings.language
+        language, answers = settings.language, settings.answers
+
+        def model(base: Artifact, adapter: Artifact, tokenizer: Artifact, calibration: Artifact) -> Artifact:
+            tasks = {**settings.questions.load(), **settings.questions.load_measured()}
+            return make_model(base, adapter, tokenizer, calibration, tasks, root)
+
         return {
-            "cohort": lambda: make_cohort(settings.cohort, root),
-            "questions": lambda: make_questions(self["cohort"], settings.questions, root),
-            "tokenizer": lambda: make_tokenizer(self["cohort"], settings.tokenizer, root),
-            "tokens": lambda: make_tokens(self["cohort"], self["tokenizer"], settings.tokens, root),
-            "base": lambda: make_base(
-                self._all_questions(), self["tokens"], self["tokenizer"], language.base, root
+            "cohort": ((), lambda: make_cohort(settings.cohort, root)),
+            "questions": (("cohort",), lambda cohort: make_questions(cohort, settings.questions, root)),
+            "tokenizer": (("cohort",), lambda cohort: make_tokenizer(cohort, settings.tokenizer, root)),
+            "tokens": (
+                ("cohort", "tokenizer"),
+                lambda cohort, tokenizer: make_tokens(cohort, tokenizer, settings.tokens, root),
             ),
-            "adapter": lambda: make_adapter(
-                self["base"], self["questions"], self["tokens"], language.finetune, root
+            "base": (
+                ("questions", "tokens", "tokenizer"),
+                lambda questions, *inputs: make_base(
+                    self._all_questions(questions), *inputs, language.base, root
+                ),
             ),
-            "calibration": lambda: make_calibration(
-                self["adapter"],
-                self["questions"],
-                self["tokens"],
-                settings.answers,
-                settings.questions.load(),
-                root,
+            "adapter": (
+                ("base", "questions", "tokens"),
+                lambda *inputs: make_adapter(*inputs, language.finetune, root),
             ),
-            "model": lambda: make_model(
-                self["base"],
-                self["adapter"],
-                self["tokenizer"],
-                self["calibration"],
-                {**settings.questions.load(), **settings.questions.load_measured()},
-                root,
+            "calibration": (
+                ("adapter", "questions", "tokens"),
+                lambda *inputs: make_calibration(*inputs, answers, settings.questions.load(), root),
             ),
-            "answers": lambda: _own_answers(self["model"], settings.answers.batch, root),
-            "evaluation": lambda: make_evaluation(self["answers"], settings.evaluation, root),
+            "model": (("base", "adapter", "tokenizer", "calibration"), model),
+            "answers": (("model",), lambda model: _own_answers(model, answers.batch, root)),
+            "evaluation": (("answers",), lambda answers: make_evaluation(answers, settings.evaluation, root)),
         }
 
-    def _all_questions(self) -> Artifact:
+    def _all_questions(self, questions: Artifact) -> Artifact:
         """The questions of all tasks in the task folders. The base learns their words, but no true answers.
 
         So one base serves all seeds and all choices of tasks.
@@ -180,8 +212,8 @@ class Stages:
             tasks=self._settings.questions.tasks, measured=self._settings.questions.measured
         )
         if all_tasks == self._settings.questions:
-            return self["questions"]
-        return make_questions(self["cohort"], all_tasks, self._settings.root)
+            return questions
+        return make_questions(questions.input("cohort"), all_tasks, self._settings.root)
 
 
 @dataclass(frozen=True)
@@ -270,9 +302,14 @@ def with_seed(settings: PipelineSettings, seed: int) -> PipelineSettings:
 
 def write_pages(evaluation: Artifact, folder: str) -> None:
     """Write the report of an evaluation and its codebook's page into a folder, and log the scores."""
-    tokens = evaluation.input("answers").input("tokens")
+    tokens, started = evaluation.input("answers").input("tokens"), time.time()
     codebook = write_codebook(tokens, folder)
-    metrics = write_report(evaluation.path(answers_table.FILE), folder, codebook=codebook.rsplit("/", 1)[-1])
+    metrics = write_report(
+        evaluation.path(answers_table.FILE),
+        folder,
+        codebook=codebook.rsplit("/", 1)[-1],
+        seconds={"evaluation": evaluation.manifest["seconds"], "codebook": round(time.time() - started, 2)},
+    )
     logger.info("\n%s\n", summary(metrics))
     logger.info("report: %s", storage.join(folder, "report.html"))
 
@@ -294,14 +331,48 @@ def run_pipeline(
     """Make an experiment's artifacts up to a stage; write the report after the last stage."""
     check(settings, until)
     stages = Stages(settings, inputs)
-    if until not in ("cohort", "questions"):
-        _require_people(stages["cohort"], settings.least_people)
-        # Made before any training, so that a task whose column is empty for everybody is refused now.
-        stages["questions"]
-    result = stages[until]
+    progress = _Progress(stages.needed(until))
+    for stage in progress.stages:
+        with progress.step(stage):
+            made = stages[stage]
+        # The cohort and its questions come before any training. So too few people, or a task whose column is empty
+        # for everybody, are refused now.
+        if stage == "cohort" and until not in ("cohort", "questions"):
+            _require_people(made, settings.least_people)
     if until == "evaluation":
-        write_pages(result, settings.output)
-    return result
+        write_pages(stages[until], settings.output)
+    return stages[until]
+
+
+class _Progress:
+    """Which step of how many runs, and about how long all of them will take.
+
+    stages: the steps, in their order.
+    """
+
+    def __init__(self, stages: list[Stage]) -> None:
+        self.stages = stages
+        self._seconds = self._share = 0.0  # of the steps that were made, not those that were found
+
+    @contextmanager
+    def step(self, stage: Stage) -> Iterator[None]:
+        """Log a line before the step, and count its time."""
+        number = self.stages.index(stage)
+        left = ""
+        if self._share:
+            to_come = sum(_SHARES[other] for other in self.stages[number:])
+            minutes = self._seconds / self._share * to_come / 60
+            left = f", about {math.ceil(minutes)} min left in all"
+        logger.info("step %d of %d: %s%s", number + 1, len(self.stages), stage, left)
+        started = time.time()
+        yield
+        if (seconds := time.time() - started) > _LEAST_S:
+            self._seconds += seconds
+            self._share += _SHARES[stage]
+
+
+_LEAST_S = 2.0
+"""A step that takes less was found, not made, and says nothing about the others."""
 
 
 def run_stages(settings: StageSettings) -> Artifact:

@@ -398,17 +398,17 @@ def turn(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTra
 
 
 EXERCISES: dict[str, tuple[Activity, float]] = {
-    "running": (run, 0.17),
-    "squat": (squat, 0.16),
-    "jump": (jump, 0.12),
+    "running": (run, 0.20),
+    "squat": (squat, 0.20),
+    "jump": (jump, 0.18),
     "stairs up": (_stairs(_ASCENT, 1.45, 1), 0.06),
     "stairs down": (_stairs(_DESCENT, 1.25, -1), 0.05),
-    "step-up": (step_up, 0.07),
-    "lunge": (lunge, 0.09),
-    "single-leg stance": (single_leg_stance, 0.08),
-    "range of motion": (range_of_motion, 0.08),
-    "static pose": (static_pose, 0.06),
-    "turning": (turn, 0.06),
+    "step-up": (step_up, 0.06),
+    "lunge": (lunge, 0.08),
+    "single-leg stance": (single_leg_stance, 0.05),
+    "range of motion": (range_of_motion, 0.04),
+    "static pose": (static_pose, 0.04),
+    "turning": (turn, 0.04),
 }
 """{activity: (its function, its share of the exercises)}."""
 
