@@ -57,8 +57,13 @@ def test_report_and_metrics_have_their_shape(tiny):
     assert {"cohort", "tokenizer", "tokens", "model", "answers"} <= set(metrics["seconds"])
     assert {row["against"] for row in metrics["comparisons"]} == set(competitors())
     assert {row["by"] for row in metrics["subgroups"]} >= {"age", "sex"}
-    assert {"answers.parquet", "metrics.json", "report.html"} <= set(tiny.evaluation.manifest["files"])
-    assert metrics == tiny.evaluation.read_json("metrics.json")
+    files = {"answers.parquet", "metrics.json", "report.html", "report.ipynb"}
+    assert files <= set(tiny.evaluation.manifest["files"])
+    assert files <= {path.name for path in tiny.out.iterdir()}
+    of_artifact = tiny.evaluation.read_json("metrics.json")
+    assert metrics["model"].pop("path") == f"../artifacts/model/{metrics['model']['fingerprint']}"
+    assert of_artifact["model"].pop("path") == f"../../model/{metrics['model']['fingerprint']}"
+    assert metrics == of_artifact
     page = (tiny.out / "report.html").read_text()
     assert "synthetic" in page
     assert "stand-in" in page

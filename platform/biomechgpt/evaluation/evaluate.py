@@ -25,13 +25,14 @@ from biomechgpt.motion.parameters import PARAMETERS, ParameterValues
 from biomechgpt.questions.dataset import read_tasks
 from biomechgpt.tokenizer.tokens import Tokens
 
-VERSION = 8
+VERSION = 9
 TRAINED_PARTS = ("base", "adapter", "calibration")
 """Parts of a model that are made from a cohort's tokens."""
 
 
 def make_evaluation(answers: Artifact, settings: EvaluationSettings, root: str) -> Artifact:
-    """The evaluation artifact of a model's answers: `answers.parquet`, `metrics.json` and `report.html`.
+    """The evaluation artifact of a model's answers: `answers.parquet`, `metrics.json`, `report.html` and its
+    notebook.
 
     `write_report` can make metrics and report again from `answers.parquet` alone.
     """

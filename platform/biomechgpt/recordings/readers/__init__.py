@@ -131,10 +131,7 @@ def read(uri: str, settings: ReaderSettings, name: str | None = None) -> Recordi
     name: what messages call the file (default: its URI). Raises InputError.
     """
     name = name or uri
-    try:
-        return parse(name, storage.read_bytes(uri), settings)
-    except FileNotFoundError:
-        raise InputError(f"{name}: no such recording") from None
+    return parse(name, _content(uri, name), settings)
 
 
 def read_each(
@@ -145,10 +142,19 @@ def read_each(
     name: what messages call the file (default: its URI). Raises InputError if there is no such file.
     """
     name = name or uri
+    return parse_each(name, _content(uri, name), settings)
+
+
+def _content(uri: str, name: str) -> bytes:
+    """A file's bytes. Raises InputError for one that is absent, is a folder, or that this user may not read."""
     try:
-        return parse_each(name, storage.read_bytes(uri), settings)
+        return storage.read_bytes(uri)
     except FileNotFoundError:
         raise InputError(f"{name}: no such recording") from None
+    except OSError as error:
+        raise InputError(
+            f"{name}: expected a file that can be read, found: {error.strerror or error}"
+        ) from None
 
 
 def parse(name: str, content: bytes, settings: ReaderSettings) -> Recording:
