@@ -8,13 +8,14 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from pydantic import Field
 
-from biomechgpt.answering.batch import make_answers, make_calibration
+from biomechgpt.answering.batch import make_calibration
 from biomechgpt.answering.bundle import make_model
-from biomechgpt.answering.settings import AnswerSettings, BatchAnswerSettings
+from biomechgpt.answering.settings import AnswerSettings
+from biomechgpt.answering.start import keep_adapter, keep_base
 from biomechgpt.cohort import CohortSettings, make_cohort
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact, NotMadeError
@@ -24,6 +25,8 @@ from biomechgpt.evaluation.codebook import write_codebook
 from biomechgpt.evaluation.evaluate import make_evaluation
 from biomechgpt.evaluation.report import summary, write_report
 from biomechgpt.evaluation.settings import EvaluationSettings
+from biomechgpt.experiment import adapt
+from biomechgpt.experiment.scores import own_answers
 from biomechgpt.language import pretrain
 from biomechgpt.language.finetune import make_adapter
 from biomechgpt.language.pretrain import make_base
@@ -62,6 +65,9 @@ class PipelineSettings(Settings):
     """How questions are answered, and the calibration."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """Metrics and baselines."""
+    start: str | None = Field(None, exclude=True)
+    """A finished model (URI or folder of results) to adapt to the cohort, in place of a new one. Its tokenizer and
+    its adapter are trained further; each is kept only if validation participants say that it got better."""
     least_people: int = Field(10, ge=0, exclude=True)
     """Fewest training participants of a cohort of recordings. With fewer, nothing is trained. 0: any number will
     do."""
@@ -151,25 +157,62 @@ class Stages:
             "adapter": lambda: make_adapter(
                 self["base"], self["questions"], self["tokens"], language.finetune, root
             ),
-            "calibration": lambda: make_calibration(
-                self["adapter"],
-                self["questions"],
-                self["tokens"],
-                settings.answers,
-                settings.questions.load(),
-                root,
-            ),
-            "model": lambda: make_model(
-                self["base"],
-                self["adapter"],
-                self["tokenizer"],
-                self["calibration"],
-                {**settings.questions.load(), **settings.questions.load_measured()},
-                root,
-            ),
-            "answers": lambda: _own_answers(self["model"], settings.answers.batch, root),
+            "calibration": lambda: self._calibrate(self["adapter"], self["tokens"]),
+            "model": lambda: self._bundle(self["adapter"], self["tokenizer"], self["calibration"]),
+            "answers": lambda: own_answers(self["model"], settings.answers.batch, root),
             "evaluation": lambda: make_evaluation(self["answers"], settings.evaluation, root),
+        } | (self._adapting() if settings.start else {})
+
+    def _adapting(self) -> dict[str, Callable[[], Artifact]]:
+        """Makers of the stages that differ where a finished model is adapted (`start`)."""
+        settings, root = self._settings, self._settings.root
+        start = adapt.start_of(str(settings.start))
+
+        def kept_adapter(tokens: Artifact, tokenizer: Artifact) -> Artifact:
+            base = keep_base(start, tokens, tokenizer, root)
+            return keep_adapter(start, base, self["questions"], tokens, root)
+
+        def adapted_adapter() -> Artifact:
+            kept = kept_adapter(self["tokens"], self["tokenizer"])
+            finetune = settings.language.finetune
+            return make_adapter(self["base"], self["questions"], self["tokens"], finetune, root, kept)
+
+        def tokenizers() -> Artifact:
+            return adapt.better_tokenizer(start, self["cohort"], settings.tokenizer, root)
+
+        def models() -> Artifact:
+            tokenizer = adapt.own_tokenizer(start, self["cohort"], root)
+            tokens = make_tokens(self["cohort"], tokenizer, settings.tokens, root)
+            kept = kept_adapter(tokens, tokenizer)
+            return adapt.better_model(
+                self._bundle(self["adapter"], self["tokenizer"], self["calibration"]),
+                self._bundle(kept, tokenizer, self._calibrate(kept, tokens)),
+                root,
+            )
+
+        return {
+            "tokenizer": lambda: adapt.winner(tokenizers()),
+            "base": lambda: keep_base(start, self["tokens"], self["tokenizer"], root),
+            "adapter": adapted_adapter,
+            "model": lambda: adapt.winner(models()),
+            "evaluation": lambda: make_evaluation(
+                self["answers"],
+                settings.evaluation,
+                root,
+                start=start,
+                adaptations=[tokenizers(), models()],
+            ),
         }
+
+    def _calibrate(self, adapter: Artifact, tokens: Artifact) -> Artifact:
+        settings = self._settings
+        tasks = settings.questions.load()
+        return make_calibration(adapter, self["questions"], tokens, settings.answers, tasks, settings.root)
+
+    def _bundle(self, adapter: Artifact, tokenizer: Artifact, calibration: Artifact) -> Artifact:
+        questions = self._settings.questions
+        tasks = {**questions.load(), **questions.load_measured()}
+        return make_model(adapter.input("base"), adapter, tokenizer, calibration, tasks, self._settings.root)
 
     def _all_questions(self) -> Artifact:
         """The questions of all tasks in the task folders. The base learns their words, but no true answers.
@@ -203,7 +246,9 @@ def check(settings: PipelineSettings, until: Stage = "evaluation") -> None:
 
     until: last stage to run. The language model's weights must exist only if a stage needs them.
     """
-    if STAGES.index(until) >= STAGES.index("base"):
+    if settings.start:
+        adapt.check(settings.start, settings.language.finetune)
+    elif STAGES.index(until) >= STAGES.index("base"):
         pretrain.check(settings.language.base)
     if settings.answers.mirrored and settings.tokens.augmentations < 2:
         raise InputError("tokens.augmentations: expected at least 2 with answers.mirrored, found 1")
@@ -231,33 +276,6 @@ def fingerprints(settings: PipelineSettings, stubs: Mapping[str, artifact.Stub])
     with TemporaryDirectory() as root, artifact.dry_run(stubs):
         stages = Stages(settings.model_copy(update={"root": root}))
         return {stage: stages[stage].fingerprint for stage in STAGES}
-
-
-def _own_answers(model: Artifact, settings: BatchAnswerSettings, root: str) -> Artifact:
-    """A model's answers to its own cohort's questions of `settings.splits`."""
-    return make_answers(model, model.input("questions"), model.input("tokens"), settings, root)
-
-
-def measure(
-    model: Artifact, answers: BatchAnswerSettings, evaluation: EvaluationSettings, root: str
-) -> Artifact:
-    """The evaluation of a model's answers to the questions of its own cohort, for the splits `answers.splits`."""
-    return make_evaluation(_own_answers(model, answers, root), evaluation, root)
-
-
-def validate(model: Artifact, root: str) -> dict[str, Any]:
-    """A model's scores on validation participants, never on those of the test split.
-
-    score: mean of `tasks`. An undefined or negative r counts as 0.
-    tasks: {task: weighted F1 or Pearson r}.
-    model: its URI.
-    data: provenance of its training data.
-    """
-    scores = measure(
-        model, BatchAnswerSettings(splits=["validation"]), EvaluationSettings(baselines=False), root
-    ).metrics
-    score = sum(max(value or 0.0, 0.0) for value in scores.values()) / len(scores)
-    return {"score": score, "tasks": scores, "model": model.uri, "data": model.provenance}
 
 
 def with_seed(settings: PipelineSettings, seed: int) -> PipelineSettings:

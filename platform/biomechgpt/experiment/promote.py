@@ -13,7 +13,7 @@ from biomechgpt.core import artifact
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError, Settings
 from biomechgpt.experiment import tracking
-from biomechgpt.experiment.pipeline import validate
+from biomechgpt.experiment.scores import validate
 from biomechgpt.experiment.tracking import TrackingSettings
 
 logger = logging.getLogger("biomechgpt")
