@@ -172,7 +172,12 @@ def _files(path: str) -> list[tuple[str, str]]:
 
 
 def _is_likely(name: str, uri: str) -> bool:
-    """Whether a file may be a recording, by its suffix; a .txt file only if its content is one's."""
+    """Whether a file may be a recording, by its suffix; a .txt file only if its content is one's.
+
+    Files that a system hides, such as those that macOS leaves beside each file, are none.
+    """
+    if PurePosixPath(name).name.startswith("."):
+        return False
     if name.lower().endswith(".txt"):
         try:
             return readers.recognizes(storage.read_head(uri, readers.HEAD_BYTES))

@@ -45,16 +45,52 @@ _NO_MOTION = re.compile(
 accelerations, as OpenSim's RRA, IK and Analyze tools write them."""
 _PLANE_ANGLE = re.compile(r"(right|left) (ankle|knee|hip|shoulder|elbow|wrist)$", re.IGNORECASE)
 """Columns of Sports2D: angles as one camera sees them."""
-_FORCE = re.compile(r"force|torque|moment|activation|excitation|fiber|_v[xyz]$", re.IGNORECASE)
-"""Columns of forces, moments and muscles, as OpenSim and force plates write them."""
+_OTHER_TABLES = tuple(
+    (re.compile(pattern, re.IGNORECASE), what, step)
+    for pattern, what, step in (
+        (
+            r"force|torque|moment|activation|excitation|fiber|_v[xyz]$|\bcop\b|^cop|^f[xyz]\d?\b|^m[xyz]\d?\b|^f\d?[xyz]$",
+            "forces or muscles",
+            "use the file of joint angles that inverse kinematics wrote",
+        ),
+        (
+            r"\bemg\b|^emg|electromyo",
+            "electromyography",
+            "use the recording of joint angles of the same trial",
+        ),
+        (
+            r"^(acc|gyr|gyro|mag|accel)[a-z]*[ _.]?[xyz]\b|^(acc|gyr|mag)_[xyz]$|free ?acc|quat|angular ?vel",
+            "signals of inertial sensors",
+            "compute joint angles first, with the maker's software or OpenSim's OpenSense",
+        ),
+        (
+            r"likelihood|confidence",
+            "keypoints in the plane of one camera",
+            "run Pose2Sim or OpenCap on two cameras or more: keypoints in three dimensions are read as .trc or CSV",
+        ),
+        (
+            r"cadence|velocity$|(step|stride)[ _]?(length|time|width)|stance|swing[ _]?time",
+            "gait parameters, not a movement",
+            "use the recording that they were computed of",
+        ),
+    )
+)
+"""Columns of tables that hold no joint angles, what they hold, and the next step."""
 _TIMES = {
     **dict.fromkeys(
         ("time", "times", "time s", "time (s)", "time [s]", "time (sec)", "seconds", "t", "t (s)"), 1.0
     ),
     "timestamp": 1.0,
     **dict.fromkeys(("time ms", "time (ms)", "time [ms]", "timestamp ms", "t ms", "t (ms)"), 1e-3),
+    **dict.fromkeys(("time us", "time (us)", "time [us]", "time (µs)", "time [µs]", "timestamp us"), 1e-6),
+    **dict.fromkeys(("time ns", "time (ns)", "time [ns]", "timestamp ns"), 1e-9),
 }
 """Usual names of a column of time, in small letters, and what makes seconds of it."""
+_OUR_NAMES = {*NAMES, *PELVIS_ROTATIONS, *PELVIS_TRANSLATIONS, *isb_shoulder.COLUMNS}
+_WITH_UNIT = re.compile(
+    r"(.+?)[\s_]*[(\[]?\s*\b(deg|degs|degrees?|°|rad|rads|radians?|mm|cm|m)\s*[)\]]?$", re.IGNORECASE
+)
+"""A name and its unit, in brackets or not."""
 _BENT_KNEE_RAD = np.radians(20)
 """A knee that is this far on the wrong side of zero is flexed, not hyperextended."""
 
@@ -185,9 +221,10 @@ def assemble(name: str, file: Columns, settings: ReaderSettings) -> Recording:
                 "this output of another program is no recording of movement"
             )
     joint_map = choose(name, settings.joint_map, file.values)
-    if joint_map:
-        file = replace(file, values=joint_map.renamed(file.values))
+    file = replace(file, values=joint_map.renamed(file.values)) if joint_map else _by_our_names(file)
     columns = _find(file, joint_map)
+    if not columns and not any(is_known(column) for column in file.values):
+        raise InputError(_no_joints(name, file))
     time_s, rate_hz, timed = _time(name, file, joint_map)
     file, columns, time_s, repeated = _without_repeats(file, columns, time_s)
     check_time(name, time_s, settings, file.place, file.format)
@@ -265,11 +302,9 @@ def _no_joints(name: str, file: Columns) -> str:
             f"{name}: expected joint angles in three dimensions, found angles in the plane of one camera "
             f"({_listed(file.values)}): they are no recording (Pose2Sim with two cameras or more gives one)"
         )
-    if any(_FORCE.search(column) for column in file.values):
-        return (
-            f"{name}: expected joint angles, found forces or muscles ({_listed(file.values)}): use the file of "
-            "joint angles that inverse kinematics wrote"
-        )
+    for pattern, what, step in _OTHER_TABLES:
+        if any(pattern.search(column) for column in file.values):
+            return f"{name}: expected joint angles, found {what} ({_listed(file.values)}): {step}"
     return (
         f"{name}: none of the skeleton's joints is among its columns ({_listed(file.values)}): "
         "no recording of movement, or one whose columns a joint map has to name (joint_map: FILE)"
@@ -386,7 +421,39 @@ def seconds_of(column: str) -> float | None:
 
 def is_known(column: str) -> bool:
     """Whether a column has the name of a joint of the skeleton, or of one that is converted to it."""
-    return column in INDEX or column in isb_shoulder.COLUMNS
+    name, _ = _our_name(column)
+    return name in INDEX or name in isb_shoulder.COLUMNS
+
+
+def _our_name(column: str) -> tuple[str, str]:
+    """The skeleton's name in a column's name, and the unit that follows it: `Hip flexion r (deg)`.
+
+    A name that is not the skeleton's comes back as it is.
+    """
+    text, unit = column.strip(), ""
+    if found := _WITH_UNIT.match(text):
+        text, unit = found[1], found[2].lower()
+    name = re.sub(r"[\s\-.]+", "_", text.strip()).lower()
+    return (name, unit) if name in _OUR_NAMES else (column, "")
+
+
+def _by_our_names(file: Columns) -> Columns:
+    """The columns with the skeleton's names, whatever their case and spaces, and the units that the names state."""
+    values: dict[str, np.ndarray] = {}
+    units = set()
+    for column, numbers in file.values.items():
+        name, unit = _our_name(column)
+        if name != column and (name in file.values or name in values):
+            name, unit = column, ""
+        if name in PELVIS_TRANSLATIONS:
+            numbers = np.asarray(numbers, dtype=float) * {"mm": 1e-3, "cm": 1e-2}.get(unit, 1.0)
+        elif unit:
+            units.add("degrees" if unit.startswith(("deg", "°")) else "radians")
+        values[name] = numbers
+    stated: AngleUnits | None = file.units
+    if stated is None and len(units) == 1:
+        stated = "degrees" if "degrees" in units else "radians"
+    return replace(file, values=values, units=stated)
 
 
 def _units(name: str, found: Mapping[str, _Item]) -> AngleUnits:
