@@ -203,7 +203,7 @@ BAD = {
     ),
     "another format": (
         "<osim/>\n",
-        r"expected a recording \(\.mot, \.sto, .*\.npz, .*\), found content of no known",
+        r"expected a recording \(\.mot, \.sto, .*\.npz, .*\), found text of no known format",
     ),
     "empty": ("", r"found an empty file"),
 }
@@ -408,9 +408,9 @@ def test_a_damaged_parquet_file():
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (b"id,sex,height\nP01,f,1.7\n", "content of no known format"),
+        (b"id,sex,height\nP01,f,1.7\n", "text of no known format, which begins 'id,sex,height'"),
         (b"PK\x03\x04" + b"\0" * 22 + b"\x13\0\0\0[Content_Types].xml", "expected an Excel workbook"),
-        (b"# Data\n\nIts headers lack inDegrees=yes and endheader.\n", "content of no known format"),
+        (b"# Data\n\nIts headers lack inDegrees=yes and endheader.\n", "text of no known format"),
         (b"", "an empty file"),
     ],
     ids=["a table of people", "a spreadsheet", "a text about recordings", "empty"],
