@@ -33,7 +33,7 @@ $(VENV)/.dev: $(VENV)/.ready
 
 ## make demo: the whole path, from a cohort to results/demo/report.html; DATA=folder takes your own recordings
 demo: $(VENV)/.ready
-	$(BIN)/biomechgpt demo $(if $(DATA),--cohort.recordings $(DATA))
+	$(BIN)/biomechgpt demo $(if $(DATA),--cohort.recordings "$(DATA)")
 
 ## make serve: the API and the page on 127.0.0.1:8000 (PORT=), with the registry's champion or the demo's model
 serve: $(VENV)/.ready

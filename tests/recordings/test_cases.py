@@ -19,8 +19,10 @@ from biomechgpt.core.settings import InputError
 from biomechgpt.motion.skeleton import INDEX, NAMES
 from biomechgpt.recordings import readers
 from biomechgpt.recordings.load import near_shoulders, prepare
+from biomechgpt.recordings.markers import known
 from biomechgpt.recordings.quality import QualitySettings
 from biomechgpt.recordings.readers import ReaderSettings, archive, isb_shoulder, matlab, spreadsheet
+from biomechgpt.recordings.readers import motive as reader_of_motive
 from biomechgpt.recordings.readers import qualisys as reader_of_qualisys
 from opensim_files import HEADER, in_radians, mot, walk
 
@@ -937,3 +939,53 @@ def test_damage_is_refused_or_read_and_never_more(kind, changes, near_start, end
         for recording in readers.parse_each("a", part, SETTINGS).values():
             if not isinstance(recording, InputError):
                 assert recording.angles_rad.shape == (len(recording.time_s), 34)
+
+
+# OptiTrack Motive
+
+
+def motive(markers, positions, *, units="Meters", kinds=None, labelled=True):
+    """What Motive exports of positions (T, M, 3); each marker has a column of its quality too."""
+    kinds = kinds or ["Marker"] * len(markers)
+    named = [("Type", kinds), ("Name", [f"Ana:{m}" for m in markers]), ("ID", range(len(markers)))]
+    rows = [
+        ["", label if labelled else "", *(str(v) for v in values for _ in range(4))]
+        for label, values in named
+    ]
+    rows.append(["", "", *(["Position"] * 3 + ["Marker Quality"]) * len(markers)])
+    rows.append(["Frame", "Time (Seconds)", *["X", "Y", "Z", ""] * len(markers)])
+    for i, frame in enumerate(positions):
+        values = [[*(f"{x:.6f}" if np.isfinite(x) else "" for x in place), "1.0"] for place in frame]
+        rows.append([str(i), f"{i / 120:.6f}", *(v for place in values for v in place)])
+    about = f"Format Version,1.23,Take Name,Walk 1,Export Frame Rate,120.000000,Length Units,{units}"
+    return "\n".join([about, "", *(",".join(row) for row in rows)]) + "\n"
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_markers_of_motive(labelled):
+    positions = np.random.default_rng(0).normal(size=(40, 4, 3)).round(6)
+    positions[:5, 2] = np.nan
+    names = ["LKneeOut", "RKneeOut", "LAnkleOut", "RAnkleOut"]
+    text = motive(names, positions, units="Millimeters", labelled=labelled).encode()
+    points = reader_of_motive.parse("a.csv", text)
+    np.testing.assert_allclose(points.positions, positions)
+    assert points.names == tuple(f"Ana:{name}" for name in names)
+    assert (points.units, points.declared_rate_hz) == ("mm", 120.0)
+    np.testing.assert_allclose(points.time_s, np.arange(40) / 120, atol=1e-6)
+    assert readers.recognizes(text)
+    label, roles = known(points.names)
+    assert "OptiTrack" in label.label
+    assert set(roles) == {"lateral_knee_l", "lateral_knee_r", "lateral_ankle_l", "lateral_ankle_r"}
+
+
+def test_a_labelled_marker_of_motive_comes_before_where_it_is_expected():
+    positions = np.stack([np.zeros((30, 3)), np.ones((30, 3))], axis=1)
+    text = motive(["LHeel", "LHeel"], positions, kinds=["Bone Marker", "Marker"])
+    np.testing.assert_array_equal(reader_of_motive.parse("a.csv", text.encode()).positions[:, 0], 1.0)
+
+
+def test_a_cut_off_file_of_motive():
+    text = motive(["LHeel"], np.zeros((30, 1, 3)))
+    refused("a.csv", text[:200], "expected a line that begins with Frame, found none")
+    with pytest.raises(InputError):
+        readers.parse("a.csv", text[:-20].rpartition(",")[0].encode(), SETTINGS)

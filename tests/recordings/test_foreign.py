@@ -109,7 +109,7 @@ FILES = {
     ),
     "annotations.csv": ("path,participant,activity\na.mot,P1,walk\n", "a table of annotations: give the folder"),
     "answers.csv": ("file,participant,duration_s,task,status\na.mot,P1,1.0,diagnosis,answered\n", "answers"),
-    "bodies.tsv": ("NO_OF_FRAMES\t9\nNO_OF_BODIES\t1\nBODY_NAMES\tA\n1\t2\t3\n", r"bodies of Qualisys \(TSV, 6DOF\)"),
+    "bodies.tsv": ("NO_OF_FRAMES\t9\nNO_OF_BODIES\t1\nBODY_NAMES\tA\n1\t2\t3\n", r"bodies of Qualisys \(TSV, 6D"),
     "skeleton.tsv": (
         "NO_OF_FRAMES\t9\nFREQUENCY\t100\nDATA_INCLUDED\tSKELETON\nSEGMENT_NAMES\tHips\tSpine\n1\t2\t3\n",
         "a skeleton of Qualisys",
