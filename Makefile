@@ -37,7 +37,7 @@ demo: $(VENV)/.ready
 
 ## make serve: the API and the page on 127.0.0.1:8000 (PORT=), with the registry's champion or the demo's model
 serve: $(VENV)/.ready
-	$(BIN)/biomechgpt serve $(if $(PORT),--port $(PORT)) $(if $(BUNDLE),--bundle $(BUNDLE))
+	$(BIN)/biomechgpt serve $(if $(PORT),--port $(PORT)) $(if $(BUNDLE),--bundle "$(BUNDLE)")
 
 results/demo/metrics.json:
 	$(MAKE) demo

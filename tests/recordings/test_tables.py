@@ -74,6 +74,7 @@ TEXTS = {
     "a line of units": (text(units=[with_unit(name) for name in NAMES]), ""),
     "units in brackets": (text(names=[f"{name} ({with_unit(name)})" for name in NAMES]), "time by column"),
     "units in square brackets": (text(names=[f"{name} [{with_unit(name)}]" for name in NAMES]), ""),
+    "units after underscores": (text(names=[NAMES[0], *(f"{name}_{with_unit(name)}" for name in NAMES[1:])]), ""),
     "capitals": (text(names=[name.upper() for name in NAMES]), ""),
     "spaces in names": (text(names=[name.replace("_", " ").title() for name in NAMES]), ""),
     "a comment before the names": (text(names=["# time", *NAMES[1:]]), ""),
@@ -156,7 +157,11 @@ def test_a_table_without_times_needs_a_rate():
         ("\u22123", ".", -3.0),
         ("12°", ".", 12.0),
         ("five", ".", None),
-        ("1,5", ".", 15.0),
+        ("1,5", ".", None),
+        ("1,234", ".", 1234.0),
+        ("1.234", ",", 1234.0),
+        ("0.234", ",", 0.234),
+        ("1.5", ",", 1.5),
     ],
 )
 def test_numbers(cell, decimal, value):
@@ -171,6 +176,7 @@ def test_numbers(cell, decimal, value):
         (["1,234.5"], "."),
         (["1.234,5"], ","),
         (["1,234,567"], "."),
+        (["fast, in shoes", "1.5"], "."),
         ([], "."),
     ],
 )

@@ -12,6 +12,12 @@ MISSING = {
 """What stands for a missing value, in small letters; the errors of spreadsheets too."""
 _GROUPS = re.compile(r"(?<=\d)[ \u00a0\u202f'’](?=\d{3}(\D|$))")
 """A space or an apostrophe between groups of three digits."""
+_THOUSANDS = {
+    ",": re.compile(r"^[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?$"),
+    ".": re.compile(r"^[+-]?[1-9]\d{0,2}(\.\d{3})+(,\d*)?$"),
+}
+"""{mark between groups of three digits: a number with it}."""
+_NUMERIC = re.compile(r"^[-+\u2212\d.,'’ \u00a0\u202f]+$")
 _FORTRAN = re.compile(r"^([+-]?(?:\d+\.?\d*|\.\d+))[dD]([+-]?\d+)$")
 _CLOCK = re.compile(r"^(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)$")
 
@@ -26,7 +32,7 @@ def decimal_mark(cells: Iterable[str]) -> Decimal:
     """
     commas = False
     for cell in cells:
-        if "," in cell:
+        if "," in cell and _NUMERIC.match(cell):
             if "." in cell:
                 return "," if cell.rindex(",") > cell.rindex(".") else "."
             if cell.count(",") > 1:
@@ -46,10 +52,11 @@ def number(cell: str, decimal: Decimal = ".") -> float | None:
     if text.lower() in MISSING:
         return float("nan")
     text = _GROUPS.sub("", text.replace("\u2212", "-").rstrip("°").strip())
-    if decimal == "," and "," in text:
-        text = text.replace(".", "").replace(",", ".")
-    elif "," in text:
-        text = text.replace(",", "")
+    thousands = "." if decimal == "," else ","
+    if thousands in text and _THOUSANDS[thousands].match(text):
+        text = text.replace(thousands, "")
+    if decimal == ",":
+        text = text.replace(",", ".")
     if exponent := _FORTRAN.match(text):
         text = f"{exponent[1]}e{exponent[2]}"
     try:

@@ -88,7 +88,7 @@ _TIMES = {
 """Usual names of a column of time, in small letters, and what makes seconds of it."""
 _OUR_NAMES = {*NAMES, *PELVIS_ROTATIONS, *PELVIS_TRANSLATIONS, *isb_shoulder.COLUMNS}
 _WITH_UNIT = re.compile(
-    r"(.+?)[\s_]*[(\[]?\s*\b(deg|degs|degrees?|°|rad|rads|radians?|mm|cm|m)\s*[)\]]?$", re.IGNORECASE
+    r"(.+?)(?:[\s_]+|\s*[\(\[]\s*)(deg|degs|degrees?|°|rad|rads|radians?|mm|cm|m)\s*[\)\]]?$", re.IGNORECASE
 )
 """A name and its unit, in brackets or not."""
 _BENT_KNEE_RAD = np.radians(20)
