@@ -113,7 +113,8 @@ def no_ray(monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     for name in ("RAY_ADDRESS", cluster._OWN, "RAY_AUTH_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that it is as before afterwards
+        monkeypatch.delenv(name)
     for name, value in cluster._ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     return ray
@@ -155,14 +156,14 @@ def test_a_cluster_that_is_not_there_is_one_plain_error(no_ray, monkeypatch):
 
 def test_the_token_stays_in_memory_only_without_a_home(monkeypatch, tmp_path):
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     cluster._keep_token_in_memory()
     assert "RAY_AUTH_TOKEN" not in os.environ
     monkeypatch.setenv("HOME", NO_HOME)
     cluster._keep_token_in_memory()
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
-    monkeypatch.delenv("RAY_AUTH_TOKEN")
 
 
 def test_a_port_in_use_is_named_before_ray_starts(tmp_path):

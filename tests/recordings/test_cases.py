@@ -502,7 +502,9 @@ def test_matlab_7_3(tmp_path):
             places = []
             for k in range(2):
                 place = f"#refs#/{i}_{k}"
-                file[place] = values[None, :] if k == 0 else np.zeros((1, 1))
+                file[place] = values[None, :] if k == 0 else np.zeros(2)
+                if k == 1:
+                    file[place].attrs["MATLAB_empty"] = 1
                 places.append(file[place].ref)
             trials.create_dataset(name, data=np.array([places], dtype=h5py.ref_dtype), dtype=h5py.ref_dtype)
 

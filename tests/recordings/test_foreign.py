@@ -143,10 +143,9 @@ def test_letters_that_begin_a_table_are_no_mark_of_a_binary_file():
     """`BM`, `MZ` and `ID3` begin bitmaps, programs and sounds; they may begin a column's name too."""
     columns = walk()
     for mark in ("BMI", "MZ", "ID3", "RDX"):
-        names = [mark, *columns]
-        rows = zip(*([0.0 * columns["time"]], *([v] for v in columns.values())), strict=True)
-        values = np.column_stack([v for v in next(iter(rows))])
-        text = "\n".join([",".join(names), *(",".join(f"{v:.5f}" for v in row) for row in values)])
+        values = np.column_stack([0.0 * columns["time"], *columns.values()])
+        rows = [",".join(f"{v:.5f}" for v in row) for row in values]
+        text = "\n".join([",".join([mark, *columns]), *rows])
         assert readers.parse("a.csv", text.encode(), ReaderSettings()).joint_mask.any()
 
 

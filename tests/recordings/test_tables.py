@@ -85,7 +85,7 @@ TEXTS = {
     "exponents": (text(number="%.9e"), ""),
     "exponents of Fortran": (text(number="%.9e").replace("e+", "D+").replace("e-", "D-"), ""),
     "a true minus sign": (text().replace("-", "\u2212"), ""),
-    "degree signs": (text(number="%.6f°").replace("°,", "°,", 1), ""),
+    "degree signs": (text(number="%.6f°"), ""),
     "statistics below": (text(below="mean," + ",".join("1" for _ in NAMES[1:]) + "\n"), "1 line below the table"),
     "a sentence below": (text(below="Exported by the laboratory\n\n"), "1 line below the table skipped"),
     "time of the day": (each_row(clock), ""),

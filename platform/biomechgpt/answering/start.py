@@ -46,7 +46,7 @@ def keep_adapter(
             _copy(start.path(ADAPTER), storage.join(uri, adapters.WEIGHTS))
         else:  # all weights were trained: the bundle's base has them
             _copy(start.path(BASE), storage.join(uri, adapters.MODEL))
-        kept = info.model_dump(include=set(AdapterInfo.model_fields)) | {
+        kept = info.model_dump(mode="json", include=set(AdapterInfo.model_fields)) | {
             "tokenizer": tokens.manifest["inputs"]["tokenizer"]["fingerprint"],
             "labels": labels_of(questions) | info.labels,
         }

@@ -94,8 +94,8 @@ OBJECT_STORE_BYTES = 512 * 1024 * 1024
 
 def _keep_token_in_memory() -> None:
     """Give a local Ray its access token by the environment if the home folder cannot hold the token's file."""
-    given = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-    if not any(name in os.environ for name in given) and not _home_is_writable():
+    given = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    if not given and os.environ.get("RAY_AUTH_MODE") != "disabled" and not _home_is_writable():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
