@@ -40,7 +40,7 @@ def run_python(code: str, **environment: str) -> str:
 
 
 def test_reading_and_answering_need_neither_posix_nor_ray(tmp_path):
-    """Reading a C3D file starts another process, in which these modules are hidden too."""
+    """Nor a home folder. Reading a C3D file starts another process, in which these modules are hidden too."""
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     (hidden / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({POSIX_ONLY}))\n")
@@ -65,6 +65,7 @@ except bg.answering.library.InputError as error:
 print([name for name in {POSIX_ONLY} if sys.modules.get(name)])
 """,
         PYTHONPATH=os.pathsep.join([str(hidden), os.environ["PYTHONPATH"]]),
+        HOME=NO_HOME,
     )
     assert printed.splitlines()[0] == "True"
     assert "markers.c3d: expected" in printed
