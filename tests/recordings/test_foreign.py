@@ -40,17 +40,19 @@ def table(*names, rows=30):
     )
 
 
+BINARY = bytes(range(128)) * 2
+"""What follows the mark of a binary file."""
 PICTURE, VIDEO, SOUND = (
     "found a picture: export the joint angles",
     "found a video: .*OpenCap",
     "found a sound",
 )
 FILES = {
-    "a.gif": (b"GIF89a" + bytes(99), PICTURE),
-    "a.bmp": (b"BM" + bytes(99), PICTURE),
-    "a.tif": (b"II*\0" + bytes(99), PICTURE),
-    "a.png": (b"\x89PNG\r\n\x1a\n" + bytes(99), PICTURE),
-    "a.jpg": (b"\xff\xd8\xff\xe0" + bytes(99), PICTURE),
+    "a.gif": (b"GIF89a" + BINARY, PICTURE),
+    "a.bmp": (b"BM" + BINARY, PICTURE),
+    "a.tif": (b"II*\0" + BINARY, PICTURE),
+    "a.png": (b"\x89PNG\r\n\x1a\n" + BINARY, PICTURE),
+    "a.jpg": (b"\xff\xd8\xff\xe0" + BINARY, PICTURE),
     "a.webp": (b"RIFF\x10\0\0\0WEBPVP8 " + bytes(99), PICTURE),
     "a.heic": (b"\0\0\0\x18ftypheic" + bytes(99), PICTURE),
     "a.dcm": (bytes(128) + b"DICM" + bytes(99), "a medical image"),
@@ -61,7 +63,7 @@ FILES = {
     "a.mts": ((b"G\x40\0\x10" + bytes(184)) * 3, VIDEO),
     "a.mkv": (b"\x1aE\xdf\xa3" + bytes(99), VIDEO),
     "a.wav": (b"RIFF\x10\0\0\0WAVEfmt " + bytes(99), SOUND),
-    "a.mp3": (b"ID3\x03\0" + bytes(99), SOUND),
+    "a.mp3": (b"ID3\x03\0" + BINARY, SOUND),
     "a.docx": (zipped("[Content_Types].xml", "word/document.xml"), "a Word document: save the table"),
     "a.pptx": (zipped("[Content_Types].xml", "ppt/presentation.xml"), "a presentation"),
     "a.ods": (zipped("mimetype", "content.xml"), "a document of LibreOffice: save the table"),
@@ -75,11 +77,11 @@ FILES = {
     "a.bdf": (b"\xffBIOSEMI" + b" " * 99, "EMG or EEG"),
     "a.nc": (b"CDF\x01" + bytes(99), "a NetCDF file"),
     "a.rds": (gzip.compress(b"X\n\0\0\0\x03\0\x04" + bytes(99)), "data of R: .*write.csv"),
-    "a.rda": (gzip.compress(b"RDX3\nX\n\0\0" + bytes(99)), "data of R"),
+    "a.rda": (gzip.compress(b"RDX3\nX\n\0\0" + BINARY), "data of R"),
     "a.sav": (b"$FL2@(#) SPSS DATA FILE" + bytes(99), "SPSS"),
     "a.dta": (b"<stata_dta><header>" + bytes(99), "Stata"),
     "a.feather": (b"ARROW1\0\0" + bytes(99), "Arrow or Feather"),
-    "a.exe": (b"MZ\x90\0" + bytes(99), "a program"),
+    "a.exe": (b"MZ\x90\0" + BINARY, "a program"),
     "a.stl": ("solid foot\nfacet normal 0 0 1\n", "the mesh of a body"),
     "a.obj": ("# Blender\no Body\nv 1.0 2.0 3.0\nv 1 2 3\n", "the mesh of a body"),
     "a.blend": (b"BLENDER-v300" + bytes(99), "Blender: .*BVH"),
@@ -101,7 +103,7 @@ FILES = {
     "plate.csv": (table("abs time (s)", "Fx", "Fy", "Fz"), "found forces"),
     "insole.csv": (table("frame", "cop_x", "cop_y", "force"), "found forces"),
     "emg.csv": (table("time", "EMG_TA", "EMG_GM", "EMG_VL"), "found electromyography"),
-    "imu.csv": (table("time", "acc_x", "acc_y", "acc_z", "gyr_x", "gyr_y"), "inertial sensors: .*OpenSense"),
+    "imu.csv": (table("time", "acc_x", "acc_y", "acc_z", "gyr_x", "gyr_y"), "inertial sensors .*OpenSense"),
     "walkway.csv": (table("Velocity", "Cadence", "Step_Length_L"), "gait parameters"),
     "deeplabcut.csv": (
         "scorer,DLC,DLC,DLC\nbodyparts,knee,knee,knee\ncoords,x,y,likelihood\n0,1,2,0.9\n1,1,2,0.9\n",
