@@ -388,7 +388,7 @@ BAD_TABLES = {
     ),
     "other names": (
         csv_text({f"joint {k}": v for k, v in walk().items()} | {"time": walk()["time"]}),
-        r"a: none of the skeleton's joints is among its columns \(joint time, joint pelvis_tilt.*a joint map has to",
+        r"a: none of the skeleton's joints is among its columns \(joint time, joint pelvis_tilt.*joint map has to",
     ),
 }
 
