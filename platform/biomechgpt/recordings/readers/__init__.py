@@ -16,6 +16,8 @@ qualisys     the same in .tsv
 motive       the same in the CSV of OptiTrack Motive
 keypoints    the same in CSV and .npy
 joint_map    a lab's own column names, from a YAML file
+column_names what the names of columns tell
+cells        numbers in the cells of a text
 recording    the result of every reader: angles in the skeleton's order and signs
 archive      files in .gz and .zip
 by_products  files beside a recording that are none of their own

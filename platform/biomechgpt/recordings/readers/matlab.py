@@ -15,8 +15,9 @@ import numpy as np
 
 from biomechgpt.core.settings import InputError
 from biomechgpt.recordings.readers import separate_process, table
+from biomechgpt.recordings.readers.column_names import is_known
 from biomechgpt.recordings.readers.joint_map import choose
-from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Recording, assemble, is_known
+from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Recording, assemble
 from biomechgpt.recordings.readers.text import listed
 
 SUFFIXES = (".mat",)

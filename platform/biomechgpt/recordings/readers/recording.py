@@ -5,7 +5,6 @@ checks them and puts them into the skeleton's order. A missing value stays missi
 whether a gap is filled or the recording is kept out. Knows nothing about file formats or participants.
 """
 
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
@@ -19,6 +18,14 @@ from scipy.spatial.transform import Rotation
 from biomechgpt.core.settings import InputError, Settings
 from biomechgpt.motion.skeleton import INDEX, JOINTS, N_JOINTS, NAMES, NECK
 from biomechgpt.recordings.readers import isb_shoulder
+from biomechgpt.recordings.readers.column_names import (
+    NO_MOTION,
+    is_known,
+    listed_columns,
+    no_joints,
+    our_name,
+    seconds_of,
+)
 from biomechgpt.recordings.readers.joint_map import (
     PELVIS_ROTATIONS,
     PELVIS_TRANSLATIONS,
@@ -36,61 +43,6 @@ _MAX_LEG_RAD = 1.1 * np.pi
 """Larger angles of a leg's joint are degrees: no leg turns by more than half a circle. 10 % are left for noise."""
 _SMALLEST_POSTURE_RAD = np.radians(5)
 """No posture keeps every joint closer to zero than this; an error between two motions does."""
-_NO_MOTION = re.compile(
-    r"position\s?errors?|marker\s?errors|^speeds|^accelerations|generalized forces"
-    r"|_perr$|_kinematics_u$|_kinematics_dudt$",
-    re.IGNORECASE,
-)
-"""Titles and file names of files that have a motion's columns and hold something else: errors, speeds or
-accelerations, as OpenSim's RRA, IK and Analyze tools write them."""
-_PLANE_ANGLE = re.compile(r"(right|left) (ankle|knee|hip|shoulder|elbow|wrist)$", re.IGNORECASE)
-"""Columns of Sports2D: angles as one camera sees them."""
-_OTHER_TABLES = tuple(
-    (re.compile(pattern, re.IGNORECASE), what, step)
-    for pattern, what, step in (
-        (
-            r"force|torque|moment|activation|excitation|fiber|_v[xyz]$|\bcop\b|^cop|^f[xyz]\d?\b|^m[xyz]\d?\b|^f\d?[xyz]$",
-            "forces or muscles",
-            "use the file of joint angles that inverse kinematics wrote",
-        ),
-        (
-            r"\bemg\b|^emg|electromyo",
-            "electromyography",
-            "use the recording of joint angles of the same trial",
-        ),
-        (
-            r"^(acc|gyr|gyro|mag|accel)[a-z]*[ _.]?[xyz]\b|^(acc|gyr|mag)_[xyz]$|free ?acc|quat|angular ?vel",
-            "signals of inertial sensors",
-            "compute joint angles first, with the maker's software or OpenSim's OpenSense",
-        ),
-        (
-            r"likelihood|confidence",
-            "keypoints in the plane of one camera",
-            "run Pose2Sim or OpenCap on two cameras or more: keypoints in three dimensions are read as .trc or CSV",
-        ),
-        (
-            r"cadence|velocity$|(step|stride)[ _]?(length|time|width)|stance|swing[ _]?time",
-            "gait parameters, not a movement",
-            "use the recording that they were computed of",
-        ),
-    )
-)
-"""Columns of tables that hold no joint angles, what they hold, and the next step."""
-_TIMES = {
-    **dict.fromkeys(
-        ("time", "times", "time s", "time (s)", "time [s]", "time (sec)", "seconds", "t", "t (s)"), 1.0
-    ),
-    "timestamp": 1.0,
-    **dict.fromkeys(("time ms", "time (ms)", "time [ms]", "timestamp ms", "t ms", "t (ms)"), 1e-3),
-    **dict.fromkeys(("time us", "time (us)", "time [us]", "time (µs)", "time [µs]", "timestamp us"), 1e-6),
-    **dict.fromkeys(("time ns", "time (ns)", "time [ns]", "timestamp ns"), 1e-9),
-}
-"""Usual names of a column of time, in small letters, and what makes seconds of it."""
-_OUR_NAMES = {*NAMES, *PELVIS_ROTATIONS, *PELVIS_TRANSLATIONS, *isb_shoulder.COLUMNS}
-_WITH_UNIT = re.compile(
-    r"(.+?)(?:[\s_]+|\s*[\(\[]\s*)(deg|degs|degrees?|°|rad|rads|radians?|mm|cm|m)\s*[\)\]]?$", re.IGNORECASE
-)
-"""A name and its unit, in brackets or not."""
 _BENT_KNEE_RAD = np.radians(20)
 """A knee that is this far on the wrong side of zero is flexed, not hyperextended."""
 
@@ -215,7 +167,7 @@ def assemble(name: str, file: Columns, settings: ReaderSettings) -> Recording:
     posture.
     """
     for title in (file.title, PurePosixPath(name).stem):
-        if found := _NO_MOTION.search(title):
+        if found := NO_MOTION.search(title):
             raise InputError(
                 f"{name}: expected joint angles, found {found.group()!r} in its title or name: "
                 "this output of another program is no recording of movement"
@@ -224,13 +176,13 @@ def assemble(name: str, file: Columns, settings: ReaderSettings) -> Recording:
     file = replace(file, values=joint_map.renamed(file.values)) if joint_map else _by_our_names(file)
     columns = _find(file, joint_map)
     if not columns and not joint_map and not any(is_known(column) for column in file.values):
-        raise InputError(_no_joints(name, file))
+        raise InputError(no_joints(name, file.values))
     time_s, rate_hz, timed = _time(name, file, joint_map)
     file, columns, time_s, repeated = _without_repeats(file, columns, time_s)
     check_time(name, time_s, settings, file.place, file.format)
     converted = [f"{joint}_{side}" for side in isb_shoulder.sides(columns) for joint in isb_shoulder.ARM]
     if not any(k in columns for k in (*NAMES, *isb_shoulder.COLUMNS)):
-        raise InputError(_no_joints(name, file))
+        raise InputError(no_joints(name, file.values))
     missing = _missing(name, file, joint_map, {*columns, *converted}, settings)
     units = _units(name, columns)
     used = {k: _converted(item, units) for k, item in columns.items()}
@@ -238,7 +190,7 @@ def assemble(name: str, file: Columns, settings: ReaderSettings) -> Recording:
     used |= isb_shoulder.arms(used)
     present = [k for k in NAMES if k in used]
     if not present:
-        raise InputError(_no_joints(name, file))
+        raise InputError(no_joints(name, file.values))
     _check_posture(name, used)
     sign, turn = _knees(name, used, file, joint_map, settings)
     angles = np.zeros((len(time_s), N_JOINTS))
@@ -272,7 +224,7 @@ def _missing(
         raise InputError(
             f"{name}: expected every tracked joint, missing {', '.join(_wanted(missing, joint_map))} "
             "(missing_joints: neutral accepts such files, with these joints at 0 and masked; "
-            f"joint_map: FILE maps other columns to joints: {_listed(file.values)})"
+            f"joint_map: FILE maps other columns to joints: {listed_columns(file.values)})"
         )
     return missing
 
@@ -293,22 +245,6 @@ def absent(name: str, joint_mask: np.ndarray, settings: ReaderSettings) -> tuple
 
 def _tracked_beside(joints: Collection[str]) -> tuple[str, ...]:
     return tuple(j.name for j in JOINTS if j.tracked and j.name not in joints and j.name not in NECK)
-
-
-def _no_joints(name: str, file: Columns) -> str:
-    """Why a file without any joint of the skeleton is no recording, with its columns."""
-    if sum(bool(_PLANE_ANGLE.match(column)) for column in file.values) >= 3:
-        return (
-            f"{name}: expected joint angles in three dimensions, found angles in the plane of one camera "
-            f"({_listed(file.values)}): they are no recording (Pose2Sim with two cameras or more gives one)"
-        )
-    for pattern, what, step in _OTHER_TABLES:
-        if any(pattern.search(column) for column in file.values):
-            return f"{name}: expected joint angles, found {what} ({_listed(file.values)}): {step}"
-    return (
-        f"{name}: none of the skeleton's joints is among its columns ({_listed(file.values)}): "
-        "no recording of movement, or one whose columns a joint map has to name (joint_map: FILE)"
-    )
 
 
 def _without_repeats(
@@ -384,12 +320,6 @@ def _wanted(missing: Sequence[str], joint_map: JointMap | None) -> list[str]:
     return [f"{k} (column {' + '.join(joints[k].parts)!r})" if k in joints else k for k in missing]
 
 
-def _listed(columns: Mapping[str, np.ndarray], most: int = 12) -> str:
-    names = list(columns)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(names[:most]) or "no columns") + more
-
-
 def _time(
     name: str, file: Columns, joint_map: JointMap | None
 ) -> tuple[np.ndarray, float | None, tuple[str, ...]]:
@@ -406,7 +336,7 @@ def _time(
             return seconds * values, None, (f"time by column {other!r}",)
     if rate_hz is None:
         raise InputError(
-            f"{name}: expected a column {column!r}, found {_listed(file.values)} "
+            f"{name}: expected a column {column!r}, found {listed_columns(file.values)} "
             "(a joint map may name another, or give the rate_hz)"
         )
     time_s = np.arange(len(next(iter(file.values.values())))) / rate_hz
@@ -414,35 +344,12 @@ def _time(
     return time_s, rate_hz, (note,)
 
 
-def seconds_of(column: str) -> float | None:
-    """The factor that turns a column of times into seconds; None for a column with no usual name of times."""
-    return _TIMES.get(column.lower().replace("_", " ").strip())
-
-
-def is_known(column: str) -> bool:
-    """Whether a column has the name of a joint of the skeleton, or of one that is converted to it."""
-    name, _ = _our_name(column)
-    return name in INDEX or name in isb_shoulder.COLUMNS
-
-
-def _our_name(column: str) -> tuple[str, str]:
-    """The skeleton's name in a column's name, and the unit that follows it: `Hip flexion r (deg)`.
-
-    A name that is not the skeleton's comes back as it is.
-    """
-    text, unit = column.strip(), ""
-    if found := _WITH_UNIT.match(text):
-        text, unit = found[1], found[2].lower()
-    name = re.sub(r"[\s\-.]+", "_", text.strip()).lower()
-    return (name, unit) if name in _OUR_NAMES else (column, "")
-
-
 def _by_our_names(file: Columns) -> Columns:
     """The columns with the skeleton's names, whatever their case and spaces, and the units that the names state."""
     values: dict[str, np.ndarray] = {}
     units = set()
     for column, numbers in file.values.items():
-        name, unit = _our_name(column)
+        name, unit = our_name(column)
         if name != column and (name in file.values or name in values):
             name, unit = column, ""
         if name in PELVIS_TRANSLATIONS:

@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 
 from biomechgpt.core.settings import InputError
 from biomechgpt.recordings.readers import cells
+from biomechgpt.recordings.readers.column_names import seconds_of
 from biomechgpt.recordings.readers.joint_map import AngleUnits
 from biomechgpt.recordings.readers.recording import (
     Columns,
     ReaderSettings,
     Recording,
     assemble,
-    seconds_of,
 )
 from biomechgpt.recordings.readers.text import decode
 
