@@ -34,11 +34,11 @@ $(VENV)/.dev: $(VENV)/.ready
 ## make demo: the whole path, from a cohort to results/demo/report.html; DATA=folder takes your own recordings, and
 ##            QUICK=1 a small cohort, for a first look in minutes
 demo: $(VENV)/.ready
-	$(BIN)/biomechgpt demo $(if $(QUICK),--config configs/experiments/quick.yaml) $(if $(DATA),--cohort.recordings $(DATA))
+	$(BIN)/biomechgpt demo $(if $(QUICK),--config configs/experiments/quick.yaml) $(if $(DATA),--cohort.recordings "$(DATA)")
 
 ## make serve: the API and the page on 127.0.0.1:8000 (PORT=), with the registry's champion or the demo's model
 serve: $(VENV)/.ready
-	$(BIN)/biomechgpt serve $(if $(PORT),--port $(PORT)) $(if $(BUNDLE),--bundle $(BUNDLE))
+	$(BIN)/biomechgpt serve $(if $(PORT),--port $(PORT)) $(if $(BUNDLE),--bundle "$(BUNDLE)")
 
 results/demo/metrics.json:
 	$(MAKE) demo

@@ -1,6 +1,6 @@
 """Whether files that people have are read or named, and how long it takes.
 
-    python benchmarks/recordings.py --cases FOLDER [--model URI]
+    python benchmarks/recordings.py --cases FOLDER [--model URI] [--markers FILE --angles FILE]
 
 FOLDER has a table in README.md (columns case, files and right) and a folder of files for each case. Prints how each
 file ends, and one line of JSON at the end:
@@ -8,6 +8,9 @@ file ends, and one line of JSON at the end:
 cases_right: share of the cases all of whose files end as the table says.
 seconds_20_files: `biomechgpt answer` of 20 files on this machine, with loading; null without --model.
 seconds_check_100: `biomechgpt check` of 100 files.
+markers: inverse kinematics of markers (--markers, such as .trc) beside the angles that another program made of them
+    (--angles, such as .mot): RMSE in degrees of each flexion of the legs, relative errors of cadence and speed, and
+    the seconds of one core for each second recorded; null without both files.
 """
 
 import argparse
@@ -24,7 +27,8 @@ import numpy as np
 
 from biomechgpt import simulator
 from biomechgpt.core.settings import InputError
-from biomechgpt.motion.skeleton import NAMES
+from biomechgpt.motion import gait
+from biomechgpt.motion.skeleton import INDEX, NAMES
 from biomechgpt.recordings import readers
 from biomechgpt.recordings.load import prepare
 from biomechgpt.recordings.quality import QualitySettings
@@ -139,6 +143,37 @@ def seconds_of(*arguments: str) -> float:
     return round(time.perf_counter() - start, 1)
 
 
+def errors_of_markers(markers: str, angles: str) -> dict[str, object]:
+    """How far angles of inverse kinematics are from another program's, and how long they take."""
+    begin = time.process_time()
+    ours = readers.read(markers, ReaderSettings())
+    seconds = time.process_time() - begin
+    theirs = readers.read(angles, ReaderSettings())
+    # Frames in which the person enters or leaves the cameras' view are left out.
+    first = int(np.searchsorted(theirs.time_s, ours.time_s[0] - 1e-6))
+    rows = slice(first, first + len(ours.time_s))
+    error_deg = np.degrees(ours.angles_rad - theirs.angles_rad[rows])
+    walks = [
+        gait.measure(r.angles_rad[f], r.pelvis[f], r.rate_hz)
+        for r, f in ((ours, slice(None)), (theirs, rows))
+    ]
+
+    def relative(name: str) -> float | None:
+        a, b = (getattr(walk, name) for walk in walks)
+        return None if a is None or not b else round(a / b - 1, 4)
+
+    return {
+        "rmse_deg": {
+            f"{joint}_{side}": round(float(np.sqrt(np.mean(error_deg[:, INDEX[f"{joint}_{side}"]] ** 2))), 2)
+            for joint in ("hip_flexion", "knee_angle", "ankle_angle")
+            for side in "rl"
+        },
+        "cadence": relative("cadence_steps_min"),
+        "speed": relative("speed_m_s"),
+        "seconds_per_second": round(seconds / float(ours.time_s[-1] - ours.time_s[0]), 2),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -147,7 +182,11 @@ def main() -> None:
         "--cases", required=True, type=Path, help="folder with README.md and a folder for each case"
     )
     parser.add_argument("--model", help="URI of a model, to time `biomechgpt answer`")
+    parser.add_argument("--markers", help="a recording of markers")
+    parser.add_argument("--angles", help="joint angles that another program made of these markers")
     settings = parser.parse_args()
+    if bool(settings.markers) != bool(settings.angles):
+        parser.error("--markers and --angles: expected both files or none")
     cases = cases_of(settings.cases)
     right = [all([is_right(case, path) for path in files]) for case, files in cases.items()]
     with tempfile.TemporaryDirectory() as made:
@@ -160,6 +199,7 @@ def main() -> None:
             "seconds_20_files": settings.model
             and seconds_of("answer", str(few), "--model", settings.model, "--output", f"{made}/answers.csv"),
             "seconds_check_100": seconds_of("check", str(many)),
+            "markers": errors_of_markers(settings.markers, settings.angles) if settings.markers else None,
         }
     print(json.dumps(result))
 

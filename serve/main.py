@@ -1,13 +1,16 @@
 """Serves a model on this machine: the champion of the registry, or else the demo's model. Ctrl-C stops it."""
 
+import errno
 import os
 import secrets
 import signal
+import socket
 from pathlib import Path
 from threading import Event
 
 from pydantic import Field
 
+from biomechgpt.answering.library import find_model
 from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError
 from biomechgpt.experiment import tracking
@@ -40,7 +43,7 @@ def choose_bundle(settings: LocalSettings) -> str:
         return champion
     metrics = storage.join(settings.demo, "metrics.json")
     if storage.exists(metrics):
-        return str(storage.read_json(metrics)["model"]["uri"])
+        return find_model(settings.demo)
     raise InputError(
         f"no bundle to serve: the registry has no champion and {settings.demo} no report. "
         "Run `make demo` first, or name one with --bundle"
@@ -57,6 +60,27 @@ def _champion(settings: TrackingSettings) -> str | None:
         return None
 
 
+def require_free(host: str, port: int) -> None:
+    """Raise InputError if nothing can listen there. Ray Serve would say so in pages of its own log."""
+    try:
+        (family, kind, protocol, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        with socket.socket(family, kind, protocol) as listener:
+            # A connection that was closed a moment ago is no reason.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise InputError(
+                f"port: {port} is in use on {host}, perhaps by another `biomechgpt serve`: stop it, or take "
+                f"another port (--port {port % 65535 + 1}, with make PORT={port % 65535 + 1})"
+            ) from None
+        raise InputError(
+            f"host, port: expected an address that can be listened on, found {host}:{port} "
+            f"({error.strerror or error})"
+        ) from None
+
+
 def serve_model(settings: LocalSettings) -> None:
     """Serve until Ctrl-C. Prints the page's address with the access key."""
     from ray import serve
@@ -65,6 +89,7 @@ def serve_model(settings: LocalSettings) -> None:
     from serve.deployment import QUIET
 
     bundle = choose_bundle(settings)
+    require_free(settings.host, settings.port)
     key_is_ours = KEY not in os.environ
     key = os.environ.setdefault(KEY, secrets.token_urlsafe(24))
     cluster.connect()

@@ -108,7 +108,8 @@ def tiny(ray_cluster, tmp_path_factory):
     from biomechgpt.core.settings import load
     from biomechgpt.experiment.pipeline import PipelineSettings, run_pipeline
 
-    folder = tmp_path_factory.mktemp("tiny")
+    # Spaces and accents, as in many people's folders: every stage, and all that uses its artifacts, works in it.
+    folder = tmp_path_factory.mktemp("tiny run (Étude n° 1)")
     os.chdir(ROOT)
     arguments = ["--root", str(folder / "artifacts"), "--output", str(folder / "out")]
     settings = load(PipelineSettings, ROOT / "configs/experiments/tiny.yaml", arguments)

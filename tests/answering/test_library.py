@@ -3,11 +3,13 @@
 import json
 import shutil
 import sys
+from typing import get_args
 
 import numpy as np
 import pytest
 
 import biomechgpt as bg
+from biomechgpt.answering.answer import Status
 from biomechgpt.answering.library import COLUMNS, find_model
 from biomechgpt.core.settings import InputError
 from conftest import ROOT
@@ -60,6 +62,15 @@ def test_what_is_no_recording_is_said(tmp_path):
 def test_a_place_without_a_model_is_said(tmp_path):
     with pytest.raises(InputError, match="expected a model, or a folder of results"):
         bg.load(str(tmp_path))
+
+
+def test_the_columns_of_a_table_of_answers_are_those_that_were_agreed():
+    agreed = (
+        "file, participant, duration_s, task, status, answer, value, unit, probability, prediction_set, low, high, "
+        "promised, measured, note"
+    )
+    assert ", ".join(COLUMNS) == agreed
+    assert set(get_args(Status)) == {"answered", "does_not_apply", "unlike", "uncertain", "refused"}
 
 
 @pytest.mark.cluster

@@ -107,6 +107,7 @@ ELSEWHERE = {
     "questions.tasks",
     "questions.measured",
     "language.base.name",
+    "start",
 }
 """Fields that name a file: their content decides. Tests of their own change them, here and in tests/cohort."""
 

@@ -18,11 +18,12 @@ from safetensors.numpy import load_file
 
 from biomechgpt.cohort import Cohort
 from biomechgpt.core import storage
+from biomechgpt.core.logs import logged_to_stdout
 from biomechgpt.core.settings import InputError, load, validate
 from biomechgpt.core.training import fit
 from biomechgpt.evaluation.metrics import METRICS
 from biomechgpt.evaluation.statistics import competitors, sources
-from biomechgpt.experiment.pipeline import PipelineSettings, run_pipeline
+from biomechgpt.experiment.pipeline import STAGES, InputUris, PipelineSettings, Stages, run_pipeline
 from biomechgpt.language.finetune import _Finetuning
 from biomechgpt.language.settings import FinetuneSettings
 from biomechgpt.motion.trial import from_row
@@ -54,11 +55,20 @@ def test_report_and_metrics_have_their_shape(tiny):
         calibration = by_source["model"].get("calibration")
         assert (calibration is None) == (name in ("description", "out_of_scope"))
         assert calibration is None or 0 <= calibration["coverage"] <= 1
-    assert {"cohort", "tokenizer", "tokens", "model", "answers"} <= set(metrics["seconds"])
+    seconds = metrics.pop("seconds")
+    assert set(STAGES) | {"parameters", "codebook", "total"} == set(seconds)
+    assert seconds["total"] == pytest.approx(sum(seconds.values()) / 2, abs=0.1)
+    assert seconds["evaluation"] == tiny.evaluation.manifest["seconds"]
     assert {row["against"] for row in metrics["comparisons"]} == set(competitors())
     assert {row["by"] for row in metrics["subgroups"]} >= {"age", "sex"}
-    assert {"answers.parquet", "metrics.json", "report.html"} <= set(tiny.evaluation.manifest["files"])
-    assert metrics == tiny.evaluation.read_json("metrics.json")
+    files = {"answers.parquet", "metrics.json", "report.html", "report.ipynb"}
+    assert files <= set(tiny.evaluation.manifest["files"])
+    assert files <= {path.name for path in tiny.out.iterdir()}
+    of_artifact = tiny.evaluation.read_json("metrics.json")
+    assert metrics["model"].pop("path") == f"../artifacts/model/{metrics['model']['fingerprint']}"
+    assert of_artifact["model"].pop("path") == f"../../model/{metrics['model']['fingerprint']}"
+    del of_artifact["seconds"]  # the evaluation was not yet at its end
+    assert metrics == of_artifact
     page = (tiny.out / "report.html").read_text()
     assert "synthetic" in page
     assert "stand-in" in page
@@ -81,10 +91,23 @@ def test_the_model_artifact_is_complete_and_four_bit(tiny):
     assert bundle.read_json("bundle.json")["quantization"] == "nf4"
 
 
-def test_second_run_reuses_every_artifact(tiny):
+def test_second_run_reuses_every_artifact(tiny, capsys):
     before = {path: path.stat().st_mtime_ns for path in tiny.root.rglob("manifest.json")}
-    assert run_pipeline(tiny.settings).fingerprint == tiny.evaluation.fingerprint
+    with logged_to_stdout():
+        assert run_pipeline(tiny.settings).fingerprint == tiny.evaluation.fingerprint
+    steps = re.findall(r"^step (\d+) of (\d+): (\w+)", capsys.readouterr().out, re.MULTILINE)
+    assert steps == [(str(number), str(len(STAGES)), stage) for number, stage in enumerate(STAGES, 1)]
     assert {path: path.stat().st_mtime_ns for path in tiny.root.rglob("manifest.json")} == before
+
+
+def test_the_stages_that_are_needed_are_those_that_are_made(tiny):
+    for stage in STAGES:
+        stages = Stages(tiny.settings)
+        needed = stages.needed(stage)
+        assert stages[stage].kind == stage
+        assert set(stages._made) == set(needed)
+    given = InputUris(model=tiny.made("model").uri)
+    assert Stages(tiny.settings, given).needed("evaluation") == ["model", "answers", "evaluation"]
 
 
 def test_tokens_do_not_depend_on_batches_and_each_participant_has_one_split(tiny):

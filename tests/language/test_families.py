@@ -14,7 +14,7 @@ from biomechgpt.core.settings import InputError, validate
 from biomechgpt.experiment.checkpoint import export_model
 from biomechgpt.language import network, pretrain, tiny_model
 from biomechgpt.language.families import FAMILIES, family_at, family_of
-from biomechgpt.language.finetune import with_adapter
+from biomechgpt.language.finetune import load_weights, with_adapter
 from biomechgpt.language.settings import AdapterSettings, BaseSettings
 from biomechgpt.prompts.encoding import PromptEncoder, motion_vocabulary
 from biomechgpt.prompts.packing import batch_trees
@@ -202,6 +202,36 @@ def test_an_output_layer_of_its_own_gets_and_trains_rows_for_motion(codebook):
     merged = adapted.merge_and_unload().get_output_embeddings().weight
     assert torch.equal(merged[: ids[0]], words)
     assert not torch.equal(merged[ids], start[ids])
+
+
+def test_training_goes_on_from_the_weights_of_a_finished_adapter(family, codebook, tmp_path):
+    """LoRA's matrices and the rows of motion tokens."""
+
+    def new():
+        tokenizer = text_tokenizer(family.name)
+        torch.manual_seed(0)
+        model = new_text_model(tokenizer, family.name)
+        ids = network.extend_vocabulary(model, tokenizer, codebook, "codebook")
+        return with_adapter(model, AdapterSettings(rank=4), ids)
+
+    def trained(model):
+        return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+    finished, start = new(), new()
+    with torch.no_grad():
+        for parameter in trained(finished).values():
+            parameter += 0.1 * torch.randn(parameter.shape)
+    finished.save_pretrained(tmp_path, save_embedding_layers=False)
+    load_weights(start, str(tmp_path))
+    before, after = trained(finished), trained(start)
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        assert torch.equal(after[name], value), name
+    other = with_adapter(
+        new_text_model(text_tokenizer(family.name), family.name), AdapterSettings(rank=4), []
+    )
+    with pytest.raises(InputError, match="expected weights of this model's layers"):
+        load_weights(other, str(tmp_path))
 
 
 def test_an_unknown_family_is_refused_with_the_known_ones(tmp_path):

@@ -19,8 +19,10 @@ from biomechgpt.core.settings import InputError
 from biomechgpt.motion.skeleton import INDEX, NAMES
 from biomechgpt.recordings import readers
 from biomechgpt.recordings.load import near_shoulders, prepare
+from biomechgpt.recordings.markers import known
 from biomechgpt.recordings.quality import QualitySettings
-from biomechgpt.recordings.readers import ReaderSettings, archive, isb_shoulder, spreadsheet
+from biomechgpt.recordings.readers import ReaderSettings, archive, isb_shoulder, matlab, spreadsheet
+from biomechgpt.recordings.readers import motive as reader_of_motive
 from biomechgpt.recordings.readers import qualisys as reader_of_qualisys
 from opensim_files import HEADER, in_radians, mot, walk
 
@@ -465,7 +467,52 @@ def test_matlab(tmp_path):
     assert "structure trial.angles" in read("walk.mat", (tmp_path / "a.mat").read_bytes(), LEGS).remarks
     scipy.io.savemat(tmp_path / "a.mat", {"one": {"a": points, "fs": 100.0}, "two": {"a": points}})
     refused("walk.mat", (tmp_path / "a.mat").read_bytes(), r"found 2 in this MATLAB file \(one.a, two.a\)")
-    refused("walk.mat", b"MATLAB 7.3 MAT-file, Platform" + b" " * 600, "version 7.3: save it")
+
+
+def test_matlab_without_h5py(monkeypatch):
+    monkeypatch.setattr(matlab, "find_spec", lambda name: None)
+    content = b"MATLAB 7.3 MAT-file, Platform" + b" " * 600
+    refused("walk.mat", content, r"version 7\.3 needs h5py .*Or save it in MATLAB with save\(file, '-v7'")
+
+
+def test_matlab_7_3(tmp_path):
+    """HDF5 after 512 bytes of MATLAB's text; arrays have their axes in the opposite order."""
+    h5py = pytest.importorskip("h5py")
+    columns = walk()
+
+    def written(fill):
+        path = tmp_path / "a.mat"
+        with h5py.File(path, "w", userblock_size=512) as file:
+            fill(file)
+        content = path.read_bytes()
+        return b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\0\2IM" + content[128:]
+
+    def vectors(file):
+        for name, values in columns.items():
+            file[name] = values[None, :]
+        file["note"] = np.array([[72, 105]], dtype="uint16")
+        file["note"].attrs["MATLAB_class"] = np.bytes_("char")
+
+    read("walk.mat", written(vectors))
+
+    def two_records(file):
+        """A structure array: each field is an array of references."""
+        trials = file.create_group("trials")
+        for i, (name, values) in enumerate(columns.items()):
+            places = []
+            for k in range(2):
+                place = f"#refs#/{i}_{k}"
+                file[place] = values[None, :] if k == 0 else np.zeros(2)
+                if k == 1:
+                    file[place].attrs["MATLAB_empty"] = 1
+                places.append(file[place].ref)
+            trials.create_dataset(name, data=np.array([places], dtype=h5py.ref_dtype), dtype=h5py.ref_dtype)
+
+    assert "structure trials(1)" in read("walk.mat", written(two_records)).remarks
+    refused(
+        "walk.mat", written(lambda file: file.create_dataset("pictures", data=np.zeros((9, 9)))), "pictures"
+    )
+    refused("walk.mat", written(vectors)[:3000], "expected a MATLAB file, found a damaged one")
 
 
 def test_matlab_files_without_a_movement(tmp_path):
@@ -477,15 +524,12 @@ def test_matlab_files_without_a_movement(tmp_path):
 
 
 def test_a_matlab_file_that_brings_its_parser_down_is_one_bad_file(tmp_path, monkeypatch):
-    from biomechgpt.recordings.readers import matlab
-
     scipy.io.savemat(tmp_path / "a.mat", walk())
     monkeypatch.setattr(matlab, "_SCRIPT", "import os; os.abort()")
     refused("a.mat", (tmp_path / "a.mat").read_bytes(), "found a damaged one: its parser ended with -6")
 
 
 def test_a_matlab_bomb_is_not_unpacked(tmp_path, monkeypatch):
-    from biomechgpt.recordings.readers import matlab
 
     monkeypatch.setattr(matlab, "_MAX_BYTES", 1 << 16)
     scipy.io.savemat(tmp_path / "a.mat", {"hip_flexion_r": np.zeros(10**5)}, do_compression=True)
@@ -738,7 +782,7 @@ def test_a_subject_of_addbiomechanics(tmp_path):
         ("a.json", b'{"version":1.3,"people":[{"pose_keypoints_2d":[1,2,3]}]}', "OpenPose"),
         ("a.h5", b"\x89HDF\r\n\x1a\n\0\0", "HDF5"),
         ("x.b3d", bytes(range(256)), "AddBiomechanics"),
-        ("a.tsv", b"NO_OF_FRAMES\t9\nNO_OF_BODIES\t1\nBODY_NAMES\tA\n1\t2\t3\n", "skeleton of Qualisys"),
+        ("a.tsv", b"NO_OF_FRAMES\t9\nNO_OF_BODIES\t1\nBODY_NAMES\tA\n1\t2\t3\n", "bodies of Qualisys"),
         ("a.npy", b"\x93NUMPY\x01\0v\0{'descr': '<f4', 'shape': (90, 24, 3), }", "24 points without names"),
     ],
 )  # fmt: skip
@@ -897,3 +941,53 @@ def test_damage_is_refused_or_read_and_never_more(kind, changes, near_start, end
         for recording in readers.parse_each("a", part, SETTINGS).values():
             if not isinstance(recording, InputError):
                 assert recording.angles_rad.shape == (len(recording.time_s), 34)
+
+
+# OptiTrack Motive
+
+
+def motive(markers, positions, *, units="Meters", kinds=None, labelled=True):
+    """What Motive exports of positions (T, M, 3); each marker has a column of its quality too."""
+    kinds = kinds or ["Marker"] * len(markers)
+    named = [("Type", kinds), ("Name", [f"Ana:{m}" for m in markers]), ("ID", range(len(markers)))]
+    rows = [
+        ["", label if labelled else "", *(str(v) for v in values for _ in range(4))]
+        for label, values in named
+    ]
+    rows.append(["", "", *(["Position"] * 3 + ["Marker Quality"]) * len(markers)])
+    rows.append(["Frame", "Time (Seconds)", *["X", "Y", "Z", ""] * len(markers)])
+    for i, frame in enumerate(positions):
+        values = [[*(f"{x:.6f}" if np.isfinite(x) else "" for x in place), "1.0"] for place in frame]
+        rows.append([str(i), f"{i / 120:.6f}", *(v for place in values for v in place)])
+    about = f"Format Version,1.23,Take Name,Walk 1,Export Frame Rate,120.000000,Length Units,{units}"
+    return "\n".join([about, "", *(",".join(row) for row in rows)]) + "\n"
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_markers_of_motive(labelled):
+    positions = np.random.default_rng(0).normal(size=(40, 4, 3)).round(6)
+    positions[:5, 2] = np.nan
+    names = ["LKneeOut", "RKneeOut", "LAnkleOut", "RAnkleOut"]
+    text = motive(names, positions, units="Millimeters", labelled=labelled).encode()
+    points = reader_of_motive.parse("a.csv", text)
+    np.testing.assert_allclose(points.positions, positions)
+    assert points.names == tuple(f"Ana:{name}" for name in names)
+    assert (points.units, points.declared_rate_hz) == ("mm", 120.0)
+    np.testing.assert_allclose(points.time_s, np.arange(40) / 120, atol=1e-6)
+    assert readers.recognizes(text)
+    label, roles = known(points.names)
+    assert "OptiTrack" in label.label
+    assert set(roles) == {"lateral_knee_l", "lateral_knee_r", "lateral_ankle_l", "lateral_ankle_r"}
+
+
+def test_a_labelled_marker_of_motive_comes_before_where_it_is_expected():
+    positions = np.stack([np.zeros((30, 3)), np.ones((30, 3))], axis=1)
+    text = motive(["LHeel", "LHeel"], positions, kinds=["Bone Marker", "Marker"])
+    np.testing.assert_array_equal(reader_of_motive.parse("a.csv", text.encode()).positions[:, 0], 1.0)
+
+
+def test_a_cut_off_file_of_motive():
+    text = motive(["LHeel"], np.zeros((30, 1, 3)))
+    refused("a.csv", text[:200], "expected a line that begins with Frame, found none")
+    with pytest.raises(InputError):
+        readers.parse("a.csv", text[:-20].rpartition(",")[0].encode(), SETTINGS)

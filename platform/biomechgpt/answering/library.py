@@ -13,7 +13,6 @@ Needs no Ray and no server. `biomechgpt answer` is made of it.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -338,7 +337,7 @@ def load(where: str = "demo") -> Model:
 def find_model(where: str) -> str:
     """URI of the model artifact at `where`: itself, or the one that a folder of results names.
 
-    A folder of results may have been moved together with the artifacts beside it.
+    A folder of results may have been moved together with its artifacts.
     Raises InputError if there is neither.
     """
     if storage.exists(storage.join(where, MANIFEST)):
@@ -350,12 +349,15 @@ def find_model(where: str) -> str:
             f"{where}: expected a model, or a folder of results with metrics.json, found neither"
             + (" (run `make demo`, or name a model)" if where == "demo" else "")
         )
-    uri = str(storage.read_json(metrics)["model"]["uri"])
-    kind, fingerprint = PurePosixPath(uri).parts[-2:]
-    places = [uri, *(storage.join(results, up, "artifacts", kind, fingerprint) for up in ("..", "."))]
-    for place in places:
-        if storage.exists(storage.join(place, MANIFEST)):
-            return place
+    model = storage.read_json(metrics)["model"]
+    uri = str(model["uri"])
+    beside = [storage.beside(results, path) for path in ("../artifacts", "artifacts")]
+    if model.get("path"):  # ends in .../artifacts/model/FINGERPRINT
+        beside.insert(0, storage.beside(results, f"{model['path']}/../.."))
+    place = artifact.find(uri, *beside)
+    if storage.exists(storage.join(place, MANIFEST)):
+        return place
     raise InputError(
-        f"{metrics}: expected the model {fingerprint} at {uri} or beside the results, found none"
+        f"{metrics}: expected the model {model['fingerprint']} at {uri} or beside the results, found none. "
+        "Copy the folder of artifacts along, or give the model's own folder"
     )

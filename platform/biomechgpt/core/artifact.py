@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import Any
 
-from biomechgpt.core import storage
+from biomechgpt.core import cluster, storage
 from biomechgpt.core.logs import logger
 from biomechgpt.core.settings import InputError, Settings
 
@@ -146,10 +147,6 @@ def make(
         return finished
     if _reuse_only.get():
         raise NotMadeError(uri)
-    from biomechgpt.core import (
-        cluster,
-    )  # Ray takes a second to import, and whoever reads artifacts needs none
-
     with cluster.build_lock(uri):
         # Another driver may have built it while this one waited for the lock.
         return _reuse(uri) or _build(plan, build)
@@ -234,6 +231,19 @@ def load(uri: str, kind: str | None = None, *, verify: bool = False) -> Artifact
                 state = "missing" if name not in present else "altered"
                 raise InputError(f"{uri}: file {name!r} is {state}: its checksum differs from the manifest's")
     return artifact
+
+
+def find(uri: str, *roots: str) -> str:
+    """Where the artifact at `uri` is now: its folder may have been moved or copied together with others since.
+
+    roots: folders of artifacts where it is looked for first. Returns `uri` itself if it is in none of them.
+    """
+    kind_and_fingerprint = PurePosixPath(uri.replace("\\", "/")).parts[-2:]
+    for root in roots:
+        place = storage.join(root, *kind_and_fingerprint)
+        if storage.exists(storage.join(place, MANIFEST)):
+            return place
+    return uri
 
 
 def _provenance(inputs: Mapping[str, Artifact]) -> str:

@@ -1,8 +1,13 @@
-"""The Ray cluster a job runs on: the one it was submitted to, or a local one. Knows nothing about jobs."""
+"""The Ray cluster a job runs on: the one it was submitted to, or a local one. Knows nothing about jobs.
+
+Ray is imported when it is first needed: answering does without.
+"""
 
 import hashlib
 import logging
 import os
+import secrets
+import sys
 import tempfile
 import time
 import warnings
@@ -11,35 +16,100 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import ray
 from filelock import FileLock, Timeout
 
+from biomechgpt.core import storage
 from biomechgpt.core.logs import logger
 from biomechgpt.core.settings import InputError
 
+_STARTS = 3
+"""How often a local Ray is started before giving up. Ray itself gives up after 30 s, too few on a busy machine."""
+
 
 def connect() -> None:
-    """Join the cluster of RAY_ADDRESS (as `ray job submit` sets it), or start a local one; idempotent."""
+    """Join the cluster of RAY_ADDRESS (as `ray job submit` sets it), or start a local one; idempotent.
+
+    Raises InputError if the cluster cannot be reached, or if Ray does not start.
+    """
+    import ray
+
     if not ray.is_initialized():
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(logging_level=logging.WARNING, log_to_driver=True)
+        if address := os.environ.get("RAY_ADDRESS"):
+            _join(address)
         else:
             # One's own machine is not taken away in mid-training: no process need watch for that.
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
             os.environ[_OWN] = "1"  # before Ray starts, so that its workers have it too
-            # A small object store: blocks stream through it, a cohort never sits in it whole.
-            # With the dashboard, on loopback: without its state API, Ray Train complains once a second.
+            _keep_token_in_memory()
+            _start()
+            os.environ[_OWN] = ray.get_runtime_context().gcs_address
+    quiet()
+
+
+def _join(address: str) -> None:
+    import ray
+
+    try:
+        ray.init(logging_level=logging.WARNING, log_to_driver=True)
+    except (ConnectionError, RuntimeError, TimeoutError, ray.exceptions.RpcError) as error:
+        raise InputError(
+            f"RAY_ADDRESS: expected the address of a running Ray cluster, found {address}: {_first_line(error)}"
+        ) from error
+
+
+def _start() -> None:
+    """Start a local Ray, apart from any other that runs on this machine."""
+    import ray
+
+    for attempt in range(1, _STARTS + 1):
+        try:
             ray.init(
+                # Without it Ray joins whatever cluster `ray start` began on this machine, also another user's.
+                address="local",
+                # With the dashboard, on loopback: without its state API, Ray Train complains once a second.
                 include_dashboard=True,
                 dashboard_host="127.0.0.1",
                 logging_level=logging.WARNING,
-                object_store_memory=512 * 1024 * 1024,
+                # A small object store: blocks stream through it, a cohort never sits in it whole.
+                object_store_memory=OBJECT_STORE_BYTES,
             )
-            os.environ[_OWN] = ray.get_runtime_context().gcs_address
-    quiet()
+            return
+        except Exception as error:  # Ray raises a bare Exception if a part of it starts too slowly
+            ray.shutdown()
+            if attempt == _STARTS:
+                raise InputError(
+                    f"Ray did not start in {_STARTS} attempts. Other programs may need all of this machine's cores "
+                    f"or memory, or its temporary folder (RAY_TMPDIR, else {tempfile.gettempdir()}) may be full or "
+                    f"read-only. Ray says: {_first_line(error)}"
+                ) from error
+            logger.warning("Ray did not start, as on a busy machine (%s): trying again", _first_line(error))
+
+
+OBJECT_STORE_BYTES = 512 * 1024 * 1024
+"""Size of a local Ray's object store. With less in /dev/shm, as in a container, Ray puts it into a file."""
+
+
+def _keep_token_in_memory() -> None:
+    """Give a local Ray its access token by the environment if the home folder cannot hold the token's file."""
+    given = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    if not given and os.environ.get("RAY_AUTH_MODE") != "disabled" and not _home_is_writable():
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def _home_is_writable() -> bool:
+    """Whether Ray can write its token's file. The home folder is absent or read-only in many containers."""
+    try:
+        storage.require_writable(str(Path.home() / ".ray" / "auth_token"))
+    except (InputError, RuntimeError):  # RuntimeError: nobody knows where home is
+        return False
+    return True
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 _ENVIRONMENT = {
@@ -63,8 +133,16 @@ def is_own() -> bool:
     return own is not None and os.environ.get("RAY_ADDRESS") in (None, own)
 
 
+def is_connected() -> bool:
+    """Whether this process has joined or started Ray."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
 def quiet() -> None:
     """Keep the libraries' notices from drowning our own progress lines."""
+    import ray
+
     warnings.filterwarnings("ignore", category=FutureWarning)
     # First the context: making it configures Ray Data's logging.
     context = ray.data.DataContext.get_current()
@@ -85,7 +163,7 @@ def build_lock(uri: str) -> Iterator[None]:
         connect()
     with ExitStack() as locks:
         locks.enter_context(_file_lock(uri))
-        if ray.is_initialized() and not is_own():
+        if is_connected() and not is_own():
             locks.enter_context(_actor_lock(uri))
         yield
 
@@ -93,7 +171,8 @@ def build_lock(uri: str) -> Iterator[None]:
 @contextmanager
 def _file_lock(uri: str) -> Iterator[None]:
     name = hashlib.sha256(uri.encode()).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"biomechgpt-locks-{os.getuid()}"
+    user = os.getuid() if hasattr(os, "getuid") else "user"  # Windows has a temporary folder for each user
+    folder = Path(tempfile.gettempdir()) / f"biomechgpt-locks-{user}"
     folder.mkdir(mode=0o700, exist_ok=True)
     lock = FileLock(folder / f"{name}.lock")
     try:
@@ -110,10 +189,13 @@ def _file_lock(uri: str) -> Iterator[None]:
 @contextmanager
 def _actor_lock(uri: str) -> Iterator[None]:
     """Creating the actor fails while another driver holds it."""
+    import ray
+
+    holders: Any = ray.remote(num_cpus=0)(_LockHolder)
     announced = False
     while True:
         try:
-            holder = _LockHolder.options(name=uri, namespace=_NAMESPACE).remote()  # type: ignore[attr-defined]
+            holder = holders.options(name=uri, namespace=_NAMESPACE).remote()
             ray.get(holder.ready.remote())
             break
         except ValueError:  # the name is taken: another driver builds
@@ -135,7 +217,6 @@ def _say_that_another_builds(uri: str) -> None:
 _NAMESPACE = "biomechgpt"
 
 
-@ray.remote(num_cpus=0)
 class _LockHolder:
     def ready(self) -> bool:
         return True
@@ -143,17 +224,23 @@ class _LockHolder:
 
 def cpus() -> int:
     """CPUs of the whole cluster."""
+    import ray
+
     return int(ray.cluster_resources().get("CPU", 1))
 
 
 def cpus_for(workers: int) -> int:
     """CPUs that each of `workers` can have at once: none may need more than a node has."""
+    import ray
+
     largest = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=1)
     return max(1, min(cpus() // workers, int(largest)))
 
 
 def require(workers: int, cpus_each: int, gpus_each: int) -> None:
     """Raise InputError where the cluster could never hold `workers`: Ray itself would wait for ever."""
+    import ray
+
     have = ray.cluster_resources()
     for kind, each in (("CPU", cpus_each), ("GPU", gpus_each)):
         if workers * each > have.get(kind, 0):
@@ -167,6 +254,8 @@ def map_ordered(
     items: Iterable[dict[str, Any]], function: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
     """Apply `function` to every item in parallel Ray tasks; results come in the items' order."""
+    import ray
+
     connect()
     rows = list(items)
     yield from ray.data.from_items(rows, override_num_blocks=min(len(rows), 1000)).map(function).iter_rows()

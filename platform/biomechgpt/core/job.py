@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from biomechgpt.core import cluster
 from biomechgpt.core.logs import logged_to_stdout
 from biomechgpt.core.settings import InputError, Settings, load
 
@@ -38,14 +39,14 @@ def run_job(
     if {"-h", "--help"} & set(arguments):
         print(help_text(model, program=program, description=description, example=example), end="")
         return
-    ray_before = _ray_is_running()
+    ray_before = cluster.is_connected()
     try:
         with logged_to_stdout():
             result = main(read_settings(model, arguments))
     except InputError as error:
         print(f"{program}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    if _ray_is_running() and not ray_before:
+    if cluster.is_connected() and not ray_before:
         sys.modules["ray"].shutdown()  # prints what workers still had to say, so that our line is the last
     if result is not None:
         print(f"artifact: {result}", flush=True)
@@ -167,8 +168,3 @@ def _default(field: FieldInfo) -> str:
         value = field.get_default(call_default_factory=True, validated_data={})
     # Content of files, such as maps, is no default that a reader of --help would want to read.
     return "" if value is None or len(str(value)) > _LONGEST_DEFAULT else f"  (default: {value})"
-
-
-def _ray_is_running() -> bool:
-    ray = sys.modules.get("ray")
-    return ray is not None and bool(ray.is_initialized())

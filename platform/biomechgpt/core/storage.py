@@ -2,14 +2,18 @@
 
 import json
 import os
+import posixpath
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pyarrow.fs
+
+from biomechgpt.core.settings import InputError
 
 
 def is_remote(uri: str) -> bool:
@@ -46,6 +50,26 @@ def join(uri: str, *parts: str) -> str:
     return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
+def beside(folder: str, path: str) -> str:
+    """The URI at a relative path, such as `../artifacts`, from a folder: what `relative` was given."""
+    if not is_remote(folder):
+        return absolute(join(folder, path))
+    scheme, _, place = join(folder, path).partition("://")
+    return f"{scheme}://{posixpath.normpath(place)}"
+
+
+def relative(uri: str, folder: str) -> str | None:
+    """Path from a folder to `uri`, such as `../artifacts`; None from a disk to S3 or another disk."""
+    if is_remote(uri) != is_remote(folder):
+        return None
+    if is_remote(uri):
+        place, start = (f"/{part.partition('://')[2]}" for part in (uri, folder))
+        return posixpath.relpath(place, start)
+    with suppress(ValueError):
+        return os.path.relpath(absolute(uri), absolute(folder)).replace(os.sep, "/")
+    return None
+
+
 def exists(uri: str) -> bool:
     fs, path = filesystem(uri)
     return bool(fs.exists(path))
@@ -64,20 +88,50 @@ def read_head(uri: str, most: int) -> bytes:
 
 
 def write_bytes(uri: str, content: bytes) -> None:
-    """Write a whole file at once: locally through a temporary name and a rename, on S3 one PUT."""
+    """Write a whole file at once: locally through a temporary name and a rename, on S3 one PUT.
+
+    Raises InputError if the disk is full or the folder cannot be written.
+    """
     fs, path = filesystem(uri)
     if is_remote(uri):
         fs.pipe_file(path, content)
         return
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(name).chmod(0o644)
-    Path(name).replace(target)
+    with _written(uri):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(0o644)
+            Path(name).replace(target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def require_writable(uri: str) -> None:
+    """Raise InputError if no file can be written at `uri`, before long work that ends in it. S3 is not tried."""
+    if is_remote(uri):
+        return
+    with _written(uri):
+        folder = Path(absolute(uri)).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
+@contextmanager
+def _written(uri: str) -> Iterator[None]:
+    """Turn an error of the disk into an InputError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{uri}: expected a place that can be written, found: {error.strerror or error}"
+        ) from error
 
 
 def read_json(uri: str) -> Any:

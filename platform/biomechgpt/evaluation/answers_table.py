@@ -34,6 +34,14 @@ def write(uri: str, table: pd.DataFrame, about: dict[str, Any]) -> None:
     storage.write_bytes(uri, buffer.getvalue().to_pybytes())
 
 
+def is_one(uri: str) -> bool:
+    """Whether a file is an evaluation's answers table."""
+    try:
+        return _KEY in (pq.read_schema(pa.BufferReader(storage.read_bytes(uri))).metadata or {})
+    except pa.ArrowInvalid:
+        return False
+
+
 def read(uri: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     """A table and its metadata. Raises InputError if the file is not an evaluation's."""
     if not storage.exists(uri):

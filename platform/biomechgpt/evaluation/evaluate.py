@@ -13,6 +13,7 @@ from biomechgpt.cohort import Cohort
 from biomechgpt.cohort.parameters import make_parameters, read_parameters
 from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.core.artifact import Artifact
+from biomechgpt.core.settings import InputError
 from biomechgpt.evaluation import answers_table
 from biomechgpt.evaluation.baselines import BaselineInputs
 from biomechgpt.evaluation.baselines.run import run_baselines
@@ -26,15 +27,26 @@ from biomechgpt.motion.parameters import PARAMETERS, ParameterValues
 from biomechgpt.questions.dataset import read_tasks
 from biomechgpt.tokenizer.tokens import Tokens
 
-VERSION = 8
+VERSION = 9
 TRAINED_PARTS = ("base", "adapter", "calibration")
 """Parts of a model that are made from a cohort's tokens."""
 
 
-def make_evaluation(answers: Artifact, settings: EvaluationSettings, root: str) -> Artifact:
-    """The evaluation artifact of a model's answers: `answers.parquet`, `metrics.json` and `report.html`.
+def make_evaluation(
+    answers: Artifact,
+    settings: EvaluationSettings,
+    root: str,
+    *,
+    start: Artifact | None = None,
+    adaptations: Sequence[Artifact] = (),
+) -> Artifact:
+    """The evaluation artifact of a model's answers: `answers.parquet`, `metrics.json`, `report.html` and its
+    notebook.
 
     `write_report` can make metrics and report again from `answers.parquet` alone.
+
+    start: the model that was adapted to the cohort; None: the model is a new one.
+    adaptations: artifacts that say whether its parts got better.
     """
     tokens = answers.input("tokens")
     cohort = tokens.input("cohort")
@@ -70,10 +82,10 @@ def make_evaluation(answers: Artifact, settings: EvaluationSettings, root: str) 
             )
             table = pd.concat([table, baseline_answers], ignore_index=True)
         table = table.merge(_subgroup_columns(trials, measured), on="trial", how="left")
-        origin = _origin(answers)
+        origin = _origin(answers, start, adaptations)
         origin["seconds"] |= {
             "parameters": parameters.manifest["seconds"],
-            "evaluation": round(time.time() - started, 2),  # the report, which is made from this table, comes on top
+            "evaluation": round(time.time() - started, 2),  # without the report, made from this table
         }
         about = origin | {
             "tasks": [task.model_dump(mode="json") for task in tasks.values()],
@@ -93,6 +105,7 @@ def make_evaluation(answers: Artifact, settings: EvaluationSettings, root: str) 
         }
 
     inputs = {"answers": answers, "parameters": parameters}
+    inputs |= {f"adaptation of {made.metrics['what']}": made for made in adaptations}
     return artifact.make("evaluation", VERSION, settings, inputs, build, root)
 
 
@@ -104,23 +117,30 @@ def _mirrored(tokens: Tokens, trials: pd.DataFrame) -> list[list[int]]:
     return [mirror_of[trial] for trial in trials["trial"]]
 
 
-def _other_cohorts(answers: Artifact) -> dict[str, list[str]]:
+def _other_cohorts(answers: Artifact, start: Artifact | None) -> dict[str, Any]:
     """The parts of the model that come from another cohort, and the participants whom these parts may have seen.
 
     parts: those that were trained or calibrated on another cohort than that of the answers.
     participants: names of participants who were asked about, and who are in the training or validation split there.
+    unchecked: whether the cohort of the model that was started from is not there to compare with.
     """
     tokens, model = answers.input("tokens"), answers.input("model")
     cohort = tokens.input("cohort")
     cohorts = {"tokenizer": tokens.input("tokenizer").input("cohort")}
     cohorts |= {part: model.input(part).input("tokens").input("cohort") for part in TRAINED_PARTS}
+    unchecked = False
+    if start:
+        try:
+            cohorts["start"] = start.input("tokens").input("cohort")
+        except InputError:
+            unchecked = True
     parts = [part for part, made in cohorts.items() if made.fingerprint != cohort.fingerprint]
     if not parts:
-        return {"parts": [], "participants": []}
+        return {"parts": [], "participants": [], "unchecked": unchecked}
     others = {cohorts[part].fingerprint: cohorts[part] for part in parts}
     seen = set().union(*(_participants(made, ["train", "validation"]) for made in others.values()))
     asked = _participants(cohort, answers.manifest["settings"]["splits"])
-    return {"parts": parts, "participants": sorted(asked & seen)}
+    return {"parts": parts, "participants": sorted(asked & seen), "unchecked": unchecked}
 
 
 def _participants(cohort: Artifact, splits: Sequence[str]) -> set[str]:
@@ -128,7 +148,7 @@ def _participants(cohort: Artifact, splits: Sequence[str]) -> set[str]:
     return set(table.loc[table["split"].isin(list(splits)), "participant"])
 
 
-def _origin(answers: Artifact) -> dict[str, Any]:
+def _origin(answers: Artifact, start: Artifact | None, adaptations: Sequence[Artifact]) -> dict[str, Any]:
     """What the answers come from, for the report."""
     model, questions, tokens = (answers.input(name) for name in ("model", "questions", "tokens"))
     tokenizer = tokens.input("tokenizer")
@@ -143,7 +163,13 @@ def _origin(answers: Artifact) -> dict[str, Any]:
         "settings": {step.kind: step.manifest["settings"] for step in steps},
         "made_from": {step.kind: step.fingerprint for step in steps},
         "made": answers.manifest["made"],
-        "other_cohorts": _other_cohorts(answers),
+        "other_cohorts": _other_cohorts(answers, start),
+        "adaptation": start
+        and {
+            "start": start.fingerprint,
+            "data": start.provenance,
+            "decisions": [made.metrics for made in adaptations],
+        },
     }
 
 

@@ -18,6 +18,7 @@ from pydantic import Field
 from biomechgpt.answering.library import COLUMNS, Model, Recording, find_model, read_all
 from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError, Settings
+from biomechgpt.evaluation import answers_table
 from biomechgpt.recordings import readers
 from biomechgpt.recordings.load import ANNOTATIONS, participant_by_place
 from biomechgpt.recordings.quality import QualitySettings
@@ -48,13 +49,19 @@ class AskSettings(Settings):
 def run_ask(settings: AskSettings) -> str:
     """Write the table; returns its path. A recording that cannot be used is a row with the reason.
 
-    Raises InputError for an unknown model or task, and for a path without any recording.
+    Raises InputError for an unknown model or task, for a path without any recording, and if the table cannot be
+    written.
     """
     if not settings.output.endswith(".csv"):
         raise InputError(f"output: expected a file that ends in .csv, found {settings.output}")
     # What can be refused is refused before the model is loaded.
     settings = settings.model_copy(update={"model": find_model(settings.model)})
+    storage.require_writable(settings.output)
     base = settings.output.removesuffix(".csv")
+    if storage.exists(f"{base}.parquet") and answers_table.is_one(f"{base}.parquet"):
+        raise InputError(
+            f"output: {base}.parquet is the table of a report and would be overwritten: give another name"
+        )
     own = {storage.absolute(f"{base}{suffix}") for suffix in (".csv", ".parquet", ".html")}
     files = [(name, uri) for name, uri in _files(settings.recordings) if storage.absolute(uri) not in own]
     people = _participants(settings.recordings, [name for name, _ in files])
@@ -165,9 +172,17 @@ def _files(path: str) -> list[tuple[str, str]]:
 
 
 def _is_likely(name: str, uri: str) -> bool:
-    """Whether a file may be a recording, by its suffix; a .txt file only if its content is one's."""
+    """Whether a file may be a recording, by its suffix; a .txt file only if its content is one's.
+
+    Files that a system hides, such as those that macOS leaves beside each file, are none.
+    """
+    if PurePosixPath(name).name.startswith("."):
+        return False
     if name.lower().endswith(".txt"):
-        return readers.recognizes(storage.read_head(uri, readers.HEAD_BYTES))
+        try:
+            return readers.recognizes(storage.read_head(uri, readers.HEAD_BYTES))
+        except OSError:  # reading it says why
+            return True
     return name.lower().endswith(readers.LIKELY)
 
 

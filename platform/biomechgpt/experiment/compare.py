@@ -16,7 +16,8 @@ from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.logs import log_to_stdout
 from biomechgpt.core.settings import Settings, override, plain
 from biomechgpt.experiment import tracking
-from biomechgpt.experiment.pipeline import PipelineSettings, check, measure, train, with_seed
+from biomechgpt.experiment.pipeline import PipelineSettings, check, train, with_seed
+from biomechgpt.experiment.scores import measure
 from biomechgpt.experiment.tracking import TrackingSettings
 from biomechgpt.questions.tasks import AnnotatedTask, Tasks
 

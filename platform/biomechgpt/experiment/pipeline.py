@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from pydantic import Field
 
-from biomechgpt.answering.batch import make_answers, make_calibration
+from biomechgpt.answering.batch import make_calibration
 from biomechgpt.answering.bundle import make_model
-from biomechgpt.answering.settings import AnswerSettings, BatchAnswerSettings
+from biomechgpt.answering.settings import AnswerSettings
+from biomechgpt.answering.start import keep_adapter, keep_base
 from biomechgpt.cohort import CohortSettings, make_cohort
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact, NotMadeError
@@ -27,6 +28,8 @@ from biomechgpt.evaluation.codebook import write_codebook
 from biomechgpt.evaluation.evaluate import make_evaluation
 from biomechgpt.evaluation.report import summary, write_report
 from biomechgpt.evaluation.settings import EvaluationSettings
+from biomechgpt.experiment import adapt
+from biomechgpt.experiment.scores import own_answers
 from biomechgpt.language import pretrain
 from biomechgpt.language.finetune import make_adapter
 from biomechgpt.language.pretrain import make_base
@@ -65,6 +68,9 @@ class PipelineSettings(Settings):
     """How questions are answered, and the calibration."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """Metrics and baselines."""
+    start: str | None = Field(None, exclude=True)
+    """A finished model (URI or folder of results) to adapt to the cohort, in place of a new one. Its tokenizer and
+    its adapter are trained further; each is kept only if validation participants say that it got better."""
     least_people: int = Field(10, ge=0, exclude=True)
     """Fewest training participants of a cohort of recordings. With fewer, nothing is trained. 0: any number will
     do."""
@@ -121,6 +127,19 @@ class StageSettings(PipelineSettings):
     """Artifacts given by URI."""
 
 
+_NEEDS: dict[Stage, tuple[Stage, ...]] = {
+    "cohort": (),
+    "questions": ("cohort",),
+    "tokenizer": ("cohort",),
+    "tokens": ("cohort", "tokenizer"),
+    "base": ("questions", "tokens", "tokenizer"),
+    "adapter": ("base", "questions", "tokens"),
+    "calibration": ("adapter", "questions", "tokens"),
+    "model": ("base", "adapter", "tokenizer", "calibration"),
+    "answers": ("model",),
+    "evaluation": ("answers",),
+}
+"""The stages that a stage is made from."""
 _SHARES: dict[Stage, float] = {
     "cohort": 0.08,
     "questions": 0.01,
@@ -149,8 +168,7 @@ class Stages:
         if stage not in self._made:
             uri = getattr(self._inputs, stage, None)
             if uri is None:
-                needs, make = self._makers()[stage]
-                self._made[stage] = make(*(self[need] for need in needs))
+                self._made[stage] = self._makers()[stage]()
             else:
                 self._made[stage] = artifact.load(uri, stage)
                 logger.info("%s %s: given", stage, self._made[stage].fingerprint)
@@ -164,46 +182,81 @@ class Stages:
             stage = waiting.pop()
             needed.add(stage)
             if getattr(self._inputs, stage, None) is None:
-                waiting += self._makers()[stage][0]
+                waiting += _NEEDS[stage]
         return [stage for stage in STAGES if stage in needed]
 
-    def _makers(self) -> dict[Stage, tuple[tuple[Stage, ...], Callable[..., Artifact]]]:
-        """{stage: the stages that it needs, and a function that makes it from theirs}."""
+    def _makers(self) -> dict[str, Callable[[], Artifact]]:
         settings, root = self._settings, self._settings.root
-        language, answers = settings.language, settings.answers
+        language = settings.language
+        return {
+            "cohort": lambda: make_cohort(settings.cohort, root),
+            "questions": lambda: make_questions(self["cohort"], settings.questions, root),
+            "tokenizer": lambda: make_tokenizer(self["cohort"], settings.tokenizer, root),
+            "tokens": lambda: make_tokens(self["cohort"], self["tokenizer"], settings.tokens, root),
+            "base": lambda: make_base(
+                self._all_questions(), self["tokens"], self["tokenizer"], language.base, root
+            ),
+            "adapter": lambda: make_adapter(
+                self["base"], self["questions"], self["tokens"], language.finetune, root
+            ),
+            "calibration": lambda: self._calibrate(self["adapter"], self["tokens"]),
+            "model": lambda: self._bundle(self["adapter"], self["tokenizer"], self["calibration"]),
+            "answers": lambda: own_answers(self["model"], settings.answers.batch, root),
+            "evaluation": lambda: make_evaluation(self["answers"], settings.evaluation, root),
+        } | (self._adapting() if settings.start else {})
 
-        def model(base: Artifact, adapter: Artifact, tokenizer: Artifact, calibration: Artifact) -> Artifact:
-            tasks = {**settings.questions.load(), **settings.questions.load_measured()}
-            return make_model(base, adapter, tokenizer, calibration, tasks, root)
+    def _adapting(self) -> dict[str, Callable[[], Artifact]]:
+        """Makers of the stages that differ where a finished model is adapted (`start`)."""
+        settings, root = self._settings, self._settings.root
+        start = adapt.start_of(str(settings.start))
+
+        def kept_adapter(tokens: Artifact, tokenizer: Artifact) -> Artifact:
+            base = keep_base(start, tokens, tokenizer, root)
+            return keep_adapter(start, base, self["questions"], tokens, root)
+
+        def adapted_adapter() -> Artifact:
+            kept = kept_adapter(self["tokens"], self["tokenizer"])
+            finetune = settings.language.finetune
+            return make_adapter(self["base"], self["questions"], self["tokens"], finetune, root, kept)
+
+        def tokenizers() -> Artifact:
+            return adapt.better_tokenizer(start, self["cohort"], settings.tokenizer, root)
+
+        def models() -> Artifact:
+            tokenizer = adapt.own_tokenizer(start, self["cohort"], root)
+            tokens = make_tokens(self["cohort"], tokenizer, settings.tokens, root)
+            kept = kept_adapter(tokens, tokenizer)
+            return adapt.better_model(
+                self._bundle(self["adapter"], self["tokenizer"], self["calibration"]),
+                self._bundle(kept, tokenizer, self._calibrate(kept, tokens)),
+                root,
+            )
 
         return {
-            "cohort": ((), lambda: make_cohort(settings.cohort, root)),
-            "questions": (("cohort",), lambda cohort: make_questions(cohort, settings.questions, root)),
-            "tokenizer": (("cohort",), lambda cohort: make_tokenizer(cohort, settings.tokenizer, root)),
-            "tokens": (
-                ("cohort", "tokenizer"),
-                lambda cohort, tokenizer: make_tokens(cohort, tokenizer, settings.tokens, root),
+            "tokenizer": lambda: adapt.winner(tokenizers()),
+            "base": lambda: keep_base(start, self["tokens"], self["tokenizer"], root),
+            "adapter": adapted_adapter,
+            "model": lambda: adapt.winner(models()),
+            "evaluation": lambda: make_evaluation(
+                self["answers"],
+                settings.evaluation,
+                root,
+                start=start,
+                adaptations=[tokenizers(), models()],
             ),
-            "base": (
-                ("questions", "tokens", "tokenizer"),
-                lambda questions, *inputs: make_base(
-                    self._all_questions(questions), *inputs, language.base, root
-                ),
-            ),
-            "adapter": (
-                ("base", "questions", "tokens"),
-                lambda *inputs: make_adapter(*inputs, language.finetune, root),
-            ),
-            "calibration": (
-                ("adapter", "questions", "tokens"),
-                lambda *inputs: make_calibration(*inputs, answers, settings.questions.load(), root),
-            ),
-            "model": (("base", "adapter", "tokenizer", "calibration"), model),
-            "answers": (("model",), lambda model: _own_answers(model, answers.batch, root)),
-            "evaluation": (("answers",), lambda answers: make_evaluation(answers, settings.evaluation, root)),
         }
 
-    def _all_questions(self, questions: Artifact) -> Artifact:
+    def _calibrate(self, adapter: Artifact, tokens: Artifact) -> Artifact:
+        settings = self._settings
+        tasks = settings.questions.load()
+        return make_calibration(adapter, self["questions"], tokens, settings.answers, tasks, settings.root)
+
+    def _bundle(self, adapter: Artifact, tokenizer: Artifact, calibration: Artifact) -> Artifact:
+        questions = self._settings.questions
+        tasks = {**questions.load(), **questions.load_measured()}
+        return make_model(adapter.input("base"), adapter, tokenizer, calibration, tasks, self._settings.root)
+
+    def _all_questions(self) -> Artifact:
         """The questions of all tasks in the task folders. The base learns their words, but no true answers.
 
         So one base serves all seeds and all choices of tasks.
@@ -212,8 +265,8 @@ class Stages:
             tasks=self._settings.questions.tasks, measured=self._settings.questions.measured
         )
         if all_tasks == self._settings.questions:
-            return questions
-        return make_questions(questions.input("cohort"), all_tasks, self._settings.root)
+            return self["questions"]
+        return make_questions(self["questions"].input("cohort"), all_tasks, self._settings.root)
 
 
 @dataclass(frozen=True)
@@ -235,7 +288,9 @@ def check(settings: PipelineSettings, until: Stage = "evaluation") -> None:
 
     until: last stage to run. The language model's weights must exist only if a stage needs them.
     """
-    if STAGES.index(until) >= STAGES.index("base"):
+    if settings.start:
+        adapt.check(settings.start, settings.language.finetune)
+    elif STAGES.index(until) >= STAGES.index("base"):
         pretrain.check(settings.language.base)
     if settings.answers.mirrored and settings.tokens.augmentations < 2:
         raise InputError("tokens.augmentations: expected at least 2 with answers.mirrored, found 1")
@@ -263,33 +318,6 @@ def fingerprints(settings: PipelineSettings, stubs: Mapping[str, artifact.Stub])
     with TemporaryDirectory() as root, artifact.dry_run(stubs):
         stages = Stages(settings.model_copy(update={"root": root}))
         return {stage: stages[stage].fingerprint for stage in STAGES}
-
-
-def _own_answers(model: Artifact, settings: BatchAnswerSettings, root: str) -> Artifact:
-    """A model's answers to its own cohort's questions of `settings.splits`."""
-    return make_answers(model, model.input("questions"), model.input("tokens"), settings, root)
-
-
-def measure(
-    model: Artifact, answers: BatchAnswerSettings, evaluation: EvaluationSettings, root: str
-) -> Artifact:
-    """The evaluation of a model's answers to the questions of its own cohort, for the splits `answers.splits`."""
-    return make_evaluation(_own_answers(model, answers, root), evaluation, root)
-
-
-def validate(model: Artifact, root: str) -> dict[str, Any]:
-    """A model's scores on validation participants, never on those of the test split.
-
-    score: mean of `tasks`. An undefined or negative r counts as 0.
-    tasks: {task: weighted F1 or Pearson r}.
-    model: its URI.
-    data: provenance of its training data.
-    """
-    scores = measure(
-        model, BatchAnswerSettings(splits=["validation"]), EvaluationSettings(baselines=False), root
-    ).metrics
-    score = sum(max(value or 0.0, 0.0) for value in scores.values()) / len(scores)
-    return {"score": score, "tasks": scores, "model": model.uri, "data": model.provenance}
 
 
 def with_seed(settings: PipelineSettings, seed: int) -> PipelineSettings:

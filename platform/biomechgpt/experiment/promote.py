@@ -13,7 +13,7 @@ from biomechgpt.core import artifact
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError, Settings
 from biomechgpt.experiment import tracking
-from biomechgpt.experiment.pipeline import validate
+from biomechgpt.experiment.scores import validate
 from biomechgpt.experiment.tracking import TrackingSettings
 
 logger = logging.getLogger("biomechgpt")
@@ -40,9 +40,10 @@ class PromoteSettings(Settings):
 
 def run_promote(settings: PromoteSettings) -> Artifact:
     """Register the winner; returns its model. Raises InputError if no candidate answers all tasks."""
-    candidates = _candidates(artifact.load(settings.candidates))
+    source = artifact.load(settings.candidates)
+    candidates = _candidates(source)
     name, run = winner(candidates)
-    model = artifact.load(run["model"], "model", verify=True)
+    model = artifact.load(artifact.find(run["model"], _root(source)), "model", verify=True)
     scored = {f"validation.{task}": value for task, value in run["tasks"].items()}
     run_id = tracking.record(
         settings.tracking,
@@ -75,9 +76,14 @@ def winner(candidates: Candidates) -> tuple[str, dict[str, Any]]:
     return best, max(complete[best], key=lambda run: run["score"])
 
 
+def _root(source: Artifact) -> str:
+    """The folder of all artifacts: where the candidates are, also after it was moved."""
+    return source.uri.rsplit("/", 2)[0]
+
+
 def _candidates(source: Artifact) -> Candidates:
     """The models of a sweep, a comparison or a single model, with their scores on validation participants."""
-    root = source.uri.rsplit("/", 2)[0]
+    root = _root(source)
     if source.kind == "model":
         return {"the only one": [validate(source, root)]}
     if source.kind == "sweep":
@@ -89,6 +95,7 @@ def _candidates(source: Artifact) -> Candidates:
         for run in source.read_json("comparison.json")["runs"]:
             if run["model"] not in seen:  # two variants may evaluate the same model on different splits
                 seen.add(run["model"])
-                candidates.setdefault(run["variant"], []).append(validate(artifact.load(run["model"]), root))
+                model = artifact.load(artifact.find(run["model"], root))
+                candidates.setdefault(run["variant"], []).append(validate(model, root))
         return candidates
     raise InputError(f"{source.uri}: expected a sweep, a comparison or a model, found a {source.kind}")

@@ -15,7 +15,8 @@ from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.logs import log_to_stdout
 from biomechgpt.core.settings import InputError, Settings, override, plain
 from biomechgpt.experiment import tracking
-from biomechgpt.experiment.pipeline import PipelineSettings, check, train, validate, with_seed
+from biomechgpt.experiment.pipeline import PipelineSettings, check, train, with_seed
+from biomechgpt.experiment.scores import validate
 from biomechgpt.experiment.tracking import TrackingSettings
 
 logger = logging.getLogger("biomechgpt")

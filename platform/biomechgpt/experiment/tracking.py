@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
+from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError, Settings
 
@@ -105,6 +106,7 @@ def register(
 def resolve(settings: TrackingSettings, uri: str) -> str:
     """The URI of the model that `models:/NAME@ALIAS` stands for. Any other URI is returned unchanged.
 
+    The registry's file may have been moved together with the folder of artifacts beside it.
     Raises InputError for an unknown model or alias.
     """
     if not uri.startswith("models:/"):
@@ -113,8 +115,11 @@ def resolve(settings: TrackingSettings, uri: str) -> str:
     from mlflow.exceptions import MlflowException
 
     try:
-        return str(client(settings).get_model_version_by_alias(name, alias).source)
+        source = str(client(settings).get_model_version_by_alias(name, alias).source)
     except MlflowException:
         raise InputError(
             f"{uri}: no model {name!r} with alias {alias!r} in the registry at {settings.uri}"
         ) from None
+    if not settings.uri.startswith(SQLITE):
+        return source
+    return artifact.find(source, storage.beside(settings.uri.removeprefix(SQLITE), "../artifacts"))

@@ -3,7 +3,10 @@
 from typing import Any, Literal
 
 from biomechgpt.core.artifact import Artifact
-from biomechgpt.core.settings import Settings, validate
+from biomechgpt.core.settings import InputError, Settings, validate
+from biomechgpt.language.settings import FinetuneSettings
+from biomechgpt.questions.dataset import read_questions, read_tasks
+from biomechgpt.questions.tasks import ClassificationTask
 
 INFO = "adapter.json"
 WEIGHTS = "adapter"
@@ -43,3 +46,26 @@ class AdapterInfo(Settings):
 
 def read_info(adapter: Artifact) -> AdapterInfo:
     return validate(AdapterInfo, adapter.read_json(INFO), adapter.path(INFO))
+
+
+def labels_of(questions: Artifact) -> dict[str, list[str]]:
+    """{task: labels that training participants have}, for tasks that list no labels of their own."""
+    labels: dict[str, set[str]] = {}
+    tasks = read_tasks(questions.uri)
+    for row in read_questions(questions):
+        task = tasks[row["task"]]
+        if row["split"] == "train" and isinstance(task, ClassificationTask) and not task.labels:
+            labels.setdefault(task.name, set()).add(row["label"])
+    return {name: sorted(values) for name, values in labels.items()}
+
+
+def require_same_adapter(info: AdapterInfo, settings: FinetuneSettings) -> None:
+    """Raise InputError if training with these settings cannot go on from the weights that `info` describes."""
+    expected = info.training_settings.get("adapter") or {} if info.adapter else {}
+    found = {} if settings.adapter is None else settings.adapter.model_dump(mode="json")
+    for key in ("rank", "alpha"):
+        if expected.get(key) != found.get(key):
+            raise InputError(
+                f"language.finetune.adapter.{key}: expected {expected.get(key)}, that of the model to start from, "
+                f"found {found.get(key)}"
+            )

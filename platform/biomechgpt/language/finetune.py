@@ -18,14 +18,21 @@ from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError, plain
 from biomechgpt.core.training import fit
 from biomechgpt.language import network, pretrain, tiny_model
-from biomechgpt.language.adapter import INFO, MODEL, WEIGHTS, AdapterInfo
+from biomechgpt.language.adapter import (
+    INFO,
+    MODEL,
+    WEIGHTS,
+    AdapterInfo,
+    labels_of,
+    read_info,
+    require_same_adapter,
+)
 from biomechgpt.language.batches import LossWeight, TreeTrainingTask, read_trees
 from biomechgpt.language.families import family_of
 from biomechgpt.language.settings import AdapterSettings, FinetuneSettings
 from biomechgpt.language.stacked import stack_of
 from biomechgpt.prompts.encoding import PromptEncoder, motion_vocabulary
-from biomechgpt.questions.dataset import read_questions, read_tasks
-from biomechgpt.questions.tasks import ClassificationTask
+from biomechgpt.questions.dataset import read_questions
 from biomechgpt.tokenizer.motion_tokenizer import require_same_tokenizer
 from biomechgpt.tokenizer.tokens import Tokens
 
@@ -54,10 +61,24 @@ def with_adapter(model: Any, adapter: AdapterSettings, rows: list[int]) -> Any:
     )
 
 
+def load_weights(model: Any, uri: str) -> None:
+    """Give a model `with_adapter` the weights of a finished adapter, to go on from."""
+    from peft import load_peft_weights, set_peft_model_state_dict
+
+    weights = load_peft_weights(str(storage.local_copy(uri)), device="cpu")
+    loaded: Any = set_peft_model_state_dict(model, weights)
+    if unknown := loaded.unexpected_keys:
+        raise InputError(f"{uri}: expected weights of this model's layers, found {sorted(unknown)[:3]}")
+
+
 class _Finetuning(TreeTrainingTask):
     """Trains an adapter, or all weights, on the questions of training participants."""
 
-    def __init__(self, base: str, questions: str, tokens: str, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, base: str, questions: str, tokens: str, settings: dict[str, Any], start: str | None = None
+    ) -> None:
+        """start: URI of LoRA weights to go on from."""
+        self.start = start
         self.settings: FinetuneSettings = FinetuneSettings.model_validate(settings)
         self.seed = self.settings.training.seed
         self.folder = pretrain.folder(artifact.load(base))
@@ -93,6 +114,8 @@ class _Finetuning(TreeTrainingTask):
             return network.TreeModel(model)
         ids = self.tokenizer.convert_tokens_to_ids(motion_vocabulary(self.codes))
         self.adapted = with_adapter(model, settings.adapter, ids)
+        if self.start:
+            load_weights(self.adapted, self.start)
         return network.TreeModel(self.adapted)
 
     def export(self, model: nn.Module) -> dict[str, Any]:
@@ -134,25 +157,22 @@ def _of_participants(rows: list[dict[str, Any]], participants: int | None, seed:
     return [row for row in rows if row["participant"] in kept]
 
 
-def _labels(questions: Artifact) -> dict[str, list[str]]:
-    """{task: labels that training participants have}, for tasks that list no labels of their own."""
-    labels: dict[str, set[str]] = {}
-    tasks = read_tasks(questions.uri)
-    for row in read_questions(questions):
-        task = tasks[row["task"]]
-        if row["split"] == "train" and isinstance(task, ClassificationTask) and not task.labels:
-            labels.setdefault(task.name, set()).add(row["label"])
-    return {name: sorted(values) for name, values in labels.items()}
-
-
 def make_adapter(
-    base: Artifact, questions: Artifact, tokens: Artifact, settings: FinetuneSettings, root: str
+    base: Artifact,
+    questions: Artifact,
+    tokens: Artifact,
+    settings: FinetuneSettings,
+    root: str,
+    start: Artifact | None = None,
 ) -> Artifact:
     """The adapter artifact: `adapter/`, or `model/` where all weights were trained, and `adapter.json`.
 
-    Raises InputError for a base and tokens of different tokenizers.
+    start: a finished adapter of the same base, whose weights training goes on from.
+    Raises InputError for a base and tokens of different tokenizers, and for a start of another rank.
     """
     require_same_tokenizer(base, tokens)
+    if start:
+        require_same_adapter(read_info(start), settings)
 
     def build(uri: str) -> dict[str, Any]:
         arguments = {
@@ -161,6 +181,7 @@ def make_adapter(
             "tokens": tokens.uri,
             # model_dump() would leave out `packing` and whatever else moves no fingerprint.
             "settings": {k: v for k, v in plain(settings).items() if k in FinetuneSettings.model_fields},
+            "start": start.path(WEIGHTS) if start and settings.adapter else None,
         }
         metrics = fit(_Finetuning, arguments, settings.training, uri, "fine-tuning")
         info = AdapterInfo(
@@ -174,11 +195,11 @@ def make_adapter(
             history=settings.history_share > 0,
             longest_answer=metrics["longest_answer"],
             median_tokens=metrics["median_tokens"],
-            labels=_labels(questions),
+            labels=labels_of(questions),
             training_settings=settings.model_dump(mode="json"),
         )
         storage.write_json(storage.join(uri, INFO), info.model_dump(mode="json"))
         return {**metrics, "base": base.metrics["base"]}
 
-    inputs = {"base": base, "questions": questions, "tokens": tokens}
+    inputs = {"base": base, "questions": questions, "tokens": tokens, **({"start": start} if start else {})}
     return artifact.make("adapter", VERSION, settings, inputs, build, root)

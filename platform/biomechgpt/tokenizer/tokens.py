@@ -175,7 +175,9 @@ def make_tokens(cohort: Artifact, tokenizer: Artifact, settings: TokensSettings,
         storage.write_json(storage.join(uri, INFO), info.model_dump(mode="json"))
         return {name: sum(shard[name] for shard in written) for name in ("trials", "tokens")}
 
-    return artifact.make("tokens", VERSION, settings, {"cohort": cohort, "tokenizer": tokenizer}, build, root)
+    inputs = {"cohort": cohort, "tokenizer": tokenizer}
+    # A tokenizer may have been trained on other data too. The tokens are of this cohort's.
+    return artifact.make("tokens", VERSION, settings, inputs, build, root, provenance=cohort.provenance)
 
 
 class _EncodeShard:

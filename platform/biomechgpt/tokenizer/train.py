@@ -35,6 +35,21 @@ def make_tokenizer(
     return artifact.make("tokenizer", VERSION, settings, inputs, build, root)
 
 
+def keep_tokenizer(start: Artifact, cohort: Artifact, root: str) -> Artifact:
+    """A finished tokenizer as that of another cohort: a copy, measured on this cohort's held-out participants."""
+
+    def build(uri: str) -> dict[str, Any]:
+        from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
+        from biomechgpt.tokenizer.reconstruction import held_out
+
+        tokenizer = MotionTokenizer.load(start.uri)
+        tokenizer.save(uri)
+        return held_out(tokenizer, cohort)
+
+    inputs = {"cohort": cohort, "start": start}
+    return artifact.make("tokenizer", VERSION, {"kept": True}, inputs, build, root)
+
+
 def _require_same_network(start: Artifact, cohort: Artifact, settings: TokenizerSettings) -> None:
     """Raise InputError for the first setting of `start` that differs."""
     saved = start.read_json("tokenizer.json")

@@ -2,7 +2,8 @@
 
 A set maps names to roles (`lateral_knee_r`). A role has a place: a landmark of the skeleton and an offset from it.
 Sets: keypoints of cameras (COCO, HALPE, BODY_25 and MediaPipe, which FreeMoCap writes), OpenCap's and Pose2Sim's
-anatomical markers ("_study"), Plug-in Gait and CAST names of marker laboratories, and the skeleton's own landmarks.
+anatomical markers ("_study"), Plug-in Gait and CAST names of marker laboratories, OptiTrack's, and the skeleton's
+own landmarks.
 """
 
 import re
@@ -174,11 +175,23 @@ LABORATORY = MarkerSet(
     | {"c7": "c7", "cv7": "c7", "t10": "t10", "tv10": "t10", "clav": "clavicle", "sjn": "clavicle"}
     | {"strn": "sternum", "sxs": "sternum", "sacr": "sacrum", "sacrum": "sacrum"},
 )  # fmt: skip
+MOTIVE = MarkerSet(
+    "OptiTrack's markers (Baseline, Core, Biomech)",
+    _sided({
+        "thigh": ["rthigh"], "shank": ["rshin"], "lateral_knee": ["rkneeout"], "medial_knee": ["rkneein"],
+        "lateral_ankle": ["rankleout"], "medial_ankle": ["ranklein"], "calcaneus": ["rheel", "rheelback"],
+        "first_toe": ["rtoein", "rforefootin"], "fifth_toe": ["rtoeout", "rforefootout"],
+        "acromion": ["rshouldertop"], "lateral_elbow": ["relbowout"], "medial_elbow": ["relbowin"],
+        "lateral_wrist": ["rwristout"], "medial_wrist": ["rwristin"], "hand": ["rhandout"],
+    })
+    | {"waistrfront": "asis_r", "waistlfront": "asis_l", "waistrback": "psis_r", "waistlback": "psis_l"}
+    | {"headtop": "head_top", "backtop": "c7", "spinetop": "c7", "chest": "sternum"},
+)  # fmt: skip
 OWN = MarkerSet(
     "the skeleton's landmarks",
     {plain(k): f"landmark {k}" for k in LANDMARKS},
 )
-SETS: tuple[MarkerSet, ...] = (STUDY, LABORATORY, KEYPOINTS, OWN)
+SETS: tuple[MarkerSet, ...] = (STUDY, LABORATORY, MOTIVE, KEYPOINTS, OWN)
 """Of sets that know equally many of a file's names the first is taken."""
 
 _NEEDED = ("knee", "ankle")

@@ -13,8 +13,11 @@ table        CSV and Parquet
 smpl, bvh    rotations of joints
 trc          positions of markers or keypoints, by inverse kinematics
 qualisys     the same in .tsv
+motive       the same in the CSV of OptiTrack Motive
 keypoints    the same in CSV and .npy
 joint_map    a lab's own column names, from a YAML file
+column_names what the names of columns tell
+cells        numbers in the cells of a text
 recording    the result of every reader: angles in the skeleton's order and signs
 archive      files in .gz and .zip
 by_products  files beside a recording that are none of their own
@@ -33,6 +36,7 @@ from biomechgpt.recordings.readers import (
     c3d,
     keypoints,
     matlab,
+    motive,
     mujoco,
     nexus,
     opensim,
@@ -46,7 +50,7 @@ from biomechgpt.recordings.readers import (
 )
 from biomechgpt.recordings.readers.by_products import is_other_quantity, without_markers_of_trials
 from biomechgpt.recordings.readers.foreign import SUFFIXES as FOREIGN
-from biomechgpt.recordings.readers.foreign import by_suffix, foreign
+from biomechgpt.recordings.readers.foreign import by_suffix, foreign, foreign_archive, unknown
 from biomechgpt.recordings.readers.joint_map import JointMap
 from biomechgpt.recordings.readers.recording import ReaderSettings, Recording
 from biomechgpt.recordings.readers.text import listed
@@ -95,8 +99,8 @@ class ReaderOfSeveral(Reader, Protocol):
 
 
 READERS: tuple[Reader, ...] = (
-    opensim, trc, qualisys, bvh, smpl, mujoco, c3d, b3d, xsens, matlab, spreadsheet, nexus, visual3d, keypoints,
-    table,
+    opensim, trc, qualisys, motive, bvh, smpl, mujoco, c3d, b3d, xsens, matlab, spreadsheet, nexus, visual3d,
+    keypoints, table,
 )  # fmt: skip
 """The first reader that matches reads the file. `table` stands last, since many formats look like a table."""
 
@@ -131,10 +135,7 @@ def read(uri: str, settings: ReaderSettings, name: str | None = None) -> Recordi
     name: what messages call the file (default: its URI). Raises InputError.
     """
     name = name or uri
-    try:
-        return parse(name, storage.read_bytes(uri), settings)
-    except FileNotFoundError:
-        raise InputError(f"{name}: no such recording") from None
+    return parse(name, _content(uri, name), settings)
 
 
 def read_each(
@@ -145,10 +146,19 @@ def read_each(
     name: what messages call the file (default: its URI). Raises InputError if there is no such file.
     """
     name = name or uri
+    return parse_each(name, _content(uri, name), settings)
+
+
+def _content(uri: str, name: str) -> bytes:
+    """A file's bytes. Raises InputError for one that is absent, is a folder, or that this user may not read."""
     try:
-        return parse_each(name, storage.read_bytes(uri), settings)
+        return storage.read_bytes(uri)
     except FileNotFoundError:
         raise InputError(f"{name}: no such recording") from None
+    except OSError as error:
+        raise InputError(
+            f"{name}: expected a file that can be read, found: {error.strerror or error}"
+        ) from None
 
 
 def parse(name: str, content: bytes, settings: ReaderSettings) -> Recording:
@@ -173,13 +183,14 @@ def _reader_of(name: str, content: bytes) -> Reader:
     """The first reader that matches. Raises InputError that names what no reader reads."""
     for reader in READERS:
         if reader is table and (what := foreign(content)):
-            raise InputError(f"{name}: expected a recording ({', '.join(SUFFIXES)}), {what}")
+            raise InputError(f"{name}: expected a recording, {what}")
         if reader.matches(content):
             return reader
-    raise InputError(
-        f"{name}: expected a recording ({', '.join(SUFFIXES)}), "
-        + (by_suffix(name) or "found content of no known format")
-    )
+    if what := by_suffix(name):
+        raise InputError(f"{name}: expected a recording, {what}")
+    what = unknown(content)
+    suffixes = f" ({', '.join(SUFFIXES)})" if "known format" in what else ""
+    raise InputError(f"{name}: expected a recording{suffixes}, {what}")
 
 
 def parse_each(name: str, content: bytes, settings: ReaderSettings) -> dict[str, Recording | InputError]:
@@ -231,9 +242,11 @@ def _members(name: str, content: bytes) -> dict[str, bytes]:
         else:
             others.append(path)
     if not recordings:
-        listed = ", ".join(others[:8]) or "no files"
+        if what := foreign_archive(others):
+            raise InputError(f"{name}: expected a recording, found {what}")
         raise InputError(
-            f"{name}: expected recordings in this archive ({', '.join(SUFFIXES)}), found {listed}"
+            f"{name}: expected recordings in this archive ({', '.join(SUFFIXES)}), "
+            f"found {listed(others, 8) or 'no files'}"
         )
     paths = without_markers_of_trials(recordings)
     trials = [PurePosixPath(path).stem for path in paths]

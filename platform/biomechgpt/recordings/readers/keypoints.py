@@ -14,8 +14,9 @@ import numpy as np
 from biomechgpt.core.settings import InputError
 from biomechgpt.recordings.markers import Points, known
 from biomechgpt.recordings.readers import numpy_files
+from biomechgpt.recordings.readers.column_names import seconds_of
 from biomechgpt.recordings.readers.from_points import recording_of
-from biomechgpt.recordings.readers.recording import ReaderSettings, Recording, seconds_of
+from biomechgpt.recordings.readers.recording import ReaderSettings, Recording
 
 SUFFIXES = (".csv", ".npy")
 _NPY = b"\x93NUMPY"

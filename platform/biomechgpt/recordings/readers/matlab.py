@@ -1,20 +1,23 @@
-"""Reads MATLAB files (.mat up to version 7): arrays with a joint's name, by our names or by a joint map's.
+"""Reads MATLAB files (.mat): arrays with a joint's name, by our names or by a joint map's.
 
 A vector is a column of its own name, or of its field's in a structure. A matrix with three columns (or rows) is
 three columns, `<name>.x`, `.y` and `.z`, as Plug-in Gait's angles are; any other matrix is `<name>.1`, `<name>.2`
 and so on. A variable named time holds the times; one named rate, fs or frequency the frame rate.
 
-scipy parses the file in a process of its own, since a damaged file may crash it.
+scipy parses files up to version 7, h5py those of version 7.3, which are HDF5. Both run in a process of their own,
+since a damaged file may crash them.
 """
 
 import zlib
+from importlib.util import find_spec
 
 import numpy as np
 
 from biomechgpt.core.settings import InputError
 from biomechgpt.recordings.readers import separate_process, table
+from biomechgpt.recordings.readers.column_names import is_known
 from biomechgpt.recordings.readers.joint_map import choose
-from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Recording, assemble, is_known
+from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Recording, assemble
 from biomechgpt.recordings.readers.text import listed
 
 SUFFIXES = (".mat",)
@@ -61,6 +64,37 @@ names = numpy.array(names, dtype=str).reshape(-1, 2)
 numpy.savez(sys.argv[2], names=names, variables=numpy.array(listed, dtype=str), **arrays)
 """
 )
+_SCRIPT_73 = (
+    separate_process.LIMITS
+    + """
+import h5py, numpy
+file = h5py.File(sys.argv[1], "r")
+names, arrays, left = [], {}, 1 << 30
+def visit(path, key, item, depth):  # as in older files; HDF5 keeps the axes of an array in the opposite order
+    global left
+    inside = f"{path}.{key}" if path else key
+    if isinstance(item, h5py.Group):
+        for field in item if depth < 8 else ():
+            visit(inside, field, item[field], depth + 1)
+    elif item.dtype.kind == "O":  # references: a field of several records, or cells
+        for i, reference in enumerate(item[()].ravel()[:1000]):
+            if isinstance(reference, h5py.Reference) and reference and depth < 8:
+                visit(f"{path}({i + 1})" if item.size > 1 else path, key, file[reference], depth + 1)
+    elif item.dtype.kind in "fiu" and item.ndim <= 2 and item.size and "MATLAB_empty" not in item.attrs:
+        left -= item.size * 8
+        if left < 0:
+            sys.exit("more than 1024 MiB of variables")
+        if item.attrs.get("MATLAB_class", b"") != b"char":
+            arrays[str(len(names))] = numpy.squeeze(item[()].T).astype(float)
+            names.append((path, key))
+variables = [key for key in file if not key.startswith("#")]
+for key in variables:
+    visit("", key, file[key], 0)
+listed = [f"{key} {getattr(file[key], 'shape', ())[::-1]}" for key in variables]
+names = numpy.array(names, dtype=str).reshape(-1, 2)
+numpy.savez(sys.argv[2], names=names, variables=numpy.array(listed, dtype=str), **arrays)
+"""
+)
 
 
 def matches(content: bytes) -> bool:
@@ -70,13 +104,17 @@ def matches(content: bytes) -> bool:
 
 def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
     """The recording in `content`. Raises InputError naming file and variable."""
+    script = _SCRIPT
     if content.startswith(b"MATLAB 7.3"):
-        raise InputError(
-            f"{name}: expected a MATLAB file up to version 7, found version 7.3: save it in MATLAB with "
-            "save(file, '-v7', ...), or write a table with a column for each joint"
-        )
-    _check_size(name, content)
-    file = separate_process.arrays_of(name, content, _SCRIPT, "a MATLAB file", _SECONDS)
+        if find_spec("h5py") is None:
+            raise InputError(
+                f"{name}: a MATLAB file of version 7.3 needs h5py (pip install '.[matlab]'). Or save it in MATLAB "
+                "with save(file, '-v7', ...), or write a table with a column for each joint"
+            )
+        script = _SCRIPT_73
+    else:
+        _check_size(name, content)
+    file = separate_process.arrays_of(name, content, script, "a MATLAB file", _SECONDS)
     groups: dict[str, dict[str, np.ndarray]] = {}
     for i, (path, key) in enumerate(file["names"].tolist()):
         groups.setdefault(path, {}).update(_columns(key, file[str(i)]))

@@ -5,7 +5,6 @@ checks them and puts them into the skeleton's order. A missing value stays missi
 whether a gap is filled or the recording is kept out. Knows nothing about file formats or participants.
 """
 
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
@@ -19,6 +18,14 @@ from scipy.spatial.transform import Rotation
 from biomechgpt.core.settings import InputError, Settings
 from biomechgpt.motion.skeleton import INDEX, JOINTS, N_JOINTS, NAMES, NECK
 from biomechgpt.recordings.readers import isb_shoulder
+from biomechgpt.recordings.readers.column_names import (
+    NO_MOTION,
+    is_known,
+    listed_columns,
+    no_joints,
+    our_name,
+    seconds_of,
+)
 from biomechgpt.recordings.readers.joint_map import (
     PELVIS_ROTATIONS,
     PELVIS_TRANSLATIONS,
@@ -36,25 +43,6 @@ _MAX_LEG_RAD = 1.1 * np.pi
 """Larger angles of a leg's joint are degrees: no leg turns by more than half a circle. 10 % are left for noise."""
 _SMALLEST_POSTURE_RAD = np.radians(5)
 """No posture keeps every joint closer to zero than this; an error between two motions does."""
-_NO_MOTION = re.compile(
-    r"position\s?errors?|marker\s?errors|^speeds|^accelerations|generalized forces"
-    r"|_perr$|_kinematics_u$|_kinematics_dudt$",
-    re.IGNORECASE,
-)
-"""Titles and file names of files that have a motion's columns and hold something else: errors, speeds or
-accelerations, as OpenSim's RRA, IK and Analyze tools write them."""
-_PLANE_ANGLE = re.compile(r"(right|left) (ankle|knee|hip|shoulder|elbow|wrist)$", re.IGNORECASE)
-"""Columns of Sports2D: angles as one camera sees them."""
-_FORCE = re.compile(r"force|torque|moment|activation|excitation|fiber|_v[xyz]$", re.IGNORECASE)
-"""Columns of forces, moments and muscles, as OpenSim and force plates write them."""
-_TIMES = {
-    **dict.fromkeys(
-        ("time", "times", "time s", "time (s)", "time [s]", "time (sec)", "seconds", "t", "t (s)"), 1.0
-    ),
-    "timestamp": 1.0,
-    **dict.fromkeys(("time ms", "time (ms)", "time [ms]", "timestamp ms", "t ms", "t (ms)"), 1e-3),
-}
-"""Usual names of a column of time, in small letters, and what makes seconds of it."""
 _BENT_KNEE_RAD = np.radians(20)
 """A knee that is this far on the wrong side of zero is flexed, not hyperextended."""
 
@@ -179,21 +167,22 @@ def assemble(name: str, file: Columns, settings: ReaderSettings) -> Recording:
     posture.
     """
     for title in (file.title, PurePosixPath(name).stem):
-        if found := _NO_MOTION.search(title):
+        if found := NO_MOTION.search(title):
             raise InputError(
                 f"{name}: expected joint angles, found {found.group()!r} in its title or name: "
                 "this output of another program is no recording of movement"
             )
     joint_map = choose(name, settings.joint_map, file.values)
-    if joint_map:
-        file = replace(file, values=joint_map.renamed(file.values))
+    file = replace(file, values=joint_map.renamed(file.values)) if joint_map else _by_our_names(file)
     columns = _find(file, joint_map)
+    if not columns and not joint_map and not any(is_known(column) for column in file.values):
+        raise InputError(no_joints(name, file.values))
     time_s, rate_hz, timed = _time(name, file, joint_map)
     file, columns, time_s, repeated = _without_repeats(file, columns, time_s)
     check_time(name, time_s, settings, file.place, file.format)
     converted = [f"{joint}_{side}" for side in isb_shoulder.sides(columns) for joint in isb_shoulder.ARM]
     if not any(k in columns for k in (*NAMES, *isb_shoulder.COLUMNS)):
-        raise InputError(_no_joints(name, file))
+        raise InputError(no_joints(name, file.values))
     missing = _missing(name, file, joint_map, {*columns, *converted}, settings)
     units = _units(name, columns)
     used = {k: _converted(item, units) for k, item in columns.items()}
@@ -201,7 +190,7 @@ def assemble(name: str, file: Columns, settings: ReaderSettings) -> Recording:
     used |= isb_shoulder.arms(used)
     present = [k for k in NAMES if k in used]
     if not present:
-        raise InputError(_no_joints(name, file))
+        raise InputError(no_joints(name, file.values))
     _check_posture(name, used)
     sign, turn = _knees(name, used, file, joint_map, settings)
     angles = np.zeros((len(time_s), N_JOINTS))
@@ -235,7 +224,7 @@ def _missing(
         raise InputError(
             f"{name}: expected every tracked joint, missing {', '.join(_wanted(missing, joint_map))} "
             "(missing_joints: neutral accepts such files, with these joints at 0 and masked; "
-            f"joint_map: FILE maps other columns to joints: {_listed(file.values)})"
+            f"joint_map: FILE maps other columns to joints: {listed_columns(file.values)})"
         )
     return missing
 
@@ -256,24 +245,6 @@ def absent(name: str, joint_mask: np.ndarray, settings: ReaderSettings) -> tuple
 
 def _tracked_beside(joints: Collection[str]) -> tuple[str, ...]:
     return tuple(j.name for j in JOINTS if j.tracked and j.name not in joints and j.name not in NECK)
-
-
-def _no_joints(name: str, file: Columns) -> str:
-    """Why a file without any joint of the skeleton is no recording, with its columns."""
-    if sum(bool(_PLANE_ANGLE.match(column)) for column in file.values) >= 3:
-        return (
-            f"{name}: expected joint angles in three dimensions, found angles in the plane of one camera "
-            f"({_listed(file.values)}): they are no recording (Pose2Sim with two cameras or more gives one)"
-        )
-    if any(_FORCE.search(column) for column in file.values):
-        return (
-            f"{name}: expected joint angles, found forces or muscles ({_listed(file.values)}): use the file of "
-            "joint angles that inverse kinematics wrote"
-        )
-    return (
-        f"{name}: none of the skeleton's joints is among its columns ({_listed(file.values)}): "
-        "no recording of movement, or one whose columns a joint map has to name (joint_map: FILE)"
-    )
 
 
 def _without_repeats(
@@ -349,12 +320,6 @@ def _wanted(missing: Sequence[str], joint_map: JointMap | None) -> list[str]:
     return [f"{k} (column {' + '.join(joints[k].parts)!r})" if k in joints else k for k in missing]
 
 
-def _listed(columns: Mapping[str, np.ndarray], most: int = 12) -> str:
-    names = list(columns)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(names[:most]) or "no columns") + more
-
-
 def _time(
     name: str, file: Columns, joint_map: JointMap | None
 ) -> tuple[np.ndarray, float | None, tuple[str, ...]]:
@@ -371,7 +336,7 @@ def _time(
             return seconds * values, None, (f"time by column {other!r}",)
     if rate_hz is None:
         raise InputError(
-            f"{name}: expected a column {column!r}, found {_listed(file.values)} "
+            f"{name}: expected a column {column!r}, found {listed_columns(file.values)} "
             "(a joint map may name another, or give the rate_hz)"
         )
     time_s = np.arange(len(next(iter(file.values.values())))) / rate_hz
@@ -379,14 +344,23 @@ def _time(
     return time_s, rate_hz, (note,)
 
 
-def seconds_of(column: str) -> float | None:
-    """The factor that turns a column of times into seconds; None for a column with no usual name of times."""
-    return _TIMES.get(column.lower().replace("_", " ").strip())
-
-
-def is_known(column: str) -> bool:
-    """Whether a column has the name of a joint of the skeleton, or of one that is converted to it."""
-    return column in INDEX or column in isb_shoulder.COLUMNS
+def _by_our_names(file: Columns) -> Columns:
+    """The columns with the skeleton's names, whatever their case and spaces, and the units that the names state."""
+    values: dict[str, np.ndarray] = {}
+    units = set()
+    for column, numbers in file.values.items():
+        name, unit = our_name(column)
+        if name != column and (name in file.values or name in values):
+            name, unit = column, ""
+        if name in PELVIS_TRANSLATIONS:
+            numbers = np.asarray(numbers, dtype=float) * {"mm": 1e-3, "cm": 1e-2}.get(unit, 1.0)
+        elif unit:
+            units.add("degrees" if unit.startswith(("deg", "°")) else "radians")
+        values[name] = numbers
+    stated: AngleUnits | None = file.units
+    if stated is None and len(units) == 1:
+        stated = "degrees" if "degrees" in units else "radians"
+    return replace(file, values=values, units=stated)
 
 
 def _units(name: str, found: Mapping[str, _Item]) -> AngleUnits:

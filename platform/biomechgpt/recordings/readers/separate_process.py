@@ -14,8 +14,14 @@ import numpy as np
 from biomechgpt.core.settings import InputError
 
 LIMITS = """
-import resource, sys
-resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))  # a damaged header may promise anything
+import sys
+try:
+    import resource
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    limit = 8 << 30 if most == resource.RLIM_INFINITY else min(8 << 30, most)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, most))  # a damaged header may promise anything
+except (ImportError, OSError, ValueError):
+    pass  # Windows has no such limit, and macOS refuses it
 """
 """Begins a script. Its arguments are the path of the file and that of an .npz of arrays, which it writes."""
 

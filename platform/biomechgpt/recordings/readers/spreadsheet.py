@@ -17,8 +17,10 @@ import numpy as np
 from biomechgpt.core.settings import InputError
 from biomechgpt.recordings.readers import table
 from biomechgpt.recordings.readers.archive import is_workbook
+from biomechgpt.recordings.readers.column_names import is_known
+from biomechgpt.recordings.readers.foreign import foreign_archive
 from biomechgpt.recordings.readers.joint_map import choose
-from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Recording, assemble, is_known
+from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Recording, assemble
 
 SUFFIXES = (".xlsx",)
 _RATES = ("frame rate", "framerate", "update rate", "frequency")
@@ -43,6 +45,8 @@ def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
     """The recording in `content`. Raises InputError naming file, sheet and column."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if what := foreign_archive(archive.namelist()):
+                raise InputError(f"{name}: expected a recording, found {what}")
             return _best(name, _Book(name, archive), settings)
     except _DAMAGED as error:
         if isinstance(error, InputError):

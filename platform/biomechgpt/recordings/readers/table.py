@@ -1,13 +1,13 @@
 """Reads plain tables, CSV, TSV and Parquet: a column of time and one per joint, by our names or by a joint map's.
 
-The cells of a text are separated by commas, tabs or semicolons (then a comma is a decimal comma). Above the line
-that names the columns may be a line `sep=;`, comments and a title; below it may be a line of units. The unit of
-angles is stated by that line, the joint map or the settings, or detected from the values. Empty cells and nulls are
-missing values. Knows nothing about who was recorded.
+The cells of a text are separated by semicolons, tabs, bars, commas or spaces; `cells` reads their numbers. Above
+the line that names the columns may be a line `sep=;`, comments and a title; below it may be a line of units. Empty
+lines, empty columns at the end and lines of text below the table are skipped. The unit of angles is stated by the
+line of units, the column names, the joint map or the settings, or detected from the values. Empty cells, nulls and
+errors of a spreadsheet are missing values. Knows nothing about who was recorded.
 """
 
 import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,21 +16,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from biomechgpt.core.settings import InputError
+from biomechgpt.recordings.readers import cells
+from biomechgpt.recordings.readers.column_names import seconds_of
 from biomechgpt.recordings.readers.joint_map import AngleUnits
 from biomechgpt.recordings.readers.recording import (
     Columns,
     ReaderSettings,
     Recording,
     assemble,
-    seconds_of,
 )
 from biomechgpt.recordings.readers.text import decode
 
 SUFFIXES = (".csv", ".parquet")
 _PARQUET = b"PAR1"
-_DELIMITERS = ";\t,"
+_DELIMITERS = ";\t|,"
 _PREAMBLE = 20
 """Most lines above the line of names."""
+_FOOTER = 10
+"""Most lines of text below the table."""
+_SAMPLE = 200
+"""Rows that tell how numbers are written."""
 _UNITS: dict[str, AngleUnits] = {
     **dict.fromkeys(("deg", "degs", "degree", "degrees", "°", "[deg]", "(deg)", "[°]", "(°)"), "degrees"),
     **dict.fromkeys(("rad", "rads", "radian", "radians", "[rad]", "(rad)"), "radians"),
@@ -130,15 +135,16 @@ def _layout(lines: Sequence[str]) -> _Layout | None:
     given = stated[4:5] if stated.startswith("sep=") else ""
     for i, line in enumerate(lines[:_PREAMBLE]):
         delimiter = given or _delimiter(line)
-        names = _cells(line, delimiter)
-        if len(names) < 3 or any(_number(k, delimiter) is not None for k in names if k):
+        names = _names(line, delimiter)
+        if len(names) < 3 or any(cells.is_number(k) for k in names if k):
             continue
-        below = [_cells(text, delimiter) for text in lines[i + 1 : i + 3]]
-        if below and _is_row(below[0], names, delimiter):
-            return _Layout(delimiter, i, (), i + 1)
-        is_units = len(below) > 1 and all(_is_unit(cell) for cell in below[0])
-        if is_units and _is_row(below[1], names, delimiter):
-            return _Layout(delimiter, i, tuple(below[0]), i + 2)
+        below = [(n, _cells(text, delimiter)) for n, text in enumerate(lines[i + 1 : i + 6], i + 1)]
+        below = [(n, row) for n, row in below if row][:2]
+        if below and _is_row(below[0][1], names):
+            return _Layout(delimiter, i, (), below[0][0])
+        is_units = len(below) > 1 and all(_is_unit(cell) for cell in below[0][1])
+        if is_units and _is_row(below[1][1], names):
+            return _Layout(delimiter, i, tuple(below[0][1]), below[1][0])
     return None
 
 
@@ -146,10 +152,9 @@ def _is_unit(cell: str) -> bool:
     return cell.lower() in _UNITS or cell.lower() in _OTHER_UNITS
 
 
-def _is_row(cells: Sequence[str], names: Sequence[str], delimiter: str) -> bool:
+def _is_row(row: Sequence[str], names: Sequence[str]) -> bool:
     """Whether a line below the names is mostly numbers."""
-    numbers = sum(_number(cell, delimiter) is not None for cell in cells)
-    return abs(len(cells) - len(names)) <= 1 and 2 * numbers > len(cells)
+    return abs(len(row) - len(names)) <= 1 and 2 * sum(map(cells.is_number, row)) > len(row)
 
 
 def parse(name: str, content: bytes) -> Columns:
@@ -161,37 +166,61 @@ def parse(name: str, content: bytes) -> Columns:
     layout = _layout(lines)
     if layout is None:
         raise InputError(f"{name}: expected a line of column names above lines of numbers, found none")
-    delimiter = layout.delimiter
-    names = _cells(lines[layout.names], delimiter)
-    body = lines[layout.first :]
-    while body and not body[-1].strip(delimiter + " \t"):
-        body.pop()
-    try:
-        rows = list(csv.reader(io.StringIO("\n".join(body)), delimiter=delimiter))
-    except csv.Error as error:
-        raise InputError(f"{name}: not a table of separated values: {error}") from None
-    blank = all(len(row) == len(names) + 1 and not row[-1].strip() for row in rows)
-    for i, row in enumerate(rows):
-        if len(row) != len(names) + blank:
-            raise InputError(
-                f"{name}: line {layout.first + i + 1}: expected {len(names)} cells, found {len(row)}: "
-                "the file is cut off or damaged"
-            )
+    names = _names(lines[layout.names], layout.delimiter)
+    rows, below = _rows(name, lines, layout, len(names))
+    decimal = cells.decimal_mark(cell for _, row in rows[:_SAMPLE] for cell in row)
     units = [cell.lower() for cell in layout.units] + [""] * len(names)
     angles = {_UNITS[unit] for unit in units if unit in _UNITS}
     columns: dict[str, np.ndarray] = {}
     for j, key in enumerate(names):
         if key in columns:
             raise InputError(f"{name}: line {layout.names + 1}: column {key!r} appears twice")
-        if (numbers := _numbers(name, key, [row[j] for row in rows], layout)) is not None:
-            columns[key] = numbers * _scale(units[j], mixed=len(angles) > 1)
+        column = [(number, row[j]) for number, row in rows]
+        if (values := _numbers(name, key, column, decimal)) is not None:
+            columns[key] = values * _scale(units[j], mixed=len(angles) > 1)
     return Columns(
         format="CSV",
         values=columns,
         units="degrees" if "degrees" in angles else "radians" if angles else None,
-        place=lambda i: f"line {layout.first + i + 1}",
-        notes=(*((decoded.note,) if decoded.note else ()), *layout.notes),
+        place=lambda i: f"line {rows[i][0]}",
+        notes=(
+            *((decoded.note,) if decoded.note else ()),
+            *layout.notes,
+            *(("decimal commas",) if decimal == "," else ()),
+            *((f"{below} line{'s' * (below > 1)} below the table skipped",) if below else ()),
+        ),
     )
+
+
+def _rows(
+    name: str, lines: Sequence[str], layout: _Layout, width: int
+) -> tuple[list[tuple[int, list[str]]], int]:
+    """(number of the line from 1, `width` cells) of each row, and how many lines of text stand below the table.
+
+    Raises InputError for a row of another width; more cells are no fault if they are empty.
+    """
+    rows = []
+    for number, line in enumerate(lines[layout.first :], layout.first + 1):
+        row = _row(line, layout.delimiter)
+        if any(row):
+            rows.append((number, row))
+    below = 0
+    while len(rows) > 1 and below < _FOOTER and _is_text(rows[-1][1]):
+        rows.pop()
+        below += 1
+    for i, (number, row) in enumerate(rows):
+        if len(row) < width or any(row[width:]):
+            raise InputError(
+                f"{name}: line {number}: expected {width} cells, found {len(row)}: the file is cut off or damaged"
+            )
+        rows[i] = number, row[:width]
+    return rows, below
+
+
+def _is_text(row: Sequence[str]) -> bool:
+    """Whether a line is no row of a table: its first cell is a word, as of `mean` or a sentence."""
+    first = next(cell for cell in row if cell)
+    return not cells.is_number(first) and cells.clock_s(first) is None
 
 
 def _scale(unit: str, mixed: bool) -> float:
@@ -201,40 +230,49 @@ def _scale(unit: str, mixed: bool) -> float:
     return {"mm": 1e-3, "cm": 1e-2, "ms": 1e-3}.get(unit.strip("[]()"), 1.0)
 
 
-def _numbers(name: str, key: str, cells: Sequence[str], layout: _Layout) -> np.ndarray | None:
-    values = [_number(cell, layout.delimiter) for cell in cells]
+def _numbers(
+    name: str, key: str, column: Sequence[tuple[int, str]], decimal: cells.Decimal
+) -> np.ndarray | None:
+    """A column's numbers; None if it holds only text. column: (number of the line, cell) of each row."""
+    values = [cells.number(cell, decimal) for _, cell in column]
     if all(value is None for value in values):
-        return None
-    for i, value in enumerate(values):
+        if not is_time(key):
+            return None
+        values = [cells.clock_s(cell) for _, cell in column]
+    for (line, cell), value in zip(column, values, strict=True):
         if value is None:
-            line = layout.first + i + 1
             again = ": the names stand there again, so that several trials follow one another in this file"
             raise InputError(
-                f"{name}: line {line}, column {key!r}: expected a number, found {cells[i]!r}"
-                + (again if cells[i].strip() == key else "")
+                f"{name}: line {line}, column {key!r}: expected a number, found {cell!r}"
+                + (again if cell.strip() == key else "")
             )
     return np.array(values, dtype=float)
 
 
-def _number(cell: str, delimiter: str) -> float | None:
-    """A cell's number; NaN if the cell is empty, None if it holds anything else."""
-    cell = cell.strip()
+def _row(line: str, delimiter: str) -> list[str]:
+    """A line's cells."""
+    if delimiter == " ":
+        return line.split()
     try:
-        return float((cell.replace(",", ".") if delimiter != "," else cell) or "nan")
-    except ValueError:
-        return None
+        return [
+            cell.strip() for cell in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+        ]
+    except csv.Error:
+        return []
 
 
 def _cells(line: str, delimiter: str) -> list[str]:
     """A line's cells, without the separators that a spreadsheet adds at its end."""
-    try:
-        cells = [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
-    except csv.Error:
-        return []
-    while cells and not cells[-1]:
-        cells.pop()
-    return cells
+    row = _row(line, delimiter)
+    while row and not row[-1]:
+        row.pop()
+    return row
+
+
+def _names(line: str, delimiter: str) -> list[str]:
+    """The cells of a line of names, which some programs begin with a mark of a comment."""
+    return _cells(line.lstrip("#% "), delimiter)
 
 
 def _delimiter(line: str) -> str:
-    return next((d for d in _DELIMITERS if d in line), ",")
+    return next((d for d in _DELIMITERS if d in line), " ")

@@ -1,0 +1,36 @@
+"""A model's answers to its own cohort's questions, and its scores on held-out participants."""
+
+from typing import Any
+
+from biomechgpt.answering.batch import make_answers
+from biomechgpt.answering.settings import BatchAnswerSettings
+from biomechgpt.core.artifact import Artifact
+from biomechgpt.evaluation.evaluate import make_evaluation
+from biomechgpt.evaluation.settings import EvaluationSettings
+
+
+def own_answers(model: Artifact, settings: BatchAnswerSettings, root: str) -> Artifact:
+    """A model's answers to its own cohort's questions of `settings.splits`."""
+    return make_answers(model, model.input("questions"), model.input("tokens"), settings, root)
+
+
+def measure(
+    model: Artifact, answers: BatchAnswerSettings, evaluation: EvaluationSettings, root: str
+) -> Artifact:
+    """The evaluation of a model's answers to the questions of its own cohort, for the splits `answers.splits`."""
+    return make_evaluation(own_answers(model, answers, root), evaluation, root)
+
+
+def validate(model: Artifact, root: str) -> dict[str, Any]:
+    """A model's scores on validation participants, never on those of the test split.
+
+    score: mean of `tasks`. An undefined or negative r counts as 0.
+    tasks: {task: weighted F1 or Pearson r}.
+    model: its URI.
+    data: provenance of its training data.
+    """
+    scores = measure(
+        model, BatchAnswerSettings(splits=["validation"]), EvaluationSettings(baselines=False), root
+    ).metrics
+    score = sum(max(value or 0.0, 0.0) for value in scores.values()) / len(scores)
+    return {"score": score, "tasks": scores, "model": model.uri, "data": model.provenance}
