@@ -75,7 +75,7 @@ def test_a_cohort_of_the_export_is_the_same_cohort(ray_cluster, tmp_path):
 
 @pytest.mark.cluster
 def test_a_synthetic_cohort_stays_synthetic(ray_cluster, tmp_path):
-    how = CohortSettings(simulator={"scale": 0.02, "duration_range_s": (3, 5)})
+    how = CohortSettings(simulator={"scale": 0.02, "duration_range_s": (3, 5), "test_range_s": (3, 5)})
     export = export_mot(make_cohort(how, str(tmp_path)), str(tmp_path))
     again = make_cohort(CohortSettings(recordings=export.uri), str(tmp_path))
     assert (export.provenance, again.provenance) == ("synthetic", "synthetic")

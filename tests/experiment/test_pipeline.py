@@ -165,7 +165,7 @@ def test_bad_input_exits_with_2_and_writes_nothing(tmp_path, arguments, named, m
 
 def recordings(folder: Path, participants: int) -> Path:
     """A folder of .mot files of simulated movements, with their annotations, in the form of a lab's folder."""
-    settings = SimulatorSettings(scale=0.1, duration_range_s=(5, 9), seed=5)
+    settings = SimulatorSettings(scale=0.1, duration_range_s=(5, 9), test_range_s=(5, 9), seed=5)
     people = [p for p in participants_of(settings) if p.enrolment.impaired != "unknown" and len(p.kinds) >= 4]
     lines = ["path,participant,activity,impaired,site"]
     for person in people[:participants]:

@@ -347,7 +347,7 @@ def test_speeds_and_times_of_the_unimpaired_are_as_published(cohort, old):
 @pytest.mark.parametrize("condition", norms.GROUPS)
 def test_impaired_groups_are_as_slow_as_published(paper, condition):
     """Means of participants, within 15 % and what so few of them may be off by."""
-    how = SimulatorSettings(duration_range_s=(8, 10))
+    how = SimulatorSettings(duration_range_s=(8, 10), test_range_s=(8, 10))
     for kind, measure in (("walkway", "walking_speed"), ("TUG", "tug_time")):
         if measure not in norms.GROUPS[condition]:
             continue

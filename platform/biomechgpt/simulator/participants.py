@@ -87,6 +87,8 @@ class SimulatorSettings(Settings):
     """Recordings are cut off after this time, even in the middle of an activity."""
     duration_range_s: tuple[float, float] = (8.0, 34.0)
     """Shortest and longest recording. One of a timed test that takes longer is longer."""
+    test_range_s: tuple[float, float] = (8.0, 34.0)
+    """The same for the TUG and the FSST. It should be so wide that the length does not tell the measured time."""
     exercises: float = Field(0.25, ge=0, le=1)
     """Share of running, squats, jumps, stairs and the like among the trials without a measured time or speed."""
     short: float = Field(0.2, ge=0, le=1)
@@ -348,7 +350,8 @@ def trials(settings: SimulatorSettings, person: Participant, rate_hz: float) -> 
     slow = (1 + 0.2 * max(person.age - 55, 0) / 25) / pace**0.7
     slow *= 1 + _SLOWER.get(person.condition, 0) * person.severity / _TYPICAL
     for kind in person.kinds:
-        recording_s = float(rng.uniform(*settings.duration_range_s))
+        lengths_s = settings.test_range_s if kind in ("TUG", "FSST") else settings.duration_range_s
+        recording_s = float(rng.uniform(*lengths_s))
         stride_hz = usual_hz * float(rng.normal(1, 0.03))
         size = float(np.interp(usual_m_s / usual_hz * rng.normal(1, 0.03), lengths, sizes))
         style = GaitStyle(
