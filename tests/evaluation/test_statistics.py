@@ -456,7 +456,7 @@ def test_five_people_with_one_trial_each_give_a_report_that_says_there_are_too_f
          "another cohort: base, adapter. It has none of these participants"),
         ({"parts": [], "participants": []}, "no part of the model was trained on them"),
         ({"parts": [], "participants": [], "unchecked": True},
-         "Whether the model that this one was adapted from was trained on some of these participants was not checked"),
+         "Whether the model that this one was adapted from was trained on some of these participants was not"),
         (None, "Whether the participants are unseen was not checked"),
     ],
 )  # fmt: skip
