@@ -455,6 +455,8 @@ def test_five_people_with_one_trial_each_give_a_report_that_says_there_are_too_f
         ({"parts": ["base", "adapter"], "participants": []},
          "another cohort: base, adapter. It has none of these participants"),
         ({"parts": [], "participants": []}, "no part of the model was trained on them"),
+        ({"parts": [], "participants": [], "unchecked": True},
+         "Whether the model that this one was adapted from was trained on some of these participants was not"),
         (None, "Whether the participants are unseen was not checked"),
     ],
 )  # fmt: skip
@@ -467,5 +469,19 @@ def test_the_report_says_whether_the_participants_are_unseen(tmp_path, other_coh
     page = " ".join((tmp_path / "out/report.html").read_text().split())
     assert said in page
     assert ("held-out participants: no part" in page) == (
-        other_cohorts is not None and not other_cohorts["parts"]
+        other_cohorts is not None and not other_cohorts["parts"] and "unchecked" not in other_cohorts
     )
+
+
+def test_the_report_says_what_an_adaptation_kept_and_why(tmp_path):
+    decisions = [
+        {"what": "tokenizer", "kept": "adapted", "measure": "RMSE in degrees", "adapted": 3.1, "start": 4.2},
+        {"what": "model", "kept": "start", "measure": "mean score", "adapted": 0.51, "start": 0.62},
+    ]
+    about = ABOUT | {"adaptation": {"start": "a" * 16, "data": "synthetic", "decisions": decisions}}
+    answers_table.write(str(tmp_path / "answers.parquet"), labels(0.9), about)
+    write_report(str(tmp_path / "answers.parquet"), str(tmp_path / "out"))
+    page = " ".join((tmp_path / "out/report.html").read_text().split())
+    assert f"adapted from model {'a' * 16}, trained on synthetic data" in page
+    assert "of the tokenizer the adapted one (RMSE in degrees 3.100 after adaptation, 4.200 before)" in page
+    assert "of the model the start as it was (mean score 0.510 after adaptation, 0.620 before)." in page
