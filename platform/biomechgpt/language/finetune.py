@@ -20,6 +20,7 @@ from biomechgpt.core.training import fit
 from biomechgpt.language import network, pretrain, tiny_model
 from biomechgpt.language.adapter import INFO, MODEL, WEIGHTS, AdapterInfo
 from biomechgpt.language.batches import LossWeight, TreeTrainingTask, read_trees
+from biomechgpt.language.compiled import compile_layers
 from biomechgpt.language.families import family_of
 from biomechgpt.language.settings import AdapterSettings, FinetuneSettings
 from biomechgpt.language.stacked import stack_of
@@ -36,11 +37,13 @@ def with_adapter(model: Any, adapter: AdapterSettings, rows: list[int]) -> Any:
     """The model with adapters to train on its linear layers, and these rows of its embedding to train."""
     from peft import LoraConfig, get_peft_model
 
+    from biomechgpt.language.motion_rows import split_rows
+
     # The embedding stays as it is but for the rows of motion tokens. Where the output layer shares its weights with
     # the embedding, PEFT ties the trained rows too; elsewhere the output layer has rows of its own.
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     layers = ["embed_tokens"] if tied else ["embed_tokens", "lm_head"]
-    return get_peft_model(
+    adapted = get_peft_model(
         model,
         LoraConfig(
             r=adapter.rank,
@@ -52,6 +55,8 @@ def with_adapter(model: Any, adapter: AdapterSettings, rows: list[int]) -> Any:
             task_type="CAUSAL_LM",
         ),
     )
+    split_rows(adapted)
+    return adapted
 
 
 class _Finetuning(TreeTrainingTask):
@@ -93,6 +98,8 @@ class _Finetuning(TreeTrainingTask):
             return network.TreeModel(model)
         ids = self.tokenizer.convert_tokens_to_ids(motion_vocabulary(self.codes))
         self.adapted = with_adapter(model, settings.adapter, ids)
+        if settings.compile_layers:
+            compile_layers(self.adapted, network.device().split(":")[0])
         return network.TreeModel(self.adapted)
 
     def export(self, model: nn.Module) -> dict[str, Any]:
