@@ -1,4 +1,4 @@
-"""A QLoRA step of Gemma 3: ours against PEFT's trained rows with uncompiled layers, in one run.
+"""A QLoRA step of Gemma 3: ours against PEFT's and torch's own ways, in one run.
 
 python benchmarks/speed/gemma_step.py [--size 270M] [--tokens 900] [--rounds 3] [--no-compile]
 
@@ -25,6 +25,7 @@ from peft.tuners.trainable_tokens import TrainableTokensLayer
 
 from biomechgpt.language import network
 from biomechgpt.language.compiled import compile_layers
+from biomechgpt.language.dropout import CheapDropout
 from biomechgpt.language.finetune import with_adapter
 from biomechgpt.language.motion_rows import SplitTokensLayer
 from biomechgpt.language.settings import AdapterSettings
@@ -45,9 +46,12 @@ def qlora(size: str, split: bool, compiled: bool) -> Any:
     model = with_adapter(base, AdapterSettings(), list(range(words, words + MOTION_ROWS)))
     model = model.to(torch.bfloat16)  # as DeepSpeed does with precision bf16
     if not split:
-        for layer in model.modules():
+        for layer in list(model.modules()):
             if type(layer) is SplitTokensLayer:
                 layer.__class__ = TrainableTokensLayer
+            for name, child in list(layer.named_children()):
+                if type(child) is CheapDropout:
+                    setattr(layer, name, torch.nn.Dropout(child.p))
     if compiled:
         compile_layers(model, DEVICE)
     whole = network.TreeModel(model).train()

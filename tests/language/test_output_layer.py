@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from biomechgpt.language import network, output_layer
 from biomechgpt.language.compiled import compile_layers, has_compiler
+from biomechgpt.language.dropout import CheapDropout
 from biomechgpt.language.finetune import with_adapter
 from biomechgpt.language.motion_rows import SplitTokensLayer
 from biomechgpt.language.settings import AdapterSettings
@@ -178,6 +179,43 @@ def test_the_gradient_is_that_of_autograd_where_probabilities_are_small():
     assert relative(total, expected.detach()) < 1e-6
     torch.testing.assert_close(logits, leaf.grad)
     assert torch.isfinite(cross_entropy(leaf, targets, None)).all()
+
+
+def test_cheap_dropout_drops_its_share_keeps_the_mean_and_follows_the_seed():
+    dropout, x = CheapDropout(0.1).train(), torch.ones(301, 1001)
+    torch.manual_seed(3)
+    first, second = dropout(x), dropout(x)
+    torch.manual_seed(3)
+    assert torch.equal(dropout(x), first)
+    assert not torch.equal(first, second)
+    for drawn in (first, second):
+        assert set(drawn.unique().tolist()) == {0, pytest.approx(1 / 0.9)}
+        dropped = (drawn == 0).double()
+        assert dropped.mean() == pytest.approx(0.1, abs=0.003)
+        # Each of the values that share a number is dropped alike often, and by itself.
+        lanes = dropped.flatten()[: 301 * 1001 // 4 * 4].view(-1, 4)
+        assert torch.allclose(lanes.mean(0), torch.tensor(0.1).double(), atol=0.005)
+        assert np.abs(np.corrcoef(lanes.T.numpy()) - np.eye(4)).max() < 0.02
+    assert np.abs(np.corrcoef((first == 0).flatten(), (second == 0).flatten())[0, 1]) < 0.02
+    assert dropout.eval()(x) is x
+
+
+def test_the_gradient_of_cheap_dropout_passes_where_values_were_kept():
+    x = torch.ones(40, 7, requires_grad=True)
+    result = CheapDropout(0.5).train()(x)
+    result.sum().backward()
+    torch.testing.assert_close(x.grad, result.detach())
+
+
+def test_an_adapters_dropouts_are_the_cheap_ones(codebook):
+    model, batch = adapted(codebook, "flat", dropout=0.5)
+    dropouts = [m for m in model.modules() if isinstance(m, (CheapDropout, torch.nn.Dropout))]
+    assert {type(m) for m in dropouts} == {CheapDropout}
+    losses = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        losses.append(learn(model.train(), batch)[0])
+    assert losses[0] == losses[1] != losses[2]
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from biomechgpt.language import network, pretrain, tiny_model
 from biomechgpt.language.adapter import INFO, MODEL, WEIGHTS, AdapterInfo
 from biomechgpt.language.batches import LossWeight, TreeTrainingTask, read_trees
 from biomechgpt.language.compiled import compile_layers
+from biomechgpt.language.dropout import replace_dropout
 from biomechgpt.language.families import family_of
 from biomechgpt.language.settings import AdapterSettings, FinetuneSettings
 from biomechgpt.language.stacked import stack_of
@@ -56,6 +57,7 @@ def with_adapter(model: Any, adapter: AdapterSettings, rows: list[int]) -> Any:
         ),
     )
     split_rows(adapted)
+    replace_dropout(adapted)
     return adapted
 
 
