@@ -14,7 +14,7 @@ from torch.nn import functional
 from biomechgpt.language.output_layer import SplitWeights, split_embedding
 
 
-class SplitTokensLayer(TrainableTokensLayer):  # type: ignore[misc]  # PEFT has no types
+class SplitTokensLayer(TrainableTokensLayer):
     """An embedding or output layer some of whose rows, which follow each other, are trained."""
 
     def split_weights(self) -> SplitWeights | None:
@@ -33,10 +33,11 @@ class SplitTokensLayer(TrainableTokensLayer):  # type: ignore[misc]  # PEFT has 
     def forward_adapters(self, x: Tensor, active_adapters: Any, *args: Any, **kwargs: Any) -> Tensor:
         split = self.split_weights()
         if split is None:
-            return super().forward_adapters(x, active_adapters, *args, **kwargs)  # type: ignore[no-any-return]
+            return super().forward_adapters(x, active_adapters, *args, **kwargs)
         if isinstance(self.base_layer, nn.Embedding):
             rows = split_embedding(x, split)
-            scale = self._get_embed_scale()  # Gemma's
+            # Gemma's embedding has a factor.
+            scale = self._get_embed_scale()  # type: ignore[no-untyped-call]
             return rows if scale is None else rows * scale.to(rows.dtype)
         logits = functional.linear(x, split.frozen.detach())
         trained = functional.linear(x, split.trained.to(split.frozen.dtype))

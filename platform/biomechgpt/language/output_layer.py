@@ -40,8 +40,8 @@ class SplitWeights(NamedTuple):
 
 def split_weights(layer: nn.Module) -> SplitWeights | None:
     """The two parts of an embedding or output layer that `motion_rows` has changed; None for another layer."""
-    rows = getattr(layer, "token_adapter", None)
-    return rows.split_weights() if hasattr(rows, "split_weights") else None
+    find = getattr(getattr(layer, "token_adapter", None), "split_weights", None)
+    return None if find is None else find()
 
 
 def weighted_loss(
@@ -58,7 +58,7 @@ def weighted_loss(
         # Conversions do nothing where states and weights have one type already, as in training in bf16.
         trained = split.trained.to(dtype)
         with torch.autocast(device, enabled=False):
-            loss: Tensor = _SplitCrossEntropy.apply(
+            loss: Tensor = _SplitCrossEntropy.apply(  # type: ignore[no-untyped-call]
                 states.to(dtype),
                 split.frozen.detach().to(dtype),
                 trained,
