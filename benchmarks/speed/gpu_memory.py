@@ -37,6 +37,16 @@ from biomechgpt.prompts.packing import batch_trees
 CONFIGS = Path(__file__).parents[2] / "configs/language"
 # As published with the weights.
 SIZES: dict[str, dict[str, int]] = {
+    "270M": {
+        "hidden_size": 640,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 18,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "head_dim": 256,
+        "vocab_size": 262144,
+        "sliding_window": 512,
+    },
     "1B": {
         "hidden_size": 1152,
         "intermediate_size": 6912,

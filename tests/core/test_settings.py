@@ -32,6 +32,20 @@ def test_overrides_and_includes(tmp_path):
         settings.load(Outer, tmp_path / "a.yaml", ["--rate", "fast"])
 
 
+def test_an_option_takes_a_whole_group_from_another_file(tmp_path):
+    (tmp_path / "base.yaml").write_text("width: 7\n")
+    (tmp_path / "a.yaml").write_text("inner: {strict: true}\nrate: 2\n")
+    other = str(tmp_path / "base.yaml")
+    taken = settings.load(Outer, tmp_path / "a.yaml", ["--inner.include", other, "--rate", "3"])
+    assert taken == Outer(inner=Inner(width=7), rate=3)  # `strict` was the other file's matter
+    laid_over = settings.load(Outer, tmp_path / "a.yaml", ["--inner.width=8", f"--inner.include={other}"])
+    assert laid_over == Outer(inner=Inner(width=8), rate=2)
+    with pytest.raises(InputError, match=r"--inner\.include: expected a settings file, found nothing"):
+        settings.load(Outer, None, ["--inner.include"])
+    with pytest.raises(InputError, match="no such settings file"):
+        settings.load(Outer, None, ["--inner.include", "absent.yaml"])
+
+
 def test_a_mapping_of_another_kind_replaces_the_one_below_it():
     base = {"quantizer": {"kind": "residual", "books": 3, "size": 64}}
     assert settings.merge(base, {"quantizer": {"kind": "ema"}}) == {"quantizer": {"kind": "ema"}}

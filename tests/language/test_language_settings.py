@@ -40,7 +40,15 @@ def test_the_papers_settings_are_the_papers(name, base, batch, rank, dropout):
     assert (tuned.quantization, tuned.compute_dtype) == ("nf4", "bf16")
 
 
-@pytest.mark.parametrize("name", ["paper_1b", "paper_4b"])
+def test_the_small_gemmas_fine_tuning_is_the_papers_in_trees():
+    small = language(CONFIGS / "language/gemma_270m.yaml").finetune
+    paper = language(CONFIGS / "language/paper_1b.yaml").finetune
+    same = ("adapter", "quantization", "compute_dtype", "loss_weights", "epochs", "max_length")
+    assert all(getattr(small, name) == getattr(paper, name) for name in same)
+    assert small.training.learning_rate == paper.training.learning_rate
+
+
+@pytest.mark.parametrize("name", ["paper_1b", "paper_4b", "gemma_270m"])
 def test_a_named_gemma_gets_no_motion_pretraining_unless_asked(name, tmp_path):
     assert language(CONFIGS / "language" / f"{name}.yaml").base.motion.epochs == 0
     assert language(write(tmp_path, base={"name": "x", "motion": {"epochs": 2}})).base.motion.epochs == 2

@@ -16,7 +16,10 @@ from biomechgpt.core.logs import logged_to_stdout
 from biomechgpt.core.settings import InputError, Settings, load
 
 S = TypeVar("S", bound=Settings)
-CONFIG = "Settings file (YAML). Its keys are the options below; `a: {b: 1}` is --a.b 1."
+CONFIG = (
+    "Settings file (YAML). Its keys are the options below; `a: {b: 1}` is --a.b 1. --a.include FILE takes the "
+    "whole group a from another file."
+)
 WIDTH = 100
 """Columns of the text of --help."""
 
@@ -77,7 +80,8 @@ def help_text(
     lines += [f"example: {example}", ""] if example else []
     if positional:
         lines += [f"{positional.upper()} is the same as --{positional} {positional.upper()}.", ""]
-    lines += ["  --config FILE", f"      {CONFIG}"]
+    lines += ["  --config FILE"]
+    lines += textwrap.wrap(CONFIG, WIDTH, initial_indent="      ", subsequent_indent="      ")
     for name, field in options(model):
         lines.append(f"  --{name} {_kind(field)}{_default(field)}")
         lines += textwrap.wrap(

@@ -120,13 +120,39 @@ def _explain(error: ValidationError, source: str) -> str:
 def load(model: type[S], path: str | Path | None, arguments: Sequence[str] = ()) -> S:
     """Settings from a YAML file (or the defaults), with command-line `arguments` (`--a.b VALUE`) laid over them.
 
+    `--a.include FILE` takes the whole group `a` from another file.
     Raises InputError that names each wrong key, option or value.
     """
     values = {} if path is None else _include(read_yaml(path), find(path).parent)
+    values, arguments = _included_groups(values, arguments)
     source = str(path or "command line")
     if not arguments:
         return validate(model, values, source)
     return validate(model, merge(values, _options(model, arguments)), source)
+
+
+def _included_groups(
+    values: dict[str, Any], arguments: Sequence[str]
+) -> tuple[dict[str, Any], Sequence[str]]:
+    """Settings whose groups named by `--a.include FILE` are those of FILE alone, and the other arguments."""
+    others: list[str] = []
+    left = list(arguments)
+    while left:
+        option, *rest = left.pop(0).split("=", 1)
+        if not (option.startswith("--") and option.endswith(".include")):
+            others.append("=".join([option, *rest]))
+            continue
+        if not rest and not left:
+            raise InputError(f"command line: {option}: expected a settings file, found nothing")
+        path = rest[0] if rest else left.pop(0)
+        *groups, last = option.removeprefix("--").removesuffix(".include").split(".")
+        values = dict(values)
+        group = values
+        for name in groups:
+            group[name] = dict(group.get(name) or {})
+            group = group[name]
+        group[last] = _include(read_yaml(path), find(path).parent)
+    return values, others
 
 
 def _flags(model: type[BaseModel], arguments: Sequence[str]) -> list[str]:

@@ -43,6 +43,10 @@ class TrainingTask(ABC):
     def collate(self, samples: list[int]) -> "dict[str, Tensor]":
         """The arguments of the model's `forward` for these samples."""
 
+    def workload(self, batches: list[list[int]]) -> str:
+        """How much there is to train, for the first line of the log."""
+        return f"{len(batches)} steps"
+
     def log_metrics(self) -> dict[str, float]:
         """Metrics of the model in training, equal on every worker. `fit` returns about 50 of them as `history`."""
         return {}

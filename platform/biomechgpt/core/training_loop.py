@@ -250,6 +250,9 @@ def run_worker(
     if checkpoint := ray.train.get_checkpoint():
         with checkpoint.as_directory() as folder:
             progress.restore(engine.load(folder))
+    if engine.rank == 0:
+        resumed = f", going on after step {progress.step}" if progress.step else ""
+        logger.info(f"{name}: {trained.workload(batches)}{resumed}")
     for step in range(progress.step, len(batches)):
         _seed(training, step)
         # Worker r takes samples r, r + workers, ... of the batch.

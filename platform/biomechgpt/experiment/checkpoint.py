@@ -19,7 +19,7 @@ from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError
 from biomechgpt.evaluation.metrics import METRICS
-from biomechgpt.language import network, tiny_model
+from biomechgpt.language import network, packaged, tiny_model
 from biomechgpt.language.stacked import stack_of
 from biomechgpt.prompts.stack import Stack
 
@@ -51,6 +51,8 @@ def export_model(model: Artifact, root: str, evaluation: Artifact | None = None)
         merged = merged.to(torch.bfloat16)
         with TemporaryDirectory() as folder:
             tiny_model.save(merged, network.load_tokenizer(parts.base), folder)
+            if notice := packaged.notice(info.base):
+                (Path(folder) / packaged.NOTICE_FILE).write_text(notice)
             storage.upload(folder, uri)
         storage.upload(bundle.motion_tokenizer, storage.join(uri, MOTION_TOKENIZER))
         storage.write_bytes(storage.join(uri, TASKS), storage.read_bytes(storage.join(copy, TASKS)))
@@ -84,5 +86,11 @@ def model_card(model: Artifact, bundle: ModelBundle, scores: Mapping[str, Any], 
         return "-" if value is None else f"{value:.2f}"
 
     return environment.get_template("model_card.md.j2").render(
-        model=model, bundle=bundle.info, tasks=bundle.tasks, metrics=scores, number=number, stack=stack
+        model=model,
+        bundle=bundle.info,
+        tasks=bundle.tasks,
+        metrics=scores,
+        number=number,
+        stack=stack,
+        notice=packaged.notice(bundle.info.base),
     )

@@ -143,6 +143,10 @@ class TreeTrainingTask(TrainingTask):
         lengths = [len(view) for views in self.trees for view in views]
         return plan_batches(lengths, self.settings.batch_size, self.settings.epochs, self.seed, self.views)
 
+    def workload(self, batches: list[list[int]]) -> str:
+        tokens = sum(len(self.trees[i // self.views][i % self.views]) for batch in batches for i in batch)
+        return f"{len(batches)} steps with {tokens} tokens"
+
     def collate(self, samples: list[int]) -> dict[str, Tensor]:
         trees = [self.trees[i // self.views][i % self.views] for i in samples]
         row_length = self.settings.max_length if self.settings.packing else 0

