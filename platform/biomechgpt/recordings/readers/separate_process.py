@@ -15,7 +15,9 @@ from biomechgpt.core.settings import InputError
 
 LIMITS = """
 import resource, sys
-resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))  # a damaged header may promise anything
+most = resource.getrlimit(resource.RLIMIT_AS)[1]
+most = 8 << 30 if most == resource.RLIM_INFINITY else min(most, 8 << 30)
+resource.setrlimit(resource.RLIMIT_AS, (most, most))  # a damaged header may promise anything
 """
 """Begins a script. Its arguments are the path of the file and that of an .npz of arrays, which it writes."""
 
