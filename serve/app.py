@@ -3,6 +3,7 @@
 `build` is the `import_path: serve.app:build` of a RayService. `create_app` needs no Ray.
 """
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ def create_app(gateway: Gateway, key: str) -> FastAPI:
         docs_url=None,  # these pages load scripts from other servers
         redoc_url=None,
     )
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it quotes bytes of a damaged form
     app.state.gateway = gateway
     files = _files(STATIC)
     app.add_middleware(

@@ -87,5 +87,6 @@ def add_error_handlers(app: FastAPI) -> None:
         code = {404: "not_found", 405: "not_allowed"}.get(error.status_code, "bad_request")
         response = respond(request, code, str(error.detail), error.status_code)
         if code == "not_allowed":
-            response.headers["allow"] = (error.headers or {}).get("allow", "GET, HEAD")
+            given = {name.lower(): value for name, value in (error.headers or {}).items()}
+            response.headers["allow"] = given.get("allow", "GET, HEAD")  # a file of the page names none
         return response
