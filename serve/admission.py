@@ -7,10 +7,9 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from typing import Any
 
 from serve.errors import ApiError
 from serve.settings import GatewaySettings
@@ -34,7 +33,9 @@ class TurnQueue:
         self.in_progress = 0.0
         self.pace: float | None = None  # cost a second, while there is work
         self._waiting: dict[str, deque[tuple[float, asyncio.Future[None]]]] = {}
-        self._used: dict[str, float] = {}  # cost so far of each client that has work, from a common start
+        # Start-time fair queueing: what each client that has work has used, and where the last one let in began.
+        self._used: dict[str, float] = {}
+        self._now = 0.0
         self._running: dict[str, int] = {}
         self._busy_since, self._work, self._time_s = 0.0, 0.0, 0.0
 
@@ -64,7 +65,7 @@ class TurnQueue:
         )
 
     @asynccontextmanager
-    async def turn(self, cost: float = 1.0) -> Any:
+    async def turn(self, cost: float = 1.0) -> AsyncIterator[None]:
         """Wait for the turn of the running request's client. Raises ApiError if that would take too long."""
         client = CLIENT.get()
         self.check(client, cost)
@@ -77,8 +78,8 @@ class TurnQueue:
     async def _wait(self, client: str, cost: float) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if client not in self._used:
-            # A client that comes back has no credit for the time it was away.
-            self._used[client] = min(self._used.values(), default=0.0)
+            # A client that comes back has no credit for the time it was away, and no debt.
+            self._used[client] = self._now
         self._waiting.setdefault(client, deque()).append((cost, future))
         self._let_in()
         try:
@@ -114,6 +115,7 @@ class TurnQueue:
             if not self.in_progress:
                 self._busy_since = time.monotonic()
             self.in_progress += cost
+            self._now = self._used[client]
             self._used[client] += cost
             self._running[client] = self._running.get(client, 0) + 1
             future.set_result(None)

@@ -60,9 +60,11 @@ def listen_on_loopback() -> None:
     from ray.serve._private import replica
 
     add_port = replica.add_port_to_grpc_server
-    replica.add_port_to_grpc_server = lambda server, address: add_port(  # type: ignore[assignment]
-        server, address.replace("[::]", LOOPBACK)
-    )
+
+    def add_port_on_loopback(server: Any, address: str) -> Any:
+        return add_port(server, address.replace("[::]", LOOPBACK))
+
+    vars(replica)["add_port_to_grpc_server"] = add_port_on_loopback
 
 
 @serve.deployment(max_ongoing_requests=256, logging_config=QUIET)

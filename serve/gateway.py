@@ -27,7 +27,7 @@ from biomechgpt.questions.tasks import (
     askable,
 )
 from biomechgpt.recordings import readers
-from biomechgpt.recordings.bounded import Reader
+from biomechgpt.recordings.bounded import shared_reader
 from serve.admission import Admission
 from serve.errors import ApiError
 from serve.free_questions import FreeQuestion, asks_why, complete, explanation_text, read_question
@@ -72,7 +72,7 @@ class Gateway:
 
     def __init__(self, model: ModelClient, settings: GatewaySettings, fingerprint: str | None = None) -> None:
         self.model, self.settings, self.fingerprint = model, settings, fingerprint
-        self.admission, self.reader = Admission(settings), Reader(settings.reading)
+        self.admission, self.reader = Admission(settings), shared_reader(settings.reading)
         self._served: ServedModel | None = None
 
     async def served(self) -> ServedModel:

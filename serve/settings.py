@@ -26,7 +26,9 @@ class GatewaySettings(Settings):
 
     A label whose selective_risk is above it, or that has none, is returned as uncertain."""
     keys: str | None = None
-    """File of access keys that `biomechgpt keys add` writes. None: only the key of the environment is valid."""
+    """File of access keys that `biomechgpt keys add` writes.
+
+    None: `biomechgpt serve` takes ~/.biomechgpt/keys.json; elsewhere only the key of the environment is valid."""
     max_requests: int = Field(64, ge=1)
     """Largest number of requests in progress. Further ones are refused with 503."""
     max_client_requests: int = Field(16, ge=1)

@@ -66,9 +66,11 @@ def test_all_work_is_done_once_within_the_capacity_and_nothing_is_left(jobs):
             async with queue.turn(cost):
                 now.append(cost)
                 largest.append((sum(now), len(now)))
-                for _ in range(turns):
-                    await asyncio.sleep(0)
-                now.remove(cost)
+                try:
+                    for _ in range(turns):
+                        await asyncio.sleep(0)
+                finally:
+                    now.remove(cost)
 
         tasks = [(asyncio.create_task(job(*job_[:3])), job_[3]) for job_ in jobs]
         await asyncio.sleep(0)

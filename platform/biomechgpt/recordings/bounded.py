@@ -27,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,12 @@ class Limits(Settings):
     """Time after which it is killed, in seconds."""
 
 
+@cache
+def shared_reader(limits: Limits) -> "Reader":
+    """The reader of this process with these limits. All who ask share one helper."""
+    return Reader(limits)
+
+
 class Reader:
     """Reads uploads in limited processes. The helper starts with the first upload, or by `start`.
 
@@ -79,7 +86,6 @@ class Reader:
         self.limits = limits or Limits()
         self._helper: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
-        self._owner = os.getpid()
 
     def start(self) -> None:
         """Start the helper, if it does not run. It is ready about two seconds later; uploads wait for it."""
