@@ -3,20 +3,23 @@
 `build` is the `import_path: serve.app:build` of a RayService. `create_app` needs no Ray.
 """
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
-from fastapi.responses import Response
 from fastapi.staticfiles import StaticFiles
+from starlette.datastructures import MutableHeaders
+from starlette.routing import Match, Mount, get_route_path
 
 from serve import routes
+from serve.clients import Clients
 from serve.errors import add_error_handlers
 from serve.gateway import Gateway
-from serve.middleware import RequestGuard
+from serve.middleware import OPEN, RequestGuard
 from serve.schema import NOTICE
-from serve.settings import KEY
+from serve.settings import KEY, GatewaySettings
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -25,7 +28,7 @@ STATIC = Path(__file__).parent / "static"
 
 
 def create_app(gateway: Gateway, key: str) -> FastAPI:
-    """The HTTP application of a gateway. key: clients send it as a bearer token."""
+    """The HTTP application of a gateway. key: clients send it as a bearer token, or one of the file of keys."""
     app = FastAPI(
         title="BiomechGPT",
         version="1",
@@ -33,53 +36,97 @@ def create_app(gateway: Gateway, key: str) -> FastAPI:
         docs_url=None,  # these pages load scripts from other servers
         redoc_url=None,
     )
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it quotes bytes of a damaged form
     app.state.gateway = gateway
-    limits = gateway.settings
+    files = _files(STATIC)
     app.add_middleware(
-        RequestGuard, key=key, max_body=limits.max_body_bytes, max_requests=limits.max_requests
+        RequestGuard,
+        clients=Clients(key, gateway.settings.keys),
+        admission=gateway.admission,
+        files=files,
     )
     add_error_handlers(app)
     for router in routes.routers():
         app.include_router(router)
-    if STATIC.is_dir():
-        app.mount("/", _Page(directory=STATIC, html=True))
+    app.openapi = lambda: _document(app)  # type: ignore[method-assign]
+    app.router.routes.append(_Page(files, StaticFiles(directory=STATIC, html=True, check_dir=False)))
     return app
 
 
-class _Page(StaticFiles):
-    """The web page. Its headers forbid content from other servers."""
+def _document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, with the key that every path but the open ones needs."""
+    if app.openapi_schema is None:
+        document = FastAPI.openapi(app)
+        document["components"]["securitySchemes"] = {
+            "key": {"type": "http", "scheme": "bearer", "description": "An access key (`biomechgpt keys`)."}
+        }
+        for path, operations in document["paths"].items():
+            for operation in operations.values():
+                operation["security"] = [] if path in OPEN else [{"key": []}]
+        app.openapi_schema = document
+    return app.openapi_schema
 
-    async def get_response(self, path: str, scope: Any) -> Response:
-        response = await super().get_response(path, scope)
-        response.headers["content-security-policy"] = (
-            "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'"
-        )
-        response.headers["x-content-type-options"] = "nosniff"
-        response.headers["referrer-policy"] = "no-referrer"
-        return response
+
+def _files(folder: Path) -> frozenset[str]:
+    """Paths of the page and its files, as the router sees them."""
+    files = {f"/{path.relative_to(folder).as_posix()}" for path in folder.rglob("*") if path.is_file()}
+    return frozenset(files | ({"", "/"} if "/index.html" in files else set()))
+
+
+class _Page(Mount):
+    """The web page: only its own files, so that any other path is unknown. Its headers forbid foreign content."""
+
+    def __init__(self, files: frozenset[str], app: StaticFiles) -> None:
+        super().__init__("/", self._respond)
+        self.files, self.static = files, app
+
+    def matches(self, scope: Any) -> tuple[Match, Any]:
+        return super().matches(scope) if get_route_path(scope) in self.files else (Match.NONE, {})
+
+    async def _respond(self, scope: Any, receive: Any, send: Any) -> None:
+        async def send_with_headers(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["content-security-policy"] = (
+                    "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'"
+                )
+                headers["referrer-policy"] = "no-referrer"
+            await send(message)
+
+        await self.static(scope, receive, send_with_headers)
 
 
 def build(arguments: dict[str, Any]) -> "Application":
     """The Ray Serve application, from the fields of `ServeSettings`. Raises InputError for an unknown bundle."""
-    from ray import serve
-
     from biomechgpt.core import artifact
     from biomechgpt.core.settings import validate
     from biomechgpt.experiment import tracking
-    from serve.deployment import QUIET, Model, ServeSettings, remote_model
+    from serve.deployment import Model, ServeSettings
 
     settings = validate(ServeSettings, arguments, "serve")
+    if "questions_at_once" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"questions_at_once": settings.batch_size * settings.replicas})
     bundle = artifact.load(tracking.resolve(settings.tracking, settings.bundle), "model")
     model = Model.options(  # type: ignore[attr-defined]
         num_replicas=settings.replicas,
         max_queued_requests=settings.max_queued,
         ray_actor_options={"num_cpus": 1, "num_gpus": settings.gpus},
     ).bind(bundle.uri, settings.batch_size, settings.batch_wait_s)
+    return with_gateway(model, settings, bundle.fingerprint)
+
+
+def with_gateway(model: "Application", settings: GatewaySettings, fingerprint: str | None) -> "Application":
+    """The application of a gateway in front of a deployment that is named Model and has its methods."""
+    from ray import serve
+
+    from serve.deployment import QUIET, listen_on_loopback, remote_model
 
     def create() -> FastAPI:
+        listen_on_loopback()
         # Runs in the replica: the key comes from its own environment, never through the cluster's metadata.
         handle = serve.get_deployment_handle("Model", serve.get_replica_context().app_name)
-        gateway = Gateway(remote_model(handle), settings, bundle.fingerprint)
+        gateway = Gateway(remote_model(handle), settings, fingerprint)
+        gateway.reader.start()  # the first recording need not wait for it
         return create_app(gateway, os.environ.get(KEY, ""))
 
     deployment = serve.deployment(

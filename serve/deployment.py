@@ -5,22 +5,28 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
+import ray
 from pydantic import Field
 from ray import serve
-from ray.serve.exceptions import BackPressureError
+from ray.exceptions import RayActorError, WorkerCrashedError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from biomechgpt.answering.answer import Answer
 from biomechgpt.core import artifact, cluster, storage
+from biomechgpt.core.settings import InputError
 from biomechgpt.experiment.tracking import TrackingSettings
 from biomechgpt.prompts.encoding import MotionTokens, Query
 from biomechgpt.questions.intent import Intent
 from biomechgpt.questions.tasks import MeasuredTask
 from serve.errors import ApiError
-from serve.gateway import ModelClient, ServedModel
+from serve.model import Failed, ModelClient, ServedModel, answer_each
 from serve.schema import ModelSummary
 from serve.settings import GatewaySettings
 
+LOOPBACK = "127.0.0.1"
+RESTART_S = 10
+"""Seconds after which a lost model may be back."""
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 """Logging of both deployments. Requests concern patients, so none is logged."""
 
@@ -44,6 +50,23 @@ class ServeSettings(GatewaySettings):
     """Largest number of questions that wait for a replica. Further ones are refused with 503."""
 
 
+def listen_on_loopback() -> None:
+    """In a replica on a node whose address is loopback: let other machines not reach the port of the replica.
+
+    Ray Serve opens that port on every address, after the constructor of a deployment, and has no setting for it.
+    """
+    if ray.util.get_node_ip_address() != LOOPBACK:
+        return
+    from ray.serve._private import replica
+
+    add_port = replica.add_port_to_grpc_server
+
+    def add_port_on_loopback(server: Any, address: str) -> Any:
+        return add_port(server, address.replace("[::]", LOOPBACK))
+
+    vars(replica)["add_port_to_grpc_server"] = add_port_on_loopback
+
+
 @serve.deployment(max_ongoing_requests=256, logging_config=QUIET)
 class Model:
     """A model bundle in memory. Questions of different requests are answered in one batch.
@@ -63,6 +86,7 @@ class Model:
         from biomechgpt.questions.intent import IntentClassifier
         from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer, require_same_tokenizer
 
+        listen_on_loopback()
         network.quiet()
         torch.set_num_threads(cluster.cpus_for(1))
         model = artifact.load(bundle, "model", verify=True)
@@ -126,9 +150,13 @@ class Model:
         return motion
 
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.01)
-    async def answer(self, queries: list[Query]) -> list[Answer]:
-        """As `Answerer.answer`, the queries of several requests as one batch."""
-        return await asyncio.to_thread(self.answerer.answer, queries, writes_text=self.served.writes_text)
+    async def answer(self, queries: list[Query]) -> list[Answer | Failed]:
+        """As `Answerer.answer`, the queries of several requests as one batch. One that fails has `Failed`."""
+
+        def answer(batch: Sequence[Query]) -> Sequence[Answer]:
+            return self.answerer.answer(batch, writes_text=self.served.writes_text)
+
+        return await asyncio.to_thread(answer_each, answer, queries)
 
     async def explain(
         self, angles_rad: np.ndarray, joint_mask: np.ndarray, queries: list[tuple[str, str]]
@@ -166,10 +194,15 @@ class Model:
         return [len(self.answerer.encoder.question(question)) for question in questions]
 
 
-class RemoteModel:
-    """Calls the methods of `Model` through a handle.
+_LOST = (RayActorError, WorkerCrashedError, ReplicaUnavailableError)
+"""Errors of a replica that died or cannot be reached. Every method may be called again."""
 
-    Raises ApiError `busy` when too many questions are waiting.
+
+class RemoteModel:
+    """Calls the methods of `Model` through a handle. A call whose replica is lost is made once more.
+
+    Raises ApiError `busy` when too many questions are waiting or no replica answers, `bad_request` for a question
+    that the model cannot read.
     """
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
@@ -177,10 +210,25 @@ class RemoteModel:
 
     def __getattr__(self, method: str) -> Any:
         async def call(*arguments: Any) -> Any:
-            try:
-                return await getattr(self.handle, method).remote(*arguments)
-            except BackPressureError:
-                raise ApiError("busy", "too many questions are waiting; try again later") from None
+            for is_last in (False, True):
+                try:
+                    result = await getattr(self.handle, method).remote(*arguments)
+                    break
+                except BackPressureError:
+                    raise ApiError("busy", "too many questions are waiting; try again later") from None
+                except DeploymentUnavailableError:
+                    raise ApiError("busy", "no model is ready; try again later") from None
+                except InputError as error:
+                    raise ApiError("bad_request", str(getattr(error, "cause", error))) from None
+                except _LOST:
+                    if is_last:
+                        message = "the model was lost twice while it answered; try again later"
+                        raise ApiError("busy", message, retry_after_s=RESTART_S) from None
+            if isinstance(result, Failed):
+                if result.message is None:
+                    raise ApiError("internal", "the question could not be answered")
+                raise ApiError("bad_request", result.message)
+            return result
 
         return call
 

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.routing import get_route_path
 
 from serve import fhir
 
@@ -18,13 +19,18 @@ STATUS = {
     "bad_request": 422,
     "unauthorized": 401,
     "not_found": 404,
+    "not_allowed": 405,
+    "timeout": 408,
     "too_large": 413,
+    "too_many": 429,
     "busy": 503,
     "internal": 500,
 }
 """Error code -> HTTP status."""
 RETRY_AFTER_S = 2
-"""Seconds that a busy server asks a client to wait."""
+"""Seconds that a busy server asks a client to wait, if it does not know better."""
+MAX_MESSAGE_CHARS = 2000
+"""Longest message. Messages quote the request, and a damaged file may hold names of any length."""
 
 
 class ApiError(Exception):
@@ -32,27 +38,32 @@ class ApiError(Exception):
 
     code: one of STATUS.
     message: what was expected and what was found, for the client.
+    retry_after_s: seconds after which the same request may succeed; None: unknown.
     """
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, retry_after_s: int | None = None) -> None:
         super().__init__(message)
-        self.code, self.message = code, message
+        self.code, self.message, self.retry_after_s = code, message, retry_after_s
 
 
 def error_response(
-    path: str, code: str, message: str, status: int | None = None
+    path: str, code: str, message: str, status: int | None = None, retry_after_s: int | None = None
 ) -> tuple[int, dict[str, str], bytes]:
     """An error as (status, headers, body).
 
     path: of the request; under /fhir/ the body is an OperationOutcome, elsewhere JSON.
     status: overrides the status of the code.
+    retry_after_s: for a busy server or a client that asks too much.
     """
+    if len(message) > MAX_MESSAGE_CHARS:
+        message = f"{message[:MAX_MESSAGE_CHARS]} ..."
+    message = message.encode(errors="replace").decode()  # a request may quote half a character
     headers = {"content-type": "application/json"}
     content: dict[str, Any] = {"error": {"code": code, "message": message}}
     if path.startswith("/fhir/"):
         headers, content = {"content-type": fhir.CONTENT_TYPE}, fhir.outcome(code, message)
-    if code == "busy":
-        headers["retry-after"] = str(RETRY_AFTER_S)
+    if code in ("busy", "too_many"):
+        headers["retry-after"] = str(retry_after_s or RETRY_AFTER_S)
     if code == "unauthorized":
         headers["www-authenticate"] = "Bearer"
     return status or STATUS[code], headers, json.dumps(content).encode()
@@ -62,7 +73,7 @@ def add_error_handlers(app: FastAPI) -> None:
     """Give FastAPI's own errors (invalid fields, unknown paths) the API's error body."""
 
     def respond(request: Request, code: str, message: str, status: int | None = None) -> Response:
-        status, headers, body = error_response(request.url.path, code, message, status)
+        status, headers, body = error_response(get_route_path(request.scope), code, message, status)
         return Response(body, status, headers)
 
     @app.exception_handler(RequestValidationError)
@@ -73,5 +84,9 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _(request: Request, error: HTTPException) -> Response:
-        code = "not_found" if error.status_code in (404, 405) else "bad_request"
-        return respond(request, code, str(error.detail), error.status_code)
+        code = {404: "not_found", 405: "not_allowed"}.get(error.status_code, "bad_request")
+        response = respond(request, code, str(error.detail), error.status_code)
+        if code == "not_allowed":
+            given = {name.lower(): value for name, value in (error.headers or {}).items()}
+            response.headers["allow"] = given.get("allow", "GET, HEAD")  # a file of the page names none
+        return response

@@ -79,7 +79,10 @@ ISSUES: dict[str, str] = {
     "unauthorized": "login",
     "too_large": "too-long",
     "busy": "throttled",
+    "too_many": "throttled",
+    "timeout": "timeout",
     "not_found": "not-found",
+    "not_allowed": "not-supported",
     "internal": "exception",
 }
 """Our error code -> R4 issue-type."""

@@ -4,27 +4,20 @@ Knows nothing about HTTP paths, and nothing about Ray: it takes any object with 
 """
 
 import asyncio
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated, Any, Protocol
+from dataclasses import replace
+from typing import Annotated, Any
 
-import numpy as np
 from fastapi import Depends, Request
-from pydantic import BaseModel, ConfigDict
 from starlette.datastructures import UploadFile
 
 from biomechgpt.answering import measured
 from biomechgpt.answering.answer import Answer as AnswerRecord
 from biomechgpt.answering.described import described
-from biomechgpt.core.settings import InputError
 from biomechgpt.motion import kinematics, parameters, quantities
-from biomechgpt.motion.plots import LEFT, RIGHT, TRUNK
 from biomechgpt.motion.quantities import Person
-from biomechgpt.motion.skeleton import NAMES, anatomical_name
+from biomechgpt.motion.skeleton import anatomical_name
 from biomechgpt.prompts.encoding import MotionTokens, Query, Relation
-from biomechgpt.questions.intent import Intent
 from biomechgpt.questions.tasks import (
     AnnotatedTask,
     DescriptionTask,
@@ -34,24 +27,23 @@ from biomechgpt.questions.tasks import (
     askable,
 )
 from biomechgpt.recordings import readers
-from biomechgpt.recordings.load import prepare
-from biomechgpt.tokenizer.layout import TokenLayout
+from biomechgpt.recordings.bounded import shared_reader
+from serve.admission import Admission
 from serve.errors import ApiError
 from serve.free_questions import FreeQuestion, asks_why, complete, explanation_text, read_question
+from serve.model import ModelClient, ServedModel
+from serve.recordings import LoadedRecording, clean_name, load_recording, stick_figure
+from serve.requests import TaskQuestion, alternate_turns, check_tokens, count_questions, parse_questions
 from serve.schema import (
     MAX_QUESTION_CHARS,
     Analysis,
     Answer,
     Answers,
     Chat,
-    ChatMessage,
     Explanation,
-    Figure,
-    FigureColors,
     ModelInfo,
     ModelSummary,
     Motion,
-    RecordingInfo,
     TaskInfo,
     apply_risk_limit,
     notice_of,
@@ -63,96 +55,24 @@ from serve.settings import GatewaySettings
 
 NOBODY = Person()
 """A person of whom nothing is known."""
-
-TaskQuestion = tuple[str | None, str]
-"""A question: (task or None, words)."""
-
-
-class ServedModel(BaseModel):
-    """Description of the loaded model, made by the deployment that holds it."""
-
-    model_config = ConfigDict(arbitrary_types_allowed=True, use_attribute_docstrings=True)
-
-    summary: ModelSummary
-    """Fingerprint, base model and kind of training data."""
-    tasks: Tasks
-    """All tasks of the bundle."""
-    person_tasks: list[str]
-    """Tasks that were calibrated for several recordings of a person."""
-    coverage: float
-    """Coverage of prediction sets and intervals."""
-    labels: dict[str, list[str]] = {}
-    """Labels of each task, for tasks that name none of their own."""
-    writes_text: bool = False
-    """Whether the base model can write text. The local stand-in cannot."""
-    max_question_tokens: int
-    """Longest question, in tokens of the language model."""
-    frame_rate_hz: float
-    """Frame rate of the motion tokenizer."""
-    layout: TokenLayout
-    """Which tokens can stand where in a movement."""
-    tokenizer: str
-    """Fingerprint of the motion tokenizer."""
-    max_duration_s: float
-    """Longest movement that the model reads, in seconds."""
-    typical_duration_s: float
-    """Typical duration of the training recordings, in seconds."""
-
-
-class ModelClient(Protocol):
-    """Methods of the model, local or remote. `serve.deployment.Model` has them."""
-
-    async def describe(self) -> ServedModel: ...
-
-    async def tokenize(
-        self, angles_rad: np.ndarray, joint_mask: np.ndarray, provenance: str
-    ) -> MotionTokens: ...
-
-    async def answer(self, query: Query) -> AnswerRecord: ...
-
-    async def explain(
-        self, angles_rad: np.ndarray, joint_mask: np.ndarray, queries: list[tuple[str, str]]
-    ) -> list[Any]: ...
-
-    async def explain_tokens(self, motion: MotionTokens, query: tuple[str, str]) -> Any: ...
-
-    async def recognise(self, question: str, tasks: list[str]) -> Intent: ...
-
-    async def question_lengths(self, questions: list[str]) -> list[int]: ...
-
-
-@dataclass(frozen=True)
-class LoadedRecording:
-    """An uploaded recording at the tokenizer's frame rate.
-
-    info: description for the response.
-    angles_rad: (T, 34) joint angles.
-    pelvis: (T, 7) position and orientation.
-    content: bytes of the file.
-    """
-
-    info: RecordingInfo
-    angles_rad: np.ndarray
-    pelvis: np.ndarray
-    content: bytes
-
-    @property
-    def sha256(self) -> str:
-        """Checksum of the file, 64 hex digits."""
-        return hashlib.sha256(self.content).hexdigest()
+EXPLANATION_COST = 16
+"""An explanation asks the model about many changed copies of a recording; it counts as so many questions."""
 
 
 class Gateway:
     """Answers requests with a model.
 
     model: the model to ask.
-    settings: how recordings are read, and the limits of a request.
+    settings: how recordings are read, and the limits of requests and clients.
+    admission: these limits, and the queues in which clients take turns.
+    reader: reads recordings in processes of their own.
     fingerprint: fingerprint of the model to serve; None: any model. Only the description of this model is cached:
         during an update the gateway may start before the new model, and must not keep the old one's description.
     """
 
     def __init__(self, model: ModelClient, settings: GatewaySettings, fingerprint: str | None = None) -> None:
         self.model, self.settings, self.fingerprint = model, settings, fingerprint
+        self.admission, self.reader = Admission(settings), shared_reader(settings.reading)
         self._served: ServedModel | None = None
 
     async def served(self) -> ServedModel:
@@ -192,17 +112,18 @@ class Gateway:
         """An uploaded file, judged, repaired and resampled. Raises ApiError for a file that cannot be used."""
         if upload is None:
             raise ApiError("bad_request", "recording: expected a file")
-        name, content = Path(upload.filename or "recording").name, await upload.read()
+        name, content = clean_name(upload.filename), await upload.read()
         served = await self.served()
-        try:
-            return await asyncio.to_thread(load_recording, name, content, self.settings, served)
-        except InputError as error:
-            raise ApiError("bad_recording", str(error)) from None
+        async with self.admission.reading.turn():
+            return await load_recording(
+                name, content, self.settings, served.frame_rate_hz, served.max_duration_s, self.reader
+            )
 
     async def tokenize(self, recording: LoadedRecording) -> MotionTokens:
         """Motion tokens of a recording, with the statistics for its checks."""
         info = recording.info
-        return await self.model.tokenize(recording.angles_rad, info.joint_mask(), info.provenance)
+        async with self.admission.asking.turn():
+            return await self.model.tokenize(recording.angles_rad, info.joint_mask(), info.provenance)
 
     async def measure(self, recording: LoadedRecording, person: Person = NOBODY) -> measured.Analysis:
         """Every quantity that kinematics measures of a recording. person: for norms."""
@@ -260,6 +181,7 @@ class Gateway:
             expected = f"expected a phrasing of {' or '.join(tasks)} about several recordings"
             raise ApiError("bad_request", f"question: {expected}, found {question!r}")
         await self._check_length([words for _, words in queries])
+        self.admission.charge(count_questions(served.tasks, queries, self.settings.max_questions))
         return queries, free
 
     async def _check_length(self, questions: Sequence[str]) -> None:
@@ -297,12 +219,15 @@ class Gateway:
         duration_s: of the movement.
         """
         served = await self.served()
-        records = await asyncio.gather(
-            *(
-                self._record(Query(motions, relation, task, words, () if task else history), analysis)
-                for task, words in queries
+        # Measured quantities are not asked. Each movement of a question is read.
+        cost = max(1, count_questions(served.tasks, queries, len(queries)) * len(motions))
+        async with self.admission.asking.turn(cost):
+            records = await asyncio.gather(
+                *(
+                    self._record(Query(motions, relation, task, words, () if task else history), analysis)
+                    for task, words in queries
+                )
             )
-        )
         if not served.writes_text and any(_is_description(served.tasks, task) for task, _ in queries):
             values = measured.parameters(analysis or {})
             records = [
@@ -412,6 +337,7 @@ class Gateway:
         words = (question or "").strip() or tasks[task].templates[0]
         if words not in tasks[task].templates:
             raise ApiError("bad_request", f"question: expected a phrasing of {task}, found {words!r}")
+        self.admission.charge(EXPLANATION_COST)
         recording = await self.read_recording(upload)
         motion = await self.tokenize(recording)
         queries: list[TaskQuestion] = [(task, words)]
@@ -419,9 +345,10 @@ class Gateway:
         (answer,) = await self.answer([motion], "single", queries, analysis)
         if answer.refused:
             raise ApiError("bad_recording", answer.text)
-        (explanation,) = await self.model.explain(
-            recording.angles_rad, recording.info.joint_mask(), [(task, words)]
-        )
+        async with self.admission.asking.turn(EXPLANATION_COST):
+            (explanation,) = await self.model.explain(
+                recording.angles_rad, recording.info.joint_mask(), [(task, words)]
+            )
         return _explanation(answer, explanation, served.summary)
 
     async def chat(self, chat: Chat) -> Answers:
@@ -456,7 +383,10 @@ class Gateway:
         completed = await self._complete(answers, free, len(movements))
         explanation = None
         if len(motions) == 1 and asks_why(free, served.tasks) and answers[-1].status == "answered":
-            found = await self.model.explain_tokens(motions[0], (str(answers[-1].task), answers[-1].question))
+            self.admission.charge(EXPLANATION_COST)
+            query = (str(answers[-1].task), answers[-1].question)
+            async with self.admission.asking.turn(EXPLANATION_COST):
+                found = await self.model.explain_tokens(motions[0], query)
             explanation = _explanation(answers[-1], found, served.summary)
             completed[-1] = replace(completed[-1], text=explanation.text)
         return Answers(
@@ -506,107 +436,3 @@ def _with_measured(answer: Answer, analysis: measured.Analysis) -> Answer:
     if not stated or answer.measured:
         return answer
     return replace(answer, stated_parameters=stated_parameters(stated, measured.parameters(analysis)))
-
-
-def load_recording(
-    name: str, content: bytes, settings: GatewaySettings, served: ServedModel
-) -> LoadedRecording:
-    """Read a file's content. Raises InputError for one that cannot be used, ApiError for one that is too long."""
-    recording = readers.parse(name, content, settings.readers)
-    frames = len(recording.time_s)
-    if frames > settings.max_frames:
-        message = f"{name}: expected at most {settings.max_frames} frames, found {frames}"
-        raise ApiError("too_large", message)
-    rate_hz = served.frame_rate_hz
-    # Few rows may span a long time: what is resampled is bounded too.
-    resampled = (recording.time_s[-1] - recording.time_s[0]) * rate_hz + 1
-    if resampled > settings.max_frames:
-        found = f"found {resampled:.0f} at {rate_hz:g} Hz ({frames} rows)"
-        raise ApiError("too_large", f"{name}: expected at most {settings.max_frames} frames, {found}")
-    angles, pelvis, repairs = prepare(name, recording, settings.quality, rate_hz)
-    duration_s = len(angles) / rate_hz
-    info = RecordingInfo(
-        name=name,
-        frames=len(angles),
-        duration_s=round(duration_s, 3),
-        used_s=round(min(duration_s, served.max_duration_s), 3),
-        frame_rate_hz=rate_hz,
-        knee_flexion=recording.knee_flexion,
-        provenance=recording.provenance,
-        missing_joints=[
-            joint for joint, recorded in zip(NAMES, recording.joint_mask, strict=True) if not recorded
-        ],
-        repairs="; ".join(text for text in (*recording.notes, repairs) if text) or None,
-    )
-    return LoadedRecording(info, angles, pelvis, content)
-
-
-def stick_figure(recording: LoadedRecording) -> Figure:
-    """The stick figure of a recording."""
-    points = kinematics.points_m(recording.angles_rad, recording.pelvis, ground="frame")
-    return Figure(
-        frame_rate_hz=recording.info.frame_rate_hz,
-        points=list(kinematics.LANDMARKS),
-        bones=list(kinematics.BONES),
-        positions_m=np.round(points.astype(float), 3).tolist(),
-        colors=FigureColors(right=RIGHT, left=LEFT, middle=TRUNK),
-    )
-
-
-def parse_questions(tasks: Tasks, names: Sequence[str], question: str | None) -> list[TaskQuestion]:
-    """The questions as (task or None, words), the one in free words last. Raises ApiError."""
-    names = [name.strip() for joined in names for name in joined.split(",") if name.strip()]
-    if "all" in names:
-        names = list(tasks)
-    unknown = [name for name in names if name not in tasks]
-    if unknown:
-        message = f"tasks: expected all or some of {', '.join(tasks)}, found {unknown[0]!r}"
-        raise ApiError("bad_request", message)
-    queries: list[TaskQuestion] = [(name, tasks[name].templates[0]) for name in names]
-    text = (question or "").strip()
-    if text:
-        if len(text) > MAX_QUESTION_CHARS:
-            message = f"question: expected at most {MAX_QUESTION_CHARS} characters, found {len(text)}"
-            raise ApiError("bad_request", message)
-        # A question in the words of a template needs no intent classifier.
-        matching = (
-            name for name, task in tasks.items() if text.casefold() in map(str.casefold, task.templates)
-        )
-        queries.append((next(matching, None), text))
-    if not queries:
-        raise ApiError("bad_request", "expected `tasks` (names, or all) or a `question`, found neither")
-    return queries
-
-
-def check_tokens(
-    chat: Chat, movements: Sequence[Sequence[int]], mirrored: Sequence[Sequence[int]], served: ServedModel
-) -> None:
-    """Raises ApiError for motion tokens that are not this model's."""
-    for name, movement_tokens in (("tokens", movements), ("mirrored", mirrored)):
-        for tokens in movement_tokens:
-            try:
-                served.layout.check(tokens)
-            except InputError as error:
-                raise ApiError("bad_request", f"{name}: {error}") from error
-    if mirrored and len(mirrored) != len(movements):
-        expected = f"mirrored: expected those of {len(movements)} movements, as tokens has"
-        raise ApiError("bad_request", f"{expected}, found {len(mirrored)}")
-    if chat.tokenizer not in (None, served.tokenizer):
-        expected = f"tokenizer: expected the model's, {served.tokenizer}"
-        raise ApiError("bad_request", f"{expected}, found tokens of {chat.tokenizer}")
-
-
-def alternate_turns(messages: Sequence[ChatMessage]) -> list[str]:
-    """The texts of a conversation, the user's and the assistant's in turn, the first and the last from the user.
-
-    Of two messages in a row from the same side, the later one is kept.
-    """
-    turns: list[str] = []
-    for message in messages:
-        # After an even number of turns it is the user's turn.
-        same_side = len(turns) % 2 == (message.role == "user")
-        if same_side and turns:
-            turns[-1] = message.content
-        elif not same_side:
-            turns.append(message.content)
-    return turns

@@ -1,18 +1,50 @@
-"""Makes an access key for the served model. The server stores no keys: it reads one from its environment."""
+"""The command `biomechgpt keys`: makes, lists and revokes access keys of the served model."""
 
 import secrets
+from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
-from biomechgpt.core.settings import Settings
+from biomechgpt.core.settings import InputError, Settings
+from serve.clients import KEYS_FILE, NAME, add_key, read_keys, revoke_key
 from serve.settings import KEY
 
 
 class KeySettings(Settings):
     """Settings of `biomechgpt keys`."""
 
+    action: Literal["print", "add", "list", "revoke"] = "print"
+    """print: a key for the server's environment. add: a key for one client. list: all clients.
+    revoke: end a client's key."""
+    name: str | None = Field(None, pattern=NAME)
+    """Name of the client, for add and revoke."""
+    days: float | None = Field(365.0, gt=0)
+    """Days until the new key expires; null: never."""
+    file: str = KEYS_FILE
+    """File that holds names, hashes and dates. The server reads it (its setting `keys`)."""
     bytes: int = Field(24, ge=16, le=64)
-    """Random bytes in the key."""
+    """Random bytes in a printed key."""
+
+
+def run_keys(settings: KeySettings) -> None:
+    """Make, list or revoke keys. Raises InputError if a name is missing, unknown or taken."""
+    path = Path(settings.file).expanduser()
+    if settings.action == "print":
+        make_key(settings)
+    elif settings.action == "list":
+        for entry in read_keys(path):
+            expires = f"{entry.expires:%Y-%m-%d}" if entry.expires else "never"
+            print(f"{entry.name}\tmade {entry.created:%Y-%m-%d}\texpires {expires}")
+    elif settings.name is None:
+        raise InputError(f"name: expected the client's name, as in `biomechgpt keys {settings.action} NAME`")
+    elif settings.action == "add":
+        key = add_key(path, settings.name, settings.days)
+        print(f"# The key of {settings.name}. It is shown only now: {path} holds its hash.")
+        print(key)
+    else:
+        revoke_key(path, settings.name)
+        print(f"revoked the key of {settings.name}; a running server refuses it from the next request on")
 
 
 def make_key(settings: KeySettings) -> None:

@@ -16,6 +16,7 @@ from biomechgpt.core.settings import InputError
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.tracking import CHAMPION, SQLITE, TrackingSettings
 from serve import app
+from serve.clients import KEYS_FILE
 from serve.settings import KEY, GatewaySettings
 
 
@@ -81,20 +82,29 @@ def require_free(host: str, port: int) -> None:
         ) from None
 
 
+def start(host: str, port: int) -> None:
+    """Start Ray Serve on an address."""
+    from ray import serve
+
+    from serve.deployment import QUIET
+
+    serve.start(http_options={"host": host, "port": port}, logging_config=QUIET)
+
+
 def serve_model(settings: LocalSettings) -> None:
     """Serve until Ctrl-C. Prints the page's address with the access key."""
     from ray import serve
 
     from biomechgpt.core import cluster
-    from serve.deployment import QUIET
 
     bundle = choose_bundle(settings)
     require_free(settings.host, settings.port)
     key_is_ours = KEY not in os.environ
     key = os.environ.setdefault(KEY, secrets.token_urlsafe(24))
     cluster.connect()
-    serve.start(http_options={"host": settings.host, "port": settings.port}, logging_config=QUIET)
+    start(settings.host, settings.port)
     shared = settings.model_dump(include=set(GatewaySettings.model_fields) | {"tracking"})
+    shared["keys"] = settings.keys or KEYS_FILE
     serve.run(app.build({**shared, "bundle": bundle}), name="biomechgpt", route_prefix="/")
     link = f"http://{settings.host}:{settings.port}/"
     print(f"serving {bundle}")

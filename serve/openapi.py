@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from serve.app import create_app
-from serve.gateway import Gateway, ModelClient
+from serve.gateway import Gateway
+from serve.model import ModelClient
 from serve.settings import GatewaySettings
 
 PATH = Path(__file__).parent / "page" / "openapi.json"

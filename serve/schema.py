@@ -339,7 +339,7 @@ class Analysis(ApiModel):
 
     duration_s: float
     """Duration in seconds."""
-    steps: int
+    steps: int = Field(ge=0, le=1_000_000)
     """Number of steps."""
     phases: tuple[str, ...]
     """What else the recording contains: `rise` from a chair, `lower` onto one."""
@@ -390,7 +390,8 @@ class ChatMessage(ApiModel):
     """Text of the message."""
 
 
-TokenList = Annotated[list[int], Field(min_length=1, max_length=20_000)]
+Token = Annotated[int, Field(ge=0, lt=2**31)]
+TokenList = Annotated[list[Token], Field(min_length=1, max_length=20_000)]
 OneOrTwo = TokenList | Annotated[list[TokenList], Field(min_length=2, max_length=2)]
 
 
@@ -434,16 +435,22 @@ class ErrorBody(ApiModel):
     """What was wrong."""
 
 
+ERROR_TEXTS = {
+    400: "The body is neither the JSON nor the form that its content-type says.",
+    401: "No key, or one that is wrong, expired or revoked.",
+    408: "The body did not arrive in time.",
+    413: "The body or the recording is too large.",
+    422: "The request or the recording is wrong.",
+    429: "Too many requests or questions with one key; Retry-After says when to come back.",
+    503: "The server is busy; Retry-After says when to come back.",
+}
+"""HTTP status of an error -> what it means."""
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody, "description": text}
-    for status, text in (
-        (401, "No key, or a wrong one."),
-        (413, "The body or the recording is too large."),
-        (422, "The request or the recording is wrong."),
-        (503, "The server is busy; Retry-After says when to come back."),
-    )
+    status: {"model": ErrorBody, "description": text} for status, text in ERROR_TEXTS.items()
 }
 """Error responses that the OpenAPI document lists for an endpoint under /v1/."""
+NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody, "description": "There is none."}}
+"""The error response of an endpoint that looks something up."""
 
 
 class Health(ApiModel):

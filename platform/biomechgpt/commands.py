@@ -24,7 +24,7 @@ class Command:
     settings: `module:class` of its settings.
     function: `module:function` that takes these settings; what it returns is printed as `artifact: ...`.
     example: arguments of a typical call.
-    positional: the setting that the first argument gives when it is no option.
+    positional: the settings that the first arguments give when they are no options, separated by spaces.
     config: the settings file that is read when --config names none.
     report: `module:function` that turns the result into a text, which is printed before the last line.
     """
@@ -88,10 +88,11 @@ COMMANDS: dict[str, Command] = {
         "serve --port 8000",
     ),
     "keys": Command(
-        "Make an access key for the served model.",
+        "Make, list and revoke access keys of the served model.",
         "serve.keys:KeySettings",
-        "serve.keys:make_key",
-        "keys",
+        "serve.keys:run_keys",
+        "keys add ward-7",
+        positional="action name",
     ),
     "sweep": Command(
         "Search settings and seeds with Ray Tune and Optuna on validation participants.",
@@ -180,8 +181,10 @@ def run(name: str, arguments: list[str] | None = None, **fixed: str) -> None:
 def _options(command: Command, arguments: list[str], fixed: dict[str, str]) -> list[str]:
     """The arguments with the positional one named and the default settings file added."""
     options = list(arguments)
-    if command.positional and options and not options[0].startswith("-"):
-        options[0] = f"--{command.positional}={options[0]}"
+    for i, name in enumerate((command.positional or "").split()):
+        if len(options) <= i or options[i].startswith("-"):
+            break
+        options[i] = f"--{name}={options[i]}"
     if command.config and not any(option.split("=")[0] == "--config" for option in options):
         options = ["--config", command.config, *options]
     return [*options, *(f"--{name}={value}" for name, value in fixed.items())]

@@ -11,9 +11,27 @@ from starlette.datastructures import UploadFile
 from serve import fhir
 from serve.errors import ApiError
 from serve.gateway import GatewayDependency
+from serve.schema import ERROR_TEXTS
 
 router = APIRouter()
 
+
+class FhirResponse(Response):
+    """A FHIR resource in JSON."""
+
+    media_type = fhir.CONTENT_TYPE
+
+
+_RESOURCE = {
+    "type": "object",
+    "required": ["resourceType"],
+    "properties": {"resourceType": {"type": "string", "description": "Kind of the FHIR R4 resource."}},
+}
+_FOUND: dict[int | str, dict[str, Any]] = {200: {"content": {fhir.CONTENT_TYPE: {"schema": _RESOURCE}}}}
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": f"{text} The body is an OperationOutcome.", **_FOUND[200]}
+    for status, text in ERROR_TEXTS.items()
+}
 _BODY = {
     "requestBody": {
         "content": {
@@ -43,13 +61,15 @@ _BODY = {
 }
 
 
-@router.get("/fhir/metadata")
+@router.get("/fhir/metadata", responses=_FOUND, response_class=FhirResponse)
 async def metadata() -> Response:
     """The CapabilityStatement."""
     return _resource(fhir.capability_statement("1"))
 
 
-@router.post("/fhir/$answer-motion", openapi_extra=_BODY)
+@router.post(
+    "/fhir/$answer-motion", openapi_extra=_BODY, responses={**_FOUND, **_ERRORS}, response_class=FhirResponse
+)
 async def answer_motion(gateway: GatewayDependency, request: Request) -> Response:
     """The answers of /v1/answers as a FHIR R4 Bundle.
 
@@ -73,7 +93,7 @@ async def answer_motion(gateway: GatewayDependency, request: Request) -> Respons
 
 
 def _resource(content: dict[str, Any]) -> Response:
-    return Response(json.dumps(content), media_type=fhir.CONTENT_TYPE)
+    return FhirResponse(json.dumps(content))
 
 
 async def _read_operation(request: Request) -> fhir.Operation:

@@ -8,7 +8,7 @@ from fastapi.responses import PlainTextResponse, Response
 from serve import examples
 from serve.errors import ApiError, error_response
 from serve.gateway import GatewayDependency
-from serve.schema import ERRORS, Example, Examples, Health, ModelInfo
+from serve.schema import ERRORS, NOT_FOUND, ErrorBody, Example, Examples, Health, ModelInfo
 
 router = APIRouter()
 READY_TIMEOUT_S = 5
@@ -28,7 +28,7 @@ async def list_examples() -> Examples:
     return Examples(examples=[Example(**example) for example in listed])
 
 
-@router.get("/v1/examples/{name}", response_class=PlainTextResponse, responses=ERRORS)
+@router.get("/v1/examples/{name}", response_class=PlainTextResponse, responses={**ERRORS, **NOT_FOUND})
 async def example(name: str) -> str:
     """An example recording, as a .mot file."""
     try:
@@ -43,7 +43,11 @@ async def health() -> Health:
     return Health()
 
 
-@router.get("/readyz", response_class=PlainTextResponse)
+@router.get(
+    "/readyz",
+    response_class=PlainTextResponse,
+    responses={503: {"model": ErrorBody, "description": "No model is ready."}},
+)
 async def ready(gateway: GatewayDependency) -> Response:
     """A model answers. It is asked each time."""
     try:

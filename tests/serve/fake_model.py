@@ -16,7 +16,7 @@ from biomechgpt.questions.intent import Intent
 from biomechgpt.questions.tasks import AnnotatedTask, NumberTask, load_tasks
 from biomechgpt.tokenizer.layout import TokenLayout
 from conftest import ROOT
-from serve.gateway import ServedModel
+from serve.model import ServedModel
 from serve.schema import ModelSummary
 
 KEY = "key"

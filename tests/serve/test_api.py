@@ -14,16 +14,20 @@ from fastapi.testclient import TestClient
 import opensim_files
 from biomechgpt.answering.answer import Unlike
 from biomechgpt.answering.gates import Gate
-from biomechgpt.core.settings import InputError
 from biomechgpt.motion import norms
 from biomechgpt.questions.tasks import load_tasks
+from biomechgpt.recordings.bounded import Reader
 from biomechgpt.recordings.readers import SUFFIXES
 from conftest import ROOT, TESTS
 from serve import schema
+from serve.admission import Admission
 from serve.app import create_app
+from serve.clients import Clients
 from serve.errors import ApiError
-from serve.gateway import Gateway, alternate_turns, load_recording
+from serve.gateway import Gateway
 from serve.middleware import RequestGuard
+from serve.recordings import load_recording
+from serve.requests import alternate_turns
 from serve.schema import Answer, AnswerRecord, ChatMessage
 from serve.settings import GatewaySettings
 
@@ -259,9 +263,9 @@ def test_fhir_answers_come_from_the_same_gateway(client, walk):
 
 
 def test_paths_that_need_a_key(client):
-    for path in ("/v1/model", "/v1/examples", "/fhir/metadata", "/v1/nowhere"):
+    for path in ("/v1/model", "/v1/examples", "/openapi.json", "/v1/nowhere", "/nowhere"):
         assert client.get(path, headers={"Authorization": "Bearer wrong"}).status_code == 401
-    for path in ("/", "/healthz", "/openapi.json"):
+    for path in ("/", "/healthz", "/fhir/metadata"):
         assert client.get(path, headers={"Authorization": ""}).status_code == 200
     assert client.get("/v1/nowhere").json()["error"]["code"] == "not_found"
 
@@ -318,28 +322,41 @@ def test_stated_parameters_stand_beside_measured_ones():
     assert [norms.UNVERIFIED in (p.normal_range_source or "") for p in compared] == [True, False, False]
 
 
-def test_a_recording_with_too_many_frames_is_refused(walk):
+@pytest.fixture(scope="module")
+def reader():
+    """Reads recordings in processes of their own."""
+    reader = Reader()
+    yield reader
+    reader.stop()
+
+
+def load(reader, name, content, settings):
+    return asyncio.run(load_recording(name, content, settings, SERVED.frame_rate_hz, 9.0, reader))
+
+
+def test_a_recording_with_too_many_frames_is_refused(walk, reader):
     with pytest.raises(ApiError, match="at most 100 frames, found") as refused:
-        load_recording(*walk, GatewaySettings(max_frames=100), SERVED)
+        load(reader, *walk, GatewaySettings(max_frames=100))
     assert refused.value.code == "too_large"
 
 
-def test_few_rows_over_a_long_time_are_refused_before_they_are_resampled():
+def test_few_rows_over_a_long_time_are_refused_before_they_are_resampled(reader):
     """Rows at 6 Hz: 400 of them, which make 2000 frames at the tokenizer's rate."""
     columns = {name: values[:400] for name, values in opensim_files.walk(4.0).items()}
     columns["time"] = np.arange(400) / 6.0
     content = opensim_files.mot(columns).encode()
-    load_recording("walk.mot", content, GatewaySettings(max_frames=2_001), SERVED)
+    load(reader, "walk.mot", content, GatewaySettings(max_frames=2_001))
     with pytest.raises(ApiError, match=r"at most 1000 frames, found 1996 at 30 Hz \(400 rows\)") as refused:
-        load_recording("walk.mot", content, GatewaySettings(max_frames=1_000), SERVED)
+        load(reader, "walk.mot", content, GatewaySettings(max_frames=1_000))
     assert refused.value.code == "too_large"
 
 
-def test_an_upload_is_checked_like_the_recordings_of_a_cohort(walk):
-    assert load_recording(*walk, GatewaySettings(), SERVED).info.repairs is None
+def test_an_upload_is_checked_like_the_recordings_of_a_cohort(walk, reader):
+    assert load(reader, *walk, GatewaySettings()).info.repairs is None
     strict = GatewaySettings(quality={"max_speed_deg_s": 10})
-    with pytest.raises(InputError, match="impossible speed: hip_flexion_r turns at"):
-        load_recording(*walk, strict, SERVED)
+    with pytest.raises(ApiError, match="impossible speed: hip_flexion_r turns at") as refused:
+        load(reader, *walk, strict)
+    assert refused.value.code == "bad_recording"
 
 
 def test_more_requests_than_the_limit_are_refused_with_a_time_to_come_back():
@@ -356,7 +373,8 @@ def test_more_requests_than_the_limit_are_refused_with_a_time_to_come_back():
         async def send(message):
             sent.append(message)
 
-        guard = RequestGuard(slow, key="k", max_body=10, max_requests=1)
+        admission = Admission(GatewaySettings(max_requests=1))
+        guard = RequestGuard(slow, clients=Clients("k"), admission=admission)
         scope = {
             "type": "http",
             "path": "/v1/answers",
@@ -373,10 +391,10 @@ def test_more_requests_than_the_limit_are_refused_with_a_time_to_come_back():
 
     start, body = asyncio.run(run())
     assert start["status"] == 503
-    assert dict(start["headers"])[b"retry-after"] == b"2"
+    assert dict(start["headers"])[b"retry-after"] == b"1"  # nothing waits, so there is room soon
     assert json.loads(body["body"])["error"]["code"] == "busy"
 
 
 def test_an_empty_key_is_refused():
     with pytest.raises(ValueError, match="BIOMECHGPT_API_KEY"):
-        RequestGuard(None, key=" ", max_body=1, max_requests=1)
+        Clients(" ")

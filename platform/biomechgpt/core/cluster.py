@@ -12,7 +12,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,9 @@ def connect() -> None:
         else:
             # One's own machine is not taken away in mid-training: no process need watch for that.
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-            os.environ[_OWN] = "1"  # before Ray starts, so that its workers have it too
             _keep_token_in_memory()
+            _keep_token_private()
+            os.environ[_OWN] = "1"  # before Ray starts, so that its workers have it too
             _start()
             os.environ[_OWN] = ray.get_runtime_context().gcs_address
     quiet()
@@ -69,6 +70,9 @@ def _start() -> None:
             ray.init(
                 # Without it Ray joins whatever cluster `ray start` began on this machine, also another user's.
                 address="local",
+                # One's own cluster is for this machine only. By this address Ray's ports (the store, the node, the
+                # dashboard, metrics) listen on loopback.
+                _node_ip_address="127.0.0.1",
                 # With the dashboard, on loopback: without its state API, Ray Train complains once a second.
                 include_dashboard=True,
                 dashboard_host="127.0.0.1",
@@ -110,6 +114,18 @@ def _home_is_writable() -> bool:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _keep_token_private() -> None:
+    """Let only its owner read the token of the local Ray. Ray would write a new one readable for everybody."""
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    with suppress(OSError):  # a home that is read-only, or another person's file
+        if path.exists():
+            path.chmod(0o600)
+        elif not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123
+                file.write(secrets.token_hex(32))
 
 
 _ENVIRONMENT = {

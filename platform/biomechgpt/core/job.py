@@ -79,7 +79,9 @@ def help_text(
     lines += [*textwrap.wrap(description, WIDTH), ""] if description else []
     lines += [f"example: {example}", ""] if example else []
     if positional:
-        lines += [f"{positional.upper()} is the same as --{positional} {positional.upper()}.", ""]
+        named = " ".join(f"--{name} {name.upper()}" for name in positional.split())
+        verb = "are" if " " in positional else "is"
+        lines += [f"{positional.upper()} {verb} the same as {named}.", ""]
     lines += ["  --config FILE"]
     lines += textwrap.wrap(CONFIG, WIDTH, initial_indent="      ", subsequent_indent="      ")
     for name, field in options(model):

@@ -100,7 +100,7 @@ export class Api {
     }
   }
 
-  /** Sends a request with the key. Asks for the key again after 401; waits and sends once more after 503. */
+  /** Sends a request with the key. Asks for the key again after 401; waits and sends once more after 429 or 503. */
   private async send(path: string, request: RequestInit, patience: Patience): Promise<Response> {
     let waited = false;
     for (;;) {
@@ -108,7 +108,7 @@ export class Api {
       const response = await fetchOnce(path, request, key, patience.signal);
       if (response.status === 401) {
         this.keys.refuse(key);
-      } else if (response.status === 503 && !waited) {
+      } else if (isBusy(response) && !waited) {
         waited = true;
         await countdown(retryAfter(response.headers.get("Retry-After")), patience);
       } else if (!response.ok) {
@@ -139,6 +139,11 @@ async function fetchOnce(path: string, request: RequestInit, key: string, signal
   }
 }
 
+/** Whether the server, or this key, is asked too much at the moment. */
+function isBusy(response: Response): boolean {
+  return response.status === 503 || response.status === 429;
+}
+
 async function problem(response: Response): Promise<ApiError> {
   try {
     const { code, message } = (await response.json()).error;
@@ -146,7 +151,7 @@ async function problem(response: Response): Promise<ApiError> {
   } catch {
     // Not an error of the API; perhaps the page of a proxy.
   }
-  if (response.status === 503) return new ApiError("busy", "The server is busy. Try again in a while.");
+  if (isBusy(response)) return new ApiError("busy", "The server is busy. Try again in a while.");
   return new ApiError("unexpected", `The server answered with an error (HTTP ${response.status}). Try again.`);
 }
 

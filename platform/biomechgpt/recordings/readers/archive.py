@@ -17,6 +17,8 @@ MAX_BYTES = 512 << 20
 MAX_FILES = 2000
 """Most files in one archive."""
 _GZIP = b"\x1f\x8b"
+_MOST_PACKED = 1032
+"""Bytes that gzip may make of one at most."""
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError)
 
 
@@ -50,6 +52,11 @@ def _first_member(content: bytes) -> bytes:
 
 def gunzip(name: str, content: bytes, most: int) -> bytes:
     """The file in a .gz. Raises InputError if it is damaged or larger than `most`."""
+    # The last four bytes say how large the file is. Those of a file that was cut off may say anything.
+    promised = int.from_bytes(content[-4:], "little")
+    if most < promised <= _MOST_PACKED * len(content):
+        found = f"found {promised >> 20} by its last bytes, or a file that is cut off"
+        raise InputError(f"{name}: expected at most {most >> 20} MiB unpacked, {found}")
     unpacked = _start(content, most + 1)
     if unpacked is None:
         raise InputError(f"{name}: expected a gzip file, found a damaged one")

@@ -17,9 +17,9 @@ LIMITS = """
 import sys
 try:
     import resource
-    _, most = resource.getrlimit(resource.RLIMIT_AS)
-    limit = 8 << 30 if most == resource.RLIM_INFINITY else min(8 << 30, most)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, most))  # a damaged header may promise anything
+    most = resource.getrlimit(resource.RLIMIT_AS)[1]
+    most = 8 << 30 if most == resource.RLIM_INFINITY else min(most, 8 << 30)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))  # a damaged header may promise anything
 except (ImportError, OSError, ValueError):
     pass  # Windows has no such limit, and macOS refuses it
 """

@@ -117,6 +117,8 @@ class _Book:
 
     def _parsed(self, path: str, target: "_TargetT") -> "_TargetT":
         parser = ElementTree.XMLParser(target=target)
+        if self._archive.getinfo(path).file_size > self._left:
+            raise InputError(f"{self._name}: expected at most {_MAX_XML >> 20} MiB unpacked, found more")
         with self._archive.open(path) as file:
             while piece := file.read(1 << 16):
                 self._left -= len(piece)

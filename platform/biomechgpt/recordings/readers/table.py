@@ -59,8 +59,10 @@ _OTHER_UNITS = {
     "nm",
 }
 """What else a line of units holds."""
-_MAX_CELLS = 100_000_000
+_MAX_CELLS = 20_000_000
 """Most numbers in a Parquet file: it is compressed, so that a small file may hold more than memory does."""
+_MAX_COLUMNS = 2000
+"""Most columns of a Parquet file."""
 
 
 def matches(content: bytes) -> bool:
@@ -95,10 +97,19 @@ def _parquet(name: str, content: bytes) -> dict[str, np.ndarray]:
         file = pq.ParquetFile(pa.BufferReader(content))
         if (cells := file.metadata.num_rows * file.metadata.num_columns) > _MAX_CELLS:
             raise InputError(f"{name}: expected at most {_MAX_CELLS} cells, found {cells}")
-        table = file.read()
+        if (count := file.metadata.num_columns) > _MAX_COLUMNS:
+            raise InputError(f"{name}: expected at most {_MAX_COLUMNS} columns, found {count}")
+        size = sum(
+            file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups)
+        )  # unpacked
+        if size > 8 * _MAX_CELLS:
+            raise InputError(
+                f"{name}: expected at most {8 * _MAX_CELLS >> 20} MiB unpacked, found {size >> 20}"
+            )
         numbers = [
-            f.name for f in table.schema if pa.types.is_floating(f.type) or pa.types.is_integer(f.type)
+            f.name for f in file.schema_arrow if pa.types.is_floating(f.type) or pa.types.is_integer(f.type)
         ]
+        table = file.read(columns=numbers, use_threads=False)
         return {key: table[key].cast(pa.float64()).to_numpy() for key in numbers}
     except KeyError as error:
         raise InputError(f"{name}: a column appears twice: {error}") from None

@@ -1,0 +1,339 @@
+"""What strangers and a greedy client can do to a server.
+
+    python benchmarks/abuse.py [--model URI] [--uploads 10000] [--seed 0]
+
+Starts a server on this machine and attacks it. Without a model, the answers come from a stand-in that takes as long
+as a small model on a CPU. Keys, readers, limits and queues are those of the real server. Prints what it does, and
+one line of JSON at the end:
+
+open_without_key: requests to paths that need a key that were answered without the right one, under three prefixes.
+malformed: malformed recordings that were sent; `malformed_5xx` of them gave an error of the server, and
+    `malformed_lost` no answer at all. `malformed_s`: seconds they took.
+gateway_growth_mb: growth of the gateway's memory meanwhile, at its largest.
+healthz_max_s, healthz_p99_s: time of GET /healthz meanwhile.
+victim_answered: share of the requests of one client that are answered while another floods the server.
+victim_p95_ratio: 95th percentile of their time, over that without the flood.
+flood_5xx: errors of the server among the requests of the flood, without 503.
+retry_after_true: share of the refused requests that are let in when they come back after `Retry-After`.
+load: load average of the machine before the start.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import socket
+import statistics
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+
+from benchmarks.malformed import malformed
+from biomechgpt.answering.answer import Answer, Unlike
+from biomechgpt.motion.statistics import MovementStatistics
+from biomechgpt.prompts.encoding import MotionTokens, Query
+from biomechgpt.questions.intent import Intent
+from biomechgpt.questions.tasks import AnnotatedTask, NumberTask, load_tasks
+from biomechgpt.tokenizer.layout import TokenLayout
+from serve import app, examples
+from serve.clients import add_key
+from serve.middleware import OPEN
+from serve.model import ServedModel
+from serve.schema import ModelSummary
+from serve.settings import KEY, GatewaySettings
+
+PREFIXES = ("/", "/a", "/a/b")
+QUESTION_S = 0.02
+"""Time that the stand-in takes for one question."""
+
+
+class StandIn:
+    """A model that takes its time and knows nothing. It answers one question after the other."""
+
+    def __init__(self) -> None:
+        from serve.deployment import listen_on_loopback
+
+        listen_on_loopback()
+        self.turn = asyncio.Lock()
+        self.served = ServedModel(
+            summary=ModelSummary(fingerprint="0" * 64, base="stand-in", data="synthetic"),
+            tasks=load_tasks(["configs/tasks"]),
+            person_tasks=[],
+            coverage=0.9,
+            max_question_tokens=100,
+            frame_rate_hz=30.0,
+            layout=TokenLayout(0, 0, (64,)),
+            tokenizer="0" * 64,
+            max_duration_s=9.0,
+            typical_duration_s=9.0,
+        )
+
+    async def describe(self) -> ServedModel:
+        return self.served
+
+    async def tokenize(self, angles_rad: np.ndarray, joint_mask: np.ndarray, provenance: str) -> MotionTokens:
+        seconds = len(angles_rad) / 30
+        statistics = MovementStatistics(seconds, 4, distance=0.5, rmse_deg=3.0, provenance=provenance)
+        return MotionTokens([1, 2, 3], statistics=statistics)
+
+    async def answer(self, query: Query) -> Answer:
+        async with self.turn:
+            await asyncio.sleep(QUESTION_S)
+        task = self.served.tasks.get(query.task or "")
+        checked = Unlike(checked=True, participants=20)
+        if not isinstance(task, AnnotatedTask):
+            return Answer("Rather slowly.", unlike=checked)
+        if isinstance(task, NumberTask):
+            return Answer(task.answer(1.0), low=0.5, high=1.5, unlike=checked)
+        labels = [str(label) for label in task.answers(["a", "b"])]
+        shares = [1 / len(labels)] * len(labels)
+        return Answer(task.answer(labels[0]), labels=labels, probabilities=shares, unlike=checked)
+
+    async def recognise(self, question: str, tasks: list[str]) -> Intent:
+        return Intent("out_of_scope")
+
+    async def question_lengths(self, questions: list[str]) -> list[int]:
+        return [len(question.split()) for question in questions]
+
+
+def start(model: str | None, keys: str) -> str:
+    """Serve under every prefix. Returns http://host:port."""
+    from ray import serve
+
+    from biomechgpt.core import cluster
+    from serve.main import start as start_http
+
+    os.environ[KEY] = ""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    cluster.connect()
+    start_http("127.0.0.1", port)
+    for i, prefix in enumerate(PREFIXES):
+        if model and not i:
+            application = app.build({"bundle": model, "keys": keys})
+        else:
+            stand_in = serve.deployment(StandIn, name="Model").options(
+                max_ongoing_requests=256, ray_actor_options={"num_cpus": 0}
+            )
+            application = app.with_gateway(stand_in.bind(), GatewaySettings(keys=keys), None)
+        serve.run(application, name=f"app{i}", route_prefix=prefix)
+    return f"http://127.0.0.1:{port}"
+
+
+def open_without_key(url: str, key: str) -> int:
+    """Requests that were answered though they had no right key."""
+    paths = httpx.get(f"{url}/openapi.json", headers=bearer(key), timeout=60).json()["paths"]
+    table = [
+        (method.upper(), path.replace("{name}", "x.mot"))
+        for path, methods in paths.items()
+        for method in methods
+        if path not in OPEN
+    ]
+    table += [
+        ("GET", path) for path in ("/openapi.json", "/docs", "/v1", "/v1/", "//v1/model", "/%2e/v1/model")
+    ]
+    opened = 0
+    with httpx.Client(timeout=60) as client:
+        for prefix in PREFIXES:
+            for method, path in table:
+                for headers in ({}, bearer("wrong"), {"Authorization": key}, bearer(key[:-1])):
+                    status = client.request(
+                        method, url + prefix.rstrip("/") + path, headers=headers
+                    ).status_code
+                    opened += status not in (401, 404) or (
+                        status == 404 and "%2e" not in path and "//" not in path
+                    )
+    return opened
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+class Watch:
+    """Asks /healthz ten times a second, and looks at the memory of the gateways, until it is left."""
+
+    def __init__(self, url: str) -> None:
+        self.url, self.times_s, self.largest, self.stopped = url, [], 0, threading.Event()
+        self.processes = [p for p in psutil.process_iter() if is_gateway(p)]
+        self.before = self.memory()
+
+    def memory(self) -> int:
+        return max((p.memory_info().rss for p in self.processes), default=0)
+
+    def __enter__(self) -> "Watch":
+        self.threads = [threading.Thread(target=run) for run in (self._ask, self._look)]
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopped.set()
+        for thread in self.threads:
+            thread.join()
+
+    def _ask(self) -> None:
+        with httpx.Client(timeout=60) as client:
+            client.get(f"{self.url}/healthz")
+            while not self.stopped.wait(0.1):
+                begin = time.perf_counter()
+                client.get(f"{self.url}/healthz").raise_for_status()
+                self.times_s.append(time.perf_counter() - begin)
+
+    def _look(self) -> None:
+        while not self.stopped.wait(0.05):
+            self.largest = max(self.largest, self.memory())
+
+    @property
+    def growth_mb(self) -> float:
+        return (self.largest - self.before) / 2**20
+
+
+def is_gateway(process: psutil.Process) -> bool:
+    try:
+        return "ServeReplica" in " ".join(process.cmdline()) and "Gateway" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def send_malformed(url: str, key: str, count: int, seed: int) -> dict[str, Any]:
+    """Send malformed recordings with four connections."""
+    for _ in range(3):  # what is loaded at the first use is no growth
+        upload(url, key, *example(), path="/v1/motions")
+    statuses: list[int] = []
+    begin = time.perf_counter()
+
+    def send(part: int) -> None:
+        chance = random.Random(f"{seed} {part}")
+        with httpx.Client(timeout=120, headers=bearer(key)) as client:
+            for _ in range(count // 4):
+                name, content = malformed(chance)
+                path = chance.choice(("/v1/motions", "/v1/answers", "/fhir/$answer-motion"))
+                try:
+                    response = client.post(
+                        url + path, files={"recording": (name, content)}, data={"tasks": "activity"}
+                    )
+                    statuses.append(response.status_code)
+                    if response.status_code >= 500 and response.status_code != 503:
+                        print(f"{response.status_code} for {name} (seed {seed}, part {part})")
+                except httpx.HTTPError as error:
+                    print(f"lost: {name}: {type(error).__name__}")
+                    statuses.append(0)
+
+    with Watch(url) as watch, ThreadPoolExecutor(4) as pool:
+        list(pool.map(send, range(4)))
+    seconds = time.perf_counter() - begin
+    print("statuses:", {status: statuses.count(status) for status in sorted(set(statuses))})
+    return {
+        "malformed": len(statuses),
+        "malformed_5xx": sum(status >= 500 for status in statuses),
+        "malformed_lost": statuses.count(0),
+        "malformed_s": round(seconds, 1),
+        "gateway_growth_mb": round(watch.growth_mb, 1),
+        "healthz_max_s": round(max(watch.times_s), 3),
+        "healthz_p99_s": round(statistics.quantiles(watch.times_s, n=100)[-1], 3),
+    }
+
+
+def example() -> tuple[str, bytes]:
+    name = next(e["name"] for e in examples.listed() if "walking" in e["name"])
+    return name, examples.mot(name).encode()
+
+
+def upload(url: str, key: str, name: str, content: bytes, path: str = "/v1/answers") -> httpx.Response:
+    return httpx.post(
+        url + path,
+        files={"recording": (name, content)},
+        data={"tasks": "all"},
+        headers=bearer(key),
+        timeout=120,
+    )
+
+
+def flood(url: str, victim: str, flooder: str, requests: int, connections: int) -> dict[str, Any]:
+    """A client asks now and then while another keeps many connections busy."""
+    recording = example()
+
+    def ask() -> tuple[int, float]:
+        begin = time.perf_counter()
+        response = upload(url, victim, *recording)
+        return response.status_code, time.perf_counter() - begin
+
+    for _ in range(3):
+        ask()
+    alone = [seconds for _, seconds in (ask() for _ in range(requests))]
+    stopped = threading.Event()
+    statuses: list[int] = []
+    came_back: list[bool] = []
+
+    def keep_asking(part: int) -> None:
+        while not stopped.is_set():
+            response = upload(url, flooder, *recording)
+            statuses.append(response.status_code)
+            wait_s = response.headers.get("retry-after")
+            if wait_s and part == 0:  # one connection does as it is told
+                if not stopped.wait(float(wait_s)):
+                    came_back.append(upload(url, flooder, *recording).status_code == 200)
+            elif wait_s:
+                stopped.wait(0.05)
+
+    with ThreadPoolExecutor(connections) as pool:
+        futures = [pool.submit(keep_asking, part) for part in range(connections)]
+        time.sleep(3)
+        during = [ask() for _ in range(requests)]
+        stopped.set()
+        for future in futures:
+            future.result()
+    print("flood:", {status: statuses.count(status) for status in sorted(set(statuses))})
+    print(
+        "victim:", {status: [s for s, _ in during].count(status) for status in sorted({s for s, _ in during})}
+    )
+
+    def p95(times_s: list[float]) -> float:
+        return statistics.quantiles(times_s, n=20)[-1]
+
+    return {
+        "victim_answered": round(sum(status == 200 for status, _ in during) / len(during), 3),
+        "victim_p95_s": [round(p95(alone), 3), round(p95([s for _, s in during]), 3)],
+        "victim_p95_ratio": round(p95([s for _, s in during]) / p95(alone), 2),
+        "flood_5xx": sum(status >= 500 and status != 503 for status in statuses),
+        "retry_after_true": round(sum(came_back) / len(came_back), 3) if came_back else None,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--model", help="URI of a model (default: a stand-in)")
+    parser.add_argument("--uploads", type=int, default=10_000)
+    parser.add_argument("--requests", type=int, default=30, help="of the client that another one disturbs")
+    parser.add_argument("--connections", type=int, default=24, help="of the client that floods")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as folder:
+        keys = Path(folder) / "keys.json"
+        victim, flooder, stranger = (add_key(keys, name, 1) for name in ("victim", "flooder", "stranger"))
+        url = start(options.model, str(keys))
+        result: dict[str, Any] = {"open_without_key": open_without_key(url, victim)}
+        print(result)
+        result |= flood(url, victim, flooder, options.requests, options.connections)
+        print(result)
+        result |= send_malformed(url, stranger, options.uploads, options.seed)
+        result |= {"load": round(load, 2), "model": options.model or "stand-in"}
+        from ray import serve
+
+        serve.shutdown()
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

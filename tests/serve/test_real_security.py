@@ -1,0 +1,164 @@
+"""Keys, prefixes, lost models and ports on real Ray Serve, with a model that needs no training."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import psutil
+import pytest
+from fake_model import FakeModel
+from test_security import OPEN, WALK, route_table
+
+from conftest import ROOT
+from serve import app as application
+from serve.app import STATIC
+from serve.settings import GatewaySettings
+
+KEY = os.environ[application.KEY]
+HEADERS = {"Authorization": f"Bearer {KEY}"}
+PREFIXES = ("/", "/a", "/a/b")
+
+pytestmark = pytest.mark.cluster
+
+
+class Slow(FakeModel):
+    """Answers in a moment, so that requests are under way when it is killed."""
+
+    async def process(self):
+        return os.getpid()
+
+    async def answer(self, query):
+        await asyncio.sleep(0.3)
+        return await super().answer(query)
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def address(ray_cluster):
+    """host:port of a server with the same application under several route prefixes."""
+    from ray import serve
+
+    port = free_port()
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    for i, prefix in enumerate(PREFIXES):
+        model = serve.deployment(Slow, name="Model").options(ray_actor_options={"num_cpus": 0}).bind()
+        limits = GatewaySettings(max_body_bytes=2_000_000)
+        serve.run(application.with_gateway(model, limits, None), name=f"app{i}", route_prefix=prefix)
+    yield f"127.0.0.1:{port}"
+    serve.shutdown()
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize(("key", "is_right"), [(None, False), ("wrong", False), (KEY, True)])
+def test_every_path_but_the_named_ones_needs_a_key_under_every_prefix(address, prefix, key, is_right):
+    base = f"http://{address}{prefix.rstrip('/')}"
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    with httpx.Client(headers=headers, timeout=60) as client:
+        for method, path in route_table():
+            response = client.request(method, base + path)
+            found = (method, base + path, response.status_code)
+            assert (response.status_code == 401) is (not is_right and path not in OPEN), found
+            assert response.status_code < 500, found
+            assert response.headers["cache-control"] == "no-store"
+        for file in [p.relative_to(STATIC).as_posix() for p in STATIC.rglob("*") if p.is_file()] + [""]:
+            assert client.get(f"{base}/{file}").status_code == 200
+        # The size limit holds under a prefix too.
+        large = client.post(f"{base}/v1/answers", content=b"x" * 2_100_000)
+        assert large.status_code == (413 if is_right else 401)
+
+
+def ask(address):
+    files = {"recording": (WALK.name, WALK.read_bytes())}
+    response = httpx.post(
+        f"http://{address}/v1/answers", files=files, data={"tasks": "activity"}, headers=HEADERS, timeout=90
+    )
+    return response.status_code, response.headers.get("retry-after")
+
+
+def test_a_model_that_is_killed_under_load_is_asked_again_and_is_never_an_error_of_the_server(address):
+    from ray import serve
+
+    assert ask(address)[0] == 200
+    handle = serve.get_deployment_handle("Model", "app0")
+    process = handle.process.remote().result()
+    with ThreadPoolExecutor(6) as pool:
+        futures = [pool.submit(ask, address) for _ in range(6)]
+        time.sleep(0.25)
+        os.kill(process, signal.SIGKILL)
+        futures += [pool.submit(ask, address) for _ in range(6)]
+        results = [future.result() for future in futures]
+    statuses = [status for status, _ in results]
+    assert set(statuses) <= {200, 503, 429}, statuses
+    assert statuses.count(200) >= 6, statuses
+    assert all(wait is not None for status, wait in results if status != 200)
+
+
+def listening(process):
+    """(address, port, command) of what a process and its children listen on."""
+    found = []
+    for each in [process, *process.children(recursive=True)]:
+        try:
+            connections = each.net_connections("inet")
+            command = " ".join(each.cmdline())[:80]
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        found += [(c.laddr.ip, c.laddr.port, command) for c in connections if c.status == psutil.CONN_LISTEN]
+    return found
+
+
+SERVER = """
+import sys
+from ray import serve
+from biomechgpt.core import cluster
+from serve import app
+from serve.deployment import listen_on_loopback
+from serve.settings import GatewaySettings
+from serve.main import start
+from fake_model import FakeModel
+cluster.connect()
+start("127.0.0.1", int(sys.argv[1]))
+class Fake(FakeModel):
+    def __init__(self):
+        super().__init__()
+        listen_on_loopback()  # as the real one
+model = serve.deployment(Fake, name="Model").options(ray_actor_options={"num_cpus": 0}).bind()
+serve.run(app.with_gateway(model, GatewaySettings(), None), name="x", route_prefix="/")
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_server_listens_on_loopback_only_with_every_port(tmp_path):
+    environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop("RAY_ADDRESS", None)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(free_port())],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT,
+    )  # fmt: skip
+    try:
+        for line in process.stdout:
+            if "ready" in line:
+                break
+        found = listening(psutil.Process(process.pid))
+        assert found
+        assert [place for place in found if not place[0].startswith("127.") and place[0] != "::1"] == []
+        tokens = [p for p in tmp_path.rglob("*token*") if p.is_file()]
+        assert [oct(p.stat().st_mode & 0o777) for p in tokens] == ["0o600"] * len(tokens)
+        assert tokens
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
