@@ -175,7 +175,7 @@ def assemble(name: str, file: Columns, settings: ReaderSettings) -> Recording:
     joint_map = choose(name, settings.joint_map, file.values)
     file = replace(file, values=joint_map.renamed(file.values)) if joint_map else _by_our_names(file)
     columns = _find(file, joint_map)
-    if not columns and not joint_map and not any(is_known(column) for column in file.values):
+    if file.time_s is None and not columns and not any(is_known(column) for column in file.values):
         raise InputError(no_joints(name, file.values))
     time_s, rate_hz, timed = _time(name, file, joint_map)
     file, columns, time_s, repeated = _without_repeats(file, columns, time_s)
