@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import MutableHeaders
-from starlette.routing import Match, Mount, get_route_path
+from starlette.routing import Match, Mount
 
 from serve import routes
 from serve.clients import Clients
-from serve.errors import add_error_handlers
+from serve.errors import add_error_handlers, route_path
 from serve.gateway import Gateway
 from serve.middleware import OPEN, RequestGuard
 from serve.schema import NOTICE
@@ -81,7 +81,7 @@ class _Page(Mount):
         self.files, self.static = files, app
 
     def matches(self, scope: Any) -> tuple[Match, Any]:
-        return super().matches(scope) if get_route_path(scope) in self.files else (Match.NONE, {})
+        return super().matches(scope) if route_path(scope) in self.files else (Match.NONE, {})
 
     async def _respond(self, scope: Any, receive: Any, send: Any) -> None:
         async def send_with_headers(message: Any) -> None:

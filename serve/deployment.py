@@ -59,7 +59,7 @@ def listen_on_loopback() -> None:
         return
     from ray.serve._private import replica
 
-    add_port = replica.add_port_to_grpc_server
+    add_port = vars(replica)["add_port_to_grpc_server"]
 
     def add_port_on_loopback(server: Any, address: str) -> Any:
         return add_port(server, address.replace("[::]", LOOPBACK))

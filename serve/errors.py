@@ -4,13 +4,14 @@ Knows HTTP only; nothing about models or recordings.
 """
 
 import json
+from collections.abc import MutableMapping
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
-from starlette.routing import get_route_path
+from starlette.routing import get_route_path  # type: ignore[attr-defined]
 
 from serve import fhir
 
@@ -46,6 +47,11 @@ class ApiError(Exception):
         self.code, self.message, self.retry_after_s = code, message, retry_after_s
 
 
+def route_path(scope: MutableMapping[str, Any]) -> str:
+    """The path of a request as the router sees it. With a route prefix, scope["path"] holds the prefix too."""
+    return str(get_route_path(scope))
+
+
 def error_response(
     path: str, code: str, message: str, status: int | None = None, retry_after_s: int | None = None
 ) -> tuple[int, dict[str, str], bytes]:
@@ -73,7 +79,7 @@ def add_error_handlers(app: FastAPI) -> None:
     """Give FastAPI's own errors (invalid fields, unknown paths) the API's error body."""
 
     def respond(request: Request, code: str, message: str, status: int | None = None) -> Response:
-        status, headers, body = error_response(get_route_path(request.scope), code, message, status)
+        status, headers, body = error_response(route_path(request.scope), code, message, status)
         return Response(body, status, headers)
 
     @app.exception_handler(RequestValidationError)

@@ -11,12 +11,10 @@ from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from contextlib import ExitStack
 from typing import Any
 
-from starlette.routing import get_route_path
-
 from serve.admission import Admission
 from serve.bodies import Body, Buffer, Receive
 from serve.clients import Clients
-from serve.errors import ApiError, error_response
+from serve.errors import ApiError, error_response, route_path
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -52,8 +50,7 @@ class RequestGuard:
         if scope["type"] != "http":  # there are no web sockets
             await send({"type": "websocket.close", "code": _CLOSE_CODE})
             return
-        # The path that the router sees: a route prefix is part of scope["path"].
-        path = get_route_path(scope)
+        path = route_path(scope)
         send = _with_headers(send, is_file=path in self.files)
         is_open = path in OPEN or path.startswith(OPEN_BELOW) or path in self.files
         if is_open and scope["method"] in ("GET", "HEAD"):

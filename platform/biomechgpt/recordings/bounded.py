@@ -98,7 +98,7 @@ class Reader:
         with theirs:
             self._helper = subprocess.Popen(
                 [sys.executable, "-m", "biomechgpt.recordings.bounded", self.limits.model_dump_json()],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env=environment,
                 start_new_session=True,  # Ctrl-C ends it by ending the server
