@@ -18,7 +18,8 @@ def keep_mask(x: Tensor, p: float) -> Tensor:
     n_per_draw = 64 // _BITS
     draws = torch.empty(-(-x.numel() // n_per_draw), dtype=torch.int64).random_(-(2**63), None)
     numbers = draws.view(torch.int16)[: x.numel()].view(x.shape)
-    return numbers >= round(p * 2**_BITS) - 2 ** (_BITS - 1)
+    kept: Tensor = numbers >= round(p * 2**_BITS) - 2 ** (_BITS - 1)
+    return kept
 
 
 @keep_mask.register_fake
