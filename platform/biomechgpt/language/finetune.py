@@ -38,7 +38,7 @@ from biomechgpt.questions.dataset import read_questions
 from biomechgpt.tokenizer.motion_tokenizer import require_same_tokenizer
 from biomechgpt.tokenizer.tokens import Tokens
 
-VERSION = 1
+VERSION = 2
 
 
 def with_adapter(model: Any, adapter: AdapterSettings, rows: list[int]) -> Any:
