@@ -1,6 +1,6 @@
 """A QLoRA step of Gemma 3: ours against PEFT's and torch's own ways, in one run.
 
-python benchmarks/speed/gemma_step.py [--size 270M] [--tokens 900] [--rounds 3] [--no-compile]
+python benchmarks/speed/gemma_step.py [--size 270M] [--tokens 900] [--rounds 3]
 
 Random weights of the size's shape, in bf16, with the paper's adapters (rank 32, dropout .1) and 514 trained rows.
 A step reads question trees with so many tokens, computes the loss, its gradient and AdamW's update. "All" has
@@ -24,7 +24,6 @@ from gpu_memory import MOTION_ROWS, SIZES, random_model
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 
 from biomechgpt.language import network
-from biomechgpt.language.compiled import compile_layers
 from biomechgpt.language.dropout import CheapDropout
 from biomechgpt.language.finetune import with_adapter
 from biomechgpt.language.motion_rows import SplitTokensLayer
@@ -36,7 +35,7 @@ WEIGHTS = {"all": (1.0, 1.0, 1.0), "answers": (0.0, 0.0, 1.0)}
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def qlora(size: str, split: bool, compiled: bool) -> Any:
+def qlora(size: str, split: bool) -> Any:
     """The model of a size in training; split: ours, else PEFT's way."""
     base = random_model(size)
     words = base.config.vocab_size
@@ -52,8 +51,6 @@ def qlora(size: str, split: bool, compiled: bool) -> Any:
             for name, child in list(layer.named_children()):
                 if type(child) is CheapDropout:
                     setattr(layer, name, torch.nn.Dropout(child.p))
-    if compiled:
-        compile_layers(model, DEVICE)
     whole = network.TreeModel(model).train()
     optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), 1e-4, fused=True)
     return whole, optimizer
@@ -100,14 +97,13 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="270M")
     parser.add_argument("--tokens", type=int, default=900, help="of a step, about")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--no-compile", action="store_true")
     options = parser.parse_args()
     network.quiet()
     words = SIZES[options.size]["vocab_size"]
-    ours = qlora(options.size, split=True, compiled=not options.no_compile)
+    ours = qlora(options.size, split=True)
     first_s = [step(ours, batch_of(options.tokens, words, seed, WEIGHTS["all"])[0])[0] for seed in (90, 91)]
     peaks = {"ours": peak_gb()}
-    plain = qlora(options.size, split=False, compiled=False)
+    plain = qlora(options.size, split=False)
     plain[0].load_state_dict(copy.deepcopy(ours[0].state_dict()))
     rates: dict[str, dict[str, list[float]]] = {part: {"ours": [], "peft": []} for part in WEIGHTS}
     gaps = []
@@ -123,7 +119,7 @@ def main() -> None:
                 )
             gaps.append(abs(losses["ours"] - losses["peft"]))
     peaks["peft"] = peak_gb()
-    report: dict[str, Any] = {"size": options.size, "device": DEVICE, "compiled": not options.no_compile}
+    report: dict[str, Any] = {"size": options.size, "device": DEVICE}
     for part, by_way in rates.items():
         middle = {name: statistics.median(values) for name, values in by_way.items()}
         report[f"ratio_{part}"] = round(middle["ours"] / middle["peft"], 2)

@@ -43,7 +43,6 @@ FIRST: dict[str, str | None] = {
     "language.finetune.*": "adapter",
     # Recomputes activations to save memory.
     "language.finetune.gradient_checkpointing": None,
-    "language.finetune.compile_layers": None,
     # Permission, not a way to compute.
     "language.base.accept_gemma_terms": None,
     "answers.templates": "calibration",

@@ -68,17 +68,6 @@ def test_a_process_of_its_own_reads_what_the_readers_read(reader):
     )
 
 
-def test_an_upload_is_read_without_a_noticeable_start(reader):
-    content = WALK.read_bytes()
-    send(reader, WALK.name, content)
-    begin = time.perf_counter()
-    read(WALK.name, content, SETTINGS)
-    here_s = time.perf_counter() - begin
-    begin = time.perf_counter()
-    send(reader, WALK.name, content)
-    assert time.perf_counter() - begin < 3 * here_s + 0.3
-
-
 def parquet(columns, rows):
     table = pa.table({f"c{i}": pa.array(np.zeros(rows, np.int8)) for i in range(columns)})
     buffer = io.BytesIO()
@@ -125,10 +114,8 @@ BOMBS = {
 def test_a_bomb_is_refused_and_the_server_does_not_grow(reader, bomb):
     name, content = BOMBS[bomb]()
     before = psutil.Process().memory_info().rss
-    begin = time.perf_counter()
     with pytest.raises(InputError, match=r"a\."):
         send(reader, name, content)
-    assert time.perf_counter() - begin < reader.limits.wall_s + 5
     assert psutil.Process().memory_info().rss - before < 50 << 20
     assert send(reader, WALK.name, WALK.read_bytes()).angles_rad.shape[1] == 34
 
@@ -200,28 +187,24 @@ def attacked(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("name", "message", "longest_s"),
+    ("name", "message"),
     [
-        ("spin", "read within 1 s", 3),
-        ("memory", "MiB of memory", 3),
-        ("crash", "that is damaged", 3),
-        ("bug", r"bug: expected a recording, found a damaged one \(IndexError\)", 3),
+        ("spin", "read within 1 s"),
+        ("memory", "MiB of memory"),
+        ("crash", "that is damaged"),
+        ("bug", r"bug: expected a recording, found a damaged one \(IndexError\)"),
     ],
 )
-def test_a_reader_that_takes_too_much_or_fails_ends_alone(attacked, name, message, longest_s):
-    begin = time.perf_counter()
+def test_a_reader_that_takes_too_much_or_fails_ends_alone(attacked, name, message):
     with pytest.raises(InputError, match=message):
         send(attacked, name, b"")
-    assert time.perf_counter() - begin < longest_s + 2
     assert attacked._helper.poll() is None
 
 
 def test_what_a_reader_started_is_killed_with_it(attacked, tmp_path):
-    begin = time.perf_counter()
     with pytest.raises(InputError):
         send(attacked, "sleep", str(tmp_path / "started").encode())
     assert (tmp_path / "started").exists()
-    assert time.perf_counter() - begin < 6
     time.sleep(0.3)
     assert psutil.Process(attacked.pid).children(recursive=True) == []
     assert not any(

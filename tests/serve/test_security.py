@@ -3,7 +3,6 @@
 import asyncio
 import json
 import stat
-import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -297,9 +296,7 @@ def test_a_body_that_does_not_arrive_is_given_up():
             await body.read({}, drop)
         assert late.value.code == "timeout"
 
-    begin = time.perf_counter()
     asyncio.run(run())
-    assert time.perf_counter() - begin < 2
 
 
 def test_all_bodies_together_are_bounded():

@@ -11,7 +11,7 @@ from torch.nn import functional
 _BITS = 16
 
 
-# A custom operator, so that torch.compile takes it as it is. Two calls never share their numbers.
+# A custom operator, so that torch.compile would take it as it is. Two calls never share their numbers.
 @torch.library.custom_op("biomechgpt::keep_mask", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
 def keep_mask(x: Tensor, p: float) -> Tensor:
     """Random booleans of x's shape; False with probability p, rounded to a multiple of 2**-16."""

@@ -28,7 +28,6 @@ from biomechgpt.language.adapter import (
     require_same_adapter,
 )
 from biomechgpt.language.batches import LossWeight, TreeTrainingTask, read_trees
-from biomechgpt.language.compiled import compile_layers
 from biomechgpt.language.dropout import replace_dropout
 from biomechgpt.language.families import family_of
 from biomechgpt.language.settings import AdapterSettings, FinetuneSettings
@@ -123,8 +122,6 @@ class _Finetuning(TreeTrainingTask):
         self.adapted = with_adapter(model, settings.adapter, ids)
         if self.start:
             load_weights(self.adapted, self.start)
-        if settings.compile_layers:
-            compile_layers(self.adapted, network.device().split(":")[0])
         return network.TreeModel(self.adapted)
 
     def export(self, model: nn.Module) -> dict[str, Any]:

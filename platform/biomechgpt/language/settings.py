@@ -156,9 +156,6 @@ class FinetuneSettings(SampleSettings):
     """Number format of the computation."""
     gradient_checkpointing: bool = Field(False, exclude=True)
     """Whether activations are computed again on the way back, which saves memory and changes the speed alone."""
-    compile_layers: bool = Field(False, exclude=True)
-    """Whether torch.compile fuses the layers' small operations. The first steps take minutes then, and all others
-    are faster. Needs a C++ compiler, or Triton on a GPU."""
     batch_size: int = Field(10, ge=1)
     """Trees or pairs in a step, over all workers."""
     max_answer_weight: float | None = Field(None, gt=0)
