@@ -73,6 +73,7 @@ RECORDED: dict[str, str | None] = {
 """The same for a cohort of recordings."""
 
 CHANGED: dict[str, Any] = {
+    "evaluation.note": "read this first",
     # A task has no more participants and trials than the task that it is a part of.
     "cohort.simulator.protocol.train.impaired": [18, 94],
     "cohort.simulator.protocol.test.impaired": [4, 24],

@@ -41,11 +41,8 @@ def answers(model, folder):
 
 @pytest.mark.cluster
 def test_a_folder_of_results_is_moved(tiny, moved):
-    model = (
-        moved
-        / "artifacts/model"
-        / tiny.evaluation.input("answers").manifest["inputs"]["model"]["fingerprint"]
-    )
+    metrics = json.loads((moved / "out/metrics.json").read_text())
+    model = moved / "artifacts/model" / metrics["model"]["fingerprint"]
     assert find_model(str(moved / "out")) == str(model)
     settings = LocalSettings(
         demo=str(moved / "out"), tracking=TrackingSettings(uri=f"sqlite:///{moved}/none.db")

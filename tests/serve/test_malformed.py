@@ -36,6 +36,7 @@ def test_there_are_files_for_every_reader():
         if reader
     }
     assert {r.__name__.rpartition(".")[2] for r in readers.READERS} - read <= {
+        "motive",
         "qualisys",
         "nexus",
         "visual3d",

@@ -50,7 +50,7 @@ walk = open({walk!r}, "rb").read()
 send = lambda content, headers=HEADERS: client.post(
     "/v1/durations", files={{"recording": ("walk.mot", content)}}, headers=headers
 )
-described = client.get("/openapi.json").json()["components"]["schemas"]["Duration"]["properties"]
+described = client.get("/openapi.json", headers=HEADERS).json()["components"]["schemas"]["Duration"]["properties"]
 print(json.dumps({{
     "answer": send(walk).json(),
     "without_key": send(walk, {{}}).status_code,

@@ -327,7 +327,7 @@ def test_simultaneous_requests_get_the_same_answers_as_single_ones(client, url, 
         ]
 
     alone = [ask(question) for question in questions]
-    with ThreadPoolExecutor(len(questions)) as pool:
+    with ThreadPoolExecutor(min(len(questions), 12)) as pool:  # a client may have 16 requests in progress
         assert list(pool.map(ask, questions)) == alone
 
 
