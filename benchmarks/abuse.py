@@ -1,4 +1,4 @@
-"""What strangers and a greedy client can do to a server.
+"""Attacks a server as strangers and a greedy client would.
 
     python benchmarks/abuse.py [--model URI] [--uploads 10000] [--seed 0]
 

@@ -18,13 +18,15 @@ from serve.clients import Clients
 from serve.errors import add_error_handlers, route_path
 from serve.gateway import Gateway
 from serve.middleware import OPEN, RequestGuard
-from serve.schema import NOTICE
+from serve.schema import NOTICE, ErrorBody
 from serve.settings import KEY, GatewaySettings
 
 if TYPE_CHECKING:
     from ray.serve import Application
 
 STATIC = Path(__file__).parent / "static"
+_ERROR_BODY = f"#/components/schemas/{ErrorBody.__name__}"
+"""Where the OpenAPI document describes the body of an error."""
 
 
 def create_app(gateway: Gateway, key: str) -> FastAPI:
@@ -54,7 +56,10 @@ def create_app(gateway: Gateway, key: str) -> FastAPI:
 
 
 def _document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document, with the key that every path but the open ones needs."""
+    """The OpenAPI document, with the key that every path but the open ones needs.
+
+    FastAPI gives the errors of an endpoint the type of its answer, such as text. Here all errors of /v1 are JSON.
+    """
     if app.openapi_schema is None:
         document = FastAPI.openapi(app)
         document["components"]["securitySchemes"] = {
@@ -63,6 +68,10 @@ def _document(app: FastAPI) -> dict[str, Any]:
         for path, operations in document["paths"].items():
             for operation in operations.values():
                 operation["security"] = [] if path in OPEN else [{"key": []}]
+                for response in operation["responses"].values():
+                    for content in [*response.get("content", {}).values()]:
+                        if content["schema"].get("$ref") == _ERROR_BODY:
+                            response["content"] = {"application/json": content}
         app.openapi_schema = document
     return app.openapi_schema
 

@@ -7,9 +7,7 @@ it changes: a key that is added, revoked or expired counts from the next request
 import hashlib
 import hmac
 import json
-import os
 import secrets
-import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock
 from pydantic import AwareDatetime, Field, ValidationError
 
+from biomechgpt.core import storage
 from biomechgpt.core.logs import logger
 from biomechgpt.core.settings import InputError, Settings
 
@@ -145,15 +144,6 @@ def _locked(path: Path) -> FileLock:
 
 
 def _write(path: Path, entries: Sequence[KeyEntry]) -> None:
-    """Replace the file in one step. Only its owner can read it (mkstemp makes it so)."""
+    """Replace the file in one step. Only its owner can read it."""
     content = json.dumps({"keys": [entry.model_dump(mode="json") for entry in entries]}, indent=1)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(content + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    storage.write_bytes(str(path), f"{content}\n".encode(), mode=0o600)

@@ -160,10 +160,11 @@ def test_the_token_stays_in_memory_only_without_a_home(monkeypatch, tmp_path):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    cluster._keep_token_in_memory()
+    cluster._make_token()
     assert "RAY_AUTH_TOKEN" not in os.environ
+    assert (tmp_path / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
     monkeypatch.setenv("HOME", NO_HOME)
-    cluster._keep_token_in_memory()
+    cluster._make_token()
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
 
 

@@ -42,8 +42,7 @@ def connect() -> None:
         else:
             # One's own machine is not taken away in mid-training: no process need watch for that.
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-            _keep_token_in_memory()
-            _keep_token_private()
+            _make_token()
             os.environ[_OWN] = "1"  # before Ray starts, so that its workers have it too
             _start()
             os.environ[_OWN] = ray.get_runtime_context().gcs_address
@@ -70,9 +69,6 @@ def _start() -> None:
             ray.init(
                 # Without it Ray joins whatever cluster `ray start` began on this machine, also another user's.
                 address="local",
-                # One's own cluster is for this machine only. By this address Ray's ports (the store, the node, the
-                # dashboard, metrics) listen on loopback.
-                _node_ip_address="127.0.0.1",
                 # With the dashboard, on loopback: without its state API, Ray Train complains once a second.
                 include_dashboard=True,
                 dashboard_host="127.0.0.1",
@@ -96,36 +92,31 @@ OBJECT_STORE_BYTES = 512 * 1024 * 1024
 """Size of a local Ray's object store. With less in /dev/shm, as in a container, Ray puts it into a file."""
 
 
-def _keep_token_in_memory() -> None:
-    """Give a local Ray its access token by the environment if the home folder cannot hold the token's file."""
-    given = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-    if not given and os.environ.get("RAY_AUTH_MODE") != "disabled" and not _home_is_writable():
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+def _make_token() -> None:
+    """Give a local Ray an access token that only its owner can read. Ray would write one readable for everybody.
 
-
-def _home_is_writable() -> bool:
-    """Whether Ray can write its token's file. The home folder is absent or read-only in many containers."""
+    The token is in the home folder, or in the environment where that cannot be written, as in many containers.
+    """
+    given = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ)
+    wanted = not given and os.environ.get("RAY_AUTH_MODE") != "disabled"
     try:
-        storage.require_writable(str(Path.home() / ".ray" / "auth_token"))
+        path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+        if wanted:
+            storage.require_writable(str(path))
     except (InputError, RuntimeError):  # RuntimeError: nobody knows where home is
-        return False
-    return True
+        if wanted:
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        return
+    with suppress(OSError):  # another person's file
+        if path.exists():
+            path.chmod(0o600)
+        elif wanted:
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123
+                file.write(secrets.token_hex(32))
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _keep_token_private() -> None:
-    """Let only its owner read the token of the local Ray. Ray would write a new one readable for everybody."""
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    with suppress(OSError):  # a home that is read-only, or another person's file
-        if path.exists():
-            path.chmod(0o600)
-        elif not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123
-                file.write(secrets.token_hex(32))
 
 
 _ENVIRONMENT = {

@@ -87,9 +87,10 @@ def read_head(uri: str, most: int) -> bytes:
         return bytes(file.read(most))
 
 
-def write_bytes(uri: str, content: bytes) -> None:
+def write_bytes(uri: str, content: bytes, *, mode: int = 0o644) -> None:
     """Write a whole file at once: locally through a temporary name and a rename, on S3 one PUT.
 
+    mode: who may read and write a local file. Until it is whole only its owner can.
     Raises InputError if the disk is full or the folder cannot be written.
     """
     fs, path = filesystem(uri)
@@ -105,7 +106,7 @@ def write_bytes(uri: str, content: bytes) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(name).chmod(0o644)
+            Path(name).chmod(mode)
             Path(name).replace(target)
         except BaseException:
             Path(name).unlink(missing_ok=True)

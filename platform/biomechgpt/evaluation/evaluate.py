@@ -25,6 +25,7 @@ from biomechgpt.evaluation.statistics import MODEL, SUBGROUPS
 from biomechgpt.language.tiny_model import is_stand_in
 from biomechgpt.motion.parameters import PARAMETERS, ParameterValues
 from biomechgpt.questions.dataset import read_tasks
+from biomechgpt.questions.tasks import Tasks
 from biomechgpt.tokenizer.tokens import Tokens
 
 VERSION = 9
@@ -65,21 +66,7 @@ def make_evaluation(
         measured = [parameters_of.get(trial, {}) for trial in trials["trial"]]
         details: dict[str, Any] = {}
         if settings.baselines:
-            inputs = BaselineInputs(
-                cohort=cohort,
-                trials=trials,
-                parameters=np.array(
-                    [[row.get(name) for name in PARAMETERS] for row in measured], dtype=float
-                ),
-                codebook_size=Tokens(tokens).info.codebook_size,
-                seed=settings.seed,
-                mirrored=_mirrored(Tokens(tokens), trials),
-                n_posture=Tokens(tokens).info.n_posture,
-            )
-            questions = table.drop(columns=list(ANSWER_COLUMNS), errors="ignore")
-            baseline_answers, details = run_baselines(
-                inputs, questions, tasks, draws=settings.search, seed=settings.seed
-            )
+            baseline_answers, details = _baselines(table, tasks, trials, measured, Tokens(tokens), settings)
             table = pd.concat([table, baseline_answers], ignore_index=True)
         table = table.merge(_subgroup_columns(trials, measured), on="trial", how="left")
         origin = _origin(answers, start, adaptations)
@@ -107,6 +94,28 @@ def make_evaluation(
     inputs = {"answers": answers, "parameters": parameters}
     inputs |= {f"adaptation of {made.metrics['what']}": made for made in adaptations}
     return artifact.make("evaluation", VERSION, settings, inputs, build, root)
+
+
+def _baselines(
+    table: pd.DataFrame,
+    tasks: Tasks,
+    trials: pd.DataFrame,
+    measured: list[ParameterValues],
+    tokens: Tokens,
+    settings: EvaluationSettings,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The baselines' answers to the questions of `table`, and details of each. measured: of each trial."""
+    inputs = BaselineInputs(
+        cohort=tokens.artifact.input("cohort"),
+        trials=trials,
+        parameters=np.array([[row.get(name) for name in PARAMETERS] for row in measured], dtype=float),
+        codebook_size=tokens.info.codebook_size,
+        seed=settings.seed,
+        mirrored=_mirrored(tokens, trials),
+        n_posture=tokens.info.n_posture,
+    )
+    questions = table.drop(columns=list(ANSWER_COLUMNS), errors="ignore")
+    return run_baselines(inputs, questions, tasks, draws=settings.search, seed=settings.seed)
 
 
 def _mirrored(tokens: Tokens, trials: pd.DataFrame) -> list[list[int]]:

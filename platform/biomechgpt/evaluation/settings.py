@@ -18,4 +18,4 @@ class EvaluationSettings(Settings):
     seed: int = 0
     """Seed of the exchanges, the search and the baselines."""
     note: str = ""
-    """What readers of the report have to know first, such as that the model was trained in a hurry."""
+    """Text at the top of the report, such as a warning that the model was trained in a hurry."""

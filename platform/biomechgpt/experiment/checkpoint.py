@@ -51,8 +51,7 @@ def export_model(model: Artifact, root: str, evaluation: Artifact | None = None)
         merged = merged.to(torch.bfloat16)
         with TemporaryDirectory() as folder:
             tiny_model.save(merged, network.load_tokenizer(parts.base), folder)
-            if notice := packaged.notice(info.base):
-                (Path(folder) / packaged.NOTICE_FILE).write_text(notice)
+            packaged.write_notice(folder, info.base)
             storage.upload(folder, uri)
         storage.upload(bundle.motion_tokenizer, storage.join(uri, MOTION_TOKENIZER))
         storage.write_bytes(storage.join(uri, TASKS), storage.read_bytes(storage.join(copy, TASKS)))

@@ -135,7 +135,7 @@ _NEEDS: dict[Stage, tuple[Stage, ...]] = {
     "base": ("questions", "tokens", "tokenizer"),
     "adapter": ("base", "questions", "tokens"),
     "calibration": ("adapter", "questions", "tokens"),
-    "model": ("base", "adapter", "tokenizer", "calibration"),
+    "model": ("adapter", "tokenizer", "calibration"),
     "answers": ("model",),
     "evaluation": ("answers",),
 }
@@ -153,6 +153,8 @@ _SHARES: dict[Stage, float] = {
     "evaluation": 0.18,
 }
 """Shares of the stages in the time of `make demo`, by which the time that is left is estimated."""
+_LEAST_S = 2.0
+"""A step that takes less was found, not made, and says nothing about the others."""
 
 
 class Stages:
@@ -373,7 +375,7 @@ def run_pipeline(
 
 
 class _Progress:
-    """Which step of how many runs, and about how long all of them will take.
+    """Logs the number of each step, and about how long all of them will take.
 
     stages: the steps, in their order.
     """
@@ -397,10 +399,6 @@ class _Progress:
         if (seconds := time.time() - started) > _LEAST_S:
             self._seconds += seconds
             self._share += _SHARES[stage]
-
-
-_LEAST_S = 2.0
-"""A step that takes less was found, not made, and says nothing about the others."""
 
 
 def run_stages(settings: StageSettings) -> Artifact:

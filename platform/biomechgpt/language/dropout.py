@@ -11,20 +11,13 @@ from torch.nn import functional
 _BITS = 16
 
 
-# A custom operator, so that torch.compile would take it as it is. Two calls never share their numbers.
-@torch.library.custom_op("biomechgpt::keep_mask", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
-def keep_mask(x: Tensor, p: float) -> Tensor:
+def _kept(x: Tensor, p: float) -> Tensor:
     """Random booleans of x's shape; False with probability p, rounded to a multiple of 2**-16."""
     n_per_draw = 64 // _BITS
     draws = torch.empty(-(-x.numel() // n_per_draw), dtype=torch.int64).random_(-(2**63), None)
     numbers = draws.view(torch.int16)[: x.numel()].view(x.shape)
     kept: Tensor = numbers >= round(p * 2**_BITS) - 2 ** (_BITS - 1)
     return kept
-
-
-@keep_mask.register_fake
-def _(x: Tensor, p: float) -> Tensor:
-    return torch.empty(x.shape, dtype=torch.bool, device=x.device)
 
 
 class CheapDropout(nn.Module):
@@ -39,7 +32,7 @@ class CheapDropout(nn.Module):
             return x
         if x.device.type != "cpu":
             return functional.dropout(x, self.p)
-        return torch.where(keep_mask(x, self.p), x * (1 / (1 - self.p)), 0)
+        return torch.where(_kept(x, self.p), x * (1 / (1 - self.p)), 0)
 
 
 def replace_dropout(model: nn.Module) -> None:

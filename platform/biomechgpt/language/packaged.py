@@ -62,6 +62,12 @@ def notice(name: str | None) -> str | None:
     return NOTICE if packaged(name) or (name or "").startswith("google/gemma") else None
 
 
+def write_notice(folder: str, name: str | None) -> None:
+    """Write the notice, if there is one, beside the weights in a folder. name: as of `notice`."""
+    if text := notice(name):
+        (Path(folder) / NOTICE_FILE).write_text(text)
+
+
 def check(model: PackagedModel, accepted: bool) -> None:
     """Raise InputError if the terms were not accepted, or the package is not installed."""
     if not accepted:

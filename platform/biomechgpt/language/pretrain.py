@@ -228,8 +228,7 @@ def _save(model: Any, tokenizer: Any, uri: str, name: str | None) -> dict[str, A
     """Write the checkpoint. name: `BaseSettings.name`, whose terms may want a notice beside the weights."""
     with TemporaryDirectory() as folder:
         tiny_model.save(model, tokenizer, folder)
-        if notice := packaged.notice(name):
-            (Path(folder) / packaged.NOTICE_FILE).write_text(notice)
+        packaged.write_notice(folder, name)
         storage.upload(folder, storage.join(uri, "model"))
     return {"parameters": sum(p.numel() for p in model.parameters()), "vocabulary": len(tokenizer)}
 

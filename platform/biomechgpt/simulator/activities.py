@@ -433,7 +433,7 @@ OTHERS = {
     "FGA": 0.17,
     "sitting": 0.05,
     "L-test": 0.05,
-    "sit to stand": 0.13,  # the shortest trial, and people record it often
+    "sit to stand": 0.13,  # people record it often
     "standing": 0.04,
 }
 """Shares of the kinds of trials without a timed test."""

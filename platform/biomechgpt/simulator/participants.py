@@ -61,6 +61,8 @@ _SLOWER = {"stroke": 0.45, "SCI": 0.25, "TBI": 0.5}
 """Extra duration (fraction) of rising, turning and sitting down at typical severity, on top of the slower
 walking."""
 _SITES = ("A", "B", "C")
+_TIMED = ("TUG", "FSST")
+"""Kinds of trials whose time is an annotation."""
 _TYPICAL = 0.625
 """Mean severity. Participants of this severity walk at the published mean speed of their condition."""
 
@@ -350,8 +352,8 @@ def trials(settings: SimulatorSettings, person: Participant, rate_hz: float) -> 
     slow = (1 + 0.2 * max(person.age - 55, 0) / 25) / pace**0.7
     slow *= 1 + _SLOWER.get(person.condition, 0) * person.severity / _TYPICAL
     for kind in person.kinds:
-        lengths_s = settings.test_range_s if kind in ("TUG", "FSST") else settings.duration_range_s
-        recording_s = float(rng.uniform(*lengths_s))
+        range_s = settings.test_range_s if kind in _TIMED else settings.duration_range_s
+        recording_s = float(rng.uniform(*range_s))
         stride_hz = usual_hz * float(rng.normal(1, 0.03))
         size = float(np.interp(usual_m_s / usual_hz * rng.normal(1, 0.03), lengths, sizes))
         style = GaitStyle(
@@ -410,7 +412,7 @@ def _trial(
     radians, place = radians[kept], place[kept]
     if kind == "walkway":
         notes |= measure_walk(timeline.strides[begin:end][kept], place[begin:end], rate_hz, rng)
-    elif kind in ("TUG", "FSST") and trace.test_s is not None and end <= len(radians):
+    elif kind in _TIMED and trace.test_s is not None and end <= len(radians):
         # A test that the recording cuts off has no time: the motion could not tell it.
         notes[f"{kind.lower()}_time"] = round(trace.test_s, 2)
     return Trial(

@@ -56,11 +56,12 @@ class XGBoostEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
         # One thread per fit, because tasks run side by side. Histograms of few tokens need few bins. Nine in ten
         # entries are 0: as sparse rows, in which 0 is an absent value, they take a third of the time.
         settings |= {"tree_method": "hist", "max_bin": 32, "n_jobs": 1, "random_state": self.seed}
+        rows = csr_matrix(X)
         if self.kind == "regression":
-            self.model_: Any = XGBRegressor(**settings).fit(csr_matrix(X), y)
+            self.model_: Any = XGBRegressor(**settings).fit(rows, y)
             return self
         self.labels_, codes = np.unique(y, return_inverse=True)
-        self.model_ = XGBClassifier(**settings).fit(csr_matrix(X), codes) if len(self.labels_) > 1 else None
+        self.model_ = XGBClassifier(**settings).fit(rows, codes) if len(self.labels_) > 1 else None
         return self
 
     def predict(self, X: np.ndarray) -> np.ndarray:

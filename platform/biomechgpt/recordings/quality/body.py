@@ -44,14 +44,12 @@ def sides(recording: Recording, most: float) -> Iterator[Problem]:
         moves = counts[[r, l]].all() and np.ptp(angles[:, r]) > SWINGING_RAD
         if moves and np.allclose(angles[:, r], angles[:, l], atol=1e-6):
             yield Problem("mislabelled side", f"{name[:-2]}_l is a copy of {name}", f"{name[:-2]}_l")
-    legs, arms = ([INDEX[f"{joint}_{side}"] for side in "rl"] for joint in ("hip_flexion", "arm_flex"))
-    if not counts[[*legs, *arms]].all() or recording.time_s[-1] - recording.time_s[0] < 1.0:
-        return
-    hip, arm = angles[:, legs], angles[:, arms]
     # Only a walk in which both hips and both shoulders swing and alternate tells the sides apart. A hemiplegic arm
     # or hands on a walking frame do not.
-    if min(hip.std(axis=0).min(), arm.std(axis=0).min()) < SWINGING_RAD:
+    swinging = _swinging(recording, "hip_flexion", "arm_flex")
+    if swinging is None:
         return
+    hip, arm = swinging
     if max(np.corrcoef(hip.T)[0, 1], np.corrcoef(arm.T)[0, 1]) > _ALTERNATING:
         return
     # In a walk each arm swings with the opposite leg, so leg and arm of one side should not go together.
@@ -204,12 +202,18 @@ def residuals(recording: Recording, settings: QualitySettings) -> Iterator[Probl
 
 
 def _hips_and_knees(recording: Recording) -> tuple[np.ndarray, np.ndarray] | None:
-    """(T, 2) hip flexion and (T, 2) knee flexion in degrees, right and left, where both sides swing
-    and alternate."""
-    hips, knees = ([INDEX[f"{joint}_{side}"] for side in "rl"] for joint in ("hip_flexion", "knee_angle"))
-    if not judged(recording)[[*hips, *knees]].all() or recording.time_s[-1] - recording.time_s[0] < 1.0:
+    """(T, 2) hip and (T, 2) knee flexion in radians, right and left, where both swing and hips alternate."""
+    swinging = _swinging(recording, "hip_flexion", "knee_angle")
+    if swinging is None or np.corrcoef(swinging[0].T)[0, 1] > _ALTERNATING:
         return None
-    hip, knee = np.degrees(recording.angles_rad[:, hips]), -np.degrees(recording.angles_rad[:, knees])
-    if min(hip.std(axis=0).min(), knee.std(axis=0).min()) < np.degrees(SWINGING_RAD):
+    hip, knee = swinging
+    return hip, -knee
+
+
+def _swinging(recording: Recording, *joints: str) -> list[np.ndarray] | None:
+    """(T, 2) angles of each joint in radians, right and left; None for less than a second, or where one rests."""
+    columns = [[INDEX[f"{joint}_{side}"] for side in "rl"] for joint in joints]
+    if not judged(recording)[np.ravel(columns)].all() or recording.time_s[-1] - recording.time_s[0] < 1.0:
         return None
-    return (hip, knee) if np.corrcoef(hip.T)[0, 1] <= _ALTERNATING else None
+    angles = [recording.angles_rad[:, pair] for pair in columns]
+    return angles if min(pair.std(axis=0).min() for pair in angles) >= SWINGING_RAD else None

@@ -9,7 +9,7 @@ MISSING = {
     *("", "-", "--", ".", "na", "n/a", "nan", "null", "none", "missing", "#n/a", "#nan"),
     *("#div/0!", "#num!", "#value!", "#ref!", "#null!", "#name?"),
 }
-"""What stands for a missing value, in small letters; the errors of spreadsheets too."""
+"""Cells that mean a missing value, in small letters, with the errors of spreadsheets."""
 _GROUPS = re.compile(r"(?<=\d)[ \u00a0\u202f'’](?=\d{3}(\D|$))")
 """A space or an apostrophe between groups of three digits."""
 _THOUSANDS = {

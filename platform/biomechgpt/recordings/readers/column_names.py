@@ -1,4 +1,4 @@
-"""What the names of columns and files tell: joints, times, units, and what a table holds that has no joint angles.
+"""Reads the names of columns and files: joints, times, units, and the kind of a table without joint angles.
 
 Knows nothing about values.
 """

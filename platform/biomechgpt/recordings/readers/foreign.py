@@ -17,11 +17,15 @@ _ANGLES_THEMSELVES = "export the joint angles themselves, as CSV or C3D"
 _FROM_VIDEO = "compute joint angles of it with OpenCap or Pose2Sim"
 _AS_CSV = "export the joint angles as CSV, with a column of time and one for each joint"
 _UNPACK = "unpack it, or pack its files as .zip, which is read"
+_SAME_TRIAL = "use the recording of joint angles of the same trial"
+_MARKERS_OR_ANGLES = "use the markers or joint angles of the same trial (.trc, C3D or .mot)"
+_TRAJECTORIES = "export the trajectories of the markers as TSV or C3D, which are read"
+_PICKLE_STEP = (
+    "a pickle may run code, so it is never opened: load it where you trust it, and save its arrays. Of WHAM, "
+    "4DHumans or other models of SMPL, an .npz with poses, trans and fps is read"
+)
 _MAGIC: tuple[tuple[bytes, str, str], ...] = (
-    (b"\x80\x02", "a Python pickle", ""),
-    (b"\x80\x03", "a Python pickle", ""),
-    (b"\x80\x04", "a Python pickle", ""),
-    (b"\x80\x05", "a Python pickle", ""),
+    *((bytes([0x80, protocol]), "a Python pickle", _PICKLE_STEP) for protocol in (2, 3, 4, 5)),
     (
         b"\x89HDF\r\n\x1a\n",
         "an HDF5 file",
@@ -38,7 +42,7 @@ _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"glTF", "a glTF animation", _ANGLES_FIRST),
     (b"PXR-USDC", "a USD animation", _ANGLES_FIRST),
     (b"BLENDER", "a project of Blender", "export its armature as BVH, which is read"),
-    (b"\xffBIOSEMI", "signals of EMG or EEG (BDF)", "use the recording of joint angles of the same trial"),
+    (b"\xffBIOSEMI", "signals of EMG or EEG (BDF)", _SAME_TRIAL),
     (b"%PDF", "a PDF document", _ANGLES_THEMSELVES),
     (b"{\\rtf", "a document (RTF)", _ANGLES_THEMSELVES),
     (b"\xd0\xcf\x11\xe0", "an old Excel or Word file", "save the table as .xlsx or CSV"),
@@ -56,8 +60,8 @@ _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"\x1aE\xdf\xa3", "a video", _FROM_VIDEO),
     (b"\x00\x00\x01\xba", "a video", _FROM_VIDEO),
     (b"\x00\x00\x01\xb3", "a video", _FROM_VIDEO),
-    (b"ID3", "a sound", "use the recording of joint angles of the same trial"),
-    (b"fLaC", "a sound", "use the recording of joint angles of the same trial"),
+    (b"ID3", "a sound", _SAME_TRIAL),
+    (b"fLaC", "a sound", _SAME_TRIAL),
     (b"OggS", "a sound or a video", _FROM_VIDEO),
     (b"ply\n", "the mesh of a body", _ANGLES_FIRST),
     (b"solid ", "the mesh of a body", _ANGLES_FIRST),
@@ -68,35 +72,31 @@ _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"\x7fELF", "a program", "use the recording that it writes"),
 )
 """How foreign binary files begin, what they are, and the next step."""
-_PICKLE_STEP = (
-    "a pickle may run code, so it is never opened: load it where you trust it, and save its arrays. Of WHAM, "
-    "4DHumans or other models of SMPL, an .npz with poses, trans and fps is read"
-)
 _TEXTS: tuple[tuple[str, str, str], ...] = (
     (
         r"(FILE_VERSION\b|NO_OF_FRAMES\b)(?=[\s\S]*^(SEGMENT_NAMES|NO_OF_SEGMENTS|SKELETON)\b)",
         "a skeleton of Qualisys (TSV)",
-        "export the trajectories of the markers as TSV or C3D, which are read",
+        _TRAJECTORIES,
     ),
     (
         r"(FILE_VERSION\b|NO_OF_FRAMES\b)(?=[\s\S]*^(BODY_NAMES|NO_OF_BODIES)\b)",
         "rigid bodies of Qualisys (TSV, 6DOF)",
-        "export the trajectories of the markers as TSV or C3D, which are read",
+        _TRAJECTORIES,
     ),
     (
         r"(FILE_VERSION\b|NO_OF_FRAMES\b|TIME_STAMP\b)",
         "forces or signals of Qualisys (TSV)",
-        "export the trajectories of the markers as TSV or C3D, which are read",
+        _TRAJECTORIES,
     ),
     (
         r"File_Type:\s*Analog",
         "signals of force plates or EMG (.anc)",
-        "use the markers or joint angles of the same trial (.trc, C3D or .mot)",
+        _MARKERS_OR_ANGLES,
     ),
     (
         r"\[Force Data\]",
         "forces of Motion Analysis (.forces)",
-        "use the markers or joint angles of the same trial (.trc, C3D or .mot)",
+        _MARKERS_OR_ANGLES,
     ),
     (
         r"\s*<\?xml[^>]*>\s*<OpenSimDocument|\s*<OpenSimDocument",
@@ -199,7 +199,7 @@ def foreign(content: bytes) -> str | None:
     for magic, what, step in _MAGIC:
         # A text may begin with the letters of a short mark.
         if content.startswith(magic) and (len(magic) > 4 or head is None or not magic.isalnum()):
-            return f"found {what}: {step or _PICKLE_STEP}"
+            return f"found {what}: {step}"
     if found := _by_place(content, is_text=head is not None):
         return f"found {found}"
     if head is None:
@@ -243,7 +243,7 @@ _OFFICE = {
 def _by_place(content: bytes, is_text: bool) -> str | None:
     """What a file is that has its mark elsewhere than at its beginning, and the next step."""
     if re.match(rb"0       [\s\S]{160}\d\d\.\d\d\.\d\d", content):
-        return "signals of EMG or EEG (EDF): use the recording of joint angles of the same trial"
+        return f"signals of EMG or EEG (EDF): {_SAME_TRIAL}"
     if is_text:
         return None
     picture, video = f"a picture: {_ANGLES_THEMSELVES}", f"a video: {_FROM_VIDEO}"
@@ -254,7 +254,7 @@ def _by_place(content: bytes, is_text: bool) -> str | None:
     if content[4:8] in (b"moov", b"mdat", b"wide", b"skip") or content[:1] == content[188:189] == b"G":
         return video
     if content[:4] == b"RIFF":
-        sound = "a sound: use the recording of joint angles of the same trial"
+        sound = f"a sound: {_SAME_TRIAL}"
         return {b"WEBP": picture, b"WAVE": sound}.get(content[8:12], video)
     if content[257:262] == b"ustar":
         return f"a tar archive: {_UNPACK}"
