@@ -24,7 +24,7 @@ from biomechgpt.simulator import COLUMNS, SimulatorSettings, participants, trial
 from biomechgpt.simulator.exercises import EXERCISES
 from biomechgpt.simulator.laboratory import LaboratorySettings, laboratory
 from biomechgpt.simulator.movement import COLUMNS as TABLE
-from biomechgpt.simulator.movement import foot_heights_m
+from biomechgpt.simulator.movement import excursion, foot_heights_m, typical
 from biomechgpt.simulator.participants import body_of
 from biomechgpt.simulator.protocol import PAPER, ProtocolSettings, enrol
 
@@ -162,8 +162,24 @@ def test_knees_of_unimpaired_participants_bend_as_published(cohort):
     peaks = [np.median(knee_flexion(t, side, 0.5)[swings(t, side)]) for t in walks for side in "rl"]
     assert 52 < np.median(peaks) < 67  # textbook: about 60 degrees
     low, high = np.percentile(peaks, [2, 98])
-    assert low > 25
-    assert high < 92
+    assert low > 40
+    assert high < 82
+    assert np.std(peaks) < 9  # published: 5 at one speed
+
+
+@pytest.mark.parametrize(("size", "least", "most"), [(0.6, 48, 56), (1.0, 58, 66), (1.4, 64, 74)])
+def test_longer_strides_come_from_the_hips_and_not_from_the_knees(size, least, most):
+    body = typical(0.9)
+    angles = body.stand + excursion(size) * (body.cycle - body.stand)
+    assert least < -angles[:, TABLE.index("knee_angle_r")].min() < most
+    hip = np.ptp(angles[:, TABLE.index("hip_flexion_r")])
+    assert hip == pytest.approx(size * np.ptp(body.cycle[:, TABLE.index("hip_flexion_r")]))
+
+
+def test_a_gait_that_begins_grows_evenly_in_all_joints():
+    sizes = np.linspace(0, 0.5, 11)
+    factors = excursion(sizes)
+    np.testing.assert_allclose(factors, np.outer(sizes / 0.5, factors[-1]))
 
 
 def test_angles_are_within_the_skeletons_range(cohort):
