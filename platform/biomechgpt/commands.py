@@ -6,8 +6,11 @@ lie in `help/`: building them needs all settings, and those take longer to impor
 `make texts` writes them. A test checks that they are current.
 """
 
+import os
 import sys
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -167,6 +170,7 @@ def run(name: str, arguments: list[str] | None = None, **fixed: str) -> None:
     if {"-h", "--help"} & set(arguments) and text.exists():
         print(text.read_text(), end="")
         return
+    _give_matplotlib_a_folder()
     from biomechgpt.core.job import run_job
 
     run_job(
@@ -176,6 +180,25 @@ def run(name: str, arguments: list[str] | None = None, **fixed: str) -> None:
         example=f"biomechgpt {command.example}",
         arguments=_options(command, arguments, fixed),
     )
+
+
+def _give_matplotlib_a_folder() -> None:
+    """Without a home folder that can be written matplotlib complains, and looks for all fonts at every start."""
+    if "MPLCONFIGDIR" in os.environ:
+        return
+    try:
+        config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+        (config / "matplotlib").mkdir(parents=True, exist_ok=True)
+        if os.access(config / "matplotlib", os.W_OK):
+            return
+    except (OSError, RuntimeError):  # RuntimeError: nobody knows where home is
+        pass
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    folder = Path(tempfile.gettempdir()) / f"biomechgpt-matplotlib-{user}"
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if user == "user" or folder.stat().st_uid == user:  # not one that somebody else has put there
+            os.environ["MPLCONFIGDIR"] = str(folder)
 
 
 def _options(command: Command, arguments: list[str], fixed: dict[str, str]) -> list[str]:
