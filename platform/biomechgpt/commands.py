@@ -203,11 +203,16 @@ def _give_matplotlib_a_folder() -> None:
 
 def _options(command: Command, arguments: list[str], fixed: dict[str, str]) -> list[str]:
     """The arguments with the positional one named and the default settings file added."""
-    options = list(arguments)
-    for i, name in enumerate((command.positional or "").split()):
-        if len(options) <= i or options[i].startswith("-"):
-            break
-        options[i] = f"--{name}={options[i]}"
+    names = (command.positional or "").split()
+    options: list[str] = []
+    is_value = False  # of the option before: `--model URI folder` names the folder last
+    for argument in arguments:
+        is_option = argument.startswith("-")
+        if names and not is_option and not is_value:
+            options.append(f"--{names.pop(0)}={argument}")
+        else:
+            options.append(argument)
+        is_value = is_option and "=" not in argument
     if command.config and not any(option.split("=")[0] == "--config" for option in options):
         options = ["--config", command.config, *options]
     return [*options, *(f"--{name}={value}" for name, value in fixed.items())]

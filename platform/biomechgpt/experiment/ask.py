@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import jinja2
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from biomechgpt.answering.library import COLUMNS, Model, Recording, find_model, read_all
 from biomechgpt.cohort.annotations import participants_of
@@ -45,6 +45,12 @@ class AskSettings(Settings):
     """How recordings are read."""
     quality: QualitySettings = QualitySettings()
     """Limits beyond which a recording is refused."""
+
+    @field_validator("tasks", mode="after")
+    @classmethod
+    def _all(cls, tasks: list[str] | Literal["all"]) -> list[str] | Literal["all"]:
+        """`--tasks all` comes from the command line as a list of one name."""
+        return "all" if tasks == ["all"] else tasks
 
 
 def run_ask(settings: AskSettings) -> str:
