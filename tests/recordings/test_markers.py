@@ -376,7 +376,7 @@ def test_keypoints_in_an_array(movements, count):
     at = dict(zip(points.names, np.moveaxis(points.positions, 1, 0), strict=True))
     label, names = keypoints.ORDERS[{133: 17, 136: 26, 553: 33}.get(count, count)]
     roles = KEYPOINTS.roles
-    array = np.full((150, count, 3), np.nan)
+    array = np.full((len(angles), count, 3), np.nan)
     for i, name in enumerate(names):
         role = roles.get(plain(name), "")
         if role in at:
