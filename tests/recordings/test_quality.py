@@ -232,6 +232,11 @@ def test_knees_on_the_other_side_than_their_hips():
             found = kinds(swapped)
             assert "mislabelled side" in found
             assert kinds(swapped, QualitySettings(max_side_correlation=1)) == []
+        # Backwards the same strides run the other way, as in an item of the FGA.
+        backwards = replace(walked, angles_rad=walked.angles_rad[::-1], pelvis=walked.pelvis[::-1])
+        assert kinds(backwards) == []
+        standing = replace(backwards, pelvis=np.tile(walked.pelvis[:1], (len(time_s), 1)))
+        assert "mislabelled side" in kinds(standing)
 
 
 def test_trials_that_follow_one_another():
