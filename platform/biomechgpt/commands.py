@@ -6,8 +6,11 @@ lie in `help/`: building them needs all settings, and those take longer to impor
 `make texts` writes them. A test checks that they are current.
 """
 
+import os
 import sys
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -167,6 +170,7 @@ def run(name: str, arguments: list[str] | None = None, **fixed: str) -> None:
     if {"-h", "--help"} & set(arguments) and text.exists():
         print(text.read_text(), end="")
         return
+    _give_matplotlib_a_folder()
     from biomechgpt.core.job import run_job
 
     run_job(
@@ -178,13 +182,37 @@ def run(name: str, arguments: list[str] | None = None, **fixed: str) -> None:
     )
 
 
+def _give_matplotlib_a_folder() -> None:
+    """Without a home folder that can be written matplotlib complains, and looks for all fonts at every start."""
+    if "MPLCONFIGDIR" in os.environ:
+        return
+    try:
+        config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+        (config / "matplotlib").mkdir(parents=True, exist_ok=True)
+        if os.access(config / "matplotlib", os.W_OK):
+            return
+    except (OSError, RuntimeError):  # RuntimeError: nobody knows where home is
+        pass
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    folder = Path(tempfile.gettempdir()) / f"biomechgpt-matplotlib-{user}"
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if user == "user" or folder.stat().st_uid == user:  # not one that somebody else has put there
+            os.environ["MPLCONFIGDIR"] = str(folder)
+
+
 def _options(command: Command, arguments: list[str], fixed: dict[str, str]) -> list[str]:
     """The arguments with the positional one named and the default settings file added."""
-    options = list(arguments)
-    for i, name in enumerate((command.positional or "").split()):
-        if len(options) <= i or options[i].startswith("-"):
-            break
-        options[i] = f"--{name}={options[i]}"
+    names = (command.positional or "").split()
+    options: list[str] = []
+    is_value = False  # of the option before: `--model URI folder` names the folder last
+    for argument in arguments:
+        is_option = argument.startswith("-")
+        if names and not is_option and not is_value:
+            options.append(f"--{names.pop(0)}={argument}")
+        else:
+            options.append(argument)
+        is_value = is_option and "=" not in argument
     if command.config and not any(option.split("=")[0] == "--config" for option in options):
         options = ["--config", command.config, *options]
     return [*options, *(f"--{name}={value}" for name, value in fixed.items())]

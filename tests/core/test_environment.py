@@ -73,6 +73,29 @@ print([name for name in {POSIX_ONLY} if sys.modules.get(name)])
     assert printed.splitlines()[-1] == "[]"
 
 
+def test_a_command_without_a_home_says_only_what_it_has_to_say(tmp_path):
+    """Matplotlib would complain about its folder. Names with spaces are written as a shell reads them."""
+    folder = tmp_path / "Études (2)"
+    folder.mkdir()
+    (folder / "marche à pied.mot").write_text(mot(walk(4.0)))
+    code = f"""
+import os
+os.environ.pop("MPLCONFIGDIR", None)
+from biomechgpt.commands import main
+main(["check", {str(folder)!r}])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        env=os.environ | {"HOME": NO_HOME, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    said = done.stdout + done.stderr
+    assert done.returncode == 0
+    assert "1 recordings are read, 0 are not" in said
+    assert f"biomechgpt new-table '{folder}'" in said
+    assert "atplotlib" not in said
+
+
 def test_serving_imports_no_posix_module_of_its_own():
     """Ray comes first: it has other modules in their place where these are absent."""
     run_python(

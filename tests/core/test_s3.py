@@ -5,8 +5,11 @@ import uuid
 import pytest
 from moto.server import ThreadedMotoServer
 
+import biomechgpt as bg
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.settings import InputError
+from biomechgpt.experiment import ask
+from opensim_files import mot, walk
 
 
 @pytest.fixture
@@ -70,3 +73,20 @@ def test_read_head_returns_the_first_bytes(bucket):
         uri = storage.join(bucket, name)
         storage.write_bytes(uri, content)
         assert storage.read_head(uri, 4) == content[:4]
+
+
+def test_recordings_in_a_bucket_are_found_and_read(bucket):
+    """What `biomechgpt answer s3://...` asks about, and whose recordings they are."""
+    storage.write_bytes(storage.join(bucket, "Anna/marche à pied.mot"), mot(walk(4.0)).encode())
+    storage.write_bytes(storage.join(bucket, "Anna/no suffix"), mot(walk(4.0)).encode())
+    storage.write_bytes(storage.join(bucket, "notes.txt"), b"hello")
+    storage.write_bytes(storage.join(bucket, "annotations.csv"), b"path;participant\nAnna/no suffix;P1\n")
+    files = dict(ask._files(bucket))
+    assert list(files) == ["Anna/marche à pied.mot", "Anna/no suffix"]
+    assert ask._participants(bucket, list(files)) == {
+        "Anna/marche à pied.mot": "Anna",
+        "Anna/no suffix": "P1",
+    }
+    for name, uri in files.items():
+        assert bg.read(uri, name=name).duration_s == pytest.approx(4, abs=0.1)
+    storage.require_writable(storage.join(bucket, "out/answers.csv"))

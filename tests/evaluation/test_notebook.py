@@ -46,6 +46,24 @@ def test_the_notebook_redraws_the_figures_of_the_report_after_it_was_moved(
     assert "aid" in capsys.readouterr().out
 
 
+def test_the_notebook_runs_in_a_kernel_of_jupyter(tmp_path, rows):
+    """Each figure is shown once, in a folder with spaces and accents."""
+    pytest.importorskip("ipykernel", reason="needs pip install nbclient ipykernel")
+    nbclient = pytest.importorskip("nbclient", reason="needs pip install nbclient ipykernel")
+    nbformat = pytest.importorskip("nbformat", reason="needs pip install nbclient ipykernel")
+    _, metrics = report_of(tmp_path, rows, tokenizer={"rmse_deg_by_joint": {"knee_angle_r": 3.0}})
+    folder = (tmp_path / "out").rename(tmp_path / "sent by mail é")
+    book = nbformat.read(folder / "report.ipynb", as_version=4)
+    nbformat.validate(book)
+    place = {"metadata": {"path": str(folder)}}
+    nbclient.NotebookClient(book, timeout=600, kernel_name="python3", resources=place).execute()
+    outputs = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    figures = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(figures) == len(metrics["tasks"]) + 1
+    assert any("aid" in output.get("text", "") for output in outputs)
+
+
 def test_the_report_names_its_notebook_and_no_place_on_the_disk(tmp_path, rows):
     page, _ = report_of(tmp_path, rows)
     assert 'href="report.ipynb"' in page

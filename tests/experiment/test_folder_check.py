@@ -114,3 +114,45 @@ def test_near_copies_and_files_of_other_kinds_are_named(folder):
     assert any("copy.mot and extra.mot are nearly the same" in pair for pair in report.near_copies)
     assert "a recording of Qualisys (.qtm)" in report.unread["walk.qtm"]
     assert "  copies: copy.mot" in report.text("lab")
+
+
+def test_tables_of_joint_angles_are_in_a_new_table_and_others_are_not(tmp_path):
+    columns = walk(2.0)
+    lines = [
+        ",".join(columns),
+        *(",".join(f"{v:.5f}" for v in row) for row in zip(*columns.values(), strict=True)),
+    ]
+    (tmp_path / "P1").mkdir()
+    (tmp_path / "P1/w\u00e4lk 1.csv").write_text("\n".join(lines))
+    (tmp_path / "forces.csv").write_text("time,Fx,Fy\n0.0,1,2\n0.1,1,2\n")
+    write_new_table(NewTableSettings(folder=str(tmp_path)))
+    table = AnnotationTable.parse("annotations.csv", (tmp_path / "annotations.csv").read_bytes())
+    assert {row.path: row.participant for row in table.rows} == {"P1/w\u00e4lk 1.csv": "P1"}
+
+
+def test_labels_and_paths_in_another_case_are_the_same(folder):
+    text = (folder / "annotations.csv").read_text()
+    text = (
+        text.replace("path,participant", "Path,Participant")
+        .replace(",no,", ",No,")
+        .replace("/walk", "\\Walk")
+    )
+    (folder / "annotations.csv").write_bytes(text.encode("utf-16"))
+    report = check_folder(str(folder), CohortSettings(), TASKS)
+    assert report.problems == []
+    assert report.unknown_labels == {"impaired": {"maybe": 1}}
+    assert report.unannotated == ["extra.mot"]
+
+
+def test_links_and_names_of_tables(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "linked.mot").write_text(mot(walk(4.0)))
+    (folder / "more").symlink_to(elsewhere)
+    (folder / "back").symlink_to(folder)
+    (folder / "lost.mot").symlink_to(folder / "nowhere.mot")
+    (folder / "annotations.csv").rename(folder / "Annotations.csv")
+    report = check_folder(str(folder), CohortSettings(), TASKS)
+    assert "more/linked.mot" in report.read
+    assert "expected a file that can be read" in report.unread["lost.mot"]
+    assert not any(name.startswith("back") for name in report.read)
+    assert "Annotations.csv: save it as annotations.csv" in report.problems

@@ -49,6 +49,20 @@ def test_help_loads_no_library(script):
     assert printed.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "tasks"),
+    [
+        (["my folder", "--tasks", "all"], "all"),
+        (["--tasks", "all", "my folder"], "all"),
+        (["--tasks=activity,cadence", "my folder"], ["activity", "cadence"]),
+        (["--output", "a.csv", "my folder", "--tasks", "activity"], ["activity"]),
+    ],
+)
+def test_the_folder_stands_first_or_last(arguments, tasks):
+    settings = commands.read_settings("answer", arguments)
+    assert (settings.recordings, settings.tasks) == ("my folder", tasks)
+
+
 def test_without_a_subcommand_the_list_is_printed(capsys):
     main([])
     printed = capsys.readouterr().out

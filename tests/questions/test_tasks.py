@@ -304,3 +304,12 @@ def test_the_schema_takes_every_shipped_file_and_no_misspelt_one(path):
     assert not validator.is_valid(values | {"phrasing": []})
     assert not validator.is_valid(values | {"kind": "guess"})
     assert not validator.is_valid({key: value for key, value in values.items() if key != "kind"})
+
+
+def test_labels_are_known_in_whichever_case_people_write_them():
+    tasks = SHIPPED
+    assert tasks["impaired"].truth({"impaired": "Yes", "trial": "a"}) == "yes"
+    assert tasks["activity"].truth({"activity": "tug", "trial": "a"}) == "TUG"
+    assert tasks["activity"].truth({"activity": "My own test", "trial": "a"}) == "My own test"
+    assert tasks["diagnosis"].applies({"diagnosis": "Stroke", "impaired": "YES"})
+    assert not tasks["diagnosis"].applies({"diagnosis": "stroke", "impaired": "No"})

@@ -24,6 +24,7 @@ from biomechgpt.recordings.quality import QualitySettings
 from biomechgpt.recordings.readers import ReaderSettings, archive, isb_shoulder, matlab, spreadsheet
 from biomechgpt.recordings.readers import motive as reader_of_motive
 from biomechgpt.recordings.readers import qualisys as reader_of_qualisys
+from biomechgpt.recordings.readers import trc as reader_of_trc
 from opensim_files import HEADER, in_radians, mot, walk
 
 CASES = Path(__file__).parents[3] / "shared" / "cases"
@@ -168,6 +169,13 @@ def test_a_motion_that_is_slightly_wrong_is_read_with_a_note(text, note):
     assert note in "; ".join(recording.remarks)
     assert bool(recording.remarks) == bool(note)
     assert len(recording.time_s) in (200, 181)
+
+
+def test_other_capitals_and_comments_between_rows():
+    text = mot({name.title(): values for name, values in walk().items()})
+    lines = text.splitlines()
+    lines.insert(50, "# the camera was moved")
+    assert "1 line of comments skipped" in read("a.mot", "\n".join(lines) + "\n").import_notes
 
 
 def test_a_last_row_that_may_be_cut_in_a_number_is_dropped():
@@ -651,6 +659,26 @@ def test_a_session_as_opencap_gives_it(tmp_path):
     refused("session.zip", zipped(files), "expected recordings in this archive .*sessionMetadata.yaml")
 
 
+def csv(columns):
+    rows = zip(*columns.values(), strict=True)
+    return "\n".join([",".join(columns), *(",".join(f"{value:.8f}" for value in row) for row in rows)])
+
+
+def test_tables_and_archives_within_an_archive():
+    """A table may hold anything: in an archive it is a recording if it holds joints."""
+    forces = "time,Fx,Fy,Fz\n0.0,1,2,3\n0.1,1,2,3\n"
+    read(
+        "lab.zip", zipped({"P1/\u00e9t\u00e9 1.csv": csv(walk()), "P1/forces.csv": forces, ".DS_Store": "x"})
+    )
+    read("all.zip", zipped({"inner.zip": zipped({"S1/walk.mot": mot(walk())}), "readme.txt": "hello"}))
+    read("walk.mot.gz.gz", gzip.compress(gzip.compress(mot(walk()).encode())))
+    refused(
+        "lab.zip", zipped({"forces.csv": forces}), r"found forces.csv; lab.zip/forces.csv: .*found forces"
+    )
+    deep = zipped({"a.zip": zipped({"b.zip": zipped({"walk.mot": mot(walk())})})})
+    refused("deep.zip", deep, "expected recordings in this archive .*found a/b.zip")
+
+
 def test_archives_are_bounded(monkeypatch):
     monkeypatch.setattr(archive, "MAX_BYTES", 1 << 16)
     refused("a.zip", zipped({"walk.mot": mot(walk())}), "expected at most 0 MiB unpacked, found more")
@@ -658,6 +686,8 @@ def test_archives_are_bounded(monkeypatch):
         archive.gunzip("a.gz", gzip.compress(bytes(10**6)), 1 << 16)
     walks = {f"{i}.mot.gz": gzip.compress(bytes(10**5)) for i in range(9)}
     refused("a.zip", zipped(walks), "expected at most 0 MiB unpacked, found 0 by its last bytes")
+    inner = {f"{i}.zip": zipped({"a.mot": bytes(1 << 15)}) for i in range(4)}
+    refused("a.zip", zipped(inner), "expected at most 0 MiB unpacked, found more")
 
 
 def test_markers_of_a_session_are_the_same_trials(tmp_path):
@@ -686,6 +716,10 @@ def test_markers_of_a_session_are_the_same_trials(tmp_path):
 def test_damaged_archives():
     refused("a.mot.gz", gzip.compress(mot(walk()).encode())[:-500], "found a damaged one")
     refused("a.zip", zipped({"walk.mot": "x"})[:-30], "found a damaged one")
+    locked = bytearray(zipped({"walk.mot": mot(walk())}))
+    for start in (6, locked.rindex(b"PK\x01\x02") + 8):  # the flag of a password
+        locked[start] |= 1
+    refused("a.zip", bytes(locked), "expected a .zip without a password, found an encrypted one")
 
 
 def test_trajectories_that_follow_one_another_are_several_recordings(tmp_path):
@@ -890,6 +924,44 @@ def test_trajectories_of_qualisys_that_are_damaged_say_where():
     assert (
         reader_of_qualisys.parse("a.tsv", qualisys(names, positions, rate="EXT").encode()).time_s[2] == 0.02
     )
+
+
+def trc(mark="\t", decimal="."):
+    names, positions = ["RKnee", "RAnkle"], np.random.default_rng(0).normal(size=(30, 2, 3)) + 1
+    rows = [
+        [str(i + 1), f"{i / 60:.5f}", *(f"{x:.6f}" for x in frame.ravel())]
+        for i, frame in enumerate(positions)
+    ]
+    lines = [
+        ["PathFileType", "4", "(X/Y/Z)", "a.trc"],
+        ["DataRate", "CameraRate", "NumFrames", "NumMarkers", "Units"],
+        ["60.0", "60.0", "30", "2", "m"],
+        ["Frame#", "Time", names[0], "", "", names[1]],
+        ["", "", "X1", "Y1", "Z1", "X2", "Y2", "Z2"],
+        *([cell.replace(".", decimal) for cell in row] for row in rows),
+    ]
+    return "\n".join(map(mark.join, lines)) + "\n", positions
+
+
+@pytest.mark.parametrize(
+    ("mark", "decimal", "note"),
+    [
+        ("\t", ".", ""),
+        ("\t", ",", "decimal commas"),
+        (",", ".", "separated by commas"),
+        (";", ",", "semicolons"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_marker_files_as_spreadsheets_save_them(mark, decimal, note, encoding):
+    text, positions = trc(mark, decimal)
+    content = text.encode(encoding)
+    assert reader_of_trc.matches(content)
+    points = reader_of_trc.parse("a.trc", content)
+    assert points.names == ("RKnee", "RAnkle")
+    np.testing.assert_allclose(points.positions, positions, atol=1e-6)
+    assert points.declared_rate_hz == 60
+    assert note in "; ".join(points.notes)
 
 
 # Damage

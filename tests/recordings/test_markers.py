@@ -19,7 +19,7 @@ from biomechgpt.motion.kinematics import HEIGHT_M, LANDMARKS, SEGMENTS, points_m
 from biomechgpt.motion.skeleton import INDEX, NAMES
 from biomechgpt.recordings import quality, readers
 from biomechgpt.recordings.markers import Points, model
-from biomechgpt.recordings.markers.sets import KEYPOINTS, PLACES, plain
+from biomechgpt.recordings.markers.sets import ANYWHERE_M, KEYPOINTS, MOTIVE, PLACES, plain
 from biomechgpt.recordings.quality import QualitySettings
 from biomechgpt.recordings.readers import ReaderSettings, keypoints
 from biomechgpt.recordings.readers.from_points import recording_of
@@ -189,7 +189,8 @@ def test_real_markers_beside_opensims_angles():
         # OpenSim's subtalar joint is 20 degrees off zero here, and its axis is oblique: compare foot and shank.
         ankle = shank_and_foot_deg(recording, side) - shank_and_foot_deg(reference, side)[rows]
         assert np.sqrt(np.mean(ankle**2)) < 6
-    assert np.sqrt(np.mean(error[:, [INDEX["ankle_angle_r"], INDEX["ankle_angle_l"]]] ** 2)) < 9
+    # The left ankle alone is 6.8 degrees off, for that reason.
+    assert np.sqrt(np.mean(error[:, [INDEX["ankle_angle_r"], INDEX["ankle_angle_l"]]] ** 2)) < 6
     ours = gait.measure(recording.angles_rad, recording.pelvis, RATE_HZ)
     theirs = gait.measure(reference.angles_rad[rows], reference.pelvis[rows], RATE_HZ)
     assert ours.cadence_steps_min == pytest.approx(theirs.cadence_steps_min, rel=0.03)
@@ -229,35 +230,37 @@ PLUG_IN_GAIT = {
 TRUNK = {"C7": "c7", "T10": "t10", "CLAV": "clavicle", "STRN": "sternum"}
 
 
-def marker_c3d(trial, folder, *, frames=300):
-    """A C3D with Plug-in Gait's markers on a simulated person of 1.70 m, Z-up in millimetres, and its angles."""
-    angles = trial.angles_rad[:frames]
-    roles = {
-        f"{side}{name}": f"{role}_{side.lower()}" for name, role in PLUG_IN_GAIT.items() for side in "RL"
-    } | TRUNK
+def markers_of(trial, roles, frames):
+    """Positions (T, M, 3) of markers in these roles on a simulated person of 1.70 m, in metres and Y-up."""
     lengths = dict.fromkeys((segment.end for segment in SEGMENTS), 1.0)
-    pelvis = {
-        "asis": (0.0, 0.0, 0.12),
-        "psis": (-0.16, 0.031, 0.045),
-    }  # on a pelvis that slopes by 11 degrees
+    # On a pelvis that slopes by 11 degrees.
+    pelvis = {"asis": (0.0, 0.0, 0.12), "psis": (-0.16, 0.031, 0.045)}
     where = model.places(lengths)
     sites = []
-    for role in roles.values():
+    for role in roles:
         place = PLACES[role]
         offset = np.array(pelvis.get(role[:-2], place.offset_m)) * (
             [1, 1, -1] if role[:-2] in pelvis and role[-1] == "l" else 1
         )
         body, start = (place.carrier, np.zeros(3)) if place.carrier else where[place.landmark]
         sites.append(model.Site(body, offset if role[:-2] in pelvis else start + offset))
-    positions = forward(lengths, sites, angles, trial.pelvis[:frames])
+    return forward(lengths, sites, trial.angles_rad[:frames], trial.pelvis[:frames])
+
+
+def marker_c3d(trial, folder, *, frames=300):
+    """A C3D with Plug-in Gait's markers on a simulated person of 1.70 m, Z-up in millimetres, and its angles."""
+    roles = {
+        f"{side}{name}": f"{role}_{side.lower()}" for name, role in PLUG_IN_GAIT.items() for side in "RL"
+    } | TRUNK
+    positions = markers_of(trial, roles.values(), frames)
     file = ezc3d.c3d()
     file["parameters"]["POINT"]["RATE"]["value"] = [RATE_HZ]
     file["parameters"]["POINT"]["LABELS"]["value"] = [f"Anna:{name}" for name in roles]
-    data = np.ones((4, len(roles), len(angles)))
+    data = np.ones((4, len(roles), len(positions)))
     data[:3] = 1000 * (positions @ np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]).T).transpose(2, 1, 0)
     file["data"]["points"] = data
     file.write(str(folder / "a.c3d"))
-    return (folder / "a.c3d").read_bytes(), angles
+    return (folder / "a.c3d").read_bytes(), trial.angles_rad[:frames]
 
 
 def forward(lengths, sites, angles, pelvis):
@@ -313,6 +316,29 @@ def test_the_same_markers_as_qualisys_writes_them(movements, tmp_path):
     assert rmse_deg(recording, angles)[FLEXION].max() < 5
 
 
+def test_the_same_movement_as_motive_writes_it(movements):
+    """OptiTrack's own marker set, in metres and Y-up, as Motive exports it."""
+    roles = {name: role for name, role in MOTIVE.roles.items() if PLACES[role].error_m < ANYWHERE_M}
+    positions = markers_of(movements[1], roles.values(), 300)
+    row = [[*(f"{x:.6f}" for x in place), "1.0"] for place in positions.reshape(-1, 3)]
+    rows = np.array(row).reshape(len(positions), -1)
+    lines = [
+        "Format Version,1.23,Take Name,Walk 1,Export Frame Rate,60.000000,Length Units,Meters",
+        "",
+        ",".join(["", "Type", *["Marker"] * 4 * len(roles)]),
+        ",".join(["", "Name", *(f"Ana:{name}" for name in roles for _ in range(4))]),
+        ",".join(["", "", *(["Position"] * 3 + ["Marker Quality"]) * len(roles)]),
+        ",".join(["Frame", "Time (Seconds)", *["X", "Y", "Z", ""] * len(roles)]),
+        *(",".join([str(i), f"{i / RATE_HZ:.6f}", *cells]) for i, cells in enumerate(rows)),
+    ]
+    recording = readers.parse("a.csv", "\n".join(lines).encode(), NEUTRAL)
+    assert "OptiTrack Motive CSV" in recording.import_notes
+    assert "OptiTrack's markers" in recording.import_notes
+    quality.accept("a.csv", recording, QualitySettings())
+    assert recording.joint_mask[FLEXION].all()
+    assert rmse_deg(recording, movements[1].angles_rad[:300])[FLEXION].max() < 5
+
+
 def as_csv(points, *, timed=True):
     """FreeMoCap's and MediaPipe's names in a CSV, in millimetres, Z-up."""
     words = [f"{'right' if name[0] == 'R' else 'left'}_{name[1:].lower()}" for name in points.names]
@@ -335,13 +361,22 @@ def test_keypoints_in_a_csv(movements, timed):
     assert rmse_deg(recording, angles)[INDEX["knee_angle_l"]] < 4
 
 
-@pytest.mark.parametrize("count", keypoints.ORDERS)
+@pytest.mark.parametrize("decimal", [",", "."])
+def test_keypoints_in_a_csv_of_a_spreadsheet(movements, decimal):
+    points, angles = seen(movements[0], frames=150)
+    text = as_csv(camera(points)).decode().replace(",", ";").replace(".", decimal)
+    recording = readers.parse("a.csv", text.encode("utf-16"), NEUTRAL)
+    assert rmse_deg(recording, angles)[INDEX["knee_angle_l"]] < 4
+
+
+@pytest.mark.parametrize("count", [*keypoints.ORDERS, 133, 136, 553])
 def test_keypoints_in_an_array(movements, count):
+    """Arrays of a whole body, with face and hands, begin with the body's keypoints."""
     points, angles = seen(movements[0], frames=150)
     at = dict(zip(points.names, np.moveaxis(points.positions, 1, 0), strict=True))
-    label, names = keypoints.ORDERS[count]
+    label, names = keypoints.ORDERS[{133: 17, 136: 26, 553: 33}.get(count, count)]
     roles = KEYPOINTS.roles
-    array = np.full((150, count, 3), np.nan)
+    array = np.full((len(angles), count, 3), np.nan)
     for i, name in enumerate(names):
         role = roles.get(plain(name), "")
         if role in at:

@@ -10,13 +10,16 @@ from hypothesis import strategies as st
 
 import real_recordings
 from biomechgpt import simulator
+from biomechgpt.cohort import CohortSettings
 from biomechgpt.core.settings import InputError
+from biomechgpt.core.settings import load as load_settings
 from biomechgpt.motion.kinematics import points_m
 from biomechgpt.motion.skeleton import INDEX, N_JOINTS, NAMES, NECK, TRACKED
 from biomechgpt.recordings import load, quality, readers
 from biomechgpt.recordings.load import near_shoulders
 from biomechgpt.recordings.quality import QualitySettings, find_duplicates, find_problems
 from biomechgpt.recordings.readers import ReaderSettings, Recording
+from conftest import ROOT
 from opensim_files import mot, walk
 
 DEFAULTS = QualitySettings()
@@ -229,6 +232,11 @@ def test_knees_on_the_other_side_than_their_hips():
             found = kinds(swapped)
             assert "mislabelled side" in found
             assert kinds(swapped, QualitySettings(max_side_correlation=1)) == []
+        # Backwards the same strides run the other way, as in an item of the FGA.
+        backwards = replace(walked, angles_rad=walked.angles_rad[::-1], pelvis=walked.pelvis[::-1])
+        assert kinds(backwards) == []
+        standing = replace(backwards, pelvis=np.tile(walked.pelvis[:1], (len(time_s), 1)))
+        assert "mislabelled side" in kinds(standing)
 
 
 def test_trials_that_follow_one_another():
@@ -280,14 +288,21 @@ def test_the_same_content_is_a_duplicate_and_otherwise_annotated_nobody_s():
     }
 
 
-def test_simulated_movements_are_clean():
-    """Some 100 trials of every kind of person and activity."""
-    how = simulator.SimulatorSettings(scale=0.06, seed=3)
+@pytest.mark.parametrize("which", ["default", "demo"])
+def test_simulated_movements_are_clean(which):
+    """Some 100 trials of every kind of person and activity; the demo's have laboratories and exercises too."""
+    how = simulator.SimulatorSettings()
+    if which == "demo":
+        how = load_settings(CohortSettings, ROOT / "configs/cohort/demo.yaml").simulator
+    how = how.model_copy(update={"scale": 0.1, "seed": 3})
+    trials = 0
     for person in simulator.participants(how):
-        for trial in islice(simulator.trials(how, person, 30.0), 4):
+        for trial in islice(simulator.trials(how, person, 30.0), 6):
             time_s = np.arange(len(trial.angles_rad)) / 30
             recording = replace(CLEAN, time_s=time_s, angles_rad=trial.angles_rad, pelvis=trial.pelvis)
             assert find_problems(recording, DEFAULTS) == [], (person.condition, trial.annotations["activity"])
+            trials += 1
+    assert trials >= 100
 
 
 @pytest.mark.parametrize("row", real_recordings.rows())

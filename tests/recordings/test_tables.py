@@ -56,6 +56,15 @@ def each_row(change, **more):
     return "\n".join([lines[0], *(f"{change(float(first))},{rest}" for first, rest in rows)]) + "\n"
 
 
+def lab_name(name, form):
+    """A column's name as laboratories write it: the side first, in words or letters."""
+    side = {"_r": "right", "_l": "left"}.get(name[-2:])
+    if side is None:
+        return name
+    joint = name[:-2].replace("knee_angle", "knee_flexion").replace("elbow_flex", "elbow_flexion")
+    return form.format(side=side, s=side[0].upper(), joint=joint, Joint=joint.title().replace("_", ""))
+
+
 def european(value):
     return f"{value:,.6f}".translate(str.maketrans(",.", ".,"))
 
@@ -76,6 +85,11 @@ TEXTS = {
     "units in square brackets": (text(names=[f"{name} [{with_unit(name)}]" for name in NAMES]), ""),
     "units after underscores": (text(names=[NAMES[0], *(f"{name}_{with_unit(name)}" for name in NAMES[1:])]), ""),
     "capitals": (text(names=[name.upper() for name in NAMES]), ""),
+    "the side first": (text(names=[lab_name(name, "{side} {joint}") for name in NAMES]), ""),
+    "the side's letter first": (text(names=[lab_name(name, "{s}_{joint}") for name in NAMES]), ""),
+    "camel case": (text(names=[lab_name(name, "{Joint}{s}") for name in NAMES]), ""),
+    "time in German": (text(names=["Zeit [s]", *NAMES[1:]], mark=";", decimal=","), "time by column 'Zeit [s]'"),
+    "time in French": (text(names=["temps", *NAMES[1:]], mark=";", decimal=","), "time by column 'temps'"),
     "spaces in names": (text(names=[name.replace("_", " ").title() for name in NAMES]), ""),
     "a comment before the names": (text(names=["# time", *NAMES[1:]]), ""),
     "spaces": (text(mark=" "), ""),

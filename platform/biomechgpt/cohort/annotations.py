@@ -1,7 +1,8 @@
 """Annotations of recordings: a table with one row per recording, checked line by line.
 
-Cells are separated by commas, or by semicolons with decimal commas, as spreadsheets of many countries write them.
-Columns `path` (relative to the folder) and `participant` are required. Optional columns: `source`, `data` (recorded
+Cells are separated by commas, tabs, or semicolons with decimal commas, as spreadsheets of many countries write
+them, in UTF-8, UTF-16 or Latin-1. Columns `path` (relative to the folder) and `participant` are required; these and
+the other columns that the program knows may be written in any case. Optional columns: `source`, `data` (recorded
 or synthetic; default: recorded), `split` (train, validation or test, for `splits.method: predefined`) and
 `frame_rate_hz` (the rate of the recording, which its times must agree with). All other columns are annotations,
 text or numbers; an empty cell was not collected. Knows nothing about files of movement or splits.
@@ -11,8 +12,9 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -20,6 +22,7 @@ from biomechgpt.cohort.splits import SPLITS
 from biomechgpt.core.settings import InputError
 from biomechgpt.motion.outcome_measures import COLUMN_KINDS, ColumnKind
 from biomechgpt.motion.trial import FIXED
+from biomechgpt.recordings.readers.text import decode
 
 CONSTANT_COLUMNS = ("impaired", "diagnosis", "sex", "age", "split")
 """Columns that are the same in all rows of a participant."""
@@ -111,21 +114,24 @@ class CsvTable:
 
 def _numbered_rows(name: str, content: bytes) -> list[tuple[int, list[str]]]:
     """(line, stripped cells) of each row that is not empty, the header first."""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{name}: byte {error.start}: expected UTF-8 text, found something else") from None
-    header = text.split("\n", 1)[0]
+    decoded = decode(content)
+    if decoded is None:
+        raise InputError(f"{name}: expected a table of text (CSV), found binary data: save it as CSV")
+    lines = decoded.text.splitlines(keepends=True)
+    # Excel's first line may state the separator: sep=;
+    stated = bool(lines) and lines[0].strip().strip('"').lower().startswith("sep=")
+    text = "".join(["\n", *lines[1:]] if stated else lines)
+    header = next((line for line in text.splitlines() if line.strip()), "")
     # Where a comma is the decimal sign, spreadsheets separate cells by semicolons.
-    semicolons = header.count(";") > header.count(",")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=";" if semicolons else ",")
+    delimiter = max(",;\t", key=header.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         rows = [(reader.line_num, [c.strip() for c in row]) for row in reader if any(c.strip() for c in row)]
     except csv.Error as error:
         raise InputError(
             f"{name}: line {reader.line_num}: not a table of comma-separated values: {error}"
         ) from None
-    if semicolons:
+    if delimiter != ",":
         rows = [(line, [_DECIMAL_COMMA.sub(r"\1.\2", cell) for cell in cells]) for line, cells in rows]
     if not rows:
         raise InputError(f"{name}: expected a table whose first line names its columns, found an empty file")
@@ -146,7 +152,7 @@ class AnnotationTable:
     @classmethod
     def parse(cls, name: str, content: bytes) -> "AnnotationTable":
         """The table in the content of an annotations.csv. Raises InputError naming line and column."""
-        table = CsvTable.parse(name, content)
+        table = _in_known_case(CsvTable.parse(name, content))
         for required in ("path", "participant"):
             if required not in table.cells:
                 raise InputError(
@@ -199,6 +205,57 @@ class AnnotationTable:
                 )
             )
         return cls(sorted(rows, key=lambda row: (row.participant, row.path)), columns)
+
+
+def _in_known_case(table: CsvTable) -> CsvTable:
+    """The table with `Path` and the program's other columns in small letters, unless they are there already."""
+    known = {*_TABLE_COLUMNS, *COLUMN_KINDS, *CONSTANT_COLUMNS, *DEMOGRAPHICS}
+    cells: dict[str, list[str]] = {}
+    for column, values in table.cells.items():
+        usual = re.sub(r"[\s\-]+", "_", column.lower())
+        cells[usual if usual in known and usual not in table.cells and usual not in cells else column] = (
+            values
+        )
+    return replace(table, cells=cells)
+
+
+def participants_of(name: str, content: bytes, files: Collection[str]) -> dict[str, str]:
+    """{file: its participant} of a table whose other columns are not checked. InputError for another table."""
+    table = _in_known_case(CsvTable.parse(name, content))
+    if not {"path", "participant"} <= table.cells.keys():
+        raise InputError(f"{name}: expected columns path and participant, found {', '.join(table.cells)}")
+    called = as_called(table.cells["path"], files)
+    return {
+        called.get(path, path): participant
+        for path, participant in zip(table.cells["path"], table.cells["participant"], strict=True)
+    }
+
+
+def as_files_are_called(table: "AnnotationTable", files: Collection[str]) -> "AnnotationTable":
+    """The table with its paths as these files are called."""
+    called = as_called([row.path for row in table.rows], files)
+    rows = [replace(row, path=called.get(row.path, row.path)) for row in table.rows]
+    return AnnotationTable(sorted(rows, key=lambda row: (row.participant, row.path)), table.columns)
+
+
+def as_called(paths: Iterable[str], files: Collection[str]) -> dict[str, str]:
+    """{path: the file that it means} of paths that are no file as they are written.
+
+    Another case, `\\` of Windows and other forms of accents mean the same file, unless two files are meant, or the
+    file has a path of its own.
+    """
+    present, paths = set(files), list(paths)
+    alike: dict[str, list[str]] = {}
+    for file in files:
+        alike.setdefault(_plain(file), []).append(file)
+    meant = {path: alike.get(_plain(path), []) for path in paths if path not in present}
+    found = {path: those[0] for path, those in meant.items() if len(those) == 1 and those[0] not in paths}
+    return {path: file for path, file in found.items() if list(found.values()).count(file) == 1}
+
+
+def _plain(path: str) -> str:
+    """A path without case and kinds of slashes. macOS writes an accent as a letter of its own."""
+    return unicodedata.normalize("NFC", path.replace("\\", "/").removeprefix("./")).casefold()
 
 
 def _require_filled(places: list[Place], cells: Mapping[str, list[str]]) -> None:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from biomechgpt.cohort import layouts
 from biomechgpt.cohort.annotation_map import AnnotationMap, MappedTables
-from biomechgpt.cohort.annotations import AnnotationTable, Row
+from biomechgpt.cohort.annotations import AnnotationTable, Row, as_files_are_called
 from biomechgpt.cohort.layouts import Session
 from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError
@@ -86,19 +86,31 @@ def _require_tables(
     if missing and not sessions:
         names = ", ".join(layout.NAME for layout in layouts.LAYOUTS)
         raise InputError(
-            f"{uri}: expected {ANNOTATIONS} beside the recordings, found none, nor a folder of a known layout "
-            f"({names})"
+            f"{uri}: expected {ANNOTATIONS} beside the recordings, found {misnamed_table(files) or 'none'}, nor a "
+            f"folder of a known layout ({names})"
         )
+
+
+def misnamed_table(files: Iterable[str]) -> str | None:
+    """The file that is probably meant to be annotations.csv, and what to do; None without one."""
+    stem = PurePosixPath(ANNOTATIONS).stem
+    for name in files:
+        path = PurePosixPath(name)
+        if len(path.parts) == 1 and path.stem.lower() == stem and name != ANNOTATIONS:
+            return f"{name}: save it as {ANNOTATIONS}"
+    return None
 
 
 def read_rows(uri: str, files: list[str], mapped: AnnotationMap | None) -> AnnotationTable:
     """The rows of annotations.csv, or of the tables that a map explains; empty without a table."""
     if mapped is not None:
-        return MappedTables.open(uri, mapped, storage.read_bytes).annotation_table()
-    if ANNOTATIONS not in files:
+        table = MappedTables.open(uri, mapped, storage.read_bytes).annotation_table()
+    elif ANNOTATIONS in files:
+        place = storage.join(uri, ANNOTATIONS)
+        table = AnnotationTable.parse(place, storage.read_bytes(place))
+    else:
         return AnnotationTable([], {})
-    table = storage.join(uri, ANNOTATIONS)
-    return AnnotationTable.parse(table, storage.read_bytes(table))
+    return as_files_are_called(table, files)
 
 
 def check_present(uri: str, rows: Iterable[Row], files: Iterable[str]) -> None:
@@ -125,7 +137,10 @@ def find_unannotated(
 
     def is_recording(name: str) -> bool:
         # The content decides, not the name; the first bytes are enough.
-        return readers.recognizes(storage.read_head(storage.join(uri, name), readers.HEAD_BYTES))
+        try:
+            return readers.recognizes(storage.read_head(storage.join(uri, name), readers.HEAD_BYTES))
+        except OSError:  # a link to nowhere, or a file that this user may not read
+            return False
 
     flags = _in_threads(is_recording, candidates)
     return sorted(name for name, flag in zip(candidates, flags, strict=True) if flag)
@@ -135,7 +150,10 @@ def checksum(uri: str, names: list[str]) -> str:
     """One hash over the names and contents of these files, in this order."""
 
     def digest(name: str) -> str:
-        return hashlib.sha256(storage.read_bytes(storage.join(uri, name))).hexdigest()
+        try:
+            return hashlib.sha256(storage.read_bytes(storage.join(uri, name))).hexdigest()
+        except OSError as error:  # the recording is kept out, with this reason, when it is read
+            return f"unreadable {error.errno}"
 
     digests = _in_threads(digest, names)
     lines = [f"{value} {name}\n" for name, value in zip(names, digests, strict=True)]

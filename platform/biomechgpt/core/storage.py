@@ -144,11 +144,34 @@ def write_json(uri: str, content: Any) -> None:
 
 
 def list_files(uri: str) -> list[str]:
-    """Names of all files under a folder, relative to it, sorted; empty if the folder is absent."""
+    """Names of all files under a folder, relative to it, sorted; empty if the folder is absent.
+
+    A file lists as itself, without a name. Folders that a link points to are listed too, each folder once.
+    """
+    if not is_remote(uri):
+        return sorted(_local_files(absolute(uri)))
     fs, path = filesystem(uri)
     if not fs.exists(path):
         return []
     return sorted(str(name)[len(path) :].lstrip("/") for name in fs.find(path))
+
+
+def _local_files(path: str) -> Iterator[str]:
+    """Relative names of regular files and of links to them, and of links to nowhere: reading those says why."""
+    if Path(path).is_file():
+        yield ""
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort(key=lambda name: (Path(folder, name).is_symlink(), name))
+        for file in files:
+            full = Path(folder, file)
+            if full.is_file() or (full.is_symlink() and not full.exists()):  # no pipe, no socket
+                yield full.relative_to(path).as_posix()
 
 
 def remove(uri: str) -> None:

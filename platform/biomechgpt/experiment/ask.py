@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 import jinja2
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from biomechgpt.answering.library import COLUMNS, Model, Recording, find_model, read_all
+from biomechgpt.cohort.annotations import participants_of
 from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError, Settings
 from biomechgpt.evaluation import answers_table
@@ -44,6 +45,12 @@ class AskSettings(Settings):
     """How recordings are read."""
     quality: QualitySettings = QualitySettings()
     """Limits beyond which a recording is refused."""
+
+    @field_validator("tasks", mode="after")
+    @classmethod
+    def _all(cls, tasks: list[str] | Literal["all"]) -> list[str] | Literal["all"]:
+        """`--tasks all` comes from the command line as a list of one name."""
+        return "all" if tasks == ["all"] else tasks
 
 
 def run_ask(settings: AskSettings) -> str:
@@ -123,6 +130,10 @@ class _Asker:
             )
         except InputError as error:
             return {one["name"]: error}
+        except Exception as error:  # one unreadable file must not stop nineteen good ones
+            logger.debug("%s", one["name"], exc_info=True)
+            why = f"{one['name']}: cannot be read: {type(error).__name__}: {error}"
+            return {one["name"]: InputError(why)}
 
 
 def _here(settings: AskSettings, asked: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -157,13 +168,18 @@ def _on_ray(settings: AskSettings, asked: list[dict[str, Any]]) -> Iterator[dict
 def _files(path: str) -> list[tuple[str, str]]:
     """(name, URI) of a file, or of every file below a folder that may be a recording."""
     names = storage.list_files(path)
+    if not names and not storage.exists(path):
+        raise InputError(
+            f"{path}: expected a recording or a folder of recordings, found no such file or folder"
+        )
     if names == [""]:  # list_files gives an empty name for a path that is a file
         return [(PurePosixPath(path).name, path)]
-    likely = [
-        name
-        for name in sorted(names)
-        if _is_likely(name, storage.join(path, name)) and PurePosixPath(name).name != ANNOTATIONS
-    ]
+
+    def is_likely(name: str) -> bool:
+        uri = storage.join(path, name)
+        return readers.is_likely(name, lambda: storage.read_head(uri, readers.HEAD_BYTES))
+
+    likely = [name for name in sorted(names) if is_likely(name) and PurePosixPath(name).name != ANNOTATIONS]
     # A session's markers are the same trials as its joint angles.
     found = [(name, storage.join(path, name)) for name in readers.without_markers_of_trials(likely)]
     if not found:
@@ -171,34 +187,15 @@ def _files(path: str) -> list[tuple[str, str]]:
     return found
 
 
-def _is_likely(name: str, uri: str) -> bool:
-    """Whether a file may be a recording, by its suffix; a .txt file only if its content is one's.
-
-    Files that a system hides, such as those that macOS leaves beside each file, are none.
-    """
-    if PurePosixPath(name).name.startswith("."):
-        return False
-    if name.lower().endswith(".txt"):
-        try:
-            return readers.recognizes(storage.read_head(uri, readers.HEAD_BYTES))
-        except OSError:  # reading it says why
-            return True
-    return name.lower().endswith(readers.LIKELY)
-
-
 def _participants(folder: str, names: list[str]) -> dict[str, str]:
     """{recording: its participant}, by annotations.csv, else by the first folder, else by the file's name."""
     known: dict[str, str] = {}
     table = storage.join(folder, ANNOTATIONS)
     if storage.list_files(folder) != [""] and storage.exists(table):
-        rows = pd.read_csv(io.BytesIO(storage.read_bytes(table)), dtype=str, sep=None, engine="python")
-        if {"path", "participant"} <= set(rows.columns):
-            known = dict(zip(rows["path"], rows["participant"].fillna(""), strict=True))
-        else:
-            logger.warning(
-                "%s: expected columns path and participant; participants are named by folders", table
-            )
-
+        try:
+            known = participants_of(ANNOTATIONS, storage.read_bytes(table), names)
+        except InputError as error:
+            logger.warning("%s; participants are named by folders", error)
     return {name: known.get(name) or participant_by_place(name) for name in names}
 
 

@@ -7,10 +7,12 @@ import csv
 import io
 import logging
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import PurePosixPath
 
 from pydantic import Field
@@ -19,7 +21,7 @@ from biomechgpt.cohort import CohortSettings
 from biomechgpt.cohort.annotation_map import AnnotationMap
 from biomechgpt.cohort.annotations import DEMOGRAPHICS, Row
 from biomechgpt.cohort.contradictions import contradictions
-from biomechgpt.cohort.folder import discover, find_unannotated, load_trial, read_rows
+from biomechgpt.cohort.folder import discover, find_unannotated, load_trial, misnamed_table, read_rows
 from biomechgpt.cohort.layouts import merge
 from biomechgpt.cohort.near_copies import Excerpt, excerpt, find_near_copies
 from biomechgpt.cohort.selection import assign_splits
@@ -98,7 +100,7 @@ class FolderReport:
             if self.people.get("train", 0) < FEW_PEOPLE:
                 lines.append(
                     f"These are few people to train on (fewer than {FEW_PEOPLE}). "
-                    f"`biomechgpt answer {folder}` asks a model that is there already."
+                    f"`biomechgpt answer {shlex.quote(folder)}` asks a model that is there already."
                 )
         return "\n".join(lines)
 
@@ -130,7 +132,10 @@ def check_folder(folder: str, settings: CohortSettings, tasks: Tasks) -> FolderR
     except InputError as error:
         report.problems.append(str(error))
     if not rows and ANNOTATIONS not in files:
-        report.problems.append(f"there is none: `biomechgpt new-table {folder}` writes one to fill in")
+        report.problems.append(
+            misnamed_table(files)
+            or f"there is none: `biomechgpt new-table {shlex.quote(folder)}` writes one to fill in"
+        )
     present = set(files)
     report.problems += [f"{row}: no file {row.path}" for row in rows if row.path not in present]
     annotated = [row for row in rows if row.path in present]
@@ -141,9 +146,9 @@ def check_folder(folder: str, settings: CohortSettings, tasks: Tasks) -> FolderR
     likely = [
         name
         for name in readers.without_markers_of_trials(files)
-        if name.lower().endswith(readers.LIKELY)
-        and name not in known
+        if name not in known
         and inside.isdisjoint(map(str, PurePosixPath(name).parents))
+        and readers.is_likely(name, partial(storage.read_head, storage.join(uri, name), readers.HEAD_BYTES))
     ]
     unnamed = [Row(0, path, "", None, {}) for path in dict.fromkeys([*report.unannotated, *likely])]
     excerpts = []
@@ -180,6 +185,10 @@ def _read_all(uri: str, rows: Sequence[Row], settings: CohortSettings) -> Iterab
             )
         except InputError as error:
             return str(error)
+        except OSError as error:
+            return f"{row.path}: expected a file that can be read, found: {error.strerror or error}"
+        except Exception as error:  # one unreadable file must not hide the others
+            return f"{row.path}: cannot be read: {type(error).__name__}: {error}"
 
     with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
         yield from zip(rows, pool.map(read, rows), strict=True)
@@ -195,8 +204,27 @@ def _check_labels(report: FolderReport, rows: Iterable[Row], columns: Iterable[s
         values = Counter(
             str(row.annotations[task.annotation]) for row in rows if row.annotations.get(task.annotation)
         )
-        if unknown := {value: n for value, n in values.items() if value not in task.labels}:
+        if unknown := {value: n for value, n in values.items() if task.label_of(value) is None}:
             report.unknown_labels[task.annotation] = unknown
+
+
+def _tables_of_movements(uri: str, files: Sequence[str]) -> list[str]:
+    """The files that only the whole content tells from others: CSV, Parquet, Excel, MATLAB, a .zip of one trial."""
+
+    def is_recording(name: str) -> bool:
+        try:
+            readers.read(storage.join(uri, name), readers.ReaderSettings(), name)
+        except InputError:
+            return False
+        return True
+
+    tables = [
+        name
+        for name in readers.without_markers_of_trials(files)
+        if name.lower().endswith((*readers.MAYBE, ".zip")) and not PurePosixPath(name).name.startswith(".")
+    ]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [name for name, yes in zip(tables, pool.map(is_recording, tables), strict=True) if yes]
 
 
 def write_new_table(settings: NewTableSettings) -> str:
@@ -208,7 +236,7 @@ def write_new_table(settings: NewTableSettings) -> str:
     files, _ = discover(uri)
     if ANNOTATIONS in files:
         raise InputError(f"{settings.folder}: expected a folder without {ANNOTATIONS}, found one")
-    names = find_unannotated(uri, files, set(), [])
+    names = sorted({*find_unannotated(uri, files, set(), []), *_tables_of_movements(uri, files)})
     if not names:
         raise InputError(f"{settings.folder}: expected recordings, found no file of a known format")
     tasks = load_tasks(settings.questions.tasks).values()

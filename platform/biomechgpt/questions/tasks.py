@@ -93,6 +93,12 @@ def _as_text(value: Any) -> Any:
     return f"{value:g}" if isinstance(value, float) and value.is_integer() else value
 
 
+def _is_one_of(value: Any, values: Iterable[str]) -> bool:
+    """Whether an annotated value is one of these, in whichever case people wrote it."""
+    value = _as_text(value)
+    return value in values or (isinstance(value, str) and _normalised(value) in map(_normalised, values))
+
+
 def _normalised(text: str) -> str:
     """The text without case, final stop and surrounding spaces, so that spellings of one answer compare equal."""
     return text.strip().rstrip(".").strip().casefold()
@@ -189,7 +195,7 @@ class BaseTask(Settings):
         """True if the question makes sense for a trial and its true answer is known."""
         if any(row.get(column) is None for column in self.annotation_columns):
             return False
-        return all(_as_text(row.get(column)) in values for column, values in self.applies_when.items())
+        return all(_is_one_of(row.get(column), values) for column, values in self.applies_when.items())
 
     @property
     def answer_conditions(self) -> dict[str, list[str]]:
@@ -199,7 +205,7 @@ class BaseTask(Settings):
     def is_ruled_out(self, row: Row) -> bool:
         """True if a trial's annotations say that the question does not apply to it."""
         return any(
-            row.get(column) is not None and _as_text(row[column]) not in values
+            row.get(column) is not None and not _is_one_of(row[column], values)
             for column, values in self.answer_conditions.items()
         )
 
@@ -267,6 +273,16 @@ class LabelTask(AnnotatedTask):
             raise ValueError(f"synonyms: {repeated[0]!r} stands for two labels")
         return self
 
+    def label_of(self, value: str) -> str | None:
+        """The label that an annotated value is, in whichever case people wrote it; None if it is none.
+
+        A task without labels of its own takes every value as one.
+        """
+        if self.labels is not None and value in self.labels:
+            return value
+        usual = {_normalised(label): label for label in self.labels or self.synonyms}
+        return usual.get(_normalised(value), None if self.labels is not None else value)
+
     def answer(self, truth: str | float) -> str:
         return self.labels[str(truth)] if self.labels else str(truth)
 
@@ -323,10 +339,13 @@ class ClassificationTask(LabelTask):
 
     def truth(self, row: Row) -> str:
         """The trial's label. Raises InputError if the annotated value is none of `labels`."""
-        value = _as_text(row[self.annotation])
-        if self.labels is not None and value not in self.labels:
-            raise InputError(f"{_where(self, row)}: expected one of {sorted(self.labels)}, found {value!r}")
-        return str(value)
+        value = str(_as_text(row[self.annotation]))
+        label = self.label_of(value)
+        if label is None:
+            raise InputError(
+                f"{_where(self, row)}: expected one of {sorted(self.labels or ())}, found {value!r}"
+            )
+        return label
 
     def example(self, trials: tuple[Row, ...], context: ExampleContext) -> Example:
         label = self.truth(trials[0])
@@ -490,7 +509,7 @@ class LabelComparisonTask(_MovementChoiceTask):
     """The annotated value that exactly one of the two movements has."""
 
     def compare(self, a: Row, b: Row) -> str | None:
-        has_label = [str(_as_text(row[self.annotation])) == self.label for row in (a, b)]
+        has_label = [_is_one_of(row[self.annotation], [self.label]) for row in (a, b)]
         return MOVEMENTS[has_label.index(True)] if sum(has_label) == 1 else None
 
     def is_derivable_from(self, task: BaseTask, answers: Sequence[str] | Sequence[float]) -> bool:

@@ -27,10 +27,14 @@ pelvis had half of the trunk's lean, within 7.5 degrees (RMS)."""
 _REST_RAD = np.zeros(N_JOINTS)
 _REST_RAD[[INDEX["elbow_flex_r"], INDEX["elbow_flex_l"]]] = np.radians(20)
 _REST_RAD[[INDEX["knee_angle_r"], INDEX["knee_angle_l"]]] = np.radians(-5)
+_REST_RAD[[INDEX["subtalar_angle_r"], INDEX["subtalar_angle_l"]]] = np.radians(-7)
+"""In 12 feet of real walks that OpenSim solved, the subtalar angle is -7 degrees on average, and 6 (SD) between
+them. Malleoli and foot hardly tell it, and through its oblique axis the ankle's angle depends on it: RMSE beside
+OpenSim's ankle 4.0 (right) and 6.8 degrees (left) with this, 5.4 and 8.7 with a rest of 0 +- 12 degrees."""
 _SPREAD_RAD = (HIGH_RAD - LOW_RAD) / 4
 """How far joints may be from rest: half of the range is two of these."""
 # Joints that move little; the others' ranges are wide.
-for _joint, _degrees in {"subtalar_angle": 12, "mtp_angle": 8, "lumbar_extension": 15}.items():
+for _joint, _degrees in {"subtalar_angle": 6, "mtp_angle": 8, "lumbar_extension": 15}.items():
     _SPREAD_RAD[[i for i, k in enumerate(NAMES) if k.startswith(_joint)]] = np.radians(_degrees)
 _TOLD = 0.3
 """A joint is told by the markers if they narrow the variance of its angle to this share."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from scipy.signal import detrend, hilbert
+from scipy.spatial.transform import Rotation
 
 from biomechgpt.motion.skeleton import INDEX, NAMES
 from biomechgpt.recordings.quality.problem import (
@@ -26,6 +27,8 @@ _COHERENT = 0.7
 _WRONG_KNEE_DEG = (65.0, 115.0)
 """Hips lead knees by this phase only if right and left of one of them have changed places: in most walks knees lead
 hips by 65 to 115 degrees."""
+_BACKWARDS_M = -0.5
+"""Who moves further than this against the direction that the pelvis faces walks backwards, as in the FGA."""
 _JUMP_DEG = 8.0
 """A step between two frames that differs by more from the steps around it is a jump."""
 _JUMPING_JOINTS = (8, 0.55)
@@ -67,9 +70,10 @@ def knee_sides(recording: Recording) -> Iterator[Problem]:
     """Knees that bend with the hip of the other side.
 
     In a stride a knee bends before its hip does. With right and left of one of them exchanged it bends after it.
+    So it does in walking backwards, which is left out.
     """
     legs = _hips_and_knees(recording)
-    if legs is None:
+    if legs is None or _forward_m(recording) < _BACKWARDS_M:
         return
     hip, knee = (hilbert(detrend(side[:, 0] - side[:, 1])) for side in legs)
     product = (hip * np.conj(knee)).sum() / np.sqrt((np.abs(hip) ** 2).sum() * (np.abs(knee) ** 2).sum())
@@ -81,6 +85,15 @@ def knee_sides(recording: Recording) -> Iterator[Problem]:
             "stride): right and left of one of them have changed places (max_side_correlation: 1 accepts it)",
             value=phase,
         )
+
+
+def _forward_m(recording: Recording) -> float:
+    """How far the pelvis moves in the direction that it faces; 0 if its place was not recorded."""
+    pelvis = recording.pelvis[np.isfinite(recording.pelvis).all(axis=1)]
+    if len(pelvis) < 2:
+        return 0.0
+    place, turn = pelvis[:, :3], Rotation.from_quat(pelvis[:, 3:], scalar_first=True)
+    return float((np.diff(place, axis=0) * turn.apply([1.0, 0.0, 0.0])[:-1]).sum())
 
 
 def joined_trials(recording: Recording) -> Iterator[Problem]:

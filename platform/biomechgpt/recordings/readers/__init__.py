@@ -24,6 +24,7 @@ by_products  files beside a recording that are none of their own
 foreign      names a file that no reader reads
 """
 
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Protocol
 
@@ -57,11 +58,13 @@ from biomechgpt.recordings.readers.text import listed
 
 __all__ = [
     "LIKELY",
+    "MAYBE",
     "READERS",
     "SUFFIXES",
     "JointMap",
     "ReaderSettings",
     "Recording",
+    "is_likely",
     "parse",
     "parse_each",
     "read",
@@ -115,6 +118,14 @@ SUFFIXES: tuple[str, ...] = (
 LIKELY: tuple[str, ...] = (*SUFFIXES, *FOREIGN)
 """Suffixes of files in a folder that a person takes for recordings: each is read, or named for what it is."""
 
+TEXTS: tuple[str, ...] = (".txt", ".dat", ".asc", ".tab")
+"""Suffixes of any text, which may be a table of joint angles."""
+
+MAYBE: tuple[str, ...] = (
+    *(suffix for reader in _MAY_HOLD_ANYTHING for suffix in reader.SUFFIXES), *TEXTS,
+)  # fmt: skip
+"""Suffixes of files that only the whole content tells from another table."""
+
 HEAD_BYTES = 65536
 """Enough of a file's beginning to recognize its format."""
 
@@ -127,6 +138,23 @@ def recognizes(head: bytes) -> bool:
     if archive.is_gzip(head):
         head = archive.gzip_head(head, HEAD_BYTES)
     return any(reader.matches(head) for reader in READERS if reader not in _MAY_HOLD_ANYTHING)
+
+
+def is_likely(name: str, head: Callable[[], bytes]) -> bool:
+    """Whether a person takes a file for a recording: by its suffix, else by its first (HEAD_BYTES) bytes.
+
+    Files that a system hides, such as those that macOS leaves beside each file, are none.
+    """
+    path = PurePosixPath(name)
+    if any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
+        return False
+    if name.lower().endswith(LIKELY):
+        return True
+    try:
+        first = head()
+    except OSError:  # one of another kind that cannot be opened is missed by nobody
+        return False
+    return recognizes(first) or (name.lower().endswith(TEXTS) and table.matches(first))
 
 
 def read(uri: str, settings: ReaderSettings, name: str | None = None) -> Recording:
@@ -168,7 +196,7 @@ def parse(name: str, content: bytes, settings: ReaderSettings) -> Recording:
     """
     name, content = _unpacked(name, content, archive.MAX_BYTES)
     if archive.is_zip(content):
-        found = _members(name, content)
+        found = _members(name, content, settings)
         if len(found) != 1:
             raise InputError(
                 f"{name}: expected one recording, found {len(found)} in this archive "
@@ -200,7 +228,7 @@ def parse_each(name: str, content: bytes, settings: ReaderSettings) -> dict[str,
     """
     try:
         name, content = _unpacked(name, content, archive.MAX_BYTES)
-        files = _members(name, content) if archive.is_zip(content) else {name: content}
+        files = _members(name, content, settings) if archive.is_zip(content) else {name: content}
     except InputError as error:
         return {name: error}
     result: dict[str, Recording | InputError] = {}
@@ -219,26 +247,33 @@ def parse_each(name: str, content: bytes, settings: ReaderSettings) -> dict[str,
 
 def _unpacked(name: str, content: bytes, most: int) -> tuple[str, bytes]:
     """A file's name and content, out of its .gz if it is in one; most: bytes that it may unpack to."""
-    if not archive.is_gzip(content):
-        return name, content
-    inner = name[:-3] if name.lower().endswith(".gz") else name
-    return inner, archive.gunzip(name, content, most)
+    for _ in range(2):  # some files were packed twice
+        if archive.is_gzip(content):
+            content = archive.gunzip(name, content, most)
+            name = name[:-3] if name.lower().endswith(".gz") else name
+    return name, content
 
 
-def _members(name: str, content: bytes) -> dict[str, bytes]:
+def _members(name: str, content: bytes, settings: ReaderSettings) -> dict[str, bytes]:
     """{archive/trial: content} of the recordings in a .zip; trials with the same name keep their folders.
 
     Raises InputError if there is none, naming what is there.
     """
     recordings: dict[str, bytes] = {}
     others: list[str] = []
-    left = archive.MAX_BYTES
-    for path, packed in archive.members(name, content):
-        inner, unpacked = _unpacked(f"{name}/{path}", packed, left)
-        inner = inner.removeprefix(f"{name}/")
-        if recognizes(unpacked[:HEAD_BYTES]) and not is_other_quantity(inner):
-            recordings[inner] = unpacked
-            left -= len(unpacked)
+    reasons: list[InputError] = []
+    for path, unpacked in _unpacked_members(name, content):
+        if is_other_quantity(path):
+            others.append(path)
+        elif recognizes(unpacked[:HEAD_BYTES]):
+            recordings[path] = unpacked
+        elif path.lower().endswith(MAYBE):
+            try:
+                _reader_of(f"{name}/{path}", unpacked).read(f"{name}/{path}", unpacked, settings)
+                recordings[path] = unpacked
+            except InputError as error:
+                reasons.append(error)
+                others.append(path)
         else:
             others.append(path)
     if not recordings:
@@ -246,7 +281,7 @@ def _members(name: str, content: bytes) -> dict[str, bytes]:
             raise InputError(f"{name}: expected a recording, found {what}")
         raise InputError(
             f"{name}: expected recordings in this archive ({', '.join(SUFFIXES)}), "
-            f"found {listed(others, 8) or 'no files'}"
+            f"found {listed(others, 8) or 'no files'}" + (f"; {reasons[0]}" if reasons else "")
         )
     paths = without_markers_of_trials(recordings)
     trials = [PurePosixPath(path).stem for path in paths]
@@ -254,3 +289,18 @@ def _members(name: str, content: bytes) -> dict[str, bytes]:
         f"{name}/{trial if trials.count(trial) == 1 else path}": recordings[path]
         for trial, path in zip(trials, paths, strict=True)
     }
+
+
+def _unpacked_members(name: str, content: bytes) -> Iterator[tuple[str, bytes]]:
+    """(path, content) of each file in a .zip, out of its own .gz, and of the files in each .zip within it."""
+    left = archive.MAX_BYTES
+    for path, packed in archive.members(name, content):
+        inner, unpacked = _unpacked(f"{name}/{path}", packed, left)
+        inner = inner.removeprefix(f"{name}/")
+        if not archive.is_zip(unpacked):
+            left -= len(unpacked)
+            yield inner, unpacked
+            continue
+        for deeper, packed_deeper in archive.members(f"{name}/{inner}", unpacked, left):
+            left -= len(packed_deeper)
+            yield f"{PurePosixPath(inner).with_suffix('')}/{deeper}", packed_deeper

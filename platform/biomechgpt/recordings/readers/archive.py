@@ -1,7 +1,7 @@
 """Files in archives: a .gz holds one file, a .zip any number. What is unpacked is bounded.
 
 A small archive may unpack to more than memory holds, so sizes are counted while unpacking; what an archive says of
-itself is not trusted. Archives within archives are not opened, except a .gz in a .zip.
+itself is not trusted. Of archives within archives, a .gz and a .zip in a .zip are opened, and no deeper ones.
 """
 
 import io
@@ -88,9 +88,11 @@ def _start(content: bytes, most: int, whole: bool = True) -> bytes | None:
     return b"".join(parts)
 
 
-def members(name: str, content: bytes) -> Iterator[tuple[str, bytes]]:
-    """(path, content) of each file in a .zip, in its order. Raises InputError for a damaged or too large
-    archive."""
+def members(name: str, content: bytes, most: int | None = None) -> Iterator[tuple[str, bytes]]:
+    """(path, content) of each file in a .zip, in its order.
+
+    most: bytes that it may unpack to. Raises InputError for a damaged, an encrypted or a too large archive.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             files = [
@@ -98,15 +100,19 @@ def members(name: str, content: bytes) -> Iterator[tuple[str, bytes]]:
             ]
             if len(files) > MAX_FILES:
                 raise InputError(f"{name}: expected at most {MAX_FILES} files, found {len(files)}")
-            left = MAX_BYTES
+            left = most = MAX_BYTES if most is None else most
             for info in files:
                 if info.file_size > left:
-                    raise InputError(f"{name}: expected at most {MAX_BYTES >> 20} MiB unpacked, found more")
+                    raise InputError(f"{name}: expected at most {most >> 20} MiB unpacked, found more")
+                if info.flag_bits & 1:
+                    raise InputError(
+                        f"{name}: expected a .zip without a password, found an encrypted one: unpack it"
+                    )
                 with archive.open(info) as file:
                     unpacked = file.read(left + 1)
                 left -= len(unpacked)
                 if left < 0:
-                    raise InputError(f"{name}: expected at most {MAX_BYTES >> 20} MiB unpacked, found more")
+                    raise InputError(f"{name}: expected at most {most >> 20} MiB unpacked, found more")
                 yield info.filename, unpacked
     except InputError:
         raise

@@ -50,14 +50,24 @@ _OTHER_TABLES = tuple(
     )
 )
 """Columns of tables that hold no joint angles, what they hold, and the next step."""
+_TIME_WORDS = (
+    "time", "times", "t", "timestamp", "zeit", "temps", "tiempo", "tempo", "tijd", "tid", "czas", "čas", "aika",
+)  # fmt: skip
+"""Time in several languages."""
+_TIME_UNITS = {
+    **dict.fromkeys(("s", "sec", "secs", "seconds", "sekunden", "secondes", "segundos", "secondi"), 1.0),
+    **dict.fromkeys(("ms", "msec", "milliseconds"), 1e-3),
+    **dict.fromkeys(("us", "µs"), 1e-6),
+    "ns": 1e-9,
+}
 _TIMES = {
-    **dict.fromkeys(
-        ("time", "times", "time s", "time (s)", "time [s]", "time (sec)", "seconds", "t", "t (s)"), 1.0
-    ),
-    "timestamp": 1.0,
-    **dict.fromkeys(("time ms", "time (ms)", "time [ms]", "timestamp ms", "t ms", "t (ms)"), 1e-3),
-    **dict.fromkeys(("time us", "time (us)", "time [us]", "time (µs)", "time [µs]", "timestamp us"), 1e-6),
-    **dict.fromkeys(("time ns", "time (ns)", "time [ns]", "timestamp ns"), 1e-9),
+    **dict.fromkeys((*_TIME_WORDS, "seconds"), 1.0),
+    **{
+        f"{word} {form.format(unit)}": scale
+        for word in _TIME_WORDS
+        for unit, scale in _TIME_UNITS.items()
+        for form in ("{}", "({})", "[{}]")
+    },
 }
 """Usual names of a column of time, in small letters, and what makes seconds of it."""
 _OUR_NAMES = {*NAMES, *PELVIS_ROTATIONS, *PELVIS_TRANSLATIONS, *isb_shoulder.COLUMNS}
@@ -69,7 +79,7 @@ _WITH_UNIT = re.compile(
 
 def seconds_of(column: str) -> float | None:
     """The factor that turns a column of times into seconds; None for a column with no usual name of times."""
-    return _TIMES.get(column.lower().replace("_", " ").strip())
+    return _TIMES.get(" ".join(re.sub(r"(?=[(\[])", " ", column.lower().replace("_", " ")).split()))
 
 
 def is_known(column: str) -> bool:
@@ -87,7 +97,28 @@ def our_name(column: str) -> tuple[str, str]:
     if found := _WITH_UNIT.match(text):
         text, unit = found[1], found[2].lower()
     name = re.sub(r"[\s\-.]+", "_", text.strip()).lower()
+    if name in _OUR_NAMES:
+        return name, unit
+    words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", text)]
+    name = _with_side(words)
     return (name, unit) if name in _OUR_NAMES else (column, "")
+
+
+_SIDES = {"r": "r", "right": "r", "l": "l", "left": "l"}
+_ANGLES = {
+    "knee_flexion": "knee_angle", "knee_flexion_extension": "knee_angle",
+    "ankle_dorsiflexion": "ankle_angle", "elbow_flexion": "elbow_flex",
+}  # fmt: skip
+"""Other words for an angle of the skeleton that can mean no other. A knee's sign is detected."""
+
+
+def _with_side(words: list[str]) -> str:
+    """The skeleton's name of words, the side first or last: `left knee flexion`, `HipFlexionR`."""
+    sides = [word for word in (words[0], words[-1]) if word in _SIDES] if words else []
+    if len(sides) != 1:
+        return "_".join(words)
+    name = "_".join(words[1:] if words[0] in _SIDES else words[:-1])
+    return f"{_ANGLES.get(name, name)}_{_SIDES[sides[0]]}"
 
 
 def no_joints(name: str, columns: Collection[str]) -> str:

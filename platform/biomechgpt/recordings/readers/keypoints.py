@@ -3,7 +3,9 @@ makes angles.
 
 A CSV has three columns for each keypoint (`left_knee_x`, `left_knee_y`, `left_knee_z`) and perhaps one of
 time. An .npy array (frames, keypoints, 3) names nothing: 33 keypoints are MediaPipe's, 26 HALPE's, 25
-BODY_25's and 17 COCO's. Pose2Sim writes keypoints as .trc, which `trc` reads.
+BODY_25's and 17 COCO's. Arrays with face and hands begin with the body: 543 and 553 keypoints are MediaPipe's (as
+FreeMoCap writes them), 136 HALPE's and 133 COCO's. Pose2Sim writes keypoints as .trc, which `trc`
+reads.
 """
 
 import csv
@@ -13,13 +15,17 @@ import numpy as np
 
 from biomechgpt.core.settings import InputError
 from biomechgpt.recordings.markers import Points, known
+from biomechgpt.recordings.readers import cells as numerals
 from biomechgpt.recordings.readers import numpy_files
 from biomechgpt.recordings.readers.column_names import seconds_of
 from biomechgpt.recordings.readers.from_points import recording_of
 from biomechgpt.recordings.readers.recording import ReaderSettings, Recording
+from biomechgpt.recordings.readers.text import decode
 
 SUFFIXES = (".csv", ".npy")
 _NPY = b"\x93NUMPY"
+_SAMPLE = 50
+"""Rows that tell how numbers are written."""
 _AXIS = re.compile(r"^(.*?)[\s_.\-:]?([xyzXYZ])(?:\s*[\[(].*)?$")
 
 
@@ -48,16 +54,23 @@ ORDERS: dict[int, tuple[str, tuple[str, ...]]] = {
     )),
 }  # fmt: skip
 """{number of keypoints: (whose they are, their names in order)}."""
+_WITH_FACE_AND_HANDS = {543: 33, 553: 33, 136: 26, 133: 17}
+"""{number of keypoints of a whole body: how many of them, the first, are of the body}."""
 
 
 def matches(content: bytes) -> bool:
     """Whether this is an array of keypoints, or a table with three columns for each of a body's keypoints."""
     if content.startswith(_NPY):
         shape = _shape(content)
-        return len(shape) == 3 and shape[1] in ORDERS and shape[2] == 3
-    head = content[:65536]
-    lines = head.decode("utf-8-sig", errors="replace").splitlines()[:1]
-    return b"\x00" not in head and bool(lines) and known(list(_triplets(_cells(lines[0])))) is not None
+        return len(shape) == 3 and _body(shape[1]) in ORDERS and shape[2] == 3
+    head = decode(content[:65536])
+    lines = head.text.splitlines()[:1] if head else []
+    return bool(lines) and known(list(_triplets(_cells(lines[0])))) is not None
+
+
+def _body(count: int) -> int:
+    """How many of the first keypoints are of the body."""
+    return _WITH_FACE_AND_HANDS.get(count, count)
 
 
 def read(name: str, content: bytes, settings: ReaderSettings) -> Recording:
@@ -73,9 +86,10 @@ def _shape(content: bytes) -> tuple[int, ...]:
 
 def _array(name: str, content: bytes, settings: ReaderSettings) -> Points:
     values = numpy_files.load_one(name, content)
-    if values.ndim != 3 or values.shape[1] not in ORDERS or values.shape[2] != 3:
+    if values.ndim != 3 or _body(values.shape[1]) not in ORDERS or values.shape[2] != 3:
         raise InputError(f"{name}: expected an array (frames, keypoints, 3), found shape {values.shape}")
-    label, names = ORDERS[values.shape[1]]
+    label, names = ORDERS[_body(values.shape[1])]
+    values = values[:, : len(names)]
     time_s, note = _assumed(len(values), settings)
     return Points(f"{label} keypoints", names, values, time_s, notes=(note,))
 
@@ -105,8 +119,9 @@ def _triplets(cells: list[str]) -> dict[str, list[int]]:
 
 
 def _table(name: str, content: bytes, settings: ReaderSettings) -> Points:
-    lines = content.decode("utf-8-sig", errors="replace").splitlines()
-    header, rows = _cells(lines[0]), []
+    decoded = decode(content)
+    lines = decoded.text.splitlines() if decoded else [""]
+    header, texts = _cells(lines[0]), []
     try:
         for number, cells in enumerate(csv.reader(lines[1:], delimiter=_delimiter(lines[0])), 2):
             if not any(cell.strip() for cell in cells):
@@ -116,11 +131,13 @@ def _table(name: str, content: bytes, settings: ReaderSettings) -> Points:
                     f"{name}: line {number}: expected {len(header)} cells, found {len(cells)}: "
                     "the file is cut off or damaged"
                 )
-            rows.append([_number(cell) for cell in cells])
+            texts.append(cells)
     except csv.Error as error:
         raise InputError(f"{name}: not a table of separated values: {error}") from None
-    if not rows:
+    if not texts:
         raise InputError(f"{name}: expected frames after the line of names, found none")
+    decimal = numerals.decimal_mark(cell for cells in texts[:_SAMPLE] for cell in cells)
+    rows = [[_number(cell, decimal) for cell in cells] for cells in texts]
     table, columns = np.array(rows), _triplets(header)
     scale = {i: seconds for i, cell in enumerate(header) if (seconds := seconds_of(cell))}
     time_s, notes = _assumed(len(table), settings)
@@ -134,9 +151,7 @@ def _table(name: str, content: bytes, settings: ReaderSettings) -> Points:
     return Points("keypoints in a CSV", tuple(columns), positions, time_s, notes=(notes,))
 
 
-def _number(cell: str) -> float:
+def _number(cell: str, decimal: numerals.Decimal) -> float:
     """A cell's number; a text, which a note or the name of a tracker may be, is NaN."""
-    try:
-        return float(cell)
-    except ValueError:
-        return np.nan
+    value = numerals.number(cell, decimal)
+    return np.nan if value is None else value

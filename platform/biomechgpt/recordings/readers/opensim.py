@@ -27,6 +27,7 @@ _QUATERNIONS = (
     "expected joint angles, found orientations of sensors (quaternions): compute angles first, with OpenSim's IMU "
     "Inverse Kinematics, and use the .mot file that it writes"
 )
+_COMMENTS = ("#", "%", "//")
 _SYNTHETIC_LINE = "provenance: synthetic"
 _KNEE_LINE = "knee flexion is "
 
@@ -195,6 +196,8 @@ def _table(
 ) -> tuple[dict[str, np.ndarray], list[int], tuple[str, ...]]:
     """Columns by name, the line number (from 1) of each row, and notes on how they were separated."""
     body = [(i + 1, line) for i, line in enumerate(lines) if i >= header.end and line.strip(" \t,;")]
+    comments = sum(line.lstrip(' \t"').startswith(_COMMENTS) for _, line in body[1:])
+    body = [*body[:1], *(row for row in body[1:] if not row[1].lstrip(' \t"').startswith(_COMMENTS))]
     if not body:
         raise InputError(
             f"{name}: line {header.end}: expected column names after 'endheader', found the file's end"
@@ -204,6 +207,8 @@ def _table(
         raise InputError(f"{name}: {_QUATERNIONS}")
     rows = [line for _, line in body]
     split, notes = _separator(title, rows)
+    if comments:
+        notes = (*notes, f"{comments} line{'s' * (comments > 1)} of comments skipped")
     labels = [_coordinate(label) for label in _labels(title, split, rows)]
     if labels and all(_is_number(label) for label in labels):
         raise InputError(
@@ -276,7 +281,8 @@ def _is_number(cell: str) -> bool:
 def _coordinate(label: str) -> str:
     """The coordinate of a states file's label: `hip_flexion_r` of `/jointset/hip_r/hip_flexion_r/value`."""
     parts = label.split("/")
-    return parts[-2] if len(parts) > 2 and parts[-1] == "value" else label
+    label = parts[-2] if len(parts) > 2 and parts[-1] == "value" else label
+    return "time" if label.lower() == "time" else label
 
 
 def _not_a_number(name: str, number: int, labels: list[str], cells: list[str]) -> str:
