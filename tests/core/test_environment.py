@@ -164,7 +164,9 @@ def test_only_a_ray_of_our_own_is_on_loopback(no_ray, monkeypatch):
     monkeypatch.setattr(
         no_ray,
         "init",
-        lambda **options: seen.append((ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(cluster._MANY_NODES))),
+        lambda **options: seen.append(
+            (ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(cluster._MANY_NODES))
+        ),
     )
     monkeypatch.setattr(no_ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="127.0.0.1:1"))
     monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
