@@ -80,9 +80,7 @@ class GatewaySettings(Settings):
 
     A label whose selective_risk is above it, or that has none, is returned as uncertain."""
     keys: str | None = None
-    """File of access keys that `biomechgpt keys add` writes.
-
-    None: `biomechgpt serve` takes ~/.biomechgpt/keys.json; elsewhere only the key of the environment is valid."""
+    """File of clients that `biomechgpt keys add` writes. None: only the key of the environment is valid."""
     smart: SmartSettings | None = None
     """SMART Backend Services. None: clients have keys only."""
     audit: Literal["auto", "on", "off"] = "auto"
