@@ -33,6 +33,9 @@ FHIR_ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": f"{text} The body is an OperationOutcome.", **FHIR_RESULT[200]}
     for status, text in ERROR_TEXTS.items()
 }
+FHIR_NOT_FOUND: dict[int | str, dict[str, Any]] = {
+    404: {"description": "There is none. The body is an OperationOutcome.", **FHIR_RESULT[200]}
+}
 _BODY = {
     "requestBody": {
         "content": {

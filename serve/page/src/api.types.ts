@@ -1831,6 +1831,18 @@ export interface operations {
                     };
                 };
             };
+            /** @description There is none. The body is an OperationOutcome. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
             /** @description The body did not arrive in time. The body is an OperationOutcome. */
             408: {
                 headers: {
@@ -1942,6 +1954,18 @@ export interface operations {
             };
             /** @description The key or token has no scope for this. The body is an OperationOutcome. */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description There is none. The body is an OperationOutcome. */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2656,13 +2680,16 @@ export interface operations {
                     };
                 };
             };
-            /** @description There is none. */
+            /** @description There is none. The body is an OperationOutcome. */
             404: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ErrorBody"];
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
                 };
             };
         };
