@@ -15,6 +15,8 @@ victim_answered: share of the requests of one client that are answered while ano
 victim_p95_ratio: 95th percentile of their time, over that without the flood.
 flood_5xx: errors of the server among the requests of the flood, without 503.
 retry_after_true: share of the refused requests that are let in when they come back after `Retry-After`.
+answers_sent, unrecorded_answers: answers that all these clients got, and those of them that are not on record. The
+    chain of records is checked too.
 load: load average of the machine before the start.
 """
 
@@ -28,6 +30,7 @@ import statistics
 import tempfile
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -45,8 +48,9 @@ from biomechgpt.questions.tasks import AnnotatedTask, NumberTask, load_tasks
 from biomechgpt.tokenizer.layout import TokenLayout
 from serve import app, examples
 from serve.clients import add_key
-from serve.middleware import OPEN
+from serve.middleware import OPEN, OPEN_BELOW
 from serve.model import ServedModel
+from serve.records import Records
 from serve.schema import ModelSummary
 from serve.settings import KEY, GatewaySettings
 
@@ -129,6 +133,31 @@ def start(model: str | None, keys: str) -> str:
     return f"http://127.0.0.1:{port}"
 
 
+class Sent:
+    """Counts the answers about recordings that each client got."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.lock = threading.Lock()
+
+    def add(self, key: str, status: int) -> None:
+        if status == 200:
+            with self.lock:
+                self.counts[key] += 1
+
+
+SENT = Sent()
+
+
+def unrecorded_answers(uri: str, names: dict[str, str]) -> dict[str, int]:
+    """Answers that were sent and are not on record. names: {key: name of its client}."""
+    records = Records(uri)
+    records.verify()
+    recorded = Counter(row.client for row in records.rows() if row.outcome == "0")
+    missing = sum(max(0, count - recorded[names[key]]) for key, count in SENT.counts.items())
+    return {"answers_sent": SENT.counts.total(), "unrecorded_answers": missing}
+
+
 def open_without_key(url: str, key: str) -> int:
     """Requests that were answered though they had no right key."""
     paths = httpx.get(f"{url}/openapi.json", headers=bearer(key), timeout=60).json()["paths"]
@@ -136,7 +165,7 @@ def open_without_key(url: str, key: str) -> int:
         (method.upper(), path.replace("{name}", "x.mot"))
         for path, methods in paths.items()
         for method in methods
-        if path not in OPEN
+        if path not in OPEN and not path.startswith(OPEN_BELOW)
     ]
     table += [
         ("GET", path) for path in ("/openapi.json", "/docs", "/v1", "/v1/", "//v1/model", "/%2e/v1/model")
@@ -223,6 +252,7 @@ def send_malformed(url: str, key: str, count: int, seed: int) -> dict[str, Any]:
                         url + path, files={"recording": (name, content)}, data={"tasks": "activity"}
                     )
                     statuses.append(response.status_code)
+                    SENT.add(key, response.status_code)
                     if response.status_code >= 500 and response.status_code != 503:
                         print(f"{response.status_code} for {name} (seed {seed}, part {part})")
                 except httpx.HTTPError as error:
@@ -250,13 +280,15 @@ def example() -> tuple[str, bytes]:
 
 
 def upload(url: str, key: str, name: str, content: bytes, path: str = "/v1/answers") -> httpx.Response:
-    return httpx.post(
+    response = httpx.post(
         url + path,
         files={"recording": (name, content)},
         data={"tasks": "all"},
         headers=bearer(key),
         timeout=120,
     )
+    SENT.add(key, response.status_code)
+    return response
 
 
 def flood(url: str, victim: str, flooder: str, requests: int, connections: int) -> dict[str, Any]:
@@ -328,6 +360,9 @@ def main() -> None:
         result |= flood(url, victim, flooder, options.requests, options.connections)
         print(result)
         result |= send_malformed(url, stranger, options.uploads, options.seed)
+        database = GatewaySettings(keys=str(keys)).database_uri or ""
+        names = {victim: "victim", flooder: "flooder", stranger: "stranger"}
+        result |= unrecorded_answers(database, names)
         result |= {"load": round(load, 2), "model": options.model or "stand-in"}
         from ray import serve
 

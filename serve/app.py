@@ -14,12 +14,15 @@ from starlette.datastructures import MutableHeaders
 from starlette.routing import Match, Mount
 
 from serve import routes
+from serve.audit import AuditLog
 from serve.clients import Clients
 from serve.errors import add_error_handlers, route_path
 from serve.gateway import Gateway
-from serve.middleware import OPEN, RequestGuard
+from serve.middleware import OPEN, OPEN_BELOW, RequestGuard
+from serve.records import Records
 from serve.schema import NOTICE, ErrorBody
 from serve.settings import KEY, GatewaySettings
+from serve.smart import TOKEN_PATH, Smart
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -39,13 +42,19 @@ def create_app(gateway: Gateway, key: str) -> FastAPI:
         redoc_url=None,
     )
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it quotes bytes of a damaged form
-    app.state.gateway = gateway
+    settings = gateway.settings
+    clients, log = Clients(key, settings.keys), _audit_log(settings)
+    smart = Smart(settings.smart, clients, log) if settings.smart and log else None
+    app.state.gateway, app.state.smart = gateway, smart
+    app.state.audit_log = log if settings.audit != "off" else None
     files = _files(STATIC)
     app.add_middleware(
         RequestGuard,
-        clients=Clients(key, gateway.settings.keys),
+        clients=clients,
         admission=gateway.admission,
         files=files,
+        smart=smart,
+        log=app.state.audit_log,
     )
     add_error_handlers(app)
     for router in routes.routers():
@@ -53,6 +62,14 @@ def create_app(gateway: Gateway, key: str) -> FastAPI:
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     app.router.routes.append(_Page(files, StaticFiles(directory=STATIC, html=True, check_dir=False)))
     return app
+
+
+def _audit_log(settings: GatewaySettings) -> AuditLog | None:
+    """The database of records and tokens; None if none is named. It is opened when it is first needed."""
+    if settings.database_uri is None:
+        return None
+    wait_s = settings.database_timeout_s
+    return AuditLog(Records(settings.database_uri, wait_s), wait_s, settings.audit_days)
 
 
 def _document(app: FastAPI) -> dict[str, Any]:
@@ -63,11 +80,16 @@ def _document(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = FastAPI.openapi(app)
         document["components"]["securitySchemes"] = {
-            "key": {"type": "http", "scheme": "bearer", "description": "An access key (`biomechgpt keys`)."}
+            "key": {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "An access key (`biomechgpt keys`), or an access token.",
+            }
         }
         for path, operations in document["paths"].items():
             for operation in operations.values():
-                operation["security"] = [] if path in OPEN else [{"key": []}]
+                is_open = path in OPEN or path.startswith(OPEN_BELOW) or path == TOKEN_PATH
+                operation["security"] = [] if is_open else [{"key": []}]
                 for response in operation["responses"].values():
                     for content in [*response.get("content", {}).values()]:
                         if content["schema"].get("$ref") == _ERROR_BODY:

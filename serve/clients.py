@@ -1,7 +1,8 @@
 """Clients of the server and their access keys: a file of names, hashes and dates, and the key of the environment.
 
 A key has 256 random bits, so its plain SHA-256 cannot be turned back. The file holds no key. It is read again when
-it changes: a key that is added, revoked or expired counts from the next request on.
+it changes: a client that is added, revoked or expired counts from the next request on. A client of SMART Backend
+Services has public keys in place of a hash; `serve.smart` checks what it signs.
 """
 
 import hashlib
@@ -9,15 +10,17 @@ import hmac
 import json
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from filelock import FileLock
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError, field_validator, model_validator
 
 from biomechgpt.core import storage
 from biomechgpt.core.logs import logger
-from biomechgpt.core.settings import InputError, Settings
+from biomechgpt.core.settings import InputError, Settings, validate
+from serve import scopes
 
 ENVIRONMENT_CLIENT = "environment"
 """Name of the client whose key is in the server's environment."""
@@ -26,20 +29,57 @@ KEYS_FILE = "~/.biomechgpt/keys.json"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
+@dataclass(frozen=True)
+class Client:
+    """Who sends a request.
+
+    name: unique among clients.
+    scopes: what it may do.
+    """
+
+    name: str
+    scopes: tuple[str, ...] = scopes.USUAL
+
+
 class KeyEntry(Settings):
-    """One key in the file."""
+    """One client in the file."""
 
     name: str = Field(pattern=NAME)
-    """Who has it."""
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    """SHA-256 of the key, in hex digits."""
+    """Who it is. The client_id of a SMART client."""
+    sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+    """SHA-256 of its key, in hex digits. None: it has public keys."""
+    jwks: str | None = None
+    """File or https URI of the public keys (JWKS) of a SMART client. None: it has a key."""
+    scopes: tuple[str, ...] = scopes.USUAL
+    """What it may do."""
     created: AwareDatetime
-    """When it was made."""
+    """When it was added."""
     expires: AwareDatetime | None = None
     """From when on it is refused. None: never."""
 
+    @field_validator("scopes")
+    @classmethod
+    def _known_scopes(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            if not scopes.is_scope(value):
+                raise ValueError(f"expected scopes such as {', '.join(scopes.SUPPORTED)}, found {value!r}")
+        return values
+
+    @field_validator("jwks")
+    @classmethod
+    def _file_or_https(cls, value: str | None) -> str | None:
+        if value and "://" in value and not value.startswith(("https://", "http://127.0.0.1:")):
+            raise ValueError("expected a file or an https URI (http only for 127.0.0.1)")
+        return value
+
+    @model_validator(mode="after")
+    def _key_or_keys(self) -> "KeyEntry":
+        if (self.sha256 is None) is (self.jwks is None):
+            raise ValueError("expected a hash (sha256) or public keys (jwks)")
+        return self
+
     def valid(self, now: datetime) -> bool:
-        """Whether the key has not expired."""
+        """Whether the client has not expired."""
         return self.expires is None or now < self.expires
 
 
@@ -51,7 +91,7 @@ class KeyFile(Settings):
 
 
 class Clients:
-    """Names the client of a key.
+    """The clients that may ask, by key or by name.
 
     key: of the environment; empty: none.
     path: file of further keys; None: none.
@@ -64,37 +104,57 @@ class Clients:
         self._hash = digest(key.strip()) if key.strip() else None
         self._path = None if path is None else Path(path).expanduser()
         self._state: object = None
-        self._entries: dict[str, KeyEntry] = {}
+        self._damaged = False
+        self._by_name: dict[str, KeyEntry] = {}
+        self._by_hash: dict[str, KeyEntry] = {}
 
-    def of_header(self, authorization: bytes) -> str | None:
-        """The client of an `Authorization` header; None if its key is not valid now."""
-        scheme, _, key = authorization.partition(b" ")
-        if scheme.lower() != b"bearer" or not key.strip():
-            return None
-        found = hashlib.sha256(key.strip()).hexdigest()
+    def of_key(self, key: bytes) -> Client | None:
+        """The client of a key; None if the key is not valid now."""
+        found = hashlib.sha256(key).hexdigest()
         # compare_digest takes the same time for every wrong key, so timing does not reveal the key.
         if self._hash is not None and hmac.compare_digest(found, self._hash):
-            return ENVIRONMENT_CLIENT
-        entry = self._current().get(found)
-        return entry.name if entry is not None and entry.valid(datetime.now(UTC)) else None
+            return Client(ENVIRONMENT_CLIENT)
+        self._read_again()
+        entry = self._by_hash.get(found)
+        return Client(entry.name, entry.scopes) if entry and entry.valid(datetime.now(UTC)) else None
 
-    def _current(self) -> dict[str, KeyEntry]:
-        """{hash: entry} of the file as it is now. A file that cannot be read holds no valid key."""
+    def registered(self, name: str) -> KeyEntry | None:
+        """The SMART client of that name; None if there is none now."""
+        self._read_again()
+        entry = self._by_name.get(name)
+        return entry if entry and entry.jwks and entry.valid(datetime.now(UTC)) else None
+
+    def has_names(self) -> bool:
+        """Whether the file names any client, or is damaged, so that nobody knows."""
+        self._read_again()
+        return bool(self._by_name) or self._damaged
+
+    def _read_again(self) -> None:
+        """Read the file if it has changed. A file that cannot be read holds no client."""
         if self._path is None:
-            return {}
+            return
         try:
             status = self._path.stat()
             state = (status.st_mtime_ns, status.st_size, status.st_ino)
         except OSError:
             state = None
-        if state != self._state:
-            self._state = state
-            try:
-                self._entries = {entry.sha256: entry for entry in read_keys(self._path)}
-            except InputError as error:
-                self._entries = {}
-                logger.error("%s", error)
-        return self._entries
+        if state == self._state:
+            return
+        self._state, self._damaged = state, False
+        entries: Sequence[KeyEntry] = ()
+        try:
+            entries = read_keys(self._path)
+        except InputError as error:
+            self._damaged = True
+            logger.error("%s", error)
+        self._by_name = {entry.name: entry for entry in entries}
+        self._by_hash = {entry.sha256: entry for entry in entries if entry.sha256}
+
+
+def bearer_token(authorization: bytes) -> bytes | None:
+    """The token of an `Authorization` header; None if it has none."""
+    scheme, _, token = authorization.partition(b" ")
+    return token.strip() or None if scheme.lower() == b"bearer" else None
 
 
 def digest(key: str) -> str:
@@ -112,19 +172,31 @@ def read_keys(path: Path) -> tuple[KeyEntry, ...]:
         raise InputError(f"{path}: expected a file of keys, found one that cannot be read") from None
 
 
-def add_key(path: Path, name: str, days: float | None) -> str:
-    """Make a key for a client, and keep its hash. Raises InputError if the name has a key already."""
+def add_key(path: Path, name: str, days: float | None, client_scopes: Sequence[str] = scopes.USUAL) -> str:
+    """Make a key for a client, and keep its hash. Raises InputError if the name is taken."""
     key = f"bgpt_{secrets.token_urlsafe(32)}"
+    _add(path, name, days, scopes=client_scopes, sha256=digest(key))
+    return key
+
+
+def add_smart_client(
+    path: Path, name: str, days: float | None, jwks: str, client_scopes: Sequence[str] = scopes.USUAL
+) -> None:
+    """Register a client of SMART Backend Services by its public keys. Raises InputError if the name is taken."""
+    _add(path, name, days, scopes=client_scopes, jwks=jwks)
+
+
+def _add(path: Path, name: str, days: float | None, **values: object) -> None:
     now = datetime.now(UTC)
     expires = None if days is None else now + timedelta(days=days)
+    entry = validate(KeyEntry, {"name": name, "created": now, "expires": expires, **values}, "client")
     with _locked(path):
         entries = read_keys(path)
         if any(entry.name == name for entry in entries):
             raise InputError(
                 f"{path}: {name!r} has a key already: revoke it first (biomechgpt keys revoke {name})"
             )
-        _write(path, [*entries, KeyEntry(name=name, sha256=digest(key), created=now, expires=expires)])
-    return key
+        _write(path, [*entries, entry])
 
 
 def revoke_key(path: Path, name: str) -> None:

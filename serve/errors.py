@@ -19,6 +19,7 @@ STATUS = {
     "bad_recording": 422,
     "bad_request": 422,
     "unauthorized": 401,
+    "forbidden": 403,
     "not_found": 404,
     "not_allowed": 405,
     "timeout": 408,
@@ -72,6 +73,8 @@ def error_response(
         headers["retry-after"] = str(retry_after_s or RETRY_AFTER_S)
     if code == "unauthorized":
         headers["www-authenticate"] = "Bearer"
+    if code == "forbidden":
+        headers["www-authenticate"] = 'Bearer error="insufficient_scope"'
     return status or STATUS[code], headers, json.dumps(content).encode()
 
 

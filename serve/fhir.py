@@ -77,6 +77,7 @@ ISSUES: dict[str, str] = {
     "bad_recording": "invalid",
     "bad_request": "invalid",
     "unauthorized": "login",
+    "forbidden": "forbidden",
     "too_large": "too-long",
     "busy": "throttled",
     "too_many": "throttled",

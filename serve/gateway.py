@@ -29,6 +29,7 @@ from biomechgpt.questions.tasks import (
 from biomechgpt.recordings import readers
 from biomechgpt.recordings.bounded import shared_reader
 from serve.admission import Admission
+from serve.audit import note
 from serve.errors import ApiError
 from serve.free_questions import FreeQuestion, asks_why, complete, explanation_text, read_question
 from serve.model import ModelClient, ServedModel
@@ -114,6 +115,7 @@ class Gateway:
             raise ApiError("bad_request", "recording: expected a file")
         name, content = clean_name(upload.filename), await upload.read()
         served = await self.served()
+        note(served.summary.fingerprint, recording=content)
         async with self.admission.reading.turn():
             return await load_recording(
                 name, content, self.settings, served.frame_rate_hz, served.max_duration_s, self.reader
@@ -123,7 +125,9 @@ class Gateway:
         """Motion tokens of a recording, with the statistics for its checks."""
         info = recording.info
         async with self.admission.asking.turn():
-            return await self.model.tokenize(recording.angles_rad, info.joint_mask(), info.provenance)
+            motion = await self.model.tokenize(recording.angles_rad, info.joint_mask(), info.provenance)
+        note(tokens=motion.tokens)
+        return motion
 
     async def measure(self, recording: LoadedRecording, person: Person = NOBODY) -> measured.Analysis:
         """Every quantity that kinematics measures of a recording. person: for norms."""
@@ -181,6 +185,7 @@ class Gateway:
             expected = f"expected a phrasing of {' or '.join(tasks)} about several recordings"
             raise ApiError("bad_request", f"question: {expected}, found {question!r}")
         await self._check_length([words for _, words in queries])
+        note(served.summary.fingerprint, (task for task, _ in queries))
         self.admission.charge(count_questions(served.tasks, queries, self.settings.max_questions))
         return queries, free
 
@@ -337,6 +342,7 @@ class Gateway:
         words = (question or "").strip() or tasks[task].templates[0]
         if words not in tasks[task].templates:
             raise ApiError("bad_request", f"question: expected a phrasing of {task}, found {words!r}")
+        note(tasks=[task])
         self.admission.charge(EXPLANATION_COST)
         recording = await self.read_recording(upload)
         motion = await self.tokenize(recording)
@@ -367,6 +373,8 @@ class Gateway:
         turns = alternate_turns(chat.messages)
         queries, free = await self.resolve_questions([], turns[-1], len(movements), history=turns[:-1])
 
+        for tokens in movements:
+            note(tokens=tokens)
         # A model that does not average over mirror images ignores them.
         motions = [
             MotionTokens(

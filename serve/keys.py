@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from biomechgpt.core.settings import InputError, Settings
-from serve.clients import KEYS_FILE, NAME, add_key, read_keys, revoke_key
+from serve.clients import KEYS_FILE, NAME, add_key, add_smart_client, read_keys, revoke_key
+from serve.scopes import USUAL
 from serve.settings import KEY
 
 
@@ -15,10 +16,14 @@ class KeySettings(Settings):
     """Settings of `biomechgpt keys`."""
 
     action: Literal["print", "add", "list", "revoke"] = "print"
-    """print: a key for the server's environment. add: a key for one client. list: all clients.
-    revoke: end a client's key."""
+    """print: a key for the server's environment. add: a key for one client, or a client with public keys (`jwks`).
+    list: all clients. revoke: end a client's key."""
     name: str | None = Field(None, pattern=NAME)
     """Name of the client, for add and revoke."""
+    scopes: tuple[str, ...] = USUAL
+    """What a new client may do. Reading the record of who asked what, system/AuditEvent.rs, must be named."""
+    jwks: str | None = None
+    """File or https URI of the public keys of a SMART client. None: the client gets a key."""
     days: float | None = Field(365.0, gt=0)
     """Days until the new key expires; null: never."""
     file: str = KEYS_FILE
@@ -35,11 +40,17 @@ def run_keys(settings: KeySettings) -> None:
     elif settings.action == "list":
         for entry in read_keys(path):
             expires = f"{entry.expires:%Y-%m-%d}" if entry.expires else "never"
-            print(f"{entry.name}\tmade {entry.created:%Y-%m-%d}\texpires {expires}")
+            what = "SMART" if entry.jwks else "key"
+            may = " ".join(entry.scopes)
+            print(f"{entry.name}\t{what}\tmade {entry.created:%Y-%m-%d}\texpires {expires}\t{may}")
     elif settings.name is None:
         raise InputError(f"name: expected the client's name, as in `biomechgpt keys {settings.action} NAME`")
+    elif settings.action == "add" and settings.jwks is not None:
+        jwks = settings.jwks if "://" in settings.jwks else str(Path(settings.jwks).expanduser().absolute())
+        add_smart_client(path, settings.name, settings.days, jwks, settings.scopes)
+        print(f"registered {settings.name}: it signs with the keys of {jwks}")
     elif settings.action == "add":
-        key = add_key(path, settings.name, settings.days)
+        key = add_key(path, settings.name, settings.days, settings.scopes)
         print(f"# The key of {settings.name}. It is shown only now: {path} holds its hash.")
         print(key)
     else:

@@ -29,6 +29,8 @@ class LocalSettings(GatewaySettings):
     """Folder of the demo's report."""
     tracking: TrackingSettings = TrackingSettings()
     """Where the registry is."""
+    keys: str | None = KEYS_FILE
+    """File of clients that `biomechgpt keys add` writes."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = Field(8000, ge=1, le=65535)
@@ -104,7 +106,6 @@ def serve_model(settings: LocalSettings) -> None:
     cluster.connect()
     start(settings.host, settings.port)
     shared = settings.model_dump(include=set(GatewaySettings.model_fields) | {"tracking"})
-    shared["keys"] = settings.keys or KEYS_FILE
     serve.run(app.build({**shared, "bundle": bundle}), name="biomechgpt", route_prefix="/")
     link = f"http://{settings.host}:{settings.port}/"
     print(f"serving {bundle}")

@@ -1,28 +1,38 @@
-"""Checks of every request before the application reads it: who asks, how much is going on, size and time.
+"""Checks of every request before the application reads it: who asks, how much is going on, size and time. And its
+record, before the first byte of the answer is sent.
 
 A plain ASGI middleware, because a framework reads a whole body before it checks who sent it. It fails closed: only
-the paths of `OPEN`, `OPEN_BELOW` and the files of the page need no key. Knows HTTP only.
+the paths of `OPEN`, `OPEN_BELOW` and the files of the page need no key, and every answer is recorded but those of
+`NOT_RECORDED`. Knows HTTP only.
 """
 
 import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
+from serve import scopes
 from serve.admission import Admission
+from serve.audit import ACCESS, Access, AuditLog
 from serve.bodies import Body, Buffer, Receive
-from serve.clients import Clients
+from serve.clients import ENVIRONMENT_CLIENT, Client, Clients, bearer_token
 from serve.errors import ApiError, error_response, route_path
+from serve.smart import CONFIGURATION, TOKEN_PATH, Smart
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-OPEN = frozenset({"/healthz", "/readyz", "/fhir/metadata"})
+OPEN = frozenset({"/healthz", "/readyz", "/fhir/metadata", f"/fhir{CONFIGURATION}"})
 """Paths that need no key: they hold no personal data, and probes and FHIR clients have none."""
 OPEN_BELOW = "/.well-known/"
 """Every path below needs no key."""
+NOT_RECORDED = frozenset({"/v1/model", "/v1/examples", "/v1/examples/{name}", "/openapi.json"})
+"""Routes whose answers hold nothing about a person. All others are recorded."""
+NEW_CLIENT = "new client"
+"""Stands for those who ask for a token. They share the limits of one client. No client has a name with a space."""
+_MAX_TOKEN_BODY = 32 * 1024
 _CLOSE_CODE = 1008
 
 logger = logging.getLogger("biomechgpt.serve")
@@ -34,12 +44,22 @@ class RequestGuard:
     clients: names the client of a key.
     admission: limits of clients, and queues.
     files: paths of the page's files, which need no key.
+    smart: checks access tokens; None: there are keys only.
+    log: where answers are recorded; None: nowhere.
     """
 
     def __init__(
-        self, app: Any, *, clients: Clients, admission: Admission, files: Collection[str] = ()
+        self,
+        app: Any,
+        *,
+        clients: Clients,
+        admission: Admission,
+        files: Collection[str] = (),
+        smart: Smart | None = None,
+        log: AuditLog | None = None,
     ) -> None:
         self.app, self.clients, self.admission, self.files = app, clients, admission, frozenset(files)
+        self.smart, self.log = smart, log
         self.settings = admission.settings
         self.buffer = Buffer(self.settings.max_buffered_bytes)
 
@@ -56,26 +76,74 @@ class RequestGuard:
         if is_open and scope["method"] in ("GET", "HEAD"):
             await self._run(scope, receive, send, path, max_body=0)
             return
-        client = self.clients.of_header(dict(scope["headers"]).get(b"authorization", b""))
-        if client is None:
-            await _refuse(
-                send, path, ApiError("unauthorized", "expected `Authorization: Bearer KEY` with a valid key")
-            )
-            return
+        is_new = path == TOKEN_PATH and self.smart is not None and scope["method"] == "POST"
         with ExitStack() as stack:
             try:
-                stack.enter_context(self.admission.request(client))
+                client = Client(NEW_CLIENT) if is_new else await self._allowed(scope, path)
+                stack.enter_context(self.admission.request(client.name))
             except ApiError as error:
                 await _refuse(send, path, error)
                 return
-            await self._run(scope, receive, send, path, self.settings.max_body_bytes)
+            if is_new:
+                await self._run(scope, receive, send, path, _MAX_TOKEN_BODY)
+                return
+            await self._run(scope, receive, send, path, self.settings.max_body_bytes, client)
 
-    async def _run(self, scope: Scope, receive: Receive, send: Send, path: str, max_body: int) -> None:
-        """Run the application within its time, and turn its exceptions into error responses."""
+    async def _allowed(self, scope: Scope, path: str) -> Client:
+        """The client that sends a request. Raises ApiError if there is none, or if it may not do that."""
+        token = bearer_token(dict(scope["headers"]).get(b"authorization", b""))
+        client = self.clients.of_key(token) if token else None
+        if client is None and token and self.smart is not None:
+            client = await self.smart.client_of(token)
+        if client is None:
+            expected = "expected `Authorization: Bearer` with a valid key or access token"
+            raise ApiError("unauthorized", expected)
+        needed = scopes.needed(scope["method"], path)
+        if not scopes.allows(client.scopes, needed):
+            raise ApiError(
+                "forbidden", f"expected the scope {needed}, found {' '.join(client.scopes) or 'none'}"
+            )
+        return client
+
+    def _is_recorded(self, client: Client) -> bool:
+        """Whether the answers to a client are recorded, by the setting `audit`."""
+        if self.log is None:
+            return False
+        return (
+            self.settings.audit == "on"
+            or client.name != ENVIRONMENT_CLIENT
+            or self.smart is not None
+            or self.clients.has_names()
+        )
+
+    async def _run(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        path: str,
+        max_body: int,
+        client: Client | None = None,
+    ) -> None:
+        """Run the application within its time, and turn its exceptions into error responses.
+
+        client: whose request is recorded; None: nobody's.
+        """
         started = False
+        failure: ApiError | None = None
+        access = self._access(scope, client) if client is not None and self._is_recorded(client) else None
+        token = ACCESS.set(access)
 
         async def send_and_note(message: MutableMapping[str, Any]) -> None:
-            nonlocal started
+            nonlocal started, failure
+            if access is not None and not started:
+                try:
+                    if failure is None:
+                        await self._record(access, scope, message["status"])
+                except ApiError as error:
+                    failure = error
+                if failure is not None:
+                    raise failure
             started = True
             await send(message)
 
@@ -88,9 +156,27 @@ class RequestGuard:
         except Exception as error:
             if started:  # too late for another response
                 raise
-            await _refuse(send, path, self._error_of(scope, path, error))
+            with suppress(ApiError):
+                await _refuse(send_and_note, path, self._error_of(scope, path, error))
+            if failure is not None:
+                await _refuse(send, path, failure)
         finally:
+            ACCESS.reset(token)
             body.close()
+
+    @staticmethod
+    def _access(scope: Scope, client: Client) -> Access:
+        """The record of a request, before anything is known of it."""
+        address, server = (scope.get(side) or ("unknown", 0) for side in ("client", "server"))
+        query = scope.get("query_string", b"").decode(errors="replace")
+        return Access(client.name, str(address[0]), str(server[0]), scope["method"], query=query)
+
+    async def _record(self, access: Access, scope: Scope, status: int) -> None:
+        """Write the record. Raises ApiError if that fails: then the answer is not sent."""
+        access.path = getattr(scope.get("route"), "path", "(unknown)")
+        access.status = status
+        if access.path not in NOT_RECORDED and self.log is not None:
+            await self.log.write(access)
 
     def _error_of(self, scope: Scope, path: str, error: Exception) -> ApiError:
         """What to tell the client of an exception."""

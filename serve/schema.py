@@ -437,7 +437,8 @@ class ErrorBody(ApiModel):
 
 ERROR_TEXTS = {
     400: "The body is neither the JSON nor the form that its content-type says.",
-    401: "No key, or one that is wrong, expired or revoked.",
+    401: "No key or token, or one that is wrong, expired or revoked.",
+    403: "The key or token has no scope for this.",
     408: "The body did not arrive in time.",
     413: "The body or the recording is too large.",
     422: "The request or the recording is wrong.",

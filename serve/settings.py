@@ -3,7 +3,11 @@
 The settings of the whole application, with the model, are `serve.deployment.ServeSettings`.
 """
 
-from pydantic import Field
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
 
 from biomechgpt.core.settings import Settings
 from biomechgpt.recordings.bounded import Limits
@@ -12,6 +16,56 @@ from biomechgpt.recordings.readers import ReaderSettings
 
 KEY = "BIOMECHGPT_API_KEY"
 """Environment variable that holds the access key."""
+
+
+DATABASE = "records.sqlite"
+"""File beside the file of keys, for what the server keeps, if no database is named."""
+
+
+def _web_address(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("expected an address such as https://gait.example.org")
+    return value
+
+
+class IssuerSettings(Settings):
+    """An authorization server of the site, whose access tokens (JWT) are accepted."""
+
+    issuer: str
+    """Its name: the claim `iss` of its tokens."""
+    jwks: str
+    """File or https URI of its public keys (JWKS)."""
+    audience: str
+    """The claim `aud` that tokens for this server have."""
+    token_endpoint: str
+    """Where clients get tokens; told to them at /.well-known/smart-configuration."""
+    client_claim: str = "client_id"
+    """Claim that names the client."""
+
+    _check_token_endpoint = field_validator("token_endpoint")(_web_address)
+
+
+class SmartSettings(Settings):
+    """SMART Backend Services: clients sign with a private key, and get access tokens that end after minutes."""
+
+    url: str
+    """Address of this server as its clients know it, with its route prefix. They sign for URL/auth/token."""
+    issuer: IssuerSettings | None = None
+    """Authorization server whose tokens are accepted. None: this server gives tokens itself."""
+    token_lifetime_s: int = Field(300, ge=10, le=3600)
+    """Seconds until an access token of this server ends."""
+    clock_skew_s: int = Field(30, ge=0, le=300)
+    """Most seconds by which the clock of a client may be wrong."""
+    jwks_lifetime_s: float = Field(300.0, gt=0)
+    """Seconds for which public keys are kept. An unknown key is looked for at once, at most every 10 s."""
+
+    _check_url = field_validator("url")(_web_address)
+
+    @property
+    def token_endpoint(self) -> str:
+        """Where clients get tokens."""
+        return self.issuer.token_endpoint if self.issuer else f"{self.url.rstrip('/')}/auth/token"
 
 
 class GatewaySettings(Settings):
@@ -26,9 +80,19 @@ class GatewaySettings(Settings):
 
     A label whose selective_risk is above it, or that has none, is returned as uncertain."""
     keys: str | None = None
-    """File of access keys that `biomechgpt keys add` writes.
+    """File of clients that `biomechgpt keys add` writes. None: only the key of the environment is valid."""
+    smart: SmartSettings | None = None
+    """SMART Backend Services. None: clients have keys only."""
+    audit: Literal["auto", "on", "off"] = "auto"
+    """Which answers are recorded before they are sent. auto: all, unless the only key is the environment's."""
+    audit_days: float | None = Field(None, gt=0)
+    """Days after which a record is deleted. None: never."""
+    database: str | None = None
+    """URI of the database for records and tokens: sqlite:////path/records.sqlite or postgresql://host/name.
 
-    None: `biomechgpt serve` takes ~/.biomechgpt/keys.json; elsewhere only the key of the environment is valid."""
+    It must not hold a password: use PGPASSFILE. None: records.sqlite beside the file of keys."""
+    database_timeout_s: float = Field(5.0, gt=0)
+    """Longest wait for the database. An answer that cannot be recorded by then is not sent."""
     max_requests: int = Field(64, ge=1)
     """Largest number of requests in progress. Further ones are refused with 503."""
     max_client_requests: int = Field(16, ge=1)
@@ -59,3 +123,18 @@ class GatewaySettings(Settings):
     """Recordings that are read at once; others wait, and clients take turns."""
     max_additional_recordings: int = Field(20, ge=1)
     """Largest number of further recordings of a person in one request."""
+
+    @model_validator(mode="after")
+    def _database_for_records(self) -> "GatewaySettings":
+        if (self.audit == "on" or self.smart) and self.database_uri is None:
+            raise ValueError(
+                "database: expected the URI of a database for `audit: on` and `smart`, found none"
+            )
+        return self
+
+    @property
+    def database_uri(self) -> str | None:
+        """The database; None if there is none."""
+        if self.database is not None or self.keys is None:
+            return self.database
+        return f"sqlite:///{Path(self.keys).expanduser().absolute().with_name(DATABASE)}"

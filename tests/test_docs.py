@@ -137,11 +137,18 @@ def is_cheap(line: str) -> bool:
     return line in CHEAP or line.endswith("--help") or re.search("biomechgpt (check|keys)", line) is not None
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A home folder: clients that a page adds are not those of whoever runs the tests."""
+    return str(tmp_path_factory.mktemp("home"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("page", "line"), named([case for case in ALL if is_cheap(case[1])]))
-def test_cheap_commands_run(page, line, monkeypatch):
+def test_cheap_commands_run(page, line, home, monkeypatch):
     """`biomechgpt` runs in this process, which has its libraries loaded already."""
     monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("HOME", home)
     program, *arguments = shlex.split(line)
     if program.endswith("biomechgpt"):
         main(arguments)

@@ -97,6 +97,13 @@ COMMANDS: dict[str, Command] = {
         "keys add ward-7",
         positional="action name",
     ),
+    "audit-log": Command(
+        "Export, check or prune the served model's record of who asked what.",
+        "serve.audit_log:AuditLogSettings",
+        "serve.audit_log:run_audit_log",
+        "audit-log export --output audit.ndjson",
+        positional="action",
+    ),
     "sweep": Command(
         "Search settings and seeds with Ray Tune and Optuna on validation participants.",
         "biomechgpt.experiment.sweep:SweepSettings",

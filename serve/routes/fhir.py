@@ -12,6 +12,7 @@ from serve import fhir
 from serve.errors import ApiError
 from serve.gateway import GatewayDependency
 from serve.schema import ERROR_TEXTS
+from serve.smart import Smart
 
 router = APIRouter()
 
@@ -27,10 +28,13 @@ _RESOURCE = {
     "required": ["resourceType"],
     "properties": {"resourceType": {"type": "string", "description": "Kind of the FHIR R4 resource."}},
 }
-_FOUND: dict[int | str, dict[str, Any]] = {200: {"content": {fhir.CONTENT_TYPE: {"schema": _RESOURCE}}}}
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"description": f"{text} The body is an OperationOutcome.", **_FOUND[200]}
+FHIR_RESULT: dict[int | str, dict[str, Any]] = {200: {"content": {fhir.CONTENT_TYPE: {"schema": _RESOURCE}}}}
+FHIR_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": f"{text} The body is an OperationOutcome.", **FHIR_RESULT[200]}
     for status, text in ERROR_TEXTS.items()
+}
+FHIR_NOT_FOUND: dict[int | str, dict[str, Any]] = {
+    404: {"description": "There is none. The body is an OperationOutcome.", **FHIR_RESULT[200]}
 }
 _BODY = {
     "requestBody": {
@@ -61,14 +65,21 @@ _BODY = {
 }
 
 
-@router.get("/fhir/metadata", responses=_FOUND, response_class=FhirResponse)
-async def metadata() -> Response:
+@router.get("/fhir/metadata", responses=FHIR_RESULT, response_class=FhirResponse)
+async def metadata(request: Request) -> Response:
     """The CapabilityStatement."""
-    return _resource(fhir.capability_statement("1"))
+    statement = fhir.capability_statement("1")
+    smart: Smart | None = request.app.state.smart
+    if smart is not None:
+        statement["rest"][0]["security"] |= smart.capability()
+    return resource(statement)
 
 
 @router.post(
-    "/fhir/$answer-motion", openapi_extra=_BODY, responses={**_FOUND, **_ERRORS}, response_class=FhirResponse
+    "/fhir/$answer-motion",
+    openapi_extra=_BODY,
+    responses={**FHIR_RESULT, **FHIR_ERRORS},
+    response_class=FhirResponse,
 )
 async def answer_motion(gateway: GatewayDependency, request: Request) -> Response:
     """The answers of /v1/answers as a FHIR R4 Bundle.
@@ -89,10 +100,11 @@ async def answer_motion(gateway: GatewayDependency, request: Request) -> Respons
         )
     except ValueError as error:
         raise ApiError("bad_request", str(error)) from None
-    return _resource(bundle)
+    return resource(bundle)
 
 
-def _resource(content: dict[str, Any]) -> Response:
+def resource(content: dict[str, Any]) -> Response:
+    """The response with a FHIR resource."""
     return FhirResponse(json.dumps(content))
 
 

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import ezc3d
 import numpy as np
@@ -176,6 +177,32 @@ def test_a_cluster_that_is_not_there_is_one_plain_error(no_ray, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     with pytest.raises(InputError, match=r"RAY_ADDRESS: .*found 10\.0\.0\.1:6379: Could not find"):
         cluster.connect()
+
+
+def test_only_a_ray_of_our_own_is_on_loopback(no_ray, monkeypatch):
+    """tests/serve/test_real_security.py looks at its ports."""
+    from ray._private import ray_constants
+
+    seen = []
+    monkeypatch.setattr(
+        no_ray,
+        "init",
+        lambda **options: seen.append(
+            (ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(cluster._MANY_NODES))
+        ),
+    )
+    monkeypatch.setattr(no_ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="127.0.0.1:1"))
+    monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
+    monkeypatch.delenv(cluster._MANY_NODES, raising=False)
+    cluster.connect()
+    assert cluster._MANY_NODES not in os.environ  # a child process may join another cluster
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.setenv(cluster._MANY_NODES, "0")  # as in a worker of the first
+    cluster.connect()
+    monkeypatch.delenv("RAY_ADDRESS")
+    monkeypatch.setenv(cluster._MANY_NODES, "1")  # what the user has set stays
+    cluster.connect()
+    assert seen == [(False, "0"), (True, None), (True, "1")]
 
 
 def test_the_token_stays_in_memory_only_without_a_home(monkeypatch, tmp_path):

@@ -38,13 +38,16 @@ def connect() -> None:
             os.environ.setdefault(name, value)
         logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
         if address := os.environ.get("RAY_ADDRESS"):
+            if not is_own():
+                _listen_on_every_address()
             _join(address)
         else:
             # One's own machine is not taken away in mid-training: no process need watch for that.
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
             _make_token()
             os.environ[_OWN] = "1"  # before Ray starts, so that its workers have it too
-            _start()
+            with _listening_on_loopback():
+                _start()
             os.environ[_OWN] = ray.get_runtime_context().gcs_address
     quiet()
 
@@ -58,6 +61,43 @@ def _join(address: str) -> None:
         raise InputError(
             f"RAY_ADDRESS: expected the address of a running Ray cluster, found {address}: {_first_line(error)}"
         ) from error
+
+
+_MANY_NODES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Ray's environment variable: whether nodes on other machines may join. It counts on Linux too."""
+
+
+@contextmanager
+def _listening_on_loopback() -> Iterator[None]:
+    """Ray starts with every port on loopback. Where the user has set the variable, it stays as it is.
+
+    Ray 2.60 ignores a loopback `_node_ip_address`, but takes loopback where no other node may join. Its processes
+    read that from their environment when they import Ray; this process may have imported it already. The variable
+    does not stay in this environment: a child process may join another cluster.
+    """
+    from ray._private import ray_constants
+
+    if _MANY_NODES in os.environ:
+        yield
+        return
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    os.environ[_MANY_NODES] = "0"
+    try:
+        yield
+    finally:
+        del os.environ[_MANY_NODES]
+
+
+def _listen_on_every_address() -> None:
+    """Before this process joins a cluster of other machines: they must reach it.
+
+    It may be a worker of a local Ray, whose environment it has, or have started one before.
+    """
+    from ray._private import ray_constants
+
+    if os.environ.get(_MANY_NODES) == "0":
+        del os.environ[_MANY_NODES]
+    ray_constants.ENABLE_RAY_CLUSTER = not ray_constants.IS_WINDOWS_OR_OSX
 
 
 def _start() -> None:
