@@ -2,8 +2,10 @@
 
 info      the model, examples, and probes
 answers   answers about uploaded recordings
+batches   answers about many recordings, later
 chat      answers about motion tokens
 fhir      answers as FHIR resources
+openai    chats with OpenAI's clients
 """
 
 import pkgutil
