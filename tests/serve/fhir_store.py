@@ -64,7 +64,9 @@ def create_store() -> FastAPI:
                 return JSONResponse({"resourceType": "OperationOutcome"}, 412)
             key = same[0] if same else f"{kind}/{next(numbers)}"
             ids[entry["fullUrl"]] = key
-            answers.append({"response": {"status": "200" if same else "201", "location": f"{key}/_history/1"}})
+            answers.append(
+                {"response": {"status": "200" if same else "201", "location": f"{key}/_history/1"}}
+            )
             if not same:
                 new.append((key, resource))
         for key, resource in new:

@@ -63,7 +63,9 @@ def parameters(*further: dict[str, Any], tasks: str = "walking_speed", content: 
 
 def ask(client, body, **headers):
     return client.post(
-        OPERATION, content=json.dumps(body), headers={"content-type": FHIR} | {k.lower(): v for k, v in headers.items()}
+        OPERATION,
+        content=json.dumps(body),
+        headers={"content-type": FHIR} | {k.lower(): v for k, v in headers.items()},
     )
 
 
@@ -73,7 +75,7 @@ def ask(client, body, **headers):
 @pytest.mark.parametrize(
     "accept",
     ["*/*", "application/fhir+json", "application/json", "application/*;q=0.5", "text/html, application/json",
-     "application/fhir+json; fhirVersion=4.0", "application/fhir+xml, application/fhir+json;q=0.1", "text/json", ""],
+     "application/fhir+json; fhirVersion=4.0", "application/fhir+xml, application/fhir+json;q=0.1", ""],
 )  # fmt: skip
 def test_json_is_what_a_client_may_accept(client, accept):
     response = client.get("/fhir/metadata", headers={"accept": accept})
@@ -104,7 +106,8 @@ def test_format_comes_before_accept(client):
 
 
 @pytest.mark.parametrize(
-    "content_type", ["application/fhir+xml", "application/xml", "text/plain", "", "application/fhir+json; fhirVersion=3.0"]
+    "content_type",
+    ["application/fhir+xml", "application/xml", "text/plain", "", "application/fhir+json; fhirVersion=3.0"],
 )
 def test_a_body_of_another_format_is_not_supported(client, content_type):
     response = client.post(OPERATION, content=b"<Parameters/>", headers={"content-type": content_type})
@@ -249,7 +252,9 @@ def test_a_fhir_server_stores_a_transaction_and_gives_it_back(client):
         created = server.post("/fhir", json=bundle).json()["entry"]
         assert {entry["response"]["status"] for entry in created} == {"201"}
         kept = dict(store.state.kept)
-        references = {e["reference"] for e in elements(list(kept.values())) if isinstance(e.get("reference"), str)}
+        references = {
+            e["reference"] for e in elements(list(kept.values())) if isinstance(e.get("reference"), str)
+        }
         assert references <= {*kept, "Patient/1", "Encounter/1"}  # no urn:uuid is left
         (report,) = server.get("/fhir/DiagnosticReport").json()["entry"]
         results = [server.get(f"/fhir/{r['reference']}").json() for r in report["resource"]["result"]]
@@ -268,7 +273,10 @@ def test_a_fhir_server_stores_a_transaction_and_gives_it_back(client):
         assert {entry["response"]["status"] for entry in again} == {"200"}
         assert store.state.kept.keys() == kept.keys()
         other = parameters(*said, tasks="diagnosis", content=WALK.read_bytes() + b"\n")
-        statuses = [e["response"]["status"] for e in server.post("/fhir", json=ask(client, other).json()).json()["entry"]]
+        statuses = [
+            e["response"]["status"]
+            for e in server.post("/fhir", json=ask(client, other).json()).json()["entry"]
+        ]
         assert sorted(statuses) == ["200", "201", "201", "201"]
 
 
