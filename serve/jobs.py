@@ -5,6 +5,7 @@ the results. Jobs wait for their turn like requests, so they keep nobody waiting
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal
@@ -21,6 +22,7 @@ Work = Callable[[], Awaitable[tuple[str, bytes]]]
 Failure = Callable[[int, ApiError], tuple[str, bytes]]
 """The result of an item that failed, by its number."""
 
+logger = logging.getLogger("biomechgpt.serve")
 RETRY_S = 2
 """Seconds after which a client may ask again how far a job is."""
 
@@ -131,7 +133,8 @@ class Jobs:
             except TimeoutError:
                 expected = f"expected an answer within {self.settings.answer_timeout_s:g} s"
                 raise ApiError("busy", f"{expected}, found none") from None
-            except Exception:  # its message may quote the recording
+            except Exception as error:  # its message may quote the recording
+                logger.error("an item of a job failed: %s", type(error).__name__)
                 raise ApiError("internal", "the request could not be answered") from None
             if not await self.memory.change(key, {}):
                 raise ApiError("not_found", "the job was removed")

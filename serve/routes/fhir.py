@@ -187,7 +187,15 @@ async def answer_motion(gateway: GatewayDependency, request: Request) -> Respons
     return FhirResponse(json.dumps(accepted), 202, headers)
 
 
-@router.get("/jobs/{key}", responses={**_FOUND, **_ACCEPTED, **_ERRORS}, response_class=FhirResponse)
+@router.get(
+    "/jobs/{key}",
+    responses={
+        200: {"content": {"application/json": {"schema": {"type": "object", "description": "The results."}}}},
+        **_ACCEPTED,
+        **_ERRORS,
+    },
+    response_class=FhirResponse,
+)
 async def job(gateway: GatewayDependency, request: Request, key: str) -> Response:
     """How far a job is: 202 while it runs, then where its results are."""
     entry = await gateway.jobs.get(JOB, key)

@@ -4466,10 +4466,8 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/fhir+json": {
-                        /** @description Kind of the FHIR R4 resource. */
-                        resourceType: string;
-                    };
+                    "application/fhir+json": string;
+                    "application/json": Record<string, never>;
                 };
             };
             /** @description Not ready. Content-Location says where to ask; Retry-After says when. */
