@@ -245,6 +245,7 @@ def operation(values: Mapping[str, Sequence[Any]]) -> Operation:
         if parameter.most is not None and len(values[name]) > parameter.most:
             raise ValueError(f"{name}: expected one, found {len(values[name])}")
     one: dict[str, Any] = {name: found[0] if found else None for name, found in values.items()}
+    recording = _recording("recording", one["recording"])
     documents = [value for value in values["recording"] if isinstance(value, DocumentReference)]
     said = _said_by(documents[0]) if documents else {}
     for name, found in said.items():
@@ -258,7 +259,7 @@ def operation(values: Mapping[str, Sequence[Any]]) -> Operation:
         if one[name] is not None and not 0 <= float(one[name]) <= high:
             raise ValueError(f"{name}: expected a number from 0 to {high:g}, found {one[name]}")
     return Operation(
-        recording=_recording("recording", one["recording"]),
+        recording=recording,
         compare_with=_recording("compareWith", one["compareWith"]),
         additional=tuple(
             found
