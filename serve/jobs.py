@@ -37,6 +37,7 @@ class Jobs:
     def __init__(self, memory: MemoryClient, settings: GatewaySettings) -> None:
         self.memory, self.settings = memory, settings
         self._buffer = Buffer(settings.max_kept_bytes)
+        self._held: dict[str, int] = {}  # client -> bytes of its recordings that wait
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._running: dict[str, int] = {}
 
@@ -56,7 +57,7 @@ class Jobs:
             expected = f"expected at most {self.settings.max_client_jobs} unfinished jobs of one client"
             raise ApiError("too_many", f"{expected}, found {running + 1}; try again later", RETRY_S)
         size = sum(held for held, _ in items)
-        self._buffer.take(size)
+        self._take(client, size)
         try:
             begun = {"status": "running", "total": len(items), "done": 0, "failed": 0, "created": time.time()}
             key = await self.memory.add(client, kind, {**state, **begun})
@@ -65,7 +66,7 @@ class Jobs:
                     "busy", "there is no room for another job; delete finished ones, or try later", 60
                 )
         except BaseException:
-            self._buffer.give_back(size)
+            self._give_back(client, size)
             raise
         self._running[client] = running + 1
         self._tasks[key] = asyncio.create_task(self._run(client, key, items, failure))
@@ -93,6 +94,21 @@ class Jobs:
         if task := self._tasks.get(key):
             task.cancel()
 
+    def _take(self, client: str, size: int) -> None:
+        """Count recordings that wait. Raises ApiError if there is no room for them."""
+        most, held = self.settings.max_client_kept_bytes, self._held.get(client, 0)
+        if held + size > most:
+            expected = f"expected at most {most} bytes of recordings in unfinished jobs of one client"
+            raise ApiError("too_many", f"{expected}, found {held + size}; try again later", RETRY_S)
+        self._buffer.take(size)
+        self._held[client] = held + size
+
+    def _give_back(self, client: str, size: int) -> None:
+        self._buffer.give_back(size)
+        self._held[client] = self._held.get(client, 0) - size
+        if not self._held[client]:
+            del self._held[client]
+
     async def _run(self, client: str, key: str, items: Sequence[tuple[int, Work]], failure: Failure) -> None:
         done, failed, waiting = 0, 0, [held for held, _ in items]
         try:
@@ -103,7 +119,7 @@ class Jobs:
                     failed += 1
                     line = failure(done, error)
                 done += 1
-                self._buffer.give_back(held)
+                self._give_back(client, held)
                 waiting.pop(0)
                 status = "finished" if done == len(items) else "running"
                 if not await self.memory.change(
@@ -113,7 +129,7 @@ class Jobs:
                     await self.memory.change(key, {"status": "failed"})
                     return
         finally:
-            self._buffer.give_back(sum(waiting))
+            self._give_back(client, sum(waiting))
             self._running[client] -= 1
             if not self._running[client]:
                 del self._running[client]

@@ -58,7 +58,9 @@ class GatewaySettings(Settings):
     max_batch_recordings: int = Field(500, ge=1)
     """Largest number of recordings in one batch."""
     max_kept_bytes: int = Field(256 * 1024 * 1024, ge=1024)
-    """Most bytes of uploaded files and results of jobs that are kept in memory, of all clients together."""
+    """Most bytes of uploaded files and results of jobs that are kept in memory, of all clients together.
+
+    Recordings that wait in jobs may take as much again."""
     max_client_kept_bytes: int = Field(64 * 1024 * 1024, ge=1024)
     """Most bytes of them of one client."""
     keep_s: float = Field(3600.0, gt=0)
