@@ -61,8 +61,8 @@ _RESOURCE = {
     "properties": {"resourceType": {"type": "string", "description": "Kind of the FHIR R4 resource."}},
 }
 _CONTENT = {fhir.CONTENT_TYPE: {"schema": _RESOURCE}}
-_FOUND: dict[int | str, dict[str, Any]] = {200: {"content": _CONTENT}}
-_ERRORS: dict[int | str, dict[str, Any]] = {
+FHIR_RESULT: dict[int | str, dict[str, Any]] = {200: {"content": _CONTENT}}
+FHIR_ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": f"{text} The body is an OperationOutcome.", "content": _CONTENT}
     for status, text in {
         **ERROR_TEXTS,
@@ -111,10 +111,10 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("/metadata", responses={**_FOUND, 406: _ERRORS[406]}, response_class=FhirResponse)
+@router.get("/metadata", responses={**FHIR_RESULT, 406: FHIR_ERRORS[406]}, response_class=FhirResponse)
 async def metadata(request: Request) -> Response:
     """The CapabilityStatement."""
-    return _resource(request, fhir.capability_statement("1"))
+    return resource(fhir.capability_statement("1"), request)
 
 
 def _describe(kind: str) -> None:
@@ -127,16 +127,14 @@ def _describe(kind: str) -> None:
     ) -> Response:
         base = f"{_base(request)}/{kind}"
         found = (await _definitions(gateway))[kind]
-        matching = [
-            (f"{base}/{key}", resource) for key, resource in found.items() if url in (None, resource["url"])
-        ]
-        return _resource(request, searchset(matching, str(request.url)))
+        matching = [(f"{base}/{key}", one) for key, one in found.items() if url in (None, one["url"])]
+        return resource(searchset(matching, str(request.url)), request)
 
     async def read(request: Request, gateway: GatewayDependency, key: str) -> Response:
         found = (await _definitions(gateway))[kind]
         if key not in found:
             raise ApiError("not_found", f"no {kind} {key[:80]!r}")
-        return _resource(request, found[key])
+        return resource(found[key], request)
 
     for path, endpoint, text in (
         (f"/{kind}", search, f"The {kind} resources that describe this server."),
@@ -148,7 +146,7 @@ def _describe(kind: str) -> None:
             description=text,
             summary=text,
             name=f"{endpoint.__name__}_{kind}",
-            responses={**_FOUND, **_ERRORS},
+            responses={**FHIR_RESULT, **FHIR_ERRORS},
             response_class=FhirResponse,
         )
 
@@ -165,7 +163,7 @@ async def _definitions(gateway: Gateway) -> dict[str, dict[str, dict[str, Any]]]
 @router.post(
     "/$answer-motion",
     openapi_extra=_BODY,
-    responses={**_FOUND, **_ACCEPTED, **_ERRORS},
+    responses={**FHIR_RESULT, **_ACCEPTED, **FHIR_ERRORS},
     response_class=FhirResponse,
 )
 async def answer_motion(gateway: GatewayDependency, request: Request) -> Response:
@@ -176,7 +174,7 @@ async def answer_motion(gateway: GatewayDependency, request: Request) -> Respons
     """
     operation = await _read_operation(request)
     if "respond-async" not in _preferences(request):
-        return _resource(request, await _answer(gateway, operation))
+        return resource(await _answer(gateway, operation), request)
     await gateway.check_names(operation.tasks, operation.question, 1 if operation.compare_with is None else 2)
     held = sum(recording.file.size or 0 for recording in operation.recordings)
     work = partial(_line, gateway, operation)
@@ -192,7 +190,7 @@ async def answer_motion(gateway: GatewayDependency, request: Request) -> Respons
     responses={
         200: {"content": {"application/json": {"schema": {"type": "object", "description": "The results."}}}},
         **_ACCEPTED,
-        **_ERRORS,
+        **FHIR_ERRORS,
     },
     response_class=FhirResponse,
 )
@@ -223,7 +221,7 @@ async def job(gateway: GatewayDependency, request: Request, key: str) -> Respons
 
 @router.get(
     "/jobs/{key}/{kind}.ndjson",
-    responses={200: {"content": {fhir.NDJSON: {"schema": {"type": "string"}}}}, **_ERRORS},
+    responses={200: {"content": {fhir.NDJSON: {"schema": {"type": "string"}}}}, **FHIR_ERRORS},
     response_class=NdjsonResponse,
 )
 async def job_output(gateway: GatewayDependency, key: str, kind: str) -> Response:
@@ -236,7 +234,7 @@ async def job_output(gateway: GatewayDependency, key: str, kind: str) -> Respons
 
 
 @router.delete(
-    "/jobs/{key}", status_code=202, responses={**_ACCEPTED, **_ERRORS}, response_class=FhirResponse
+    "/jobs/{key}", status_code=202, responses={**_ACCEPTED, **FHIR_ERRORS}, response_class=FhirResponse
 )
 async def remove_job(gateway: GatewayDependency, key: str) -> Response:
     """Stop a job and forget its results."""
@@ -279,8 +277,9 @@ def _base(request: Request) -> str:
     return f"{str(request.base_url).rstrip('/')}/fhir"
 
 
-def _resource(request: Request, content: dict[str, Any]) -> Response:
-    pretty = request.query_params.get("_pretty") == "true"
+def resource(content: dict[str, Any], request: Request | None = None) -> Response:
+    """The response with a FHIR resource; a request may ask for `_pretty` JSON."""
+    pretty = request is not None and request.query_params.get("_pretty") == "true"
     return FhirResponse(json.dumps(content, indent=2 if pretty else None))
 
 
