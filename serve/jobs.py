@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from serve.admission import CLIENT
 from serve.bodies import Buffer
@@ -16,7 +16,6 @@ from serve.errors import ApiError
 from serve.memory import FULL, Entry, MemoryClient
 from serve.settings import GatewaySettings
 
-Status = Literal["running", "finished", "failed"]
 Work = Callable[[], Awaitable[tuple[str, bytes]]]
 """Does an item: its result as (type, content). Raises ApiError."""
 Failure = Callable[[int, ApiError], tuple[str, bytes]]

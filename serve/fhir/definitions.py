@@ -235,7 +235,7 @@ def _profiles() -> list[dict[str, Any]]:
         "issued": {"min": 1, "short": "When the answer was made"},
         "effective[x]": {"short": "When the person moved, if the request says so"},
     }
-    answer = {
+    answer: dict[str, dict[str, Any]] = {
         **shared,
         "category": {"min": 1},
         "code": {"min": 1, "binding": task, "short": "The question"},
@@ -248,7 +248,11 @@ def _profiles() -> list[dict[str, Any]]:
             "short": "Probabilities, intervals, measured quantities, and how far to trust it",
         },
     }
-    report = {**shared, "result": {"short": "The answers"}, "conclusion": {"min": 1}}
+    report: dict[str, dict[str, Any]] = {
+        **shared,
+        "result": {"short": "The answers"},
+        "conclusion": {"min": 1},
+    }
     return [
         _profile("Observation", "answer", "An answer about a recorded movement", answer),
         _profile("DiagnosticReport", "report", "All answers about a recorded movement", report),
