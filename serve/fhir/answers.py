@@ -293,10 +293,10 @@ def _content(answer: Answer) -> dict[str, Any]:
         **value,
         "extension": _confidence(answer, value),
         "component": [
-            *_probability_components(answer),
-            *(_interval_components(answer) if "valueQuantity" in value else []),
             *_measured_components(answer.measured),
             *_stated_components(answer.stated_parameters),
+            *_probability_components(answer),
+            *(_interval_components(answer) if "valueQuantity" in value else []),
             *_trust_components(answer),
         ],
     }
