@@ -98,7 +98,7 @@ def bundle(
     keys = _keys(context, answers.answers)
     bundle_key = digest(*keys, *context)
     tags = _tags(answers.model.data)
-    about = _about(operation, time, sources)
+    about = _about(operation, time)
 
     device_url = urn("Device", answers.model.fingerprint)
     observation_urls = [urn("Observation", key) for key in keys]
@@ -158,7 +158,7 @@ def _create(resource: Any) -> BundleEntryRequest:
     return new(BundleEntryRequest, method="POST", url=kind, ifNoneExist=f"{name}={quote(token, safe=':/')}")
 
 
-def _about(operation: Operation, time: str, sources: Sequence[Source]) -> dict[str, Any]:
+def _about(operation: Operation, time: str) -> dict[str, Any]:
     """Elements of every Observation and report: the person, the encounter, the order, times, and who recorded."""
     references = {
         "subject": operation.subject,
