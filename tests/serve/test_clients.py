@@ -325,7 +325,7 @@ def test_every_curl_command_of_the_docs_runs(url, tmp_path, page, lines):
             timeout=120,
         )
         assert run.returncode == 0, f"{line}\n{run.stdout}{run.stderr}"
-        assert run.stdout.strip(), line
+        assert run.stdout.strip() or line.endswith("/results"), line  # none may be there yet
         if found := re.search(r'"id": ?"((?:batch|file)-[^"]+)"', run.stdout):
             environment |= {found[1].partition("-")[0].upper(): found[1]}
 
