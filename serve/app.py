@@ -150,16 +150,23 @@ def with_gateway(model: "Application", settings: GatewaySettings, fingerprint: s
     """The application of a gateway in front of a deployment that is named Model and has its methods."""
     from ray import serve
 
-    from serve.deployment import QUIET, listen_on_loopback, remote_model
+    from serve.deployment import QUIET, MemoryReplica, listen_on_loopback, remote_memory, remote_model
 
     def create() -> FastAPI:
         listen_on_loopback()
         # Runs in the replica: the key comes from its own environment, never through the cluster's metadata.
-        handle = serve.get_deployment_handle("Model", serve.get_replica_context().app_name)
-        gateway = Gateway(remote_model(handle), settings, fingerprint)
+        name = serve.get_replica_context().app_name
+        gateway = Gateway(
+            remote_model(serve.get_deployment_handle("Model", name)),
+            settings,
+            fingerprint,
+            remote_memory(serve.get_deployment_handle("Memory", name)),
+        )
         gateway.reader.start()  # the first recording need not wait for it
         return create_app(gateway, os.environ.get(KEY, ""))
 
+    # One for all gateways: a client may ask each of them for its results.
+    memory = MemoryReplica.bind(settings)  # type: ignore[attr-defined]
     deployment = serve.deployment(
         serve.ingress(create)(),
         name="Gateway",
@@ -168,5 +175,5 @@ def with_gateway(model: "Application", settings: GatewaySettings, fingerprint: s
         ray_actor_options={"num_cpus": 0},
         logging_config=QUIET,
     )
-    application: Application = deployment.bind(model)  # type: ignore[attr-defined]
+    application: Application = deployment.bind(model, memory)  # type: ignore[attr-defined]
     return application

@@ -82,6 +82,22 @@ def note(
         access.hashes.append(("motion-tokens", token_hash(tokens)))
 
 
+def notes() -> dict[str, Any]:
+    """What was noted of the running request, to be kept with results that are read later (`note_again`)."""
+    access = ACCESS.get()
+    if access is None:
+        return {}
+    return {"model": access.model, "tasks": access.tasks, "hashes": [list(pair) for pair in access.hashes]}
+
+
+def note_again(kept: dict[str, Any]) -> None:
+    """Add to the record of the running request what `notes` gave when its results were made."""
+    access = ACCESS.get()
+    if access is not None and kept:
+        note(kept["model"], kept["tasks"])
+        access.hashes += [(kind, value) for kind, value in kept["hashes"]]
+
+
 def token_hash(tokens: Sequence[int]) -> str:
     """SHA-256 of motion tokens, by which a chat about them is found."""
     return hashlib.sha256(json.dumps([int(token) for token in tokens]).encode()).hexdigest()

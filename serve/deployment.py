@@ -20,6 +20,7 @@ from biomechgpt.prompts.encoding import MotionTokens, Query
 from biomechgpt.questions.intent import Intent
 from biomechgpt.questions.tasks import MeasuredTask
 from serve.errors import ApiError
+from serve.memory import Memory, MemoryClient
 from serve.model import Failed, ModelClient, ServedModel, answer_each
 from serve.schema import ModelSummary
 from serve.settings import GatewaySettings
@@ -194,6 +195,17 @@ class Model:
         return [len(self.answerer.encoder.question(question)) for question in questions]
 
 
+@serve.deployment(
+    name="Memory", max_ongoing_requests=256, ray_actor_options={"num_cpus": 0}, logging_config=QUIET
+)
+class MemoryReplica(Memory):
+    """The memory of all gateways of an application."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        listen_on_loopback()
+        super().__init__(settings)
+
+
 _LOST = (RayActorError, WorkerCrashedError, ReplicaUnavailableError)
 """Errors of a replica that died or cannot be reached. Every method may be called again."""
 
@@ -231,6 +243,11 @@ class RemoteModel:
             return result
 
         return call
+
+
+def remote_memory(handle: DeploymentHandle[Any]) -> MemoryClient:
+    """The client of a running `serve.memory.Memory`."""
+    return cast(MemoryClient, RemoteModel(handle))
 
 
 def remote_model(handle: DeploymentHandle[Any]) -> ModelClient:

@@ -32,6 +32,8 @@ from serve.admission import Admission
 from serve.audit import note
 from serve.errors import ApiError
 from serve.free_questions import FreeQuestion, asks_why, complete, explanation_text, read_question
+from serve.jobs import Jobs
+from serve.memory import Memory, MemoryClient
 from serve.model import ModelClient, ServedModel
 from serve.recordings import LoadedRecording, clean_name, load_recording, stick_figure
 from serve.requests import TaskQuestion, alternate_turns, check_tokens, count_questions, parse_questions
@@ -69,10 +71,20 @@ class Gateway:
     reader: reads recordings in processes of their own.
     fingerprint: fingerprint of the model to serve; None: any model. Only the description of this model is cached:
         during an update the gateway may start before the new model, and must not keep the old one's description.
+    memory: keeps uploaded files and the results of jobs; None: a memory of its own.
+    jobs: work that goes on after its request is answered.
     """
 
-    def __init__(self, model: ModelClient, settings: GatewaySettings, fingerprint: str | None = None) -> None:
+    def __init__(
+        self,
+        model: ModelClient,
+        settings: GatewaySettings,
+        fingerprint: str | None = None,
+        memory: MemoryClient | None = None,
+    ) -> None:
         self.model, self.settings, self.fingerprint = model, settings, fingerprint
+        self.memory = memory or Memory(settings)
+        self.jobs = Jobs(self.memory, settings)
         self.admission, self.reader = Admission(settings), shared_reader(settings.reading)
         self._served: ServedModel | None = None
 
@@ -188,6 +200,10 @@ class Gateway:
         note(served.summary.fingerprint, (task for task, _ in queries))
         self.admission.charge(count_questions(served.tasks, queries, self.settings.max_questions))
         return queries, free
+
+    async def check_names(self, names: Sequence[str], question: str | None, movements: int = 1) -> None:
+        """Raises ApiError for an unknown task or no question, before a job begins. Parameters as above."""
+        parse_questions(askable((await self.served()).tasks, movements), names, question)
 
     async def _check_length(self, questions: Sequence[str]) -> None:
         """Raises ApiError for a question that is too long for the model."""
@@ -332,6 +348,13 @@ class Gateway:
             analysis=Analysis.of(motion.statistics, [v for values in analysis.values() for v in values]),
             figure=await asyncio.to_thread(stick_figure, recording),
         )
+
+    async def read_tokens(self, upload: UploadFile) -> tuple[MotionTokens, Analysis | None]:
+        """The motion tokens of a recording, and what was computed from it for a chat."""
+        recording = await self.read_recording(upload)
+        motion = await self.tokenize(recording)
+        analysis = await self.measure(recording)
+        return motion, Analysis.of(motion.statistics, [v for values in analysis.values() for v in values])
 
     async def explain(self, upload: UploadFile, task: str, question: str | None) -> Explanation:
         """The seconds and joints that the answer to a task rests on."""

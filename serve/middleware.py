@@ -28,7 +28,9 @@ OPEN = frozenset({"/healthz", "/readyz", "/fhir/metadata", f"/fhir{CONFIGURATION
 """Paths that need no key: they hold no personal data, and probes and FHIR clients have none."""
 OPEN_BELOW = "/.well-known/"
 """Every path below needs no key."""
-NOT_RECORDED = frozenset({"/v1/model", "/v1/examples", "/v1/examples/{name}", "/openapi.json"})
+NOT_RECORDED = frozenset({
+    "/v1/model", "/v1/models", "/v1/models/{model}", "/v1/examples", "/v1/examples/{name}", "/openapi.json",
+})  # fmt: skip
 """Routes whose answers hold nothing about a person. All others are recorded."""
 NEW_CLIENT = "new client"
 """Stands for those who ask for a token. They share the limits of one client. No client has a name with a space."""

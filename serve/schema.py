@@ -8,7 +8,7 @@ from dataclasses import asdict, fields, replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, computed_field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, computed_field, model_validator
 from pydantic.dataclasses import dataclass
 
 from biomechgpt.answering.answer import Answer as AnswerRecord
@@ -433,6 +433,224 @@ class ErrorBody(ApiModel):
 
     error: ErrorDetail
     """What was wrong."""
+
+
+class ModelCard(ApiModel):
+    """The model, as OpenAI's clients list models."""
+
+    id: str
+    """Name for the field `model` of /v1/chat/completions."""
+    object: Literal["model"] = "model"
+    """Always model."""
+    created: int
+    """A time in seconds since the epoch, which the format asks for."""
+    owned_by: str = "biomechgpt"
+    """Always biomechgpt."""
+    fingerprint: str
+    """Fingerprint of the model bundle."""
+
+
+class ModelCards(ApiModel):
+    """The list of models."""
+
+    object: Literal["list"] = "list"
+    """Always list."""
+    data: list[ModelCard]
+    """The only model."""
+
+
+class UploadedFile(ApiModel):
+    """A recording that is kept for a while."""
+
+    id: str
+    """Id of the file."""
+    object: Literal["file"] = "file"
+    """Always file."""
+    bytes: int
+    """Size of the file."""
+    created_at: int
+    """When it was uploaded, in seconds since the epoch."""
+    expires_at: int
+    """When it is forgotten, in seconds since the epoch."""
+    filename: str
+    """Name of the file."""
+    purpose: str
+    """As given."""
+    status: Literal["processed"] = "processed"
+    """Always processed."""
+
+
+class DeletedFile(ApiModel):
+    """A recording that was forgotten."""
+
+    id: str
+    """Id of the file."""
+    object: Literal["file"] = "file"
+    """Always file."""
+    deleted: Literal[True] = True
+    """Always true."""
+
+
+class FilePart(ApiModel):
+    """The recording of a part of a message: `file_data`, or `file_id`."""
+
+    filename: str | None = Field(None, max_length=1000)
+    """Name of the file."""
+    file_data: str | None = None
+    """Content in base64; `data:application/octet-stream;base64,` may stand before it."""
+    file_id: str | None = Field(None, max_length=200)
+    """Id of a file from /v1/files."""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.file_data is None) == (self.file_id is None):
+            raise ValueError("expected file_data or file_id")
+        return self
+
+
+class MessagePart(ApiModel):
+    """A part of a message."""
+
+    type: Literal["text", "file"]
+    """text or file."""
+    text: str | None = None
+    """The text of a text part."""
+    file: FilePart | None = None
+    """The recording of a file part."""
+
+
+class CompletionInput(ApiModel):
+    """A message of a chat with OpenAI's clients."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    """Who wrote it. Messages of system and developer are ignored."""
+    content: str | Annotated[list[MessagePart], Field(max_length=100)]
+    """Text, or parts of text and recordings."""
+
+    @property
+    def parts(self) -> list[MessagePart]:
+        """The parts; a text is one."""
+        return (
+            [MessagePart(type="text", text=self.content)] if isinstance(self.content, str) else self.content
+        )
+
+    @property
+    def text(self) -> str:
+        """The text of all parts."""
+        return "\n".join(part.text for part in self.parts if part.text)
+
+
+class StreamOptions(ApiModel):
+    """Options of a streamed answer."""
+
+    include_usage: bool = False
+    """Whether the last event has `usage`."""
+
+
+class CompletionRequest(ApiModel):
+    """A request of OpenAI's clients. Other fields of theirs, such as temperature, are ignored."""
+
+    model: str = Field(max_length=200)
+    """Name of the model, from /v1/models."""
+    messages: list[CompletionInput] = Field(min_length=1, max_length=400)
+    """The conversation so far, with one recording, or two to compare. The last message is the question."""
+    stream: bool | None = None
+    """Whether the answer comes as server-sent events."""
+    stream_options: StreamOptions | None = None
+    """Options of a streamed answer."""
+    n: Literal[1] | None = None
+    """Number of answers: only one."""
+
+
+class CompletionMessage(ApiModel):
+    """The answer as a message."""
+
+    role: Literal["assistant"] = "assistant"
+    """Always assistant."""
+    content: str
+    """The answer in words, with the notice."""
+    refusal: None = None
+    """Always null: `content` says why there is no answer."""
+
+
+class CompletionChoice(ApiModel):
+    """The only choice."""
+
+    index: int = 0
+    """Always 0."""
+    message: CompletionMessage
+    """The answer."""
+    finish_reason: Literal["stop"] = "stop"
+    """Always stop."""
+    logprobs: None = None
+    """Always null: `answers` has probabilities of labels."""
+
+
+class ChatUsage(ApiModel):
+    """Number of tokens, without motion tokens."""
+
+    prompt_tokens: int
+    """Tokens of the messages."""
+    completion_tokens: int
+    """Tokens of the answer."""
+    total_tokens: int
+    """Both together."""
+
+
+class Completion(ApiModel):
+    """The response for OpenAI's clients."""
+
+    id: str
+    """Id of this response."""
+    object: Literal["chat.completion"] = "chat.completion"
+    """Always chat.completion."""
+    created: int
+    """Time in seconds since the epoch."""
+    model: str
+    """Name of the model."""
+    system_fingerprint: str
+    """Fingerprint of the model bundle."""
+    choices: list[CompletionChoice]
+    """The answer in words."""
+    usage: ChatUsage
+    """Number of tokens."""
+    answers: Answers
+    """The same answer with probabilities, intervals and measured values. OpenAI's format has no such field."""
+
+
+class Batch(ApiModel):
+    """A batch of recordings that are asked the same."""
+
+    id: str
+    """Id of the batch."""
+    status: Literal["running", "finished", "failed"]
+    """running; finished; or failed: the server lost it, or had no room for its results."""
+    total: int
+    """Number of recordings."""
+    done: int
+    """Number of recordings that have a result."""
+    failed: int
+    """Number of results that are errors."""
+
+
+class Batches(ApiModel):
+    """The batches of a client."""
+
+    batches: list[Batch]
+    """One entry a batch, the oldest first."""
+
+
+class BatchResult(ApiModel):
+    """One line of the results of a batch."""
+
+    index: int
+    """Number of the recording in the request, from 0."""
+    recording: str
+    """File name of the recording."""
+    answers: Answers | None = None
+    """Its answers; null if it got none."""
+    error: ErrorDetail | None = None
+    """Why it got no answers; null if it got some."""
 
 
 ERROR_TEXTS = {

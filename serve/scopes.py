@@ -52,4 +52,5 @@ def needed(method: str, path: str) -> str:
         return AUDIT
     if path == "/fhir" or path.startswith("/fhir/"):
         return FHIR
-    return INFO if method in ("GET", "HEAD") else ANSWERS
+    is_about_recordings = path.startswith(("/v1/batches", "/v1/files"))
+    return INFO if method in ("GET", "HEAD") and not is_about_recordings else ANSWERS

@@ -117,6 +117,18 @@ class GatewaySettings(Settings):
     """Largest number of frames in a recording, at its own frame rate and at the tokenizer's."""
     max_duration_s: float = Field(600.0, gt=0)
     """Longest recording, in seconds."""
+    max_client_jobs: int = Field(8, ge=1)
+    """Largest number of unfinished jobs (batches, and FHIR's respond-async) of one client."""
+    max_batch_recordings: int = Field(500, ge=1)
+    """Largest number of recordings in one batch."""
+    max_kept_bytes: int = Field(256 * 1024 * 1024, ge=1024)
+    """Most bytes of uploaded files and results of jobs that are kept in memory, of all clients together.
+
+    Recordings that wait in jobs may take as much again."""
+    max_client_kept_bytes: int = Field(64 * 1024 * 1024, ge=1024)
+    """Most bytes of them of one client."""
+    keep_s: float = Field(3600.0, gt=0)
+    """Time that uploaded files and results of jobs are kept, in seconds."""
     reading: Limits = Limits()
     """Memory and time of the process that reads one recording."""
     readers_at_once: int = Field(2, ge=1)

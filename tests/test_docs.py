@@ -122,6 +122,9 @@ def check_request(words: list[str]) -> None:
     path = "/" + url.split("://", 1)[1].partition("/")[2].partition("?")[0]
     if path.startswith("/-/"):  # Ray Serve's own
         return
+    if path not in description["paths"]:  # a part in capitals, such as $BATCH, is a parameter of the path
+        wanted = re.sub(r"\$[A-Z]+", "{}", path)
+        path = next((p for p in description["paths"] if re.sub(r"\{\w+\}", "{}", p) == wanted), path)
     assert path in description["paths"], path
     given = {words[i + 1].partition("=")[0] for i, word in enumerate(words) if word == "-F"}
     if given:

@@ -1,9 +1,13 @@
 """The endpoints. Each module of this package has an APIRouter `router`; a new module is included by itself.
 
-info      the model, examples, and probes
 answers   answers about uploaded recordings
+audit     who asked what
+batches   answers about many recordings, later
 chat      answers about motion tokens
 fhir      answers as FHIR resources
+info      the model, examples, and probes
+openai    chats with OpenAI's clients
+smart     access tokens
 """
 
 import pkgutil

@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from serve.audit import AuditLog
 from serve.errors import ApiError
 from serve.records import milliseconds
-from serve.routes.fhir import FHIR_ERRORS, FHIR_NOT_FOUND, FHIR_RESULT, FhirResponse, resource
+from serve.routes.fhir import FHIR_ERRORS, FHIR_RESULT, FhirResponse, resource
 
 router = APIRouter()
 MAX_COUNT = 1000
@@ -28,7 +28,7 @@ def _log(request: Request) -> AuditLog:
 
 LogDependency = Annotated[AuditLog, Depends(_log)]
 _DOCUMENTED: dict[str, Any] = {
-    "responses": {**FHIR_RESULT, **FHIR_ERRORS, **FHIR_NOT_FOUND},
+    "responses": {**FHIR_RESULT, **FHIR_ERRORS},
     "response_class": FhirResponse,
 }
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
 from serve.errors import ApiError
-from serve.routes.fhir import FHIR_NOT_FOUND
+from serve.routes.fhir import FHIR_ERRORS
 from serve.schema import ERRORS, NOT_FOUND
 from serve.smart import ASSERTION_TYPE, CONFIGURATION, GRANT, TOKEN_PATH, Refused, Smart
 
@@ -68,7 +68,7 @@ def _json(description: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
-@router.get("/fhir" + CONFIGURATION, responses=FHIR_NOT_FOUND)
+@router.get("/fhir" + CONFIGURATION, responses={404: FHIR_ERRORS[404]})
 @router.get(CONFIGURATION, responses=NOT_FOUND)
 async def smart_configuration(smart: SmartDependency) -> dict[str, Any]:
     """Where and how clients of SMART Backend Services get access tokens."""

@@ -289,7 +289,7 @@ def test_service_names_an_application_that_exists():
     source += (ROOT / "serve/deployment.py").read_text()
     for deployment in application["deployments"]:
         assert re.search(rf"""class {deployment["name"]}\b|name="{deployment["name"]}\"""", source)
-    assert [deployment["name"] for deployment in application["deployments"]] == ["Gateway", "Model"]
+    assert [deployment["name"] for deployment in application["deployments"]] == ["Gateway", "Model", "Memory"]
     assert application["args"] == {"bundle": "models:/biomechgpt@champion"}
 
 

@@ -161,6 +161,26 @@ def test_every_answer_of_a_gateway_that_is_killed_is_on_record(address, tmp_path
     assert set(sent) <= recorded
 
 
+def test_results_of_a_batch_are_kept_where_every_gateway_finds_them(address):
+    """In a deployment of their own."""
+    files = [("recordings", (WALK.name, WALK.read_bytes())), ("recordings", ("bad.mot", b"nothing"))]
+    with httpx.Client(base_url=f"http://{address}/a", headers=HEADERS, timeout=90) as client:
+        batch = client.post("/v1/batches", files=files, data={"tasks": "activity"})
+        assert batch.status_code == 202
+        assert batch.headers["location"] == f"http://{address}/a/v1/batches/{batch.json()['id']}"
+        end = time.monotonic() + 90
+        while (state := client.get(batch.headers["location"]).json())["status"] == "running":
+            assert time.monotonic() < end
+            time.sleep(0.5)
+        assert (state["status"], state["done"], state["failed"]) == ("finished", 2, 1)
+        good, bad = client.get(f"{batch.headers['location']}/results").text.splitlines()
+        assert json.loads(good)["answers"]["answers"][0]["task"] == "activity"
+        assert json.loads(bad)["error"]["code"] == "bad_recording"
+        assert (
+            client.get(f"http://{address}/v1/batches/{batch.json()['id']}").status_code == 404
+        )  # another app
+
+
 def listening(process):
     """(address, port, command) of what a process and its children listen on."""
     found = []

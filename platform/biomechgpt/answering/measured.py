@@ -79,7 +79,7 @@ def tolerance(task: RegressionTask) -> float:
     return task.tolerance or QUANTITIES[str(task.measured_as)].tolerance
 
 
-_PARAMETER_QUANTITIES = {
+PARAMETER_QUANTITIES = {
     "duration": ("duration", ""),
     "cadence": ("cadence", ""),
     "speed": ("speed", ""),
@@ -97,7 +97,7 @@ def parameters(analysis: Analysis) -> dict[str, float | None]:
     """The motion parameters (`motion.parameters.PARAMETERS`) among the measured quantities; None: not measured."""
     return {
         name: next((v.value for v in analysis.get(quantity, ()) if v.part == part), None)
-        for name, (quantity, part) in _PARAMETER_QUANTITIES.items()
+        for name, (quantity, part) in PARAMETER_QUANTITIES.items()
     }
 
 

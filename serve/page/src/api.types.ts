@@ -67,7 +67,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/fhir/AuditEvent": {
+    "/v1/batches": {
         parameters: {
             query?: never;
             header?: never;
@@ -75,19 +75,23 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Search
-         * @description The records of requests, newest first, as a Bundle of AuditEvents.
+         * List Batches
+         * @description The batches of this client that are still kept, the oldest first.
          */
-        get: operations["search_fhir_AuditEvent_get"];
+        get: operations["list_batches_v1_batches_get"];
         put?: never;
-        post?: never;
+        /**
+         * Submit
+         * @description Ask the same about many recordings. The answer is 202; the header Location says where to ask for more.
+         */
+        post: operations["submit_v1_batches_post"];
         delete?: never;
         options?: never;
         head?: never;
         patch?: never;
         trace?: never;
     };
-    "/fhir/AuditEvent/{id}": {
+    "/v1/batches/{batch}": {
         parameters: {
             query?: never;
             header?: never;
@@ -95,10 +99,34 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Read
-         * @description One record.
+         * Batch Status
+         * @description How far a batch is.
          */
-        get: operations["read_fhir_AuditEvent__id__get"];
+        get: operations["batch_status_v1_batches__batch__get"];
+        put?: never;
+        post?: never;
+        /**
+         * Remove Batch
+         * @description Stop a batch and forget its results.
+         */
+        delete: operations["remove_batch_v1_batches__batch__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/batches/{batch}/results": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Batch Results
+         * @description The results so far, one line of JSON a recording, in the order of the recordings.
+         */
+        get: operations["batch_results_v1_batches__batch__results_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -147,6 +175,166 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/fhir/OperationDefinition": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The OperationDefinition resources that describe this server.
+         * @description The OperationDefinition resources that describe this server.
+         */
+        get: operations["search_OperationDefinition_fhir_OperationDefinition_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/fhir/OperationDefinition/{key}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * One OperationDefinition.
+         * @description One OperationDefinition.
+         */
+        get: operations["read_OperationDefinition_fhir_OperationDefinition__key__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/fhir/CodeSystem": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The CodeSystem resources that describe this server.
+         * @description The CodeSystem resources that describe this server.
+         */
+        get: operations["search_CodeSystem_fhir_CodeSystem_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/fhir/CodeSystem/{key}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * One CodeSystem.
+         * @description One CodeSystem.
+         */
+        get: operations["read_CodeSystem_fhir_CodeSystem__key__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/fhir/ValueSet": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The ValueSet resources that describe this server.
+         * @description The ValueSet resources that describe this server.
+         */
+        get: operations["search_ValueSet_fhir_ValueSet_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/fhir/ValueSet/{key}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * One ValueSet.
+         * @description One ValueSet.
+         */
+        get: operations["read_ValueSet_fhir_ValueSet__key__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/fhir/StructureDefinition": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The StructureDefinition resources that describe this server.
+         * @description The StructureDefinition resources that describe this server.
+         */
+        get: operations["search_StructureDefinition_fhir_StructureDefinition_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/fhir/StructureDefinition/{key}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * One StructureDefinition.
+         * @description One StructureDefinition.
+         */
+        get: operations["read_StructureDefinition_fhir_StructureDefinition__key__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/fhir/$answer-motion": {
         parameters: {
             query?: never;
@@ -160,10 +348,54 @@ export interface paths {
          * Answer Motion
          * @description The answers of /v1/answers as a FHIR R4 Bundle.
          *
-         *     Takes multipart/form-data, or FHIR Parameters: `recording` (valueAttachment with title and data), `task`
-         *     (valueCode, repeated), `question` (valueString), `subject` (valueReference).
+         *     Takes FHIR Parameters or the same as a form. With `Prefer: respond-async` the answer is 202: ask the address of
+         *     Content-Location for the result.
          */
         post: operations["answer_motion_fhir__answer_motion_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/fhir/jobs/{key}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Job
+         * @description How far a job is: 202 while it runs, then where its results are.
+         */
+        get: operations["job_fhir_jobs__key__get"];
+        put?: never;
+        post?: never;
+        /**
+         * Remove Job
+         * @description Stop a job and forget its results.
+         */
+        delete: operations["remove_job_fhir_jobs__key__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/fhir/jobs/{key}/{kind}.ndjson": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Job Output
+         * @description The results of a job, one resource a line: `Bundle`, or `OperationOutcome` for what failed.
+         */
+        get: operations["job_output_fhir_jobs__key___kind__ndjson_get"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -270,7 +502,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/.well-known/smart-configuration": {
+    "/v1/models": {
         parameters: {
             query?: never;
             header?: never;
@@ -278,10 +510,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Smart Configuration
-         * @description Where and how clients of SMART Backend Services get access tokens.
+         * List Models
+         * @description The model, as OpenAI's clients list models.
          */
-        get: operations["smart_configuration__well_known_smart_configuration_get"];
+        get: operations["list_models_v1_models_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -290,7 +522,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/fhir/.well-known/smart-configuration": {
+    "/v1/models/{model}": {
         parameters: {
             query?: never;
             header?: never;
@@ -298,10 +530,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Smart Configuration
-         * @description Where and how clients of SMART Backend Services get access tokens.
+         * Read Model
+         * @description The model by its name.
          */
-        get: operations["smart_configuration_fhir__well_known_smart_configuration_get"];
+        get: operations["read_model_v1_models__model__get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -310,7 +542,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/auth/token": {
+    "/v1/files": {
         parameters: {
             query?: never;
             header?: never;
@@ -320,10 +552,54 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Token
-         * @description An access token for a client that signs with its private key.
+         * Upload
+         * @description Keep a recording for a while, so that several chats can name it by its id.
          */
-        post: operations["token_auth_token_post"];
+        post: operations["upload_v1_files_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/files/{file}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read File
+         * @description What is known about a file.
+         */
+        get: operations["read_file_v1_files__file__get"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete File
+         * @description Forget a file.
+         */
+        delete: operations["delete_file_v1_files__file__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/chat/completions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Complete
+         * @description The answer to the last message, about one recording, or two that are compared.
+         */
+        post: operations["complete_v1_chat_completions_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -704,6 +980,49 @@ export interface components {
              */
             readonly more: components["schemas"]["RecordingInfo"][];
         };
+        /**
+         * Batch
+         * @description A batch of recordings that are asked the same.
+         */
+        Batch: {
+            /**
+             * Id
+             * @description Id of the batch.
+             */
+            id: string;
+            /**
+             * Status
+             * @description running; finished; or failed: the server lost it, or had no room for its results.
+             * @enum {string}
+             */
+            status: "running" | "finished" | "failed";
+            /**
+             * Total
+             * @description Number of recordings.
+             */
+            total: number;
+            /**
+             * Done
+             * @description Number of recordings that have a result.
+             */
+            done: number;
+            /**
+             * Failed
+             * @description Number of results that are errors.
+             */
+            failed: number;
+        };
+        /**
+         * Batches
+         * @description The batches of a client.
+         */
+        Batches: {
+            /**
+             * Batches
+             * @description One entry a batch, the oldest first.
+             */
+            batches: components["schemas"]["Batch"][];
+        };
         /** Body_answer_v1_answers_post */
         Body_answer_v1_answers_post: {
             /**
@@ -801,6 +1120,53 @@ export interface components {
              */
             sex?: ("female" | "male") | null;
         };
+        /** Body_submit_v1_batches_post */
+        Body_submit_v1_batches_post: {
+            /**
+             * Recordings
+             * @description Recordings, each of which is answered alone.
+             */
+            recordings: string[];
+            /**
+             * Tasks
+             * @description Names of tasks, or `all`.
+             */
+            tasks?: string[] | null;
+            /**
+             * Question
+             * @description A question in free words.
+             */
+            question?: string | null;
+            /**
+             * Max Risk
+             * @description Highest accepted error rate of a label. With confidence 0.9 at most this share of the labels that a person is given is wrong, on average over persons. Others are returned as uncertain.
+             */
+            max_risk?: number | null;
+            /**
+             * Age
+             * @description Age in years, for norms.
+             */
+            age?: number | null;
+            /**
+             * Sex
+             * @description Sex, for norms.
+             */
+            sex?: ("female" | "male") | null;
+        };
+        /** Body_upload_v1_files_post */
+        Body_upload_v1_files_post: {
+            /**
+             * File
+             * @description Recording in any readable format.
+             */
+            file: string;
+            /**
+             * Purpose
+             * @description Ignored.
+             * @default user_data
+             */
+            purpose: string;
+        };
         /**
          * Chat
          * @description A conversation about one recording, or about two that are compared.
@@ -848,6 +1214,188 @@ export interface components {
              * @description Text of the message.
              */
             content: string;
+        };
+        /**
+         * ChatUsage
+         * @description Number of tokens, without motion tokens.
+         */
+        ChatUsage: {
+            /**
+             * Prompt Tokens
+             * @description Tokens of the messages.
+             */
+            prompt_tokens: number;
+            /**
+             * Completion Tokens
+             * @description Tokens of the answer.
+             */
+            completion_tokens: number;
+            /**
+             * Total Tokens
+             * @description Both together.
+             */
+            total_tokens: number;
+        };
+        /**
+         * Completion
+         * @description The response for OpenAI's clients.
+         */
+        Completion: {
+            /**
+             * Id
+             * @description Id of this response.
+             */
+            id: string;
+            /**
+             * Object
+             * @description Always chat.completion.
+             * @default chat.completion
+             * @constant
+             */
+            object: "chat.completion";
+            /**
+             * Created
+             * @description Time in seconds since the epoch.
+             */
+            created: number;
+            /**
+             * Model
+             * @description Name of the model.
+             */
+            model: string;
+            /**
+             * System Fingerprint
+             * @description Fingerprint of the model bundle.
+             */
+            system_fingerprint: string;
+            /**
+             * Choices
+             * @description The answer in words.
+             */
+            choices: components["schemas"]["CompletionChoice"][];
+            /** @description Number of tokens. */
+            usage: components["schemas"]["ChatUsage"];
+            /** @description The same answer with probabilities, intervals and measured values. OpenAI's format has no such field. */
+            answers: components["schemas"]["Answers"];
+        };
+        /**
+         * CompletionChoice
+         * @description The only choice.
+         */
+        CompletionChoice: {
+            /**
+             * Index
+             * @description Always 0.
+             * @default 0
+             */
+            index: number;
+            /** @description The answer. */
+            message: components["schemas"]["CompletionMessage"];
+            /**
+             * Finish Reason
+             * @description Always stop.
+             * @default stop
+             * @constant
+             */
+            finish_reason: "stop";
+            /**
+             * Logprobs
+             * @description Always null: `answers` has probabilities of labels.
+             */
+            logprobs: null;
+        };
+        /**
+         * CompletionInput
+         * @description A message of a chat with OpenAI's clients.
+         */
+        CompletionInput: {
+            /**
+             * Role
+             * @description Who wrote it. Messages of system and developer are ignored.
+             * @enum {string}
+             */
+            role: "system" | "developer" | "user" | "assistant";
+            /**
+             * Content
+             * @description Text, or parts of text and recordings.
+             */
+            content: string | components["schemas"]["MessagePart"][];
+        };
+        /**
+         * CompletionMessage
+         * @description The answer as a message.
+         */
+        CompletionMessage: {
+            /**
+             * Role
+             * @description Always assistant.
+             * @default assistant
+             * @constant
+             */
+            role: "assistant";
+            /**
+             * Content
+             * @description The answer in words, with the notice.
+             */
+            content: string;
+            /**
+             * Refusal
+             * @description Always null: `content` says why there is no answer.
+             */
+            refusal: null;
+        };
+        /**
+         * CompletionRequest
+         * @description A request of OpenAI's clients. Other fields of theirs, such as temperature, are ignored.
+         */
+        CompletionRequest: {
+            /**
+             * Model
+             * @description Name of the model, from /v1/models.
+             */
+            model: string;
+            /**
+             * Messages
+             * @description The conversation so far, with one recording, or two to compare. The last message is the question.
+             */
+            messages: components["schemas"]["CompletionInput"][];
+            /**
+             * Stream
+             * @description Whether the answer comes as server-sent events.
+             */
+            stream?: boolean | null;
+            /** @description Options of a streamed answer. */
+            stream_options?: components["schemas"]["StreamOptions"] | null;
+            /**
+             * N
+             * @description Number of answers: only one.
+             */
+            n?: 1 | null;
+        };
+        /**
+         * DeletedFile
+         * @description A recording that was forgotten.
+         */
+        DeletedFile: {
+            /**
+             * Id
+             * @description Id of the file.
+             */
+            id: string;
+            /**
+             * Object
+             * @description Always file.
+             * @default file
+             * @constant
+             */
+            object: "file";
+            /**
+             * Deleted
+             * @description Always true.
+             * @default true
+             * @constant
+             */
+            deleted: true;
         };
         /**
          * ErrorBody
@@ -1024,6 +1572,32 @@ export interface components {
             middle: string;
         };
         /**
+         * FilePart
+         * @description The recording of a part of a message: `file_data`, or `file_id`.
+         */
+        FilePart: {
+            /**
+             * Filename
+             * @description Name of the file.
+             */
+            filename?: string | null;
+            /**
+             * File Data
+             * @description Content in base64; `data:application/octet-stream;base64,` may stand before it.
+             */
+            file_data?: string | null;
+            /**
+             * File Id
+             * @description Id of a file from /v1/files.
+             */
+            file_id?: string | null;
+        };
+        /** HTTPValidationError */
+        HTTPValidationError: {
+            /** Detail */
+            detail?: components["schemas"]["ValidationError"][];
+        };
+        /**
          * Health
          * @description State of the HTTP side.
          */
@@ -1135,6 +1709,77 @@ export interface components {
              * @description Whether the numbers were compared with the publication.
              */
             verified: boolean;
+        };
+        /**
+         * MessagePart
+         * @description A part of a message.
+         */
+        MessagePart: {
+            /**
+             * Type
+             * @description text or file.
+             * @enum {string}
+             */
+            type: "text" | "file";
+            /**
+             * Text
+             * @description The text of a text part.
+             */
+            text?: string | null;
+            /** @description The recording of a file part. */
+            file?: components["schemas"]["FilePart"] | null;
+        };
+        /**
+         * ModelCard
+         * @description The model, as OpenAI's clients list models.
+         */
+        ModelCard: {
+            /**
+             * Id
+             * @description Name for the field `model` of /v1/chat/completions.
+             */
+            id: string;
+            /**
+             * Object
+             * @description Always model.
+             * @default model
+             * @constant
+             */
+            object: "model";
+            /**
+             * Created
+             * @description A time in seconds since the epoch, which the format asks for.
+             */
+            created: number;
+            /**
+             * Owned By
+             * @description Always biomechgpt.
+             * @default biomechgpt
+             */
+            owned_by: string;
+            /**
+             * Fingerprint
+             * @description Fingerprint of the model bundle.
+             */
+            fingerprint: string;
+        };
+        /**
+         * ModelCards
+         * @description The list of models.
+         */
+        ModelCards: {
+            /**
+             * Object
+             * @description Always list.
+             * @default list
+             * @constant
+             */
+            object: "list";
+            /**
+             * Data
+             * @description The only model.
+             */
+            data: components["schemas"]["ModelCard"][];
         };
         /**
          * ModelInfo
@@ -1351,6 +1996,18 @@ export interface components {
             ] | null;
         };
         /**
+         * StreamOptions
+         * @description Options of a streamed answer.
+         */
+        StreamOptions: {
+            /**
+             * Include Usage
+             * @description Whether the last event has `usage`.
+             * @default false
+             */
+            include_usage: boolean;
+        };
+        /**
          * TaskInfo
          * @description A question that the model was trained and calibrated for.
          */
@@ -1440,6 +2097,69 @@ export interface components {
              */
             usual?: number[];
         };
+        /**
+         * UploadedFile
+         * @description A recording that is kept for a while.
+         */
+        UploadedFile: {
+            /**
+             * Id
+             * @description Id of the file.
+             */
+            id: string;
+            /**
+             * Object
+             * @description Always file.
+             * @default file
+             * @constant
+             */
+            object: "file";
+            /**
+             * Bytes
+             * @description Size of the file.
+             */
+            bytes: number;
+            /**
+             * Created At
+             * @description When it was uploaded, in seconds since the epoch.
+             */
+            created_at: number;
+            /**
+             * Expires At
+             * @description When it is forgotten, in seconds since the epoch.
+             */
+            expires_at: number;
+            /**
+             * Filename
+             * @description Name of the file.
+             */
+            filename: string;
+            /**
+             * Purpose
+             * @description As given.
+             */
+            purpose: string;
+            /**
+             * Status
+             * @description Always processed.
+             * @default processed
+             * @constant
+             */
+            status: "processed";
+        };
+        /** ValidationError */
+        ValidationError: {
+            /** Location */
+            loc: (string | number)[];
+            /** Message */
+            msg: string;
+            /** Error Type */
+            type: string;
+            /** Input */
+            input?: unknown;
+            /** Context */
+            ctx?: Record<string, never>;
+        };
     };
     responses: never;
     parameters: never;
@@ -1451,11 +2171,22 @@ export type AnalysisInput = components['schemas']['Analysis-Input'];
 export type AnalysisOutput = components['schemas']['Analysis-Output'];
 export type Answer = components['schemas']['Answer'];
 export type Answers = components['schemas']['Answers'];
+export type Batch = components['schemas']['Batch'];
+export type Batches = components['schemas']['Batches'];
 export type BodyAnswerV1AnswersPost = components['schemas']['Body_answer_v1_answers_post'];
 export type BodyExplanationV1ExplanationsPost = components['schemas']['Body_explanation_v1_explanations_post'];
 export type BodyMotionV1MotionsPost = components['schemas']['Body_motion_v1_motions_post'];
+export type BodySubmitV1BatchesPost = components['schemas']['Body_submit_v1_batches_post'];
+export type BodyUploadV1FilesPost = components['schemas']['Body_upload_v1_files_post'];
 export type Chat = components['schemas']['Chat'];
 export type ChatMessage = components['schemas']['ChatMessage'];
+export type ChatUsage = components['schemas']['ChatUsage'];
+export type Completion = components['schemas']['Completion'];
+export type CompletionChoice = components['schemas']['CompletionChoice'];
+export type CompletionInput = components['schemas']['CompletionInput'];
+export type CompletionMessage = components['schemas']['CompletionMessage'];
+export type CompletionRequest = components['schemas']['CompletionRequest'];
+export type DeletedFile = components['schemas']['DeletedFile'];
 export type ErrorBody = components['schemas']['ErrorBody'];
 export type ErrorDetail = components['schemas']['ErrorDetail'];
 export type Example = components['schemas']['Example'];
@@ -1463,16 +2194,24 @@ export type Examples = components['schemas']['Examples'];
 export type Explanation = components['schemas']['Explanation'];
 export type Figure = components['schemas']['Figure'];
 export type FigureColors = components['schemas']['FigureColors'];
+export type FilePart = components['schemas']['FilePart'];
+export type HttpValidationError = components['schemas']['HTTPValidationError'];
 export type Health = components['schemas']['Health'];
 export type Measured = components['schemas']['Measured'];
 export type MeasuredNorm = components['schemas']['MeasuredNorm'];
+export type MessagePart = components['schemas']['MessagePart'];
+export type ModelCard = components['schemas']['ModelCard'];
+export type ModelCards = components['schemas']['ModelCards'];
 export type ModelInfo = components['schemas']['ModelInfo'];
 export type ModelSummary = components['schemas']['ModelSummary'];
 export type Motion = components['schemas']['Motion'];
 export type RecordingInfo = components['schemas']['RecordingInfo'];
 export type StatedParameter = components['schemas']['StatedParameter'];
+export type StreamOptions = components['schemas']['StreamOptions'];
 export type TaskInfo = components['schemas']['TaskInfo'];
 export type Unlike = components['schemas']['Unlike'];
+export type UploadedFile = components['schemas']['UploadedFile'];
+export type ValidationError = components['schemas']['ValidationError'];
 export type $defs = Record<string, never>;
 export interface operations {
     motion_v1_motions_post: {
@@ -1506,17 +2245,8 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description No key or token, or one that is wrong, expired or revoked. */
+            /** @description No key, or one that is wrong, expired or revoked. */
             401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description The key or token has no scope for this. */
-            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1602,17 +2332,8 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description No key or token, or one that is wrong, expired or revoked. */
+            /** @description No key, or one that is wrong, expired or revoked. */
             401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description The key or token has no scope for this. */
-            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1698,17 +2419,8 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description No key or token, or one that is wrong, expired or revoked. */
+            /** @description No key, or one that is wrong, expired or revoked. */
             401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description The key or token has no scope for this. */
-            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1763,20 +2475,9 @@ export interface operations {
             };
         };
     };
-    search_fhir_AuditEvent_get: {
+    list_batches_v1_batches_get: {
         parameters: {
-            query?: {
-                /** @description Time, such as ge2026-11-01 or lt2026-11-02T08:00:00Z. */
-                date?: string[] | null;
-                /** @description Name of the client. */
-                altid?: string | null;
-                /** @description 0, 4 or 8, or several joined by commas. */
-                outcome?: string | null;
-                /** @description Most events. */
-                _count?: number;
-                /** @description Only events with a smaller id. */
-                _before?: number | null;
-            };
+            query?: never;
             header?: never;
             path?: never;
             cookie?: never;
@@ -1789,128 +2490,167 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/fhir+json": {
-                        /** @description Kind of the FHIR R4 resource. */
-                        resourceType: string;
-                    };
+                    "application/json": components["schemas"]["Batches"];
                 };
             };
-            /** @description The body is neither the JSON nor the form that its content-type says. The body is an OperationOutcome. */
+            /** @description The body is neither the JSON nor the form that its content-type says. */
             400: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/fhir+json": {
-                        /** @description Kind of the FHIR R4 resource. */
-                        resourceType: string;
-                    };
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description No key or token, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
+            /** @description No key, or one that is wrong, expired or revoked. */
             401: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/fhir+json": {
-                        /** @description Kind of the FHIR R4 resource. */
-                        resourceType: string;
-                    };
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description The key or token has no scope for this. The body is an OperationOutcome. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/fhir+json": {
-                        /** @description Kind of the FHIR R4 resource. */
-                        resourceType: string;
-                    };
-                };
-            };
-            /** @description There is none. The body is an OperationOutcome. */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/fhir+json": {
-                        /** @description Kind of the FHIR R4 resource. */
-                        resourceType: string;
-                    };
-                };
-            };
-            /** @description The body did not arrive in time. The body is an OperationOutcome. */
+            /** @description The body did not arrive in time. */
             408: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/fhir+json": {
-                        /** @description Kind of the FHIR R4 resource. */
-                        resourceType: string;
-                    };
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description The body or the recording is too large. The body is an OperationOutcome. */
+            /** @description The body or the recording is too large. */
             413: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/fhir+json": {
-                        /** @description Kind of the FHIR R4 resource. */
-                        resourceType: string;
-                    };
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description The request or the recording is wrong. The body is an OperationOutcome. */
+            /** @description The request or the recording is wrong. */
             422: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/fhir+json": {
-                        /** @description Kind of the FHIR R4 resource. */
-                        resourceType: string;
-                    };
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description Too many requests or questions with one key; Retry-After says when to come back. The body is an OperationOutcome. */
+            /** @description Too many requests or questions with one key; Retry-After says when to come back. */
             429: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/fhir+json": {
-                        /** @description Kind of the FHIR R4 resource. */
-                        resourceType: string;
-                    };
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description The server is busy; Retry-After says when to come back. The body is an OperationOutcome. */
+            /** @description The server is busy; Retry-After says when to come back. */
             503: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/fhir+json": {
-                        /** @description Kind of the FHIR R4 resource. */
-                        resourceType: string;
-                    };
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
         };
     };
-    read_fhir_AuditEvent__id__get: {
+    submit_v1_batches_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "multipart/form-data": components["schemas"]["Body_submit_v1_batches_post"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Batch"];
+                };
+            };
+            /** @description The body is neither the JSON nor the form that its content-type says. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description No key, or one that is wrong, expired or revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body or the recording is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The request or the recording is wrong. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests or questions with one key; Retry-After says when to come back. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The server is busy; Retry-After says when to come back. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    batch_status_v1_batches__batch__get: {
         parameters: {
             query?: never;
             header?: never;
             path: {
-                id: string;
+                batch: string;
             };
             cookie?: never;
         };
@@ -1922,118 +2662,267 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/fhir+json": {
-                        /** @description Kind of the FHIR R4 resource. */
-                        resourceType: string;
-                    };
+                    "application/json": components["schemas"]["Batch"];
                 };
             };
-            /** @description The body is neither the JSON nor the form that its content-type says. The body is an OperationOutcome. */
+            /** @description The body is neither the JSON nor the form that its content-type says. */
             400: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/fhir+json": {
-                        /** @description Kind of the FHIR R4 resource. */
-                        resourceType: string;
-                    };
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description No key or token, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
+            /** @description No key, or one that is wrong, expired or revoked. */
             401: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/fhir+json": {
-                        /** @description Kind of the FHIR R4 resource. */
-                        resourceType: string;
-                    };
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description The key or token has no scope for this. The body is an OperationOutcome. */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/fhir+json": {
-                        /** @description Kind of the FHIR R4 resource. */
-                        resourceType: string;
-                    };
-                };
-            };
-            /** @description There is none. The body is an OperationOutcome. */
+            /** @description There is none. */
             404: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/fhir+json": {
-                        /** @description Kind of the FHIR R4 resource. */
-                        resourceType: string;
-                    };
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description The body did not arrive in time. The body is an OperationOutcome. */
+            /** @description The body did not arrive in time. */
             408: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/fhir+json": {
-                        /** @description Kind of the FHIR R4 resource. */
-                        resourceType: string;
-                    };
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description The body or the recording is too large. The body is an OperationOutcome. */
+            /** @description The body or the recording is too large. */
             413: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/fhir+json": {
-                        /** @description Kind of the FHIR R4 resource. */
-                        resourceType: string;
-                    };
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description The request or the recording is wrong. The body is an OperationOutcome. */
+            /** @description The request or the recording is wrong. */
             422: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/fhir+json": {
-                        /** @description Kind of the FHIR R4 resource. */
-                        resourceType: string;
-                    };
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description Too many requests or questions with one key; Retry-After says when to come back. The body is an OperationOutcome. */
+            /** @description Too many requests or questions with one key; Retry-After says when to come back. */
             429: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/fhir+json": {
-                        /** @description Kind of the FHIR R4 resource. */
-                        resourceType: string;
-                    };
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description The server is busy; Retry-After says when to come back. The body is an OperationOutcome. */
+            /** @description The server is busy; Retry-After says when to come back. */
             503: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/fhir+json": {
-                        /** @description Kind of the FHIR R4 resource. */
-                        resourceType: string;
-                    };
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    remove_batch_v1_batches__batch__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                batch: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Batch"];
+                };
+            };
+            /** @description The body is neither the JSON nor the form that its content-type says. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description No key, or one that is wrong, expired or revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description There is none. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body or the recording is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The request or the recording is wrong. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests or questions with one key; Retry-After says when to come back. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The server is busy; Retry-After says when to come back. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    batch_results_v1_batches__batch__results_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                batch: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ndjson": string;
+                };
+            };
+            /** @description The body is neither the JSON nor the form that its content-type says. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description No key, or one that is wrong, expired or revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description There is none. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body or the recording is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The request or the recording is wrong. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests or questions with one key; Retry-After says when to come back. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The server is busy; Retry-After says when to come back. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
         };
@@ -2069,17 +2958,8 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description No key or token, or one that is wrong, expired or revoked. */
+            /** @description No key, or one that is wrong, expired or revoked. */
             401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description The key or token has no scope for this. */
-            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2136,7 +3016,10 @@ export interface operations {
     };
     metadata_fhir_metadata_get: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Format of the answer; only JSON is known. */
+                _format?: string | null;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -2155,33 +3038,42 @@ export interface operations {
                     };
                 };
             };
+            /** @description The answer is wanted in another format than JSON. The body is an OperationOutcome. */
+            406: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
         };
     };
-    answer_motion_fhir__answer_motion_post: {
+    search_OperationDefinition_fhir_OperationDefinition_get: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Canonical URL of the resource. */
+                url?: string | null;
+                /** @description Format of the answer; only JSON is known. */
+                _format?: string | null;
+            };
             header?: never;
             path?: never;
             cookie?: never;
         };
-        requestBody?: {
-            content: {
-                "multipart/form-data": {
-                    /**
-                     * Format: binary
-                     * @description Recording in any readable format.
-                     */
-                    recording: string;
-                    /** @description Names of tasks, or `all`. */
-                    tasks?: string[];
-                    /** @description A question in free words. */
-                    question?: string;
-                    /** @description The person, as Patient/ID. */
-                    subject?: string;
-                };
-                "application/fhir+json": Record<string, never>;
-            };
-        };
+        requestBody?: never;
         responses: {
             /** @description Successful Response */
             200: {
@@ -2207,7 +3099,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description No key or token, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
+            /** @description No key, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
             401: {
                 headers: {
                     [name: string]: unknown;
@@ -2219,8 +3111,20 @@ export interface operations {
                     };
                 };
             };
-            /** @description The key or token has no scope for this. The body is an OperationOutcome. */
-            403: {
+            /** @description There is none. The body is an OperationOutcome. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The answer is wanted in another format than JSON. The body is an OperationOutcome. */
+            406: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2245,6 +3149,1707 @@ export interface operations {
             };
             /** @description The body or the recording is too large. The body is an OperationOutcome. */
             413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body is neither JSON nor a form. The body is an OperationOutcome. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The request or the recording is wrong. The body is an OperationOutcome. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description Too many requests or questions with one key; Retry-After says when to come back. The body is an OperationOutcome. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The server is busy; Retry-After says when to come back. The body is an OperationOutcome. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+        };
+    };
+    read_OperationDefinition_fhir_OperationDefinition__key__get: {
+        parameters: {
+            query?: {
+                /** @description Format of the answer; only JSON is known. */
+                _format?: string | null;
+            };
+            header?: never;
+            path: {
+                key: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body is neither the JSON nor the form that its content-type says. The body is an OperationOutcome. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description No key, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description There is none. The body is an OperationOutcome. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The answer is wanted in another format than JSON. The body is an OperationOutcome. */
+            406: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. The body is an OperationOutcome. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body or the recording is too large. The body is an OperationOutcome. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body is neither JSON nor a form. The body is an OperationOutcome. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The request or the recording is wrong. The body is an OperationOutcome. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description Too many requests or questions with one key; Retry-After says when to come back. The body is an OperationOutcome. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The server is busy; Retry-After says when to come back. The body is an OperationOutcome. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+        };
+    };
+    search_CodeSystem_fhir_CodeSystem_get: {
+        parameters: {
+            query?: {
+                /** @description Canonical URL of the resource. */
+                url?: string | null;
+                /** @description Format of the answer; only JSON is known. */
+                _format?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body is neither the JSON nor the form that its content-type says. The body is an OperationOutcome. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description No key, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description There is none. The body is an OperationOutcome. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The answer is wanted in another format than JSON. The body is an OperationOutcome. */
+            406: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. The body is an OperationOutcome. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body or the recording is too large. The body is an OperationOutcome. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body is neither JSON nor a form. The body is an OperationOutcome. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The request or the recording is wrong. The body is an OperationOutcome. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description Too many requests or questions with one key; Retry-After says when to come back. The body is an OperationOutcome. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The server is busy; Retry-After says when to come back. The body is an OperationOutcome. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+        };
+    };
+    read_CodeSystem_fhir_CodeSystem__key__get: {
+        parameters: {
+            query?: {
+                /** @description Format of the answer; only JSON is known. */
+                _format?: string | null;
+            };
+            header?: never;
+            path: {
+                key: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body is neither the JSON nor the form that its content-type says. The body is an OperationOutcome. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description No key, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description There is none. The body is an OperationOutcome. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The answer is wanted in another format than JSON. The body is an OperationOutcome. */
+            406: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. The body is an OperationOutcome. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body or the recording is too large. The body is an OperationOutcome. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body is neither JSON nor a form. The body is an OperationOutcome. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The request or the recording is wrong. The body is an OperationOutcome. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description Too many requests or questions with one key; Retry-After says when to come back. The body is an OperationOutcome. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The server is busy; Retry-After says when to come back. The body is an OperationOutcome. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+        };
+    };
+    search_ValueSet_fhir_ValueSet_get: {
+        parameters: {
+            query?: {
+                /** @description Canonical URL of the resource. */
+                url?: string | null;
+                /** @description Format of the answer; only JSON is known. */
+                _format?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body is neither the JSON nor the form that its content-type says. The body is an OperationOutcome. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description No key, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description There is none. The body is an OperationOutcome. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The answer is wanted in another format than JSON. The body is an OperationOutcome. */
+            406: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. The body is an OperationOutcome. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body or the recording is too large. The body is an OperationOutcome. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body is neither JSON nor a form. The body is an OperationOutcome. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The request or the recording is wrong. The body is an OperationOutcome. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description Too many requests or questions with one key; Retry-After says when to come back. The body is an OperationOutcome. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The server is busy; Retry-After says when to come back. The body is an OperationOutcome. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+        };
+    };
+    read_ValueSet_fhir_ValueSet__key__get: {
+        parameters: {
+            query?: {
+                /** @description Format of the answer; only JSON is known. */
+                _format?: string | null;
+            };
+            header?: never;
+            path: {
+                key: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body is neither the JSON nor the form that its content-type says. The body is an OperationOutcome. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description No key, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description There is none. The body is an OperationOutcome. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The answer is wanted in another format than JSON. The body is an OperationOutcome. */
+            406: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. The body is an OperationOutcome. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body or the recording is too large. The body is an OperationOutcome. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body is neither JSON nor a form. The body is an OperationOutcome. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The request or the recording is wrong. The body is an OperationOutcome. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description Too many requests or questions with one key; Retry-After says when to come back. The body is an OperationOutcome. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The server is busy; Retry-After says when to come back. The body is an OperationOutcome. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+        };
+    };
+    search_StructureDefinition_fhir_StructureDefinition_get: {
+        parameters: {
+            query?: {
+                /** @description Canonical URL of the resource. */
+                url?: string | null;
+                /** @description Format of the answer; only JSON is known. */
+                _format?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body is neither the JSON nor the form that its content-type says. The body is an OperationOutcome. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description No key, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description There is none. The body is an OperationOutcome. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The answer is wanted in another format than JSON. The body is an OperationOutcome. */
+            406: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. The body is an OperationOutcome. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body or the recording is too large. The body is an OperationOutcome. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body is neither JSON nor a form. The body is an OperationOutcome. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The request or the recording is wrong. The body is an OperationOutcome. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description Too many requests or questions with one key; Retry-After says when to come back. The body is an OperationOutcome. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The server is busy; Retry-After says when to come back. The body is an OperationOutcome. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+        };
+    };
+    read_StructureDefinition_fhir_StructureDefinition__key__get: {
+        parameters: {
+            query?: {
+                /** @description Format of the answer; only JSON is known. */
+                _format?: string | null;
+            };
+            header?: never;
+            path: {
+                key: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body is neither the JSON nor the form that its content-type says. The body is an OperationOutcome. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description No key, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description There is none. The body is an OperationOutcome. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The answer is wanted in another format than JSON. The body is an OperationOutcome. */
+            406: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. The body is an OperationOutcome. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body or the recording is too large. The body is an OperationOutcome. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body is neither JSON nor a form. The body is an OperationOutcome. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The request or the recording is wrong. The body is an OperationOutcome. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description Too many requests or questions with one key; Retry-After says when to come back. The body is an OperationOutcome. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The server is busy; Retry-After says when to come back. The body is an OperationOutcome. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+        };
+    };
+    answer_motion_fhir__answer_motion_post: {
+        parameters: {
+            query?: {
+                /** @description Format of the answer; only JSON is known. */
+                _format?: string | null;
+            };
+            header?: {
+                /** @description `respond-async`: 202 at once, and the result later. */
+                Prefer?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "multipart/form-data": {
+                    /**
+                     * Format: binary
+                     * @description The recording, with its data. A url is not followed.
+                     */
+                    recording: string;
+                    /**
+                     * Format: binary
+                     * @description A second recording, which the questions call B.
+                     */
+                    compare_with?: string;
+                    /** @description Further recordings of the same person. */
+                    additional_recordings?: string[];
+                    /** @description Name of a task; `all` asks for every task. */
+                    tasks?: string[];
+                    /** @description A question in free words. */
+                    question?: string;
+                    /** @description The Patient. */
+                    subject?: string;
+                    /** @description The Encounter. */
+                    encounter?: string;
+                    /** @description The order: a ServiceRequest or CarePlan. */
+                    based_on?: string[];
+                    /** @description Who recorded the movement and answers for it: Practitioner, PractitionerRole, Organization or CareTeam. */
+                    performer?: string[];
+                    /** @description When the person moved. */
+                    effective?: string;
+                    /** @description Highest accepted error rate of a label. */
+                    max_risk?: string;
+                    /** @description Age in years, for norms. */
+                    age?: string;
+                    /** @description `female` or `male`, for norms. */
+                    sex?: string;
+                    /** @description `collection` (the default), or `transaction`: a Bundle that a FHIR server can store. */
+                    bundle?: string;
+                };
+                "application/fhir+json": Record<string, never>;
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description Not ready. Content-Location says where to ask; Retry-After says when. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body is neither the JSON nor the form that its content-type says. The body is an OperationOutcome. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description No key, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description There is none. The body is an OperationOutcome. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The answer is wanted in another format than JSON. The body is an OperationOutcome. */
+            406: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. The body is an OperationOutcome. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body or the recording is too large. The body is an OperationOutcome. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body is neither JSON nor a form. The body is an OperationOutcome. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The request or the recording is wrong. The body is an OperationOutcome. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description Too many requests or questions with one key; Retry-After says when to come back. The body is an OperationOutcome. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The server is busy; Retry-After says when to come back. The body is an OperationOutcome. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+        };
+    };
+    job_fhir_jobs__key__get: {
+        parameters: {
+            query?: {
+                /** @description Format of the answer; only JSON is known. */
+                _format?: string | null;
+            };
+            header?: never;
+            path: {
+                key: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": string;
+                    "application/json": Record<string, never>;
+                };
+            };
+            /** @description Not ready. Content-Location says where to ask; Retry-After says when. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body is neither the JSON nor the form that its content-type says. The body is an OperationOutcome. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description No key, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description There is none. The body is an OperationOutcome. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The answer is wanted in another format than JSON. The body is an OperationOutcome. */
+            406: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. The body is an OperationOutcome. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body or the recording is too large. The body is an OperationOutcome. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body is neither JSON nor a form. The body is an OperationOutcome. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The request or the recording is wrong. The body is an OperationOutcome. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description Too many requests or questions with one key; Retry-After says when to come back. The body is an OperationOutcome. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The server is busy; Retry-After says when to come back. The body is an OperationOutcome. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+        };
+    };
+    remove_job_fhir_jobs__key__delete: {
+        parameters: {
+            query?: {
+                /** @description Format of the answer; only JSON is known. */
+                _format?: string | null;
+            };
+            header?: never;
+            path: {
+                key: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Not ready. Content-Location says where to ask; Retry-After says when. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body is neither the JSON nor the form that its content-type says. The body is an OperationOutcome. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description No key, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description There is none. The body is an OperationOutcome. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The answer is wanted in another format than JSON. The body is an OperationOutcome. */
+            406: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. The body is an OperationOutcome. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body or the recording is too large. The body is an OperationOutcome. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body is neither JSON nor a form. The body is an OperationOutcome. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The request or the recording is wrong. The body is an OperationOutcome. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description Too many requests or questions with one key; Retry-After says when to come back. The body is an OperationOutcome. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The server is busy; Retry-After says when to come back. The body is an OperationOutcome. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+        };
+    };
+    job_output_fhir_jobs__key___kind__ndjson_get: {
+        parameters: {
+            query?: {
+                /** @description Format of the answer; only JSON is known. */
+                _format?: string | null;
+            };
+            header?: never;
+            path: {
+                key: string;
+                kind: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+ndjson": string;
+                };
+            };
+            /** @description The body is neither the JSON nor the form that its content-type says. The body is an OperationOutcome. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description No key, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description There is none. The body is an OperationOutcome. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The answer is wanted in another format than JSON. The body is an OperationOutcome. */
+            406: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. The body is an OperationOutcome. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body or the recording is too large. The body is an OperationOutcome. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body is neither JSON nor a form. The body is an OperationOutcome. */
+            415: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2320,17 +4925,8 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description No key or token, or one that is wrong, expired or revoked. */
+            /** @description No key, or one that is wrong, expired or revoked. */
             401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description The key or token has no scope for this. */
-            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2412,17 +5008,8 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description No key or token, or one that is wrong, expired or revoked. */
+            /** @description No key, or one that is wrong, expired or revoked. */
             401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description The key or token has no scope for this. */
-            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2506,17 +5093,8 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description No key or token, or one that is wrong, expired or revoked. */
+            /** @description No key, or one that is wrong, expired or revoked. */
             401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorBody"];
-                };
-            };
-            /** @description The key or token has no scope for this. */
-            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2629,7 +5207,7 @@ export interface operations {
             };
         };
     };
-    smart_configuration__well_known_smart_configuration_get: {
+    list_models_v1_models_get: {
         parameters: {
             query?: never;
             header?: never;
@@ -2644,9 +5222,110 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        [key: string]: unknown;
-                    };
+                    "application/json": components["schemas"]["ModelCards"];
+                };
+            };
+            /** @description The body is neither the JSON nor the form that its content-type says. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description No key, or one that is wrong, expired or revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body or the recording is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The request or the recording is wrong. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests or questions with one key; Retry-After says when to come back. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The server is busy; Retry-After says when to come back. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    read_model_v1_models__model__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                model: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModelCard"];
+                };
+            };
+            /** @description The body is neither the JSON nor the form that its content-type says. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description No key, or one that is wrong, expired or revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
             /** @description There is none. */
@@ -2658,13 +5337,147 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body or the recording is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The request or the recording is wrong. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests or questions with one key; Retry-After says when to come back. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The server is busy; Retry-After says when to come back. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
         };
     };
-    smart_configuration_fhir__well_known_smart_configuration_get: {
+    upload_v1_files_post: {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "multipart/form-data": components["schemas"]["Body_upload_v1_files_post"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UploadedFile"];
+                };
+            };
+            /** @description The body is neither the JSON nor the form that its content-type says. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description No key, or one that is wrong, expired or revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body or the recording is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The request or the recording is wrong. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests or questions with one key; Retry-After says when to come back. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The server is busy; Retry-After says when to come back. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    read_file_v1_files__file__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                file: string;
+            };
             cookie?: never;
         };
         requestBody?: never;
@@ -2675,26 +5488,178 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        [key: string]: unknown;
-                    };
+                    "application/json": components["schemas"]["UploadedFile"];
                 };
             };
-            /** @description There is none. The body is an OperationOutcome. */
+            /** @description The body is neither the JSON nor the form that its content-type says. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description No key, or one that is wrong, expired or revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description There is none. */
             404: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/fhir+json": {
-                        /** @description Kind of the FHIR R4 resource. */
-                        resourceType: string;
-                    };
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body or the recording is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The request or the recording is wrong. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests or questions with one key; Retry-After says when to come back. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The server is busy; Retry-After says when to come back. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
         };
     };
-    token_auth_token_post: {
+    delete_file_v1_files__file__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                file: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeletedFile"];
+                };
+            };
+            /** @description The body is neither the JSON nor the form that its content-type says. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description No key, or one that is wrong, expired or revoked. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description There is none. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body or the recording is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The request or the recording is wrong. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests or questions with one key; Retry-After says when to come back. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The server is busy; Retry-After says when to come back. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    complete_v1_chat_completions_post: {
         parameters: {
             query?: never;
             header?: never;
@@ -2703,66 +5668,31 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/x-www-form-urlencoded": {
-                    /** @enum {string} */
-                    grant_type: "client_credentials";
-                    /** @description Scopes, separated by spaces. */
-                    scope: string;
-                    /** @enum {string} */
-                    client_assertion_type: "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-                    /** @description JWT that the client signed. */
-                    client_assertion: string;
-                };
+                "application/json": components["schemas"]["CompletionRequest"];
             };
         };
         responses: {
-            /** @description An access token. */
+            /** @description Successful Response */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** @description For the header `Authorization: Bearer`. */
-                        access_token: string;
-                        token_type: string;
-                        /** @description Seconds until it ends. */
-                        expires_in: number;
-                        /** @description What it allows: the scopes that were asked for and are registered. */
-                        scope: string;
-                    };
+                    "application/json": components["schemas"]["Completion"];
+                    "text/event-stream": string;
                 };
             };
-            /** @description The request is refused. */
+            /** @description The body is neither the JSON nor the form that its content-type says. */
             400: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** @description Code of OAuth 2.0, or the error of this API. */
-                        error?: unknown;
-                        /** @description What was expected. */
-                        error_description?: string;
-                    };
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description The client is not who it says. */
+            /** @description No key, or one that is wrong, expired or revoked. */
             401: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        /** @description Code of OAuth 2.0, or the error of this API. */
-                        error?: unknown;
-                        /** @description What was expected. */
-                        error_description?: string;
-                    };
-                };
-            };
-            /** @description The key or token has no scope for this. */
-            403: {
                 headers: {
                     [name: string]: unknown;
                 };
