@@ -250,12 +250,14 @@ async def remove_job(gateway: GatewayDependency, key: str) -> Response:
 async def _answer(gateway: Gateway, operation: fhir.Operation) -> dict[str, Any]:
     """The Bundle of an operation. Raises ApiError."""
     sources = [await recording.source() for recording in operation.recordings]
-    compare_with = operation.compare_with
+    first, second = (
+        None if given is None else given.file for given in (operation.recording, operation.compare_with)
+    )
     answers, _ = await gateway.answer_recordings(
-        operation.recording and operation.recording.file,
+        first,
         operation.tasks,
         operation.question,
-        compare_with and compare_with.file,
+        second,
         [recording.file for recording in operation.additional],
         operation.max_risk,
         operation.person,

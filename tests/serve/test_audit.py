@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hashlib
 import json
 import os
 import shutil
@@ -246,8 +247,6 @@ def values_of(event, kind):
 
 
 def test_an_answer_is_on_record_with_who_what_and_how(keys, reader):
-    import hashlib
-
     client = client_with(add_key(keys, "ward-7", 1), keys)
     assert post(client).status_code == 200
     motion = post(client, "/v1/motions").json()
@@ -278,6 +277,32 @@ def test_an_answer_is_on_record_with_who_what_and_how(keys, reader):
     everything = json.dumps(events_of(client)).lower()
     for secret in ("jane", "ill", WALK.name.lower(), "patient/", json.dumps(motion["tokens"]), "nonsense"):
         assert secret not in everything, secret
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "results"),
+    [
+        ("/v1/batches", "recordings", "{location}/results"),
+        ("/fhir/$answer-motion", "recording", "{location}/Bundle.ndjson"),
+    ],
+)
+def test_later_results_are_on_record_when_they_are_read(keys, reader, path, field, results):
+    with client_with(add_key(keys, "ward-7", 1), keys) as client:
+        files = {field: (WALK.name, WALK.read_bytes())}
+        begun = client.post(
+            path, files=files, data={"tasks": "activity"}, headers={"Prefer": "respond-async"}
+        )
+        assert begun.status_code == 202
+        location = begun.headers.get("content-location") or begun.headers["location"]
+        address, deadline = results.format(location=location), time.monotonic() + 60
+        while not (found := client.get(address)).content or found.status_code != 200:
+            assert time.monotonic() < deadline, found.text
+            time.sleep(0.05)
+        read = events_of(client)[-1]
+    assert read["outcome"] == "0"
+    assert values_of(read, "recording") == [hashlib.sha256(WALK.read_bytes()).hexdigest()]
+    assert values_of(read, "model") == [SERVED.summary.fingerprint]
+    assert base64.b64decode(read["entity"][0]["query"]) == b"task=activity"
 
 
 def test_a_question_in_free_words_is_not_on_record(keys, reader):

@@ -67,6 +67,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/fhir/AuditEvent": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Search
+         * @description The records of requests, newest first, as a Bundle of AuditEvents.
+         */
+        get: operations["search_fhir_AuditEvent_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/fhir/AuditEvent/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read
+         * @description One record.
+         */
+        get: operations["read_fhir_AuditEvent__id__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/batches": {
         parameters: {
             query?: never;
@@ -600,6 +640,66 @@ export interface paths {
          * @description The answer to the last message, about one recording, or two that are compared.
          */
         post: operations["complete_v1_chat_completions_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/.well-known/smart-configuration": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Smart Configuration
+         * @description Where and how clients of SMART Backend Services get access tokens.
+         */
+        get: operations["smart_configuration__well_known_smart_configuration_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/fhir/.well-known/smart-configuration": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Smart Configuration
+         * @description Where and how clients of SMART Backend Services get access tokens.
+         */
+        get: operations["smart_configuration_fhir__well_known_smart_configuration_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/auth/token": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Token
+         * @description An access token for a client that signs with its private key.
+         */
+        post: operations["token_auth_token_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -2245,8 +2345,17 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. */
+            /** @description No key or token, or one that is wrong, expired or revoked. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The key or token has no scope for this. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2332,8 +2441,17 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. */
+            /** @description No key or token, or one that is wrong, expired or revoked. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The key or token has no scope for this. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2419,8 +2537,17 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. */
+            /** @description No key or token, or one that is wrong, expired or revoked. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The key or token has no scope for this. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2475,6 +2602,329 @@ export interface operations {
             };
         };
     };
+    search_fhir_AuditEvent_get: {
+        parameters: {
+            query?: {
+                /** @description Time, such as ge2026-11-01 or lt2026-11-02T08:00:00Z. */
+                date?: string[] | null;
+                /** @description Name of the client. */
+                altid?: string | null;
+                /** @description 0, 4 or 8, or several joined by commas. */
+                outcome?: string | null;
+                /** @description Most events. */
+                _count?: number;
+                /** @description Only events with a smaller id. */
+                _before?: number | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body is neither the JSON nor the form that its content-type says. The body is an OperationOutcome. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description No key or token, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The key or token has no scope for this. The body is an OperationOutcome. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description There is none. The body is an OperationOutcome. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The answer is wanted in another format than JSON. The body is an OperationOutcome. */
+            406: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. The body is an OperationOutcome. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body or the recording is too large. The body is an OperationOutcome. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body is neither JSON nor a form. The body is an OperationOutcome. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The request or the recording is wrong. The body is an OperationOutcome. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description Too many requests or questions with one key; Retry-After says when to come back. The body is an OperationOutcome. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The server is busy; Retry-After says when to come back. The body is an OperationOutcome. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+        };
+    };
+    read_fhir_AuditEvent__id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body is neither the JSON nor the form that its content-type says. The body is an OperationOutcome. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description No key or token, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The key or token has no scope for this. The body is an OperationOutcome. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description There is none. The body is an OperationOutcome. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The answer is wanted in another format than JSON. The body is an OperationOutcome. */
+            406: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body did not arrive in time. The body is an OperationOutcome. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body or the recording is too large. The body is an OperationOutcome. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The body is neither JSON nor a form. The body is an OperationOutcome. */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The request or the recording is wrong. The body is an OperationOutcome. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description Too many requests or questions with one key; Retry-After says when to come back. The body is an OperationOutcome. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The server is busy; Retry-After says when to come back. The body is an OperationOutcome. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+        };
+    };
     list_batches_v1_batches_get: {
         parameters: {
             query?: never;
@@ -2502,8 +2952,17 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. */
+            /** @description No key or token, or one that is wrong, expired or revoked. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The key or token has no scope for this. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2589,8 +3048,17 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. */
+            /** @description No key or token, or one that is wrong, expired or revoked. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The key or token has no scope for this. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2674,8 +3142,17 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. */
+            /** @description No key or token, or one that is wrong, expired or revoked. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The key or token has no scope for this. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2768,8 +3245,17 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. */
+            /** @description No key or token, or one that is wrong, expired or revoked. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The key or token has no scope for this. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2862,8 +3348,17 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. */
+            /** @description No key or token, or one that is wrong, expired or revoked. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The key or token has no scope for this. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2958,8 +3453,17 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. */
+            /** @description No key or token, or one that is wrong, expired or revoked. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The key or token has no scope for this. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3099,8 +3603,20 @@ export interface operations {
                     };
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
+            /** @description No key or token, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The key or token has no scope for this. The body is an OperationOutcome. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3247,8 +3763,20 @@ export interface operations {
                     };
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
+            /** @description No key or token, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The key or token has no scope for this. The body is an OperationOutcome. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3395,8 +3923,20 @@ export interface operations {
                     };
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
+            /** @description No key or token, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The key or token has no scope for this. The body is an OperationOutcome. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3543,8 +4083,20 @@ export interface operations {
                     };
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
+            /** @description No key or token, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The key or token has no scope for this. The body is an OperationOutcome. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3691,8 +4243,20 @@ export interface operations {
                     };
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
+            /** @description No key or token, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The key or token has no scope for this. The body is an OperationOutcome. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3839,8 +4403,20 @@ export interface operations {
                     };
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
+            /** @description No key or token, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The key or token has no scope for this. The body is an OperationOutcome. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3987,8 +4563,20 @@ export interface operations {
                     };
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
+            /** @description No key or token, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The key or token has no scope for this. The body is an OperationOutcome. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4135,8 +4723,20 @@ export interface operations {
                     };
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
+            /** @description No key or token, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The key or token has no scope for this. The body is an OperationOutcome. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4336,8 +4936,20 @@ export interface operations {
                     };
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
+            /** @description No key or token, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The key or token has no scope for this. The body is an OperationOutcome. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4494,8 +5106,20 @@ export interface operations {
                     };
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
+            /** @description No key or token, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The key or token has no scope for this. The body is an OperationOutcome. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4642,8 +5266,20 @@ export interface operations {
                     };
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
+            /** @description No key or token, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The key or token has no scope for this. The body is an OperationOutcome. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4788,8 +5424,20 @@ export interface operations {
                     };
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
+            /** @description No key or token, or one that is wrong, expired or revoked. The body is an OperationOutcome. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+            /** @description The key or token has no scope for this. The body is an OperationOutcome. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4925,8 +5573,17 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. */
+            /** @description No key or token, or one that is wrong, expired or revoked. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The key or token has no scope for this. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5008,8 +5665,17 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. */
+            /** @description No key or token, or one that is wrong, expired or revoked. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The key or token has no scope for this. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5093,8 +5759,17 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. */
+            /** @description No key or token, or one that is wrong, expired or revoked. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The key or token has no scope for this. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5234,8 +5909,17 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. */
+            /** @description No key or token, or one that is wrong, expired or revoked. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The key or token has no scope for this. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5319,8 +6003,17 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. */
+            /** @description No key or token, or one that is wrong, expired or revoked. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The key or token has no scope for this. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5415,8 +6108,17 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. */
+            /** @description No key or token, or one that is wrong, expired or revoked. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The key or token has no scope for this. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5500,8 +6202,17 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. */
+            /** @description No key or token, or one that is wrong, expired or revoked. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The key or token has no scope for this. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5594,8 +6305,17 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. */
+            /** @description No key or token, or one that is wrong, expired or revoked. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The key or token has no scope for this. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5691,8 +6411,214 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorBody"];
                 };
             };
-            /** @description No key, or one that is wrong, expired or revoked. */
+            /** @description No key or token, or one that is wrong, expired or revoked. */
             401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The key or token has no scope for this. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description There is none. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body did not arrive in time. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The body or the recording is too large. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The request or the recording is wrong. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too many requests or questions with one key; Retry-After says when to come back. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description The server is busy; Retry-After says when to come back. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    smart_configuration__well_known_smart_configuration_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        [key: string]: unknown;
+                    };
+                };
+            };
+            /** @description There is none. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    smart_configuration_fhir__well_known_smart_configuration_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        [key: string]: unknown;
+                    };
+                };
+            };
+            /** @description There is none. The body is an OperationOutcome. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
+                };
+            };
+        };
+    };
+    token_auth_token_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/x-www-form-urlencoded": {
+                    /** @enum {string} */
+                    grant_type: "client_credentials";
+                    /** @description Scopes, separated by spaces. */
+                    scope: string;
+                    /** @enum {string} */
+                    client_assertion_type: "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+                    /** @description JWT that the client signed. */
+                    client_assertion: string;
+                };
+            };
+        };
+        responses: {
+            /** @description An access token. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        /** @description For the header `Authorization: Bearer`. */
+                        access_token: string;
+                        token_type: string;
+                        /** @description Seconds until it ends. */
+                        expires_in: number;
+                        /** @description What it allows: the scopes that were asked for and are registered. */
+                        scope: string;
+                    };
+                };
+            };
+            /** @description The request is refused. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        /** @description Code of OAuth 2.0, or the error of this API. */
+                        error?: unknown;
+                        /** @description What was expected. */
+                        error_description?: string;
+                    };
+                };
+            };
+            /** @description The client is not who it says. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        /** @description Code of OAuth 2.0, or the error of this API. */
+                        error?: unknown;
+                        /** @description What was expected. */
+                        error_description?: string;
+                    };
+                };
+            };
+            /** @description The key or token has no scope for this. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
