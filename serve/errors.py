@@ -89,9 +89,11 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        field = ".".join(str(step) for step in first["loc"] if step != "body")
-        return respond(request, "bad_request", f"{field}: {first['msg']}")
+        # Where several types are allowed, pydantic says what is wrong for each: the innermost error counts.
+        worst = max(error.errors(), key=lambda found: len(found["loc"]))
+        steps = [str(step) for step in worst["loc"] if step != "body"]
+        field = ".".join(step for step in steps if "[" not in step)  # `list[Part]` is a type and no field
+        return respond(request, "bad_request", f"{field}: {worst['msg']}")
 
     @app.exception_handler(HTTPException)
     async def _(request: Request, error: HTTPException) -> Response:

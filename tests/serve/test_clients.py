@@ -18,6 +18,7 @@ from live_server import listening, serving
 from biomechgpt.client import Client, ServerError
 from biomechgpt.questions.tasks import load_tasks
 from conftest import ROOT, TESTS
+from serve import scopes
 from serve.app import create_app
 from serve.clients import add_key
 from serve.errors import ApiError
@@ -39,8 +40,14 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def url(model):
-    with serving(Gateway(model, GatewaySettings(max_body_bytes=4_000_000))) as url:
+def keys(tmp_path_factory):
+    return tmp_path_factory.mktemp("keys") / "keys.json"
+
+
+@pytest.fixture(scope="module")
+def url(model, keys):
+    settings = GatewaySettings(max_body_bytes=4_000_000, keys=str(keys), audit="on")
+    with serving(Gateway(model, settings)) as url:
         yield url
 
 
@@ -303,7 +310,7 @@ CURL = [(page, lines) for page, lines in CURL if lines and page.parent.name != "
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize(("page", "lines"), [pytest.param(*case, id=case[0].name) for case in CURL])
-def test_every_curl_command_of_the_docs_runs(url, tmp_path, page, lines):
+def test_every_curl_command_of_the_docs_runs(url, keys, tmp_path, page, lines):
     for name in ("walk.mot", "walk2.mot"):
         (tmp_path / name).write_bytes(WALK.read_bytes())
     blocks = re.findall(
@@ -312,7 +319,8 @@ def test_every_curl_command_of_the_docs_runs(url, tmp_path, page, lines):
     for block in blocks:  # the page shows the file that a command sends
         body = block.replace('"..."', json.dumps(base64.b64encode(WALK.read_bytes()).decode()))
         (tmp_path / "request.json").write_text(body)
-    environment = os.environ | {"KEY": KEY}
+    auditor = add_key(keys, f"auditor-{page.stem}", 1, [scopes.AUDIT])
+    environment = os.environ | {"KEY": KEY, "AUDITOR": auditor}
     assert lines
     for line in lines:
         command = line.replace("http://127.0.0.1:8000", url).replace("curl ", "curl -sS --fail-with-body ", 1)
@@ -338,6 +346,7 @@ def test_the_python_of_the_docs_runs(url, tmp_path, monkeypatch, capsys):
         (tmp_path / name).write_bytes(WALK.read_bytes())
     text = (ROOT / "docs/guide/serving.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    blocks = [block for block in blocks if "private.pem" not in block]  # tests/serve/test_smart.py signs
     assert len(blocks) >= 2
     for block in blocks:
         code = block.replace("http://127.0.0.1:8000", url)
