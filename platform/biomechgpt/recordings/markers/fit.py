@@ -90,7 +90,7 @@ def _conditioned(name: str, points: Points, roles: dict[str, int]) -> Points:
     ]
     if not shanks:
         raise InputError(f"{name}: expected knee and ankle of one side, found {', '.join(sorted(roles))}")
-    points = conditioning.in_metres(name, points, np.concatenate(shanks))
+    points = conditioning.in_metres(name, points, shanks)
     axis, sign = conditioning.upward(name, pair("acromion", "shoulder", "neck", "asis", "hip"), pair("ankle"))
     return conditioning.smoothed(conditioning.y_up(points, axis, sign))
 

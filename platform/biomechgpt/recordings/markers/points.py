@@ -4,7 +4,7 @@ The upward axis is the one from the feet to the head or the shoulders, over all 
 the legs have the length of a person's legs. Noise is removed by a low-pass filter. Knows nothing about files.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -48,12 +48,13 @@ class Points:
         return replace(self, notes=(*self.notes, note))
 
 
-def in_metres(name: str, points: Points, shank: np.ndarray) -> Points:
-    """The points in metres; shank: (T,) distances from knee to ankle, in the file's unit.
+def in_metres(name: str, points: Points, shanks: Sequence[np.ndarray]) -> Points:
+    """The points in metres; shanks: distances (T,) from knee to ankle of each side, in the file's unit.
 
-    A unit that the file states, but that gives no person's legs, is not believed. Raises InputError if none does.
+    The shorter side counts: a knee that is swapped with another marker is far from its ankle. A unit that the file
+    states, but that gives no person's legs, is not believed. Raises InputError if none does.
     """
-    length = float(np.nanmedian(shank))
+    length = float(np.nanmin([np.nanmedian(shank) for shank in shanks]))
     fits = [unit for unit, scale in UNITS_M.items() if _SHANK_M[0] < length * scale < _SHANK_M[1]]
     if not fits:
         raise InputError(
