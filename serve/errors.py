@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
-from starlette.routing import get_route_path  # type: ignore[attr-defined]
+from starlette.routing import Match, get_route_path  # type: ignore[attr-defined]
 
 from serve import fhir
 
@@ -100,6 +100,8 @@ def add_error_handlers(app: FastAPI) -> None:
         code = {404: "not_found", 405: "not_allowed"}.get(error.status_code, "bad_request")
         response = respond(request, code, str(error.detail), error.status_code)
         if code == "not_allowed":
-            given = {name.lower(): value for name, value in (error.headers or {}).items()}
-            response.headers["allow"] = given.get("allow", "GET, HEAD")  # a file of the page names none
+            # Each route knows its own methods; a path may have several routes. A file of the page names none.
+            found = [route for route in request.app.routes if route.matches(request.scope)[0] != Match.NONE]
+            methods = {method for route in found for method in getattr(route, "methods", None) or ()}
+            response.headers["allow"] = ", ".join(sorted(methods)) or "GET, HEAD"
         return response

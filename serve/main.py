@@ -103,7 +103,7 @@ def serve_model(settings: LocalSettings) -> None:
     require_free(settings.host, settings.port)
     key_is_ours = KEY not in os.environ
     key = os.environ.setdefault(KEY, secrets.token_urlsafe(24))
-    cluster.connect()
+    cluster.connect(loopback=True)
     start(settings.host, settings.port)
     shared = settings.model_dump(include=set(GatewaySettings.model_fields) | {"tracking"})
     serve.run(app.build({**shared, "bundle": bundle}), name="biomechgpt", route_prefix="/")

@@ -125,6 +125,10 @@ def check_request(words: list[str]) -> None:
     if path not in description["paths"]:  # a part in capitals, such as $BATCH, is a parameter of the path
         wanted = re.sub(r"\$[A-Z]+", "{}", path)
         path = next((p for p in description["paths"] if re.sub(r"\{\w+\}", "{}", p) == wanted), path)
+    if path not in description["paths"]:  # a real id may stand there too
+        path = next(
+            (p for p in description["paths"] if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", p), path)), path
+        )
     assert path in description["paths"], path
     given = {words[i + 1].partition("=")[0] for i, word in enumerate(words) if word == "-F"}
     if given:

@@ -112,7 +112,11 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("/metadata", responses={**FHIR_RESULT, 406: FHIR_ERRORS[406]}, response_class=FhirResponse)
+@router.get(
+    "/metadata",
+    responses={**FHIR_RESULT, **{status: FHIR_ERRORS[status] for status in (406, 422)}},
+    response_class=FhirResponse,
+)
 async def metadata(request: Request) -> Response:
     """The CapabilityStatement."""
     statement = fhir.capability_statement("1")

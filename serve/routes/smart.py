@@ -32,9 +32,13 @@ _FORM = {
                     "type": "object",
                     "required": ["grant_type", "scope", "client_assertion_type", "client_assertion"],
                     "properties": {
-                        "grant_type": {"type": "string", "enum": [GRANT]},
+                        "grant_type": {**_TEXT, "enum": [GRANT], "description": "Kind of the request."},
                         "scope": {**_TEXT, "description": "Scopes, separated by spaces."},
-                        "client_assertion_type": {"type": "string", "enum": [ASSERTION_TYPE]},
+                        "client_assertion_type": {
+                            **_TEXT,
+                            "enum": [ASSERTION_TYPE],
+                            "description": "Kind of the signed JWT.",
+                        },
                         "client_assertion": {**_TEXT, "description": "JWT that the client signed."},
                     },
                 }
@@ -47,7 +51,7 @@ _RESPONSE = {
     "required": ["access_token", "token_type", "expires_in", "scope"],
     "properties": {
         "access_token": {**_TEXT, "description": "For the header `Authorization: Bearer`."},
-        "token_type": _TEXT,
+        "token_type": {**_TEXT, "description": "`bearer`."},
         "expires_in": {"type": "integer", "description": "Seconds until it ends."},
         "scope": {
             **_TEXT,

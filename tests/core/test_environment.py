@@ -179,7 +179,7 @@ def test_a_cluster_that_is_not_there_is_one_plain_error(no_ray, monkeypatch):
         cluster.connect()
 
 
-def test_only_a_ray_of_our_own_is_on_loopback(no_ray, monkeypatch):
+def test_only_a_server_s_own_ray_is_on_loopback(no_ray, monkeypatch):
     """tests/serve/test_real_security.py looks at its ports."""
     from ray._private import ray_constants
 
@@ -194,14 +194,14 @@ def test_only_a_ray_of_our_own_is_on_loopback(no_ray, monkeypatch):
     monkeypatch.setattr(no_ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="127.0.0.1:1"))
     monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
     monkeypatch.delenv(cluster._MANY_NODES, raising=False)
-    cluster.connect()
+    cluster.connect(loopback=True)
     assert cluster._MANY_NODES not in os.environ  # a child process may join another cluster
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     monkeypatch.setenv(cluster._MANY_NODES, "0")  # as in a worker of the first
-    cluster.connect()
+    cluster.connect(loopback=True)
     monkeypatch.delenv("RAY_ADDRESS")
     monkeypatch.setenv(cluster._MANY_NODES, "1")  # what the user has set stays
-    cluster.connect()
+    cluster.connect(loopback=True)
     assert seen == [(False, "0"), (True, None), (True, "1")]
 
 

@@ -153,6 +153,7 @@ def test_generate_writes_movements(run_job, tiny):
 def test_every_subcommand_has_a_script():
     scripts = {*OTHERS, *EXPERIMENTS, "pipeline"}
     assert {"train" if name == "pipeline" else name.replace("_", "-") for name in scripts} | {
+        "audit-log",
         "demo",
         "keys",
         "serve",

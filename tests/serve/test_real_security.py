@@ -203,7 +203,7 @@ from serve.deployment import listen_on_loopback
 from serve.settings import GatewaySettings
 from serve.main import start
 from fake_model import FakeModel
-cluster.connect()
+cluster.connect(loopback=True)
 start("127.0.0.1", int(sys.argv[1]))
 class Fake(FakeModel):
     def __init__(self):

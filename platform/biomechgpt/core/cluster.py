@@ -12,7 +12,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,11 @@ _STARTS = 3
 """How often a local Ray is started before giving up. Ray itself gives up after 30 s, too few on a busy machine."""
 
 
-def connect() -> None:
+def connect(loopback: bool = False) -> None:
     """Join the cluster of RAY_ADDRESS (as `ray job submit` sets it), or start a local one; idempotent.
 
+    loopback: whether a local one listens on loopback with every port, as a server should. Then no other program can
+        join it, also none of this machine that was not started by it.
     Raises InputError if the cluster cannot be reached, or if Ray does not start.
     """
     import ray
@@ -46,7 +48,7 @@ def connect() -> None:
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
             _make_token()
             os.environ[_OWN] = "1"  # before Ray starts, so that its workers have it too
-            with _listening_on_loopback():
+            with _listening_on_loopback() if loopback else nullcontext():
                 _start()
             os.environ[_OWN] = ray.get_runtime_context().gcs_address
     quiet()

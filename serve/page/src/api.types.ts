@@ -1692,11 +1692,6 @@ export interface components {
              */
             file_id?: string | null;
         };
-        /** HTTPValidationError */
-        HTTPValidationError: {
-            /** Detail */
-            detail?: components["schemas"]["ValidationError"][];
-        };
         /**
          * Health
          * @description State of the HTTP side.
@@ -2247,19 +2242,6 @@ export interface components {
              */
             status: "processed";
         };
-        /** ValidationError */
-        ValidationError: {
-            /** Location */
-            loc: (string | number)[];
-            /** Message */
-            msg: string;
-            /** Error Type */
-            type: string;
-            /** Input */
-            input?: unknown;
-            /** Context */
-            ctx?: Record<string, never>;
-        };
     };
     responses: never;
     parameters: never;
@@ -2295,7 +2277,6 @@ export type Explanation = components['schemas']['Explanation'];
 export type Figure = components['schemas']['Figure'];
 export type FigureColors = components['schemas']['FigureColors'];
 export type FilePart = components['schemas']['FilePart'];
-export type HttpValidationError = components['schemas']['HTTPValidationError'];
 export type Health = components['schemas']['Health'];
 export type Measured = components['schemas']['Measured'];
 export type MeasuredNorm = components['schemas']['MeasuredNorm'];
@@ -2311,7 +2292,6 @@ export type StreamOptions = components['schemas']['StreamOptions'];
 export type TaskInfo = components['schemas']['TaskInfo'];
 export type Unlike = components['schemas']['Unlike'];
 export type UploadedFile = components['schemas']['UploadedFile'];
-export type ValidationError = components['schemas']['ValidationError'];
 export type $defs = Record<string, never>;
 export interface operations {
     motion_v1_motions_post: {
@@ -3554,13 +3534,16 @@ export interface operations {
                     };
                 };
             };
-            /** @description Validation Error */
+            /** @description The request or the recording is wrong. The body is an OperationOutcome. */
             422: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/fhir+json": {
+                        /** @description Kind of the FHIR R4 resource. */
+                        resourceType: string;
+                    };
                 };
             };
         };
@@ -6560,11 +6543,17 @@ export interface operations {
         requestBody: {
             content: {
                 "application/x-www-form-urlencoded": {
-                    /** @enum {string} */
+                    /**
+                     * @description Kind of the request.
+                     * @enum {string}
+                     */
                     grant_type: "client_credentials";
                     /** @description Scopes, separated by spaces. */
                     scope: string;
-                    /** @enum {string} */
+                    /**
+                     * @description Kind of the signed JWT.
+                     * @enum {string}
+                     */
                     client_assertion_type: "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
                     /** @description JWT that the client signed. */
                     client_assertion: string;
@@ -6581,6 +6570,7 @@ export interface operations {
                     "application/json": {
                         /** @description For the header `Authorization: Bearer`. */
                         access_token: string;
+                        /** @description `bearer`. */
                         token_type: string;
                         /** @description Seconds until it ends. */
                         expires_in: number;
