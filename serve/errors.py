@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
-from starlette.routing import Match, get_route_path  # type: ignore[attr-defined]
+from starlette.routing import compile_path, get_route_path  # type: ignore[attr-defined]
 
 from serve import fhir
 
@@ -100,8 +100,11 @@ def add_error_handlers(app: FastAPI) -> None:
         code = {404: "not_found", 405: "not_allowed"}.get(error.status_code, "bad_request")
         response = respond(request, code, str(error.detail), error.status_code)
         if code == "not_allowed":
-            # Each route knows its own methods; a path may have several routes. A file of the page names none.
-            found = [route for route in request.app.routes if route.matches(request.scope)[0] != Match.NONE]
-            methods = {method for route in found for method in getattr(route, "methods", None) or ()}
-            response.headers["allow"] = ", ".join(sorted(methods)) or "GET, HEAD"
+            # Several routes may share a path, and the exception names the methods of the first one.
+            path, documented = route_path(request.scope), request.app.openapi()["paths"]
+            found = [methods for place, methods in documented.items() if compile_path(place)[0].match(path)]
+            named = {method.upper() for methods in found for method in methods}
+            response.headers["allow"] = (
+                ", ".join(sorted(named)) or "GET, HEAD"
+            )  # else it is a file of the page
         return response
