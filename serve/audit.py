@@ -1,4 +1,4 @@
-"""Who asked what: an AuditEvent for each answer, written before the first byte of the answer is sent.
+"""The audit log: an AuditEvent for each answer is written before the first byte of the answer is sent.
 
 The event is shaped as IHE's Basic Audit Log Patterns (BALP) ask of a query. It names the client, the model, the
 SHA-256 of each recording, the tasks and the outcome. It holds no movement, no answer, no question in free words and
@@ -19,13 +19,12 @@ from typing import Any, TypeVar
 
 from biomechgpt.core.logs import logger
 from serve.errors import ApiError
+from serve.fhir.elements import BASE, TERMS, instant
 from serve.records import Records, Unavailable
 
-BASE = "https://biomechgpt.example/fhir"
 QUERY_PROFILE = "https://profiles.ihe.net/ITI/BALP/StructureDefinition/IHE.BasicAudit.Query"
 FREE_QUESTION = "(question)"
 """Stands for a question in free words, which is not recorded: it may hold a name."""
-_TERMS = "http://terminology.hl7.org/CodeSystem"
 _DICOM = "http://dicom.nema.org/resources/ontology/DCM"
 _DAY_S = 86_400
 
@@ -34,7 +33,7 @@ V = TypeVar("V")
 
 @dataclass
 class Access:
-    """What a request did. The code that answers it adds what it learns, with `note`.
+    """Facts about a request, for its audit record. The code that answers the request adds facts with `note`.
 
     client: name of the client.
     address: of the client, as the network sees it.
@@ -61,7 +60,7 @@ class Access:
 
 
 ACCESS: ContextVar[Access | None] = ContextVar("access", default=None)
-"""What the running request does."""
+"""Facts about the running request; None if it is not recorded."""
 
 
 def note(
@@ -87,7 +86,7 @@ def notes() -> dict[str, Any]:
     access = ACCESS.get()
     if access is None:
         return {}
-    return {"model": access.model, "tasks": access.tasks, "hashes": [list(pair) for pair in access.hashes]}
+    return {"model": access.model, "tasks": [*access.tasks], "hashes": [*access.hashes]}
 
 
 def note_again(kept: dict[str, Any]) -> None:
@@ -95,7 +94,7 @@ def note_again(kept: dict[str, Any]) -> None:
     access = ACCESS.get()
     if access is not None and kept:
         note(kept["model"], kept["tasks"])
-        access.hashes += [(kind, value) for kind, value in kept["hashes"]]
+        access.hashes += kept["hashes"]
 
 
 def token_hash(tokens: Sequence[int]) -> str:
@@ -109,8 +108,8 @@ def audit_event(access: Access, recorded: datetime) -> dict[str, Any]:
     is_search = access.path.startswith("/fhir/AuditEvent")
     asked = access.query if is_search else "&".join(f"task={task}" for task in access.tasks)
     query = {
-        "type": _coding(f"{_TERMS}/audit-entity-type", "2", "System Object"),
-        "role": _coding(f"{_TERMS}/object-role", "24", "Query"),
+        "type": _coding(f"{TERMS}/audit-entity-type", "2", "System Object"),
+        "role": _coding(f"{TERMS}/object-role", "24", "Query"),
         "description": f"{access.method} {access.path}",
         "query": base64.b64encode(asked.encode() or b"(none)").decode(),
     }
@@ -118,12 +117,12 @@ def audit_event(access: Access, recorded: datetime) -> dict[str, Any]:
     return {
         "resourceType": "AuditEvent",
         **({"meta": {"profile": [QUERY_PROFILE]}} if outcome == "0" else {}),
-        "type": _coding(f"{_TERMS}/audit-event-type", "rest", "RESTful Operation"),
+        "type": _coding(f"{TERMS}/audit-event-type", "rest", "RESTful Operation"),
         "subtype": [
             _coding("http://hl7.org/fhir/restful-interaction", "search-type" if is_search else "operation")
         ],
         "action": "E",
-        "recorded": _instant(recorded),
+        "recorded": instant(recorded),
         "outcome": outcome,
         "outcomeDesc": f"HTTP {access.status}",
         "agent": [
@@ -143,7 +142,7 @@ def deletion_event(recorded: datetime) -> dict[str, Any]:
         "resourceType": "AuditEvent",
         "type": _coding(_DICOM, "110101", "Audit Log Used"),
         "action": "D",
-        "recorded": _instant(recorded),
+        "recorded": instant(recorded),
         "outcome": "0",
         "outcomeDesc": "records deleted because of their age",
         "agent": [_agent("110150", "Application", "server", "biomechgpt", "127.0.0.1", is_requestor=True)],
@@ -166,7 +165,7 @@ def _agent(
 def _source(server: str) -> dict[str, Any]:
     return {
         "observer": {"identifier": {"system": f"{BASE}/identifier/server", "value": server}},
-        "type": [_coding(f"{_TERMS}/security-source-type", "4", "Application Server")],
+        "type": [_coding(f"{TERMS}/security-source-type", "4", "Application Server")],
     }
 
 
@@ -174,17 +173,13 @@ def _entity(kind: str, value: str) -> dict[str, Any]:
     # `Other`, because BALP allows only one entity of the type of its query.
     return {
         "what": {"identifier": {"system": f"{BASE}/identifier/{kind}-sha256", "value": value}},
-        "type": _coding(f"{_TERMS}/audit-entity-type", "4", "Other"),
+        "type": _coding(f"{TERMS}/audit-entity-type", "4", "Other"),
         "description": kind.replace("-", " "),
     }
 
 
 def _coding(system: str, code: str, display: str | None = None) -> dict[str, str]:
     return {"system": system, "code": code, **({"display": display} if display else {})}
-
-
-def _instant(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class AuditLog:

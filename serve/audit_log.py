@@ -1,4 +1,4 @@
-"""The command `biomechgpt audit-log`: exports, checks and prunes the record of who asked what."""
+"""The command `biomechgpt audit-log`: exports, checks and prunes the audit log."""
 
 import json
 import sys
@@ -10,8 +10,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from biomechgpt.core.settings import InputError, Settings
-from serve.audit import BASE, prune
+from serve.audit import prune
 from serve.clients import KEYS_FILE
+from serve.fhir.elements import BASE
 from serve.records import Records, Unavailable
 from serve.settings import GatewaySettings
 

@@ -210,8 +210,8 @@ _LOST = (RayActorError, WorkerCrashedError, ReplicaUnavailableError)
 """Errors of a replica that died or cannot be reached. Every method may be called again."""
 
 
-class RemoteModel:
-    """Calls the methods of `Model` through a handle. A call whose replica is lost is made once more.
+class _Remote:
+    """Calls the methods of a deployment through its handle. A call whose replica is lost is made once more.
 
     Raises ApiError `busy` when too many questions are waiting or no replica answers, `bad_request` for a question
     that the model cannot read.
@@ -247,9 +247,9 @@ class RemoteModel:
 
 def remote_memory(handle: DeploymentHandle[Any]) -> MemoryClient:
     """The client of a running `serve.memory.Memory`."""
-    return cast(MemoryClient, RemoteModel(handle))
+    return cast(MemoryClient, _Remote(handle))
 
 
 def remote_model(handle: DeploymentHandle[Any]) -> ModelClient:
     """The client of a running deployment."""
-    return cast(ModelClient, RemoteModel(handle))
+    return cast(ModelClient, _Remote(handle))

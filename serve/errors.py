@@ -104,7 +104,6 @@ def add_error_handlers(app: FastAPI) -> None:
             path, documented = route_path(request.scope), request.app.openapi()["paths"]
             found = [methods for place, methods in documented.items() if compile_path(place)[0].match(path)]
             named = {method.upper() for methods in found for method in methods}
-            response.headers["allow"] = (
-                ", ".join(sorted(named)) or "GET, HEAD"
-            )  # else it is a file of the page
+            # Files of the page are not documented.
+            response.headers["allow"] = ", ".join(sorted(named)) or "GET, HEAD"
         return response

@@ -21,7 +21,7 @@ class KeySettings(Settings):
     name: str | None = Field(None, pattern=NAME)
     """Name of the client, for add and revoke."""
     scopes: tuple[str, ...] = USUAL
-    """What a new client may do. Reading the record of who asked what, system/AuditEvent.rs, must be named."""
+    """What a new client may do. Reading the audit log, system/AuditEvent.rs, must be named."""
     jwks: str | None = None
     """File or https URI of the public keys of a SMART client. None: the client gets a key."""
     days: float | None = Field(365.0, gt=0)

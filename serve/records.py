@@ -1,4 +1,4 @@
-"""What the server keeps, in one database for all its processes: who asked what, access tokens, used signatures.
+"""What the server keeps, in one database for all its processes: the audit log, access tokens, used signatures.
 
 SQLite, or PostgreSQL for several machines. A record is written when its transaction is: SQLite in WAL mode with
 synchronous=FULL, PostgreSQL with synchronous_commit=on. Each record has the hash of the one before it, so a record
@@ -86,7 +86,7 @@ class Records:
         self.engine = _engine(uri, timeout_s)
         self._is_ready = False
 
-    # --- Who asked what
+    # --- Audit log
 
     def append(self, content: dict[str, Any]) -> int:
         """Write an AuditEvent at the end of the chain. Returns its number, which it has as `id`.

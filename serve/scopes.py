@@ -13,9 +13,9 @@ ANSWERS = "biomechgpt/answers"
 FHIR = "system/Observation.rs"
 """Answers as FHIR resources, and all else under /fhir/."""
 AUDIT = "system/AuditEvent.rs"
-"""The record of who asked what."""
+"""Reading the audit log."""
 USUAL = (INFO, ANSWERS, FHIR)
-"""Scopes of a client that names none: all but reading who asked what."""
+"""Scopes of a client that names none: all but reading the audit log."""
 SUPPORTED = (*USUAL, AUDIT, "system/*.rs")
 
 _SMART = re.compile(r"system/(\*|[A-Z][A-Za-z]*)\.(read|write|\*|c?r?u?d?s?)")

@@ -1,6 +1,9 @@
 """The layers of DESIGN: imports point down, and light modules stay light."""
 
+import ast
+import importlib.util
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +73,24 @@ def test_readers_and_answering_need_neither_deepspeed_nor_mlflow():
         "import sys; sys.modules.update(deepspeed=None, mlflow=None); import biomechgpt.recordings.readers, "
         "biomechgpt.answering.answerer, biomechgpt.answering.bundle, biomechgpt.experiment.ask"
     )
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "benchmarks").rglob("*.py")), ids=lambda path: path.relative_to(ROOT).as_posix()
+)
+def test_what_a_benchmark_imports_exists(path):
+    """Nothing else runs most of them, and mypy leaves them out."""
+    imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    for node in imports:
+        if (node.module or "").split(".")[0] not in ("biomechgpt", "serve"):
+            continue
+        found = importlib.util.find_spec(node.module)
+        assert found is not None, node.module
+        source = Path(found.origin).read_text()
+        for name in (alias.name for alias in node.names):
+            is_module = (
+                importlib.util.find_spec(f"{node.module}.{name}")
+                if found.submodule_search_locations
+                else None
+            )
+            assert is_module or re.search(rf"\b{name}\b", source), f"{node.module}: {name}"

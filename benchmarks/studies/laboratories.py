@@ -13,9 +13,9 @@ import json
 from itertools import islice
 
 import numpy as np
-from biomechgpt.experiment.results import demo_model
 
 from biomechgpt.answering.bundle import ModelBundle
+from biomechgpt.answering.library import find_model
 from biomechgpt.motion.trial import Trial
 from biomechgpt.simulator import SimulatorSettings, participants, trials
 from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", help="URI of a tokenizer artifact; the demo's by default")
     parser.add_argument("--people", type=int, default=30)
     options = parser.parse_args()
-    tokenizer = MotionTokenizer.load(options.tokenizer or ModelBundle(demo_model()).motion_tokenizer)
+    tokenizer = MotionTokenizer.load(options.tokenizer or ModelBundle(find_model("demo")).motion_tokenizer)
     versions = {
         "here": recorded(options.people, tokenizer.frame_rate_hz, seed=1),
         "elsewhere": recorded(options.people, tokenizer.frame_rate_hz, seed=2),

@@ -98,7 +98,7 @@ COMMANDS: dict[str, Command] = {
         positional="action name",
     ),
     "audit-log": Command(
-        "Export, check or prune the served model's record of who asked what.",
+        "Export, check or prune the served model's audit log.",
         "serve.audit_log:AuditLogSettings",
         "serve.audit_log:run_audit_log",
         "audit-log export --output audit.ndjson",

@@ -14,7 +14,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from importlib import metadata
 from typing import Any
 from urllib.parse import quote
@@ -47,6 +47,7 @@ from serve.fhir.elements import (
     concept,
     digest,
     identifier,
+    instant,
     meta,
     new,
     profile,
@@ -93,7 +94,7 @@ def bundle(
     for source in sources:
         if not re.fullmatch(r"[0-9a-f]{64}", source.sha256):
             raise ValueError(f"source: expected a SHA-256 of 64 hex digits, found {source.sha256!r}")
-    time = recorded.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    time = instant(recorded)
     context = (operation.key(), *(source.sha256 for source in sources), answers.model.fingerprint)
     keys = _keys(context, answers.answers)
     bundle_key = digest(*keys, *context)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import uuid
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from fhirclient.models.codeableconcept import CodeableConcept
@@ -128,6 +129,11 @@ def digest(*texts: str) -> str:
 def urn(kind: str, key: str) -> str:
     """The fullUrl of a resource, which is the same each time for the same key."""
     return f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, f'{BASE}/{kind}/{key}')}"
+
+
+def instant(moment: datetime) -> str:
+    """A time with a time zone as an R4 instant, in UTC and milliseconds."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def clean(value: str | None) -> str | None:

@@ -1,7 +1,7 @@
 """The endpoints. Each module of this package has an APIRouter `router`; a new module is included by itself.
 
 answers   answers about uploaded recordings
-audit     who asked what
+audit     the audit log
 batches   answers about many recordings, later
 chat      answers about motion tokens
 fhir      answers as FHIR resources

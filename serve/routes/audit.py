@@ -1,4 +1,4 @@
-"""The endpoints for the record of who asked what. They need the scope system/AuditEvent.rs."""
+"""The endpoints of the audit log. They need the scope system/AuditEvent.rs."""
 
 import re
 from datetime import timedelta

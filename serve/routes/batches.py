@@ -48,7 +48,7 @@ async def submit(
         raise ApiError("bad_request", f"recordings: expected at most {most} files, found {len(recordings)}")
     await gateway.check_names(tasks or [], question)
     note(tasks=[*(tasks or []), *([None] if question else [])])
-    items = []
+    items, names = [], []
     for index, upload in enumerate(recordings):
         name, content = clean_name(upload.filename), await upload.read()
         note(recording=content)
@@ -56,7 +56,7 @@ async def submit(
             _answer, gateway, index, name, content, tasks or [], question, max_risk, Person(age, sex)
         )
         items.append((len(content), work))
-    names = [clean_name(upload.filename) for upload in recordings]
+        names.append(name)
     key = await gateway.jobs.submit(KIND, items, partial(_failed, names), {})
     response.headers["location"] = f"{str(request.base_url).rstrip('/')}/v1/batches/{key}"
     response.headers["retry-after"] = str(RETRY_S)

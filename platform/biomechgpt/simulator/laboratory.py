@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from biomechgpt.core.settings import Settings
 from biomechgpt.motion.skeleton import N_JOINTS
-from biomechgpt.simulator.movement import COLUMNS, columns, joint, smooth_noise
+from biomechgpt.simulator.movement import COLUMNS, columns, joint, per_column, smooth_noise
 
 _ZERO_SD = {
     "pelvis_tilt": 4.0, "hip_flexion": 3.0, "hip_adduction": 1.5, "hip_rotation": 4.0, "knee_angle": 2.5,
@@ -95,11 +95,6 @@ class Laboratory:
     dropped: float
 
 
-def _per_column(values: dict[str, float]) -> np.ndarray:
-    """(COLUMNS,) of a table by joint name without side; 0 for joints that it lacks."""
-    return np.array([values.get(name, values.get(name[:-2], 0.0)) for name in COLUMNS])
-
-
 def laboratory(settings: LaboratorySettings, number: int) -> Laboratory:
     """The laboratory of this number; it depends on nothing else."""
     rng = np.random.default_rng([settings.seed, 2, number % settings.count])
@@ -133,7 +128,7 @@ def session(where: Laboratory, settings: LaboratorySettings, rng: np.random.Gene
     """Degrees (COLUMNS,) that one session adds to each angle: the laboratory's zero, and how a person was
     prepared."""
     return np.asarray(
-        where.zero + settings.variety * _per_column(_SESSION_SD) * rng.standard_normal(len(COLUMNS))
+        where.zero + settings.variety * per_column(_SESSION_SD) * rng.standard_normal(len(COLUMNS))
     )
 
 
@@ -154,7 +149,7 @@ def record(
     angles = stand + where.excursion * (angles_deg - stand) + added
     noise = smooth_noise(rng, frames, len(COLUMNS), _SLOW_S, rate_hz)
     noise += _FAST_SHARE * smooth_noise(rng, frames, len(COLUMNS), _FAST_S, rate_hz)
-    angles += where.noise * _per_column(_NOISE_SD) * noise / np.hypot(1, _FAST_SHARE)
+    angles += where.noise * per_column(_NOISE_SD) * noise / np.hypot(1, _FAST_SHARE)
     if where.cutoff_s:
         angles = gaussian_filter1d(angles, where.cutoff_s * rate_hz, axis=0, mode="nearest")
     kept = rng.random(frames) >= where.dropped

@@ -14,6 +14,7 @@ flexion is 8 degrees less here. Subtalar angle, adduction and rotation of the ar
 the medians of nine of these walks.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,6 +108,11 @@ def columns(name: str) -> list[int]:
     return [joint(name)] if name in _COLUMN else [joint(name, "r"), joint(name, "l")]
 
 
+def per_column(values: Mapping[str, float], absent: float = 0.0) -> np.ndarray:
+    """(COLUMNS,) of a table by joint name, with or without side; `absent` for joints that it lacks."""
+    return np.array([values.get(name, values.get(name[:-2], absent)) for name in COLUMNS])
+
+
 def mirror(table: np.ndarray) -> np.ndarray:
     """The mirror image of a table (..., COLUMNS): sides change, the pelvis lists and turns to the other side."""
     return np.concatenate(
@@ -175,7 +181,7 @@ _GROWTH = {"knee_angle": 0.4, "ankle_angle": 0.5, "subtalar_angle": 0.5, "mtp_an
 """Power of a stride's size with which a joint's excursion grows; 1 for the others. Longer strides come from the
 hips: the knee bends about 53 degrees in the swing of very slow walking and 60 in that of free walking (Schwartz
 2008, quoted from memory). The powers were chosen for that."""
-_POWERS = np.array([_GROWTH.get(name.removesuffix("_r").removesuffix("_l"), 1.0) for name in COLUMNS])
+_POWERS = per_column(_GROWTH, absent=1.0)
 
 
 def excursion(size: np.ndarray | float) -> np.ndarray:

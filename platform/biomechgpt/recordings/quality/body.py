@@ -28,7 +28,7 @@ _WRONG_KNEE_DEG = (65.0, 115.0)
 """Hips lead knees by this phase only if right and left of one of them have changed places: in most walks knees lead
 hips by 65 to 115 degrees."""
 _BACKWARDS_M = -0.5
-"""Who moves further than this against the direction that the pelvis faces walks backwards, as in the FGA."""
+"""Displacement along the direction that the pelvis faces, in metres. Below it a person walks backward."""
 _JUMP_DEG = 8.0
 """A step between two frames that differs by more from the steps around it is a jump."""
 _JUMPING_JOINTS = (8, 0.55)
@@ -70,7 +70,7 @@ def knee_sides(recording: Recording) -> Iterator[Problem]:
     """Knees that bend with the hip of the other side.
 
     In a stride a knee bends before its hip does. With right and left of one of them exchanged it bends after it.
-    So it does in walking backwards, which is left out.
+    It also does so in walking backward, which is left out.
     """
     legs = _hips_and_knees(recording)
     if legs is None or _forward_m(recording) < _BACKWARDS_M:
