@@ -343,7 +343,7 @@ class Gateway:
         return Motion(
             recording=recording.info,
             tokens=list(motion.tokens),
-            mirrored=None if motion.mirrored is None else list(motion.mirrored),
+            views=[list(tokens) for tokens in motion.views],
             tokenizer=served.tokenizer,
             analysis=Analysis.of(motion.statistics, [v for values in analysis.values() for v in values]),
             figure=await asyncio.to_thread(stick_figure, recording),
@@ -383,8 +383,8 @@ class Gateway:
     async def chat(self, chat: Chat) -> Answers:
         """The answer to the last message of a conversation about motion tokens."""
         served = await self.served()
-        movements, mirrored = token_lists(chat.tokens), token_lists(chat.mirrored)
-        check_tokens(chat, movements, mirrored, served)
+        movements, views = token_lists(chat.tokens), chat.views_of_movements()
+        check_tokens(chat, movements, views, served)
         analyses = (
             chat.analysis if isinstance(chat.analysis, list) else [chat.analysis] if chat.analysis else []
         )
@@ -398,11 +398,9 @@ class Gateway:
 
         for tokens in movements:
             note(tokens=tokens)
-        # A model that does not average over mirror images ignores them.
+        # A model that does not average over views ignores them.
         motions = [
-            MotionTokens(
-                tokens, mirrored[i] if mirrored else None, analyses[i].statistics() if analyses else None
-            )
+            MotionTokens(tokens, views[i] if views else (), analyses[i].statistics() if analyses else None)
             for i, tokens in enumerate(movements)
         ]
         if len(motions) == 1:

@@ -4,6 +4,7 @@ Knows nothing about HTTP paths, and asks no model.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 
 from biomechgpt.core.settings import InputError
 from biomechgpt.questions.tasks import MeasuredTask, Tasks
@@ -51,18 +52,21 @@ def count_questions(tasks: Tasks, queries: Sequence[TaskQuestion], most: int) ->
 
 
 def check_tokens(
-    chat: Chat, movements: Sequence[Sequence[int]], mirrored: Sequence[Sequence[int]], served: ServedModel
+    chat: Chat,
+    movements: Sequence[Sequence[int]],
+    views: Sequence[Sequence[Sequence[int]]],
+    served: ServedModel,
 ) -> None:
     """Raises ApiError for motion tokens that are not this model's."""
-    for name, movement_tokens in (("tokens", movements), ("mirrored", mirrored)):
-        for tokens in movement_tokens:
+    for name, of_movements in (("tokens", [movements]), ("views", views)):
+        for tokens in chain.from_iterable(of_movements):
             try:
                 served.layout.check(tokens)
             except InputError as error:
                 raise ApiError("bad_request", f"{name}: {error}") from error
-    if mirrored and len(mirrored) != len(movements):
-        expected = f"mirrored: expected those of {len(movements)} movements, as tokens has"
-        raise ApiError("bad_request", f"{expected}, found {len(mirrored)}")
+    if views and len(views) != len(movements):
+        expected = f"views: expected those of {len(movements)} movements, as tokens has"
+        raise ApiError("bad_request", f"{expected}, found {len(views)}")
     if chat.tokenizer not in (None, served.tokenizer):
         expected = f"tokenizer: expected the model's, {served.tokenizer}"
         raise ApiError("bad_request", f"{expected}, found tokens of {chat.tokenizer}")

@@ -5,7 +5,7 @@ Deprecated fields repeat a value under the name it had in the version before; th
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, computed_field, model_validator
@@ -371,14 +371,20 @@ class Motion(ApiModel):
     """The recording as the server read it."""
     tokens: list[int]
     """Motion tokens."""
-    mirrored: list[int] | None = None
-    """Motion tokens of the mirror image; null if the model does not read it."""
+    views: list[list[int]] = []
+    """Motion tokens of the same movement mirrored or shifted by a few frames; the model's answer is the mean."""
     tokenizer: str
     """Fingerprint of the motion tokenizer that made the tokens."""
     analysis: Analysis | None
     """What was computed from the recording. /v1/chat takes it back."""
     figure: Figure
     """The movement to show."""
+
+    @computed_field(description="Deprecated: use views.", json_schema_extra={"deprecated": True})  # type: ignore[prop-decorator]
+    @property
+    def mirrored(self) -> list[int] | None:
+        """The first view."""
+        return self.views[0] if self.views else None
 
 
 class ChatMessage(ApiModel):
@@ -395,6 +401,9 @@ TokenList = Annotated[list[Token], Field(min_length=1, max_length=20_000)]
 OneOrTwo = TokenList | Annotated[list[TokenList], Field(min_length=2, max_length=2)]
 
 
+Views = Annotated[list[TokenList], Field(max_length=63)]
+
+
 def token_lists(tokens: OneOrTwo | None) -> list[list[int]]:
     """The motion tokens of each movement of a field that holds one list, two, or none."""
     if tokens is None:
@@ -409,14 +418,23 @@ class Chat(ApiModel):
 
     tokens: OneOrTwo
     """Motion tokens from /v1/motions, or a list of two such lists to compare."""
-    mirrored: OneOrTwo | None = None
-    """Motion tokens of the mirror images from /v1/motions, in the same form as `tokens`."""
+    views: Views | Annotated[list[Views], Field(min_length=2, max_length=2)] = []
+    """`views` from /v1/motions, or a list of two such values to compare."""
+    mirrored: OneOrTwo | None = Field(None, json_schema_extra={"deprecated": True})
+    """Earlier form of `views`, for the mirror image alone. Not read where `views` is given."""
     tokenizer: str | None = None
     """Fingerprint from /v1/motions. Tokens of another tokenizer are refused."""
     analysis: Analysis | list[Analysis] | None = None
     """`analysis` from /v1/motions, or a list of two to compare. Without it nothing is checked or guaranteed."""
     messages: list[ChatMessage] = Field(min_length=1, max_length=200)
     """The conversation so far. The last message is the question."""
+
+    def views_of_movements(self) -> list[list[list[int]]]:
+        """The views of each movement; empty if none were sent."""
+        if not self.views:
+            return [[tokens] for tokens in token_lists(self.mirrored)]
+        of_one = bool(self.views[0]) and isinstance(self.views[0][0], int)
+        return cast(list[list[list[int]]], [self.views] if of_one else self.views)
 
 
 class ErrorDetail(ApiModel):

@@ -140,7 +140,7 @@ class Client:
             messages = [ChatMessage(role="user", content=messages)]
         chat = Chat(
             tokens=motion.tokens,
-            mirrored=motion.mirrored,
+            views=motion.views,
             tokenizer=motion.tokenizer,
             analysis=motion.analysis,
             messages=list(messages),

@@ -177,11 +177,11 @@ async def _answer(gateway: Gateway, request: CompletionRequest) -> Answers:
         motions.append(await gateway.read_tokens(upload))
     analyses = [analysis for _, analysis in motions if analysis is not None]
     tokens = [list(motion.tokens) for motion, _ in motions]
-    mirrored = [list(motion.mirrored) for motion, _ in motions if motion.mirrored is not None]
+    views = [[list(tokens) for tokens in motion.views] for motion, _ in motions]
     single = len(motions) == 1
     chat = Chat(
         tokens=tokens[0] if single else tokens,
-        mirrored=None if len(mirrored) < len(tokens) else mirrored[0] if single else mirrored,
+        views=views[0] if single else views,
         analysis=None if len(analyses) < len(tokens) else analyses[0] if single else analyses,
         messages=turns[-200:],
     )

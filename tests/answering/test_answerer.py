@@ -130,12 +130,12 @@ def test_a_persons_answer_is_the_mean_over_their_movements(bundle):
 def test_an_answer_about_a_movement_and_its_mirror_image_is_their_mean(bundle):
     tasks = TASKS | load_tasks(CONFIGS / "tasks_extra", ["which_impaired"])
     calibration = Calibration(people={"impaired": {2: TaskCalibration()}})
-    alone, answerer = (answerer_of(bundle[1], tasks, calibration, mirrored=on) for on in (False, True))
+    alone, answerer = (answerer_of(bundle[1], tasks, calibration, views=views) for views in (1, 2))
     task_and_question = ("impaired", TASKS["impaired"].templates[0])
-    both = [MotionTokens([7] * 20, [3] * 20), MotionTokens([*range(30)], [*range(30, 0, -1)])]
+    both = [MotionTokens([7] * 20, [[3] * 20]), MotionTokens([*range(30)], [[*range(30, 0, -1)]])]
     as_recorded = alone.score_candidates([about(motion.tokens, *task_and_question) for motion in both])
     assert alone.score_candidates([about(motion, *task_and_question) for motion in both]) == as_recorded
-    images = answerer.score_candidates([about(motion.mirrored, *task_and_question) for motion in both])
+    images = answerer.score_candidates([about(motion.views[0], *task_and_question) for motion in both])
     together = answerer.score_candidates(
         [*(about(motion, *task_and_question) for motion in both), about(both[0].tokens, *task_and_question)]
     )
@@ -181,8 +181,8 @@ def test_an_answer_over_templates_is_their_mean_whichever_of_them_was_asked(bund
 
 
 def test_a_number_and_its_interval_are_those_of_its_whole_distribution(bundle):
-    answerer = answerer_of(bundle[1], mirrored=True, templates=3)
-    movements = [MotionTokens([7] * 20, [3] * 20), [*range(20)]]
+    answerer = answerer_of(bundle[1], views=2, templates=3)
+    movements = [MotionTokens([7] * 20, [[3] * 20]), [*range(20)]]
     for task in (t for t in answerer.tasks.values() if t.kind == "regression"):
         queries = [about(movement, task.name, task.templates[0]) for movement in movements]
         quantiles_only = answerer.score_candidates(queries)

@@ -60,12 +60,13 @@ class OfBoth(Answerer):
         recorded = super().tokenize(tokenizer, movements, masks)
         images = super().tokenize(tokenizer, [mirror(angles) for angles in movements], masks)
         return [
-            MotionTokens(motion.tokens, image.tokens) for motion, image in zip(recorded, images, strict=True)
+            MotionTokens(motion.tokens, [image.tokens])
+            for motion, image in zip(recorded, images, strict=True)
         ]
 
     def score_candidates(self, queries, full_distribution):
         both = [
-            replace(query, motions=[MotionTokens([*motion.tokens, *motion.mirrored])])
+            replace(query, motions=[MotionTokens([*motion.tokens, *motion.views[0]])])
             for query in queries
             for motion in query.motions
         ]

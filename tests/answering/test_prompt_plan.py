@@ -6,11 +6,11 @@ from biomechgpt.answering.prompt_plan import average, requests_by_view, score_re
 from biomechgpt.answering.scores import Scores
 from biomechgpt.prompts.encoding import MotionTokens
 
-MOTION = MotionTokens([1, 2], [3, 4])
+MOTION = MotionTokens([1, 2], [[3, 4]])
 
 
-def request(motions, task="cadence", mirrored=True):
-    return score_request(motions, task, ["How fast?"], False, mirrored)
+def request(motions, task="cadence", views=2):
+    return score_request(motions, task, ["How fast?"], False, views)
 
 
 def test_the_worked_example_of_the_docstring():
@@ -32,16 +32,20 @@ def test_the_worked_example_of_the_docstring():
             assert scores.log_likelihood == -0.6
 
 
-def test_mirror_images_are_views_only_if_they_are_averaged_over_and_all_there():
-    assert request([MOTION], mirrored=False).views == (((1, 2),),)
+def test_so_many_views_are_averaged_over_as_were_asked_for_and_every_movement_has():
+    assert request([MOTION], views=1).views == (((1, 2),),)
     assert request([MOTION, MotionTokens([5])]).views == (((1, 2), (5,)),)
     assert request([MOTION, MOTION]).views == (((1, 2), (1, 2)), ((3, 4), (3, 4)))
-    assert request([MotionTokens([7], [7])]).views == (((7,),),)
+    assert request([MotionTokens([7], [[7]])]).views == (((7,),),)
+    shifted = MotionTokens([1, 2], [[3, 4], [1], [3]])
+    assert request([shifted], views=4).views == (((1, 2),), ((3, 4),), ((1,),), ((3,),))
+    assert request([shifted], views=3).views == (((1, 2),), ((3, 4),), ((1,),))
+    assert request([shifted, MOTION], views=4).views == (((1, 2), (1, 2)), ((3, 4), (3, 4)))
 
 
 def test_equal_requests_are_scored_once_and_a_shared_view_is_read_once():
-    first, second = request([MOTION]), request([MotionTokens([3, 4], [1, 2])])
-    again = request([MotionTokens(np.array([1, 2]), np.array([3, 4]))])
+    first, second = request([MOTION]), request([MotionTokens([3, 4], [[1, 2]])])
+    again = request([MotionTokens(np.array([1, 2]), [np.array([3, 4])])])
     assert again == first
     by_view = requests_by_view([first, second, again])
     assert by_view == {((1, 2),): [first, second], ((3, 4),): [first, second]}

@@ -46,7 +46,7 @@ FIRST: dict[str, str | None] = {
     # Permission, not a way to compute.
     "language.base.accept_gemma_terms": None,
     "answers.templates": "calibration",
-    "answers.mirrored": "calibration",
+    "answers.views": "calibration",
     "answers.splits": "answers",
     "answers.method": "answers",
     "evaluation.*": "evaluation",

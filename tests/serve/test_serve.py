@@ -193,7 +193,7 @@ def test_a_free_question_and_a_chat_get_the_same_answer(client, walk):
     assert [a["task"] for a in answers] == ["cadence"]
     motion = client.post("/v1/motions", files=upload(walk)).json()
     messages = [{"role": "user", "content": question}]
-    motion_fields = {key: motion[key] for key in ("tokens", "mirrored", "tokenizer", "analysis")}
+    motion_fields = {key: motion[key] for key in ("tokens", "views", "tokenizer", "analysis")}
     chatted = client.post("/v1/chat", json={**motion_fields, "messages": messages}).json()
     assert chatted["answers"] == answers
     free = client.post("/v1/answers", files=upload(walk), data={"question": "Who won?"}).json()["answers"]
@@ -215,7 +215,7 @@ def test_two_recordings_are_compared(client, walk):
     assert number["status"] == "answered"
     assert -1.5 <= number["low"] <= number["value"] <= number["high"] <= 1.5
     motion = client.post("/v1/motions", files=upload(walk)).json()
-    motion_fields = {key: [motion[key]] * 2 for key in ("tokens", "mirrored")}
+    motion_fields = {key: [motion[key]] * 2 for key in ("tokens", "views")}
     question = response["answers"][2]["question"]
     body = {**motion_fields, "messages": [{"role": "user", "content": question}]}
     (again,) = client.post("/v1/chat", json=body).json()["answers"]
@@ -298,7 +298,7 @@ def test_an_answer_above_the_risk_limit_is_uncertain_and_has_advice(client, walk
 def test_a_description_is_made_of_values_measured_from_the_recording(client, walk):
     motion = client.post("/v1/motions", files=upload(walk)).json()
     answers = client.post("/v1/answers", files=upload(walk), data={"tasks": "description"}).json()["answers"]
-    motion_fields = {key: motion[key] for key in ("tokens", "mirrored", "analysis")}
+    motion_fields = {key: motion[key] for key in ("tokens", "views", "analysis")}
     body = {**motion_fields, "messages": [{"role": "user", "content": answers[0]["question"]}]}
     again = client.post("/v1/chat", json=body).json()["answers"]
     assert again[0]["text"].startswith("duration ")
@@ -418,8 +418,8 @@ def test_wrong_chats_and_unknown_paths_are_refused(client):
         ({"tokens": [99999], "messages": ask}, "tokens: posture token 1 of 26: expected 64 to 155"),
         ({"tokens": [*posture, 64], "messages": ask}, "tokens: motion token 1: expected 0 to 63"),
         ({"tokens": [], "messages": ask}, "tokens"),
-        ({"tokens": whole, "mirrored": [1], "messages": ask}, "mirrored: posture token 1 of 26"),
-        ({"tokens": whole, "mirrored": [whole, whole], "messages": ask}, "as tokens has, found 2"),
+        ({"tokens": whole, "views": [[1]], "messages": ask}, "views: posture token 1 of 26"),
+        ({"tokens": whole, "views": [[whole], [whole]], "messages": ask}, "as tokens has, found 2"),
         ({"tokens": whole, "messages": [{"role": "assistant", "content": "x"}]}, "the last to be the user's"),
         ({"tokens": whole}, "messages"),
         ({"tokens": whole, "tokenizer": "0123", "messages": ask}, "found tokens of 0123"),

@@ -16,7 +16,7 @@ from biomechgpt.core.training import fit
 from biomechgpt.motion.skeleton import N_JOINTS
 from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
 from biomechgpt.tokenizer.settings import TokenizerSettings, TokensSettings
-from biomechgpt.tokenizer.tokens import Tokens, make_tokens, mirror_movement
+from biomechgpt.tokenizer.tokens import Tokens, make_tokens, mirror_movement, view
 from biomechgpt.tokenizer.training_task import TokenizerTask
 from conftest import ROOT
 
@@ -107,7 +107,7 @@ def test_tokens_are_the_encoders_whatever_the_workers(cohort, one, root, tmp_pat
         make_tokens(
             cohort,
             tokenizer,
-            TokensSettings(workers=workers, batch_size=5, augmentations=4),
+            TokensSettings(workers=workers, batch_size=5, views=4),
             str(tmp_path / str(workers)),
         )
         for workers in (1, 2)
@@ -127,24 +127,33 @@ def test_tokens_are_the_encoders_whatever_the_workers(cohort, one, root, tmp_pat
 
     for row in trials:
         assert tokens[row["trial"]] == encode(row, lambda *own: own)[0]
-    # Of training trials also in other tokens: mirrored, begun half a step later, both.
-    views = Tokens(made[0]).augmentations()
-    assert set(views) == {row["trial"] for row in trials if row["split"] == "train"}
-    assert Tokens(made[1]).augmentations() == views
-    row = next(row for row in trials if row["split"] == "train")
-    expected = encode(
-        row,
-        lambda *own: own,
-        mirror_movement,
-        lambda angles, mask: (angles[2:], mask),
-        lambda angles, mask: mirror_movement(angles[2:], mask),
-    )
-    assert views[row["trial"]] == expected
-    # Of others the mirror image.
-    images = Tokens(made[0]).mirrored(["test", "validation"])
-    assert set(images) == {row["trial"] for row in trials if row["split"] != "train"}
-    row = next(row for row in trials if row["split"] == "test")
-    assert images[row["trial"]] == encode(row, mirror_movement)[0]
+    # Also in other tokens: mirrored, begun half a step later, both.
+    everywhere = ["train", "validation", "test"]
+    views = Tokens(made[0]).views(everywhere)
+    assert set(views) == set(tokens)
+    assert Tokens(made[1]).views(everywhere) == views
+    for split in everywhere:
+        row = next(row for row in trials if row["split"] == split)
+        expected = encode(
+            row,
+            lambda *own: own,
+            mirror_movement,
+            lambda angles, mask: (angles[2:], mask),
+            lambda angles, mask: mirror_movement(angles[2:], mask),
+        )
+        assert views[row["trial"]] == expected
+        assert Tokens(made[0]).views([split], 2)[row["trial"]] == expected[:2]
     alone = make_tokens(cohort, tokenizer, TokensSettings(), str(tmp_path / "alone"))
-    with pytest.raises(InputError, match="expected mirrored copies"):
-        Tokens(alone).mirrored(["test"])
+    assert Tokens(alone).views(everywhere) == {trial: [codes] for trial, codes in tokens.items()}
+    with pytest.raises(InputError, match="expected 2 views, found 1"):
+        Tokens(alone).views(["test"], 2)
+
+
+def test_a_view_begins_later_within_a_step_and_so_do_mirrored_ones():
+    angles, mask = np.arange(40 * N_JOINTS, dtype=np.float32).reshape(40, N_JOINTS), np.ones(N_JOINTS, bool)
+    starts = [40 - len(view(angles, mask, number, 4)[0]) for number in range(9)]
+    assert starts == [0, 0, 2, 2, 1, 1, 3, 3, 0]
+    np.testing.assert_array_equal(view(angles, mask, 4, 4)[0], angles[1:])
+    np.testing.assert_array_equal(view(angles, mask, 5, 4)[0], mirror_movement(angles[1:], mask)[0])
+    # A frame always stays.
+    assert len(view(angles[:1], mask, 6, 4)[0]) == 1

@@ -46,7 +46,7 @@ from biomechgpt.questions.tasks import (
     PredictionTask,
 )
 from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer
-from biomechgpt.tokenizer.tokens import mirror_movement
+from biomechgpt.tokenizer.tokens import view
 
 
 @dataclass(frozen=True)
@@ -113,20 +113,20 @@ class Answerer:
     def tokenize(
         self, tokenizer: MotionTokenizer, movements: Sequence[np.ndarray], masks: Sequence[np.ndarray]
     ) -> list[MotionTokens]:
-        """Movements as motion tokens, with their mirror images if answers are averaged over these.
+        """Movements as motion tokens, with the other views that answers are averaged over.
 
         movements: (T, 34) radians at the tokenizer's frame rate.
         masks: (34,) bool of each movement, True for each recorded joint.
         """
-        tokens = [codes.tolist() for codes in tokenizer.encode(movements, masks)]
-        if not self.info.scoring.mirrored:
-            return [MotionTokens(codes) for codes in tokens]
-        images = [mirror_movement(angles, mask) for angles, mask in zip(movements, masks, strict=True)]
-        mirrored = tokenizer.encode([angles for angles, _ in images], [mask for _, mask in images])
-        return [
-            MotionTokens(codes, mirror_codes.tolist())
-            for codes, mirror_codes in zip(tokens, mirrored, strict=True)
+        numbers = range(self.info.scoring.views)
+        pairs = [
+            view(angles, mask, number, tokenizer.downsampling)
+            for angles, mask in zip(movements, masks, strict=True)
+            for number in numbers
         ]
+        tokens = iter(tokenizer.encode([angles for angles, _ in pairs], [mask for _, mask in pairs]))
+        of_movements = [[next(tokens).tolist() for _ in numbers] for _ in movements]
+        return [MotionTokens(own, others) for own, *others in of_movements]
 
     def analyse(
         self,
@@ -203,8 +203,8 @@ class Answerer:
     ) -> list[Answer]:
         """The answers to queries whose tasks have answers to choose from, as one batch.
 
-        Probabilities are the mean over templates, and over a movement and its mirror image, as the model's scoring
-        settings say. Two movements are compared by the answers about each alone, if a task asks for them; the
+        Probabilities are the mean over templates and over views of a movement, as the model's scoring settings say.
+        Two movements are compared by the answers about each alone, if a task asks for them; the
         words of the question do not matter then. Queries about a person need a task in `calibration.people`.
         A movement that is longer than any of fine-tuning loses its end, a conversation its beginning.
         full_distribution: with the mean of numbers, for which more of them has to be read.
@@ -257,10 +257,10 @@ class Answerer:
     def _gate_requests(self, query: Query, conditions: Sequence[Condition]) -> list[dict[str, ScoreRequest]]:
         """For each movement of a query: {condition's task: its request}."""
         tasks = condition_tasks(conditions)
-        mirrored = self.info.scoring.mirrored
+        views = self.info.scoring.views
         return [
             {
-                task: score_request([motion], task, [self.tasks[task].templates[0]], False, mirrored)
+                task: score_request([motion], task, [self.tasks[task].templates[0]], False, views)
                 for task in tasks
             }
             for motion in query.motions
@@ -304,17 +304,17 @@ class Answerer:
 
     def _requests(self, query: Query, full_distribution: bool) -> list[ScoreRequest]:
         """What is scored for a query: one request, or one about each of its movements."""
-        task, turns, mirrored = str(query.task), query.turns, self.info.scoring.mirrored
+        task, turns, views = str(query.task), query.turns, self.info.scoring.views
         if query.relation == "same_person":
             return [
-                score_request([motion], task, turns, full_distribution, mirrored) for motion in query.motions
+                score_request([motion], task, turns, full_distribution, views) for motion in query.motions
             ]
         single_task = self._single_task(task)
         if single_task is None:
-            return [score_request(query.motions, task, turns, full_distribution, mirrored)]
+            return [score_request(query.motions, task, turns, full_distribution, views)]
         # The probabilities of a comparison are computed from the whole distributions of both movements.
         turns = [self.tasks[single_task].templates[0]]
-        return [score_request([motion], single_task, turns, True, mirrored) for motion in query.motions]
+        return [score_request([motion], single_task, turns, True, views) for motion in query.motions]
 
     def _score(self, requests: Sequence[ScoreRequest]) -> dict[ScoreRequest, list[Scores]]:
         """{request: the scores with each template, the mean over views}."""

@@ -114,7 +114,7 @@ def _motion(request: dict[str, Any], prefix: str) -> MotionTokens:
     statistics = request[f"{prefix}statistics"]
     return MotionTokens(
         request[f"{prefix}tokens"],
-        request[f"{prefix}mirrored"],
+        request[f"{prefix}views"],
         None if statistics is None else _statistics(statistics),
     )
 
@@ -162,8 +162,8 @@ def make_calibration(
     The calibration is empty if a cohort has no validation participants. The artifact's metrics are {task:
     temperature, or amount that intervals are widened by}.
     tasks: full definitions of the trained tasks. They say when a question applies.
-    Raises InputError for a trained task that is missing, for tokens of another tokenizer, and for tokens without
-    mirror images with `mirrored`.
+    Raises InputError for a trained task that is missing, for tokens of another tokenizer, and for tokens with
+    fewer views than answers are averaged over.
     """
     require_same_tokenizer(adapter.input("tokens"), tokens)
     trained = adapter.input("questions").manifest["settings"]["tasks"]
@@ -171,8 +171,7 @@ def make_calibration(
 
     def build(uri: str) -> dict[str, Any]:
         fitted = Calibration()
-        if settings.mirrored:
-            Tokens(tokens).mirrored([])
+        Tokens(tokens).views([], settings.views)
         if "validation" in read_questions(questions)["split"]:
             validation = BatchAnswerSettings(
                 splits=["validation"], batch_size=settings.batch_size, workers=settings.workers
@@ -233,9 +232,9 @@ def _answer(
     asked = asked.assign(number=np.arange(len(asked)))
     columns = ["trial", "tokens", RECONSTRUCTION_ERROR]
     trials = Tokens(tokens).table().select(columns).to_pandas().set_index("trial")
-    mirrored = Tokens(tokens).mirrored(splits) if scoring.mirrored else {}
+    views = Tokens(tokens).views(splits, scoring.views)
     statistics = movement_statistics(Tokens(tokens).statistics().to_pandas(), splits, model.reference)
-    requests = build_requests(asked, trials["tokens"], mirrored, scoring.templates, statistics)
+    requests = build_requests(asked, views, scoring.templates, statistics)
     answers = run_actor_pool(model, requests, settings)
     return to_table(asked, answers, model.tasks, trials[RECONSTRUCTION_ERROR])
 
@@ -385,30 +384,28 @@ def _select_questions(questions: Artifact, tasks: Tasks, splits: Sequence[str]) 
 
 def build_requests(
     asked: pd.DataFrame,
-    tokens: "pd.Series",
-    mirrored: Mapping[str, Any],
+    views: Mapping[str, Sequence[Sequence[int]]],
     templates: int,
     statistics: Mapping[str, Any],
 ) -> pd.DataFrame:
     """A row for each movement or pair of movements, with all that is asked about it; rows of like length in a row.
 
     asked: questions with the columns trial, other, task, question, number and applies.
-    tokens: motion tokens of each trial.
-    mirrored: {trial: motion tokens of its mirror image}; empty: not used.
+    views: {trial: motion tokens of each of its views}, its own first.
     templates: number of templates that each question is asked in.
     statistics: {trial: fields of its MovementStatistics}.
-    Columns: tokens, mirrored and statistics, the same with `other_` (None for a single movement); task, question,
-    number and applies (lists).
+    Columns: tokens, views (the others) and statistics, the same with `other_` (None for a single movement); task,
+    question, number and applies (lists).
     """
     by_motion = asked.groupby(["trial", "other"], sort=False, dropna=False)
     requests = by_motion[["task", "question", "number", "applies"]].agg(list).reset_index()
     others = [None if pd.isna(trial) else trial for trial in requests["other"]]
     requests = requests.assign(
-        tokens=requests["trial"].map(tokens),
-        mirrored=[mirrored.get(trial) for trial in requests["trial"]],
+        tokens=[views[trial][0] for trial in requests["trial"]],
+        views=[views[trial][1:] for trial in requests["trial"]],
         statistics=[statistics.get(trial) for trial in requests["trial"]],
-        other_tokens=[tokens[trial] if trial else None for trial in others],
-        other_mirrored=[mirrored.get(trial) if trial else None for trial in others],
+        other_tokens=[views[trial][0] if trial else None for trial in others],
+        other_views=[views[trial][1:] if trial else None for trial in others],
         other_statistics=[statistics.get(trial) if trial else None for trial in others],
     )
     # A batch holds rows of similar length, the questions included, so that little of it is padding.

@@ -66,13 +66,13 @@ def windows(n_tokens: int, n_posture: int = 0, per_step: int = 1) -> list[np.nda
 
 
 def without_tokens(motion: MotionTokens, left_out: np.ndarray) -> MotionTokens:
-    """A movement without the tokens at these indices, and its mirror image likewise. Some tokens always stay."""
-    mirrored = None if motion.mirrored is None else _without(motion.mirrored, left_out)
-    return MotionTokens(_without(motion.tokens, left_out), mirrored)
+    """A movement without the tokens at these indices, and its views likewise. Some tokens always stay."""
+    return MotionTokens(_without(motion.tokens, left_out), [_without(v, left_out) for v in motion.views])
 
 
 def _without(tokens: Sequence[int], left_out: np.ndarray) -> list[int]:
-    kept = np.delete(np.asarray(tokens), left_out)
+    # A shifted view may be a step shorter.
+    kept = np.delete(np.asarray(tokens), left_out[left_out < len(tokens)])
     return kept.tolist() if len(kept) else list(tokens)[:MIN_MOTION_TOKENS]
 
 

@@ -1,7 +1,8 @@
 """What is read to score queries: which prompts, and which requests after each of them.
 
-Worked example: a model averages over mirror images. Two queries ask `cadence` and `impaired` about one movement.
-- Each query becomes a `ScoreRequest` with two views: the movement's tokens, and those of its mirror image.
+Worked example: a model averages over two views of a movement. Two queries ask `cadence` and `impaired` about one
+movement.
+- Each query becomes a `ScoreRequest` with both views: the movement's tokens, and those of its mirror image.
 - `requests_by_view` gives two prompts, one for each view, with both requests after each.
 - `average` gives each request the mean over its two views, for each template of its task.
 
@@ -23,7 +24,7 @@ View = tuple[tuple[int, ...], ...]
 class ScoreRequest:
     """All answers to one question about the movements of one prompt. Equal requests are scored once.
 
-    views: the prompts to average over: the movements, and their mirror images if they are averaged over.
+    views: the prompts to average over: the movements, and the same movements read in other ways.
     task: the task whose answers are scored.
     turns: the conversation; its last turn is the question.
     full_distribution: a number's whole distribution is wanted, not only its quantiles.
@@ -36,18 +37,17 @@ class ScoreRequest:
 
 
 def score_request(
-    motions: Sequence[MotionTokens], task: str, turns: Sequence[str], full_distribution: bool, mirrored: bool
+    motions: Sequence[MotionTokens], task: str, turns: Sequence[str], full_distribution: bool, views: int
 ) -> ScoreRequest:
     """The request for movements of one prompt.
 
-    mirrored: average over the mirror images too, if all movements have one.
+    views: number of views to average over; fewer if a movement has fewer.
     """
-    views = [[motion.tokens for motion in motions]]
-    images = [motion.mirrored for motion in motions if motion.mirrored is not None]
-    if mirrored and len(images) == len(motions):
-        views.append(images)
-    # A movement that equals its mirror image is read once.
-    distinct = dict.fromkeys(tuple(tuple(tokens) for tokens in view) for view in views)
+    of_motions = [[motion.tokens, *motion.views[: views - 1]] for motion in motions]
+    # Views with the same tokens are read once. `zip` ends with the movement that has the fewest.
+    distinct = dict.fromkeys(
+        tuple(tuple(tokens) for tokens in view) for view in zip(*of_motions, strict=False)
+    )
     return ScoreRequest(tuple(distinct), task, tuple(turns), full_distribution)
 
 

@@ -12,8 +12,9 @@ class ScoringSettings(Settings):
 
     templates: int = Field(1, ge=1)
     """Prompt templates of a task whose answers are averaged: the question itself and others. The paper uses 1."""
-    mirrored: bool = False
-    """Average over a movement and its mirror image: twice the cost. Needs tokens.augmentations of at least 2."""
+    views: int = Field(1, ge=1, le=64)
+    """Views of a movement that answers are averaged over: itself, mirrored, and shifted by less than one token
+    step. Each costs as much as the first. Needs as many in `tokens.views`."""
 
 
 class BatchAnswerSettings(Settings):
@@ -34,7 +35,7 @@ class AnswerSettings(ScoringSettings, BatchAnswerSettings):
 
     @property
     def scoring(self) -> ScoringSettings:
-        return ScoringSettings(templates=self.templates, mirrored=self.mirrored)
+        return ScoringSettings(templates=self.templates, views=self.views)
 
     @property
     def batch(self) -> BatchAnswerSettings:

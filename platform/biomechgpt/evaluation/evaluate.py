@@ -120,10 +120,10 @@ def _baselines(
 
 def _mirrored(tokens: Tokens, trials: pd.DataFrame) -> list[list[int]]:
     """The tokens of each trial's mirror image; none if the tokens artifact has none."""
-    if tokens.artifact.manifest["settings"]["augmentations"] < 2:
+    if tokens.n_views < 2:
         return []
-    mirror_of = tokens.mirrored(sorted(trials["split"].unique()))
-    return [mirror_of[trial] for trial in trials["trial"]]
+    views = tokens.views(sorted(trials["split"].unique()), 2)
+    return [views[trial][1] for trial in trials["trial"]]
 
 
 def _other_cohorts(answers: Artifact, start: Artifact | None) -> dict[str, Any]:

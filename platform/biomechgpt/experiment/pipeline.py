@@ -294,8 +294,9 @@ def check(settings: PipelineSettings, until: Stage = "evaluation") -> None:
         adapt.check(settings.start, settings.language.finetune)
     elif STAGES.index(until) >= STAGES.index("base"):
         pretrain.check(settings.language.base)
-    if settings.answers.mirrored and settings.tokens.augmentations < 2:
-        raise InputError("tokens.augmentations: expected at least 2 with answers.mirrored, found 1")
+    if settings.answers.views > settings.tokens.views:
+        expected = f"tokens.views: expected at least answers.views, {settings.answers.views}"
+        raise InputError(f"{expected}, found {settings.tokens.views}")
     settings.questions.load()
     settings.questions.load_measured()
 

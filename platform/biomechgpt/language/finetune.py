@@ -96,7 +96,7 @@ class _Finetuning(TreeTrainingTask):
         self.questions = len(rows)
         config = AutoConfig.from_pretrained(str(self.folder))
         encoder = PromptEncoder(self.tokenizer, family_of(config).turns, stack_of(config))
-        views = Tokens(self.motion).augmentations()
+        views = Tokens(self.motion).views(["train"])
         self.longest_answer = max(
             (len(encoder.answer(answer)) for answer in {r["answer"] for r in rows}), default=0
         )

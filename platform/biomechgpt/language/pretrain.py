@@ -179,7 +179,7 @@ class _Pretraining(TreeTrainingTask):
             shuffled_questions,
             answers,
             requests or ["{}"],
-            movements.augmentations() if self.settings.epochs else {},
+            movements.views(["train"]) if self.settings.epochs else {},
             read_parameters(artifact.load(parameters)) if parameters else {},
         )
         # Each view of a movement gets questions, recalled tokens and parameters of its own.

@@ -57,12 +57,13 @@ class MotionTokens:
     """A movement as motion tokens.
 
     tokens: those of the movement itself.
-    mirrored: those of its mirror image; None if answers are not averaged over it.
+    views: those of the same movement, read in other ways (`tokenizer.tokens.view`); none if answers are not
+        averaged over views.
     statistics: figures of the recording, if it is known: no answer depends on them, only whether one is given.
     """
 
     tokens: Sequence[int]
-    mirrored: Sequence[int] | None = None
+    views: Sequence[Sequence[int]] = ()
     statistics: MovementStatistics | None = None
 
 

@@ -185,9 +185,9 @@ class TokenizerSettings(Settings):
 class TokensSettings(Settings):
     """How a cohort is tokenized."""
 
-    augmentations: int = Field(1, ge=1, le=64)
-    """Tokenizations per training trial: unchanged, mirrored, and shifted by less than one token step. They reduce
-    memorisation. With 2 or more, held-out trials get their mirrored copy too."""
+    views: int = Field(1, ge=1, le=64)
+    """Tokenizations of each trial: unchanged, mirrored, and shifted by less than one token step. Training reads
+    another one each time, which reduces memorisation. Answers can be averaged over them (`answers.views`)."""
     layout: Literal["flat", "stacked"] = "flat"
     """flat: each motion token has a position in a prompt. stacked: those of a step share one, which is the sum of
     their embeddings, and each has an output head; plain transformers cannot read such a model. They differ for

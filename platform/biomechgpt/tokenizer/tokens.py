@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet as pq
+from scipy.stats import qmc
 
 from biomechgpt.cohort.shards import Cohort, Shard
 from biomechgpt.core import artifact, cluster, storage
@@ -27,7 +28,7 @@ from biomechgpt.motion.skeleton import MIRROR_ORDER, N_JOINTS, mirror
 from biomechgpt.motion.statistics import measure_statistics
 from biomechgpt.tokenizer.settings import TokensSettings
 
-VERSION = 7
+VERSION = 8
 FOLDER, INFO = "tokens", "tokens.json"
 """Names in the artifact's folder: the folder of shards, and the content of `TokensInfo`."""
 TRIAL_COLUMNS = ("trial", "participant", "split", "provenance", "n_frames")
@@ -37,12 +38,10 @@ RECONSTRUCTION_ERROR = "rmse_deg"
 DURATION, STEPS, PHASES, LEGS_RECORDED = "duration_s", "steps", "phases", "legs_recorded"
 FEATURES = "features"
 """Columns with the statistics of each trial's movement (`motion.statistics`) and its (102,) kinematic features."""
-AUGMENTATIONS = "augmentations"
-"""Column with the tokens of all augmentations but the first, which is the trial itself."""
-# What `Tokens.table` leaves out: `augmentations` and `statistics` read it.
-_NOT_IN_TABLE = (AUGMENTATIONS, "provenance", DURATION, STEPS, PHASES, LEGS_RECORDED, FEATURES)
-MIRRORED = 1
-"""Number of the augmentation that is the mirrored copy of the whole trial. Number 0 is the trial itself."""
+VIEWS = "views"
+"""Column with the tokens of all views but the first, which is the trial itself."""
+# What `Tokens.table` leaves out: `views` and `statistics` read it.
+_NOT_IN_TABLE = (VIEWS, "provenance", DURATION, STEPS, PHASES, LEGS_RECORDED, FEATURES)
 
 
 class TokensInfo(Settings):
@@ -112,26 +111,26 @@ class Tokens:
         rows = zip(table["trial"].to_pylist(), table["tokens"], strict=True)
         return {trial: tokens.values.to_numpy() for trial, tokens in rows}
 
-    def augmentations(self) -> dict[str, list[list[int]]]:
-        """{training trial: its own tokens, then those of its other augmentations}, ordered by trial."""
-        available = self._dataset.schema.names
-        names = [name for name in ("trial", "tokens", AUGMENTATIONS) if name in available]
-        table = self._dataset.to_table(names, filter=pc.field("split") == "train").sort_by("trial")
-        own = table["tokens"].to_pylist()
-        others = table[AUGMENTATIONS].to_pylist() if AUGMENTATIONS in names else [[]] * len(own)
-        rows = zip(table["trial"].to_pylist(), own, others, strict=True)
-        return {trial: [tokens, *more] for trial, tokens, more in rows}
+    @property
+    def n_views(self) -> int:
+        """Views of each trial, its own tokens included."""
+        return int(self.artifact.manifest["settings"]["views"])
 
-    def mirrored(self, splits: Sequence[str]) -> dict[str, list[int]]:
-        """{trial of these splits: tokens of its mirrored copy}. Raises InputError if there are none."""
-        if AUGMENTATIONS not in self._dataset.schema.names:
-            raise InputError(
-                f"{self.artifact.uri}: expected mirrored copies, found 1 augmentation (tokens.augmentations)"
-            )
+    def views(self, splits: Sequence[str], n: int | None = None) -> dict[str, list[list[int]]]:
+        """{trial of these splits: the tokens of its first n views, its own before others}, ordered by trial.
+
+        n: None: all views. Raises InputError if there are fewer.
+        """
+        n = n or self.n_views
+        if n > self.n_views:
+            raise InputError(f"{self.artifact.uri}: expected {n} views, found {self.n_views} (tokens.views)")
+        names = ["trial", "tokens", *([VIEWS] if n > 1 else [])]
         in_splits = pc.field("split").isin(pa.array(splits, pa.string()))
-        table = self._dataset.to_table(["trial", AUGMENTATIONS], filter=in_splits)
-        tokens = pc.list_element(table[AUGMENTATIONS], MIRRORED - 1)
-        return dict(zip(table["trial"].to_pylist(), tokens.to_pylist(), strict=True))
+        table = self._dataset.to_table(names, filter=in_splits).sort_by("trial")
+        own = table["tokens"].to_pylist()
+        others = table[VIEWS].to_pylist() if n > 1 else [[]] * len(own)
+        rows = zip(table["trial"].to_pylist(), own, others, strict=True)
+        return {trial: [tokens, *more[: n - 1]] for trial, tokens, more in rows}
 
     @cached_property
     def _dataset(self) -> pyarrow.dataset.Dataset:
@@ -156,7 +155,7 @@ def make_tokens(cohort: Artifact, tokenizer: Artifact, settings: TokensSettings,
             .map(
                 _EncodeShard,  # type: ignore[arg-type]  # typed as for functions
                 fn_constructor_args=(tokenizer.uri, storage.join(uri, FOLDER), settings.batch_size,
-                                     settings.augmentations),
+                                     settings.views),
                 num_cpus=1,
                 compute=ray.data.ActorPoolStrategy(size=min(settings.workers, len(shards))),
                 **gpu,
@@ -183,7 +182,7 @@ def make_tokens(cohort: Artifact, tokenizer: Artifact, settings: TokensSettings,
 class _EncodeShard:
     """Actor of Ray Data. It loads the tokenizer once, and writes each shard's tokens under the shard's name."""
 
-    def __init__(self, tokenizer: str, target: str, batch_size: int, augmentations: int) -> None:
+    def __init__(self, tokenizer: str, target: str, batch_size: int, views: int) -> None:
         import ray
         import torch
 
@@ -192,7 +191,7 @@ class _EncodeShard:
         log_to_stdout()
         torch.set_num_threads(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
         self.tokenizer = MotionTokenizer.load(tokenizer)
-        self.target, self.batch_size, self.augmentations = target, batch_size, augmentations
+        self.target, self.batch_size, self.views = target, batch_size, views
         self.trials_done, self.last_line = 0, time.time()
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
@@ -217,8 +216,8 @@ class _EncodeShard:
         table = table.append_column(RECONSTRUCTION_ERROR, pa.array(errors, pa.float64()))
         for name, column in self._statistics(movements, masks, splits).items():
             table = table.append_column(name, column)
-        if self.augmentations > 1:
-            table = table.append_column(AUGMENTATIONS, self._augmented(movements, masks, splits))
+        if self.views > 1:
+            table = table.append_column(VIEWS, self._encode_views(movements, masks))
         self.trials_done += len(movements)
         if time.time() - self.last_line > SECONDS_BETWEEN_LINES:
             self.last_line = time.time()
@@ -249,32 +248,32 @@ class _EncodeShard:
             FEATURES: pa.array(features, pa.list_(pa.float32())),
         }
 
-    def _augmented(self, movements: list[np.ndarray], masks: np.ndarray, splits: list[str]) -> pa.Array:
-        """Tokens of the augmentations from number 1 on: all for training trials, the mirrored copy for others."""
-        augmented: list[list[np.ndarray]] = [[] for _ in movements]
-        for number in range(1, self.augmentations):
-            wanted = [i for i, split in enumerate(splits) if split == "train" or number == MIRRORED]
+    def _encode_views(self, movements: list[np.ndarray], masks: np.ndarray) -> pa.Array:
+        """Tokens of the views from number 1 on."""
+        of_movement: list[list[np.ndarray]] = [[] for _ in movements]
+        for number in range(1, self.views):
             pairs = [
-                augment(movements[i], masks[i], number, self.augmentations, self.tokenizer.downsampling)
-                for i in wanted
+                view(angles, mask, number, self.tokenizer.downsampling)
+                for angles, mask in zip(movements, masks, strict=True)
             ]
             encoded = self.tokenizer.encode([angles for angles, _ in pairs], [mask for _, mask in pairs])
-            for i, tokens in zip(wanted, encoded, strict=True):
-                augmented[i].append(tokens)
-        return pa.array(augmented, pa.list_(pa.list_(pa.int32())))
+            for tokens_of_views, tokens in zip(of_movement, encoded, strict=True):
+                tokens_of_views.append(tokens)
+        return pa.array(of_movement, pa.list_(pa.list_(pa.int32())))
 
 
-def augment(
-    angles: np.ndarray, mask: np.ndarray, number: int, augmentations: int, downsampling: int
+def view(
+    angles: np.ndarray, mask: np.ndarray, number: int, downsampling: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Augmentation `number` of a trial, out of `augmentations`: its angles and its mask.
+    """View `number` of a movement: the same movement, read in another way, as its angles and its mask.
 
-    Odd numbers are mirrored. The pair (2k, 2k + 1) leaves out frames at the beginning: the pairs' shifts are spread
-    evenly over one token step. A shift by a whole step would give the same tokens again.
-    angles: (T, 34) radians. mask: (34,) bool. downsampling: frames per token step.
+    Number 0 is the movement itself. Odd numbers are mirrored. The pair (2k, 2k + 1) leaves out frames at the
+    beginning. The shifts of the first pairs are spread over one token step, however many there are
+    (Halton): 0, 2, 1, 3 frames for steps of four. A shift by a whole step would give the same tokens again.
+    angles: (T, 34) radians. mask: (34,) bool. downsampling: frames of a token step.
     """
-    pair, pairs = number // 2, -(-augmentations // 2)
-    shift = pair * downsampling // pairs
+    pair = number // 2
+    shift = int(qmc.Halton(1, scramble=False).random(pair + 1)[pair, 0] * downsampling)
     angles = angles[min(shift, len(angles) - 1) :]
     return mirror_movement(angles, mask) if is_mirrored(number) else (angles, mask)
 
@@ -285,5 +284,5 @@ def mirror_movement(angles: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, n
 
 
 def is_mirrored(number: int) -> bool:
-    """Whether the augmentation of this number is mirrored. Number 0 is the trial itself."""
+    """Whether the view of this number is mirrored. Number 0 is the movement itself."""
     return number % 2 == 1

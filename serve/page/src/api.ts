@@ -63,8 +63,8 @@ export class Api {
   }
 
   /** Sends the tokenizer's fingerprint with the tokens. A server whose model has changed refuses them. */
-  chat({ tokens, mirrored, tokenizer, analysis }: Motion, messages: ChatMessage[], patience: Patience = {}): Promise<Answers> {
-    const body = JSON.stringify({ tokens, mirrored, tokenizer, analysis, messages });
+  chat({ tokens, views, tokenizer, analysis }: Motion, messages: ChatMessage[], patience: Patience = {}): Promise<Answers> {
+    const body = JSON.stringify({ tokens, views, tokenizer, analysis, messages });
     const request = post(body, { "Content-Type": "application/json" });
     return this.json("v1/chat", request, patience);
   }

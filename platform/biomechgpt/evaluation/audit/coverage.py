@@ -33,9 +33,8 @@ def audit_coverage(model: Artifact, settings: AuditSettings, root: str) -> dict[
         splits = ["validation", "test"]
     else:
         cohort = artifact.load(settings.cohort, "cohort")
-        augmentations = 2 if bundle.info.scoring.mirrored else 1
         tokens = make_tokens(
-            cohort, model.input("tokenizer"), TokensSettings(augmentations=augmentations), root
+            cohort, model.input("tokenizer"), TokensSettings(views=bundle.info.scoring.views), root
         )
         questions = make_questions(cohort, QuestionsSettings(tasks=settings.tasks, names=list(tasks)), root)
         splits = ["train", "validation", "test"]
