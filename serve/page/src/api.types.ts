@@ -1278,8 +1278,15 @@ export interface components {
              */
             tokens: number[] | number[][];
             /**
+             * Views
+             * @description `views` from /v1/motions, or a list of two such values to compare.
+             * @default []
+             */
+            views: number[][] | number[][][];
+            /**
              * Mirrored
-             * @description Motion tokens of the mirror images from /v1/motions, in the same form as `tokens`.
+             * @deprecated
+             * @description Earlier form of `views`, for the mirror image alone. Not read where `views` is given.
              */
             mirrored?: number[] | number[][] | null;
             /**
@@ -1961,10 +1968,11 @@ export interface components {
              */
             tokens: number[];
             /**
-             * Mirrored
-             * @description Motion tokens of the mirror image; null if the model does not read it.
+             * Views
+             * @description Motion tokens of the same movement mirrored or shifted by a few frames; the model's answer is the mean.
+             * @default []
              */
-            mirrored: number[] | null;
+            views: number[][];
             /**
              * Tokenizer
              * @description Fingerprint of the motion tokenizer that made the tokens.
@@ -1974,6 +1982,12 @@ export interface components {
             analysis: components["schemas"]["Analysis-Output"] | null;
             /** @description The movement to show. */
             figure: components["schemas"]["Figure"];
+            /**
+             * Mirrored
+             * @deprecated
+             * @description Deprecated: use views.
+             */
+            readonly mirrored: number[] | null;
         };
         /**
          * RecordingInfo
