@@ -25,7 +25,7 @@ from biomechgpt.simulator.exercises import EXERCISES
 from biomechgpt.simulator.laboratory import LaboratorySettings, laboratory
 from biomechgpt.simulator.movement import COLUMNS as TABLE
 from biomechgpt.simulator.movement import excursion, foot_heights_m, typical
-from biomechgpt.simulator.participants import body_of
+from biomechgpt.simulator.participants import body_of, measure_walk
 from biomechgpt.simulator.protocol import PAPER, ProtocolSettings, enrol
 
 pytestmark = pytest.mark.slow  # its people take longest to simulate of all that needs no Ray
@@ -568,3 +568,15 @@ def test_a_participant_does_not_depend_on_the_others(people, cohort):
     for one, again in zip(mine, trials(DEMO, person, RATE), strict=False):
         assert one.trial == again.trial
         np.testing.assert_array_equal(one.angles_rad, again.angles_rad)
+
+
+def test_a_walk_that_hardly_moves_has_no_speed():
+    strides, forwards = np.linspace(0, 1, 31), np.zeros((31, 7))
+    forwards[:, 0] = np.linspace(0, 0.8, 31)
+    still = 0.03 * forwards
+    (walk, stand) = (
+        measure_walk(strides, place, 30, np.random.default_rng(0)) for place in (forwards, still)
+    )
+    assert walk["walking_speed"] == pytest.approx(0.8, rel=0.05)
+    assert walk["cadence"] == stand["cadence"] == pytest.approx(120, rel=0.05)
+    assert stand["walking_speed"] is None

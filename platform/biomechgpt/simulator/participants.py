@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from biomechgpt.core.settings import Settings
 from biomechgpt.motion import norms
-from biomechgpt.motion.outcome_measures import COLUMN_KINDS
+from biomechgpt.motion.outcome_measures import COLUMN_KINDS, OUTCOME_MEASURES
 from biomechgpt.motion.skeleton import HIGH_RAD, LOW_RAD, N_JOINTS
 from biomechgpt.motion.trial import Trial
 from biomechgpt.simulator.activities import ACTIVITIES, OTHERS, ActivityTrace, GaitStyle
@@ -452,9 +452,14 @@ def _in_a_recording(
 def measure_walk(
     strides: np.ndarray, place: np.ndarray, rate_hz: float, rng: np.random.Generator
 ) -> dict[str, str | float | None]:
-    """Cadence and walking speed as an instrumented walkway measures them: the true values with 1 % of error."""
+    """Cadence and walking speed as an instrumented walkway measures them: the true values with 1 % of error.
+
+    A value outside the plausible range is None: in one second of a very slow walk a person may stand.
+    """
     seconds = (len(strides) - 1) / rate_hz
     cadence = 120 * float(strides[-1] - strides[0]) / seconds
     speed = float(np.hypot(*(place[-1, [0, 2]] - place[0, [0, 2]]))) / seconds
     error = 1 + 0.01 * rng.standard_normal(2)
-    return {"cadence": round(cadence * error[0], 1), "walking_speed": round(speed * error[1], 3)}
+    values = {"cadence": round(cadence * error[0], 1), "walking_speed": round(speed * error[1], 3)}
+    limits = {name: OUTCOME_MEASURES[name] for name in values}
+    return {name: v if limits[name].low <= v <= limits[name].high else None for name, v in values.items()}
