@@ -131,6 +131,14 @@ COMMANDS: dict[str, Command] = {
         "biomechgpt.experiment.promote:PromoteSettings",
         "biomechgpt.experiment.promote:run_promote",
         "promote --candidates results/artifacts/comparison/FINGERPRINT",
+        config="configs/promotion.yaml",
+    ),
+    "roll-back": Command(
+        "Give the name champion back to the model that had it before.",
+        "biomechgpt.experiment.promote:RollBackSettings",
+        "biomechgpt.experiment.promote:run_roll_back",
+        'roll-back "answers about falls are wrong"',
+        positional="reason",
     ),
     "generate": Command(
         "Generate movements from descriptions, or continue given ones, as .mot files.",

@@ -166,6 +166,16 @@ def test_a_comparison_has_tables_and_its_best_model_on_validation_becomes_champi
     again = run_promote(PromoteSettings(candidates=comparison.uri, tracking=mlflow))
     assert again == champion
     assert len(tracking.client(mlflow).search_model_versions("name = 'biomechgpt'")) == 1
+    # A model of two tasks does not replace one of all.
+    two_tasks = next(run["model"] for run in runs if run["variant"] == "activity+impaired")
+    with pytest.raises(InputError, match="cadence: only the champion answers it"):
+        run_promote(PromoteSettings(candidates=two_tasks, tracking=mlflow))
+    (compared,) = (tiny.root / "challenge").iterdir()
+    quantities = {
+        check["quantity"] for check in json.loads((compared / "challenge.json").read_text())["checks"]
+    }
+    assert {"score", "calibration_error", "coverage"} < quantities
+    assert tracking.resolve(mlflow, tracking.CHAMPION) == champion.uri
     manifests = json.dumps([path.read_text() for path in (tiny.root / "answers").rglob("manifest.json")])
     assert "validation" in manifests
 

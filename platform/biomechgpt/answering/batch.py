@@ -125,16 +125,22 @@ def _statistics(row: Mapping[str, Any]) -> MovementStatistics:
 
 
 def make_answers(
-    model: Artifact, questions: Artifact, tokens: Artifact, settings: BatchAnswerSettings, root: str
+    model: Artifact,
+    questions: Artifact,
+    tokens: Artifact,
+    settings: BatchAnswerSettings,
+    root: str,
+    tasks: Sequence[str] | None = None,
 ) -> Artifact:
     """The answers artifact: `answers.parquet`, a row for each question of the settings' splits.
 
+    tasks: those that are asked; None: all that there are questions of.
     Raises InputError for tokens of another tokenizer than the model's.
     """
     require_same_tokenizer(model, tokens)
 
     def build(uri: str) -> dict[str, Any]:
-        answers = answer_all(ModelBundle(model.uri).parts, questions, tokens, settings)
+        answers = answer_all(ModelBundle(model.uri).parts, questions, tokens, settings, tasks)
         content = answers.to_parquet(None, index=False)
         assert isinstance(content, bytes)
         storage.write_bytes(storage.join(uri, "answers.parquet"), content)
@@ -144,7 +150,9 @@ def make_answers(
         return {"answers": len(parsed), "parsed": round(float(parsed.mean()), 4)}
 
     # How answers are scored belongs to the model. These settings decide which questions are asked, and how.
-    identity = {"splits": settings.splits, "method": settings.method}
+    identity: dict[str, Any] = {"splits": settings.splits, "method": settings.method}
+    if tasks is not None:
+        identity["tasks"] = sorted(tasks)
     inputs = {"model": model, "questions": questions, "tokens": tokens}
     return artifact.make("answers", VERSION, identity, inputs, build, root)
 
@@ -208,11 +216,16 @@ def make_calibration(
 
 
 def answer_all(
-    model: ModelParts, questions: Artifact, tokens: Artifact, settings: BatchAnswerSettings
+    model: ModelParts,
+    questions: Artifact,
+    tokens: Artifact,
+    settings: BatchAnswerSettings,
+    only: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """The answers table of a model that is asked a cohort's questions of the settings' splits, through Ray Data.
 
-    Raises InputError if there are no questions, and for tokens without mirror images if the model reads them.
+    only: tasks that are asked; None: all.
+    Raises InputError if there are no questions, and for tokens with fewer views than the model averages over.
     """
     asked = _select_questions(questions, read_tasks(questions.uri), settings.splits)
     ruled_out = (
@@ -220,6 +233,8 @@ def answer_all(
     )
     if len(ruled_out):
         asked = pd.concat([asked, ruled_out], ignore_index=True)
+    if only is not None:
+        asked = asked[asked["task"].isin(only)].reset_index(drop=True)
     return _answer(model, asked, tokens, settings)
 
 

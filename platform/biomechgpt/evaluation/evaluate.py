@@ -68,7 +68,7 @@ def make_evaluation(
         if settings.baselines:
             baseline_answers, details = _baselines(table, tasks, trials, measured, Tokens(tokens), settings)
             table = pd.concat([table, baseline_answers], ignore_index=True)
-        table = table.merge(_subgroup_columns(trials, measured), on="trial", how="left")
+        table = table.merge(subgroup_columns(trials, measured), on="trial", how="left")
         origin = _origin(answers, start, adaptations)
         origin["seconds"] |= {
             "parameters": parameters.manifest["seconds"],
@@ -182,7 +182,7 @@ def _origin(answers: Artifact, start: Artifact | None, adaptations: Sequence[Art
     }
 
 
-def _subgroup_columns(trials: pd.DataFrame, measured: list[ParameterValues]) -> pd.DataFrame:
+def subgroup_columns(trials: pd.DataFrame, measured: list[ParameterValues]) -> pd.DataFrame:
     """Each trial with the annotations that `SUBGROUPS` divides participants by."""
     speed = pd.Series([row.get("speed") for row in measured], trials.index, dtype=float)
     columns = trials[["trial", *(name for name in SUBGROUPS if name in trials)]]

@@ -19,6 +19,10 @@ from biomechgpt.core.settings import InputError, Settings
 SQLITE = "sqlite:///"
 REGISTERED = "biomechgpt"
 """Name of the registered model. Each of its versions is a model artifact."""
+REPLACED = "replaced"
+"""Tag of a version, followed by a dot and an alias: the version that had the alias before it."""
+_NOT_FOUND = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""Codes of MLflow's answer for an alias that no version has."""
 CHAMPION = f"models:/{REGISTERED}@champion"
 
 
@@ -99,8 +103,51 @@ def register(
         version = mlflow.create_model_version(REGISTERED, model.uri, run_id=run).version
     for key, text in {"fingerprint": model.fingerprint, "data": model.provenance, **tags}.items():
         mlflow.set_model_version_tag(REGISTERED, version, key, text)
+    replaced = _holder(settings, alias)
+    if replaced is not None and replaced.version != version:
+        mlflow.set_model_version_tag(REGISTERED, version, f"{REPLACED}.{alias}", str(replaced.version))
     mlflow.set_registered_model_alias(REGISTERED, alias, version)
     return str(version)
+
+
+def roll_back(settings: TrackingSettings, alias: str, reason: str) -> str:
+    """Give an alias back to the version that had it before; returns the URI of that version's model.
+
+    reason: kept as a tag of the version that loses the alias.
+    Raises InputError if no version has the alias, or if the version replaced none.
+    """
+    mlflow, present = client(settings), _holder(settings, alias)
+    if present is None:
+        raise InputError(f"{settings.uri}: no version of {REGISTERED} has the alias {alias!r}")
+    earlier = present.tags.get(f"{REPLACED}.{alias}")
+    if earlier is None:
+        raise InputError(
+            f"version {present.version} of {REGISTERED}: no version had the alias {alias!r} before it"
+        )
+    mlflow.set_model_version_tag(REGISTERED, present.version, "rolled_back", reason)
+    mlflow.set_registered_model_alias(REGISTERED, alias, earlier)
+    return resolve(settings, f"models:/{REGISTERED}@{alias}")
+
+
+def _holder(settings: TrackingSettings, alias: str) -> Any:
+    """The version that has an alias; None if none has. An error of the registry is raised: it is no answer."""
+    from mlflow.exceptions import MlflowException
+
+    mlflow = client(settings)
+    if not mlflow.search_registered_models(f"name = '{REGISTERED}'"):
+        return None
+    try:
+        return mlflow.get_model_version_by_alias(REGISTERED, alias)
+    except MlflowException as error:
+        if error.error_code not in _NOT_FOUND:
+            raise
+        return None
+
+
+def holder(settings: TrackingSettings, alias: str) -> str | None:
+    """URI of the model that has an alias; None if none has."""
+    present = _holder(settings, alias)
+    return None if present is None else resolve(settings, f"models:/{REGISTERED}@{alias}")
 
 
 def resolve(settings: TrackingSettings, uri: str) -> str:
