@@ -19,8 +19,8 @@ from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError
 from biomechgpt.experiment.checkpoint import export_model
 from biomechgpt.language import finetune, network
-from biomechgpt.language.batches import plan_batches
-from biomechgpt.language.settings import FinetuneSettings
+from biomechgpt.language.batches import plan_batches, read_trees
+from biomechgpt.language.settings import FinetuneSettings, SampleSettings
 from biomechgpt.prompts.encoding import PromptEncoder, motion_vocabulary
 from biomechgpt.prompts.packing import batch_trees
 from prompt_text import question_text
@@ -30,6 +30,7 @@ from tiny_language import (
     LAST,
     PAIRS,
     SIZE,
+    TASKS,
     about,
     model_of,
     new_text_model,
@@ -416,3 +417,31 @@ def test_a_setting_that_moves_no_fingerprint_reaches_the_training(base, artifact
         with pytest.raises(InterruptedError):
             finetune.make_adapter(base[1], **inputs, settings=settings, root=str(artifacts[0]))
     assert [getattr(settings, field) for settings in received] == [True, False]
+
+
+def test_numbers_of_training_answers_have_noise_and_each_view_its_own(extended):
+    rng = np.random.default_rng(0)
+    speeds = rng.normal(1.0, 0.3, 400).clip(0.3, 1.8)
+    rows = [
+        {"trial": f"t{i}", "other": None, "task": "walking_speed", "question": "How fast?", "value": float(v),
+         "answer": TASKS["walking_speed"].answer(v)}
+        for i, v in enumerate(speeds)
+    ]  # fmt: skip
+    rows.append(rows[0] | {"task": "impaired", "question": "Impaired?", "value": None, "answer": "yes"})
+    assert finetune._noisy_numbers(rows, TASKS, 0.0, 0) is None
+    draw = finetune._noisy_numbers(rows, TASKS, 0.2, 0)
+    drawn = [TASKS["walking_speed"].parse(draw(row)) for row in rows[:-1]]
+    noise = np.array(drawn) - speeds
+    assert np.std(noise) == pytest.approx(0.2 * np.std(speeds), rel=0.15)
+    assert abs(np.mean(noise)) < 0.02
+    assert draw(rows[-1]) is None
+    # Never beyond what the task takes as plausible.
+    slow = [row | {"value": TASKS["walking_speed"].plausible[0]} for row in rows[:50]]
+    low = TASKS["walking_speed"].plausible[0]
+    assert min(TASKS["walking_speed"].parse(draw(row)) for row in slow) >= low
+
+    encoder = PromptEncoder(extended[1])
+    views = {row["trial"]: [[1, 2, 3] * 5] * 4 for row in rows}
+    trees = read_trees(encoder, views, rows[:20], SampleSettings(max_length=512), draw_answer=draw)
+    answers = [{view.branches[0].answer.tobytes() for view in of_tree} for of_tree in trees]
+    assert np.mean([len(different) for different in answers]) > 3

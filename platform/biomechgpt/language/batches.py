@@ -16,6 +16,8 @@ from biomechgpt.prompts.encoding import Answer, Branch, PrefixTree, PromptEncode
 from biomechgpt.prompts.packing import batch_trees
 from biomechgpt.tokenizer.tokens import is_mirrored
 
+DrawAnswer = Callable[[Mapping[str, Any]], str | None]
+"""From a question row to an answer that training reads in its place; None: the row's own."""
 LossWeight = Callable[[Mapping[str, Any], int], float]
 """From a question row and the number of tokens of its answer to the weight of each of these tokens in the loss."""
 
@@ -27,12 +29,14 @@ def read_trees(
     settings: SampleSettings,
     seed: int = 0,
     loss_weight: LossWeight = lambda row, n_tokens: 1.0,
+    draw_answer: DrawAnswer | None = None,
 ) -> list[list[PrefixTree]]:
     """Trees of question rows (`questions.dataset`), each once a view of its movement.
 
     views: {trial: motion tokens of each view}, equally many views for every trial.
     questions: rows; one with an empty answer is answered by the movement, which is not shown then.
     seed: decides which questions follow another question.
+    draw_answer: called for each question in each view; None: all views have the rows' answers.
     """
     # One tree for each movement or pair of movements, or with `pairs` one for each question. Questions that are
     # answered by the movement have a tree of their own, whose prefix does not show it.
@@ -49,6 +53,7 @@ def read_trees(
             _draw_history(rows, settings.history_share, rng),
             settings.max_length,
             loss_weight,
+            draw_answer,
         )
         for rows in groups.values()
     ]
@@ -72,6 +77,7 @@ def _tree_of_each_view(
     history: Sequence[Mapping[str, Any] | None],
     max_length: int,
     loss_weight: LossWeight,
+    draw_answer: DrawAnswer | None,
 ) -> list[PrefixTree]:
     def tree_about(movements: Sequence[Sequence[int]], branches: list[Branch]) -> PrefixTree:
         weights = [loss_weight(row, len(answer)) for row, (_, answer) in zip(rows, branches, strict=True)]
@@ -84,16 +90,26 @@ def _tree_of_each_view(
             tree_about([], encoder.branches([(question, view) for question in questions], max_length))
             for view in views[trial]
         ]
-    # Views that are mirrored share their branches, and so do those that are not: an answer may name a side.
-    branches = {}
-    for in_mirror in {is_mirrored(number) for number in range(len(views[trial]))}:
+
+    def branches_of(in_mirror: bool) -> list[Branch]:
         pairs: list[tuple[Question, Answer]] = []
         for row, earlier in zip(rows, history, strict=True):
             turns = [earlier["question"], _answer(earlier, in_mirror)] if earlier else []
-            pairs.append(([*turns, row["question"]] if turns else row["question"], _answer(row, in_mirror)))
-        branches[in_mirror] = encoder.branches(pairs, max_length)
+            drawn = draw_answer(row) if draw_answer else None
+            pairs.append(
+                ([*turns, row["question"]] if turns else row["question"], drawn or _answer(row, in_mirror))
+            )
+        return encoder.branches(pairs, max_length)
+
+    # Views that are mirrored share their branches, and so do those that are not: an answer may name a side. With
+    # drawn answers each view has its own.
+    numbers = range(len(views[trial]))
+    shared = {} if draw_answer else {side: branches_of(side) for side in {is_mirrored(n) for n in numbers}}
     return [
-        tree_about([view, views[second][number]] if second else [view], branches[is_mirrored(number)])
+        tree_about(
+            [view, views[second][number]] if second else [view],
+            shared[is_mirrored(number)] if shared else branches_of(is_mirrored(number)),
+        )
         for number, view in enumerate(views[trial])
     ]
 

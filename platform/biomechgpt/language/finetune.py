@@ -6,6 +6,7 @@ trained weights, nothing else.
 
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -27,13 +28,14 @@ from biomechgpt.language.adapter import (
     read_info,
     require_same_adapter,
 )
-from biomechgpt.language.batches import LossWeight, TreeTrainingTask, read_trees
+from biomechgpt.language.batches import DrawAnswer, LossWeight, TreeTrainingTask, read_trees
 from biomechgpt.language.dropout import replace_dropout
 from biomechgpt.language.families import family_of
 from biomechgpt.language.settings import AdapterSettings, FinetuneSettings
 from biomechgpt.language.stacked import stack_of
 from biomechgpt.prompts.encoding import PromptEncoder, motion_vocabulary
-from biomechgpt.questions.dataset import read_questions
+from biomechgpt.questions.dataset import read_questions, read_tasks
+from biomechgpt.questions.tasks import RegressionTask, Tasks
 from biomechgpt.tokenizer.motion_tokenizer import require_same_tokenizer
 from biomechgpt.tokenizer.tokens import Tokens
 
@@ -102,7 +104,8 @@ class _Finetuning(TreeTrainingTask):
         )
         self.median_tokens = int(np.median([len(movement[0]) for movement in views.values()] or [0]))
         weight = _loss_weight(rows, self.settings)
-        self.trees = read_trees(encoder, views, rows, self.settings, self.seed, weight)
+        draw = _noisy_numbers(rows, read_tasks(questions), self.settings.number_noise, self.seed)
+        self.trees = read_trees(encoder, views, rows, self.settings, self.seed, weight, draw)
 
     def build_model(self) -> nn.Module:
         network.quiet()
@@ -150,6 +153,28 @@ def _loss_weight(rows: list[dict[str, Any]], settings: FinetuneSettings) -> Loss
     of_task = {task: (len(rows) / len(counts) / n) ** settings.task_reweighting for task, n in counts.items()}
     most = settings.max_answer_weight or np.inf
     return lambda row, n_tokens: of_task[row["task"]] * min(1.0, most / n_tokens)
+
+
+def _noisy_numbers(
+    rows: Sequence[Mapping[str, Any]], tasks: Tasks, share: float, seed: int
+) -> DrawAnswer | None:
+    """Answers with noise on annotated numbers, within the plausible range; None without noise."""
+    if not share:
+        return None
+    rng = np.random.default_rng((seed, 3))
+    numbers = {name: task for name, task in tasks.items() if isinstance(task, RegressionTask)}
+    spread = {
+        name: float(np.std([r["value"] for r in rows if r["task"] == name] or [0.0])) for name in numbers
+    }
+
+    def draw(row: Mapping[str, Any]) -> str | None:
+        task = numbers.get(row["task"])
+        if task is None:
+            return None
+        value = row["value"] + share * spread[task.name] * rng.standard_normal()
+        return task.answer(float(np.clip(value, *task.plausible)))
+
+    return draw
 
 
 def _of_participants(rows: list[dict[str, Any]], participants: int | None, seed: int) -> list[dict[str, Any]]:

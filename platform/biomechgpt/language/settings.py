@@ -162,6 +162,9 @@ class FinetuneSettings(SampleSettings):
     """Most weight of an answer's tokens together, so that long answers do not crowd out short ones."""
     task_reweighting: float = Field(0.0, ge=0, le=1)
     """Power of a task's rarity in the weight of its answers. 0: not used. 1: every task weighs the same."""
+    number_noise: float = Field(0.0, ge=0, le=1)
+    """SD of the noise that is added to numbers in training answers, as a share of the SD of their task's numbers.
+    Each view draws its own. So the model learns which numbers are close: digits alone do not tell."""
     participants: int | None = Field(None, ge=1)
     """Number of training participants, drawn by the seed, for a learning curve. None: all."""
     training: TrainingSettings = TrainingSettings(learning_rate=2e-4)
