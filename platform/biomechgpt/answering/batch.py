@@ -487,4 +487,4 @@ def with_parsed(answered: pd.DataFrame, tasks: Tasks) -> pd.DataFrame:
 
 def read_answers(answers: Artifact) -> pd.DataFrame:
     """The table of an answers artifact."""
-    return pd.read_parquet(storage.local_copy(answers.path("answers.parquet")))
+    return pd.read_parquet(artifact.local_copy(answers.path("answers.parquet")))
