@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-pytest_plugins = ["language_fixtures"]
+pytest_plugins = ["language_fixtures", "s3_server"]
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # What the served application asks for: its replicas get it with their environment.
 os.environ.setdefault("BIOMECHGPT_API_KEY", "the-key-of-the-tests")

@@ -148,7 +148,7 @@ def test_a_model_without_the_task_makes_no_movements(tiny, tmp_path):
     model = tiny.made("model")
     tasks = [t for t in storage.read_json(model.path("tasks.json")) if t["kind"] != "generation"]
     folder = tmp_path / "model" / model.fingerprint
-    storage.upload(storage.local_copy(model.uri), str(folder))
+    storage.upload(artifact.local_copy(model.uri), str(folder))
     storage.write_json(str(folder / "tasks.json"), tasks)
     with pytest.raises(InputError, match="expected a task of kind generation"):
         make_generated(artifact.load(str(folder)), GenerateSettings(), str(tmp_path))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from biomechgpt.core import artifact, cluster, storage
+from biomechgpt.core import artifact, lease, storage
 from biomechgpt.core.job import run_job
 from biomechgpt.core.settings import InputError, Settings
 
@@ -65,15 +65,15 @@ def test_one_driver_of_a_machine_builds_and_the_others_wait_for_it(tmp_path):
     order = []
 
     def wait_for_it() -> None:
-        with cluster.build_lock(uri):
+        with lease.hold(uri):
             order.append("second")
 
-    with cluster.build_lock(uri):
+    with lease.hold(uri):
         other = threading.Thread(target=wait_for_it)
         other.start()
         other.join(timeout=0.5)
         assert other.is_alive()
-        with cluster.build_lock(uri + "d"):  # another artifact is not locked
+        with lease.hold(uri + "d"):  # another artifact is not locked
             order.append("first")
     other.join()
     assert order == ["first", "second"]
@@ -82,12 +82,12 @@ def test_one_driver_of_a_machine_builds_and_the_others_wait_for_it(tmp_path):
 def test_a_killed_driver_holds_no_lock(tmp_path):
     uri = str(tmp_path / "thing" / "abc")
     hold = (
-        "import sys, time; from biomechgpt.core import cluster\n"
-        "with cluster.build_lock(sys.argv[1]): print('held', flush=True); time.sleep(600)"
+        "import sys, time; from biomechgpt.core import lease\n"
+        "with lease.hold(sys.argv[1]): print('held', flush=True); time.sleep(600)"
     )
     driver = subprocess.Popen([sys.executable, "-c", hold, uri], stdout=subprocess.PIPE, text=True)
     assert driver.stdout.readline() == "held\n"
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
-    with cluster.build_lock(uri):
+    with lease.hold(uri):
         pass

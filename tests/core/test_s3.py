@@ -1,39 +1,12 @@
 """Artifacts on S3: published, read and refused as on a local disk. The server is moto's."""
 
-import uuid
-
 import pytest
-from moto.server import ThreadedMotoServer
 
 import biomechgpt as bg
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.settings import InputError
 from biomechgpt.experiment import ask
 from opensim_files import mot, walk
-
-
-@pytest.fixture
-def bucket(monkeypatch):
-    import boto3
-    import fsspec
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    endpoint = f"http://{host}:{port}"
-    for name, value in {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    # A bucket a test: the servers of one process share their content.
-    bucket = f"gait-{uuid.uuid4().hex[:8]}"
-    boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=bucket)
-    yield f"s3://{bucket}/artifacts"
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
-    server.stop()
 
 
 def test_artifact_is_published_reused_and_checked(bucket, tmp_path):
@@ -48,24 +21,27 @@ def test_artifact_is_published_reused_and_checked(bucket, tmp_path):
     again = artifact.make("cohort", 1, {"seed": 0}, {}, build, bucket, provenance="synthetic")
     assert len(built) == 1
     assert again.manifest == first.manifest
-    assert (storage.local_copy(first.uri, tmp_path) / "part/a.txt").read_bytes() == b"angles"
-    assert storage.local_copy(first.path("part/a.txt"), tmp_path / "one").read_bytes() == b"angles"
+    assert (artifact.local_copy(first.uri, tmp_path) / "part/a.txt").read_bytes() == b"angles"
+    assert artifact.local_copy(first.path("part/a.txt"), tmp_path / "one").read_bytes() == b"angles"
     storage.write_bytes(first.path("part/a.txt"), b"altered")
     with pytest.raises(InputError, match=r"part/a.txt.*altered"):
         artifact.load(first.uri, verify=True)
 
 
 def test_an_unfinished_artifact_does_not_exist(bucket):
+    folders = []
+
     def dies(uri):
+        folders.append(uri)
         storage.write_bytes(storage.join(uri, "a.txt"), b"half")
         raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError, match="power cut"):
         artifact.make("cohort", 1, {"seed": 1}, {}, dies, bucket)
-    (name,) = storage.list_files(bucket)
-    uri = storage.join(bucket, name.rsplit("/", 1)[0])
-    with pytest.raises(InputError, match="no finished artifact"):
-        artifact.load(uri)
+    for uri in (folders[0], artifact.published(folders[0])):
+        with pytest.raises(InputError, match="no finished artifact"):
+            artifact.load(uri)
+    assert storage.list_files(bucket) == []
 
 
 def test_read_head_returns_the_first_bytes(bucket):

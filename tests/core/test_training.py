@@ -7,7 +7,7 @@ import torch.distributed as dist
 from ray.train import TrainingFailedError
 from torch import nn
 
-from biomechgpt.core import storage, training
+from biomechgpt.core import cluster, storage, training
 from biomechgpt.core.settings import InputError, load, validate
 from biomechgpt.core.training_settings import TrainingSettings
 
@@ -116,6 +116,51 @@ def test_input_errors_of_workers_come_out_as_they_are_and_at_once(ray_cluster, t
         run(tmp_path, "parts", fails, zero_stage=2)
 
 
+def begin(tmp_path, name):
+    """A training that has died in step 25, after checkpoints of steps 10 and 20; returns the folder of both."""
+    with pytest.raises(TrainingFailedError):
+        run(tmp_path, name, {"die_at": 25, "flag": str(tmp_path / "flag")}, max_failures=0)
+    folders = sorted((tmp_path / name / "run/train").glob("checkpoint_2*"))
+    assert len(folders) == 2
+    return folders
+
+
+def damage(folder, how):
+    file = folder / "state.pt"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(bytes(content[: len(content) if how == "flipped" else 100]))
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("how", ["truncated", "flipped", "half a snapshot"])
+def test_a_damaged_checkpoint_is_left_out_for_the_one_before_it(one, tmp_path, caplog, how):
+    _, newest = begin(tmp_path, "damaged")
+    if how == "half a snapshot":
+        snapshot = newest.parent / "checkpoint_manager_snapshot.json"
+        snapshot.write_text(snapshot.read_text()[:100])
+    else:
+        damage(newest, how)
+    with caplog.at_level("WARNING", "biomechgpt"):
+        again = run(tmp_path, "damaged", {"die_at": 25, "flag": str(tmp_path / "flag")})
+    (message,) = [record.getMessage() for record in caplog.records if "going on from" in record.getMessage()]
+    step = 20 if how == "half a snapshot" else 10
+    assert message.startswith("damaged: damaged (")
+    assert message.endswith(f"going on from the checkpoint of step {step}")
+    assert (again["weight"], again["loss"]) == (one["weight"], one["loss"])
+
+
+@pytest.mark.cluster
+def test_two_damaged_checkpoints_are_an_error_that_says_what_to_remove(ray_cluster, tmp_path):
+    for folder in begin(tmp_path, "damaged"):
+        damage(folder, "truncated")
+    for _ in range(2):
+        with pytest.raises(
+            InputError, match=rf"damaged: .*state.pt is altered.* Remove {tmp_path}/damaged/run"
+        ):
+            run(tmp_path, "damaged")
+
+
 @pytest.mark.parametrize(("said", "workers"), [("2", 2), ("[1,4]", (1, 4))])
 def test_workers_on_the_command_line(said, workers):
     assert load(TrainingSettings, None, ["--workers", said]).workers == workers
@@ -127,3 +172,22 @@ def test_workers_on_the_command_line(said, workers):
 def test_workers_that_cannot_be_are_refused(wrong):
     with pytest.raises(InputError, match="workers"):
         validate(TrainingSettings, wrong, "test")
+
+
+@pytest.mark.cluster
+def test_without_gpus_their_use_is_refused_before_anything_starts(ray_cluster, tmp_path):
+    with pytest.raises(InputError, match="accelerator: expected a cluster with GPUs, found none"):
+        run(tmp_path, "gpus", accelerator="gpu")
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(("accelerator", "expected"), [("auto", True), ("gpu", True), ("cpu", False)])
+def test_gpus_that_the_autoscaler_may_add_count(ray_cluster, monkeypatch, accelerator, expected):
+    from ray._private.state import state
+
+    later = {"GPU": 4.0, "CPU": 1000.0}
+    monkeypatch.setattr(type(state), "get_max_resources_from_cluster_config", lambda self: later)
+    assert cluster.uses_gpus(accelerator) is expected
+    cluster.require(4, 12, 1)
+    with pytest.raises(InputError, match="5 workers of 1 GPU need 5, the cluster has 4"):
+        cluster.require(5, 12, 1)

@@ -53,7 +53,11 @@ FIRST: dict[str, str | None] = {
     # Where and how fast a step runs, not its result.
     **dict.fromkeys(("*.workers", "tokens.batch_size", "answers.batch_size", "*.packing"), None),
     **dict.fromkeys(
-        (f"*.training.{name}" for name in ("checkpoint_every", "zero_stage", "offload", "max_failures")), None
+        (
+            f"*.training.{name}"
+            for name in ("checkpoint_every", "zero_stage", "offload", "max_failures", "accelerator")
+        ),
+        None,
     ),
     "root": None,
     "least_people": None,

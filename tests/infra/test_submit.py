@@ -245,7 +245,8 @@ def shared(tiny, bucket):
 @pytest.mark.timeout(1200)
 def test_submitted_job_leaves_its_artifact_on_s3(cluster, bucket, shared, monkeypatch):
     import boto3
-    import fsspec
+
+    from biomechgpt.core.s3 import PatientS3
 
     status, output = cluster.submit("job", "python", *JOB, "--root", "s3://submitted/artifacts", **WITH_TOKEN)
     assert status == 0, output
@@ -264,7 +265,7 @@ def test_submitted_job_leaves_its_artifact_on_s3(cluster, bucket, shared, monkey
     paths = [entry["Key"].split("/") for entry in listed["Contents"]]
     kinds = [path[1] for path in paths if path[3:] == ["manifest.json"]]
     assert sorted(kinds) == sorted([*SHARED_BY_TRIALS, *FOUND_BY_A_TRIAL, *MADE_BY_A_TRIAL, KIND])
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    PatientS3.clear_instance_cache()
 
 
 def test_every_node_runs_the_uploaded_code(cluster):

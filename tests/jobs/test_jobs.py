@@ -48,7 +48,7 @@ def test_an_input_can_be_given_by_uri(run_job, tiny, tmp_path):
     cohort = tiny.made("cohort")
     (tmp_path / "cohort").mkdir()
     moved = tmp_path / "cohort" / cohort.fingerprint
-    storage.upload(storage.local_copy(cohort.uri), str(moved))
+    storage.upload(artifact.local_copy(cohort.uri), str(moved))
     printed = run_job("build_questions", *TINY, "--inputs.cohort", moved, "--root", tmp_path)
     assert artifact.load(printed_uri(printed), "questions").manifest["inputs"]["cohort"]["fingerprint"] == (
         cohort.fingerprint

@@ -28,7 +28,7 @@ from biomechgpt.answering.prompt_plan import ScoreRequest, View, average, reques
 from biomechgpt.answering.scores import Scores, mean_scores, quantile
 from biomechgpt.answering.scoring import CandidateQuery, score
 from biomechgpt.answering.status import with_status
-from biomechgpt.core import storage
+from biomechgpt.core import artifact
 from biomechgpt.core.settings import InputError
 from biomechgpt.language import network
 from biomechgpt.language.families import family_of
@@ -75,8 +75,8 @@ class Answerer:
     def __init__(self, parts: ModelParts, cache: str | None = None) -> None:
         self.info, self.tasks, self.calibration = parts.info, parts.tasks, parts.calibration
         self.reference = parts.reference
-        base = storage.local_copy(parts.base, cache)
-        weights: Path | None = None if parts.adapter is None else storage.local_copy(parts.adapter, cache)
+        base = artifact.local_copy(parts.base, cache)
+        weights: Path | None = None if parts.adapter is None else artifact.local_copy(parts.adapter, cache)
         self.tokenizer = network.load_tokenizer(base)
         self.model = network.load_merged(
             base, weights, self.info.quantization, self.info.compute_dtype

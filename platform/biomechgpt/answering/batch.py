@@ -436,13 +436,15 @@ def run_actor_pool(model: ModelParts, requests: pd.DataFrame, settings: BatchAns
     # Ray puts large constructor arguments into its object store, where a restarted actor may not find them.
     packed = zlib.compress(pickle.dumps(model))
     gpu: dict[str, Any] = {"num_gpus": 1} if ray.cluster_resources().get("GPU", 0) else {}
+    table, size = pa.Table.from_pandas(requests, preserve_index=False), settings.batch_size
     blocks = (
-        ray.data.from_arrow(pa.Table.from_pandas(requests, preserve_index=False))
-        .repartition(-(-len(requests) // settings.batch_size))
+        # A block is a batch. Ray's `repartition` would need a whole core beside the actors, which one node of one
+        # core never has.
+        ray.data.from_arrow([table.slice(start, size) for start in range(0, len(table), size)])
         .map_batches(
             _AnswerBatch,
             fn_constructor_args=(packed, settings.method, cluster.cpus_for(settings.workers)),
-            batch_size=settings.batch_size,
+            batch_size=None,
             batch_format="pyarrow",
             # At least half a core is left, so that the operators that feed the actors are always scheduled.
             num_cpus=min(1.0, max(cluster.cpus() - 1, 0.5) / settings.workers),
@@ -499,4 +501,4 @@ def with_parsed(answered: pd.DataFrame, tasks: Tasks) -> pd.DataFrame:
 
 def read_answers(answers: Artifact) -> pd.DataFrame:
     """The table of an answers artifact."""
-    return pd.read_parquet(storage.local_copy(answers.path("answers.parquet")))
+    return pd.read_parquet(artifact.local_copy(answers.path("answers.parquet")))

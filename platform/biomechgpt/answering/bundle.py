@@ -202,4 +202,4 @@ def _checkpoint(base: Artifact, adapter: Artifact, info: AdapterInfo) -> str:
 
 
 def _copy(source: str, uri: str, name: str) -> None:
-    storage.upload(storage.local_copy(source), storage.join(uri, name))
+    storage.upload(artifact.local_copy(source), storage.join(uri, name))

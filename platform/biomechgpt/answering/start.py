@@ -67,4 +67,4 @@ def _require_same_layout(start: Artifact, tokens: Artifact) -> None:
 
 
 def _copy(source: str, target: str) -> None:
-    storage.upload(storage.local_copy(source), target)
+    storage.upload(artifact.local_copy(source), target)

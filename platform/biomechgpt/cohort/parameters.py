@@ -32,7 +32,7 @@ def make_parameters(cohort: Artifact, root: str) -> Artifact:
 
 def read_parameters(parameters: Artifact) -> dict[str, ParameterValues]:
     """{trial: {parameter: value}}."""
-    rows = pq.read_table(storage.local_copy(parameters.path("parameters.parquet"))).to_pylist()
+    rows = pq.read_table(artifact.local_copy(parameters.path("parameters.parquet"))).to_pylist()
     return {row.pop("trial"): row for row in rows}
 
 

@@ -75,13 +75,17 @@ class Shard:
     def table(self, columns: list[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
         """The rows, with all columns or these; where: which rows. ArrowInvalid for a column that it lacks."""
         fs, path = storage.arrow_filesystem(self.uri)
-        return pq.read_table(path, columns=columns, filesystem=fs, filters=where)
+        with storage.whole(self.uri):
+            return pq.read_table(
+                path, columns=columns, filesystem=fs, filters=where, page_checksum_verification=True
+            )
 
     def batches(self, size: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """The rows, `size` at a time, without ever holding the whole shard."""
         fs, path = storage.arrow_filesystem(self.uri)
-        with fs.open_input_file(path) as file:
-            yield from pq.ParquetFile(file).iter_batches(size, columns=columns)
+        with storage.whole(self.uri), fs.open_input_file(path) as file:
+            pages = pq.ParquetFile(file, page_checksum_verification=True)
+            yield from pages.iter_batches(size, columns=columns)
 
     def schema(self) -> pa.Schema:
         """Names and types of the columns."""

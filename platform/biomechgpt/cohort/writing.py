@@ -96,7 +96,7 @@ def _write_shards(plan: ShardPlan, settings: CohortSettings, uri: str) -> Iterat
         counts = {"trials": 0, "frames": 0, "shards": 0}
         for k, table in enumerate(join_tables(tables, max_bytes)):
             buffer = io.BytesIO()
-            pq.write_table(table, buffer)
+            pq.write_table(table, buffer, write_page_checksum=True)
             name = f"part-{item['shard']:05d}-{k:02d}.parquet"
             storage.write_bytes(storage.join(uri, TRIALS, name), buffer.getvalue())
             counts["trials"] += len(table)

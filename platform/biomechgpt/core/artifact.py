@@ -1,26 +1,36 @@
-"""Artifacts: folders at any URI, finished once their manifest.json, written last, is there.
+"""Artifacts: folders at any URI, finished once their manifest.json is there.
 
-`make` is the one way to get an artifact. It returns the finished artifact, or builds it into the folder named
-by its fingerprint. A build that died left no manifest: the next `make` continues in the same folder, and a
-training resumes from its checkpoints there. Knows nothing about what an artifact contains.
+`make` is the one way to get an artifact. It returns the finished artifact, or builds it. Each attempt to build has
+a hidden folder of its own, and the lease on the artifact says whose turn it is. A whole build is published at once
+under the name of its fingerprint: a local folder is renamed; on S3 files are copied, and the manifest comes last.
+So files of two attempts never mix. Of an attempt that died, the next one takes over the folder `run`, which has the
+checkpoints that a training resumes from. Knows nothing about what an artifact contains.
 """
 
 import hashlib
 import json
+import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from biomechgpt.core import cluster, storage
+from biomechgpt.core import cache, storage
+from biomechgpt.core import lease as leases
+from biomechgpt.core.lease import Lease, LeaseLostError
 from biomechgpt.core.logs import logger
 from biomechgpt.core.settings import InputError, Settings
 
 MANIFEST = "manifest.json"
+RUN = "run"
+"""Folder of a build that the next attempt takes over, and that is not published: checkpoints, a study."""
+_BUILD = ".build-"
+_COPIED_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -142,21 +152,39 @@ def make(
     if (stubs := _stubs.get()) is not None:
         if stub := stubs.get(kind):
             stub(uri, plain)
-        return _publish(plan, {}, time.time())
-    if finished := _reuse(uri):
-        return finished
-    if _reuse_only.get():
-        raise NotMadeError(uri)
-    with cluster.build_lock(uri):
-        # Another driver may have built it while this one waited for the lock.
-        return _reuse(uri) or _build(plan, build)
+        return _write_manifest(plan, uri, {}, time.time())
+    while True:
+        if finished := _reuse(uri):
+            return finished
+        if _reuse_only.get():
+            raise NotMadeError(uri)
+        with leases.hold(uri) as lease:
+            # Another process may have built it while this one waited for the lease.
+            if finished := _reuse(uri):
+                _remove_attempts(uri, lease)
+                return finished
+            try:
+                return _build(plan, build, lease)
+            except LeaseLostError:
+                logger.warning("%s %s: another process took over, its result is used", kind, identity)
+                if finished := _reuse(uri):
+                    _remove_attempts(uri, lease)
+                    return finished
+
+
+def published(uri: str) -> str:
+    """Where a build will be published, from the folder that `make` gives to its builder."""
+    parent, name = uri.rsplit("/", 1)
+    return storage.join(
+        parent, name.removeprefix(_BUILD).rpartition("-")[0] if name.startswith(_BUILD) else name
+    )
 
 
 @dataclass(frozen=True)
 class _Plan:
     """An artifact before it is built: the entries of its manifest that are known by then.
 
-    uri: folder for its files.
+    uri: where it will be published.
     identity: its fingerprint.
     provenance: used unless the builder's metrics name another.
     """
@@ -178,19 +206,107 @@ def _reuse(uri: str) -> Artifact | None:
     return finished
 
 
-def _build(plan: _Plan, build: Callable[[str], dict[str, Any]]) -> Artifact:
+def _build(plan: _Plan, build: Callable[[str], dict[str, Any]], lease: Lease) -> Artifact:
     logger.info("%s %s: building", plan.kind, plan.identity)
     started = time.time()
-    metrics = dict(build(plan.uri))
-    plan = replace(plan, provenance=metrics.pop("provenance", None) or plan.provenance)
-    artifact = _publish(plan, metrics, started)
+    folder = _folder(plan.uri, lease.token)
+    try:
+        _take_over(plan.uri, folder, lease)
+        metrics = dict(build(folder))
+        plan = replace(plan, provenance=metrics.pop("provenance", None) or plan.provenance)
+        artifact = _publish(plan, folder, metrics, started, lease)
+    except BaseException:
+        with suppress(Exception):  # the storage may be away, and the first error is the one to show
+            _tidy(folder, lease)
+        raise
     logger.info("%s %s: done in %.0f s", plan.kind, plan.identity, artifact.manifest["seconds"])
     return artifact
 
 
-def _publish(plan: _Plan, metrics: Mapping[str, Any], started: float) -> Artifact:
-    """Write the manifest, which makes the files of a folder an artifact."""
-    manifest = {
+def _folder(uri: str, token: str) -> str:
+    """The folder that an attempt builds in, beside the artifact's."""
+    parent, name = uri.rsplit("/", 1)
+    return storage.join(parent, f"{_BUILD}{name}-{token}")
+
+
+def _take_over(uri: str, folder: str, lease: Lease) -> None:
+    """Copy the checkpoints of earlier attempts, newer over older, and remove what these attempts left.
+
+    They are copied, not moved: an attempt that is not dead but slow goes on writing into its own files.
+    """
+    left_there = storage.list_files(uri)
+    if MANIFEST in left_there:
+        raise LeaseLostError(uri)
+    # Earlier versions built at `uri` itself.
+    places = [uri, *(_folder(uri, token) for token in reversed(lease.former))]
+    for place in places:
+        names = [n for n in storage.list_files(place) if n.startswith(f"{RUN}/") and not _is_temporary(n)]
+        storage.copy(place, folder, names)
+    for place in places:
+        storage.remove(place)
+
+
+def _tidy(folder: str, lease: Lease) -> None:
+    """Remove what a build that failed has left, except its checkpoints; without any, also the lease."""
+    names = {name.split("/")[0] for name in storage.list_files(folder)}
+    if RUN not in names:
+        storage.remove(folder)
+        lease.check()
+        lease.remove()
+        return
+    for name in names - {RUN}:
+        storage.remove(storage.join(folder, name))
+
+
+def _publish(plan: _Plan, folder: str, metrics: Mapping[str, Any], started: float, lease: Lease) -> Artifact:
+    """Make a build the artifact, all at once. Raises LeaseLostError if it is another process's turn."""
+    storage.remove(storage.join(folder, RUN))
+    for name in storage.list_files(folder):
+        if _is_temporary(name):
+            storage.remove(storage.join(folder, name))
+    lease.check()
+    if storage.is_remote(folder):
+        manifest = _manifest(plan, folder, metrics, started)
+        names = list(manifest["files"])
+        for i in range(0, len(names), _COPIED_AT_ONCE):
+            lease.check()
+            storage.copy(folder, plan.uri, names[i : i + _COPIED_AT_ONCE])
+        for name in set(storage.list_files(plan.uri)) - {*names, MANIFEST}:  # of an attempt that died here
+            storage.remove(storage.join(plan.uri, name))
+        lease.check()
+        if not storage.create(storage.join(plan.uri, MANIFEST), storage.to_json(manifest)):
+            raise LeaseLostError(plan.uri)
+    else:
+        manifest = _write_manifest(plan, folder, metrics, started).manifest
+        if not storage.rename_new(folder, plan.uri):
+            if storage.exists(storage.join(plan.uri, MANIFEST)):
+                raise LeaseLostError(plan.uri)
+            raise InputError(
+                f"{plan.uri}: expected no such folder, found files of another program: remove them"
+            )
+    _remove_attempts(plan.uri, lease)
+    with suppress(Exception):  # then they are computed when it is read
+        states = storage.states(plan.uri)
+        _remember(plan.uri, {name: (states[name], checksum) for name, checksum in manifest["files"].items()})
+    return Artifact(plan.uri, manifest)
+
+
+def _remove_attempts(uri: str, lease: Lease) -> None:
+    """Remove what attempts to build a published artifact have left."""
+    with suppress(Exception):  # it harms nobody
+        for token in (lease.token, *lease.former):
+            storage.remove(_folder(uri, token))
+        lease.remove()
+
+
+def _write_manifest(plan: _Plan, folder: str, metrics: Mapping[str, Any], started: float) -> Artifact:
+    manifest = _manifest(plan, folder, metrics, started)
+    storage.write_json(storage.join(folder, MANIFEST), manifest)
+    return Artifact(folder, manifest)
+
+
+def _manifest(plan: _Plan, folder: str, metrics: Mapping[str, Any], started: float) -> dict[str, Any]:
+    return {
         "kind": plan.kind,
         "fingerprint": plan.identity,
         "version": plan.version,
@@ -198,26 +314,24 @@ def _publish(plan: _Plan, metrics: Mapping[str, Any], started: float) -> Artifac
         "settings": plan.settings,
         "inputs": {name: {"kind": a.kind, "fingerprint": a.fingerprint} for name, a in plan.inputs.items()},
         "metrics": metrics,
-        "files": _checksums(plan.uri),
+        "files": _checksums(folder),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.time() - started, 2),
     }
-    # The manifest comes last: a folder without one is an unfinished build.
-    storage.write_json(storage.join(plan.uri, MANIFEST), manifest)
-    return Artifact(plan.uri, manifest)
 
 
 def load(uri: str, kind: str | None = None, *, verify: bool = False) -> Artifact:
-    """Open a finished artifact.
+    """Open a finished artifact, and check that its files are those that were published (see `_check`).
 
-    verify: compare every file with the checksum in the manifest.
+    verify: compute all checksums, also of files that have not changed since they were computed.
 
-    Raises InputError if the artifact is absent, of another kind, from an older version, or altered (`verify`).
+    Raises InputError if the artifact is absent, of another kind, from an older version, or altered. The message
+    names the file.
     """
     uri = storage.absolute(uri)
     if not storage.exists(storage.join(uri, MANIFEST)):
         raise InputError(f"{uri}: no finished artifact here (no {MANIFEST})")
-    artifact = Artifact(uri, storage.read_json(storage.join(uri, MANIFEST)))
+    artifact = Artifact(uri, _read_manifest(uri))
     if "provenance" not in artifact.manifest:
         raise InputError(
             f"{uri}: expected a manifest with `provenance`, found an older version's: build it again"
@@ -225,12 +339,126 @@ def load(uri: str, kind: str | None = None, *, verify: bool = False) -> Artifact
     if kind is not None and artifact.kind != kind:
         raise InputError(f"{uri}: expected an artifact of kind {kind!r}, found {artifact.kind!r}")
     if verify:
-        present = _checksums(uri)
-        for name, checksum in artifact.manifest["files"].items():
-            if present.get(name) != checksum:
-                state = "missing" if name not in present else "altered"
-                raise InputError(f"{uri}: file {name!r} is {state}: its checksum differs from the manifest's")
+        _compare(uri, artifact.manifest["files"], _checksums(uri))
+    else:
+        _check(uri, artifact.manifest)
     return artifact
+
+
+def _read_manifest(uri: str) -> dict[str, Any]:
+    """Raises InputError if it is damaged, or of another artifact than its folder is named after."""
+    place = storage.join(uri, MANIFEST)
+    try:
+        manifest = storage.read_json(place)
+        found = str(manifest["fingerprint"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{place}: expected a manifest, found a damaged file ({error!r})") from None
+    name = uri.rsplit("/", 1)[1]
+    if _FINGERPRINT.fullmatch(name) and name != found:  # a copy may have any other name
+        raise InputError(f"{place}: expected fingerprint {name}, as its folder's name, found {found}")
+    return dict(manifest)
+
+
+_FINGERPRINT = re.compile("[0-9a-f]{16}")
+_READ_AT_LOAD = 64_000_000
+
+
+def _check(uri: str, manifest: Mapping[str, Any]) -> None:
+    """Raise InputError for a file that is missing or not the published one.
+
+    Checksums are kept in this user's cache, with the state of each file (size, times), so an artifact is read
+    once. Of one on S3 only the smaller files are read here, up to 64 MB. `local_copy` checks larger ones when it
+    downloads them, and Parquet checks its pages when it reads them.
+    """
+    expected: Mapping[str, str] = manifest.get("files", {})
+    states, known = storage.states(uri), _recall(uri)
+    found: dict[str, str] = {}
+    left = _READ_AT_LOAD if storage.is_remote(uri) else math.inf
+    for name in sorted(expected, key=lambda name: int(states.get(name, "0").split()[0])):
+        if name not in states:
+            continue
+        if known.get(name, ("", ""))[0] == states[name]:
+            found[name] = known[name][1]
+            continue
+        left -= int(states[name].split()[0])
+        found[name] = storage.sha256(storage.join(uri, name)) if left > 0 else expected[name]
+        if left > 0:
+            known[name] = (states[name], found[name])
+    _compare(uri, expected, found)
+    _remember(uri, known)
+
+
+def _compare(uri: str, expected: Mapping[str, str], found: Mapping[str, str]) -> None:
+    for name, checksum in expected.items():
+        if found.get(name) != checksum:
+            state = "missing" if name not in found else "altered"
+            raise InputError(
+                f"{uri}: file {name!r} is {state}: its checksum differs from the manifest's. Remove the artifact, "
+                "and the same command makes it again"
+            )
+
+
+_Known = dict[str, tuple[str, str]]
+"""{name of a file: (its state, its checksum)}."""
+
+
+def _memory(uri: str) -> Path:
+    key = hashlib.sha256(f"{storage.endpoint()} {uri}".encode()).hexdigest()[:32]
+    return cache.folder() / "checksums" / f"{key}.json"
+
+
+def _recall(uri: str) -> _Known:
+    try:
+        return {
+            name: (state, checksum)
+            for name, (state, checksum) in storage.read_json(str(_memory(uri))).items()
+        }
+    except (OSError, ValueError, AttributeError, InputError):
+        return {}
+
+
+def _remember(uri: str, known: _Known) -> None:
+    with suppress(InputError, OSError):  # then they are computed again
+        if _recall(uri) != known:
+            storage.write_json(str(_memory(uri)), known, mode=0o600)
+
+
+def local_copy(uri: str, folder: str | Path | None = None) -> Path:
+    """Local path of an artifact, or of a file or folder in one; a remote one is downloaded, and checked.
+
+    folder: where downloads are kept; by default in this user's cache. Artifacts never change, so they are reused.
+    Raises InputError for a file that is not the published one.
+    """
+    if not storage.is_remote(uri):
+        return Path(storage.absolute(uri))
+    place, manifest, inner = _owner(uri)
+    for attempt in range(2):
+        path = cache.download(uri, folder)
+        expected = {
+            name[len(inner) :].lstrip("/"): checksum
+            for name, checksum in manifest.get("files", {}).items()
+            if name == inner or not inner or name.startswith(f"{inner}/")
+        }
+        try:
+            _check(str(path), {"files": expected})
+            return path
+        except InputError as error:
+            cache.remove(path)  # this copy may be damaged, or the original
+            if attempt:
+                raise InputError(
+                    str(error).replace(str(path), storage.join(place, inner).rstrip("/"))
+                ) from None
+    raise AssertionError
+
+
+def _owner(uri: str) -> tuple[str, Mapping[str, Any], str]:
+    """The artifact that a URI is in: its place, its manifest, and the path in it; without one the URI itself."""
+    parts = uri.split("/")
+    for end in range(len(parts), 3, -1):
+        place = "/".join(parts[:end])
+        if _FINGERPRINT.fullmatch(parts[end - 1]) and storage.exists(storage.join(place, MANIFEST)):
+            return place, _read_manifest(place), "/".join(parts[end:])
+    return uri, {}, ""
 
 
 def find(uri: str, *roots: str) -> str:
@@ -252,7 +480,15 @@ def _provenance(inputs: Mapping[str, Artifact]) -> str:
     return " and ".join(sorted(kinds, reverse=True)) or "none"
 
 
+def _is_temporary(name: str) -> bool:
+    return any(part.startswith(storage.TEMPORARY) for part in name.split("/"))
+
+
 def _checksums(uri: str) -> dict[str, str]:
-    """SHA-256 of every file except the manifest and the training state under `run/`."""
-    names = [n for n in storage.list_files(uri) if n != MANIFEST and not n.startswith("run/")]
-    return {name: hashlib.sha256(storage.read_bytes(storage.join(uri, name))).hexdigest() for name in names}
+    """SHA-256 of every file except the manifest, checkpoints under `run/` and temporary files."""
+    names = [
+        name
+        for name in storage.list_files(uri)
+        if name != MANIFEST and not name.startswith(f"{RUN}/") and not _is_temporary(name)
+    ]
+    return {name: storage.sha256(storage.join(uri, name)) for name in names}

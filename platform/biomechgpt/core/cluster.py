@@ -3,20 +3,18 @@
 Ray is imported when it is first needed: answering does without.
 """
 
-import hashlib
 import logging
 import os
 import secrets
 import sys
 import tempfile
+import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from biomechgpt.core import storage
 from biomechgpt.core.logs import logger
@@ -51,6 +49,7 @@ def connect(loopback: bool = False) -> None:
             with _listening_on_loopback() if loopback else nullcontext():
                 _start()
             os.environ[_OWN] = ray.get_runtime_context().gcs_address
+        threading.Thread(target=_say_what_waits, daemon=True).start()
     quiet()
 
 
@@ -201,76 +200,6 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR if name == "ray.data" else logging.WARNING)
 
 
-@contextmanager
-def build_lock(uri: str) -> Iterator[None]:
-    """Hold the lock on building `uri`: other drivers wait. It is released when its driver ends, however it ends.
-
-    Drivers on one machine share a file in its temporary folder. Those of a cluster share no disk, so there a named
-    actor is needed as well. It costs a process, so one's own Ray does without.
-    """
-    if os.environ.get("RAY_ADDRESS"):
-        connect()
-    with ExitStack() as locks:
-        locks.enter_context(_file_lock(uri))
-        if is_connected() and not is_own():
-            locks.enter_context(_actor_lock(uri))
-        yield
-
-
-@contextmanager
-def _file_lock(uri: str) -> Iterator[None]:
-    name = hashlib.sha256(uri.encode()).hexdigest()[:16]
-    user = os.getuid() if hasattr(os, "getuid") else "user"  # Windows has a temporary folder for each user
-    folder = Path(tempfile.gettempdir()) / f"biomechgpt-locks-{user}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    lock = FileLock(folder / f"{name}.lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        _say_that_another_builds(uri)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def _actor_lock(uri: str) -> Iterator[None]:
-    """Creating the actor fails while another driver holds it."""
-    import ray
-
-    holders: Any = ray.remote(num_cpus=0)(_LockHolder)
-    announced = False
-    while True:
-        try:
-            holder = holders.options(name=uri, namespace=_NAMESPACE).remote()
-            ray.get(holder.ready.remote())
-            break
-        except ValueError:  # the name is taken: another driver builds
-            if not announced:
-                _say_that_another_builds(uri)
-            announced = True
-            time.sleep(1)
-    try:
-        yield
-    finally:
-        ray.kill(holder)
-
-
-def _say_that_another_builds(uri: str) -> None:
-    kind, fingerprint = uri.rsplit("/", 2)[-2:]
-    logger.info("%s %s: being built by another, waiting", kind, fingerprint)
-
-
-_NAMESPACE = "biomechgpt"
-
-
-class _LockHolder:
-    def ready(self) -> bool:
-        return True
-
-
 def cpus() -> int:
     """CPUs of the whole cluster."""
     import ray
@@ -288,15 +217,78 @@ def cpus_for(workers: int) -> int:
 
 def require(workers: int, cpus_each: int, gpus_each: int) -> None:
     """Raise InputError where the cluster could never hold `workers`: Ray itself would wait for ever."""
-    import ray
-
-    have = ray.cluster_resources()
     for kind, each in (("CPU", cpus_each), ("GPU", gpus_each)):
-        if workers * each > have.get(kind, 0):
+        if workers * each > most(kind):
             raise InputError(
                 f"cluster: {workers} workers of {each} {kind} need {workers * each}, "
-                f"the cluster has {have.get(kind, 0):g}"
+                f"the cluster has {most(kind):g}"
             )
+
+
+def uses_gpus(accelerator: str) -> bool:
+    """Whether work runs on GPUs. accelerator: auto, gpu or cpu. Raises InputError for `gpu` without any."""
+    if accelerator == "gpu" and not most("GPU"):
+        raise InputError("accelerator: expected a cluster with GPUs, found none: use auto or cpu")
+    return accelerator != "cpu" and most("GPU") > 0
+
+
+def most(kind: str) -> float:
+    """The most of a resource (CPU, GPU) that the cluster has or that its autoscaler may add."""
+    import ray
+    from ray._private.state import state
+
+    later = state.get_max_resources_from_cluster_config() or {}
+    return max(float(ray.cluster_resources().get(kind, 0)), float(later.get(kind, 0)))
+
+
+_WAITED_S = 60.0
+"""After this long without any change, a message says what waits for which resource."""
+
+
+def _say_what_waits() -> None:
+    """Log, while this process is connected, what has waited for resources for a minute in which nothing changed."""
+    import ray
+
+    since, before, pause = time.monotonic(), "", _WAITED_S
+    while ray.is_initialized():
+        time.sleep(min(5.0, _WAITED_S / 6))
+        with suppress(Exception):  # Ray is being shut down, or the cluster does not answer
+            resources = ray.available_resources()
+            free = ", ".join(f"{resources.get(kind, 0):g} {kind}" for kind in ("CPU", "GPU"))
+            waiting = _waiting()
+            now = f"{waiting} {free}"
+            if now != before:
+                since, before, pause = time.monotonic(), now, _WAITED_S
+            elif waiting and time.monotonic() - since > pause:
+                nodes = sum(node["Alive"] for node in ray.nodes())
+                logger.warning(
+                    "cluster: waiting for %.0f s: %s. Free on %d node(s): %s",
+                    *(time.monotonic() - since, "; ".join(waiting), nodes, free),
+                )
+                pause *= 2
+
+
+def _waiting() -> list[str]:
+    """What waits for which resources: tasks and actors, and groups of workers."""
+    import ray
+    from ray._raylet import GcsClient
+    from ray.autoscaler.v2.sdk import get_cluster_resource_state
+
+    state = get_cluster_resource_state(GcsClient(ray.get_runtime_context().gcs_address))
+    single = [
+        f"{demand.count} tasks or actors of {_named(demand.request.resources_bundle)}"
+        for demand in state.pending_resource_requests
+    ]
+    groups = [
+        "a group of " + " and ".join(_named(request.resources_bundle) for request in group.requests)
+        for group in state.pending_gang_resource_requests
+    ]
+    return sorted(single + groups)
+
+
+def _named(bundle: Mapping[str, float]) -> str:
+    """Resources in words, such as `1 CPU + 1 GPU`, without those that Ray names after a group or node."""
+    return " + ".join(f"{count:g} {kind}" for kind, count in sorted(bundle.items()) if "_group_" not in kind)
 
 
 def map_ordered(

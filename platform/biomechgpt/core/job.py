@@ -13,7 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from biomechgpt.core import cluster
 from biomechgpt.core.logs import logged_to_stdout
-from biomechgpt.core.settings import InputError, Settings, load
+from biomechgpt.core.settings import InputError, Settings, StorageError, load
 
 S = TypeVar("S", bound=Settings)
 CONFIG = (
@@ -34,6 +34,8 @@ def run_job(
 ) -> None:
     """Read settings, run `main`, and print `artifact: RESULT` as the last line. Wrong input exits with 2.
 
+    A storage that is away exits with 1, also in one line.
+
     description, example: shown by --help.
     arguments: of the command line; by default the process's own.
     """
@@ -49,6 +51,9 @@ def run_job(
     except InputError as error:
         print(f"{program}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except StorageError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
     if cluster.is_connected() and not ray_before:
         sys.modules["ray"].shutdown()  # prints what workers still had to say, so that our line is the last
     if result is not None:

@@ -16,6 +16,10 @@ class InputError(Exception):
     """The user's input is wrong. The message names what and where; a job prints it and exits with 2."""
 
 
+class StorageError(OSError):
+    """The storage did not answer for too long. A job prints it in one line and exits with 1."""
+
+
 class Settings(BaseModel):
     """Base of every settings model: unknown keys are errors, values do not change after reading."""
 

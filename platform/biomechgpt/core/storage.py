@@ -1,11 +1,13 @@
 """Files at any URI: a local folder or s3:// (through s3fs), behind the same few calls."""
 
+import errno
+import hashlib
 import json
 import os
 import posixpath
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,10 @@ from typing import Any
 import fsspec
 import pyarrow.fs
 
-from biomechgpt.core.settings import InputError
+from biomechgpt.core.settings import InputError, StorageError
+
+TEMPORARY = ".tmp-"
+"""Beginning of the names of files that are not whole yet. They never become part of an artifact."""
 
 
 def is_remote(uri: str) -> bool:
@@ -27,13 +32,21 @@ def absolute(uri: str) -> str:
     return str(Path(uri.removeprefix("file://")).expanduser().resolve())
 
 
+def endpoint() -> str | None:
+    """Address of the S3 server; None for Amazon's."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+
+
 def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of `uri` and the path in it. s3:// reads the usual AWS_* environment variables."""
     if uri.startswith("s3://"):
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        # Listings are not cached: another process may have published since.
-        options = {"client_kwargs": {"endpoint_url": endpoint}} if endpoint else {}
-        return fsspec.filesystem("s3", use_listings_cache=False, **options), uri.removeprefix("s3://")
+        from biomechgpt.core.s3 import PatientS3
+
+        server = endpoint()
+        options = {"client_kwargs": {"endpoint_url": server}} if server else {}
+        # Listings are not cached: another process may have published since. `PatientS3` tries again, not botocore.
+        config = {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 0}}
+        return PatientS3(use_listings_cache=False, config_kwargs=config, **options), uri.removeprefix("s3://")
     result: tuple[Any, str] = fsspec.core.url_to_fs(absolute(uri))
     return result
 
@@ -100,7 +113,7 @@ def write_bytes(uri: str, content: bytes, *, mode: int = 0o644) -> None:
     target = Path(path)
     with _written(uri):
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=TEMPORARY)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
@@ -111,6 +124,47 @@ def write_bytes(uri: str, content: bytes, *, mode: int = 0o644) -> None:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def create(uri: str, content: bytes) -> bool:
+    """Write a file if there is none; returns whether this call wrote it. Of several processes, one does.
+
+    On S3 it is a conditional PUT (If-None-Match), which the server must know.
+    Raises InputError if the disk is full or the folder cannot be written.
+    """
+    fs, path = filesystem(uri)
+    if is_remote(uri):
+        from biomechgpt.core.s3 import error_code
+
+        try:
+            fs.pipe_file(path, content, mode="create")
+        except OSError as error:
+            if error_code(error) not in ("PreconditionFailed", "412", "409", "ConditionalRequestConflict"):
+                raise
+        # A first try may have written it, and its answer was lost. A server without conditions keeps the last.
+        with suppress(FileNotFoundError):
+            return bool(fs.cat_file(path) == content)
+        return False
+    target = Path(path)
+    with _written(uri):
+        while True:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+                break
+            except FileExistsError:
+                return False
+            except FileNotFoundError:  # another process has just removed the folder
+                continue
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+    return True
 
 
 def require_writable(uri: str) -> None:
@@ -135,12 +189,28 @@ def _written(uri: str) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def whole(uri: str) -> Iterator[None]:
+    """Turn an error while a Parquet file is read, as of a page whose checksum differs, into an InputError."""
+    try:
+        yield
+    except (FileNotFoundError, StorageError):
+        raise
+    except OSError as error:
+        raise InputError(f"{uri}: expected a whole Parquet file, found a damaged one: {error}") from error
+
+
 def read_json(uri: str) -> Any:
     return json.loads(read_bytes(uri))
 
 
-def write_json(uri: str, content: Any) -> None:
-    write_bytes(uri, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+def write_json(uri: str, content: Any, *, mode: int = 0o644) -> None:
+    write_bytes(uri, to_json(content), mode=mode)
+
+
+def to_json(content: Any) -> bytes:
+    """Content of a JSON file, for people too. Raises ValueError for a number that is not finite."""
+    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
 
 
 def list_files(uri: str) -> list[str]:
@@ -180,6 +250,38 @@ def remove(uri: str) -> None:
         fs.rm(path, recursive=True)
 
 
+def copy(source: str, target: str, names: Iterable[str]) -> None:
+    """Copy files of one folder to another of the same file system. Files that are gone by now are left out."""
+    fs, path = filesystem(source)
+    _, to = filesystem(target)
+    pairs = [(f"{path}/{name}", f"{to}/{name}") for name in names]
+    if is_remote(source):
+        fs.copy([old for old, _ in pairs], [new for _, new in pairs], on_error="ignore")
+        return
+    with _written(target):
+        for old, new in pairs:
+            to_folder = Path(new).parent
+            to_folder.mkdir(parents=True, exist_ok=True)
+            with (
+                suppress(FileNotFoundError),
+                tempfile.TemporaryDirectory(dir=to_folder, prefix=TEMPORARY) as name,
+            ):
+                shutil.copyfile(old, Path(name) / "copy")
+                (Path(name) / "copy").rename(new)
+
+
+def rename_new(source: str, target: str) -> bool:
+    """Rename a local folder at once; returns False, and changes nothing, if the target is there with content."""
+    with _written(target):
+        try:
+            Path(source).rename(target)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                return False
+            raise
+    return True
+
+
 def upload(folder: str | Path, uri: str) -> None:
     """Copy a local folder's files under `uri`."""
     for path in sorted(Path(folder).rglob("*")):
@@ -187,26 +289,39 @@ def upload(folder: str | Path, uri: str) -> None:
             write_bytes(join(uri, str(path.relative_to(folder))), path.read_bytes())
 
 
-def local_copy(uri: str, cache: str | Path | None = None) -> Path:
-    """Local path of the folder or file at `uri`: a local one itself, a remote one as a download.
+def download(uri: str, path: Path) -> None:
+    """Copy a remote file to a local one that is not there yet, without holding it in memory."""
+    fs, place = filesystem(uri)
+    fs.get_file(place, str(path))
 
-    A download is kept under `cache` (default: the temporary folder) and reused: artifacts never change.
+
+def states(uri: str) -> dict[str, str]:
+    """{name of each file under a folder: its state}, which differs after any change of the file.
+
+    Locally it is made of size, times and number of the file; on S3 of its size and ETag. Reads no content.
     """
     if not is_remote(uri):
-        return Path(absolute(uri))
-    base = Path(cache or Path(tempfile.gettempdir()) / "biomechgpt-cache")
-    target = base / uri.replace("://", "/")
-    if target.exists():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=target.parent))
-    names = list_files(uri)
-    single = names == [""]  # a file lists as itself, without a name
-    for name in names:
-        path = partial / (name or target.name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(read_bytes(uri if single else join(uri, name)))
-    with suppress(OSError):  # another process was first
-        (partial / target.name if single else partial).rename(target)
-    shutil.rmtree(partial, ignore_errors=True)
-    return target
+        folder = absolute(uri)
+        found = {}
+        for name in _local_files(folder):
+            s = Path(folder, name).stat()
+            found[name] = f"{s.st_size} {s.st_mtime_ns} {s.st_ctime_ns} {s.st_ino}"
+        return found
+    fs, path = filesystem(uri)
+    return {
+        str(name)[len(path) :].lstrip("/"): f"{info['size']} {info.get('ETag')} {info.get('LastModified')}"
+        for name, info in fs.find(path, detail=True).items()
+    }
+
+
+def sha256(uri: str) -> str:
+    """SHA-256 of a file's content, without holding it in memory."""
+    fs, path = filesystem(uri)
+    with fs.open(path, "rb", **({"cache_type": "readahead"} if is_remote(uri) else {})) as file:
+        digest = hashlib.sha256()
+        while block := file.read(_BLOCK):
+            digest.update(block)
+        return digest.hexdigest()
+
+
+_BLOCK = 4 * 1024 * 1024

@@ -65,16 +65,17 @@ def fit(
     arguments: keyword arguments that each worker builds `task` with.
     uri: folder of the artifact. Checkpoints are in `uri`/run until the end, and a later call resumes from them.
     name: name of the training in progress lines.
-    Raises InputError if the cluster is too small. An InputError in a worker ends the run at once, without restart.
+    A damaged checkpoint is left out for the one before it.
+    Raises InputError if the cluster is too small, or if all checkpoints are damaged. An InputError in a worker ends
+    the run at once, without restart.
     """
-    import ray
     from ray import cloudpickle
-    from ray.train import ControllerError
+    from ray.train import ControllerError, TrainingFailedError
 
-    from biomechgpt.core import cluster, storage
+    from biomechgpt.core import checkpoints, cluster, storage
 
     cluster.connect()
-    gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
+    gpus = 1 if cluster.uses_gpus(settings.accelerator) else 0
     fewest, most = settings.workers_range
     cpus = 1 if gpus else cluster.cpus_for(most)
     cluster.require(fewest, cpus, gpus)
@@ -88,14 +89,23 @@ def fit(
         "name": name,
         "threads": cpus,
     }
-    trainer = _trainer(arguments_of_worker, settings, uri, cpus, gpus)
-    try:
-        metrics: dict[str, Any] = trainer.fit().return_value
-    except ControllerError as error:
-        if isinstance(error.controller_failure, InputError):
-            raise error.controller_failure from None
-        raise
-    storage.remove(storage.join(uri, "run"))
+    run = storage.join(uri, "run")
+    checkpoints.leave_out_damaged(run, name)
+    while True:
+        try:
+            metrics: dict[str, Any] = (
+                _trainer(arguments_of_worker, settings, uri, cpus, gpus).fit().return_value
+            )
+            break
+        except ControllerError as error:
+            if isinstance(error.controller_failure, InputError):
+                raise error.controller_failure from None
+            raise
+        except TrainingFailedError:
+            # A checkpoint may have been damaged since. Each time there is one less.
+            if not checkpoints.leave_out_damaged(run, name):
+                raise
+    storage.remove(run)
     return metrics
 
 
@@ -106,7 +116,7 @@ def _trainer(
     from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig
 
-    from biomechgpt.core import storage
+    from biomechgpt.core import checkpoints, storage
 
     filesystem, path = storage.arrow_filesystem(storage.join(uri, "run"))
     return _trainer_class()(
@@ -119,10 +129,10 @@ def _trainer(
             resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
         ),
         run_config=RunConfig(
-            name="train",
+            name=checkpoints.RUN,
             storage_path=path,
             storage_filesystem=filesystem,
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            checkpoint_config=CheckpointConfig(num_to_keep=checkpoints.KEPT),
             failure_config=FailureConfig(max_failures=settings.max_failures),
             logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]  # typed as V1's
             callbacks=[_stop_at_input_error()],

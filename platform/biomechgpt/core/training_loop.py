@@ -22,6 +22,7 @@ import torch.distributed as dist
 from ray import cloudpickle
 from torch import Tensor, nn
 
+from biomechgpt.core import checkpoints
 from biomechgpt.core.logs import SECONDS_BETWEEN_LINES, log_to_stdout, logger
 from biomechgpt.core.settings import InputError
 from biomechgpt.core.training import LossTerms, TrainingTask
@@ -249,6 +250,8 @@ def run_worker(
     engine, progress = _Engine(model, training), _Progress(name, len(batches))
     if checkpoint := ray.train.get_checkpoint():
         with checkpoint.as_directory() as folder:
+            if problem := checkpoints.damage(folder):  # `fit` goes on from the one before it
+                raise RuntimeError(f"{name}: a damaged checkpoint: {problem}")
             progress.restore(engine.load(folder))
     if engine.rank == 0:
         resumed = f", going on after step {progress.step}" if progress.step else ""
@@ -282,6 +285,9 @@ def _checkpoint(engine: _Engine, progress: _Progress) -> None:
     """Write a checkpoint and hand it to Ray Train, which resumes from the latest."""
     with tempfile.TemporaryDirectory() as folder:
         has_part = engine.save(folder, progress.state())
+        if has_part:
+            parts = 1 if engine.settings.portable else engine.workers
+            checkpoints.write_checksums(folder, progress.step, engine.rank, parts)
         ray.train.report(
             {"step": progress.step, "loss": progress.losses[-1]},
             checkpoint=ray.train.Checkpoint.from_directory(folder) if has_part else None,

@@ -10,7 +10,7 @@ from biomechgpt.core.settings import Settings
 class TrainingSettings(Settings):
     """How a model is trained.
 
-    The last five fields say where a training runs. They change neither its result nor its artifact's fingerprint.
+    The last six fields say where a training runs. They change neither its result nor its artifact's fingerprint.
     """
 
     learning_rate: float = Field(2e-4, gt=0)
@@ -39,6 +39,8 @@ class TrainingSettings(Settings):
     """Whether the optimizer's state is kept in the CPU's memory. Needs a zero_stage of 1 or more."""
     max_failures: int = Field(2, ge=0, exclude=True)
     """Restarts after a lost worker."""
+    accelerator: Literal["auto", "gpu", "cpu"] = Field("auto", exclude=True)
+    """auto: a GPU for each worker if the cluster has or may add any; gpu: an error without; cpu: none."""
 
     @field_validator("workers", mode="before")
     @classmethod

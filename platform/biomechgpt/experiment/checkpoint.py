@@ -43,7 +43,7 @@ def export_model(model: Artifact, root: str, evaluation: Artifact | None = None)
             )
 
     def build(uri: str) -> dict[str, Any]:
-        copy = str(storage.local_copy(model.uri))
+        copy = str(artifact.local_copy(model.uri))
         bundle = ModelBundle(copy)
         parts, info = bundle.parts, bundle.info
         adapter = Path(parts.adapter) if parts.adapter else None

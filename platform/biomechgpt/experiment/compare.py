@@ -74,8 +74,6 @@ def run_compare(settings: CompareSettings) -> Artifact:
     def build(uri: str) -> dict[str, Any]:
         cluster.connect()
         runs = _run_all(settings, planned)
-        for run in runs:
-            _track(settings, run)
         rows = _rows(settings, runs)
         text = tables(
             rows, _main_metrics(runs), data=runs[0]["data"], base=runs[0]["base"], seeds=len(settings.seeds)
@@ -86,9 +84,12 @@ def run_compare(settings: CompareSettings) -> Artifact:
         storage.write_json(
             storage.join(uri, "comparison.json"), {"rows": rows, "paired": paired, "runs": runs}
         )
+        storage.write_json(storage.join(uri, tracking.RUNS), [_record(settings, run) for run in runs])
         return {"runs": len(runs), "provenance": runs[0]["data"]}
 
-    return artifact.make("comparison", VERSION, settings, {}, build, settings.root)
+    comparison = artifact.make("comparison", VERSION, settings, {}, build, settings.root)
+    tracking.synchronise(settings.tracking, comparison)
+    return comparison
 
 
 def show_comparison(comparison: Artifact) -> str:
@@ -146,17 +147,16 @@ def _run(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _track(settings: CompareSettings, run: dict[str, Any]) -> None:
-    """Record a run in MLflow."""
+def _record(settings: CompareSettings, run: Mapping[str, Any]) -> dict[str, Any]:
+    """The MLflow run of a run."""
     from biomechgpt.evaluation.metrics import main_score
 
-    tracking.record(
-        settings.tracking,
-        f"{run['variant']} seed {run['seed']} {run['evaluation'].rsplit('/', 1)[-1]}",
-        params=settings.variants[run["variant"]].settings | {"seed": run["seed"]},
-        metrics={task: main_score(by_source["model"])[1] for task, by_source in run["tasks"].items()},
-        tags={key: run[key] for key in ("model", "evaluation", "base", "data")},
-    )
+    return {
+        "name": f"{run['variant']} seed {run['seed']} {run['evaluation'].rsplit('/', 1)[-1]}",
+        "params": settings.variants[run["variant"]].settings | {"seed": run["seed"]},
+        "metrics": {task: main_score(by_source["model"])[1] for task, by_source in run["tasks"].items()},
+        "tags": {key: run[key] for key in ("model", "evaluation", "base", "data")},
+    }
 
 
 def _main_metrics(runs: Sequence[Mapping[str, Any]]) -> dict[str, str]:

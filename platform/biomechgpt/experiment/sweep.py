@@ -5,6 +5,8 @@ stored in the folder of the sweep's artifact, so a killed sweep resumes. Test pa
 """
 
 import logging
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -97,8 +99,14 @@ def run_sweep(settings: SweepSettings) -> Artifact:
         trials = _study(settings, uri)
         finished = [trial for trial in trials if trial["score"] is not None]
         if not finished:
+            if all(trial["input_error"] for trial in trials):
+                storage.remove(
+                    storage.join(uri, artifact.RUN)
+                )  # once the input is right, all are tried again
             raise InputError(f"sweep: none of {len(trials)} trials finished: {trials[0]['error']}")
         storage.write_json(storage.join(uri, "trials.json"), trials)
+        runs = [_record(trial, artifact.published(uri)) for trial in finished]
+        storage.write_json(storage.join(uri, tracking.RUNS), runs)
         return {
             "trials": len(trials),
             "failed": len(trials) - len(finished),
@@ -107,7 +115,9 @@ def run_sweep(settings: SweepSettings) -> Artifact:
             "provenance": finished[0]["data"],
         }
 
-    return artifact.make("sweep", VERSION, settings, {}, build, settings.root)
+    sweep = artifact.make("sweep", VERSION, settings, {}, build, settings.root)
+    tracking.synchronise(settings.tracking, sweep)
+    return sweep
 
 
 def show_sweep(sweep: Artifact) -> str:
@@ -140,7 +150,12 @@ def _study(settings: SweepSettings, uri: str) -> list[dict[str, Any]]:
     if tune.Tuner.can_restore(folder, storage_filesystem=fs):
         logger.info("sweep: going on with the study that was begun")
         tuner = tune.Tuner.restore(
-            folder, trainable, resume_unfinished=True, restart_errored=True, storage_filesystem=fs
+            # Restarted instead of resumed, a trial would get another name, which Optuna does not know.
+            folder,
+            trainable,
+            resume_unfinished=True,
+            resume_errored=True,
+            storage_filesystem=fs,
         )
     else:
         tuner = tune.Tuner(
@@ -160,7 +175,7 @@ def _study(settings: SweepSettings, uri: str) -> list[dict[str, Any]]:
                 storage_path=path,
                 storage_filesystem=fs,
                 verbose=0,
-                callbacks=[_Tracked(settings.tracking, uri)],
+                callbacks=[_Tracked(settings.tracking, artifact.published(uri))],
                 failure_config=tune.FailureConfig(max_failures=1),
             ),
         )
@@ -173,10 +188,13 @@ def _study(settings: SweepSettings, uri: str) -> list[dict[str, Any]]:
         rows.append(
             {
                 "score": metrics["score"] if finished else None,
+                "trial": metrics.get("trial_id"),
                 "settings": result.config,
                 "runs": metrics.get("runs", []),
                 "data": metrics.get("data"),
-                "error": None if result.error is None else str(result.error).strip().splitlines()[-1],
+                "error": metrics.get("input_error")
+                or (None if result.error is None else str(result.error).strip().splitlines()[-1]),
+                "input_error": "input_error" in metrics,
             }
         )
     return sorted(rows, key=lambda row: -1.0 if row["score"] is None else row["score"], reverse=True)
@@ -189,32 +207,52 @@ def _trial(config: dict[str, Any], experiment: dict[str, Any], seeds: list[int],
     runs: list[dict[str, Any]] = []
     for seed in seeds:
         settings = override(PipelineSettings.model_validate(experiment | {"root": root}), config, "sweep")
-        runs.append(validate(train(with_seed(settings, seed)).model, root) | {"seed": seed})
+        try:
+            runs.append(validate(train(with_seed(settings, seed)).model, root) | {"seed": seed})
+        except (
+            InputError
+        ) as error:  # as it would be each time: the trial ends, and Tune does not try it again
+            tune.report(
+                {"score": math.nan, "seeds": -1, "runs": runs, "data": None, "input_error": str(error)}
+            )
+            return
         score = sum(run["score"] for run in runs) / len(runs)
         tune.report({"score": score, "seeds": len(runs), "runs": runs, "data": runs[0]["data"]})
 
 
 class _Tracked(tune.Callback):
-    """Records every finished trial in MLflow, from the driver."""
+    """Logs every finished trial, and sends it to MLflow if that answers. The sweep's own files have it anyway."""
 
     def __init__(self, settings: TrackingSettings, sweep: str) -> None:
         self.settings, self.sweep = settings, sweep
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         result = trial.last_result
-        tracking.record(
-            self.settings,
-            f"sweep {self.sweep.rsplit('/', 1)[-1]} {trial.trial_id}",
-            params=trial.config,
-            metrics=_mean_scores(result["runs"]) | {"score": result["score"]},
-            tags={
-                "sweep": self.sweep,
-                "data": result["data"],
-                "models": " ".join(run["model"] for run in result["runs"]),
-            },
-        )
+        if "input_error" in result:
+            logger.warning("sweep: %s: %s", trial.config, result["input_error"])
+            return
+        row = {
+            "trial": trial.trial_id,
+            "settings": trial.config,
+            **{key: result[key] for key in ("score", "runs", "data")},
+        }
+        tracking.record_beside(self.settings, _record(row, self.sweep))
         n_finished = sum(t.status == "TERMINATED" for t in trials)
         logger.info("sweep: trial %d: score %.3f  %s", n_finished, result["score"], trial.config)
+
+
+def _record(trial: Mapping[str, Any], sweep: str) -> dict[str, Any]:
+    """The MLflow run of a finished trial, a row of `trials.json`."""
+    return {
+        "name": f"sweep {sweep.rsplit('/', 1)[-1]} {trial['trial']}",
+        "params": trial["settings"],
+        "metrics": _mean_scores(trial["runs"]) | {"score": trial["score"]},
+        "tags": {
+            "sweep": sweep,
+            "data": trial["data"],
+            "models": " ".join(run["model"] for run in trial["runs"]),
+        },
+    }
 
 
 def _mean_scores(runs: list[dict[str, Any]]) -> dict[str, float | None]:

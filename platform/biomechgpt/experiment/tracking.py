@@ -2,10 +2,14 @@
 
 Only the driver writes here, because a SQLite file is not shared between nodes. Recording is idempotent: an artifact
 or a Tune trial that is recorded twice, for example after a restart, is one MLflow run.
+
+No work waits for MLflow. The runs of a sweep or a comparison are a file of its artifact, `runs.json`; `synchronise`
+sends them, and where MLflow is away, the same command does so later.
 """
 
 import math
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from pydantic import Field
 
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact
+from biomechgpt.core.logs import logger
 from biomechgpt.core.settings import InputError, Settings
 
 SQLITE = "sqlite:///"
@@ -24,6 +29,11 @@ REPLACED = "replaced"
 _NOT_FOUND = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """Codes of MLflow's answer for an alias that no version has."""
 CHAMPION = f"models:/{REGISTERED}@champion"
+RUNS = "runs.json"
+"""File of an artifact: its MLflow runs, each the keyword arguments of `record`."""
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+"""MLflow's own environment variables: a server that is away costs seconds. By default it is minutes."""
+_one_at_a_time = threading.Lock()
 
 
 class TrackingSettings(Settings):
@@ -41,6 +51,8 @@ def client(settings: TrackingSettings) -> Any:
     """An `mlflow.MlflowClient`. Makes the folder of a SQLite file if it does not exist."""
     import logging
 
+    for name, value in _PATIENCE.items():
+        os.environ.setdefault(name, value)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     from mlflow import MlflowClient
@@ -68,8 +80,9 @@ def record(
     """
     mlflow = client(settings)
     experiment = mlflow.get_experiment_by_name(settings.experiment)
+    quoted = name.replace("'", "\\'")
     experiment_id = experiment.experiment_id if experiment else mlflow.create_experiment(settings.experiment)
-    recorded = mlflow.search_runs([experiment_id], f"attributes.run_name = '{name}'", max_results=1)
+    recorded = mlflow.search_runs([experiment_id], f"attributes.run_name = '{quoted}'", max_results=1)
     run = recorded[0] if recorded else mlflow.create_run(experiment_id, run_name=name)
     run_id = run.info.run_id
     recorded_params = recorded[0].data.params if recorded else {}
@@ -83,6 +96,34 @@ def record(
         mlflow.set_tag(run_id, key, text)
     mlflow.set_terminated(run_id, "FINISHED")
     return str(run_id)
+
+
+def try_to_record(settings: TrackingSettings, run: Mapping[str, Any]) -> str | None:
+    """Record a run (arguments of `record`); returns why that failed, or None."""
+    try:
+        with _one_at_a_time:
+            record(settings, **run)
+    except Exception as error:  # of MLflow, of its database, of the network
+        return (" ".join(str(error).split()) or type(error).__name__)[:200]
+    return None
+
+
+def record_beside(settings: TrackingSettings, run: Mapping[str, Any]) -> None:
+    """Record a run while the work goes on, if MLflow answers."""
+    threading.Thread(target=try_to_record, args=(settings, run), daemon=True).start()
+
+
+def synchronise(settings: TrackingSettings, made: Artifact) -> None:
+    """Record all runs of an artifact. Where MLflow is away, one line says so, and nothing fails."""
+    if not storage.exists(made.path(RUNS)):
+        return  # made before runs were kept
+    for run in made.read_json(RUNS):
+        if reason := try_to_record(settings, run):
+            logger.warning(
+                "MLflow at %s does not record (%s): the runs are in %s, and the same command sends them later",
+                *(settings.uri, reason, made.path(RUNS)),
+            )
+            return
 
 
 def register(

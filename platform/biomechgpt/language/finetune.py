@@ -73,7 +73,7 @@ def load_weights(model: Any, uri: str) -> None:
     """Give a model `with_adapter` the weights of a finished adapter, to go on from."""
     from peft import load_peft_weights, set_peft_model_state_dict
 
-    weights = load_peft_weights(str(storage.local_copy(uri)), device="cpu")
+    weights = load_peft_weights(str(artifact.local_copy(uri)), device="cpu")
     loaded: Any = set_peft_model_state_dict(model, weights)
     if unknown := loaded.unexpected_keys:
         raise InputError(f"{uri}: expected weights of this model's layers, found {sorted(unknown)[:3]}")

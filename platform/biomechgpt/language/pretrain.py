@@ -314,4 +314,4 @@ def make_base(
 
 def folder(base: Artifact) -> Path:
     """The base's checkpoint as a local folder."""
-    return storage.local_copy(base.path("model"))
+    return artifact.local_copy(base.path("model"))

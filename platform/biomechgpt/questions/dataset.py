@@ -256,8 +256,10 @@ def read_questions(questions: "Artifact") -> "datasets.Dataset":
     """All rows of a questions artifact."""
     import datasets
 
+    from biomechgpt.core import artifact
+
     # In memory: a path on disk would be kept mapped, and differ for every worker of a remote artifact.
-    folder: Path = storage.local_copy(questions.path("dataset"))
+    folder: Path = artifact.local_copy(questions.path("dataset"))
     return datasets.load_from_disk(str(folder), keep_in_memory=True)
 
 

@@ -67,7 +67,7 @@ class MotionTokenizer:
 
         Raises InputError if it is for another skeleton, or if its settings are not valid.
         """
-        folder = storage.local_copy(uri)
+        folder = artifact.local_copy(uri)
         info = storage.read_json(str(folder / "tokenizer.json"))
         if info["joints"] != list(NAMES):
             raise InputError(f"{uri}: tokenizer.json: joints: expected {list(NAMES)}, found {info['joints']}")

@@ -75,7 +75,7 @@ class Tokens:
     def table(self) -> pa.Table:
         """All trials with their tokens and reconstruction errors, ordered by trial."""
         names = [name for name in self._dataset.schema.names if name not in _NOT_IN_TABLE]
-        return self._dataset.to_table(names).sort_by("trial")
+        return self._rows(names).sort_by("trial")
 
     def annotated_table(self) -> pa.Table:
         """`table`, with the annotations that the cohort has of each trial. Raises InputError without the cohort."""
@@ -103,11 +103,11 @@ class Tokens:
             RECONSTRUCTION_ERROR,
             FEATURES,
         ]
-        return self._dataset.to_table(names).sort_by("trial")
+        return self._rows(names).sort_by("trial")
 
     def codes(self) -> dict[str, np.ndarray]:
         """{trial: its tokens}, ordered by trial."""
-        table = self._dataset.to_table(["trial", "tokens"]).sort_by("trial")
+        table = self._rows(["trial", "tokens"]).sort_by("trial")
         rows = zip(table["trial"].to_pylist(), table["tokens"], strict=True)
         return {trial: tokens.values.to_numpy() for trial, tokens in rows}
 
@@ -126,16 +126,22 @@ class Tokens:
             raise InputError(f"{self.artifact.uri}: expected {n} views, found {self.n_views} (tokens.views)")
         names = ["trial", "tokens", *([VIEWS] if n > 1 else [])]
         in_splits = pc.field("split").isin(pa.array(splits, pa.string()))
-        table = self._dataset.to_table(names, filter=in_splits).sort_by("trial")
+        table = self._rows(names, filter=in_splits).sort_by("trial")
         own = table["tokens"].to_pylist()
         others = table[VIEWS].to_pylist() if n > 1 else [[]] * len(own)
         rows = zip(table["trial"].to_pylist(), own, others, strict=True)
         return {trial: [tokens, *more[: n - 1]] for trial, tokens, more in rows}
 
+    def _rows(self, names: list[str], filter: pc.Expression | None = None) -> pa.Table:
+        with storage.whole(self.artifact.path(FOLDER)):
+            return self._dataset.to_table(names, filter=filter)
+
     @cached_property
     def _dataset(self) -> pyarrow.dataset.Dataset:
         filesystem, path = storage.arrow_filesystem(self.artifact.path(FOLDER))
-        return pyarrow.dataset.dataset(path, filesystem=filesystem, format="parquet", partitioning=None)
+        checked = pyarrow.dataset.ParquetFragmentScanOptions(page_checksum_verification=True)
+        parquet = pyarrow.dataset.ParquetFileFormat(default_fragment_scan_options=checked)
+        return pyarrow.dataset.dataset(path, filesystem=filesystem, format=parquet, partitioning=None)
 
 
 def make_tokens(cohort: Artifact, tokenizer: Artifact, settings: TokensSettings, root: str) -> Artifact:
@@ -199,7 +205,7 @@ class _EncodeShard:
         blocks = shard.batches(self.batch_size, [*TRIAL_COLUMNS, "angles_rad", "joint_mask"])
         table = pa.concat_tables([self._encode(pa.Table.from_batches([block])) for block in blocks])
         buffer = pa.BufferOutputStream()
-        pq.write_table(table, buffer)
+        pq.write_table(table, buffer, write_page_checksum=True)
         storage.write_bytes(storage.join(self.target, shard.name), buffer.getvalue().to_pybytes())
         lengths = pc.list_value_length(table["tokens"])
         return {"trials": table.num_rows, "tokens": pc.sum(lengths).as_py()}
