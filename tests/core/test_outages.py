@@ -108,7 +108,7 @@ def test_runs_are_sent_when_mlflow_is_back(tmp_path, caplog):
     started = time.monotonic()
     with caplog.at_level("WARNING", "biomechgpt"):
         tracking.synchronise(TrackingSettings(uri="http://127.0.0.1:9"), sweep)
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 180
     (message,) = [record.getMessage() for record in caplog.records]
     assert "MLflow at http://127.0.0.1:9 does not record" in message
     assert "the same command sends them later" in message
