@@ -64,14 +64,14 @@ def test_a_build_outlasts_outages_at_any_moment(bucket, outage):
     thread.start()
 
     def build(uri):
-        for i in range(40):
+        for i in range(10):
             storage.write_bytes(storage.join(uri, f"{i}.bin"), bytes([i]))
         return {}
 
     made = artifact.make("thing", 1, {}, {}, build, bucket, provenance="synthetic")
     stop.set()
     thread.join()
-    assert len(artifact.load(made.uri, verify=True).manifest["files"]) == 40
+    assert len(artifact.load(made.uri, verify=True).manifest["files"]) == 10
 
 
 def test_a_server_that_stays_away_is_one_line_of_error(bucket, outage, monkeypatch, capsys):
@@ -90,7 +90,7 @@ def test_what_is_not_there_is_not_asked_for_again(bucket):
     started = time.monotonic()
     with pytest.raises(FileNotFoundError):
         storage.read_bytes(storage.join(bucket, "nothing"))
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < s3.BUDGET_S / 2
 
 
 def test_runs_are_sent_when_mlflow_is_back(tmp_path, caplog):
@@ -108,8 +108,8 @@ def test_runs_are_sent_when_mlflow_is_back(tmp_path, caplog):
     started = time.monotonic()
     with caplog.at_level("WARNING", "biomechgpt"):
         tracking.synchronise(TrackingSettings(uri="http://127.0.0.1:9"), sweep)
-    assert time.monotonic() - started < 60
-    (message,) = [record.getMessage() for record in caplog.records]
+    assert time.monotonic() - started < 180
+    (message,) = [record.getMessage() for record in caplog.records if record.name == "biomechgpt"]
     assert "MLflow at http://127.0.0.1:9 does not record" in message
     assert "the same command sends them later" in message
     there = TrackingSettings(uri=f"sqlite:///{tmp_path}/mlflow.db")

@@ -79,10 +79,13 @@ def record(
     metrics: results of the run. None and infinite ones are left out.
     """
     mlflow = client(settings)
+    name = name.replace('"', "'")  # MLflow's filters quote either way, but escape nothing
     experiment = mlflow.get_experiment_by_name(settings.experiment)
-    quoted = name.replace("'", "\\'")
+    quote = '"' if "'" in name else "'"
     experiment_id = experiment.experiment_id if experiment else mlflow.create_experiment(settings.experiment)
-    recorded = mlflow.search_runs([experiment_id], f"attributes.run_name = '{quoted}'", max_results=1)
+    recorded = mlflow.search_runs(
+        [experiment_id], f"attributes.run_name = {quote}{name}{quote}", max_results=1
+    )
     run = recorded[0] if recorded else mlflow.create_run(experiment_id, run_name=name)
     run_id = run.info.run_id
     recorded_params = recorded[0].data.params if recorded else {}
