@@ -1,6 +1,6 @@
 """Attacks a server as strangers and a greedy client would.
 
-    python benchmarks/abuse.py [--model URI] [--uploads 10000] [--seed 0]
+    python -m benchmarks.abuse [--model URI] [--uploads 10000] [--seed 0]
 
 Starts a server on this machine and attacks it. Without a model, the answers come from a stand-in that takes as long
 as a small model on a CPU. Keys, readers, limits and queues are those of the real server. Prints what it does, and
@@ -15,6 +15,8 @@ victim_answered: share of the requests of one client that are answered while ano
 victim_p95_ratio: 95th percentile of their time, over that without the flood.
 flood_5xx: errors of the server among the requests of the flood, without 503.
 retry_after_true: share of the refused requests that are let in when they come back after `Retry-After`.
+failed_in_upgrade: requests, of `upgrade_requests`, that got no answer while a model was replaced, put back, and
+    replaced by one that cannot start. The clients ask all the time and do not try again.
 answers_sent, unrecorded_answers: answers that all these clients got, and those of them that are not on record. The
     chain of records is checked too.
 load: load average of the machine before the start.
@@ -49,7 +51,7 @@ from biomechgpt.tokenizer.layout import TokenLayout
 from serve import app, examples
 from serve.clients import add_key
 from serve.middleware import OPEN, OPEN_BELOW
-from serve.model import ServedModel
+from serve.model import Replica, ServedModel
 from serve.records import Records
 from serve.schema import ModelSummary
 from serve.settings import KEY, GatewaySettings
@@ -59,16 +61,21 @@ QUESTION_S = 0.02
 """Time that the stand-in takes for one question."""
 
 
-class StandIn:
-    """A model that takes its time and knows nothing. It answers one question after the other."""
+class StandIn(Replica):
+    """A model that takes its time and knows nothing. It answers one question after the other.
 
-    def __init__(self) -> None:
+    fails: whether it cannot start, as with a damaged bundle.
+    """
+
+    def __init__(self, fingerprint: str = "0" * 64, fails: bool = False) -> None:
         from serve.deployment import listen_on_loopback
 
+        if fails:
+            raise ValueError("a damaged bundle")
         listen_on_loopback()
         self.turn = asyncio.Lock()
         self.served = ServedModel(
-            summary=ModelSummary(fingerprint="0" * 64, base="stand-in", data="synthetic"),
+            summary=ModelSummary(fingerprint=fingerprint, base="stand-in", data="synthetic"),
             tasks=load_tasks(["configs/tasks"]),
             person_tasks=[],
             coverage=0.9,
@@ -110,8 +117,6 @@ class StandIn:
 
 def start(model: str | None, keys: str) -> str:
     """Serve under every prefix. Returns http://host:port."""
-    from ray import serve
-
     from biomechgpt.core import cluster
     from serve.main import start as start_http
 
@@ -121,16 +126,25 @@ def start(model: str | None, keys: str) -> str:
         port = free.getsockname()[1]
     cluster.connect()
     start_http("127.0.0.1", port)
-    for i, prefix in enumerate(PREFIXES):
-        if model and not i:
-            application = app.build({"bundle": model, "keys": keys})
-        else:
-            stand_in = serve.deployment(StandIn, name="Model").options(
-                max_ongoing_requests=256, ray_actor_options={"num_cpus": 0}
-            )
-            application = app.with_gateway(stand_in.bind(), GatewaySettings(keys=keys), None)
-        serve.run(application, name=f"app{i}", route_prefix=prefix)
+    for i in range(len(PREFIXES)):
+        deploy(i, keys, model if not i else None)
     return f"http://127.0.0.1:{port}"
+
+
+def deploy(number: int, keys: str, model: str | None = None, **stand_in: Any) -> None:
+    """Serve under the prefix of this number. stand_in: arguments of `StandIn`."""
+    from ray import serve
+
+    from serve.deployment import ROLLING
+
+    if model:
+        application = app.build({"bundle": model, "keys": keys})
+    else:
+        bound = serve.deployment(StandIn, name="Model").options(
+            max_ongoing_requests=256, ray_actor_options={"num_cpus": 0}, **ROLLING
+        )
+        application = app.with_gateway(bound.bind(**stand_in), GatewaySettings(keys=keys), None)
+    serve.run(application, name=f"app{number}", route_prefix=PREFIXES[number])
 
 
 class Sent:
@@ -279,11 +293,13 @@ def example() -> tuple[str, bytes]:
     return name, examples.mot(name).encode()
 
 
-def upload(url: str, key: str, name: str, content: bytes, path: str = "/v1/answers") -> httpx.Response:
+def upload(
+    url: str, key: str, name: str, content: bytes, path: str = "/v1/answers", tasks: str = "all"
+) -> httpx.Response:
     response = httpx.post(
         url + path,
         files={"recording": (name, content)},
-        data={"tasks": "all"},
+        data={"tasks": tasks},
         headers=bearer(key),
         timeout=120,
     )
@@ -342,6 +358,40 @@ def flood(url: str, victim: str, flooder: str, requests: int, connections: int) 
     }
 
 
+def upgrade(url: str, key: str, keys: str, clients: int = 3) -> dict[str, Any]:
+    """Replace a model while clients ask."""
+    recording, last = example(), len(PREFIXES) - 1
+    stopped = threading.Event()
+    statuses: list[int | str] = []
+
+    def keep_asking(_: int) -> None:
+        while not stopped.is_set():
+            try:
+                response = upload(url + PREFIXES[last], key, *recording, tasks="activity,cadence")
+                statuses.append(response.status_code)
+            except httpx.HTTPError as error:
+                statuses.append(type(error).__name__)
+
+    with ThreadPoolExecutor(clients) as pool:
+        futures = [pool.submit(keep_asking, part) for part in range(clients)]
+        for fingerprint in ("1" * 64, "0" * 64):
+            deploy(last, keys, fingerprint=fingerprint)
+            time.sleep(2)
+        try:
+            deploy(last, keys, fingerprint="1" * 64, fails=True)
+        except RuntimeError:
+            print("the damaged model was not served")
+        time.sleep(2)
+        stopped.set()
+        for future in futures:
+            future.result()
+    print("upgrade:", Counter(statuses))
+    return {
+        "upgrade_requests": len(statuses),
+        "failed_in_upgrade": sum(status != 200 for status in statuses),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", help="URI of a model (default: a stand-in)")
@@ -358,6 +408,8 @@ def main() -> None:
         result: dict[str, Any] = {"open_without_key": open_without_key(url, victim)}
         print(result)
         result |= flood(url, victim, flooder, options.requests, options.connections)
+        print(result)
+        result |= upgrade(url, flooder, str(keys))
         print(result)
         result |= send_malformed(url, stranger, options.uploads, options.seed)
         database = GatewaySettings(keys=str(keys)).database_uri or ""

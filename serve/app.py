@@ -6,7 +6,7 @@
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
@@ -19,14 +19,18 @@ from serve.clients import Clients
 from serve.errors import add_error_handlers, route_path
 from serve.gateway import Gateway
 from serve.middleware import OPEN, OPEN_BELOW, RequestGuard
+from serve.model import ModelClient
 from serve.records import Records
 from serve.schema import NOTICE, ErrorBody
 from serve.settings import KEY, GatewaySettings
+from serve.shadow import Shadowed
 from serve.smart import TOKEN_PATH, Smart
 
 if TYPE_CHECKING:
     from ray.serve import Application
 
+MODEL, SHADOW = "Model", "Shadow"
+"""Names of the deployments of the model and of its shadow."""
 STATIC = Path(__file__).parent / "static"
 _ERROR_BODY = f"#/components/schemas/{ErrorBody.__name__}"
 """Where the OpenAPI document describes the body of an error."""
@@ -55,6 +59,7 @@ def create_app(gateway: Gateway, key: str) -> FastAPI:
         files=files,
         smart=smart,
         log=app.state.audit_log,
+        forget_model=gateway.forget_model,
     )
     add_error_handlers(app)
     for router in routes.routers():
@@ -137,27 +142,56 @@ def build(arguments: dict[str, Any]) -> "Application":
     settings = validate(ServeSettings, arguments, "serve")
     if "questions_at_once" not in settings.model_fields_set:
         settings = settings.model_copy(update={"questions_at_once": settings.batch_size * settings.replicas})
-    bundle = artifact.load(tracking.resolve(settings.tracking, settings.bundle), "model")
-    model = Model.options(  # type: ignore[attr-defined]
-        num_replicas=settings.replicas,
-        max_queued_requests=settings.max_queued,
-        ray_actor_options={"num_cpus": 1, "num_gpus": settings.gpus},
-    ).bind(bundle.uri, settings.batch_size, settings.batch_wait_s)
-    return with_gateway(model, settings, bundle.fingerprint)
+
+    def bound(uri: str, replicas: int, name: str) -> tuple["Application", str]:
+        bundle = artifact.load(tracking.resolve(settings.tracking, uri), "model")
+        model = Model.options(  # type: ignore[attr-defined]
+            name=name,
+            num_replicas=replicas,
+            graceful_shutdown_timeout_s=settings.answer_timeout_s,
+            max_queued_requests=settings.max_queued,
+            ray_actor_options={"num_cpus": 1, "num_gpus": settings.gpus},
+        ).bind(bundle.uri, settings.batch_size, settings.batch_wait_s)
+        return model, bundle.fingerprint
+
+    model, fingerprint = bound(settings.bundle, settings.replicas, MODEL)
+    shadow = bound(settings.shadow, 1, SHADOW)[0] if settings.shadow else None
+    return with_gateway(model, settings, fingerprint, shadow)
 
 
-def with_gateway(model: "Application", settings: GatewaySettings, fingerprint: str | None) -> "Application":
-    """The application of a gateway in front of a deployment that is named Model and has its methods."""
+def with_gateway(
+    model: "Application",
+    settings: GatewaySettings,
+    fingerprint: str | None,
+    shadow: "Application | None" = None,
+) -> "Application":
+    """The application of a gateway in front of a deployment that is named Model and has its methods.
+
+    shadow: a deployment that is named Shadow, is asked the same and answers nobody; None: there is none.
+    """
     from ray import serve
 
-    from serve.deployment import QUIET, MemoryReplica, listen_on_loopback, remote_memory, remote_model
+    from serve.deployment import (
+        QUIET,
+        ROLLING,
+        MemoryReplica,
+        remote_memory,
+        remote_model,
+        set_up_replica,
+    )
+
+    has_shadow = shadow is not None
 
     def create() -> FastAPI:
-        listen_on_loopback()
+        set_up_replica()
         # Runs in the replica: the key comes from its own environment, never through the cluster's metadata.
         name = serve.get_replica_context().app_name
+        client = remote_model(serve.get_deployment_handle(MODEL, name))
+        if has_shadow:
+            other = remote_model(serve.get_deployment_handle(SHADOW, name))
+            client = cast(ModelClient, Shadowed(client, other, settings.shadow_questions_at_once))
         gateway = Gateway(
-            remote_model(serve.get_deployment_handle("Model", name)),
+            client,
             settings,
             fingerprint,
             remote_memory(serve.get_deployment_handle("Memory", name)),
@@ -174,6 +208,10 @@ def with_gateway(model: "Application", settings: GatewaySettings, fingerprint: s
         max_ongoing_requests=settings.max_requests * 4,
         ray_actor_options={"num_cpus": 0},
         logging_config=QUIET,
+        # A gateway that is replaced answers what it has begun.
+        graceful_shutdown_timeout_s=settings.body_timeout_s + settings.answer_timeout_s,
+        **ROLLING,
     )
-    application: Application = deployment.bind(model, memory)  # type: ignore[attr-defined]
+    further = [] if shadow is None else [shadow]
+    application: Application = deployment.bind(model, memory, *further)  # type: ignore[attr-defined]
     return application

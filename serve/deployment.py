@@ -19,15 +19,33 @@ from biomechgpt.experiment.tracking import TrackingSettings
 from biomechgpt.prompts.encoding import MotionTokens, Query
 from biomechgpt.questions.intent import Intent
 from biomechgpt.questions.tasks import MeasuredTask
+from serve import metrics
 from serve.errors import ApiError
 from serve.memory import Memory, MemoryClient
-from serve.model import Failed, ModelClient, ServedModel, answer_each
+from serve.model import (
+    SERVED,
+    Failed,
+    ModelChanged,
+    ModelClient,
+    OtherModel,
+    Replica,
+    ServedModel,
+    answer_each,
+)
+from serve.ray_meter import RayMeter
+from serve.running import log_as_json
 from serve.schema import ModelSummary
 from serve.settings import GatewaySettings
 
 LOOPBACK = "127.0.0.1"
 RESTART_S = 10
 """Seconds after which a lost model may be back."""
+ASKED_AGAIN = 20
+"""How often replicas are asked until one has the model of a request, during an upgrade."""
+ASKED_AGAIN_S = 0.05
+"""Seconds between these calls."""
+ROLLING: dict[str, Any] = {"max_surge_percent": 100, "max_constructor_retry_count": 3}
+"""Upgrades: new replicas start before old ones stop. If new ones cannot start, the old ones stay."""
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 """Logging of both deployments. Requests concern patients, so none is logged."""
 
@@ -39,6 +57,8 @@ class ServeSettings(GatewaySettings):
     """URI of a model artifact, or models:/NAME@ALIAS of the registry."""
     tracking: TrackingSettings = TrackingSettings()
     """Where the registry is."""
+    shadow: str | None = None
+    """URI of a model that is asked the same and answers nobody; how often it agrees is counted. None: none."""
     replicas: int = Field(1, ge=1)
     """Number of copies of the model."""
     gpus: float = Field(0, ge=0)
@@ -68,8 +88,15 @@ def listen_on_loopback() -> None:
     vars(replica)["add_port_to_grpc_server"] = add_port_on_loopback
 
 
-@serve.deployment(max_ongoing_requests=256, logging_config=QUIET)
-class Model:
+def set_up_replica() -> None:
+    """Begin a replica: where it listens, how it logs, and what it counts with."""
+    listen_on_loopback()
+    log_as_json()
+    metrics.use(RayMeter())
+
+
+@serve.deployment(max_ongoing_requests=256, logging_config=QUIET, **ROLLING)
+class Model(Replica):
     """A model bundle in memory. Questions of different requests are answered in one batch.
 
     bundle: URI of the model artifact.
@@ -87,7 +114,7 @@ class Model:
         from biomechgpt.questions.intent import IntentClassifier
         from biomechgpt.tokenizer.motion_tokenizer import MotionTokenizer, require_same_tokenizer
 
-        listen_on_loopback()
+        set_up_replica()
         network.quiet()
         torch.set_num_threads(cluster.cpus_for(1))
         model = artifact.load(bundle, "model", verify=True)
@@ -97,7 +124,7 @@ class Model:
         self.tokenizer = MotionTokenizer.load(tokenizer_uri)
         self.intent = IntentClassifier(self.answerer.tasks, self.answerer.info.labels)
         tokens_per_s, n_posture = self.tokenizer.tokens_per_s, self.tokenizer.n_posture
-        longest = self.answerer.longest_movement(n_posture)
+        longest, ood = self.answerer.longest_movement(n_posture), self.answerer.calibration.ood
         self.served = ServedModel(
             summary=ModelSummary(
                 fingerprint=model.fingerprint, base=model.metrics["base"], data=model.provenance
@@ -113,6 +140,7 @@ class Model:
             tokenizer=self.tokenizer.fingerprint,
             max_duration_s=(longest - n_posture) / tokens_per_s,
             typical_duration_s=(self.answerer.info.median_tokens - n_posture) / tokens_per_s,
+            likelihood_scale=ood.scales.get("log_likelihood") if ood else None,
         )
         self.answer.set_max_batch_size(batch_size)  # type: ignore[attr-defined]
         self.answer.set_batch_wait_timeout_s(batch_wait_s)  # type: ignore[attr-defined]
@@ -153,6 +181,8 @@ class Model:
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.01)
     async def answer(self, queries: list[Query]) -> list[Answer | Failed]:
         """As `Answerer.answer`, the queries of several requests as one batch. One that fails has `Failed`."""
+
+        metrics.observe(metrics.BATCH_SIZE, len(queries))
 
         def answer(batch: Sequence[Query]) -> Sequence[Answer]:
             return self.answerer.answer(batch, writes_text=self.served.writes_text)
@@ -202,7 +232,7 @@ class MemoryReplica(Memory):
     """The memory of all gateways of an application."""
 
     def __init__(self, settings: GatewaySettings) -> None:
-        listen_on_loopback()
+        set_up_replica()
         super().__init__(settings)
 
 
@@ -213,36 +243,54 @@ _LOST = (RayActorError, WorkerCrashedError, ReplicaUnavailableError)
 class _Remote:
     """Calls the methods of a deployment through its handle. A call whose replica is lost is made once more.
 
+    Calls of a model are made until a replica has the model that the request began with.
+
     Raises ApiError `busy` when too many questions are waiting or no replica answers, `bad_request` for a question
-    that the model cannot read.
+    that the model cannot read; ModelChanged.
+    is_model: whether the deployment is a `Replica`.
     """
 
-    def __init__(self, handle: DeploymentHandle[Any]) -> None:
-        self.handle = handle
+    def __init__(self, handle: DeploymentHandle[Any], is_model: bool = False) -> None:
+        self.handle, self.is_model = handle, is_model
 
     def __getattr__(self, method: str) -> Any:
         async def call(*arguments: Any) -> Any:
-            for is_last in (False, True):
-                try:
-                    result = await getattr(self.handle, method).remote(*arguments)
-                    break
-                except BackPressureError:
-                    raise ApiError("busy", "too many questions are waiting; try again later") from None
-                except DeploymentUnavailableError:
-                    raise ApiError("busy", "no model is ready; try again later") from None
-                except InputError as error:
-                    raise ApiError("bad_request", str(getattr(error, "cause", error))) from None
-                except _LOST:
-                    if is_last:
-                        message = "the model was lost twice while it answered; try again later"
-                        raise ApiError("busy", message, retry_after_s=RESTART_S) from None
-            if isinstance(result, Failed):
-                if result.message is None:
-                    raise ApiError("internal", "the question could not be answered")
-                raise ApiError("bad_request", result.message)
-            return result
+            if not self.is_model:
+                return await self._call(method, *arguments)
+            served = None if method == "describe" else SERVED.get()
+            fingerprint = None if served is None else served.summary.fingerprint
+            for _ in range(ASKED_AGAIN):
+                result = await self._call("call", fingerprint, method, *arguments)
+                if not isinstance(result, OtherModel):
+                    return _checked(result)
+                await asyncio.sleep(ASKED_AGAIN_S)
+            raise ModelChanged
 
         return call
+
+    async def _call(self, method: str, *arguments: Any) -> Any:
+        for is_last in (False, True):
+            try:
+                return await getattr(self.handle, method).remote(*arguments)
+            except BackPressureError:
+                raise ApiError("busy", "too many questions are waiting; try again later") from None
+            except DeploymentUnavailableError:
+                raise ApiError("busy", "no model is ready; try again later") from None
+            except InputError as error:
+                raise ApiError("bad_request", str(getattr(error, "cause", error))) from None
+            except _LOST:
+                if is_last:
+                    message = "the model was lost twice while it answered; try again later"
+                    raise ApiError("busy", message, retry_after_s=RESTART_S) from None
+
+
+def _checked(result: Any) -> Any:
+    """The result of a call. Raises ApiError for a question that failed."""
+    if isinstance(result, Failed):
+        if result.message is None:
+            raise ApiError("internal", "the question could not be answered")
+        raise ApiError("bad_request", result.message)
+    return result
 
 
 def remote_memory(handle: DeploymentHandle[Any]) -> MemoryClient:
@@ -252,4 +300,4 @@ def remote_memory(handle: DeploymentHandle[Any]) -> MemoryClient:
 
 def remote_model(handle: DeploymentHandle[Any]) -> ModelClient:
     """The client of a running deployment."""
-    return cast(ModelClient, _Remote(handle))
+    return cast(ModelClient, _Remote(handle, is_model=True))

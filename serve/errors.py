@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path, get_route_path  # type: ignore[attr-defined]
 
 from serve import fhir
+from serve.running import RUNNING
 
 STATUS = {
     "bad_recording": 422,
@@ -58,7 +59,7 @@ def route_path(scope: MutableMapping[str, Any]) -> str:
 def error_response(
     path: str, code: str, message: str, status: int | None = None, retry_after_s: int | None = None
 ) -> tuple[int, dict[str, str], bytes]:
-    """An error as (status, headers, body).
+    """An error as (status, headers, body). The body repeats the id of the running request.
 
     path: of the request; under /fhir/ the body is an OperationOutcome, elsewhere JSON.
     status: overrides the status of the code.
@@ -69,8 +70,14 @@ def error_response(
     message = message.encode(errors="replace").decode()  # a request may quote half a character
     headers = {"content-type": "application/json"}
     content: dict[str, Any] = {"error": {"code": code, "message": message}}
+    running = RUNNING.get()
+    if running is not None:
+        running.code = code
+        content["error"]["request_id"] = running.id
     if path.startswith("/fhir/"):
         headers, content = {"content-type": fhir.CONTENT_TYPE}, fhir.outcome(code, message)
+        if running is not None:
+            content["id"] = running.id
     if code in ("busy", "too_many"):
         headers["retry-after"] = str(retry_after_s or RETRY_AFTER_S)
     if code == "unauthorized":

@@ -4,6 +4,7 @@ Knows nothing about HTTP paths, and nothing about Ray: it takes any object with 
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any
@@ -28,13 +29,14 @@ from biomechgpt.questions.tasks import (
 )
 from biomechgpt.recordings import readers
 from biomechgpt.recordings.bounded import shared_reader
+from serve import metrics
 from serve.admission import Admission
 from serve.audit import note
 from serve.errors import ApiError
 from serve.free_questions import FreeQuestion, asks_why, complete, explanation_text, read_question
 from serve.jobs import Jobs
 from serve.memory import Memory, MemoryClient
-from serve.model import ModelClient, ServedModel
+from serve.model import SERVED, ModelClient, ServedModel
 from serve.recordings import LoadedRecording, clean_name, load_recording, stick_figure
 from serve.requests import TaskQuestion, alternate_turns, check_tokens, count_questions, parse_questions
 from serve.schema import (
@@ -84,18 +86,24 @@ class Gateway:
     ) -> None:
         self.model, self.settings, self.fingerprint = model, settings, fingerprint
         self.memory = memory or Memory(settings)
-        self.jobs = Jobs(self.memory, settings)
+        self.jobs = Jobs(self.memory, settings, self.forget_model)
         self.admission, self.reader = Admission(settings), shared_reader(settings.reading)
         self._served: ServedModel | None = None
 
     async def served(self) -> ServedModel:
-        """The description of the model, fetched once."""
-        if self._served is not None:
-            return self._served
-        served = await self.model.describe()
-        if self.fingerprint in (None, served.summary.fingerprint):
-            self._served = served
+        """The description of the model that the running request is answered with. It is fetched once."""
+        served = SERVED.get() or self._served
+        if served is None:
+            served = await self.model.describe()
+            if self.fingerprint in (None, served.summary.fingerprint):
+                self._served = served
+        SERVED.set(served)
         return served
+
+    def forget_model(self) -> None:
+        """Fetch the description again: the model is no longer there."""
+        self._served = None
+        SERVED.set(None)
 
     async def model_info(self) -> ModelInfo:
         served = await self.served()
@@ -256,6 +264,7 @@ class Gateway:
                 for (task, _), record in zip(queries, records, strict=True)
             ]
         limit = self.settings.max_risk if max_risk is None else max_risk
+        _count_recording(records, served)
         answers = [
             apply_risk_limit(
                 Answer.from_record(served.tasks, task, words, record, served.summary.data),
@@ -265,6 +274,7 @@ class Gateway:
             )
             for (task, words), record in zip(queries, records, strict=True)
         ]
+        _count_answers(answers)
         return [_with_measured(answer, analysis) for answer in answers] if analysis else answers
 
     async def _record(self, query: Query, analysis: measured.Analysis | None) -> AnswerRecord:
@@ -272,7 +282,9 @@ class Gateway:
         task = (await self.served()).tasks[query.task] if query.task else None
         if isinstance(task, MeasuredTask):
             return measured.answer(task, analysis or {})
+        begun_s = time.monotonic()
         record = await self.model.answer(query)
+        metrics.observe(metrics.TASK_SECONDS, time.monotonic() - begun_s, task=query.task or metrics.FREE)
         return measured.beside(record, task, analysis) if task and analysis else record
 
     async def answer_recordings(
@@ -457,6 +469,27 @@ def _explanation(answer: Answer, explanation: Any, model: ModelSummary) -> Expla
 
 def _is_description(tasks: Tasks, task: str | None) -> bool:
     return task is not None and isinstance(tasks[task], DescriptionTask)
+
+
+def _count_recording(records: Sequence[AnswerRecord], served: ServedModel) -> None:
+    """Count what the model made of the recordings of a request."""
+    asked = [record for record in records if record.answered_by == "model"]
+    if not asked:
+        return
+    unlike, checked = any(r.unlike.unlike for r in asked), any(r.unlike.checked for r in asked)
+    metrics.count(metrics.RECORDINGS, judged="unlike" if unlike else "like" if checked else "unchecked")
+    known = [record.log_likelihood for record in asked if record.log_likelihood is not None]
+    if known and (scale := served.likelihood_scale) is not None:
+        metrics.observe(metrics.LIKELIHOOD, (-known[0] - scale.median) / scale.spread)
+
+
+def _count_answers(answers: Sequence[Answer]) -> None:
+    """Count the answers of a request."""
+    for answer in answers:
+        task = answer.task or metrics.FREE
+        metrics.count(metrics.ANSWERS, task=task, status=answer.status)
+        if answer.label is not None:
+            metrics.count(metrics.LABELS, task=task, label=answer.label)
 
 
 def _with_measured(answer: Answer, analysis: measured.Analysis) -> Answer:

@@ -15,6 +15,7 @@ from serve.audit import ACCESS, Access, note_again, notes
 from serve.bodies import Buffer
 from serve.errors import ApiError
 from serve.memory import FULL, Entry, MemoryClient
+from serve.model import SERVED, ModelChanged
 from serve.settings import GatewaySettings
 
 Work = Callable[[], Awaitable[tuple[str, bytes]]]
@@ -32,10 +33,13 @@ class Jobs:
 
     memory: keeps their results.
     settings: limits of jobs.
+    forget_model: called if an item has to begin again, because its model is gone.
     """
 
-    def __init__(self, memory: MemoryClient, settings: GatewaySettings) -> None:
-        self.memory, self.settings = memory, settings
+    def __init__(
+        self, memory: MemoryClient, settings: GatewaySettings, forget_model: Callable[[], None] = lambda: None
+    ) -> None:
+        self.memory, self.settings, self.forget_model = memory, settings, forget_model
         self._buffer = Buffer(settings.max_kept_bytes)
         self._held: dict[str, int] = {}  # client -> bytes of its recordings that wait
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -147,8 +151,12 @@ class Jobs:
         give_up = time.monotonic() + self.settings.keep_s
         while True:
             try:
+                SERVED.set(None)
                 async with asyncio.timeout(self.settings.answer_timeout_s):
                     return await work()
+            except ModelChanged:
+                self.forget_model()
+                wait_s = 0
             except ApiError as error:
                 if error.code not in ("busy", "too_many") or time.monotonic() > give_up:
                     raise

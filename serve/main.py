@@ -1,12 +1,16 @@
-"""Serves a model on this machine: the champion of the registry, or else the demo's model. Ctrl-C stops it."""
+"""Serves a model on this machine: the champion of the registry, or else the demo's model. Ctrl-C stops it.
+
+SIGHUP looks for the model again: an upgrade, or a rollback, without a pause.
+"""
 
 import errno
 import os
 import secrets
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
-from threading import Event
+from queue import SimpleQueue
 
 from pydantic import Field
 
@@ -25,6 +29,8 @@ class LocalSettings(GatewaySettings):
 
     bundle: str | None = None
     """URI of a model, or models:/NAME@ALIAS. Default: the champion of the registry, else the demo's model."""
+    shadow: str | None = None
+    """URI of a model that is asked the same and answers nobody; how often it agrees is counted. None: none."""
     demo: str = "results/demo"
     """Folder of the demo's report."""
     tracking: TrackingSettings = TrackingSettings()
@@ -94,7 +100,7 @@ def start(host: str, port: int) -> None:
 
 
 def serve_model(settings: LocalSettings) -> None:
-    """Serve until Ctrl-C. Prints the page's address with the access key."""
+    """Serve until Ctrl-C. Prints the page's address with the access key. SIGHUP upgrades the model."""
     from ray import serve
 
     from biomechgpt.core import cluster
@@ -105,13 +111,35 @@ def serve_model(settings: LocalSettings) -> None:
     key = os.environ.setdefault(KEY, secrets.token_urlsafe(24))
     cluster.connect(loopback=True)
     start(settings.host, settings.port)
-    shared = settings.model_dump(include=set(GatewaySettings.model_fields) | {"tracking"})
-    serve.run(app.build({**shared, "bundle": bundle}), name="biomechgpt", route_prefix="/")
+    shared = settings.model_dump(include=set(GatewaySettings.model_fields) | {"tracking", "shadow"})
+
+    def deploy(uri: str) -> None:
+        serve.run(app.build({**shared, "bundle": uri}), name="biomechgpt", route_prefix="/")
+
+    deploy(bundle)
     link = f"http://{settings.host}:{settings.port}/"
     print(f"serving {bundle}")
     print(f"page: {link}" + (f"#key={key}" if key_is_ours else f" (key: {KEY})"), flush=True)
-    stopped = Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
-    stopped.wait()
+    signals: SimpleQueue[int] = SimpleQueue()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: signals.put(number))
+    while signals.get() == signal.SIGHUP:
+        bundle = upgrade(bundle, lambda: choose_bundle(settings), deploy)
     serve.shutdown()
+
+
+def upgrade(bundle: str, choose: Callable[[], str], deploy: Callable[[str], None]) -> str:
+    """Deploy the model that is chosen now. If it cannot be served, the one before stays. Returns the served one."""
+    try:
+        chosen = choose()
+    except InputError as error:
+        print(f"still serving {bundle}: {error}", flush=True)
+        return bundle
+    try:
+        deploy(chosen)
+    except (InputError, RuntimeError) as error:
+        print(f"still serving {bundle}: {chosen} cannot be served: {error}", flush=True)
+        deploy(bundle)
+        return bundle
+    print(f"serving {chosen}", flush=True)
+    return chosen

@@ -9,16 +9,19 @@ the paths of `OPEN`, `OPEN_BELOW` and the files of the page need no key, and eve
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from serve import scopes
+from serve import metrics, scopes
 from serve.admission import Admission
 from serve.audit import ACCESS, Access, AuditLog
 from serve.bodies import Body, Buffer, Receive
 from serve.clients import ENVIRONMENT_CLIENT, Client, Clients, bearer_token
 from serve.errors import ApiError, error_response, route_path
+from serve.model import SERVED, ModelChanged
+from serve.running import RUNNING, Running, log_request, request_of
 from serve.smart import CONFIGURATION, TOKEN_PATH, Smart
 
 Scope = MutableMapping[str, Any]
@@ -34,6 +37,10 @@ NOT_RECORDED = frozenset({
 """Routes whose answers hold nothing about a person. All others are recorded."""
 NEW_CLIENT = "new client"
 """Stands for those who ask for a token. They share the limits of one client. No client has a name with a space."""
+CLIENT_LEFT = "client_left"
+"""Code of a request that got no answer."""
+MODEL_CHANGES = 3
+"""How often a request begins again when its model is replaced."""
 _MAX_TOKEN_BODY = 32 * 1024
 _CLOSE_CODE = 1008
 
@@ -48,6 +55,7 @@ class RequestGuard:
     files: paths of the page's files, which need no key.
     smart: checks access tokens; None: there are keys only.
     log: where answers are recorded; None: nowhere.
+    forget_model: called if a request has to begin again, because its model is gone.
     """
 
     def __init__(
@@ -59,9 +67,10 @@ class RequestGuard:
         files: Collection[str] = (),
         smart: Smart | None = None,
         log: AuditLog | None = None,
+        forget_model: Callable[[], None] = lambda: None,
     ) -> None:
         self.app, self.clients, self.admission, self.files = app, clients, admission, frozenset(files)
-        self.smart, self.log = smart, log
+        self.smart, self.log, self.forget_model = smart, log, forget_model
         self.settings = admission.settings
         self.buffer = Buffer(self.settings.max_buffered_bytes)
 
@@ -73,7 +82,38 @@ class RequestGuard:
             await send({"type": "websocket.close", "code": _CLOSE_CODE})
             return
         path = route_path(scope)
-        send = _with_headers(send, is_file=path in self.files)
+        running, begun_s, status = request_of(dict(scope["headers"])), time.monotonic(), 0
+
+        async def send_and_see(message: MutableMapping[str, Any]) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        token = RUNNING.set(running)
+        try:
+            await self._guarded(scope, receive, _with_headers(send_and_see, path in self.files), path)
+        finally:
+            self._finish(scope, running, status, time.monotonic() - begun_s)
+            RUNNING.reset(token)
+
+    def _finish(self, scope: Scope, running: Running, status: int, seconds: float) -> None:
+        """Count a request that is done, and log it by the setting `log`. status: 0 if there was no answer."""
+        code, route = running.code if status else CLIENT_LEFT, _route(scope)
+        metrics.count(metrics.REQUESTS, route=route, code=code)
+        metrics.observe(metrics.REQUEST_SECONDS, seconds, route=route)
+        is_fault = status >= 500 and running.code != "busy"
+        if is_fault or self.settings.log == "requests":
+            log_request(
+                logging.ERROR if is_fault else logging.INFO,
+                method=scope["method"],
+                route=route,
+                status=status,
+                code=code,
+                seconds=round(seconds, 3),
+            )
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
+        """Check a request, and let the application answer it."""
         is_open = path in OPEN or path.startswith(OPEN_BELOW) or path in self.files
         if is_open and scope["method"] in ("GET", "HEAD"):
             await self._run(scope, receive, send, path, max_body=0)
@@ -135,6 +175,7 @@ class RequestGuard:
         failure: ApiError | None = None
         access = self._access(scope, client) if client is not None and self._is_recorded(client) else None
         token = ACCESS.set(access)
+        SERVED.set(None)
 
         async def send_and_note(message: MutableMapping[str, Any]) -> None:
             nonlocal started, failure
@@ -154,7 +195,16 @@ class RequestGuard:
         try:
             content = await body.read(dict(scope["headers"]), receive)
             async with asyncio.timeout(limits.answer_timeout_s):
-                await self.app(scope, _replay(content, receive), send_and_note)
+                for is_last in (*[False] * (MODEL_CHANGES - 1), True):
+                    try:
+                        await self.app(scope, _replay(content, receive), send_and_note)
+                        break
+                    except ModelChanged:
+                        if started or is_last:
+                            raise
+                        self.forget_model()
+                        if access is not None:
+                            access.model, access.tasks, access.hashes = "", [], []
         except Exception as error:
             if started:  # too late for another response
                 raise
@@ -175,7 +225,7 @@ class RequestGuard:
 
     async def _record(self, access: Access, scope: Scope, status: int) -> None:
         """Write the record. Raises ApiError if that fails: then the answer is not sent."""
-        access.path = getattr(scope.get("route"), "path", "(unknown)")
+        access.path = _route(scope)
         access.status = status
         if access.path not in NOT_RECORDED and self.log is not None:
             await self.log.write(access)
@@ -185,6 +235,8 @@ class RequestGuard:
         match error:
             case ApiError():
                 return error
+            case ModelChanged():
+                return ApiError("busy", "the model is being replaced; try again later")
             case TimeoutError():
                 seconds = self.settings.answer_timeout_s
                 message = f"expected an answer within {seconds:g} s, found none; try again later"
@@ -194,6 +246,11 @@ class RequestGuard:
         # The message of an exception may quote the recording. Only its type is logged.
         logger.error("%s %s failed: %s", scope["method"], path[:200], type(error).__name__)
         return ApiError("internal", "the request could not be answered")
+
+
+def _route(scope: Scope) -> str:
+    """The route of a request, without what the client put into its path."""
+    return str(getattr(scope.get("route"), "path", "(unknown)"))
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -223,6 +280,7 @@ def _with_headers(send: Send, is_file: bool) -> Send:
 
 
 async def _refuse(send: Send, path: str, error: ApiError) -> None:
+    """Answer with an error."""
     status, headers, body = error_response(path, error.code, error.message, retry_after_s=error.retry_after_s)
     lines = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": lines})

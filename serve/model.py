@@ -1,7 +1,11 @@
 """The model as the gateway sees it: its description, the methods that it is called by, and failures of single
-questions."""
+questions.
+
+During an upgrade two models run at once. A request keeps to the one that it began with: `SERVED`.
+"""
 
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -9,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from biomechgpt.answering.answer import Answer as AnswerRecord
+from biomechgpt.answering.ood import StatisticScale
 from biomechgpt.core.logs import logger
 from biomechgpt.core.settings import InputError
 from biomechgpt.prompts.encoding import MotionTokens, Query
@@ -47,6 +52,39 @@ class ServedModel(BaseModel):
     """Longest movement that the model reads, in seconds."""
     typical_duration_s: float
     """Typical duration of the training recordings, in seconds."""
+    likelihood_scale: StatisticScale | None = None
+    """Scale of the log-likelihood of motion tokens; None for a model without a check of recordings."""
+
+
+SERVED: ContextVar[ServedModel | None] = ContextVar("served", default=None)
+"""The model that the running request began with; None before it asked."""
+
+
+class ModelChanged(Exception):
+    """The model that a request began with is gone. The request can be answered from its beginning."""
+
+
+@dataclass(frozen=True)
+class OtherModel:
+    """Stands for the result of a call that was meant for another model."""
+
+
+class Replica:
+    """Base of a deployment that holds a model.
+
+    served: description of the model.
+    """
+
+    served: ServedModel
+
+    async def call(self, fingerprint: str | None, method: str, *arguments: Any) -> Any:
+        """The result of a method of `ModelClient`; `OtherModel` if this is not the model that is meant.
+
+        fingerprint: of the model that is meant; None: any.
+        """
+        if fingerprint not in (None, self.served.summary.fingerprint):
+            return OtherModel()
+        return await getattr(self, method)(*arguments)
 
 
 class ModelClient(Protocol):

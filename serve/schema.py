@@ -444,6 +444,8 @@ class ErrorDetail(ApiModel):
     """Code of the error, for programs."""
     message: str
     """What was expected and what was found, for people."""
+    request_id: str | None = None
+    """Id of the request, which the server's log repeats. Null for one recording of a batch."""
 
 
 class ErrorBody(ApiModel):

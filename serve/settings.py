@@ -85,6 +85,8 @@ class GatewaySettings(Settings):
     """SMART Backend Services. None: clients have keys only."""
     audit: Literal["auto", "on", "off"] = "auto"
     """Which answers are recorded before they are sent. auto: all, unless the only key is the environment's."""
+    log: Literal["errors", "requests"] = "errors"
+    """Requests that get a line in the log: those that failed by a fault of the server, or all."""
     audit_days: float | None = Field(None, gt=0)
     """Days after which a record is deleted. None: never."""
     database: str | None = None
@@ -131,6 +133,8 @@ class GatewaySettings(Settings):
     """Time that uploaded files and results of jobs are kept, in seconds."""
     reading: Limits = Limits()
     """Memory and time of the process that reads one recording."""
+    shadow_questions_at_once: int = Field(16, ge=1)
+    """Questions that the shadow model is asked at once; further ones it is not asked."""
     readers_at_once: int = Field(2, ge=1)
     """Recordings that are read at once; others wait, and clients take turns."""
     max_additional_recordings: int = Field(20, ge=1)

@@ -45,11 +45,12 @@ class ServerError(Exception):
 
     status: of HTTP.
     code: of the API, for example bad_recording.
+    request_id: of the request, which the server's log repeats; None if unknown.
     """
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, request_id: str | None = None) -> None:
         super().__init__(f"{message} ({status}, {code})")
-        self.status, self.code, self.message = status, code, message
+        self.status, self.code, self.message, self.request_id = status, code, message, request_id
 
 
 class Client:
@@ -237,9 +238,12 @@ def _error(response: httpx.Response) -> ServerError:
     try:
         body = response.json()
         if "error" in body:
-            return ServerError(response.status_code, body["error"]["code"], body["error"]["message"])
+            error = body["error"]
+            return ServerError(response.status_code, error["code"], error["message"], error.get("request_id"))
         details = body["issue"][0]["details"]
-        return ServerError(response.status_code, details["coding"][0]["code"], details["text"])
+        return ServerError(
+            response.status_code, details["coding"][0]["code"], details["text"], body.get("id")
+        )
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, IndexError, TypeError):
         return ServerError(response.status_code, "unknown", response.text[:200] or "no message")
 

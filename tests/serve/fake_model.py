@@ -16,7 +16,7 @@ from biomechgpt.questions.intent import Intent
 from biomechgpt.questions.tasks import AnnotatedTask, NumberTask, load_tasks
 from biomechgpt.tokenizer.layout import TokenLayout
 from conftest import ROOT
-from serve.model import ServedModel
+from serve.model import Replica, ServedModel
 from serve.schema import ModelSummary
 
 KEY = "key"
@@ -35,7 +35,7 @@ SERVED = ServedModel(
 )
 
 
-class FakeModel:
+class FakeModel(Replica):
     """Each task's answer is its first label, or 1.
 
     calls: names of the methods that were called.

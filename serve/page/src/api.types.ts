@@ -1527,6 +1527,11 @@ export interface components {
              * @description What was expected and what was found, for people.
              */
             message: string;
+            /**
+             * Request Id
+             * @description Id of the request, which the server's log repeats. Null for one recording of a batch.
+             */
+            request_id: string | null;
         };
         /**
          * Example
