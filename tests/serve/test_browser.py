@@ -29,7 +29,7 @@ FLAGS = ("--no-sandbox", "--disable-quic", "--no-first-run", "--disable-backgrou
 SLOW_MS = 120_000
 
 pytestmark = [
-    pytest.mark.cluster,
+    pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
     pytest.mark.skipif(not AXE.exists(), reason="axe-core is missing: run `npm ci` in serve/page"),
 ]
