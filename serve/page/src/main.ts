@@ -100,6 +100,8 @@ function showBanner(model: ModelSummary): void {
 
 /** The figures. A browser that cannot draw in 3D shows a note instead; the questions work without them. */
 async function openViews(): Promise<void> {
+  // The page is painted before the large code of the figure is read.
+  await new Promise((painted) => requestAnimationFrame(() => setTimeout(painted)));
   const { FigureView } = await import("./figure");
   try {
     views.first = new FigureView(stage, (seconds) => player.tick(seconds), () => chooseView(null));
