@@ -37,7 +37,14 @@ from serve.free_questions import FreeQuestion, asks_why, complete, explanation_t
 from serve.jobs import Jobs
 from serve.memory import Memory, MemoryClient
 from serve.model import SERVED, ModelClient, ServedModel
-from serve.recordings import LoadedRecording, clean_name, load_recording, stick_figure
+from serve.recordings import (
+    LoadedRecording,
+    clean_name,
+    joint_curves,
+    load_recording,
+    stick_figure,
+    strides,
+)
 from serve.requests import TaskQuestion, alternate_turns, check_tokens, count_questions, parse_questions
 from serve.schema import (
     MAX_QUESTION_CHARS,
@@ -347,7 +354,7 @@ class Gateway:
         return response, first
 
     async def read_motion(self, upload: UploadFile, person: Person = NOBODY) -> Motion:
-        """The motion tokens and the stick figure of a recording."""
+        """The motion tokens, the stick figure and the joint curves of a recording."""
         served = await self.served()
         recording = await self.read_recording(upload)
         motion = await self.tokenize(recording)
@@ -359,6 +366,8 @@ class Gateway:
             tokenizer=served.tokenizer,
             analysis=Analysis.of(motion.statistics, [v for values in analysis.values() for v in values]),
             figure=await asyncio.to_thread(stick_figure, recording),
+            curves=joint_curves(recording),
+            strides=await asyncio.to_thread(strides, recording),
         )
 
     async def read_tokens(self, upload: UploadFile) -> tuple[MotionTokens, Analysis | None]:

@@ -334,6 +334,52 @@ class Figure(ApiModel):
     """Colours of the sides."""
 
 
+class CurveNorm(ApiModel):
+    """Norm of a joint curve over the gait cycle of its own side."""
+
+    mean: list[float]
+    """Mean at even steps from 0 to 100 % of the gait cycle, in degrees."""
+    sd: list[float]
+    """Standard deviation between people, in degrees."""
+    group: str
+    """Whose norm it is."""
+    source: str
+    """Publication of the norm, with a mark if its numbers are unverified."""
+    verified: bool
+    """Whether the numbers of the norm were compared with the publication."""
+
+
+class JointCurve(ApiModel):
+    """A joint angle over time, in degrees. A value is null where the file has none."""
+
+    name: str
+    """Name of the curve: hip, knee, ankle, pelvis_tilt, pelvis_list or trunk."""
+    label: str
+    """The angle in words."""
+    positive: str
+    """Direction of positive angles."""
+    right: list[float] | None
+    """Angle of the right side in each frame of the figure; null if it was not recorded, or has no sides."""
+    left: list[float] | None
+    """The same of the left side."""
+    middle: list[float] | None
+    """The same of pelvis or trunk, which have no sides."""
+    norm: CurveNorm | None
+    """Norm of healthy walkers; null if the literature at hand has none."""
+
+
+class Strides(ApiModel):
+    """Strides of a walk: (begin, end) in seconds, from heel strike to heel strike. Empty if nobody walks.
+
+    If a side has no complete stride, those that the recording cuts off are as long as a mean stride.
+    """
+
+    right: list[tuple[float, float]]
+    """Strides of the right leg."""
+    left: list[tuple[float, float]]
+    """Strides of the left leg."""
+
+
 class Analysis(ApiModel):
     """What was computed from a recording: for the checks before each answer, and the measured quantities."""
 
@@ -379,6 +425,10 @@ class Motion(ApiModel):
     """What was computed from the recording. /v1/chat takes it back."""
     figure: Figure
     """The movement to show."""
+    curves: list[JointCurve]
+    """Joint angles to show under the figure."""
+    strides: Strides
+    """Strides that norms are laid over."""
 
     @computed_field(description="Deprecated: use views.", json_schema_extra={"deprecated": True})  # type: ignore[prop-decorator]
     @property

@@ -167,6 +167,12 @@ def test_the_page_shows_recorded_joints_escapes_annotations_and_is_self_containe
     assert "&lt;b&gt;TUG" in page
     assert "<b>TUG" not in page
     assert page.count('class="card code"') == CODES
+    links = set(re.findall(r'href="#([^"]*)"', page))
+    assert {"use", "codes", "reconstruction", "provenance"} <= links <= set(re.findall(r'id="([^"]*)"', page))
+    assert page.count('type="radio" name="codes"') > 1  # filters
+    assert page.count('type="radio" name="joints"') == 6
+    for svg in re.findall(r"<svg[^>]*class=[^>]*>", page):
+        assert "aria-label=" in svg
     # Three held-out trials. Every recorded joint is two degrees off. Joints that were not recorded have no curve.
     joints = re.findall(r"<span>([a-z ]+)</span> ?<b>([\d.]+)°</b>", page)
     assert {error for _, error in joints} == {"2.0"}

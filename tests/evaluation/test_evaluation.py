@@ -402,7 +402,7 @@ def test_a_report_with_undefined_scores_shows_no_nan(tmp_path):
     page, metrics = report_of(tmp_path, pd.concat([labels, numbers]))
     scores = metrics["tasks"]
     assert scores["speed"]["model"]["pearson_r"] is scores["speed"]["model"]["mae"] is None
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 3  # both tasks, and the errors by participant of the one with labels
     assert not re.search(r"\b(nan|None|Undefined)\b", page)
     assert UNPARSED in page
 

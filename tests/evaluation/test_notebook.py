@@ -39,7 +39,7 @@ def test_the_notebook_redraws_the_figures_of_the_report_after_it_was_moved(
     (tmp_path / "out").rename(tmp_path / "sent by mail é")
     (tmp_path / "answers.parquet").unlink()
     figures = run_cells(tmp_path / "sent by mail é/report.ipynb", monkeypatch)
-    assert len(figures) == len(metrics["tasks"]) + 1
+    assert len(figures) == 2 * len(metrics["tasks"]) + 1  # each task, its errors by participant, the joints
     with plots.style():
         for figure in figures:
             assert plots.svg(figure) in page
@@ -60,7 +60,7 @@ def test_the_notebook_runs_in_a_kernel_of_jupyter(tmp_path, rows):
     outputs = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error"]
     figures = [output for output in outputs if "image/png" in output.get("data", {})]
-    assert len(figures) == len(metrics["tasks"]) + 1
+    assert len(figures) == 2 * len(metrics["tasks"]) + 1  # each task, its errors by participant, the joints
     assert any("aid" in output.get("text", "") for output in outputs)
 
 

@@ -144,6 +144,9 @@ def test_a_comparison_has_tables_and_its_best_model_on_validation_becomes_champi
     assert first[3].strip() == "0.94 (0.01)"  # the paper's 1B, activity
     content = comparison.read_json("comparison.json")
     runs, paired = content["runs"], content["paired"]
+    page = storage.read_bytes(comparison.path("comparison.html")).decode()
+    assert page.count('class="forest-row"') == len({task for run in runs for task in run["tasks"]})
+    assert page.count("/report.html") == len(runs) == 6
     assert [(row["variant"], row["task"]) for row in paired] == [
         ("activity+impaired", "activity"),
         ("activity+impaired", "impaired"),

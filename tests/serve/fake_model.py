@@ -89,7 +89,7 @@ class FakeModel(Replica):
         )
 
     async def explain(self, angles_rad: Any, joint_mask: Any, queries: Any) -> list[Any]:
-        raise NotImplementedError
+        return [await self.explain_tokens(MotionTokens([1]), query) for query in queries]
 
     async def explain_tokens(self, motion: MotionTokens, query: tuple[str, str]) -> Any:
         self.calls.append("explain_tokens")

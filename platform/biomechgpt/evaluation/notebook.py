@@ -38,8 +38,19 @@ print(report.summary(metrics))""",
     (
         "code",
         """with plots.style():
-    for task, rows in answers.groupby("task", sort=False):
-        display(figures.task_figure(task, rows))""",
+    tasks = answers_table.tasks_of(about)
+    rows_of = dict(tuple(answers.groupby("task")))
+    for task in metrics["tasks"]:
+        display(figures.task_figure(tasks[task], rows_of[task]))""",
+    ),
+    ("markdown", "Errors by participant."),
+    (
+        "code",
+        """with plots.style():
+    for task in metrics["tasks"]:
+        figure = figures.participant_figure(tasks[task], rows_of[task])
+        if figure:
+            display(figure)""",
     ),
     ("markdown", "Calibration, and the error rate if only the most confident questions are answered."),
     (

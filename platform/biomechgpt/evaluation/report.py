@@ -11,7 +11,7 @@ import yaml
 from biomechgpt.answering.conformal import COVERAGE
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.settings import InputError
-from biomechgpt.evaluation import answers_table, figures
+from biomechgpt.evaluation import answers_table, figures, overview
 from biomechgpt.evaluation import notebook as notebooks
 from biomechgpt.evaluation.baselines import BASELINES
 from biomechgpt.evaluation.intervals import MIN_PARTICIPANTS
@@ -41,18 +41,35 @@ def write_report(
     _copy_answers(answers, storage.join(folder, answers_table.FILE))
     metrics = compute_metrics(rows, about)
     metrics["model"] = metrics["model"] | {"path": _path_of_model(answers, metrics["model"]["uri"], folder)}
-    kinds = {task.name: task.answer_kind for task in answers_table.tasks_of(about).values()}
+    tasks = answers_table.tasks_of(about)
+    kinds = {task.name: task.answer_kind for task in tasks.values()}
+    rows_of = dict(tuple(rows.groupby("task", sort=False)))
     with plots.style():
         task_plots = {
-            name: plots.svg(figures.task_figure(name, answers))
-            for name, answers in rows.groupby("task", sort=False)
+            name: (
+                plots.svg(figures.task_figure(tasks[name], rows_of[name])),
+                figures.task_text(tasks[name], rows_of[name]),
+            )
+            for name in metrics["tasks"]
+        }
+        participant_plots = {
+            name: (plots.svg(figure), figures.participant_text(tasks[name], rows_of[name]))
+            for name in metrics["tasks"]
+            if (figure := figures.participant_figure(tasks[name], rows_of[name])) is not None
         }
         calibration_plots = {
-            name: plots.svg(figures.calibration_figure(name, calibration))
+            name: (
+                plots.svg(figures.calibration_figure(name, calibration)),
+                figures.calibration_text(calibration),
+            )
             for name, calibration in figures.drawn_calibrations(metrics).items()
         }
         rmse_deg = about["tokenizer"].get("rmse_deg_by_joint")
-        joints = plots.svg(figures.joint_figure(rmse_deg)) if rmse_deg else ""
+        joints = (
+            (plots.svg(figures.joint_figure(rmse_deg)), figures.joint_text(rmse_deg)) if rmse_deg else None
+        )
+    comments = overview.set_comments(metrics, rows)
+    asked = int(rows.loc[rows["source"] == MODEL, "participant"].nunique())
     page = render(
         "report.html.j2",
         about=about,
@@ -74,7 +91,20 @@ def write_report(
         baselines=BASELINES,
         registry=METRICS,
         metrics_of=metrics_of,
+        sentences=overview.sentences(metrics, about, asked),
+        forest_rows=overview.forest(metrics),
+        not_for=overview.not_for(metrics, about, comments),
+        comments=comments,
+        fairness=overview.fairness(metrics),
+        glossary=overview.glossary(),
+        units=overview.units(tasks),
+        title=overview.title,
+        full_name=overview.full_name,
+        duration=overview.duration,
+        label_words={task.name: getattr(task, "labels", None) or {} for task in tasks.values()},
+        data_card=_path_beside(answers, about, "cohort", "data_card.html", folder),
         task_plots=task_plots,
+        participant_plots=participant_plots,
         calibration_plots=calibration_plots,
         joints=joints,
         paper=paper(),
@@ -111,6 +141,16 @@ def _path_of_model(answers: str, uri: str, folder: str) -> str | None:
     """
     root = storage.beside(answers, "../../..")
     return storage.relative(artifact.find(uri, root), folder)
+
+
+def _path_beside(answers: str, about: Mapping[str, Any], kind: str, file: str, folder: str) -> str | None:
+    """Path relative to `folder` of a file of an artifact that the answers come from; None if it is not there.
+
+    answers: URI of the answers, in an artifact's folder beside those of the others.
+    """
+    fingerprint = about["made_from"].get(kind)
+    uri = storage.join(storage.beside(answers, "../../.."), kind, fingerprint or "", file)
+    return storage.relative(uri, folder) if fingerprint and storage.exists(uri) else None
 
 
 def render(template: str, **values: Any) -> str:

@@ -16,6 +16,7 @@ from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.logs import log_to_stdout
 from biomechgpt.core.settings import Settings, override, plain
 from biomechgpt.experiment import tracking
+from biomechgpt.experiment.compare_page import FILE, comparison_page
 from biomechgpt.experiment.pipeline import PipelineSettings, check, train, with_seed
 from biomechgpt.experiment.scores import measure
 from biomechgpt.experiment.tracking import TrackingSettings
@@ -23,7 +24,7 @@ from biomechgpt.questions.tasks import AnnotatedTask, Tasks
 
 logger = logging.getLogger("biomechgpt")
 
-VERSION = 3
+VERSION = 4
 TITLES = {
     "f1_weighted": "F1, weighted by support",
     "pearson_r": "Pearson r between answered and measured",
@@ -62,7 +63,10 @@ class CompareSettings(Settings):
 
 
 def run_compare(settings: CompareSettings) -> Artifact:
-    """The comparison artifact: `tables.md` and `comparison.json`. Raises InputError for wrong variants."""
+    """The comparison artifact: `comparison.html`, `tables.md` and `comparison.json`.
+
+    Raises InputError for wrong variants.
+    """
     planned = {
         (name, seed): variant_settings(settings, name, seed)
         for name in settings.variants
@@ -80,6 +84,8 @@ def run_compare(settings: CompareSettings) -> Artifact:
         )
         paired = _paired_comparisons(settings, runs)
         text += paired_table(paired)
+        page = comparison_page(uri, rows, paired, runs, _main_metrics(runs), _intervals(settings, runs))
+        storage.write_bytes(storage.join(uri, FILE), page.encode())
         storage.write_bytes(storage.join(uri, "tables.md"), text.encode())
         storage.write_json(
             storage.join(uri, "comparison.json"), {"rows": rows, "paired": paired, "runs": runs}
@@ -138,12 +144,14 @@ def _run(values: dict[str, Any]) -> dict[str, Any]:
     settings = PipelineSettings.model_validate(values)
     model = train(settings).model
     evaluation = measure(model, settings.answers, settings.evaluation, settings.root)
+    metrics = evaluation.read_json("metrics.json")
     return {
         "model": model.uri,
         "evaluation": evaluation.uri,
         "base": model.metrics["base"],
         "data": evaluation.provenance,
-        "tasks": evaluation.read_json("metrics.json")["tasks"],
+        "seconds": metrics["seconds"]["total"],
+        "tasks": metrics["tasks"],
     }
 
 
@@ -170,16 +178,10 @@ def _main_metrics(runs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 def _rows(settings: CompareSettings, runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """{row: {"paper": the paper's row beside it, "tasks": {task: values of the seeds}}}, in the tables' order."""
-    from biomechgpt.evaluation.baselines import BASELINES
     from biomechgpt.evaluation.metrics import main_score
 
-    # (title, variant, source, row of the paper)
-    plan = [(name, name, "model", variant.paper) for name, variant in settings.variants.items()]
-    with_baselines = [name for name, variant in settings.variants.items() if variant.baselines]
-    for name in with_baselines[:1]:
-        plan += [(baseline.label, name, baseline.name, baseline.paper_row) for baseline in BASELINES.values()]
     rows: dict[str, dict[str, Any]] = {}
-    for title, variant_name, source, paper_row in plan:
+    for title, variant_name, source, paper_row in _planned_rows(settings):
         values: dict[str, list[float | None]] = {}
         for run in runs:
             if run["variant"] != variant_name:
@@ -189,6 +191,35 @@ def _rows(settings: CompareSettings, runs: list[dict[str, Any]]) -> dict[str, di
                     values.setdefault(task, []).append(main_score(by_source[source])[1])
         rows[title] = {"paper": paper_row, "tasks": values}
     return rows
+
+
+def _planned_rows(settings: CompareSettings) -> list[tuple[str, str, str, str | None]]:
+    """(title, variant, source, row of the paper) of each row: the variants, then the baselines of one of them."""
+    from biomechgpt.evaluation.baselines import BASELINES
+
+    plan = [(name, name, "model", variant.paper) for name, variant in settings.variants.items()]
+    with_baselines = [name for name, variant in settings.variants.items() if variant.baselines]
+    for name in with_baselines[:1]:
+        plan += [(baseline.label, name, baseline.name, baseline.paper_row) for baseline in BASELINES.values()]
+    return plan
+
+
+def _intervals(
+    settings: CompareSettings, runs: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, list[list[float]]]]:
+    """{row: {task: intervals of the main metric, of the seeds that have one}}."""
+    from biomechgpt.evaluation.metrics import main_score
+
+    found: dict[str, dict[str, list[list[float]]]] = {}
+    for title, variant, source, _ in _planned_rows(settings):
+        of_row = found.setdefault(title, {})
+        for run in runs:
+            for task, by_source in run["tasks"].items() if run["variant"] == variant else ():
+                if source in by_source:
+                    metric = main_score(by_source[source])[0]
+                    if interval := by_source[source].get(f"{metric}_ci"):
+                        of_row.setdefault(task, []).append(interval)
+    return found
 
 
 def _paired_comparisons(settings: CompareSettings, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -10,13 +10,21 @@ export type {
   Example,
   Explanation,
   Figure,
+  JointCurve,
   ModelInfo,
   ModelSummary,
   Motion,
   RecordingInfo,
   StatedParameter,
+  Strides,
   TaskInfo,
 } from "./api.types";
+
+/** What is known about the person, which chooses the norms of measured values. Empty text: not known. */
+export interface Person {
+  age: string;
+  sex: string;
+}
 
 /** signal stops a call. onBusy is called each second while the server is busy; 0: the call is sent again now. */
 export interface Patience {
@@ -58,29 +66,49 @@ export class Api {
     }
   }
 
-  motion(file: File, patience: Patience = {}): Promise<Motion> {
-    return this.json("v1/motions", post(form(file)), patience);
+  motion(file: File, person: Person, patience: Patience = {}): Promise<Motion> {
+    return this.json("v1/motions", post(form(file, person)), patience);
   }
 
-  /** Sends the tokenizer's fingerprint with the tokens. A server whose model has changed refuses them. */
-  chat({ tokens, views, tokenizer, analysis }: Motion, messages: ChatMessage[], patience: Patience = {}): Promise<Answers> {
-    const body = JSON.stringify({ tokens, views, tokenizer, analysis, messages });
-    const request = post(body, { "Content-Type": "application/json" });
+  /** Sends the tokenizer's fingerprint with the tokens. A server whose model has changed refuses them.
+   *
+   * second: the recording that the first is compared with.
+   */
+  chat(motion: Motion, second: Motion | null, messages: ChatMessage[], patience: Patience = {}): Promise<Answers> {
+    const { tokens, views, tokenizer, analysis } = motion;
+    const about = second
+      ? {
+          tokens: [tokens, second.tokens],
+          views: [views, second.views],
+          tokenizer,
+          analysis: analysis && second.analysis ? [analysis, second.analysis] : null,
+        }
+      : { tokens, views, tokenizer, analysis };
+    const request = post(JSON.stringify({ ...about, messages }), { "Content-Type": "application/json" });
     return this.json("v1/chat", request, patience);
   }
 
-  allAnswers(file: File, patience: Patience = {}): Promise<Answers> {
-    const body = form(file);
+  allAnswers(file: File, person: Person, patience: Patience = {}, second: File | null = null): Promise<Answers> {
+    const body = form(file, person);
+    if (second) body.append("compare_with", second, second.name);
     body.append("tasks", "all");
     return this.json("v1/answers", post(body), patience);
   }
 
   /** Answers about the person, from all recordings together. */
-  personAnswers(file: File, additional: File[], patience: Patience = {}): Promise<Answers> {
-    const body = form(file);
+  personAnswers(file: File, additional: File[], person: Person, patience: Patience = {}): Promise<Answers> {
+    const body = form(file, person);
     for (const recording of additional) body.append("additional_recordings", recording, recording.name);
     body.append("tasks", "all");
     return this.json("v1/answers", post(body), patience);
+  }
+
+  /** All answers about a recording as a FHIR Bundle, in text. */
+  async fhir(file: File, person: Person, patience: Patience = {}): Promise<string> {
+    const body = form(file, person);
+    body.append("tasks", "all");
+    const headers = { Accept: "application/fhir+json" };
+    return (await this.send("fhir/$answer-motion", post(body, headers), patience)).text();
   }
 
   explanation(file: File, task: string, question: string, patience: Patience = {}): Promise<Explanation> {
@@ -120,9 +148,11 @@ export class Api {
   }
 }
 
-function form(file: File): FormData {
+function form(file: File, person: Person = { age: "", sex: "" }): FormData {
   const body = new FormData();
   body.append("recording", file, file.name);
+  if (person.age) body.append("age", person.age);
+  if (person.sex) body.append("sex", person.sex);
   return body;
 }
 
@@ -191,9 +221,35 @@ export function busyText(secondsLeft: number): string {
   return `The server is busy. Trying again in ${secondsLeft} s.`;
 }
 
-/** Text to show for an error. */
-export function wordsOf(reason: unknown): string {
-  if (reason instanceof ApiError) return reason.message;
+/** An error for people: what happened and what to do, and what exactly the server said. */
+export interface Problem {
+  text: string;
+  detail: string;
+}
+
+const PROBLEMS: Record<string, string> = {
+  bad_recording: "This file cannot be used. It is damaged, or it has no joint angles in a form that the program knows.",
+  bad_request: "The program could not use this question or file.",
+  too_large: "This file is too large for the server. Try a shorter recording.",
+  forbidden: "Your key does not allow this. Ask the person who runs the server.",
+  not_found: "The server does not have this any more. Reload the page.",
+  too_many: "You have asked a lot in a short time. Wait a minute and try again.",
+  busy: "The server is busy. Try again in a minute.",
+  timeout: "The server took too long. Try again, or try a shorter recording.",
+  internal: "The server made an error, which is not your fault. Try again; if it happens again, tell the person who runs the server.",
+};
+
+export function problemOf(reason: unknown): Problem {
+  if (reason instanceof ApiError) {
+    const text = PROBLEMS[reason.code];
+    return text ? { text, detail: reason.message } : { text: reason.message, detail: "" };
+  }
   console.error(reason);
-  return "Something went wrong in this page. Reload it and try again.";
+  return { text: "Something went wrong in this page. Reload it and try again.", detail: "" };
+}
+
+/** Text to show for an error where there is no room for details. */
+export function wordsOf(reason: unknown): string {
+  const { text, detail } = problemOf(reason);
+  return detail ? `${text} (${detail})` : text;
 }

@@ -1480,6 +1480,37 @@ export interface components {
             n?: 1 | null;
         };
         /**
+         * CurveNorm
+         * @description Norm of a joint curve over the gait cycle of its own side.
+         */
+        CurveNorm: {
+            /**
+             * Mean
+             * @description Mean at even steps from 0 to 100 % of the gait cycle, in degrees.
+             */
+            mean: number[];
+            /**
+             * Sd
+             * @description Standard deviation between people, in degrees.
+             */
+            sd: number[];
+            /**
+             * Group
+             * @description Whose norm it is.
+             */
+            group: string;
+            /**
+             * Source
+             * @description Publication of the norm, with a mark if its numbers are unverified.
+             */
+            source: string;
+            /**
+             * Verified
+             * @description Whether the numbers of the norm were compared with the publication.
+             */
+            verified: boolean;
+        };
+        /**
          * DeletedFile
          * @description A recording that was forgotten.
          */
@@ -1716,6 +1747,44 @@ export interface components {
              * @constant
              */
             status: "ok";
+        };
+        /**
+         * JointCurve
+         * @description A joint angle over time, in degrees. A value is null where the file has none.
+         */
+        JointCurve: {
+            /**
+             * Name
+             * @description Name of the curve: hip, knee, ankle, pelvis_tilt, pelvis_list or trunk.
+             */
+            name: string;
+            /**
+             * Label
+             * @description The angle in words.
+             */
+            label: string;
+            /**
+             * Positive
+             * @description Direction of positive angles.
+             */
+            positive: string;
+            /**
+             * Right
+             * @description Angle of the right side in each frame of the figure; null if it was not recorded, or has no sides.
+             */
+            right: number[] | null;
+            /**
+             * Left
+             * @description The same of the left side.
+             */
+            left: number[] | null;
+            /**
+             * Middle
+             * @description The same of pelvis or trunk, which have no sides.
+             */
+            middle: number[] | null;
+            /** @description Norm of healthy walkers; null if the literature at hand has none. */
+            norm: components["schemas"]["CurveNorm"] | null;
         };
         /**
          * Measured
@@ -1988,6 +2057,13 @@ export interface components {
             /** @description The movement to show. */
             figure: components["schemas"]["Figure"];
             /**
+             * Curves
+             * @description Joint angles to show under the figure.
+             */
+            curves: components["schemas"]["JointCurve"][];
+            /** @description Strides that norms are laid over. */
+            strides: components["schemas"]["Strides"];
+            /**
              * Mirrored
              * @deprecated
              * @description Deprecated: use views.
@@ -2120,6 +2196,30 @@ export interface components {
              * @default false
              */
             include_usage: boolean;
+        };
+        /**
+         * Strides
+         * @description Strides of a walk: (begin, end) in seconds, from heel strike to heel strike. Empty if nobody walks.
+         *
+         *     If a side has no complete stride, those that the recording cuts off are as long as a mean stride.
+         */
+        Strides: {
+            /**
+             * Right
+             * @description Strides of the right leg.
+             */
+            right: [
+                number,
+                number
+            ][];
+            /**
+             * Left
+             * @description Strides of the left leg.
+             */
+            left: [
+                number,
+                number
+            ][];
         };
         /**
          * TaskInfo
@@ -2287,6 +2387,7 @@ export type CompletionChoice = components['schemas']['CompletionChoice'];
 export type CompletionInput = components['schemas']['CompletionInput'];
 export type CompletionMessage = components['schemas']['CompletionMessage'];
 export type CompletionRequest = components['schemas']['CompletionRequest'];
+export type CurveNorm = components['schemas']['CurveNorm'];
 export type DeletedFile = components['schemas']['DeletedFile'];
 export type ErrorBody = components['schemas']['ErrorBody'];
 export type ErrorDetail = components['schemas']['ErrorDetail'];
@@ -2297,6 +2398,7 @@ export type Figure = components['schemas']['Figure'];
 export type FigureColors = components['schemas']['FigureColors'];
 export type FilePart = components['schemas']['FilePart'];
 export type Health = components['schemas']['Health'];
+export type JointCurve = components['schemas']['JointCurve'];
 export type Measured = components['schemas']['Measured'];
 export type MeasuredNorm = components['schemas']['MeasuredNorm'];
 export type MessagePart = components['schemas']['MessagePart'];
@@ -2308,6 +2410,7 @@ export type Motion = components['schemas']['Motion'];
 export type RecordingInfo = components['schemas']['RecordingInfo'];
 export type StatedParameter = components['schemas']['StatedParameter'];
 export type StreamOptions = components['schemas']['StreamOptions'];
+export type Strides = components['schemas']['Strides'];
 export type TaskInfo = components['schemas']['TaskInfo'];
 export type Unlike = components['schemas']['Unlike'];
 export type UploadedFile = components['schemas']['UploadedFile'];

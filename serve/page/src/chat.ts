@@ -1,20 +1,21 @@
 /** The conversation about the loaded recording. */
 
-import { type Answer, type Answers, type Api, busyText, type ChatMessage, type Explanation, type ModelInfo, type ModelSummary, type Patience, type StatedParameter, wordsOf } from "./api";
-import { announce, byId, make } from "./dom";
+import { type Answer, type Answers, type Api, busyText, type ChatMessage, type Explanation, type ModelInfo, type ModelSummary, type Patience, type Person, type StatedParameter, type Problem, problemOf } from "./api";
+import { certaintyDrawing } from "./certainty";
+import { announce, byId, make, showProblem } from "./dom";
+import { csvOf, nameOf, type Row, save } from "./download";
 import type { Loaded } from "./picker";
+import { taskTitle } from "./titles";
 
 const MAX_HISTORY = 20;
-const ACRONYMS = /\b(tug|fsst)\b/g;
-
-/** "fsst_time" -> "FSST time". */
-export function taskTitle(name: string): string {
-  const words = name.replaceAll("_", " ").replace(ACRONYMS, (word) => word.toUpperCase());
-  return words.charAt(0).toUpperCase() + words.slice(1);
-}
 
 export class Chat {
   private loaded: Loaded | null = null;
+  /** The recording that the loaded one is compared with. */
+  private second: Loaded | null = null;
+  private tasks: ModelInfo["tasks"] = [];
+  /** Every answer of this page, for the downloads. */
+  private readonly rows: Row[] = [];
   private paused = false;
   private asking: AbortController | null = null;
   private history: ChatMessage[] = [];
@@ -31,6 +32,7 @@ export class Chat {
   /** `onModel` is called with the model of each answer, `onWhy` with an explanation. */
   constructor(
     private readonly api: Api,
+    private readonly person: () => Person,
     private readonly onModel: (model: ModelSummary) => void,
     private readonly onWhy: (explanation: Explanation) => void,
   ) {
@@ -53,6 +55,9 @@ export class Chat {
       field.value = "";
       if (files.length > 0 && this.ready()) void this.askPerson(files);
     });
+    byId("save-csv").addEventListener("click", () => save(nameOf(this.rows[0]?.recording ?? "", "csv"), csvOf(this.rows), "text/csv"));
+    byId("save-fhir").addEventListener("click", () => void this.saveFhir());
+    byId("save-pdf").addEventListener("click", () => window.print());
     this.enable();
   }
 
@@ -62,8 +67,16 @@ export class Chat {
     this.words = Object.fromEntries(tasks.map((task) => [task.name, task.labels]));
     this.field.maxLength = max_question_chars;
     this.showIntro(notice);
+    this.tasks = tasks;
+    this.suggest();
+    this.enable();
+  }
+
+  /** Buttons of the questions about the loaded recording, or about two. */
+  private suggest(): void {
+    const movements = this.second ? 2 : 1;
     this.suggestions.replaceChildren(
-      ...tasks.filter((task) => task.movements === 1).map((task) => {
+      ...this.tasks.filter((task) => task.movements === movements).map((task) => {
         const button = make("button", "chip", taskTitle(task.name));
         button.type = "button";
         button.title = task.question;
@@ -74,7 +87,6 @@ export class Chat {
         return button;
       }),
     );
-    this.enable();
   }
 
   private showIntro(notice: string): void {
@@ -89,14 +101,17 @@ export class Chat {
   }
 
   /** Another recording. Earlier messages stay on the page but are not part of the new conversation. */
-  use(loaded: Loaded): void {
+  use(loaded: Loaded, second: Loaded | null = null): void {
     this.stop();
     this.loaded = loaded;
+    this.second = second;
+    this.suggest();
     this.history = [];
     this.additional = [];
     const last = this.messages.lastElementChild;
     if (last?.matches(".divider")) last.remove(); // nothing was asked about that one
-    this.append(make("p", "divider", `About ${loaded.motion.recording.name}`));
+    const about = second ? `A is ${loaded.motion.recording.name}, B is ${second.motion.recording.name}` : `About ${loaded.motion.recording.name}`;
+    this.append(make("p", "divider", about));
     this.enable();
   }
 
@@ -118,12 +133,12 @@ export class Chat {
   private async askOne(question: string): Promise<void> {
     const { motion } = this.loaded!;
     const turns: ChatMessage[] = [...this.history.slice(-MAX_HISTORY), { role: "user", content: question }];
-    await this.ask(question, (patience) => this.api.chat(motion, turns, patience));
+    await this.ask(question, (patience) => this.api.chat(motion, this.second?.motion ?? null, turns, patience));
   }
 
   private async askAll(): Promise<void> {
     const { file } = this.loaded!;
-    await this.ask("Ask everything", (patience) => this.api.allAnswers(file, patience));
+    await this.ask("Ask everything", (patience) => this.api.allAnswers(file, this.person(), patience, this.second?.file));
   }
 
   /** Asks about the person, from all recordings. Files that cannot be read are not kept. */
@@ -132,7 +147,7 @@ export class Chat {
     const additional = [...this.additional, ...files];
     const question = `About this person, from ${additional.length + 1} recordings: ${[file, ...additional].map(({ name }) => name).join(", ")}`;
     const send = async (patience: Patience) => {
-      const answers = await this.api.personAnswers(file, additional, patience);
+      const answers = await this.api.personAnswers(file, additional, this.person(), patience);
       this.additional = additional;
       return answers;
     };
@@ -142,6 +157,8 @@ export class Chat {
   /** `aboutPerson`: the answers are not about the loaded recording, so they are no part of its conversation. */
   private async ask(question: string, send: (patience: Patience) => Promise<Answers>, aboutPerson = false): Promise<void> {
     const asking = (this.asking = new AbortController());
+    const about = [this.loaded!, ...(this.second ? [this.second] : [])].map(({ motion }) => motion.recording.name).join(" and ");
+    const comparing = this.second !== null;
     const asked = make("div", "message user", question);
     this.append(asked);
     const pending = new Pending();
@@ -154,10 +171,11 @@ export class Chat {
       this.onModel(model);
       if (summary) this.append(make("div", "message answer summary", summary));
       for (const answer of answers) {
+        this.rows.push({ recording: about, answer, data: model.data });
         // The summary says it for all of them.
         if (summary && answer.status === "unlike") continue;
         const node = bubble(answer, question, model.data, this.coverage, this.words[answer.task ?? ""] ?? {});
-        if (!aboutPerson && answer.task && !answer.refused && (answer.uncertain || answer.label !== null || answer.value !== null)) {
+        if (!aboutPerson && !comparing && answer.task && !answer.refused && (answer.uncertain || answer.label !== null || answer.value !== null)) {
           node.append(this.whyButton(answer.task, answer.question));
         }
         this.append(node);
@@ -168,11 +186,11 @@ export class Chat {
       }
       this.bringUp(asked);
       if (explanation) this.onWhy(explanation);
-      if (answers.length === 0) this.fail("The server sent no answer.");
+      if (answers.length === 0) this.fail({ text: "The server sent no answer.", detail: "" });
     } catch (reason) {
       if (!asking.signal.aborted) {
         pending.remove();
-        this.fail(wordsOf(reason));
+        this.fail(problemOf(reason));
       }
     } finally {
       if (asking.signal.aborted) pending.node.before(make("p", "small aside", "Stopped: another recording was chosen."));
@@ -194,7 +212,7 @@ export class Chat {
 
   private async why(button: HTMLButtonElement, about: Loaded, task: string, question: string): Promise<void> {
     if (this.loaded !== about) {
-      this.fail(`${about.motion.recording.name} is not open any more. Choose it again to see what the answer rests on.`);
+      this.fail({ text: `${about.motion.recording.name} is not open any more. Choose it again to see what the answer rests on.`, detail: "" });
       return;
     }
     button.disabled = true;
@@ -203,14 +221,32 @@ export class Chat {
       const explanation = await this.api.explanation(about.file, task, question);
       if (this.loaded === about) this.onWhy(explanation);
     } catch (reason) {
-      this.fail(wordsOf(reason));
+      this.fail(problemOf(reason));
     } finally {
       button.disabled = false;
     }
   }
 
-  private fail(text: string): void {
-    this.append(make("div", "message error", text));
+  /** All answers about the loaded recording, as a FHIR Bundle. */
+  private async saveFhir(): Promise<void> {
+    if (!this.ready()) return;
+    const { file, motion } = this.loaded!;
+    const pending = new Pending("Preparing the FHIR file");
+    this.append(pending.node);
+    try {
+      save(nameOf(motion.recording.name, "fhir.json"), await this.api.fhir(file, this.person()), "application/fhir+json");
+      announce("The FHIR file is ready");
+    } catch (reason) {
+      this.fail(problemOf(reason));
+    } finally {
+      pending.remove();
+    }
+  }
+
+  private fail(problem: Problem): void {
+    const node = make("div", "message error");
+    showProblem(node, problem);
+    this.append(node);
   }
 
   private append(node: HTMLElement): void {
@@ -228,15 +264,17 @@ export class Chat {
   private enable(): void {
     const off = this.loaded === null;
     const standBy = !off && !this.ready();
-    const heads = ["send", "ask-all", "ask-person"].map((id) => byId<HTMLButtonElement>(id));
+    const heads = ["send", "ask-all", "ask-person", "save-fhir"].map((id) => byId<HTMLButtonElement>(id));
     const buttons = [...heads, ...this.suggestions.querySelectorAll("button")];
     for (const button of buttons) {
       button.disabled = off;
       if (standBy) button.setAttribute("aria-disabled", "true");
       else button.removeAttribute("aria-disabled");
     }
+    byId<HTMLButtonElement>("ask-person").disabled = off || this.second !== null;
+    byId<HTMLButtonElement>("save-csv").disabled = this.rows.length === 0;
     this.field.disabled = off;
-    this.field.placeholder = off ? "Choose a recording first" : "Ask about this recording";
+    this.field.placeholder = off ? "Choose a recording first" : this.second ? "Ask about A and B" : "Ask about this recording";
     this.messages.setAttribute("aria-busy", String(this.asking !== null));
   }
 }
@@ -244,12 +282,13 @@ export class Chat {
 /** "Reading the movement", with the seconds after 5 s. */
 class Pending {
   readonly node = make("div", "pending");
-  private readonly text = make("span", "", "Reading the movement");
+  private readonly text = make("span");
   private readonly started = Date.now();
   private readonly timer: ReturnType<typeof setInterval>;
   private waiting = false;
 
-  constructor() {
+  constructor(private readonly words = "Reading the movement") {
+    this.text.textContent = words;
     this.node.setAttribute("aria-live", "off");
     const dots = make("span", "dots");
     dots.setAttribute("aria-hidden", "true");
@@ -258,7 +297,7 @@ class Pending {
     announce("Waiting for the answer");
     this.timer = setInterval(() => {
       const seconds = Math.round((Date.now() - this.started) / 1000);
-      if (!this.waiting && seconds >= 5) this.text.textContent = `Reading the movement, ${seconds} s`;
+      if (!this.waiting && seconds >= 5) this.text.textContent = `${this.words}, ${seconds} s`;
     }, 1000);
   }
 
@@ -279,6 +318,8 @@ function bubble(answer: Answer, asked: string, data: string, coverage: number, w
   if (answer.question && answer.question !== asked) node.append(make("p", "asked", answer.question));
   node.append(make("p", "answer-text", answer.text || "(no words)"));
   if (answer.advice) node.append(make("p", "", answer.advice));
+  const drawing = certaintyDrawing(answer, words);
+  if (drawing) node.append(drawing);
   const certainty = certaintyText(answer, coverage, words);
   if (certainty) node.append(make("p", "small", certainty));
   const condition = conditionText(answer);
@@ -331,18 +372,16 @@ function parameterTable(parameters: StatedParameter[]): HTMLElement {
   return table;
 }
 
-/** The certainty of an answer in words: the three most probable labels and the prediction set, or the interval. */
+/** The certainty of an answer in words, beside its drawing: the interval, or the labels that are not ruled out. */
 export function certaintyText(answer: Answer, coverage: number, words: Record<string, string> = {}): string {
-  const { low, high, unit, prediction_set, coverage_guaranteed } = answer;
+  const { low, high, unit, prediction_set, coverage_guaranteed, probabilities } = answer;
   if (low !== null && high !== null) {
     const interval = `${low} to ${high} ${unit ?? ""}`.trim();
     return coverage_guaranteed ? `${coverageText(coverage)}: ${interval}` : `probably ${interval} (coverage not guaranteed)`;
   }
-  const likely = Object.entries(answer.probabilities)
-    .slice(0, 3)
-    .map(([label, probability]) => `${words[label] ?? label} ${Math.round(100 * probability)} %`)
-    .join(" · ");
-  return coverage_guaranteed && prediction_set.length > 1 ? `${likely} — not ruled out: ${prediction_set.map((label) => words[label] ?? label).join(", ")}` : likely;
+  if (!coverage_guaranteed || prediction_set.length < 2) return "";
+  if (prediction_set.length === Object.keys(probabilities).length) return "Nothing is ruled out.";
+  return `Not ruled out: ${prediction_set.map((label) => words[label] ?? label).join(", ")}`;
 }
 
 /** What a conditional answer supposes, with the probability that this holds and the answer is right. */

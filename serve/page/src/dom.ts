@@ -32,3 +32,14 @@ export function showText(node: HTMLElement, text: string): void {
 export function onChoice(fieldset: HTMLElement, use: (value: string) => void): void {
   fieldset.addEventListener("change", (event) => use((event.target as HTMLInputElement).value));
 }
+
+/** Show an error in words, with what exactly was wrong folded below. An empty text hides it. */
+export function showProblem(node: HTMLElement, { text, detail }: { text: string; detail: string }): void {
+  node.replaceChildren(...(text ? [make("p", "", text)] : []));
+  if (detail) {
+    const details = make("details");
+    details.append(make("summary", "", "What exactly was wrong"), make("p", "small", detail));
+    node.append(details);
+  }
+  node.hidden = text === "";
+}

@@ -30,9 +30,11 @@ import { type Motion3D, type Side, sideOf } from "./motion";
 
 /** Colours of weights: supports the answer, speaks against it, no weight. */
 const FOR = 0xb3123f;
-const AGAINST = 0x1b4fc0;
+const AGAINST = 0x00796b;
 const UNMOVED = 0xb9c3c8;
+/** Background of the scene in the light and in the dark theme. */
 const BACKGROUND = 0xe9eff1;
+const BACKGROUND_DARK = 0x1d2b33;
 const GRID_M = 64;
 
 /** Thickness in metres of the figure at a point, by what the point's name contains. */
@@ -124,6 +126,21 @@ export class FigureView {
     requestAnimationFrame((now) => this.loop(now));
   }
 
+  /** Light or dark, as the page. */
+  setDark(dark: boolean): void {
+    const color = new Color(dark ? BACKGROUND_DARK : BACKGROUND);
+    this.scene.background = color;
+    (this.scene.fog as Fog).color = color;
+    (this.grid.material as LineBasicMaterial).color.set(dark ? 0x3d5058 : 0xb3c3ca);
+    this.stale = true;
+  }
+
+  /** The present picture, as an address for an image: a printed canvas would be empty. */
+  picture(): string {
+    this.draw();
+    return this.renderer.domElement.toDataURL("image/png");
+  }
+
   show(motion: Motion3D, view: ViewName): void {
     this.clear();
     this.motion = motion;
@@ -155,8 +172,9 @@ export class FigureView {
   pose(frame: number): void {
     const motion = this.motion;
     if (!motion) return;
+    frame = Math.min(frame, motion.frames - 1);
     this.frame = Math.floor(frame);
-    const first = Math.min(Math.floor(frame), motion.frames - 1);
+    const first = Math.floor(frame);
     const next = Math.min(first + 1, motion.frames - 1);
     const part = frame - first;
     this.joints.forEach((joint, point) => {

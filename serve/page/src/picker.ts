@@ -1,7 +1,7 @@
 /** The choice of a recording: an example of the server, a file field, or a file that is dropped on the page. */
 
-import { type Api, busyText, type Example, type Motion, wordsOf } from "./api";
-import { announce, byId, make, showText } from "./dom";
+import { type Api, busyText, type Example, type Motion, type Person, type Problem, problemOf } from "./api";
+import { announce, byId, make, showProblem, showText } from "./dom";
 
 export interface Loaded {
   file: File;
@@ -19,6 +19,8 @@ export function suffixesText(suffixes: string[]): string {
   return `Usually ${suffixes.join(", ")}; the content decides, not the name`;
 }
 
+const NO_PROBLEM: Problem = { text: "", detail: "" };
+
 export class Picker {
   private readonly list = byId("examples");
   private readonly status = byId("load-status");
@@ -26,17 +28,20 @@ export class Picker {
   private readonly toggle = byId("picker-toggle");
   private loading: AbortController | null = null;
 
-  /** `onLoading(true)` is called when a recording is chosen, `onLoaded` when it was read. */
+  private readonly beside = byId<HTMLInputElement>("beside");
+
+  /** `onLoading(true)` is called when a recording is chosen, `onLoaded` when it was read, `onMany` with several files. */
   constructor(
     private readonly api: Api,
     private readonly onLoading: (loading: boolean) => void,
-    private readonly onLoaded: (loaded: Loaded) => void,
+    private readonly onLoaded: (loaded: Loaded, beside: boolean) => void,
+    private readonly onMany: (files: File[]) => void,
   ) {
     const field = byId<HTMLInputElement>("file");
     field.addEventListener("change", () => {
-      const file = field.files?.[0];
+      const files = [...(field.files ?? [])];
       field.value = ""; // so that the same file can be chosen again after it was corrected
-      if (file) void this.load(file.name, async () => file);
+      this.take(files);
     });
     this.toggle.addEventListener("click", () => this.setOpen(this.toggle.getAttribute("aria-expanded") !== "true"));
     this.acceptDrops();
@@ -48,6 +53,19 @@ export class Picker {
     const accept = acceptOf(suffixes, matchMedia("(pointer: coarse)").matches);
     for (const id of ["file", "more"]) byId<HTMLInputElement>(id).accept = accept;
     showText(byId("file-help"), suffixesText(suffixes));
+  }
+
+  /** What is known about the person. An age that is no number is left out. */
+  get person(): Person {
+    const age = byId<HTMLInputElement>("age");
+    return { age: age.validity.valid ? age.value : "", sex: byId<HTMLSelectElement>("sex").value };
+  }
+
+  /** Opens a file; several files become a table. */
+  take(files: File[]): void {
+    const [file] = files;
+    if (files.length > 1) this.onMany(files);
+    else if (file) void this.load(file.name, async () => file);
   }
 
   showExamples(examples: Example[]): void {
@@ -74,7 +92,8 @@ export class Picker {
 
   private async load(name: string, open: (patience: { signal: AbortSignal }) => Promise<File>): Promise<void> {
     this.loading?.abort();
-    showText(this.error, "");
+    showProblem(this.error, NO_PROBLEM);
+    const beside = this.beside.checked && !this.beside.disabled;
     const loading = (this.loading = new AbortController());
     const patience = {
       signal: loading.signal,
@@ -85,23 +104,25 @@ export class Picker {
     this.onLoading(true);
     try {
       const file = await open(patience);
-      const motion = await this.api.motion(file, patience);
+      const motion = await this.api.motion(file, this.person, patience);
       if (loading.signal.aborted) return;
-      this.finish("");
-      this.mark(name);
+      this.finish(NO_PROBLEM);
+      if (!beside) this.mark(name);
       this.toggle.hidden = false;
       this.setOpen(false);
-      this.onLoaded({ file, motion });
+      this.beside.checked = false;
+      this.beside.disabled = false;
+      this.onLoaded({ file, motion }, beside);
       announce(`${motion.recording.name} is loaded. You can ask about it now.`);
     } catch (reason) {
-      if (!loading.signal.aborted) this.finish(wordsOf(reason));
+      if (!loading.signal.aborted) this.finish(problemOf(reason));
     }
   }
 
-  private finish(error: string): void {
+  private finish(problem: Problem): void {
     showText(this.status, "");
-    showText(this.error, error);
-    if (error) this.error.scrollIntoView({ block: "nearest" });
+    showProblem(this.error, problem);
+    if (problem.text) this.error.scrollIntoView({ block: "nearest" });
     this.onLoading(false);
   }
 
@@ -136,8 +157,7 @@ export class Picker {
       highlight(false);
       if (!carriesFiles(event)) return;
       event.preventDefault();
-      const file = event.dataTransfer?.files[0];
-      if (file) void this.load(file.name, async () => file);
+      this.take([...(event.dataTransfer?.files ?? [])]);
     });
   }
 }

@@ -14,7 +14,7 @@ export class Player {
   private readonly time = byId<HTMLOutputElement>("time");
 
   /** `pose` shows a frame, which may lie between two recorded ones. */
-  constructor(private readonly pose: (frame: number) => void) {
+  constructor(private readonly pose: (frame: number, seconds: number) => void) {
     this.button.addEventListener("click", () => this.setPlaying(!this.playing));
     this.scrub.addEventListener("input", () => {
       this.setPlaying(false);
@@ -31,6 +31,11 @@ export class Player {
   /** How long the recording is. */
   get seconds(): number {
     return Math.max(this.frames - 1, 1) / this.rate;
+  }
+
+  /** The time that is shown, in seconds. */
+  get now(): number {
+    return this.frame / this.rate;
   }
 
   load(frames: number, rate: number): void {
@@ -57,7 +62,7 @@ export class Player {
     const [now, end] = [frame / this.rate, Math.max(this.frames - 1, 0) / this.rate];
     this.time.textContent = `${now.toFixed(2)} / ${end.toFixed(2)} s`;
     if (!this.playing) this.scrub.setAttribute("aria-valuetext", `${now.toFixed(2)} of ${end.toFixed(2)} seconds`);
-    this.pose(frame);
+    this.pose(frame, now);
   }
 
   private setPlaying(playing: boolean): void {

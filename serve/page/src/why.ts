@@ -9,8 +9,8 @@ export class Why {
   /** Legend of the side colours. It is hidden while the figure shows weights instead. */
   private readonly legend = byId("legend");
 
-  /** `paint` colours the figure's points by weight; null restores the side colours. */
-  constructor(private readonly paint: (points: Record<string, number> | null) => void) {
+  /** `paint` colours the figure and marks the curves; null restores the side colours. */
+  constructor(private readonly paint: (explanation: Explanation | null) => void) {
     byId("why-close").addEventListener("click", () => this.hide());
   }
 
@@ -30,7 +30,7 @@ export class Why {
     byId("why-text").textContent = explanation.text;
     this.box.hidden = false;
     this.legend.hidden = true;
-    this.paint(explanation.points);
+    this.paint(explanation);
     announce(explanation.text);
   }
 

@@ -1,6 +1,6 @@
 import { describe, expect, test, vi } from "vitest";
 
-import { Api, ApiError, busyText, retryAfter, wordsOf } from "../src/api";
+import { Api, ApiError, busyText, type Motion, problemOf, retryAfter, wordsOf } from "../src/api";
 import type { Keys } from "../src/key";
 
 /** Keys without a dialog. `refused` lists the keys that the server did not accept. */
@@ -49,9 +49,13 @@ test("text while the server is busy", () => {
   expect(busyText(0)).toBe("Trying again…");
 });
 
-test("an error of the API is shown in its own words, any other in ours", () => {
+test("an error is shown in words for people, with the server's own words as the detail", () => {
   vi.spyOn(console, "error").mockImplementation(() => {});
-  expect(wordsOf(new ApiError("bad_request", "tasks: expected all"))).toBe("tasks: expected all");
+  const { text, detail } = problemOf(new ApiError("bad_recording", "a.mot, column knee: expected numbers"));
+  expect(text).toContain("cannot be used");
+  expect(detail).toBe("a.mot, column knee: expected numbers");
+  expect(problemOf(new ApiError("unreachable", "No connection.")).text).toBe("No connection.");
+  expect(wordsOf(new ApiError("bad_request", "tasks: expected all"))).toContain("tasks: expected all");
   expect(wordsOf(new TypeError("x is undefined"))).not.toContain("undefined");
 });
 
@@ -77,10 +81,21 @@ describe("Api", () => {
     await expect(api.examples()).rejects.toMatchObject({ code: "bad_recording", message: "a.mot: expected angles" });
   });
 
-  test("sends additional recordings under the API's field name", async () => {
+  test("sends additional recordings and the person under the API's field names", async () => {
     const { api, fetch } = apiOf(json(200, { answers: [] }));
-    await api.personAnswers(new File(["1"], "a.mot"), [new File(["2"], "b.mot")]);
+    const person = { age: "62", sex: "female" };
+    await api.personAnswers(new File(["1"], "a.mot"), [new File(["2"], "b.mot")], person);
     const body = fetch.mock.calls[0]![1].body as FormData;
-    expect([...body.keys()]).toEqual(["recording", "additional_recordings", "tasks"]);
+    expect([...body.keys()]).toEqual(["recording", "age", "sex", "additional_recordings", "tasks"]);
+  });
+
+  test("a chat about two recordings sends both in one form", async () => {
+    const motion = (token: number) => ({ tokens: [token], views: [[token + 1]], tokenizer: "t", analysis: { steps: token } }) as unknown as Motion;
+    const { api, fetch } = apiOf(json(200, { answers: [] }), json(200, { answers: [] }));
+    await api.chat(motion(1), motion(3), [{ role: "user", content: "Who is faster?" }]);
+    await api.chat(motion(1), null, [{ role: "user", content: "Why?" }]);
+    const [both, one] = fetch.mock.calls.map(([, request]) => JSON.parse(String(request.body)));
+    expect(both).toMatchObject({ tokens: [[1], [3]], views: [[[2]], [[4]]], tokenizer: "t", analysis: [{ steps: 1 }, { steps: 3 }] });
+    expect(one).toMatchObject({ tokens: [1], views: [[2]] });
   });
 });

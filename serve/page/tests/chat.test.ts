@@ -1,7 +1,8 @@
 import { describe, expect, test } from "vitest";
 
 import type { Answer } from "../src/api";
-import { answerTitle, certaintyText, conditionText, measuredLines, taskTitle } from "../src/chat";
+import { answerTitle, certaintyText, conditionText, measuredLines } from "../src/chat";
+import { taskTitle } from "../src/titles";
 
 function answer(values: Partial<Answer>): Answer {
   return { low: null, high: null, unit: null, probabilities: {}, prediction_set: [], coverage_guaranteed: false, ...values } as Answer;
@@ -45,7 +46,8 @@ describe("certaintyText", () => {
   test("labels have the words that answers have", () => {
     const values = { probabilities: { yes: 0.57, no: 0.43 }, prediction_set: ["yes", "no"], coverage_guaranteed: true };
     const words = { yes: "impaired", no: "unimpaired" };
-    expect(certaintyText(answer(values), 0.9, words)).toBe("impaired 57 % · unimpaired 43 % — not ruled out: impaired, unimpaired");
+    expect(certaintyText(answer(values), 0.9, words)).toBe("Nothing is ruled out.");
+    expect(certaintyText(answer({ ...values, probabilities: { ...values.probabilities, maybe: 0 } }), 0.9, words)).toBe("Not ruled out: impaired, unimpaired");
   });
 
   test("an interval names the coverage of the server", () => {
@@ -59,8 +61,8 @@ describe("certaintyText", () => {
   });
 
   test("the prediction set is shown if its coverage is guaranteed", () => {
-    const values = { probabilities: { yes: 0.57, no: 0.43 }, prediction_set: ["yes", "no"] };
-    expect(certaintyText(answer(values), 0.9)).toBe("yes 57 % · no 43 %");
-    expect(certaintyText(answer({ ...values, coverage_guaranteed: true }), 0.9)).toContain("not ruled out: yes, no");
+    const values = { probabilities: { yes: 0.57, no: 0.43, maybe: 0 }, prediction_set: ["yes", "no"] };
+    expect(certaintyText(answer(values), 0.9)).toBe("");
+    expect(certaintyText(answer({ ...values, coverage_guaranteed: true }), 0.9)).toBe("Not ruled out: yes, no");
   });
 });
