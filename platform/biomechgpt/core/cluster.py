@@ -271,7 +271,7 @@ def _say_what_waits() -> None:
 def _waiting() -> list[str]:
     """What waits for which resources: tasks and actors, and groups of workers."""
     import ray
-    from ray._raylet import GcsClient
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
     from ray.autoscaler.v2.sdk import get_cluster_resource_state
 
     state = get_cluster_resource_state(GcsClient(ray.get_runtime_context().gcs_address))
