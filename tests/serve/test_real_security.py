@@ -111,6 +111,13 @@ def test_a_model_that_is_killed_under_load_is_asked_again_and_is_never_an_error_
     assert all(wait is not None for status, wait in results if status != 200)
 
 
+def wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it takes too long"
+        time.sleep(0.01)
+
+
 def test_every_answer_of_a_gateway_that_is_killed_is_on_record(address, tmp_path):
     from ray import serve
 
@@ -136,16 +143,21 @@ def test_every_answer_of_a_gateway_that_is_killed_is_on_record(address, tmp_path
             if response.status_code == 200:
                 sent.append(hashlib.sha256(content).hexdigest())
 
+    def gateways():
+        return [p for p in psutil.process_iter() if "audited:Gateway" in " ".join(p.cmdline())]
+
     with ThreadPoolExecutor(3) as pool:
         futures = [pool.submit(ask_on, part) for part in range(3)]
-        for _ in range(3):
-            known, deadline = len(sent), time.monotonic() + 120
-            while len(sent) < known + 5 and time.monotonic() < deadline:
-                time.sleep(0.01)
-            time.sleep(chance.uniform(0, 0.5))
-            (gateway,) = [p for p in psutil.process_iter() if "audited:Gateway" in " ".join(p.cmdline())]
-            gateway.kill()
-        stopped.set()
+        try:
+            for _ in range(3):
+                known = len(sent)
+                wait_for(lambda known=known: len(sent) >= known + 5)
+                time.sleep(chance.uniform(0, 0.5))
+                wait_for(gateways)
+                for gateway in gateways():
+                    gateway.kill()
+        finally:
+            stopped.set()  # else the threads would go on asking, and a failure would never end
         for future in futures:
             future.result()
     serve.delete("audited")
