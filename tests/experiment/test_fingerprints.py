@@ -99,6 +99,7 @@ CHANGED: dict[str, Any] = {
     "language.finetune.max_answer_weight": 8.0,
     "language.finetune.participants": 2,
     "answers.splits": ["validation"],
+    "answers.views": 1,
     "least_people": 5,
     "root": "elsewhere",
     "output": "elsewhere",

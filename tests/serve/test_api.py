@@ -104,6 +104,8 @@ def test_the_response_has_the_fields_of_the_answer_dataclass(client):
 
 EARLIER_NAMES = {
     "Answer": {"risk", "possible", "promised", "strange", "facts"},
+    "Chat": {"mirrored"},
+    "Motion": {"mirrored"},
     "Answers": {"other", "more"},
     "Explanation": {"of"},
     "RecordingInfo": {"repaired"},

@@ -492,7 +492,7 @@ def test_exercises_are_named_and_look_like_themselves():
 
 def test_short_recordings_hold_one_to_a_few_steps(cohort):
     short = [t for _, t in cohort if t.duration_s < 4 and t.latent["kind"] == "walkway"]
-    assert 0.1 < len(short) / len([t for _, t in cohort if t.latent["kind"] == "walkway"]) < 0.5
+    assert 0.4 < len(short) / len([t for _, t in cohort if t.latent["kind"] == "walkway"]) < 0.8
     assert all(t.duration_s > 0.9 for t in short)
 
 

@@ -67,7 +67,7 @@ def windows(n_tokens: int, n_posture: int = 0, per_step: int = 1) -> list[np.nda
 
 def without_tokens(motion: MotionTokens, left_out: np.ndarray) -> MotionTokens:
     """A movement without the tokens at these indices, and its views likewise. Some tokens always stay."""
-    return MotionTokens(_without(motion.tokens, left_out), [_without(v, left_out) for v in motion.views])
+    return MotionTokens(_without(motion.tokens, left_out), tuple(_without(v, left_out) for v in motion.views))
 
 
 def _without(tokens: Sequence[int], left_out: np.ndarray) -> list[int]:

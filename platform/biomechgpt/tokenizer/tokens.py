@@ -114,7 +114,7 @@ class Tokens:
     @property
     def n_views(self) -> int:
         """Views of each trial, its own tokens included."""
-        return int(self.artifact.manifest["settings"]["views"])
+        return int(self.artifact.manifest["settings"].get("views", 1))
 
     def views(self, splits: Sequence[str], n: int | None = None) -> dict[str, list[list[int]]]:
         """{trial of these splits: the tokens of its first n views, its own before others}, ordered by trial.
