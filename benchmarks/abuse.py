@@ -374,15 +374,17 @@ def upgrade(url: str, key: str, keys: str, clients: int = 3) -> dict[str, Any]:
 
     with ThreadPoolExecutor(clients) as pool:
         futures = [pool.submit(keep_asking, part) for part in range(clients)]
-        for fingerprint in ("1" * 64, "0" * 64):
-            deploy(last, keys, fingerprint=fingerprint)
-            time.sleep(2)
         try:
-            deploy(last, keys, fingerprint="1" * 64, fails=True)
-        except RuntimeError:
-            print("the damaged model was not served")
-        time.sleep(2)
-        stopped.set()
+            for fingerprint in ("1" * 64, "0" * 64):
+                deploy(last, keys, fingerprint=fingerprint)
+                time.sleep(2)
+            try:
+                deploy(last, keys, fingerprint="1" * 64, fails=True)
+            except RuntimeError:
+                print("the damaged model was not served")
+            time.sleep(2)
+        finally:
+            stopped.set()  # else the threads would go on asking, and an error would never end
         for future in futures:
             future.result()
     print("upgrade:", Counter(statuses))

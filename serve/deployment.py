@@ -57,8 +57,6 @@ class ServeSettings(GatewaySettings):
     """URI of a model artifact, or models:/NAME@ALIAS of the registry."""
     tracking: TrackingSettings = TrackingSettings()
     """Where the registry is."""
-    shadow: str | None = None
-    """URI of a model that is asked the same and answers nobody; how often it agrees is counted. None: none."""
     replicas: int = Field(1, ge=1)
     """Number of copies of the model."""
     gpus: float = Field(0, ge=0)

@@ -29,8 +29,6 @@ class LocalSettings(GatewaySettings):
 
     bundle: str | None = None
     """URI of a model, or models:/NAME@ALIAS. Default: the champion of the registry, else the demo's model."""
-    shadow: str | None = None
-    """URI of a model that is asked the same and answers nobody; how often it agrees is counted. None: none."""
     demo: str = "results/demo"
     """Folder of the demo's report."""
     tracking: TrackingSettings = TrackingSettings()
@@ -111,7 +109,7 @@ def serve_model(settings: LocalSettings) -> None:
     key = os.environ.setdefault(KEY, secrets.token_urlsafe(24))
     cluster.connect(loopback=True)
     start(settings.host, settings.port)
-    shared = settings.model_dump(include=set(GatewaySettings.model_fields) | {"tracking", "shadow"})
+    shared = settings.model_dump(include=set(GatewaySettings.model_fields) | {"tracking"})
 
     def deploy(uri: str) -> None:
         serve.run(app.build({**shared, "bundle": uri}), name="biomechgpt", route_prefix="/")

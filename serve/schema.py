@@ -449,9 +449,8 @@ class ChatMessage(ApiModel):
 Token = Annotated[int, Field(ge=0, lt=2**31)]
 TokenList = Annotated[list[Token], Field(min_length=1, max_length=20_000)]
 OneOrTwo = TokenList | Annotated[list[TokenList], Field(min_length=2, max_length=2)]
-
-
 Views = Annotated[list[TokenList], Field(max_length=63)]
+"""Motion tokens of a movement's views but the first."""
 
 
 def token_lists(tokens: OneOrTwo | None) -> list[list[int]]:

@@ -133,6 +133,8 @@ class GatewaySettings(Settings):
     """Time that uploaded files and results of jobs are kept, in seconds."""
     reading: Limits = Limits()
     """Memory and time of the process that reads one recording."""
+    shadow: str | None = None
+    """URI of a model that is asked the same and answers nobody; how often it agrees is counted. None: none."""
     shadow_questions_at_once: int = Field(16, ge=1)
     """Questions that the shadow model is asked at once; further ones it is not asked."""
     readers_at_once: int = Field(2, ge=1)

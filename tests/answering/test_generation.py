@@ -150,5 +150,7 @@ def test_a_model_without_the_task_makes_no_movements(tiny, tmp_path):
     folder = tmp_path / "model" / model.fingerprint
     storage.upload(artifact.local_copy(model.uri), str(folder))
     storage.write_json(str(folder / "tasks.json"), tasks)
+    checksums = model.manifest["files"] | {"tasks.json": storage.sha256(str(folder / "tasks.json"))}
+    storage.write_json(str(folder / artifact.MANIFEST), model.manifest | {"files": checksums})
     with pytest.raises(InputError, match="expected a task of kind generation"):
         make_generated(artifact.load(str(folder)), GenerateSettings(), str(tmp_path))

@@ -5,6 +5,7 @@ import pytest
 from test_evaluation import AID, SPEED, answers, report_of
 
 from biomechgpt.evaluation import overview
+from biomechgpt.questions.replies import task_title
 
 PEOPLE = [f"p{i}" for i in range(8)]
 
@@ -118,6 +119,6 @@ def test_durations_are_written_for_people(seconds, text):
 
 def test_names_of_tasks_keep_abbreviations():
     assert overview.title("tug_time") == "TUG time"
-    assert overview.inside("tug_time") == "TUG time"
-    assert overview.inside("falls_history") == "falls history"
+    assert task_title("tug_time") == "TUG time"
+    assert task_title("falls_history") == "falls history"
     assert overview.full_name("TUG time") == "TUG: timed up and go test"

@@ -22,6 +22,7 @@ from biomechgpt.core.logs import logged_to_stdout
 from biomechgpt.core.settings import InputError, load, validate
 from biomechgpt.core.training import fit
 from biomechgpt.evaluation.metrics import METRICS
+from biomechgpt.evaluation.overview import title
 from biomechgpt.evaluation.statistics import competitors, sources
 from biomechgpt.experiment.pipeline import STAGES, InputUris, PipelineSettings, Stages, run_pipeline
 from biomechgpt.language.finetune import _Finetuning
@@ -74,7 +75,7 @@ def test_report_and_metrics_have_their_shape(tiny):
     assert "stand-in" in page
     assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", page)
     for name in metrics["tasks"]:
-        assert name.replace("_", " ") in page
+        assert title(name) in page
     assert 'href="codebook.html"' in page
     codebook = (tiny.out / "codebook.html").read_text()
     assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", codebook)

@@ -67,9 +67,11 @@ def compared(monkeypatch, tmp_path):
 
     def run(ours, theirs, margins=DEFAULTS):
         candidate, champion = (model(tmp_path, name) for name in ("ours", "theirs"))
-        tables = {candidate.uri: ours, champion.uri: theirs}
+        tables = {candidate.uri: ours.drop(columns="age"), champion.uri: theirs.drop(columns="age")}
+        ages = ours[["trial", "age"]].drop_duplicates()
         monkeypatch.setattr(challenges, "ModelBundle", Bundle)
         monkeypatch.setattr(challenges, "_answers", lambda made, *rest: tables[made.uri])
+        monkeypatch.setattr(challenges, "_subgroup_columns", lambda *given: ages)
         monkeypatch.setattr(challenges, "_seen", lambda *models: {"p00"})
         return challenge(candidate, champion, margins, str(tmp_path))
 

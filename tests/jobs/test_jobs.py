@@ -156,5 +156,6 @@ def test_every_subcommand_has_a_script():
         "audit-log",
         "demo",
         "keys",
+        "roll-back",
         "serve",
     } == set(COMMANDS)

@@ -245,7 +245,7 @@ def _answer(
     cluster.connect()
     scoring, splits = model.info.scoring, list(asked["split"].unique())
     asked = asked.assign(number=np.arange(len(asked)))
-    columns = ["trial", "tokens", RECONSTRUCTION_ERROR]
+    columns = ["trial", RECONSTRUCTION_ERROR]
     trials = Tokens(tokens).table().select(columns).to_pandas().set_index("trial")
     views = Tokens(tokens).views(splits, scoring.views)
     statistics = movement_statistics(Tokens(tokens).statistics().to_pandas(), splits, model.reference)

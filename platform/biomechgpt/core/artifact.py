@@ -234,8 +234,7 @@ def _take_over(uri: str, folder: str, lease: Lease) -> None:
 
     They are copied, not moved: an attempt that is not dead but slow goes on writing into its own files.
     """
-    left_there = storage.list_files(uri)
-    if MANIFEST in left_there:
+    if MANIFEST in storage.list_files(uri):
         raise LeaseLostError(uri)
     # Earlier versions built at `uri` itself.
     places = [uri, *(_folder(uri, token) for token in reversed(lease.former))]
@@ -381,9 +380,11 @@ def _check(uri: str, manifest: Mapping[str, Any]) -> None:
             found[name] = known[name][1]
             continue
         left -= int(states[name].split()[0])
-        found[name] = storage.sha256(storage.join(uri, name)) if left > 0 else expected[name]
         if left > 0:
+            found[name] = storage.sha256(storage.join(uri, name))
             known[name] = (states[name], found[name])
+        else:
+            found[name] = expected[name]
     _compare(uri, expected, found)
     _remember(uri, known)
 
@@ -403,8 +404,7 @@ _Known = dict[str, tuple[str, str]]
 
 
 def _memory(uri: str) -> Path:
-    key = hashlib.sha256(f"{storage.endpoint()} {uri}".encode()).hexdigest()[:32]
-    return cache.folder() / "checksums" / f"{key}.json"
+    return cache.folder() / "checksums" / f"{cache.key(uri)}.json"
 
 
 def _recall(uri: str) -> _Known:

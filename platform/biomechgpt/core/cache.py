@@ -42,15 +42,19 @@ def folder() -> Path:
     return path
 
 
+def key(uri: str) -> str:
+    """Name of what the cache keeps about a URI of the present server."""
+    return hashlib.sha256(f"{storage.endpoint()} {uri}".encode()).hexdigest()[:32]
+
+
 def download(uri: str, cache: str | Path | None = None) -> Path:
     """Local path of the remote folder or file at `uri`, downloaded unless it was before.
 
     cache: another folder than that of this user.
     Raises InputError if there is no room.
     """
-    key = hashlib.sha256(f"{storage.endpoint()} {uri}".encode()).hexdigest()[:32]
     downloads = Path(cache or folder()) / "downloads"
-    entry = downloads / key
+    entry = downloads / key(uri)
     target = entry / uri.rsplit("/", 1)[1]
     if target.exists():
         with suppress(OSError):

@@ -269,7 +269,7 @@ def _say_what_waits() -> None:
 
 
 def _waiting() -> list[str]:
-    """What waits for which resources: tasks and actors, and groups of workers."""
+    """Tasks, actors and groups of workers that wait, each with the resources that it needs."""
     import ray
     from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
     from ray.autoscaler.v2.sdk import get_cluster_resource_state

@@ -65,7 +65,7 @@ class Lease:
                 storage.write_bytes(self._path, self.content())
 
     def content(self, held: bool = True) -> bytes:
-        """What its file says. host and process are for people."""
+        """Content of the lease's file. Only people read host and process."""
         about = {"token": self.token, "held": held, "renewed": self._renewed, "machine": self.machine}
         return json.dumps({**about, "host": socket.gethostname(), "process": os.getpid()}).encode()
 

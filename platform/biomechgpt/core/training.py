@@ -72,7 +72,7 @@ def fit(
     from ray import cloudpickle
     from ray.train import ControllerError, TrainingFailedError
 
-    from biomechgpt.core import checkpoints, cluster, storage
+    from biomechgpt.core import artifact, checkpoints, cluster, storage
 
     cluster.connect()
     gpus = 1 if cluster.uses_gpus(settings.accelerator) else 0
@@ -89,7 +89,7 @@ def fit(
         "name": name,
         "threads": cpus,
     }
-    run = storage.join(uri, "run")
+    run = storage.join(uri, artifact.RUN)
     checkpoints.leave_out_damaged(run, name)
     while True:
         try:
@@ -116,9 +116,9 @@ def _trainer(
     from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig
 
-    from biomechgpt.core import checkpoints, storage
+    from biomechgpt.core import artifact, checkpoints, storage
 
-    filesystem, path = storage.arrow_filesystem(storage.join(uri, "run"))
+    filesystem, path = storage.arrow_filesystem(storage.join(uri, artifact.RUN))
     return _trainer_class()(
         _run_worker,
         train_loop_config=arguments_of_worker,

@@ -43,7 +43,7 @@ def task_text(task: Task, rows: pd.DataFrame) -> str:
         if not len(x):
             return "No answer has a number."
         bias, low, high = _limits(x, y)
-        unit = f" {task.answer_unit}" if task.answer_unit else ""
+        unit = _unit(task, " ")
         return (
             f"Two plots of {len(x)} answers. Answered against measured numbers, from {x.min():.3g} to "
             f"{x.max():.3g}{unit} measured; and their differences: mean {bias:.2g}{unit}, limits of agreement "
@@ -71,7 +71,7 @@ def participant_figure(task: Task, rows: pd.DataFrame) -> Figure | None:
     place = np.arange(1, len(by_participant) + 1)
     if rows["kind"].iloc[0] == "regression":
         axes.vlines(place, by_participant["min"], by_participant["max"], color=plots.BAND, linewidth=3)
-        axes.set_ylabel(f"absolute error{f', {task.answer_unit}' if task.answer_unit else ''}")
+        axes.set_ylabel(f"absolute error{_unit(task, ', ')}")
     else:
         axes.set_ylabel("share wrong")
         axes.set_ylim(-0.05, 1.05)
@@ -87,7 +87,7 @@ def participant_text(task: Task, rows: pd.DataFrame) -> str:
     assert errors is not None
     means = errors.groupby(level=0).mean()
     if rows["kind"].iloc[0] == "regression":
-        unit = f" {task.answer_unit}" if task.answer_unit else ""
+        unit = _unit(task, " ")
         return (
             f"Mean absolute error of {len(means)} participants: from {means.min():.2g} to {means.max():.2g}{unit}, "
             f"median {means.median():.2g}{unit}."
@@ -97,6 +97,11 @@ def participant_text(task: Task, rows: pd.DataFrame) -> str:
         f"{100 * means.max():.0f} %, median {100 * means.median():.0f} %. All answers are right for "
         f"{int((means == 0).sum())} of them, and all are wrong for {int((means == 1).sum())}."
     )
+
+
+def _unit(task: Task, before: str) -> str:
+    """The unit of a task's answers, after this text; empty for an answer without a unit."""
+    return before + task.answer_unit if task.answer_unit else ""
 
 
 def _errors(rows: pd.DataFrame) -> pd.Series | None:
@@ -170,7 +175,7 @@ def _limits(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
 def _scatter_figure(task: Task, rows: pd.DataFrame) -> Figure:
     """Answered against measured numbers with the identity (dashed) and the regression line; a Bland-Altman plot."""
     x, y = _numbers(rows)
-    unit = f", {task.answer_unit}" if task.answer_unit else ""
+    unit = _unit(task, ", ")
     figure = Figure(figsize=(6.2, 3.0))
     axes, differences = figure.subplots(1, 2)
     axes.scatter(x, y, s=12, alpha=0.6, color=plots.RIGHT, linewidths=0)

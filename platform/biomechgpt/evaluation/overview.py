@@ -15,6 +15,7 @@ from biomechgpt.evaluation.baselines import BASELINES
 from biomechgpt.evaluation.intervals import MIN_PARTICIPANTS
 from biomechgpt.evaluation.metrics import METRICS, main_score
 from biomechgpt.evaluation.statistics import MODEL, REFERENCES, competitors
+from biomechgpt.questions.replies import task_title
 from biomechgpt.questions.tasks import Tasks
 
 UNINFORMATIVE_SET = 0.7
@@ -42,16 +43,9 @@ def glossary() -> list[dict[str, str]]:
 
 
 def title(task: str) -> str:
-    """A task's name for people: `tug_time` is TUG time."""
-    terms = {entry["term"].lower(): entry["term"] for entry in glossary()}
-    words = " ".join(terms.get(word, word) for word in task.split("_"))
+    """A task's name as a heading: `falls_history` is Falls history."""
+    words = task_title(task)
     return words[0].upper() + words[1:]
-
-
-def inside(task: str) -> str:
-    """A task's name inside a sentence: `falls_history` is falls history, `tug_time` stays TUG time."""
-    name = title(task)
-    return name if name[:2].isupper() else name[0].lower() + name[1:]
 
 
 def full_name(text: str) -> str:
@@ -61,7 +55,8 @@ def full_name(text: str) -> str:
 
 
 def sentences(metrics: Mapping[str, Any], about: Mapping[str, Any], participants: int) -> list[str]:
-    """Three sentences: who was asked, how well it went beside simpler methods, and what it is not usable for.
+    """Three sentences: how many people the model was asked about, how it compares with simpler methods, and what it
+    is not usable for.
 
     participants: number of people whom the model was asked about.
     """
@@ -104,7 +99,7 @@ def sentences(metrics: Mapping[str, Any], about: Mapping[str, Any], participants
             )
         second += "."
     if failed:
-        reasons = listed(f"{inside(name)} ({reason_in_words(reason)})" for name, reason in failed.items())
+        reasons = listed(f"{task_title(name)} ({reason_in_words(reason)})" for name, reason in failed.items())
         third = f"It is not usable for {reasons}, and not for decisions about patients."
     else:
         third = "It is not usable for decisions about patients."
@@ -231,7 +226,7 @@ def not_for(metrics: Mapping[str, Any], about: Mapping[str, Any], comments: Mapp
             said.append(f"{title(name)}: {people} test participants are too few to say anything.")
     if comments:
         said.append(
-            f"Ruling out a label or a value in {listed(inside(name) for name in comments)}: see Calibration."
+            f"Ruling out a label or a value in {listed(task_title(name) for name in comments)}: see Calibration."
         )
     said.append(
         "Movements unlike those that it learned from."

@@ -19,6 +19,7 @@ from biomechgpt.evaluation.metrics import METRICS, main_score, metrics_of
 from biomechgpt.evaluation.paper import paper
 from biomechgpt.evaluation.statistics import MODEL, compute_metrics, sources
 from biomechgpt.motion import plots
+from biomechgpt.questions.tasks import Tasks
 
 PAPER_ROWS = ("4B, all tasks", "1B, all tasks", "XGBoost")
 """Rows of the paper's tables that are shown beside ours."""
@@ -43,31 +44,6 @@ def write_report(
     metrics["model"] = metrics["model"] | {"path": _path_of_model(answers, metrics["model"]["uri"], folder)}
     tasks = answers_table.tasks_of(about)
     kinds = {task.name: task.answer_kind for task in tasks.values()}
-    rows_of = dict(tuple(rows.groupby("task", sort=False)))
-    with plots.style():
-        task_plots = {
-            name: (
-                plots.svg(figures.task_figure(tasks[name], rows_of[name])),
-                figures.task_text(tasks[name], rows_of[name]),
-            )
-            for name in metrics["tasks"]
-        }
-        participant_plots = {
-            name: (plots.svg(figure), figures.participant_text(tasks[name], rows_of[name]))
-            for name in metrics["tasks"]
-            if (figure := figures.participant_figure(tasks[name], rows_of[name])) is not None
-        }
-        calibration_plots = {
-            name: (
-                plots.svg(figures.calibration_figure(name, calibration)),
-                figures.calibration_text(calibration),
-            )
-            for name, calibration in figures.drawn_calibrations(metrics).items()
-        }
-        rmse_deg = about["tokenizer"].get("rmse_deg_by_joint")
-        joints = (
-            (plots.svg(figures.joint_figure(rmse_deg)), figures.joint_text(rmse_deg)) if rmse_deg else None
-        )
     comments = overview.set_comments(metrics, rows)
     asked = int(rows.loc[rows["source"] == MODEL, "participant"].nunique())
     page = render(
@@ -103,10 +79,7 @@ def write_report(
         duration=overview.duration,
         label_words={task.name: getattr(task, "labels", None) or {} for task in tasks.values()},
         data_card=_path_beside(answers, about, "cohort", "data_card.html", folder),
-        task_plots=task_plots,
-        participant_plots=participant_plots,
-        calibration_plots=calibration_plots,
-        joints=joints,
+        **_drawings(rows, tasks, metrics, about),
         paper=paper(),
         paper_rows=PAPER_ROWS,
         tripod=yaml.safe_load(resources.files("biomechgpt.evaluation").joinpath("tripod.yaml").read_text()),
@@ -120,6 +93,39 @@ def write_report(
     storage.write_bytes(storage.join(folder, notebooks.FILE), notebooks.notebook())
     storage.write_bytes(storage.join(folder, "report.html"), page.encode())
     return metrics
+
+
+def _drawings(
+    rows: pd.DataFrame, tasks: Tasks, metrics: dict[str, Any], about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The figures of the report: each an `<svg>` element with its text for readers who do not see it."""
+    rows_of = dict(tuple(rows.groupby("task", sort=False)))
+    rmse_deg = about["tokenizer"].get("rmse_deg_by_joint")
+    with plots.style():
+        return {
+            "task_plots": {
+                name: (
+                    plots.svg(figures.task_figure(tasks[name], rows_of[name])),
+                    figures.task_text(tasks[name], rows_of[name]),
+                )
+                for name in metrics["tasks"]
+            },
+            "participant_plots": {
+                name: (plots.svg(figure), figures.participant_text(tasks[name], rows_of[name]))
+                for name in metrics["tasks"]
+                if (figure := figures.participant_figure(tasks[name], rows_of[name])) is not None
+            },
+            "calibration_plots": {
+                name: (
+                    plots.svg(figures.calibration_figure(name, calibration)),
+                    figures.calibration_text(calibration),
+                )
+                for name, calibration in figures.drawn_calibrations(metrics).items()
+            },
+            "joints": (plots.svg(figures.joint_figure(rmse_deg)), figures.joint_text(rmse_deg))
+            if rmse_deg
+            else None,
+        }
 
 
 def _copy_answers(answers: str, copy: str) -> None:

@@ -152,7 +152,11 @@ def challenge(candidate: Artifact, champion: Artifact, margins: Margins, root: s
         raise InputError(
             f"{champion.uri}: expected a task of {candidate.uri}, found {', '.join(champions_tasks)}"
         )
-    ours, theirs = (_answers(model, candidate, shared, root) for model in (candidate, champion))
+    groups = _subgroup_columns(candidate, root)
+    ours, theirs = (
+        _answers(model, candidate, shared, root).merge(groups, on="trial", how="left")
+        for model in (candidate, champion)
+    )
     checks = list(_refusals(ours, theirs, margins))
     applicable = [rows[rows["applies_true"]] for rows in (ours, theirs)]
     for name in shared:
@@ -169,17 +173,23 @@ def challenge(candidate: Artifact, champion: Artifact, margins: Margins, root: s
 
 
 def _answers(model: Artifact, candidate: Artifact, tasks: list[str], root: str) -> pd.DataFrame:
-    """A model's answers to the questions about the candidate's validation participants, with their subgroups."""
+    """A model's answers to the questions about the candidate's validation participants."""
     tokens, views = candidate.input("tokens"), ModelBundle(model.uri).info.scoring.views
     tokenizer = model.input("tokenizer")
     if tokenizer.fingerprint != tokens.input("tokenizer").fingerprint or Tokens(tokens).n_views < views:
         tokens = make_tokens(tokens.input("cohort"), tokenizer, TokensSettings(views=views), root)
     settings = BatchAnswerSettings(splits=["validation"])
-    answers = make_answers(model, candidate.input("questions"), tokens, settings, root, tasks=tasks)
+    return read_answers(
+        make_answers(model, candidate.input("questions"), tokens, settings, root, tasks=tasks)
+    )
+
+
+def _subgroup_columns(candidate: Artifact, root: str) -> pd.DataFrame:
+    """Each trial of the candidate's cohort with what divides participants into subgroups."""
+    tokens = candidate.input("tokens")
     parameters_of = read_parameters(make_parameters(tokens.input("cohort"), root))
     trials = Tokens(tokens).annotated_table().to_pandas()
-    groups = subgroup_columns(trials, [parameters_of.get(trial, {}) for trial in trials["trial"]])
-    return read_answers(answers).merge(groups, on="trial", how="left")
+    return subgroup_columns(trials, [parameters_of.get(trial, {}) for trial in trials["trial"]])
 
 
 def _seen(champion: Artifact, candidate: Artifact) -> set[str]:

@@ -50,10 +50,7 @@ def comparison_page(
         "comparison.html.j2",
         rows=drawn,
         paired=paired,
-        runs=[
-            run | {"report": _link(run["evaluation"], uri), "seconds": run.get("seconds")}
-            for run in map(dict, runs)
-        ],
+        runs=[{"seconds": None, **run, "report": _link(run["evaluation"], uri)} for run in runs],
         seeds=len({run["seed"] for run in runs}),
         data=runs[0]["data"],
         base=runs[0]["base"],

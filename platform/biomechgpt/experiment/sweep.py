@@ -100,9 +100,8 @@ def run_sweep(settings: SweepSettings) -> Artifact:
         finished = [trial for trial in trials if trial["score"] is not None]
         if not finished:
             if all(trial["input_error"] for trial in trials):
-                storage.remove(
-                    storage.join(uri, artifact.RUN)
-                )  # once the input is right, all are tried again
+                # Once the input is right, all are tried again.
+                storage.remove(storage.join(uri, artifact.RUN))
             raise InputError(f"sweep: none of {len(trials)} trials finished: {trials[0]['error']}")
         storage.write_json(storage.join(uri, "trials.json"), trials)
         runs = [_record(trial, artifact.published(uri)) for trial in finished]
@@ -138,7 +137,7 @@ def _study(settings: SweepSettings, uri: str) -> list[dict[str, Any]]:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    fs, path = storage.arrow_filesystem(storage.join(uri, "run"))
+    fs, path = storage.arrow_filesystem(storage.join(uri, artifact.RUN))
     folder = f"{path}/{STUDY}"
     trainable = tune.with_resources(
         tune.with_parameters(
@@ -209,9 +208,8 @@ def _trial(config: dict[str, Any], experiment: dict[str, Any], seeds: list[int],
         settings = override(PipelineSettings.model_validate(experiment | {"root": root}), config, "sweep")
         try:
             runs.append(validate(train(with_seed(settings, seed)).model, root) | {"seed": seed})
-        except (
-            InputError
-        ) as error:  # as it would be each time: the trial ends, and Tune does not try it again
+        except InputError as error:
+            # So it would be each time: the trial ends, and Tune does not try it again.
             tune.report(
                 {"score": math.nan, "seeds": -1, "runs": runs, "data": None, "input_error": str(error)}
             )

@@ -5,6 +5,7 @@ A `TreeTrainingTask` builds the trees and the model that reads them; see pretrai
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -103,13 +104,9 @@ def _tree_of_each_view(
 
     # Views that are mirrored share their branches, and so do those that are not: an answer may name a side. With
     # drawn answers each view has its own.
-    numbers = range(len(views[trial]))
-    shared = {} if draw_answer else {side: branches_of(side) for side in {is_mirrored(n) for n in numbers}}
+    branches = branches_of if draw_answer else cache(branches_of)
     return [
-        tree_about(
-            [view, views[second][number]] if second else [view],
-            shared[is_mirrored(number)] if shared else branches_of(is_mirrored(number)),
-        )
+        tree_about([view, views[second][number]] if second else [view], branches(is_mirrored(number)))
         for number, view in enumerate(views[trial])
     ]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from biomechgpt.questions.intent import Intent
 from biomechgpt.questions.tasks import ClassificationTask, RefusalTask, Tasks
 
-_ACRONYMS = {"tug": "TUG", "fsst": "FSST"}
+_ACRONYMS = {word.lower(): word for word in ("TUG", "FSST", "FGA", "LLPU", "SCI", "TBI")}
 _GROUPS = {"activity": "activities", "diagnosis": "diagnoses", "assistive_device": "assistive devices"}
 
 
