@@ -224,7 +224,7 @@ def test_another_ray_on_this_machine_is_left_alone_and_named(no_ray, monkeypatch
     monkeypatch.setattr(no_ray, "init", lambda **options: None)
     monkeypatch.setattr(no_ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="127.0.0.1:1"))
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
-        address = "127.0.0.1:%d" % other.getsockname()[1]
+        address = f"127.0.0.1:{other.getsockname()[1]}"
         monkeypatch.setattr(utils, "read_ray_address", lambda: address)
         assert cluster._started_here() == address
         monkeypatch.setattr(cluster.logger, "propagate", True)
