@@ -213,7 +213,9 @@ def test_ranges_of_joints_change_about_their_means_by_the_stated_amount(tmp_path
     factors = after.std(1) / before.std(1)  # a number for each window and joint
     assert factors.log().std() == pytest.approx(0.3, abs=0.01)
     assert factors.log().mean() == pytest.approx(0, abs=0.01)
-    torch.testing.assert_close(after - after.mean(1, True), (before - before.mean(1, True)) * factors[:, None])
+    torch.testing.assert_close(
+        after - after.mean(1, True), (before - before.mean(1, True)) * factors[:, None]
+    )
     assert torch.equal(changing.collate(samples[7:9])["angles"], after[7:9])  # it depends on nothing else
 
 
