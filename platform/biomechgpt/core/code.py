@@ -16,14 +16,17 @@ _ROOT = Path(__file__).parents[3]
 def code_version() -> dict[str, Any]:
     """The code of this process, each entry None where it is not known.
 
-    revision: git revision. changed: whether files differ from it. lock: SHA-256 of infra/requirements.lock.
+    revision: git revision. changed: whether files differ from it. lock: SHA-256 of requirements.lock.
     """
-    lock = _ROOT / "infra/requirements.lock"
+    # The image has no folder infra/.
+    lock = next(
+        (file for place in ("infra", ".") if (file := _ROOT / place / "requirements.lock").exists()), None
+    )
     changes = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "revision": os.environ.get(REVISION) or _git("rev-parse", "HEAD"),
         "changed": None if changes is None else bool(changes),
-        "lock": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.exists() else None,
+        "lock": hashlib.sha256(lock.read_bytes()).hexdigest() if lock else None,
     }
 
 

@@ -14,6 +14,7 @@ from ray import tune
 
 from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.core.artifact import Artifact
+from biomechgpt.core.code import code_version
 from biomechgpt.core.logs import log_to_stdout
 from biomechgpt.core.settings import InputError, Settings, override, plain
 from biomechgpt.experiment import tracking
@@ -249,6 +250,7 @@ def _record(trial: Mapping[str, Any], sweep: str) -> dict[str, Any]:
             "sweep": sweep,
             "data": trial["data"],
             "models": " ".join(run["model"] for run in trial["runs"]),
+            **tracking.code_tags(code_version()),
         },
     }
 

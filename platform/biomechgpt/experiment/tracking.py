@@ -135,10 +135,8 @@ def run_of(made: Artifact, settings: Mapping[str, Any], report: str | None) -> d
     report: URI of the report, if the run has written one.
     """
     chain = artifact.chain(made)
-    code = made.manifest.get("code", {})
     tags = {f"fingerprint.{one.kind}": one.fingerprint for one in chain}
-    tags |= {"artifact": made.uri, "data": made.provenance}
-    tags |= {f"code.{name}": str(value) for name, value in code.items()}
+    tags |= {"artifact": made.uri, "data": made.provenance} | code_tags(made.manifest.get("code", {}))
     metrics = {f"{one.kind}.{key}": value for one in chain for key, value in numbers(one.metrics)}
     metrics |= {f"seconds.{one.kind}": one.manifest["seconds"] for one in chain}
     if made.kind == "evaluation":
@@ -156,6 +154,11 @@ def run_of(made: Artifact, settings: Mapping[str, Any], report: str | None) -> d
             if key != "step"
         },
     }
+
+
+def code_tags(code: Mapping[str, Any]) -> dict[str, str]:
+    """Tags of a run that say which code made it. code: a result of `code_version`."""
+    return {f"code.{name}": str(value) for name, value in code.items()}
 
 
 def _scores(evaluation: Artifact) -> dict[str, Any]:
