@@ -125,7 +125,8 @@ def test_as_many_trials_run_as_the_cluster_has_room_for(cpus, gpus, workers, see
     monkeypatch.setattr(sweep.cluster, "most", lambda kind: {"CPU": cpus, "GPU": gpus}[kind])
     monkeypatch.setattr(sweep.cluster, "cpus_for", lambda workers: cpus // workers)
     settings = sweep.SweepSettings(
-        space={"language.finetune.adapter.rank": {"choice": [8, 4]}}, seeds=list(range(seeds))
+        experiment={"language": {"finetune": {"training": {"workers": workers}}}},
+        space={"language.finetune.adapter.rank": {"choice": [8, 4]}},
+        seeds=list(range(seeds)),
     )
-    settings.experiment.language.finetune.training.workers = workers
     assert sweep._at_once(settings) == expected

@@ -97,10 +97,8 @@ class Sampler(BaseSampler):
 
     def _sampler(self, study: Study, trial: FrozenTrial) -> TPESampler:
         if trial.number not in self._of_trial:
-            before = sum(
-                t.number < trial.number and t.state != TrialState.FAIL
-                for t in study.get_trials(deepcopy=False)
-            )
+            trials = study.get_trials(deepcopy=False)
+            before = sum(t.number < trial.number and _AGAIN not in t.user_attrs for t in trials)
             seed = int(np.random.SeedSequence([self._seed, before]).generate_state(1)[0])
             self._of_trial[trial.number] = TPESampler(seed=seed, n_startup_trials=_STARTUP)
         return self._of_trial[trial.number]
