@@ -279,7 +279,10 @@ def resolve(settings: TrackingSettings, uri: str) -> str:
 
     try:
         source = str(client(settings).get_model_version_by_alias(name, alias).source)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in _NOT_FOUND:  # the registry is away
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{uri}: the registry at {settings.uri} does not answer: {reason}") from None
         raise InputError(
             f"{uri}: no model {name!r} with alias {alias!r} in the registry at {settings.uri}"
         ) from None
