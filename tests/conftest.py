@@ -62,8 +62,10 @@ def ray_cluster():
 
 
 @pytest.fixture
-def run_job(ray_cluster, monkeypatch, capfd):
+def run_job(ray_cluster, monkeypatch, capfd, tmp_path_factory):
     """Runs a script of jobs/ in this process: `run_job(name, *arguments)` is what it printed."""
+    records = tmp_path_factory.getbasetemp() / "mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{records}")
 
     def run_script(name: str, *arguments: object) -> str:
         monkeypatch.chdir(ROOT)

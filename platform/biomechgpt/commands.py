@@ -140,6 +140,13 @@ COMMANDS: dict[str, Command] = {
         'roll-back "answers about falls are wrong"',
         positional="reason",
     ),
+    "reproduce": Command(
+        "Make an artifact again, with all that it was made from, and compare files and metrics.",
+        "biomechgpt.experiment.reproduce:ReproduceSettings",
+        "biomechgpt.experiment.reproduce:run_reproduce",
+        "reproduce results/artifacts/model/FINGERPRINT",
+        positional="artifact",
+    ),
     "generate": Command(
         "Generate movements from descriptions, or continue given ones, as .mot files.",
         "biomechgpt.experiment.generate:GenerateMovementsSettings",

@@ -65,13 +65,18 @@ def test_every_draw_is_within_its_range():
 def test_the_table_of_a_sweep_has_a_line_for_each_trial_and_says_which_failed(tmp_path):
     sweep = artifact.Artifact(str(tmp_path), {"kind": "sweep"})
     trials = [
-        {"score": 0.75, "settings": {"language.finetune.adapter.rank": 8, "questions.seed": 1}},
+        {
+            "score": 0.75,
+            "seconds": 121,
+            "settings": {"language.finetune.adapter.rank": 8, "questions.seed": 1},
+        },
         {"score": None, "settings": {"language.finetune.adapter.rank": 4, "questions.seed": 2}},
     ]
     storage.write_json(sweep.path("trials.json"), trials)
-    _, best, failed = show_sweep(sweep).splitlines()
-    assert best == "  0.750  rank=8  seed=1"
-    assert failed == " failed  rank=4  seed=2"
+    _, best, failed, *notes = show_sweep(sweep).splitlines()
+    assert best == "  0.750      2.0  rank=8  seed=1"
+    assert failed == " failed           rank=4  seed=2"
+    assert notes[0] == "score: mean over tasks on validation participants"
 
 
 @pytest.mark.cluster
@@ -87,6 +92,7 @@ def test_a_killed_sweep_resumes_and_makes_shared_artifacts_once(tiny, mlflow, tm
             "2",
         ),
         *("--root", str(tiny.root), "--tracking.uri", mlflow.uri),
+        *("--study", f"sqlite:///{tmp_path}/optuna.db"),
     ]
     # On the suite's Ray: it outlives the killed driver, as a cluster does.
     environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}

@@ -90,6 +90,7 @@ CHANGED: dict[str, Any] = {
     "tokenizer.network.quantizer.kind": "residual",
     "tokenizer.network.posture_bin_deg": 6.0,
     "tokenizer.window": 128,
+    "tokenizer.range_change": 0.2,
     "tokenizer.recorded_share": 0.3,
     "tokenizer.activity_balance": 0.5,
     "tokenizer.smallest_scale_deg": 20.0,

@@ -14,13 +14,20 @@ SPACE = {"language.finetune.training.seed": {"integer": (0, 5)}}
 
 def settings_of(folder, space=SPACE):
     away = {"uri": "http://127.0.0.1:9"}  # MLflow is away all the time
-    return sweep.SweepSettings(space=space, trials=2, root=str(folder / "artifacts"), tracking=away)
+    return sweep.SweepSettings(
+        space=space,
+        trials=2,
+        concurrent=1,
+        root=str(folder / "artifacts"),
+        study=f"sqlite:///{folder}/optuna.db",
+        tracking=away,
+    )
 
 
 def result(score):
     return {
         "score": score,
-        "seeds": 1,
+        "seconds": 1.0,
         "data": "synthetic",
         "runs": [{"model": "m", "score": score, "tasks": {"activity": score}, "data": "synthetic"}],
     }

@@ -30,7 +30,7 @@ STAGES = {
 """Scripts that run a part of the whole path, and the kind of artifact that each of them makes."""
 EXPERIMENTS = ("compare", "promote", "sweep")
 """Scripts that tests/experiment/test_experiment.py runs: their trainings are the longest."""
-OTHERS = ("answer", "audit", "check", "export", "generate", "new_table", "show")
+OTHERS = ("answer", "audit", "check", "export", "generate", "new_table", "reproduce", "show")
 
 
 def test_every_script_is_run_here():

@@ -202,6 +202,23 @@ def test_a_share_of_windows_is_seen_without_some_joints_and_the_legs_stay(tmp_pa
     assert set(hidden.int().tolist()) == {0, 1, 6, 7, 14, 20}
 
 
+def test_ranges_of_joints_change_about_their_means_by_the_stated_amount(tmp_path):
+    cohort = cohort_of(tmp_path, movements_of([400, 300]), [np.ones(N_JOINTS, bool)] * 2, "train")
+    sizes = {"window": 64, "batch_size": 50, "steps": 20}
+    plain, changing = (TokenizerTask(cohort.uri, {**sizes, "range_change": sd}) for sd in (0, 0.3))
+    samples = [s for step in plain.batches() for s in step]
+    assert changing.batches() == plain.batches()
+    before, after = (task.collate(samples)["angles"] for task in (plain, changing))
+    torch.testing.assert_close(after.mean(1), before.mean(1), atol=1e-5, rtol=0)
+    factors = after.std(1) / before.std(1)  # a number for each window and joint
+    assert factors.log().std() == pytest.approx(0.3, abs=0.01)
+    assert factors.log().mean() == pytest.approx(0, abs=0.01)
+    torch.testing.assert_close(
+        after - after.mean(1, True), (before - before.mean(1, True)) * factors[:, None]
+    )
+    assert torch.equal(changing.collate(samples[7:9])["angles"], after[7:9])  # it depends on nothing else
+
+
 def test_codebook_finds_the_centres_of_its_data():
     torch.manual_seed(0)
     centres = torch.tensor([[5.0, 0.0], [-5.0, 0.0], [0.0, 5.0], [0.0, -5.0]])

@@ -22,6 +22,7 @@ from typing import Any
 
 from biomechgpt.core import cache, storage
 from biomechgpt.core import lease as leases
+from biomechgpt.core.code import code_version
 from biomechgpt.core.lease import Lease, LeaseLostError
 from biomechgpt.core.logs import logger
 from biomechgpt.core.settings import InputError, Settings
@@ -107,6 +108,19 @@ def reuse_only() -> Iterator[None]:
         _reuse_only.reset(token)
 
 
+_experiment: ContextVar[Mapping[str, Any] | None] = ContextVar("experiment", default=None)
+
+
+@contextmanager
+def of_experiment(settings: Mapping[str, Any]) -> Iterator[None]:
+    """Inside, manifests keep these settings of the whole experiment, from which the artifact can be made again."""
+    token = _experiment.set(settings)
+    try:
+        yield
+    finally:
+        _experiment.reset(token)
+
+
 Stub = Callable[[str, Mapping[str, Any]], None]
 """Writes into the folder of an artifact (URI, settings) what later steps read to decide on their fingerprints."""
 
@@ -170,6 +184,20 @@ def make(
                 if finished := _reuse(uri):
                     _remove_attempts(uri, lease)
                     return finished
+
+
+def chain(made: Artifact) -> list[Artifact]:
+    """An artifact after all those that it was made from, each once; those that are no longer there are left out."""
+    found: dict[str, Artifact] = {}
+
+    def add(one: Artifact) -> None:
+        for name in one.manifest["inputs"]:
+            with suppress(InputError):
+                add(one.input(name))
+        found.setdefault(one.uri, one)
+
+    add(made)
+    return list(found.values())
 
 
 def published(uri: str) -> str:
@@ -312,6 +340,8 @@ def _manifest(plan: _Plan, folder: str, metrics: Mapping[str, Any], started: flo
         "provenance": plan.provenance,
         "settings": plan.settings,
         "inputs": {name: {"kind": a.kind, "fingerprint": a.fingerprint} for name, a in plan.inputs.items()},
+        "experiment": _experiment.get(),
+        "code": code_version(),
         "metrics": metrics,
         "files": _checksums(folder),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -48,7 +48,10 @@ class TrainingTask(ABC):
         return f"{len(batches)} steps"
 
     def log_metrics(self) -> dict[str, float]:
-        """Metrics of the model in training, equal on every worker. `fit` returns about 50 of them as `history`."""
+        """Metrics of the model in training, equal on every worker.
+
+        `fit` returns about 50 of them as `history`, each with its step and the mean loss of the last steps.
+        """
         return {}
 
     @abstractmethod

@@ -226,7 +226,7 @@ class _Progress:
     def summary(self) -> dict[str, Any]:
         """What `fit` returns beside the task's own metrics."""
         return {
-            **({"history": self.history} if self.history else {}),
+            "history": self.history,
             "steps": self.steps,
             "loss": round(self.recent_loss, 5),
             "seconds_training": round(time.time() - self._started, 2),
@@ -263,8 +263,9 @@ def run_worker(
         batch = trained.collate(own or batches[step][:1])
         terms = engine.train_step(batch, learning_rate(training, step, len(batches)), counts=bool(own))
         progress.add(terms)
-        if progress.wants_metrics and (metrics := trained.log_metrics()):
-            progress.history.append({"step": progress.step, **metrics})
+        if progress.wants_metrics:
+            loss = round(progress.recent_loss, 5)
+            progress.history.append({"step": progress.step, "loss": loss, **trained.log_metrics()})
         if engine.rank == 0:
             progress.log(terms)
         if progress.step % training.checkpoint_every == 0 and not progress.finished:

@@ -93,7 +93,7 @@ def write_codebook(tokens: Artifact, folder: str) -> str:
         codes=len(count),
         used=int((count > 0).sum()),
         ranks=_ranks(count),
-        training=_training(tokenizer.metrics.get("history") or []),
+        training=_training([row for row in tokenizer.metrics.get("history", []) if "perplexity" in row]),
         cards=_cards(table, count, chosen, where, movements, round(_CONTEXT_S * loaded.frame_rate_hz)),
         context_s=_CONTEXT_S,
         trials=_trials(table, overlays),

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from biomechgpt.evaluation.calibration_metrics import ANSWERED_SHARES
-from biomechgpt.evaluation.metrics import compute_scores, confusion
+from biomechgpt.evaluation.metrics import METRICS, compute_scores, confusion
 from biomechgpt.evaluation.overview import title
 from biomechgpt.evaluation.statistics import MODEL
 from biomechgpt.motion import plots
@@ -39,15 +39,15 @@ def task_text(task: Task, rows: pd.DataFrame) -> str:
         )
         return f"Bars: share of statements within tolerance. {', '.join(shares)}."
     if kind == "regression":
-        x, y = _numbers(answers)
+        x, _y = _numbers(answers)
         if not len(x):
             return "No answer has a number."
-        bias, low, high = _limits(x, y)
+        bias, low, high = _limits(answers)
         unit = _unit(task, " ")
+        limits = f", limits of agreement {low:.2g} to {high:.2g}{unit}" if np.isfinite(low) else ""
         return (
             f"Two plots of {len(x)} answers. Answered against measured numbers, from {x.min():.3g} to "
-            f"{x.max():.3g}{unit} measured; and their differences: mean {bias:.2g}{unit}, limits of agreement "
-            f"{low:.2g} to {high:.2g}{unit}."
+            f"{x.max():.3g}{unit} measured; and their differences: mean {bias:.2g}{unit}{limits}."
         )
     counts, labels, columns = confusion(answers["label_true"].tolist(), answers["label_predicted"].tolist())
     parts = [
@@ -165,11 +165,16 @@ def _numbers(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return x[np.isfinite(y)], y[np.isfinite(y)]
 
 
-def _limits(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
-    """Mean difference, and the limits that about 95 % of the differences lie between, each trial on its own."""
-    difference = y - x
-    half = 1.96 * float(difference.std(ddof=1)) if len(x) > 1 else 0.0
-    return float(difference.mean()), float(difference.mean()) - half, float(difference.mean()) + half
+def _limits(rows: pd.DataFrame) -> tuple[float, float, float]:
+    """Mean difference of answered and measured numbers, and the limits of agreement of a new participant's answer.
+
+    They are those of the table of numbers. NaN with one participant.
+    """
+    x, y = _numbers(rows)
+    answered = np.isfinite(rows["value_predicted"].to_numpy(float))
+    who = rows.loc[answered, "participant"].astype("category").cat.codes.to_numpy(int)
+    low, high = (METRICS[name].function(x, y, who) for name in ("limits_low", "limits_high"))
+    return float((y - x).mean()), low, high
 
 
 def _scatter_figure(task: Task, rows: pd.DataFrame) -> Figure:
@@ -190,7 +195,7 @@ def _scatter_figure(task: Task, rows: pd.DataFrame) -> Figure:
     differences.scatter((x + y) / 2, y - x, s=12, alpha=0.6, color=plots.RIGHT, linewidths=0)
     differences.axhline(0, color="#999", linewidth=1, linestyle="--")
     if len(x):
-        bias, low, high = _limits(x, y)
+        bias, low, high = _limits(rows)
         differences.axhline(bias, color=plots.LEFT, linewidth=1.5)
         for limit in (low, high):
             differences.axhline(limit, color=plots.LEFT, linewidth=1, linestyle=":")

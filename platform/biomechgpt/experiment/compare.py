@@ -156,14 +156,19 @@ def _run(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _record(settings: CompareSettings, run: Mapping[str, Any]) -> dict[str, Any]:
-    """The MLflow run of a run."""
+    """The MLflow run of a run: all that is known of its evaluation, and its score in each task."""
     from biomechgpt.evaluation.metrics import main_score
 
+    evaluation = artifact.load(run["evaluation"])
+    known = tracking.run_of(evaluation, evaluation.manifest.get("experiment") or {}, None)
+    variant = settings.variants[run["variant"]].settings | {"seed": run["seed"], "variant": run["variant"]}
+    scores = {task: main_score(by_source["model"])[1] for task, by_source in run["tasks"].items()}
     return {
-        "name": f"{run['variant']} seed {run['seed']} {run['evaluation'].rsplit('/', 1)[-1]}",
-        "params": settings.variants[run["variant"]].settings | {"seed": run["seed"]},
-        "metrics": {task: main_score(by_source["model"])[1] for task, by_source in run["tasks"].items()},
-        "tags": {key: run[key] for key in ("model", "evaluation", "base", "data")},
+        **known,
+        "name": f"{run['variant']} seed {run['seed']} {evaluation.fingerprint}",
+        "params": known["params"] | variant,
+        "metrics": known["metrics"] | scores,
+        "tags": known["tags"] | {key: run[key] for key in ("model", "evaluation", "base", "data")},
     }
 
 

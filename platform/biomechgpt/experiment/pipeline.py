@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from tempfile import TemporaryDirectory
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -28,8 +28,9 @@ from biomechgpt.evaluation.codebook import write_codebook
 from biomechgpt.evaluation.evaluate import make_evaluation
 from biomechgpt.evaluation.report import summary, write_report
 from biomechgpt.evaluation.settings import EvaluationSettings
-from biomechgpt.experiment import adapt
+from biomechgpt.experiment import adapt, tracking
 from biomechgpt.experiment.scores import own_answers
+from biomechgpt.experiment.tracking import TrackingSettings
 from biomechgpt.language import pretrain
 from biomechgpt.language.finetune import make_adapter
 from biomechgpt.language.pretrain import make_base
@@ -125,6 +126,8 @@ class StageSettings(PipelineSettings):
     """Last stage to run."""
     inputs: InputUris = Field(InputUris(), exclude=True)
     """Artifacts given by URI."""
+    tracking: TrackingSettings = Field(TrackingSettings(), exclude=True)
+    """Where the run is recorded."""
 
 
 _NEEDS: dict[Stage, tuple[Stage, ...]] = {
@@ -170,11 +173,18 @@ class Stages:
         if stage not in self._made:
             uri = getattr(self._inputs, stage, None)
             if uri is None:
-                self._made[stage] = self._makers()[stage]()
+                with artifact.of_experiment(self._experiment()):
+                    self._made[stage] = self._makers()[stage]()
             else:
                 self._made[stage] = artifact.load(uri, stage)
                 logger.info("%s %s: given", stage, self._made[stage].fingerprint)
         return self._made[stage]
+
+    def _experiment(self) -> dict[str, Any]:
+        """What `biomechgpt reproduce` needs to make a stage again."""
+        given = {stage: uri for stage, uri in self._inputs.model_dump().items() if uri}
+        settings = self._settings.model_dump(mode="json")
+        return settings | {"start": self._settings.start} | ({"inputs": given} if given else {})
 
     def needed(self, until: Stage) -> list[Stage]:
         """The stages that `until` needs, itself included, in their order. An artifact that is given needs none."""
@@ -403,8 +413,15 @@ class _Progress:
 
 
 def run_stages(settings: StageSettings) -> Artifact:
-    """`run_pipeline` with the last stage and the inputs of the command line."""
-    return run_pipeline(settings, settings.until, settings.inputs)
+    """`run_pipeline` with the last stage and the inputs of the command line. MLflow gets a record of the run."""
+    made = run_pipeline(settings, settings.until, settings.inputs)
+    report = storage.join(settings.output, "report.html") if settings.until == "evaluation" else None
+    run = tracking.run_of(made, settings.model_dump(mode="json"), report)
+    if reason := tracking.try_to_record(settings.tracking, run):
+        logger.warning(
+            "MLflow at %s does not record (%s): the same command does so later", settings.tracking.uri, reason
+        )
+    return made
 
 
 def run_check(settings: StageSettings) -> None:

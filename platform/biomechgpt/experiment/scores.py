@@ -4,6 +4,7 @@ from typing import Any
 
 from biomechgpt.answering.batch import make_answers
 from biomechgpt.answering.settings import BatchAnswerSettings
+from biomechgpt.core import artifact
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.evaluation.evaluate import make_evaluation
 from biomechgpt.evaluation.settings import EvaluationSettings
@@ -28,9 +29,17 @@ def validate(model: Artifact, root: str) -> dict[str, Any]:
     tasks: {task: weighted F1 or Pearson r}.
     model: its URI.
     data: provenance of its training data.
+    seconds: that the model and all that it was made from took, and these scores.
     """
-    scores = measure(
+    evaluation = measure(
         model, BatchAnswerSettings(splits=["validation"]), EvaluationSettings(baselines=False), root
-    ).metrics
+    )
+    scores, seconds = evaluation.metrics, sum(made.manifest["seconds"] for made in artifact.chain(evaluation))
     score = sum(max(value or 0.0, 0.0) for value in scores.values()) / len(scores)
-    return {"score": score, "tasks": scores, "model": model.uri, "data": model.provenance}
+    return {
+        "score": score,
+        "tasks": scores,
+        "model": model.uri,
+        "data": model.provenance,
+        "seconds": round(seconds, 1),
+    }

@@ -1,30 +1,37 @@
 """A sweep: Ray Tune with Optuna searches settings. Each choice is measured over seeds on validation participants.
 
 A Tune trial is a small driver that asks for artifacts, so artifacts that trials share are made once. The study is
-stored in the folder of the sweep's artifact, so a killed sweep resumes. Test participants are never looked at.
+in Optuna's own storage, so a killed sweep resumes (see study.py). Test participants are never looked at.
 """
 
+import json
 import logging
 import math
+import statistics
+import time
+import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import ray
+from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field, model_validator
 from ray import tune
 
 from biomechgpt.core import artifact, cluster, storage
-from biomechgpt.core.artifact import Artifact
+from biomechgpt.core.artifact import Artifact, NotMadeError
+from biomechgpt.core.code import code_version
 from biomechgpt.core.logs import log_to_stdout
 from biomechgpt.core.settings import InputError, Settings, override, plain
+from biomechgpt.experiment import study as studies
 from biomechgpt.experiment import tracking
-from biomechgpt.experiment.pipeline import PipelineSettings, check, train, with_seed
+from biomechgpt.experiment.pipeline import STAGES, PipelineSettings, Stage, Stages, check, train, with_seed
 from biomechgpt.experiment.scores import validate
 from biomechgpt.experiment.tracking import TrackingSettings
 
 logger = logging.getLogger("biomechgpt")
 
-VERSION = 1
-STUDY = "study"
+VERSION = 2
 
 
 class Range(Settings):
@@ -80,28 +87,41 @@ class SweepSettings(Settings):
     """Seeds that each trial is trained with. The score is their mean."""
     search_seed: int = 0
     """Seed of Optuna's search."""
-    concurrent: int = Field(1, ge=1, exclude=True)
-    """Trials that run at the same time."""
+    concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", exclude=True)
+    """Trials that run at the same time. auto: as many as the cluster has room for."""
+    study: str = Field("sqlite:///results/optuna.db", exclude=True)
+    """Optuna's storage, which optuna-dashboard opens: sqlite:///FILE, journal:///FILE, or a database such as
+    postgresql://USER@HOST/NAME. A sweep that was killed goes on from it."""
+    dry_run: bool = Field(False, exclude=True)
+    """Whether to list the first trials and which of their artifacts exist, and run nothing."""
     tracking: TrackingSettings = Field(TrackingSettings(), exclude=True)
     """Where the trials are recorded."""
     root: str = Field("results/artifacts", exclude=True)
     """Folder or s3:// URI of all artifacts."""
 
+    def domains(self) -> dict[str, Any]:
+        """The search space of Ray Tune."""
+        return {path: values.domain() for path, values in self.space.items()}
 
-def run_sweep(settings: SweepSettings) -> Artifact:
-    """The sweep artifact: `trials.json`, best first. Raises InputError for an unknown path or a wrong value."""
+
+def run_sweep(settings: SweepSettings) -> Artifact | None:
+    """The sweep artifact: `trials.json`, best first; None of a dry run.
+
+    Raises InputError for an unknown path or a wrong value.
+    """
     for path, values in settings.space.items():
         for value in values.ends():
             override(settings.experiment, {path: value}, f"space.{path}")
     check(settings.experiment)
+    if settings.dry_run:
+        logger.info("%s", planned(settings))
+        return None
 
     def build(uri: str) -> dict[str, Any]:
         trials = _study(settings, uri)
         finished = [trial for trial in trials if trial["score"] is not None]
         if not finished:
-            if all(trial["input_error"] for trial in trials):
-                # Once the input is right, all are tried again.
-                storage.remove(storage.join(uri, artifact.RUN))
+            storage.remove(storage.join(uri, artifact.RUN))  # the study has all that is worth keeping
             raise InputError(f"sweep: none of {len(trials)} trials finished: {trials[0]['error']}")
         storage.write_json(storage.join(uri, "trials.json"), trials)
         runs = [_record(trial, artifact.published(uri)) for trial in finished]
@@ -119,124 +139,221 @@ def run_sweep(settings: SweepSettings) -> Artifact:
     return sweep
 
 
-def show_sweep(sweep: Artifact) -> str:
+def show_sweep(sweep: Artifact | None) -> str:
     """The trials of a sweep as a table of text, best first."""
-    lines = [f"{'score':>7}  settings (score: mean over tasks on validation participants)"]
+    if sweep is None:
+        return ""
+    lines = [f"{'score':>7} {'minutes':>8}  settings"]
     for trial in sweep.read_json("trials.json"):
         score = "failed" if trial["score"] is None else f"{trial['score']:.3f}"
-        values = "  ".join(f"{path.split('.')[-1]}={value}" for path, value in trial["settings"].items())
-        lines.append(f"{score:>7}  {values}")
-    return "\n".join(lines)
+        seconds = trial.get("seconds")
+        minutes = "" if seconds is None else f"{seconds / 60:.1f}"
+        lines.append(f"{score:>7} {minutes:>8}  {_in_words(trial['settings'])}")
+    return "\n".join(
+        [
+            *lines,
+            "score: mean over tasks on validation participants",
+            "minutes: of all artifacts of the trial, those that it shares with others too",
+        ]
+    )
+
+
+def _in_words(drawn: Mapping[str, Any]) -> str:
+    return "  ".join(f"{path.split('.')[-1]}={value}" for path, value in drawn.items())
+
+
+def planned(settings: SweepSettings) -> str:
+    """The first trials as a table of text: their settings, and which artifacts exist already.
+
+    The time is the sum of what the missing artifacts took in the folder's other experiments; stages that no
+    experiment has run are named.
+    """
+    drawn = studies.first_draws(settings.domains(), settings.trials, settings.search_seed)
+    took = _seconds_by_stage(settings.root)
+    lines, total, unknown = [], 0.0, set()
+    for number, config in enumerate(drawn, 1):
+        for seed in settings.seeds:
+            one = override(settings.experiment, config | {"root": settings.root}, "space")
+            missing = _missing(with_seed(one, seed))
+            total += sum(took.get(stage, 0.0) for stage in missing)
+            unknown |= {stage for stage in missing if stage not in took}
+            state = f"makes {', '.join(missing)}" if missing else "is there"
+            lines.append(f"{number:>3}  seed {seed}  {_in_words(config)}: {state}")
+    later = settings.trials - len(drawn)
+    if later:
+        lines.append(f"{later} more trials, which depend on the results of these")
+        total *= settings.trials / len(drawn)
+    known = f"at most {math.ceil(total / 60)} min one after another" if took else "unknown"
+    if took and unknown:
+        known += f", without {', '.join(sorted(unknown))}, which nobody has made in {settings.root}"
+    return "\n".join([*lines, f"expected time: {known}"])
+
+
+def _missing(settings: PipelineSettings) -> list[Stage]:
+    """The stages up to the model that would have to be made."""
+    stages = Stages(settings)
+    wanted = stages.needed("model")
+    with artifact.reuse_only():
+        for k, stage in enumerate(wanted):
+            try:
+                stages[stage]
+            except NotMadeError:
+                # Stages after the first that is missing have no fingerprint yet, as a rule; some may be there.
+                return [other for other in wanted[k:] if not _is_there(stages, other)]
+    return []
+
+
+def _is_there(stages: Stages, stage: Stage) -> bool:
+    try:
+        return bool(stages[stage])
+    except NotMadeError:
+        return False
+
+
+def _seconds_by_stage(root: str) -> dict[str, float]:
+    """{stage: median seconds that its artifacts in a folder took}."""
+    took: dict[str, list[float]] = {}
+    for stage in STAGES:
+        folder = storage.join(storage.absolute(root), stage)
+        for name in storage.list_files(folder):
+            if name.count("/") == 1 and name.endswith(f"/{artifact.MANIFEST}") and not name.startswith("."):
+                took.setdefault(stage, []).append(
+                    float(storage.read_json(storage.join(folder, name))["seconds"])
+                )
+    return {stage: statistics.median(seconds) for stage, seconds in took.items()}
 
 
 def _study(settings: SweepSettings, uri: str) -> list[dict[str, Any]]:
-    """Run or resume the study. Returns a row for each trial, best first, failed ones last."""
-    from ray.tune.search.optuna import OptunaSearch
-
+    """Run the study, or what is left of it. Returns a row for each trial, best first, failed ones last."""
     cluster.connect()
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    name = artifact.published(uri)
+    study = studies.open_study(settings.study, name, settings.search_seed, _is_finished)
+    done = sum(trial.state == TrialState.COMPLETE for trial in study.get_trials(deepcopy=False))
+    if done:
+        logger.info(
+            "sweep: going on with the study that was begun, %d of %d trials done", done, settings.trials
+        )
+    progress = _Progress(settings, uri, done)
     fs, path = storage.arrow_filesystem(storage.join(uri, artifact.RUN))
-    folder = f"{path}/{STUDY}"
-    trainable = tune.with_resources(
-        tune.with_parameters(
-            _trial, experiment=plain(settings.experiment), seeds=settings.seeds, root=settings.root
+    at_once = _at_once(settings) if settings.concurrent == "auto" else settings.concurrent
+    logger.info("sweep: %d trials, %d at a time, in %s", settings.trials - done, at_once, settings.study)
+    tuner = tune.Tuner(
+        tune.with_resources(
+            tune.with_parameters(
+                _trial, experiment=plain(settings.experiment), seeds=settings.seeds, root=settings.root
+            ),
+            # A trial only waits for trainings, so it holds no core. Ray Tune wants at least one resource: a byte.
+            tune.PlacementGroupFactory([{"CPU": 0, "memory": 1}]),
         ),
-        # A trial only waits for trainings, so it holds no core. Ray Tune wants at least one resource: a byte.
-        tune.PlacementGroupFactory([{"CPU": 0, "memory": 1}]),
-    )
-    if tune.Tuner.can_restore(folder, storage_filesystem=fs):
-        logger.info("sweep: going on with the study that was begun")
-        tuner = tune.Tuner.restore(
-            # Restarted instead of resumed, a trial would get another name, which Optuna does not know.
-            folder,
-            trainable,
-            resume_unfinished=True,
-            resume_errored=True,
+        param_space=settings.domains(),
+        tune_config=tune.TuneConfig(
+            search_alg=studies.Search(
+                studies.storage_of(settings.study), name, settings.search_seed, progress.on_finished
+            ),
+            num_samples=settings.trials - done,
+            max_concurrent_trials=at_once,
+        ),
+        run_config=tune.RunConfig(
+            name=f"trials-{uuid.uuid4().hex[:8]}",
+            storage_path=path,
             storage_filesystem=fs,
-        )
-    else:
-        tuner = tune.Tuner(
-            trainable,
-            param_space={path: values.domain() for path, values in settings.space.items()},
-            tune_config=tune.TuneConfig(
-                search_alg=OptunaSearch(
-                    metric="score", mode="max", sampler=optuna.samplers.TPESampler(seed=settings.search_seed)
-                ),
-                metric="score",
-                mode="max",
-                num_samples=settings.trials,
-                max_concurrent_trials=settings.concurrent,
-            ),
-            run_config=tune.RunConfig(
-                name=STUDY,
-                storage_path=path,
-                storage_filesystem=fs,
-                verbose=0,
-                callbacks=[_Tracked(settings.tracking, artifact.published(uri))],
-                failure_config=tune.FailureConfig(max_failures=1),
-            ),
-        )
-    rows = []
-    grid = tuner.fit()
-    for result in (grid[i] for i in range(len(grid))):
-        metrics = result.metrics or {}
-        # A trial reports after each seed. It is finished when it has reported all of them.
-        finished = result.error is None and metrics.get("seeds") == len(settings.seeds)
-        rows.append(
-            {
-                "score": metrics["score"] if finished else None,
-                "trial": metrics.get("trial_id"),
-                "settings": result.config,
-                "runs": metrics.get("runs", []),
-                "data": metrics.get("data"),
-                "error": metrics.get("input_error")
-                or (None if result.error is None else str(result.error).strip().splitlines()[-1]),
-                "input_error": "input_error" in metrics,
-            }
-        )
-    return sorted(rows, key=lambda row: -1.0 if row["score"] is None else row["score"], reverse=True)
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=1),
+        ),
+    )
+    errors = {}
+    if settings.trials > done:
+        grid = tuner.fit()
+        for result in (grid[i] for i in range(len(grid))):
+            if result.error is not None:
+                lines = str(result.error).strip().splitlines()
+                errors[json.dumps(result.config, sort_keys=True)] = lines[-1]
+    rows = studies.rows(study)
+    for row in rows:
+        if row["score"] is None and row["error"] is None:
+            row["error"] = errors.get(json.dumps(row["settings"], sort_keys=True), "the trial was killed")
+    return rows
+
+
+def _is_finished(model: str) -> bool:
+    return storage.exists(storage.join(model, artifact.MANIFEST))
+
+
+def _at_once(settings: SweepSettings) -> int:
+    """How many trials the cluster has room for: a trial takes as much as the fine-tunings of its seeds."""
+    training = settings.experiment.language.finetune.training
+    workers = training.workers_range[0] * len(settings.seeds)
+    if cluster.uses_gpus(training.accelerator):
+        return max(1, int(cluster.most("GPU")) // workers)
+    return max(1, int(cluster.most("CPU")) // (workers * cluster.cpus_for(training.workers_range[1])))
 
 
 def _trial(config: dict[str, Any], experiment: dict[str, Any], seeds: list[int], root: str) -> None:
-    """One Tune trial, in a Ray worker: train and measure the drawn settings (`config`) with every seed."""
+    """One Tune trial, in a Ray worker: train and measure the drawn settings (`config`) with every seed.
+
+    Seeds run side by side; each training waits for the resources that it needs.
+    """
     log_to_stdout()
     cluster.connect()
-    runs: list[dict[str, Any]] = []
-    for seed in seeds:
-        settings = override(PipelineSettings.model_validate(experiment | {"root": root}), config, "sweep")
-        try:
-            runs.append(validate(train(with_seed(settings, seed)).model, root) | {"seed": seed})
-        except InputError as error:
-            # So it would be each time: the trial ends, and Tune does not try it again.
-            tune.report(
-                {"score": math.nan, "seeds": -1, "runs": runs, "data": None, "input_error": str(error)}
-            )
-            return
-        score = sum(run["score"] for run in runs) / len(runs)
-        tune.report({"score": score, "seeds": len(runs), "runs": runs, "data": runs[0]["data"]})
-
-
-class _Tracked(tune.Callback):
-    """Logs every finished trial, and sends it to MLflow if that answers. The sweep's own files have it anyway."""
-
-    def __init__(self, settings: TrackingSettings, sweep: str) -> None:
-        self.settings, self.sweep = settings, sweep
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        result = trial.last_result
-        if "input_error" in result:
-            logger.warning("sweep: %s: %s", trial.config, result["input_error"])
-            return
-        row = {
-            "trial": trial.trial_id,
-            "settings": trial.config,
-            **{key: result[key] for key in ("score", "runs", "data")},
+    if len(seeds) == 1:
+        runs = [_run_seed(config, experiment, seeds[0], root)]
+    else:
+        run_seed = ray.remote(num_cpus=0, max_retries=0)(_run_seed)
+        runs = ray.get([run_seed.remote(config, experiment, seed, root) for seed in seeds])
+    if wrong := [run["input_error"] for run in runs if "input_error" in run]:
+        # So it would be each time: the trial ends, and Tune does not try it again.
+        tune.report({"score": math.nan, "runs": [], "input_error": wrong[0]})
+        return
+    tune.report(
+        {
+            "score": sum(run["score"] for run in runs) / len(runs),
+            "runs": runs,
+            "data": runs[0]["data"],
+            "seconds": round(sum(run["seconds"] for run in runs), 1),
         }
-        tracking.record_beside(self.settings, _record(row, self.sweep))
-        n_finished = sum(t.status == "TERMINATED" for t in trials)
-        logger.info("sweep: trial %d: score %.3f  %s", n_finished, result["score"], trial.config)
+    )
+
+
+def _run_seed(config: dict[str, Any], experiment: dict[str, Any], seed: int, root: str) -> dict[str, Any]:
+    """Train and measure the drawn settings with one seed. A wrong input is `input_error`, not an exception."""
+    log_to_stdout()
+    cluster.connect()
+    settings = override(PipelineSettings.model_validate(experiment | {"root": root}), config, "sweep")
+    try:
+        return validate(train(with_seed(settings, seed)).model, root) | {"seed": seed}
+    except InputError as error:
+        return {"input_error": str(error)}
+
+
+class _Progress:
+    """Logs every trial that ends, with the time that is left, and sends it to MLflow if that answers.
+
+    done: trials that had ended before.
+    """
+
+    def __init__(self, settings: SweepSettings, uri: str, done: int) -> None:
+        self._settings, self._sweep = settings, artifact.published(uri)
+        self._before = self._done = done
+        self._best, self._started = -math.inf, time.time()
+
+    def on_finished(self, trial: FrozenTrial) -> None:
+        self._done += 1
+        left = (
+            (time.time() - self._started) / (self._done - self._before) * (self._settings.trials - self._done)
+        )
+        so_far = f"sweep: trial {self._done} of {self._settings.trials}"
+        if trial.state != TrialState.COMPLETE or trial.value is None:
+            why = trial.user_attrs.get("input_error", "an error, see above")
+            logger.warning("%s: failed (%s)  %s", so_far, why, trial.params)
+            return
+        self._best = max(self._best, trial.value)
+        logger.info(
+            "%s: score %.3f, best %.3f, about %.0f min left  %s",
+            *(so_far, trial.value, self._best, math.ceil(left / 60), trial.params),
+        )
+        row = {"trial": trial.number, "settings": trial.params, "score": trial.value}
+        row |= {key: trial.user_attrs[key] for key in ("runs", "data", "seconds")}
+        tracking.record_beside(self._settings.tracking, _record(row, self._sweep))
 
 
 def _record(trial: Mapping[str, Any], sweep: str) -> dict[str, Any]:
@@ -244,11 +361,12 @@ def _record(trial: Mapping[str, Any], sweep: str) -> dict[str, Any]:
     return {
         "name": f"sweep {sweep.rsplit('/', 1)[-1]} {trial['trial']}",
         "params": trial["settings"],
-        "metrics": _mean_scores(trial["runs"]) | {"score": trial["score"]},
+        "metrics": _mean_scores(trial["runs"]) | {"score": trial["score"], "seconds": trial["seconds"]},
         "tags": {
             "sweep": sweep,
             "data": trial["data"],
             "models": " ".join(run["model"] for run in trial["runs"]),
+            **tracking.code_tags(code_version()),
         },
     }
 

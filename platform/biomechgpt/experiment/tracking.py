@@ -10,7 +10,8 @@ sends them, and where MLflow is away, the same command does so later.
 import math
 import os
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ RUNS = "runs.json"
 """File of an artifact: its MLflow runs, each the keyword arguments of `record`."""
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 """MLflow's own environment variables: a server that is away costs seconds. By default it is minutes."""
+_AT_ONCE = 100
+"""Parameters, tags and metrics in one call. MLflow allows 100 parameters."""
 _one_at_a_time = threading.Lock()
 
 
@@ -72,13 +75,17 @@ def record(
     params: Mapping[str, Any],
     metrics: Mapping[str, float | None],
     tags: Mapping[str, str],
+    curves: Mapping[str, Sequence[tuple[int, float]]] | None = None,
 ) -> str:
     """Record one MLflow run called `name`, or update the run of that name; returns its id.
 
     params: settings of the run. Those that the run has already stay as they are.
     metrics: results of the run. None and infinite ones are left out.
+    curves: {metric: its values by training step}.
     """
     mlflow = client(settings)
+    from mlflow.entities import Metric, Param, RunTag
+
     name = name.replace('"', "'")  # MLflow's filters quote either way, but escape nothing
     experiment = mlflow.get_experiment_by_name(settings.experiment)
     quote = '"' if "'" in name else "'"
@@ -89,14 +96,24 @@ def record(
     run = recorded[0] if recorded else mlflow.create_run(experiment_id, run_name=name)
     run_id = run.info.run_id
     recorded_params = recorded[0].data.params if recorded else {}
-    for key, value in params.items():
-        if key not in recorded_params:  # MLflow refuses to change a parameter
-            mlflow.log_param(run_id, key, str(value)[:500])
-    for key, metric in metrics.items():
-        if metric is not None and math.isfinite(metric):
-            mlflow.log_metric(run_id, key, metric)
-    for key, text in tags.items():
-        mlflow.set_tag(run_id, key, text)
+    now = int(time.time() * 1000)
+    new_params = {k: v for k, v in params.items() if k not in recorded_params}  # MLflow refuses to change one
+    points = [(key, value, 0) for key, value in metrics.items() if value is not None]
+    if not recorded:
+        points += [(key, value, step) for key, curve in (curves or {}).items() for step, value in curve]
+    entries = [
+        *(Param(key, str(value)[:500]) for key, value in new_params.items()),
+        *(RunTag(key, text) for key, text in tags.items()),
+        *(Metric(key, value, now, step) for key, value, step in points if math.isfinite(value)),
+    ]
+    for first in range(0, len(entries), _AT_ONCE):
+        some = entries[first : first + _AT_ONCE]
+        mlflow.log_batch(
+            run_id,
+            params=[e for e in some if isinstance(e, Param)],
+            tags=[e for e in some if isinstance(e, RunTag)],
+            metrics=[e for e in some if isinstance(e, Metric)],
+        )
     mlflow.set_terminated(run_id, "FINISHED")
     return str(run_id)
 
@@ -109,6 +126,61 @@ def try_to_record(settings: TrackingSettings, run: Mapping[str, Any]) -> str | N
     except Exception as error:  # of MLflow, of its database, of the network
         return (" ".join(str(error).split()) or type(error).__name__)[:200]
     return None
+
+
+def run_of(made: Artifact, settings: Mapping[str, Any], report: str | None) -> dict[str, Any]:
+    """The record (arguments of `record`) of the run that made an artifact and all that it was made from.
+
+    settings: those of the whole experiment.
+    report: URI of the report, if the run has written one.
+    """
+    chain = artifact.chain(made)
+    tags = {f"fingerprint.{one.kind}": one.fingerprint for one in chain}
+    tags |= {"artifact": made.uri, "data": made.provenance} | code_tags(made.manifest.get("code", {}))
+    metrics = {f"{one.kind}.{key}": value for one in chain for key, value in numbers(one.metrics)}
+    metrics |= {f"seconds.{one.kind}": one.manifest["seconds"] for one in chain}
+    if made.kind == "evaluation":
+        metrics |= dict(numbers(_scores(made)))
+    return {
+        "name": f"{made.kind} {made.fingerprint}",
+        "params": dict(_flat(settings)),
+        "metrics": metrics | {"seconds": sum(one.manifest["seconds"] for one in chain)},
+        "tags": tags | ({"report": report} if report else {}),
+        "curves": {
+            f"{one.kind}.{key}": [(row["step"], row[key]) for row in history if key in row]
+            for one in chain
+            if (history := one.metrics.get("history"))
+            for key in history[-1]
+            if key != "step"
+        },
+    }
+
+
+def code_tags(code: Mapping[str, Any]) -> dict[str, str]:
+    """Tags of a run that say which code made it. code: a result of `code_version`."""
+    return {f"code.{name}": str(value) for name, value in code.items()}
+
+
+def _scores(evaluation: Artifact) -> dict[str, Any]:
+    """{task: its scores} of the model."""
+    by_task = evaluation.read_json("metrics.json")["tasks"]
+    return {task: by_source["model"] for task, by_source in by_task.items()}
+
+
+def numbers(content: Any) -> Iterator[tuple[str, float]]:
+    """The numbers in nested dictionaries, each with its keys joined by dots. Lists are left out."""
+    for key, value in _flat(content):
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            yield key, value
+
+
+def _flat(content: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        name = f"{before}.{key}" if before else str(key)
+        if isinstance(value, Mapping):
+            yield from _flat(value, name)
+        else:
+            yield name, value
 
 
 def record_beside(settings: TrackingSettings, run: Mapping[str, Any]) -> None:
@@ -207,7 +279,10 @@ def resolve(settings: TrackingSettings, uri: str) -> str:
 
     try:
         source = str(client(settings).get_model_version_by_alias(name, alias).source)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in _NOT_FOUND:  # the registry is away
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{uri}: the registry at {settings.uri} does not answer: {reason}") from None
         raise InputError(
             f"{uri}: no model {name!r} with alias {alias!r} in the registry at {settings.uri}"
         ) from None

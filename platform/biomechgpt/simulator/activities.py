@@ -136,9 +136,24 @@ def _sequence(
     return ActivityTrace(timeline, turning)
 
 
+_PACES = {"as usual": (1.0, 1.0), "fast": (1.1, 1.4), "slowly": (0.7, 0.9)}
+"""Least and greatest speed for what a person is asked to do, as a share of their usual speed."""
+
+
 def straight(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
     """One pass of steady walking, recorded from mid-stride to mid-stride."""
     return _sequence(rng, style, [("walk", style.duration_s, 1.0)], rate)
+
+
+def walkway(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
+    """One pass of steady walking at the pace that was asked for: as usual (half of the passes), fast, or slowly.
+
+    Walking tests ask for usual and for maximum speed, which is 1.2 to 1.5 times as fast (Bohannon, Age Ageing 1997;
+    26: 15-19; quoted from memory, unverified). With usual pace alone, the length of a person's strides follows from
+    their cadence, and a model need not read it from the joints.
+    """
+    slowest, fastest = _PACES[str(rng.choice(list(_PACES), p=[0.5, 0.35, 0.15]))]
+    return straight(rng, style.at_speed(rng.uniform(slowest, fastest)), rate)
 
 
 def treadmill(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
@@ -414,7 +429,7 @@ def fga(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrac
 WALKING = "overground walking"
 
 ACTIVITIES: dict[str, tuple[Activity, str]] = {
-    "walkway": (straight, WALKING),
+    "walkway": (walkway, WALKING),
     "overground": (overground, WALKING),
     "TUG": (tug, "TUG"),
     "L-test": (l_test, "L-test"),

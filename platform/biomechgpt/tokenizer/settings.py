@@ -158,6 +158,10 @@ class TokenizerSettings(Settings):
     """Windows per step, over all workers."""
     joint_dropout: float = Field(0.0, ge=0, le=1)
     """Fraction of training windows with some joints hidden, so that partial recordings can be tokenized too."""
+    range_change: float = Field(0.0, ge=0, le=1)
+    """How much the ranges of joints are changed in training windows: each joint's departure from its mean is
+    multiplied by a number of its own, whose logarithm has this standard deviation. People differ more than those
+    in the cohort."""
     recorded_share: float | None = Field(None, ge=0, le=1)
     """Share of training windows of recorded people, if the cohort has simulated ones too. null: by their frames."""
     smallest_scale_deg: float = Field(1.0, gt=0)

@@ -132,11 +132,21 @@ class TokenizerTask(TrainingTask):
         inside = frames < self.ends[trials][:, None]
         # Beyond a trial's end its last frame is repeated, and masked.
         frames = np.minimum(frames, self.ends[trials][:, None] - 1)
+        angles = self.angles[torch.from_numpy(frames)]
+        if self.settings.range_change:
+            middle = angles.mean(dim=1, keepdim=True)
+            angles = middle + (angles - middle) * self._range_factors(samples)[:, None]
         batch = {
-            "angles": self.angles[torch.from_numpy(frames)],
+            "angles": angles,
             "joints": self.joints[torch.from_numpy(trials)] * torch.from_numpy(~JOINT_SETS[hidden]),
         }
         return batch if inside.all() else {**batch, "frames": torch.from_numpy(inside.astype(np.float32))}
+
+    def _range_factors(self, samples: list[int]) -> Tensor:
+        """(samples, 34): the number that multiplies the range of each joint. It depends on the sample alone."""
+        seed = self.settings.training.seed
+        normal = [np.random.default_rng((seed, sample)).standard_normal(N_JOINTS) for sample in samples]
+        return torch.from_numpy(np.exp(self.settings.range_change * np.stack(normal)).astype(np.float32))
 
     def log_metrics(self) -> dict[str, float]:
         """Perplexity and number of codes in use, from the quantizer's moving averages. Empty if it has none."""

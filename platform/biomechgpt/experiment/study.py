@@ -1,0 +1,192 @@
+"""The study of a sweep, in Optuna's own storage: what was tried, and what came out.
+
+optuna-dashboard opens it, and a killed sweep goes on from it. The storage is the only state: what Ray Tune writes
+while it runs is never read.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+from ray.tune.search.optuna import OptunaSearch
+
+from biomechgpt.core.settings import InputError
+
+_SQLITE, _JOURNAL = "sqlite:///", "journal:///"
+_STARTUP = 10
+"""Trials that are drawn at random before TPE models the results; Optuna's default."""
+_AGAIN = "again"
+"""User attribute of a trial that repeats one that failed."""
+KEPT = ("runs", "data", "seconds", "input_error", "error")
+"""What a trial reports beside its score. It is kept as user attributes."""
+
+
+def storage_of(uri: str) -> BaseStorage:
+    """Optuna's storage at a URI. Makes the folder of a local file.
+
+    Raises InputError for a storage that cannot be opened.
+    """
+    try:
+        for prefix in (_SQLITE, _JOURNAL):
+            if uri.startswith(prefix):
+                file = Path(uri.removeprefix(prefix)).absolute()
+                file.parent.mkdir(parents=True, exist_ok=True)
+                if prefix == _JOURNAL:
+                    return JournalStorage(JournalFileBackend(str(file)))
+                uri = f"{_SQLITE}{file}"
+        return RDBStorage(uri)
+    except Exception as error:  # of the database, its driver, the file system
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"study: expected sqlite:///FILE, journal:///FILE or the URI of a database, found {uri}: {first}"
+        ) from None
+
+
+def open_study(
+    uri: str | None, name: str, seed: int, is_there: Callable[[str], bool] = lambda model: True
+) -> Study:
+    """The study of a name, made if it is not there. Trials that did not finish are put into its queue once more.
+
+    uri: Optuna's storage; None: in memory.
+    is_there: whether a model is still there. A study that is about models that were removed begins anew.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    kept = storage_of(uri) if uri else None
+    study = _created(kept, name, seed)
+    trials = study.get_trials(deepcopy=False)
+    models = {run["model"] for trial in trials for run in trial.user_attrs.get("runs", [])}
+    if kept is not None and not all(is_there(model) for model in models):
+        optuna.delete_study(study_name=name, storage=kept)
+        return _created(kept, name, seed)
+    for trial in trials:
+        if trial.state == TrialState.RUNNING:  # of a sweep that was killed
+            study.tell(trial.number, state=TrialState.FAIL)
+    there = [t.params for t in trials if t.state == TrialState.COMPLETE]
+    there += [t.system_attrs["fixed_params"] for t in trials if t.state == TrialState.WAITING]
+    for trial in trials:
+        if trial.state in (TrialState.RUNNING, TrialState.FAIL) and trial.params not in there:
+            study.enqueue_trial(trial.params, user_attrs={_AGAIN: True})
+            there.append(trial.params)
+    return study
+
+
+def _created(kept: BaseStorage | None, name: str, seed: int) -> Study:
+    return optuna.create_study(
+        storage=kept, study_name=name, direction="maximize", sampler=Sampler(seed), load_if_exists=True
+    )
+
+
+class Sampler(BaseSampler):
+    """TPE that draws each trial from the seed and from how many trials came before it.
+
+    So a study that was interrupted goes on as it would have gone on. Optuna's own sampler would begin anew.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._of_trial: dict[int, TPESampler] = {}
+
+    def _sampler(self, study: Study, trial: FrozenTrial) -> TPESampler:
+        if trial.number not in self._of_trial:
+            trials = study.get_trials(deepcopy=False)
+            before = sum(t.number < trial.number and _AGAIN not in t.user_attrs for t in trials)
+            seed = int(np.random.SeedSequence([self._seed, before]).generate_state(1)[0])
+            self._of_trial[trial.number] = TPESampler(seed=seed, n_startup_trials=_STARTUP)
+        return self._of_trial[trial.number]
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self._sampler(study, trial).sample_independent(study, trial, param_name, param_distribution)
+
+
+def first_draws(space: Mapping[str, Any], trials: int, seed: int) -> list[dict[str, Any]]:
+    """The settings of the first trials. Later ones depend on the results of these.
+
+    space: {path of a setting: domain of Ray Tune}.
+    """
+    study = open_study(None, "dry run", seed)
+    distributions = OptunaSearch.convert_search_space(dict(space))
+    return [study.ask(distributions).params for _ in range(min(trials, _STARTUP))]
+
+
+class Search(OptunaSearch):
+    """Ray Tune's search by Optuna, with all that a trial reports kept in the study.
+
+    on_finished: called with a finished trial of the study.
+    """
+
+    def __init__(
+        self, storage: BaseStorage, name: str, seed: int, on_finished: Callable[[FrozenTrial], None]
+    ) -> None:
+        super().__init__(metric="score", mode="max", sampler=Sampler(seed), study_name=name, storage=storage)
+        self._on_finished = on_finished
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        trial = self._ot_trials[trial_id]
+        for key in KEPT:
+            if result and key in result:
+                trial.set_user_attr(key, result[key])
+        wrong = error or not result or "input_error" in result
+        super().on_trial_complete(trial_id, None if wrong else result, error=wrong)
+        self._on_finished(trial.study.trials[trial.number])
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study's own storage has all of it."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, see `save`."""
+
+
+def rows(study: Study) -> list[dict[str, Any]]:
+    """A row for each trial: best first, then those that failed. One that was tried again counts once.
+
+    score: None for one that failed.
+    trial: its number in the study.
+    settings: {path of a setting: value}.
+    runs: a record for each seed. data: provenance. seconds: of all its artifacts.
+    error: why it failed. input_error: whether the input was wrong.
+    """
+    by_settings: dict[str, dict[str, Any]] = {}
+    for trial in study.get_trials(deepcopy=False):
+        if not trial.state.is_finished():
+            continue
+        attributes = trial.user_attrs
+        finished = trial.state == TrialState.COMPLETE
+        row = {
+            "score": trial.value if finished else None,
+            "trial": trial.number,
+            "settings": trial.params,
+            "runs": attributes.get("runs", []),
+            "data": attributes.get("data"),
+            "seconds": attributes.get("seconds"),
+            "error": attributes.get("input_error") or attributes.get("error"),
+            "input_error": "input_error" in attributes,
+        }
+        # A draw may repeat an earlier one: both are trials then, unless the earlier one failed.
+        key = json.dumps(trial.params, sort_keys=True)
+        if finished and by_settings.get(key, row)["score"] is not None:
+            key += f" {trial.number}"
+        by_settings[key] = row
+    return sorted(
+        by_settings.values(), key=lambda row: -1.0 if row["score"] is None else row["score"], reverse=True
+    )

@@ -1,0 +1,132 @@
+"""The study of a sweep is in Optuna's storage: it goes on after a kill as if nothing had happened."""
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from ray import tune
+
+from biomechgpt.core import artifact
+from biomechgpt.core.settings import InputError
+from biomechgpt.experiment import study as studies
+from biomechgpt.experiment import sweep
+
+SPACE = {"a.rank": tune.choice([4, 8, 16]), "a.rate": tune.loguniform(1e-4, 1e-2)}
+
+
+def score_of(params):
+    return params["a.rank"] / 16 - abs(params["a.rate"] - 1e-3)
+
+
+def run(uri, trials, dies_at=None, fails_at=None):
+    """The rows of a study that asks Optuna as Ray Tune does.
+
+    dies_at, fails_at: number of the trial in which the sweep is killed, or that fails.
+    """
+    study = studies.open_study(uri, "a sweep", seed=3)
+    left = trials - sum(t.state == TrialState.COMPLETE for t in study.trials)
+    finished = []
+    search = studies.Search(studies.storage_of(uri), "a sweep", 3, finished.append)
+    search.set_search_properties("score", "max", SPACE)
+    for k in range(left):
+        params = search.suggest(f"trial {k}")
+        if k == dies_at:
+            return None
+        report = {"score": score_of(params), "runs": [], "data": "synthetic", "seconds": 1.0}
+        search.on_trial_complete(f"trial {k}", None if k == fails_at else report, error=k == fails_at)
+    assert len(finished) == left
+    return studies.rows(study)
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "journal"])
+@pytest.mark.parametrize("what", ["dies_at", "fails_at"])
+def test_a_study_goes_on_as_if_it_had_not_been_interrupted(scheme, what, tmp_path):
+    undisturbed = run(f"{scheme}:///{tmp_path}/one", 14)
+    run(f"{scheme}:///{tmp_path}/two", 5, **{what: 4})
+    again = run(f"{scheme}:///{tmp_path}/two", 14)
+    assert [row["settings"] for row in again] == [row["settings"] for row in undisturbed]
+    assert [row["score"] for row in again] == [row["score"] for row in undisturbed]
+    scores = [row["score"] for row in again]
+    assert len(scores) == 14
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_tpe_has_learned_from_the_trials_before_it(tmp_path):
+    rows = run(f"sqlite:///{tmp_path}/one", 40)
+    by_number = sorted(rows, key=lambda row: row["trial"])
+    first, last = ([row["score"] for row in part] for part in (by_number[:10], by_number[-10:]))
+    assert sum(last) > sum(first)
+
+
+def test_any_program_that_knows_optuna_opens_it(tmp_path):
+    rows = run(f"sqlite:///{tmp_path}/one", 3)
+    (summary,) = optuna.get_all_study_summaries(f"sqlite:///{tmp_path}/one")
+    assert summary.n_trials == 3
+    study = optuna.load_study(study_name="a sweep", storage=f"sqlite:///{tmp_path}/one")
+    assert study.best_value == rows[0]["score"]
+    assert study.best_params == rows[0]["settings"]
+
+
+def test_a_failed_trial_is_a_row_without_a_score(tmp_path):
+    rows = run(f"sqlite:///{tmp_path}/one", 3, fails_at=1)
+    assert [row["score"] is None for row in rows] == [False, False, True]
+
+
+def test_the_first_draws_are_those_of_the_sweep(tmp_path):
+    rows = run(f"sqlite:///{tmp_path}/one", 12)
+    drawn = studies.first_draws(SPACE, 12, seed=3)
+    assert drawn == [row["settings"] for row in sorted(rows, key=lambda row: row["trial"])][:10]
+
+
+def test_a_study_about_models_that_were_removed_begins_anew(tmp_path):
+    uri = f"sqlite:///{tmp_path}/one"
+    study = studies.open_study(uri, "a sweep", seed=3)
+    trial = study.ask()
+    trial.set_user_attr("runs", [{"model": "gone"}])
+    study.tell(trial, 0.5)
+    assert len(studies.open_study(uri, "a sweep", 3, lambda model: model == "gone").trials) == 1
+    assert studies.open_study(uri, "a sweep", 3, lambda model: False).trials == []
+
+
+@pytest.mark.parametrize("uri", ["oracles://nowhere", "sqlite:////proc/none/optuna.db", "optuna.db"])
+def test_a_storage_that_cannot_be_opened_is_refused(uri):
+    with pytest.raises(InputError, match="study: expected sqlite:///FILE, journal:///FILE or"):
+        studies.storage_of(uri)
+
+
+def test_a_dry_run_names_trials_missing_artifacts_and_time(tmp_path, monkeypatch):
+    settings = sweep.SweepSettings(
+        space={"language.finetune.adapter.rank": {"choice": [8, 4]}},
+        trials=12,
+        seeds=[0, 1],
+        root=str(tmp_path),
+        study=f"sqlite:///{tmp_path}/optuna.db",
+        dry_run=True,
+    )
+    text = sweep.planned(settings)
+    assert text.count("seed 0  rank=") == text.count("seed 1  rank=") == 10
+    assert "makes cohort, questions, tokenizer, tokens, base, adapter, calibration, model" in text
+    assert "2 more trials, which depend on the results of these" in text
+    assert "expected time: unknown" in text
+    for kind in ("cohort", "adapter"):
+        made = artifact.make(kind, 1, {}, {}, lambda uri: {}, str(tmp_path), provenance="none")
+        monkeypatch.setitem(made.manifest, "seconds", 0)
+    assert "without base, calibration, model, questions, tokenizer, tokens, which nobody has made" in (
+        sweep.planned(settings)
+    )
+    assert sweep.run_sweep(settings) is None
+    assert not (tmp_path / "optuna.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "workers", "seeds", "expected"),
+    [(2, 0, 1, 1, 1), (64, 8, 1, 1, 8), (64, 8, 4, 1, 2), (64, 8, 1, 3, 2), (64, 1, 4, 1, 1)],
+)
+def test_as_many_trials_run_as_the_cluster_has_room_for(cpus, gpus, workers, seeds, expected, monkeypatch):
+    monkeypatch.setattr(sweep.cluster, "most", lambda kind: {"CPU": cpus, "GPU": gpus}[kind])
+    monkeypatch.setattr(sweep.cluster, "cpus_for", lambda workers: cpus // workers)
+    settings = sweep.SweepSettings(
+        experiment={"language": {"finetune": {"training": {"workers": workers}}}},
+        space={"language.finetune.adapter.rank": {"choice": [8, 4]}},
+        seeds=list(range(seeds)),
+    )
+    assert sweep._at_once(settings) == expected
