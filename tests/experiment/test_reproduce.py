@@ -120,8 +120,8 @@ def test_a_run_is_recorded_with_all_that_decides_it(tiny, tmp_path):
     assert (tags["data"], tags["report"]) == ("synthetic", "report.html")
     assert {"code.revision", "code.changed", "code.lock"} <= tags.keys()
     metrics = recorded.data.metrics
-    assert metrics["activity.weighted_f1"] == pytest.approx(
-        tiny.evaluation.read_json("metrics.json")["tasks"]["activity"]["model"]["weighted_f1"]
+    assert metrics["activity.f1_weighted"] == pytest.approx(
+        tiny.evaluation.read_json("metrics.json")["tasks"]["activity"]["model"]["f1_weighted"]
     )
     assert metrics["seconds"] > metrics["seconds.adapter"] > 0
     for name in ("tokenizer", "base", "adapter"):

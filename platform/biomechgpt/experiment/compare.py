@@ -160,7 +160,8 @@ def _record(settings: CompareSettings, run: Mapping[str, Any]) -> dict[str, Any]
     from biomechgpt.evaluation.metrics import main_score
 
     evaluation = artifact.load(run["evaluation"])
-    known = tracking.run_of(evaluation, evaluation.manifest.get("experiment") or {}, None)
+    experiment = artifact.load(run["model"]).manifest.get("experiment") or {}
+    known = tracking.run_of(evaluation, experiment, None)
     variant = settings.variants[run["variant"]].settings | {"seed": run["seed"], "variant": run["variant"]}
     scores = {task: main_score(by_source["model"])[1] for task, by_source in run["tasks"].items()}
     return {

@@ -66,7 +66,8 @@ def run_reproduce(settings: ReproduceSettings) -> Artifact:
     if experiment is None or original.kind not in STAGES:
         raise InputError(
             f"{original.uri}: expected a stage of an experiment with its settings in the manifest, found "
-            f"{original.kind} without: artifacts of earlier versions have none"
+            f"{original.kind} without. Sweeps, comparisons and their evaluations have none: name a model of "
+            "theirs. Artifacts of earlier versions have none either"
         )
     if storage.absolute(settings.root) == original.uri.rsplit("/", 2)[0]:
         raise InputError(f"root: expected another folder than that of the artifact, found {settings.root}")

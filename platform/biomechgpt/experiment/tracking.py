@@ -21,6 +21,7 @@ from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.logs import logger
 from biomechgpt.core.settings import InputError, Settings
+from biomechgpt.evaluation.metrics import METRICS
 
 SQLITE = "sqlite:///"
 REGISTERED = "biomechgpt"
@@ -140,7 +141,7 @@ def run_of(made: Artifact, settings: Mapping[str, Any], report: str | None) -> d
     metrics = {f"{one.kind}.{key}": value for one in chain for key, value in numbers(one.metrics)}
     metrics |= {f"seconds.{one.kind}": one.manifest["seconds"] for one in chain}
     if made.kind == "evaluation":
-        metrics |= dict(numbers(_scores(made)))
+        metrics |= _scores(made)
     return {
         "name": f"{made.kind} {made.fingerprint}",
         "params": dict(_flat(settings)),
@@ -149,7 +150,8 @@ def run_of(made: Artifact, settings: Mapping[str, Any], report: str | None) -> d
         "curves": {
             f"{one.kind}.{key}": [(row["step"], row[key]) for row in history if key in row]
             for one in chain
-            if (history := one.metrics.get("history"))
+            if one.kind != "model"  # it repeats the adapter's
+            and (history := one.metrics.get("history"))
             for key in history[-1]
             if key != "step"
         },
@@ -161,10 +163,15 @@ def code_tags(code: Mapping[str, Any]) -> dict[str, str]:
     return {f"code.{name}": str(value) for name, value in code.items()}
 
 
-def _scores(evaluation: Artifact) -> dict[str, Any]:
-    """{task: its scores} of the model."""
+def _scores(evaluation: Artifact) -> dict[str, float]:
+    """{task.metric: the model's value}, without what is said of single labels."""
     by_task = evaluation.read_json("metrics.json")["tasks"]
-    return {task: by_source["model"] for task, by_source in by_task.items()}
+    return {
+        f"{task}.{name}": value
+        for task, by_source in by_task.items()
+        for name, value in numbers(by_source["model"])
+        if name in METRICS
+    }
 
 
 def numbers(content: Any) -> Iterator[tuple[str, float]]:
