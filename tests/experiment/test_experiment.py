@@ -107,7 +107,7 @@ def test_a_killed_sweep_resumes_and_makes_shared_artifacts_once(tiny, mlflow, tm
     )
     assert job.stdout is not None
     for line in job.stdout:
-        if line.startswith("sweep: trial 1:"):
+        if line.startswith("sweep: trial 1 of 2:"):
             job.send_signal(signal.SIGKILL)
             break
     job.wait()
