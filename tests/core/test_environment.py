@@ -137,6 +137,7 @@ def no_ray(monkeypatch):
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(cluster, "_size", lambda: "1 node(s), 2 CPU, 0 GPU")
     for name in ("RAY_ADDRESS", cluster._OWN, "RAY_AUTH_TOKEN"):
         monkeypatch.setenv(name, "")  # so that it is as before afterwards
         monkeypatch.delenv(name)
@@ -177,6 +178,62 @@ def test_a_cluster_that_is_not_there_is_one_plain_error(no_ray, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     with pytest.raises(InputError, match=r"RAY_ADDRESS: .*found 10\.0\.0\.1:6379: Could not find"):
         cluster.connect()
+
+
+def test_the_address_for_ray_job_submit_is_told_from_that_of_a_cluster(no_ray, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
+    with pytest.raises(InputError, match=r"RAY_ADDRESS: expected auto, or .* `ray job submit`"):
+        cluster.connect()
+
+
+def test_workers_of_a_joined_cluster_get_code_path_and_folder(no_ray, monkeypatch, tmp_path):
+    monkeypatch.delenv(cluster._SUBMITTED, raising=False)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setenv("PYTHONPATH", f"own{os.pathsep}/shared")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.chdir(tmp_path)
+    sent = cluster._runtime_environment()
+    assert sent is not None
+    assert sent["working_dir"] == str(ROOT)
+    assert ".git" in sent["excludes"]
+    path = ["platform", str(tmp_path / "own"), "/shared"]
+    assert sent["env_vars"]["PYTHONPATH"].split(os.pathsep) == path
+    assert sent["env_vars"]["RAY_CHDIR_TO_TRIAL_DIR"] == "0"
+    assert "secret" not in str(sent)
+    # In a worker, which starts in the code that was sent.
+    monkeypatch.setenv("PYTHONPATH", sent["env_vars"]["PYTHONPATH"])
+    monkeypatch.setenv(cluster._FOLDER, sent["env_vars"][cluster._FOLDER])
+    monkeypatch.chdir(ROOT)
+    cluster.prepare_worker()
+    assert str(Path.cwd()) == str(tmp_path)
+    assert os.environ["PYTHONPATH"].split(os.pathsep)[0] == str(ROOT / "platform")
+    monkeypatch.setenv(cluster._FOLDER, "/not on this node")
+    cluster.prepare_worker()
+    assert str(Path.cwd()) == str(tmp_path)
+    # What `ray job submit` started has all this, and so has a child of a local Ray.
+    monkeypatch.setenv(cluster._SUBMITTED, "{}")
+    assert cluster._runtime_environment() is None
+    monkeypatch.delenv(cluster._SUBMITTED)
+    monkeypatch.setenv(cluster._OWN, "auto")
+    assert cluster._runtime_environment() is None
+
+
+def test_another_ray_on_this_machine_is_left_alone_and_named(no_ray, monkeypatch, caplog):
+    from ray._private import utils
+
+    monkeypatch.setattr(no_ray, "init", lambda **options: None)
+    monkeypatch.setattr(no_ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="127.0.0.1:1"))
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        monkeypatch.setattr(utils, "read_ray_address", lambda: address)
+        assert cluster._started_here() == address
+        monkeypatch.setattr(cluster.logger, "propagate", True)
+        with caplog.at_level("INFO", cluster.logger.name):
+            cluster.connect()
+    (line,) = [record.getMessage() for record in caplog.records if "cluster:" in record.getMessage()]
+    assert line.startswith("cluster: started Ray on this machine for this process: 1 node(s)")
+    assert f"RAY_ADDRESS=auto joins the Ray at {address}" in line
+    assert cluster._started_here() is None  # its file is still there
 
 
 def test_only_a_server_s_own_ray_is_on_loopback(no_ray, monkeypatch):

@@ -1,4 +1,4 @@
-"""The Ray cluster a job runs on: the one it was submitted to, or a local one. Knows nothing about jobs.
+"""The Ray cluster a job runs on: the one that RAY_ADDRESS names, or a local one. Knows nothing about jobs.
 
 Ray is imported when it is first needed: answering does without.
 """
@@ -6,6 +6,7 @@ Ray is imported when it is first needed: answering does without.
 import logging
 import os
 import secrets
+import socket
 import sys
 import tempfile
 import threading
@@ -18,14 +19,17 @@ from typing import Any
 
 from biomechgpt.core import storage
 from biomechgpt.core.logs import logger
-from biomechgpt.core.settings import InputError
+from biomechgpt.core.settings import InputError, read_yaml
 
 _STARTS = 3
 """How often a local Ray is started before giving up. Ray itself gives up after 30 s, too few on a busy machine."""
 
 
 def connect(loopback: bool = False) -> None:
-    """Join the cluster of RAY_ADDRESS (as `ray job submit` sets it), or start a local one; idempotent.
+    """Join the cluster of RAY_ADDRESS, or start a local one, and say in one line which; idempotent.
+
+    `ray job submit` and infra/slurm set RAY_ADDRESS. `auto` is the cluster that `ray start` began on this machine.
+    Without it that cluster is left alone, since it may be another user's.
 
     loopback: whether a local one listens on loopback with every port, as a server should. Then no other program can
         join it, also none of this machine that was not started by it.
@@ -41,6 +45,7 @@ def connect(loopback: bool = False) -> None:
             if not is_own():
                 _listen_on_every_address()
             _join(address)
+            logger.info("cluster: joined Ray at %s: %s", ray.get_runtime_context().gcs_address, _size())
         else:
             # One's own machine is not taken away in mid-training: no process need watch for that.
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
@@ -49,6 +54,9 @@ def connect(loopback: bool = False) -> None:
             with _listening_on_loopback() if loopback else nullcontext():
                 _start()
             os.environ[_OWN] = ray.get_runtime_context().gcs_address
+            others = _started_here()
+            hint = f"; RAY_ADDRESS=auto joins the Ray at {others} instead" if others else ""
+            logger.info("cluster: started Ray on this machine for this process: %s%s", _size(), hint)
         threading.Thread(target=_say_what_waits, daemon=True).start()
     quiet()
 
@@ -56,12 +64,83 @@ def connect(loopback: bool = False) -> None:
 def _join(address: str) -> None:
     import ray
 
+    expected = "RAY_ADDRESS: expected auto, or the HOST:PORT of a running Ray cluster"
+    if address.startswith(("http://", "https://")):
+        raise InputError(f"{expected}, found {address}: that is an address for `ray job submit`")
     try:
-        ray.init(logging_level=logging.WARNING, log_to_driver=True)
-    except (ConnectionError, RuntimeError, TimeoutError, ray.exceptions.RpcError) as error:
+        ray.init(logging_level=logging.WARNING, log_to_driver=True, runtime_env=_runtime_environment())
+    except (ray.exceptions.RuntimeEnvSetupError, ValueError) as error:
         raise InputError(
-            f"RAY_ADDRESS: expected the address of a running Ray cluster, found {address}: {_first_line(error)}"
+            f"cluster: {_CHECKOUT} cannot be sent to the nodes (infra/runtime_env.yaml has excludes): "
+            f"{_first_line(error)}"
         ) from error
+    except (ConnectionError, RuntimeError, TimeoutError, ray.exceptions.RpcError) as error:
+        raise InputError(f"{expected}, found {address}: {_first_line(error)}") from error
+
+
+_CHECKOUT = Path(__file__).parents[3]
+"""Folder of the code, unless the package is installed."""
+_SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Ray's environment variable in a process that `ray job submit` started."""
+_FOLDER = "BIOMECHGPT_FOLDER"
+"""Environment variable in workers: the folder in which the job was started."""
+
+
+def _runtime_environment() -> dict[str, Any] | None:
+    """Code, settings and environment that a joined cluster's workers need; None if they have them already.
+
+    A job that was submitted has been sent with its code. A child process of a local Ray shares its machine.
+    An installed package must be installed on the nodes too. No credentials: Ray shows them in its dashboard.
+    """
+    if is_own() or _SUBMITTED in os.environ:
+        return None
+    sent: dict[str, Any] = {"worker_process_setup_hook": f"{__name__}.prepare_worker"}
+    file = _CHECKOUT / "infra" / "runtime_env.yaml"
+    if file.exists():
+        sent |= read_yaml(file) | {"working_dir": str(_CHECKOUT)}
+    # The code that was sent comes first. What else this process imports from may be on a shared disk.
+    own = [str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    variables = dict(sent.get("env_vars", {}))
+    variables["PYTHONPATH"] = os.pathsep.join([p for p in (variables.get("PYTHONPATH"), *own) if p])
+    sent["env_vars"] = {
+        **{name: os.environ[name] for name in _ENVIRONMENT},
+        **variables,
+        _FOLDER: str(Path.cwd()),
+    }
+    return sent
+
+
+def prepare_worker() -> None:
+    """Run by Ray in each worker of a joined cluster: relative paths mean the same as where the job was started.
+
+    On a node that does not have that folder, the worker stays in the code that was sent.
+    """
+    # Programs that the worker starts import the same code from any folder.
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join(str(Path(path).absolute()) for path in paths if path)
+    with suppress(OSError):
+        os.chdir(os.environ[_FOLDER])
+
+
+def _size() -> str:
+    import ray
+
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    total = ray.cluster_resources()
+    return f"{nodes} node(s), {total.get('CPU', 0):g} CPU, {total.get('GPU', 0):g} GPU"
+
+
+def _started_here() -> str | None:
+    """Address of the Ray that `ray start` began on this machine, if it answers."""
+    from ray._private import utils
+
+    try:
+        address = utils.read_ray_address()
+        host, _, port = (address or "").rpartition(":")
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=1):
+            return address
+    except (OSError, ValueError):
+        return None
 
 
 _MANY_NODES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
