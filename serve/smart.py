@@ -26,7 +26,7 @@ from serve.clients import Client, Clients
 from serve.errors import ApiError
 from serve.settings import IssuerSettings, SmartSettings
 
-TOKEN_PATH = "/auth/token"
+TOKEN_PATH = "/auth/token"  # noqa: S105 a path
 """Our token endpoint."""
 CONFIGURATION = "/.well-known/smart-configuration"
 GRANT = "client_credentials"

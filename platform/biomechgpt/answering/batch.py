@@ -77,7 +77,7 @@ class _AnswerBatch:
         torch.set_num_threads(threads)
         network.quiet()
         self.method = method
-        self.answerer = Answerer(pickle.loads(zlib.decompress(model)))
+        self.answerer = Answerer(pickle.loads(zlib.decompress(model)))  # noqa: S301 by the driver
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """A row with the answer for each question of each request."""

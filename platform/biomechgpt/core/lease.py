@@ -138,7 +138,7 @@ def _keep(lease: Lease, stop: threading.Event, lock_file: Path) -> None:
         except LeaseLostError:
             logger.warning("%s: another process builds it now, as this one seemed dead", lease.folder)
             return
-        except Exception:  # the storage is away: tried again, until another takes over
+        except Exception:  # noqa: S112 the storage is away: tried again, until another takes over
             continue
 
 

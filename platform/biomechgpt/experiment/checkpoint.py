@@ -74,7 +74,7 @@ def model_card(model: Artifact, bundle: ModelBundle, scores: Mapping[str, Any], 
     scores: {task: {source: scores}} of an evaluation, or empty.
     stack: how motion tokens share a position; None: each has its own.
     """
-    environment = jinja2.Environment(
+    environment = jinja2.Environment(  # noqa: S701 Markdown, no HTML
         loader=jinja2.PackageLoader("biomechgpt.experiment", "."), trim_blocks=True, lstrip_blocks=True
     )
 

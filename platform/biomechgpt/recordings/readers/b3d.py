@@ -135,7 +135,7 @@ def _coordinates(model: bytes, dofs: int) -> list[str]:
     """The model's coordinates, in its order; those of patellae follow the knees and are no degrees of freedom."""
     if b"<!DOCTYPE" in model[:2048]:
         raise ValueError("its model has a document type")
-    names = [e.get("name", "") for e in ElementTree.fromstring(model).iter("Coordinate")]
+    names = [e.get("name", "") for e in ElementTree.fromstring(model).iter("Coordinate")]  # noqa: S314 see SECURITY.md
     free = [name for name in names if not name.endswith("_beta")]
     found = next((some for some in (free, names) if len(some) == dofs), None)
     if found is None:
