@@ -134,7 +134,8 @@ def test_a_generated_file_says_so_and_is_read_back_as_synthetic(made, tmp_path):
     files = [name for name in storage.list_files(folder) if name.endswith(".mot")]
     assert len(files) == made["describe"].metrics["movements"]
     assert all(NOTE in storage.read_bytes(storage.join(folder, name)).decode() for name in files)
-    settings = CohortSettings(recordings=folder, quality={"range_margin_deg": 90})
+    # The tiny model has learned next to nothing: its movements have any angle.
+    settings = CohortSettings(recordings=folder, quality={"range_margin_deg": 180})
     cohort = make_cohort(settings, str(tmp_path))
     assert cohort.provenance == "synthetic"
     table = Cohort(cohort).table()
