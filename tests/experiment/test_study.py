@@ -22,10 +22,11 @@ def run(uri, trials, dies_at=None, fails_at=None):
 
     dies_at, fails_at: number of the trial in which the sweep is killed, or that fails.
     """
-    study = studies.open_study(uri, "a sweep", seed=3)
+    kept = studies.storage_of(uri)
+    study = studies.open_study(kept, "a sweep", seed=3)
     left = trials - sum(t.state == TrialState.COMPLETE for t in study.trials)
     finished = []
-    search = studies.Search(studies.storage_of(uri), "a sweep", 3, finished.append)
+    search = studies.Search(kept, "a sweep", 3, finished.append)
     search.set_search_properties("score", "max", SPACE)
     for k in range(left):
         params = search.suggest(f"trial {k}")
@@ -78,13 +79,13 @@ def test_the_first_draws_are_those_of_the_sweep(tmp_path):
 
 
 def test_a_study_about_models_that_were_removed_begins_anew(tmp_path):
-    uri = f"sqlite:///{tmp_path}/one"
-    study = studies.open_study(uri, "a sweep", seed=3)
+    kept = studies.storage_of(f"sqlite:///{tmp_path}/one")
+    study = studies.open_study(kept, "a sweep", seed=3)
     trial = study.ask()
     trial.set_user_attr("runs", [{"model": "gone"}])
     study.tell(trial, 0.5)
-    assert len(studies.open_study(uri, "a sweep", 3, lambda model: model == "gone").trials) == 1
-    assert studies.open_study(uri, "a sweep", 3, lambda model: False).trials == []
+    assert len(studies.open_study(kept, "a sweep", 3, lambda model: model == "gone").trials) == 1
+    assert studies.open_study(kept, "a sweep", 3, lambda model: False).trials == []
 
 
 @pytest.mark.parametrize("uri", ["oracles://nowhere", "sqlite:////proc/none/optuna.db", "optuna.db"])

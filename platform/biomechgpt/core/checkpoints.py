@@ -32,7 +32,7 @@ def write_checksums(folder: str | Path, step: int, part: int, parts: int) -> Non
 
 
 def damage(folder: str) -> str | None:
-    """Which file of a checkpoint is missing or altered, in words; None if the checkpoint is whole."""
+    """Say which file of a checkpoint is missing or altered; None if the checkpoint is whole."""
     names = set(storage.list_files(folder))
     parts, part = 1, 0
     while part < parts:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from biomechgpt.core import storage
+from biomechgpt.core.code import CHECKOUT
 from biomechgpt.core.logs import logger
 from biomechgpt.core.settings import InputError, read_yaml
 
@@ -71,15 +72,13 @@ def _join(address: str) -> None:
         ray.init(logging_level=logging.WARNING, log_to_driver=True, runtime_env=_runtime_environment())
     except (ray.exceptions.RuntimeEnvSetupError, ValueError) as error:
         raise InputError(
-            f"cluster: {_CHECKOUT} cannot be sent to the nodes (infra/runtime_env.yaml has excludes): "
+            f"cluster: {CHECKOUT} cannot be sent to the nodes (infra/runtime_env.yaml has excludes): "
             f"{_first_line(error)}"
         ) from error
     except (ConnectionError, RuntimeError, TimeoutError, ray.exceptions.RpcError) as error:
         raise InputError(f"{expected}, found {address}: {_first_line(error)}") from error
 
 
-_CHECKOUT = Path(__file__).parents[3]
-"""Folder of the code, unless the package is installed."""
 _SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray's environment variable in a process that `ray job submit` started."""
 _FOLDER = "BIOMECHGPT_FOLDER"
@@ -95,9 +94,9 @@ def _runtime_environment() -> dict[str, Any] | None:
     if is_own() or _SUBMITTED in os.environ:
         return None
     sent: dict[str, Any] = {"worker_process_setup_hook": f"{__name__}.prepare_worker"}
-    file = _CHECKOUT / "infra" / "runtime_env.yaml"
+    file = CHECKOUT / "infra" / "runtime_env.yaml"
     if file.exists():
-        sent |= read_yaml(file) | {"working_dir": str(_CHECKOUT)}
+        sent |= read_yaml(file) | {"working_dir": str(CHECKOUT)}
     # The code that was sent comes first. What else this process imports from may be on a shared disk.
     own = [str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     variables = dict(sent.get("env_vars", {}))

@@ -1,4 +1,4 @@
-"""Which code runs: what a manifest and a record of a run keep, so that a result can be made again."""
+"""The version of the running code. Manifests and MLflow runs keep it, so that a result can be made again."""
 
 import hashlib
 import os
@@ -9,7 +9,8 @@ from typing import Any
 
 REVISION = "BIOMECHGPT_REVISION"
 """Environment variable with the git revision, for images and workers that have no repository."""
-_ROOT = Path(__file__).parents[3]
+CHECKOUT = Path(__file__).parents[3]
+"""Folder of the code, unless the package is installed."""
 
 
 @cache
@@ -20,7 +21,7 @@ def code_version() -> dict[str, Any]:
     """
     # The image has no folder infra/.
     lock = next(
-        (file for place in ("infra", ".") if (file := _ROOT / place / "requirements.lock").exists()), None
+        (file for place in ("infra", ".") if (file := CHECKOUT / place / "requirements.lock").exists()), None
     )
     changes = _git("status", "--porcelain", "--untracked-files=no")
     return {
@@ -31,12 +32,12 @@ def code_version() -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git prints about the repository of this file; None outside a repository."""
-    if not (_ROOT / ".git").exists():  # an installed package may lie in somebody else's repository
+    """The output of a git command in the repository of this file; None outside a repository."""
+    if not (CHECKOUT / ".git").exists():  # an installed package may lie in somebody else's repository
         return None
     try:
         done = subprocess.run(
-            ["git", "-C", str(_ROOT), *arguments],  # noqa: S607 whichever git the user has
+            ["git", "-C", str(CHECKOUT), *arguments],  # noqa: S607 whichever git the user has
             capture_output=True,
             text=True,
             timeout=10,

@@ -180,6 +180,14 @@ class Stages:
                 logger.info("%s %s: given", stage, self._made[stage].fingerprint)
         return self._made[stage]
 
+    def found(self, stage: Stage) -> Artifact | None:
+        """The artifact of a stage if it is there; None otherwise. Nothing is made."""
+        with artifact.reuse_only():
+            try:
+                return self[stage]
+            except NotMadeError:
+                return None
+
     def _experiment(self) -> dict[str, Any]:
         """What `biomechgpt reproduce` needs to make a stage again."""
         given = {stage: uri for stage, uri in self._inputs.model_dump().items() if uri}
@@ -429,10 +437,7 @@ def run_check(settings: StageSettings) -> None:
     check(settings)
     stages = Stages(settings, settings.inputs)
     lines = []
-    with artifact.reuse_only():
-        for stage in STAGES:
-            try:
-                lines.append(f"{stage:12} there    {stages[stage].uri}")
-            except NotMadeError:
-                lines.append(f"{stage:12} missing")
+    for stage in STAGES:
+        made = stages.found(stage)
+        lines.append(f"{stage:12} there    {made.uri}" if made else f"{stage:12} missing")
     logger.info("\n".join(lines))

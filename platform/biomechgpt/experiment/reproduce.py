@@ -19,6 +19,7 @@ from biomechgpt.core.code import code_version
 from biomechgpt.core.logs import logger
 from biomechgpt.core.settings import InputError, Settings, override, validate
 from biomechgpt.experiment.pipeline import STAGES, InputUris, PipelineSettings, run_pipeline
+from biomechgpt.experiment.tracking import is_number
 
 _ABOUT_THE_RUN = ("seconds", "uri", "path", "made", "experiment", "code")
 """Beginnings of the last part of names of entries that say when, where and for how long something was made."""
@@ -27,7 +28,7 @@ _DRAWN = (".html", ".ipynb", ".md")
 
 
 class ReproduceSettings(Settings):
-    """Which artifact is made again, and how close the result has to be."""
+    """The artifact to make again, and the differences that are accepted."""
 
     artifact: str
     """URI of the artifact: a model, an evaluation, or any other stage's."""
@@ -75,11 +76,12 @@ def run_reproduce(settings: ReproduceSettings) -> Artifact:
         before = original.manifest["code"][what]
         if value != before:
             logger.warning("code: %s was %s, now it is %s", what, before, value)
-    inputs = validate(InputUris, experiment.pop("inputs", {}), "inputs")
+    inputs = validate(InputUris, experiment.get("inputs", {}), "inputs")
     output = storage.join(storage.absolute(settings.root), "report")
     again = validate(
         PipelineSettings,
-        experiment | {"root": settings.root, "output": output, "least_people": 0},
+        {name: value for name, value in experiment.items() if name != "inputs"}
+        | {"root": settings.root, "output": output, "least_people": 0},
         f"{original.uri}: experiment",
     )
     if settings.accept_gemma_terms:
@@ -155,8 +157,7 @@ def _flat(content: Any, before: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _close(a: Any, b: Any, tolerance: float) -> bool:
-    numeric = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (a, b))
-    return numeric and bool(abs(a - b) <= tolerance * max(1.0, abs(a)))
+    return is_number(a) and is_number(b) and bool(abs(a - b) <= tolerance * max(1.0, abs(a)))
 
 
 def _content(one: Artifact, other: Artifact, name: str, tolerance: float) -> Iterator[Difference]:
@@ -168,8 +169,8 @@ def _content(one: Artifact, other: Artifact, name: str, tolerance: float) -> Ite
     first, second = (read(storage.read_bytes(each.path(name))) for each in (one, other))
     for column in sorted(first.keys() | second.keys()):
         if column not in first or column not in second:
-            there = "there" if column in first else "missing"
-            yield Difference(one.kind, f"{name} {column}", there, "missing" if there == "there" else "there")
+            states = ("there" if column in content else "missing" for content in (first, second))
+            yield Difference(one.kind, f"{name} {column}", *states)
             continue
         a, b = first[column], second[column]
         if a.shape != b.shape:

@@ -6,7 +6,6 @@ while it runs is never read.
 
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,13 +19,14 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search.optuna import OptunaSearch
 
 from biomechgpt.core.settings import InputError
+from biomechgpt.experiment.tracking import SQLITE, database_file
 
-_SQLITE, _JOURNAL = "sqlite:///", "journal:///"
+_JOURNAL = "journal:///"
 _STARTUP = 10
 """Trials that are drawn at random before TPE models the results; Optuna's default."""
 _AGAIN = "again"
 """User attribute of a trial that repeats one that failed."""
-KEPT = ("runs", "data", "seconds", "input_error", "error")
+KEPT = ("runs", "data", "seconds", "input_error")
 """What a trial reports beside its score. It is kept as user attributes."""
 
 
@@ -36,13 +36,10 @@ def storage_of(uri: str) -> BaseStorage:
     Raises InputError for a storage that cannot be opened.
     """
     try:
-        for prefix in (_SQLITE, _JOURNAL):
-            if uri.startswith(prefix):
-                file = Path(uri.removeprefix(prefix)).absolute()
-                file.parent.mkdir(parents=True, exist_ok=True)
-                if prefix == _JOURNAL:
-                    return JournalStorage(JournalFileBackend(str(file)))
-                uri = f"{_SQLITE}{file}"
+        if uri.startswith(_JOURNAL):
+            return JournalStorage(JournalFileBackend(str(database_file(uri.removeprefix(_JOURNAL)))))
+        if uri.startswith(SQLITE):
+            return RDBStorage(f"{SQLITE}{database_file(uri.removeprefix(SQLITE))}")
         return RDBStorage(uri)
     except Exception as error:  # of the database, its driver, the file system
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -52,15 +49,14 @@ def storage_of(uri: str) -> BaseStorage:
 
 
 def open_study(
-    uri: str | None, name: str, seed: int, is_there: Callable[[str], bool] = lambda model: True
+    kept: BaseStorage | None, name: str, seed: int, is_there: Callable[[str], bool] = lambda model: True
 ) -> Study:
     """The study of a name, made if it is not there. Trials that did not finish are put into its queue once more.
 
-    uri: Optuna's storage; None: in memory.
+    kept: Optuna's storage; None: in memory.
     is_there: whether a model is still there. A study that is about models that were removed begins anew.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    kept = storage_of(uri) if uri else None
     study = _created(kept, name, seed)
     trials = study.get_trials(deepcopy=False)
     models = {run["model"] for trial in trials for run in trial.user_attrs.get("runs", [])}
@@ -164,7 +160,7 @@ def rows(study: Study) -> list[dict[str, Any]]:
     trial: its number in the study.
     settings: {path of a setting: value}.
     runs: a record for each seed. data: provenance. seconds: of all its artifacts.
-    error: why it failed. input_error: whether the input was wrong.
+    error: what was wrong with the input; None of any other failure. input_error: whether the input was wrong.
     """
     by_settings: dict[str, dict[str, Any]] = {}
     for trial in study.get_trials(deepcopy=False):
@@ -179,7 +175,7 @@ def rows(study: Study) -> list[dict[str, Any]]:
             "runs": attributes.get("runs", []),
             "data": attributes.get("data"),
             "seconds": attributes.get("seconds"),
-            "error": attributes.get("input_error") or attributes.get("error"),
+            "error": attributes.get("input_error"),
             "input_error": "input_error" in attributes,
         }
         # A draw may repeat an earlier one: both are trials then, unless the earlier one failed.

@@ -19,13 +19,13 @@ from pydantic import Field, model_validator
 from ray import tune
 
 from biomechgpt.core import artifact, cluster, storage
-from biomechgpt.core.artifact import Artifact, NotMadeError
+from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.code import code_version
 from biomechgpt.core.logs import log_to_stdout
 from biomechgpt.core.settings import InputError, Settings, override, plain
 from biomechgpt.experiment import study as studies
 from biomechgpt.experiment import tracking
-from biomechgpt.experiment.pipeline import STAGES, PipelineSettings, Stage, Stages, check, train, with_seed
+from biomechgpt.experiment.pipeline import STAGES, PipelineSettings, Stages, check, train, with_seed
 from biomechgpt.experiment.scores import validate
 from biomechgpt.experiment.tracking import TrackingSettings
 
@@ -174,7 +174,8 @@ def planned(settings: SweepSettings) -> str:
     for number, config in enumerate(drawn, 1):
         for seed in settings.seeds:
             one = override(settings.experiment, config | {"root": settings.root}, "space")
-            missing = _missing(with_seed(one, seed))
+            stages = Stages(with_seed(one, seed))
+            missing = [stage for stage in stages.needed("model") if not stages.found(stage)]
             total += sum(took.get(stage, 0.0) for stage in missing)
             unknown |= {stage for stage in missing if stage not in took}
             state = f"makes {', '.join(missing)}" if missing else "is there"
@@ -187,27 +188,6 @@ def planned(settings: SweepSettings) -> str:
     if took and unknown:
         known += f", without {', '.join(sorted(unknown))}, which nobody has made in {settings.root}"
     return "\n".join([*lines, f"expected time: {known}"])
-
-
-def _missing(settings: PipelineSettings) -> list[Stage]:
-    """The stages up to the model that would have to be made."""
-    stages = Stages(settings)
-    wanted = stages.needed("model")
-    with artifact.reuse_only():
-        for k, stage in enumerate(wanted):
-            try:
-                stages[stage]
-            except NotMadeError:
-                # Stages after the first that is missing have no fingerprint yet, as a rule; some may be there.
-                return [other for other in wanted[k:] if not _is_there(stages, other)]
-    return []
-
-
-def _is_there(stages: Stages, stage: Stage) -> bool:
-    try:
-        return bool(stages[stage])
-    except NotMadeError:
-        return False
 
 
 def _seconds_by_stage(root: str) -> dict[str, float]:
@@ -225,18 +205,31 @@ def _seconds_by_stage(root: str) -> dict[str, float]:
 
 def _study(settings: SweepSettings, uri: str) -> list[dict[str, Any]]:
     """Run the study, or what is left of it. Returns a row for each trial, best first, failed ones last."""
-    cluster.connect()
-    name = artifact.published(uri)
-    study = studies.open_study(settings.study, name, settings.search_seed, _is_finished)
+    name, kept = artifact.published(uri), studies.storage_of(settings.study)
+    study = studies.open_study(kept, name, settings.search_seed, _is_finished)
     done = sum(trial.state == TrialState.COMPLETE for trial in study.get_trials(deepcopy=False))
     if done:
         logger.info(
             "sweep: going on with the study that was begun, %d of %d trials done", done, settings.trials
         )
-    progress = _Progress(settings, uri, done)
+    errors = {}
+    if left := settings.trials - done:
+        progress = _Progress(settings, uri, done)
+        search = studies.Search(kept, name, settings.search_seed, progress.on_finished)
+        errors = _run_trials(settings, uri, left, search)
+    rows = studies.rows(study)
+    for row in rows:
+        if row["score"] is None and row["error"] is None:
+            row["error"] = errors.get(json.dumps(row["settings"], sort_keys=True), "the trial was killed")
+    return rows
+
+
+def _run_trials(settings: SweepSettings, uri: str, trials: int, search: studies.Search) -> dict[str, str]:
+    """Run trials with Ray Tune. Returns {settings as JSON: why that trial failed}."""
+    cluster.connect()
     fs, path = storage.arrow_filesystem(storage.join(uri, artifact.RUN))
     at_once = _at_once(settings) if settings.concurrent == "auto" else settings.concurrent
-    logger.info("sweep: %d trials, %d at a time, in %s", settings.trials - done, at_once, settings.study)
+    logger.info("sweep: %d trials, %d at a time, in %s", trials, at_once, settings.study)
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(
@@ -246,13 +239,7 @@ def _study(settings: SweepSettings, uri: str) -> list[dict[str, Any]]:
             tune.PlacementGroupFactory([{"CPU": 0, "memory": 1}]),
         ),
         param_space=settings.domains(),
-        tune_config=tune.TuneConfig(
-            search_alg=studies.Search(
-                studies.storage_of(settings.study), name, settings.search_seed, progress.on_finished
-            ),
-            num_samples=settings.trials - done,
-            max_concurrent_trials=at_once,
-        ),
+        tune_config=tune.TuneConfig(search_alg=search, num_samples=trials, max_concurrent_trials=at_once),
         run_config=tune.RunConfig(
             name=f"trials-{uuid.uuid4().hex[:8]}",
             storage_path=path,
@@ -261,18 +248,12 @@ def _study(settings: SweepSettings, uri: str) -> list[dict[str, Any]]:
             failure_config=tune.FailureConfig(max_failures=1),
         ),
     )
-    errors = {}
-    if settings.trials > done:
-        grid = tuner.fit()
-        for result in (grid[i] for i in range(len(grid))):
-            if result.error is not None:
-                lines = str(result.error).strip().splitlines()
-                errors[json.dumps(result.config, sort_keys=True)] = lines[-1]
-    rows = studies.rows(study)
-    for row in rows:
-        if row["score"] is None and row["error"] is None:
-            row["error"] = errors.get(json.dumps(row["settings"], sort_keys=True), "the trial was killed")
-    return rows
+    grid = tuner.fit()
+    return {
+        json.dumps(result.config, sort_keys=True): str(result.error).strip().splitlines()[-1]
+        for result in (grid[i] for i in range(len(grid)))
+        if result.error is not None
+    }
 
 
 def _is_finished(model: str) -> bool:

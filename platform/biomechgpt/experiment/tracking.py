@@ -63,10 +63,15 @@ def client(settings: TrackingSettings) -> Any:
 
     uri = settings.uri
     if uri.startswith(SQLITE):
-        path = Path(uri.removeprefix(SQLITE)).resolve()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        uri = f"{SQLITE}{path}"
+        uri = f"{SQLITE}{database_file(uri.removeprefix(SQLITE))}"
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def database_file(name: str) -> Path:
+    """The absolute path of a database's file. Makes its folder if it does not exist."""
+    path = Path(name).resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def record(
@@ -125,8 +130,12 @@ def try_to_record(settings: TrackingSettings, run: Mapping[str, Any]) -> str | N
         with _one_at_a_time:
             record(settings, **run)
     except Exception as error:  # of MLflow, of its database, of the network
-        return (" ".join(str(error).split()) or type(error).__name__)[:200]
+        return _reason(error)
     return None
+
+
+def _reason(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
 def run_of(made: Artifact, settings: Mapping[str, Any], report: str | None) -> dict[str, Any]:
@@ -177,8 +186,13 @@ def _scores(evaluation: Artifact) -> dict[str, float]:
 def numbers(content: Any) -> Iterator[tuple[str, float]]:
     """The numbers in nested dictionaries, each with its keys joined by dots. Lists are left out."""
     for key, value in _flat(content):
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if is_number(value):
             yield key, value
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a JSON content is a number; true and false are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _flat(content: Any, before: str = "") -> Iterator[tuple[str, Any]]:
@@ -288,8 +302,9 @@ def resolve(settings: TrackingSettings, uri: str) -> str:
         source = str(client(settings).get_model_version_by_alias(name, alias).source)
     except MlflowException as error:
         if error.error_code not in _NOT_FOUND:  # the registry is away
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{uri}: the registry at {settings.uri} does not answer: {reason}") from None
+            raise InputError(
+                f"{uri}: the registry at {settings.uri} does not answer: {_reason(error)}"
+            ) from None
         raise InputError(
             f"{uri}: no model {name!r} with alias {alias!r} in the registry at {settings.uri}"
         ) from None
