@@ -5,7 +5,7 @@ import pytest
 from optuna.trial import TrialState
 from ray import tune
 
-from biomechgpt.core import artifact
+from biomechgpt.core import artifact, storage
 from biomechgpt.core.settings import InputError
 from biomechgpt.experiment import study as studies
 from biomechgpt.experiment import sweep
@@ -51,6 +51,30 @@ def test_a_study_goes_on_as_if_it_had_not_been_interrupted(scheme, what, tmp_pat
     assert scores == sorted(scores, reverse=True)
 
 
+def test_a_study_beside_artifacts_on_s3_goes_on_and_optuna_opens_a_copy(bucket, tmp_path):
+    undisturbed = run(f"journal:///{tmp_path}/one", 8)
+    uri = studies.place_of(bucket, "a-sweep")
+    assert uri == f"{bucket}/study/a-sweep.log"
+    run(uri, 5, dies_at=4)
+    assert [row["settings"] for row in run(uri, 8)] == [row["settings"] for row in undisturbed]
+    storage.download(uri, tmp_path / "copy.log")
+    kept = studies.storage_of(f"journal:///{tmp_path}/copy.log")
+    assert optuna.load_study(study_name="a sweep", storage=kept).best_params == undisturbed[0]["settings"]
+
+
+def test_a_study_is_beside_its_artifacts_on_a_disk(tmp_path):
+    assert len(run(studies.place_of(str(tmp_path), "a-sweep"), 2)) == 2
+    assert (tmp_path / "study" / "a-sweep.log").exists()
+
+
+def test_a_password_is_not_shown():
+    uri = "nodatabase://ward:very:secret@host/name"
+    assert studies.shown(uri) == "nodatabase://ward:***@host/name"
+    with pytest.raises(InputError) as refused:
+        studies.storage_of(uri)
+    assert "secret" not in str(refused.value)
+
+
 def test_tpe_has_learned_from_the_trials_before_it(tmp_path):
     rows = run(f"sqlite:///{tmp_path}/one", 40)
     by_number = sorted(rows, key=lambda row: row["trial"])
@@ -90,7 +114,7 @@ def test_a_study_about_models_that_were_removed_begins_anew(tmp_path):
 
 @pytest.mark.parametrize("uri", ["oracles://nowhere", "sqlite:////proc/none/optuna.db", "optuna.db"])
 def test_a_storage_that_cannot_be_opened_is_refused(uri):
-    with pytest.raises(InputError, match="study: expected sqlite:///FILE, journal:///FILE or"):
+    with pytest.raises(InputError, match="study: expected sqlite:///FILE, journal:///FILE, s3://BUCKET/FILE or"):
         studies.storage_of(uri)
 
 

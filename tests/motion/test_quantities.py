@@ -40,16 +40,18 @@ def moving(stride_hz=0.9, seconds=8.0, **options):
 
 
 def test_speed_and_cadence_of_simulated_walks_agree_with_the_truth():
-    walks = simulated.annotated("walking_speed")
-    assert len(walks) >= 8
+    """Of walks of at least two steps: shorter ones are in the next test."""
     differences = []
-    for trial in walks:
+    for trial in simulated.annotated("walking_speed"):
         speed, cadence = (value(name, of_trial(trial)) for name in ("speed", "cadence"))
-        assert speed.value == pytest.approx(trial.annotations["walking_speed"], abs=0.12)
+        if speed.n < 2:
+            assert len(trial.angles_rad) < 2 * simulated.RATE
+            continue
+        assert speed.value == pytest.approx(trial.annotations["walking_speed"], rel=0.1)
         assert cadence.value == pytest.approx(trial.annotations["cadence"], rel=0.04)
         differences.append(speed.value - trial.annotations["walking_speed"])
-        assert speed.n >= 2
         assert 0 <= speed.begin_s < speed.end_s <= len(trial.angles_rad) / simulated.RATE
+    assert len(differences) >= 8
     assert abs(np.mean(differences)) < 0.03
     assert np.std(differences) < 0.05
 

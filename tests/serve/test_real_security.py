@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from ipaddress import ip_address
 
 import httpx
@@ -144,7 +145,12 @@ def test_every_answer_of_a_gateway_that_is_killed_is_on_record(address, tmp_path
                 sent.append(hashlib.sha256(content).hexdigest())
 
     def gateways():
-        return [p for p in psutil.process_iter() if "audited:Gateway" in " ".join(p.cmdline())]
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):  # it has ended meanwhile
+                if "audited:Gateway" in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
 
     with ThreadPoolExecutor(3) as pool:
         futures = [pool.submit(ask_on, part) for part in range(3)]

@@ -5,7 +5,8 @@ while it runs is never read.
 """
 
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,12 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search.optuna import OptunaSearch
 
+from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError
 from biomechgpt.experiment.tracking import SQLITE, database_file
 
@@ -36,6 +38,8 @@ def storage_of(uri: str) -> BaseStorage:
     Raises InputError for a storage that cannot be opened.
     """
     try:
+        if uri.startswith("s3://"):
+            return JournalStorage(_JournalObject(uri))
         if uri.startswith(_JOURNAL):
             return JournalStorage(JournalFileBackend(str(database_file(uri.removeprefix(_JOURNAL)))))
         if uri.startswith(SQLITE):
@@ -44,8 +48,44 @@ def storage_of(uri: str) -> BaseStorage:
     except Exception as error:  # of the database, its driver, the file system
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"study: expected sqlite:///FILE, journal:///FILE or the URI of a database, found {uri}: {first}"
+            f"study: expected sqlite:///FILE, journal:///FILE, s3://BUCKET/FILE or the URI of a database, "
+            f"found {shown(uri)}: {shown(first)}"
         ) from None
+
+
+def shown(uri: str) -> str:
+    """A storage's URI without its password."""
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", uri)
+
+
+def place_of(root: str, name: str) -> str:
+    """URI of the storage of a sweep beside its artifacts: a submitted job's own folder ends with the job.
+
+    root: folder or s3:// URI of all artifacts; name: of the sweep.
+    """
+    file = storage.join(storage.absolute(root), "study", f"{name}.log")
+    return file if storage.is_remote(file) else _JOURNAL + file
+
+
+class _JournalObject(BaseJournalBackend):
+    """Optuna's journal in one S3 object, which each change writes anew. Its text is that of Optuna's own file.
+
+    For one process at a time: a sweep runs under the lease of its artifact.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        there = storage.read_bytes(uri) if storage.exists(uri) else b""
+        self._logs: list[dict[str, Any]] = [json.loads(line) for line in there.splitlines()]
+
+    def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
+        return self._logs[log_number_from:]
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        # As text and back, so that what is read now is what is read later.
+        self._logs += [json.loads(json.dumps(log)) for log in logs]
+        text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in self._logs)
+        storage.write_bytes(self._uri, text.encode())
 
 
 def open_study(
@@ -130,9 +170,9 @@ class Search(OptunaSearch):
     """
 
     def __init__(
-        self, storage: BaseStorage, name: str, seed: int, on_finished: Callable[[FrozenTrial], None]
+        self, kept: BaseStorage, name: str, seed: int, on_finished: Callable[[FrozenTrial], None]
     ) -> None:
-        super().__init__(metric="score", mode="max", sampler=Sampler(seed), study_name=name, storage=storage)
+        super().__init__(metric="score", mode="max", sampler=Sampler(seed), study_name=name, storage=kept)
         self._on_finished = on_finished
 
     def on_trial_complete(

@@ -89,9 +89,9 @@ class SweepSettings(Settings):
     """Seed of Optuna's search."""
     concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", exclude=True)
     """Trials that run at the same time. auto: as many as the cluster has room for."""
-    study: str = Field("sqlite:///results/optuna.db", exclude=True)
-    """Optuna's storage, which optuna-dashboard opens: sqlite:///FILE, journal:///FILE, or a database such as
-    postgresql://USER@HOST/NAME. A sweep that was killed goes on from it."""
+    study: str | None = Field(None, exclude=True)
+    """Optuna's storage, which optuna-dashboard opens: sqlite:///FILE, journal:///FILE, s3://BUCKET/FILE, or a database
+    such as postgresql://USER@HOST/NAME. None: ROOT/study/NAME.log. A sweep that was killed goes on from it."""
     dry_run: bool = Field(False, exclude=True)
     """Whether to list the first trials and which of their artifacts exist, and run nothing."""
     tracking: TrackingSettings = Field(TrackingSettings(), exclude=True)
@@ -205,10 +205,13 @@ def _seconds_by_stage(root: str) -> dict[str, float]:
 
 def _study(settings: SweepSettings, uri: str) -> list[dict[str, Any]]:
     """Run the study, or what is left of it. Returns a row for each trial, best first, failed ones last."""
-    name, kept = artifact.published(uri), studies.storage_of(settings.study)
+    name = artifact.published(uri)
+    where = settings.study or studies.place_of(settings.root, name.rsplit("/", 1)[-1])
+    kept = studies.storage_of(where)
     study = studies.open_study(kept, name, settings.search_seed, _is_finished)
-    done = sum(trial.state == TrialState.COMPLETE for trial in study.get_trials(deepcopy=False))
-    if done:
+    before = study.get_trials(deepcopy=False)
+    done = sum(trial.state == TrialState.COMPLETE for trial in before)
+    if before:
         logger.info(
             "sweep: going on with the study that was begun, %d of %d trials done", done, settings.trials
         )
@@ -216,6 +219,7 @@ def _study(settings: SweepSettings, uri: str) -> list[dict[str, Any]]:
     if left := settings.trials - done:
         progress = _Progress(settings, uri, done)
         search = studies.Search(kept, name, settings.search_seed, progress.on_finished)
+        logger.info("sweep: the study is in %s", studies.shown(where))
         errors = _run_trials(settings, uri, left, search)
     rows = studies.rows(study)
     for row in rows:
@@ -229,7 +233,7 @@ def _run_trials(settings: SweepSettings, uri: str, trials: int, search: studies.
     cluster.connect()
     fs, path = storage.arrow_filesystem(storage.join(uri, artifact.RUN))
     at_once = _at_once(settings) if settings.concurrent == "auto" else settings.concurrent
-    logger.info("sweep: %d trials, %d at a time, in %s", trials, at_once, settings.study)
+    logger.info("sweep: %d trials, %d at a time", trials, at_once)
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(
