@@ -114,7 +114,9 @@ def test_a_study_about_models_that_were_removed_begins_anew(tmp_path):
 
 @pytest.mark.parametrize("uri", ["oracles://nowhere", "sqlite:////proc/none/optuna.db", "optuna.db"])
 def test_a_storage_that_cannot_be_opened_is_refused(uri):
-    with pytest.raises(InputError, match="study: expected sqlite:///FILE, journal:///FILE, s3://BUCKET/FILE or"):
+    with pytest.raises(
+        InputError, match="study: expected sqlite:///FILE, journal:///FILE, s3://BUCKET/FILE or"
+    ):
         studies.storage_of(uri)
 
 
