@@ -90,8 +90,8 @@ class SweepSettings(Settings):
     concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", exclude=True)
     """Trials that run at the same time. auto: as many as the cluster has room for."""
     study: str | None = Field(None, exclude=True)
-    """Optuna's storage, which optuna-dashboard opens: sqlite:///FILE, journal:///FILE, s3://BUCKET/FILE, or the URI of
-    a database, postgresql://USER@HOST/NAME. None: ROOT/study/NAME.log. A sweep that was killed goes on from it."""
+    """Optuna's storage, which optuna-dashboard opens: sqlite:///FILE, journal:///FILE, s3://BUCKET/FILE, or a
+    database, postgresql://USER@HOST/NAME. None: ROOT/study/NAME.log. A sweep that was killed goes on from it."""
     dry_run: bool = Field(False, exclude=True)
     """Whether to list the first trials and which of their artifacts exist, and run nothing."""
     tracking: TrackingSettings = Field(TrackingSettings(), exclude=True)
