@@ -28,7 +28,7 @@ from biomechgpt.questions.dataset import read_tasks
 from biomechgpt.questions.tasks import Tasks
 from biomechgpt.tokenizer.tokens import Tokens
 
-VERSION = 9
+VERSION = 10
 TRAINED_PARTS = ("base", "adapter", "calibration")
 """Parts of a model that are made from a cohort's tokens."""
 

@@ -47,6 +47,7 @@ def with_adapter(model: Any, adapter: AdapterSettings, rows: list[int]) -> Any:
     from peft import LoraConfig, get_peft_model
 
     from biomechgpt.language.motion_rows import split_rows
+    from biomechgpt.language.wide_adapter import sum_wide_adapters
 
     # The embedding stays as it is but for the rows of motion tokens. Where the output layer shares its weights with
     # the embedding, PEFT ties the trained rows too; elsewhere the output layer has rows of its own.
@@ -66,6 +67,7 @@ def with_adapter(model: Any, adapter: AdapterSettings, rows: list[int]) -> Any:
     )
     split_rows(adapted)
     replace_dropout(adapted)
+    sum_wide_adapters(adapted)
     return adapted
 
 

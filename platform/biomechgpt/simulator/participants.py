@@ -411,7 +411,7 @@ def _trial(
                 "height_m": body.leg_m / HIP_HEIGHT}  # fmt: skip
     radians, place = radians[kept], place[kept]
     if kind == "walkway":
-        notes |= measure_walk(timeline.strides[begin:end][kept], place[begin:end], rate_hz, rng)
+        notes |= measure_walk(timeline.strides[kept][begin:end], place[begin:end], rate_hz, rng)
     elif kind in _TIMED and trace.test_s is not None and end <= len(radians):
         # A test that the recording cuts off has no time: the motion could not tell it.
         notes[f"{kind.lower()}_time"] = round(trace.test_s, 2)
@@ -454,11 +454,23 @@ def measure_walk(
 ) -> dict[str, str | float | None]:
     """Cadence and walking speed as an instrumented walkway measures them: the true values with 1 % of error.
 
+    A walkway measures from one footfall to another, so speed is a mean over whole strides, or over one step where
+    there is no whole stride. Over a part of a stride it would depend on which part that is.
+    strides: (T,), completed by each frame; place: (T, 7), the pelvis.
     A value outside the plausible range is None: in one second of a very slow walk a person may stand.
     """
     seconds = (len(strides) - 1) / rate_hz
-    cadence = 120 * float(strides[-1] - strides[0]) / seconds
-    speed = float(np.hypot(*(place[-1, [0, 2]] - place[0, [0, 2]]))) / seconds
+    walked = float(strides[-1] - strides[0])
+    cadence = 120 * walked / seconds
+    frame_s = np.arange(len(strides)) / rate_hz
+    from_s, to_s = np.zeros(1), np.full(1, seconds)
+    if walked >= 0.5:
+        whole = max(np.floor(walked), 0.5)
+        # From a few points of the first stride on: nobody knows where in a stride the recording began.
+        begins = np.linspace(strides[0], strides[-1] - whole, 5)
+        from_s, to_s = (np.interp(at, strides, frame_s) for at in (begins, begins + whole))
+    ways = [np.interp(to_s, frame_s, x) - np.interp(from_s, frame_s, x) for x in (place[:, 0], place[:, 2])]
+    speed = float(np.mean(np.hypot(*ways) / (to_s - from_s)))
     error = 1 + 0.01 * rng.standard_normal(2)
     values = {"cadence": round(cadence * error[0], 1), "walking_speed": round(speed * error[1], 3)}
     limits = {name: OUTCOME_MEASURES[name] for name in values}

@@ -45,7 +45,7 @@ class Problem:
     participants: of the training trials. Cross-validation keeps the trials of a participant in one fold.
     X_test: (trials to predict, features).
     draws: settings that a randomized search tries.
-    used: details of the baseline named in `Baseline.uses`.
+    used: details of the baseline named in `Baseline.uses` or `Baseline.settings_of`.
     """
 
     kind: Kind
@@ -80,6 +80,7 @@ class Baseline(Protocol):
     is_competitor: whether the report tests the model against it. Majority and chance are only references.
     paper_row: the row of the paper's tables that is shown beside it.
     uses: name of another baseline whose features and details this one takes.
+    settings_of: name of another baseline whose details this one takes, with features of its own.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Baseline(Protocol):
     is_competitor: bool = True
     paper_row: str | None = None
     uses: str | None = None
+    settings_of: str | None = None
 
     def features(self, inputs: BaselineInputs) -> np.ndarray:
         """(trials, features), a row for each of `inputs.trials`. Without this method there are no features."""

@@ -32,7 +32,7 @@ def run_baselines(
     inputs: trials of split train are fitted on.
     questions: the model's answers table; the baselines answer exactly these rows.
     draws: settings that each randomized search tries.
-    baselines: default `BASELINES`. A baseline comes after the one that it `uses`.
+    baselines: default `BASELINES`. A baseline comes after the one that it `uses` or whose settings it takes.
     """
     baselines = BASELINES if baselines is None else baselines
     features = {b.name: ray.put(b.features(inputs)) for b in baselines.values() if b.uses is None}
@@ -63,7 +63,8 @@ def run_baselines(
             if task.answer_kind not in baseline.kinds:
                 continue
             # Ray passes on the finished prediction of the baseline that this one uses.
-            used = pending[name, baseline.uses] if baseline.uses else None
+            other = baseline.uses or baseline.settings_of
+            used = pending[name, other] if other else None
             X = features[baseline.uses or baseline.name]
             pending[name, baseline.name] = _fit_predict.remote(
                 baseline, X, train, y, participants, test, task.answer_kind, draws, seed, used

@@ -1,7 +1,6 @@
 """XGBoost on histograms of motion tokens, as in the paper, and its control on shuffled labels."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -151,8 +150,9 @@ class XGBoostAugmented(Baseline):
     label = "XGBoost, augmented"
     description = (
         "XGBoost on token histograms and the recording's length, trained on movements and their mirror images and "
-        "averaged over both"
+        "averaged over both, with the settings that the search for XGBoost on tokens found"
     )
+    settings_of = "xgboost"
 
     def features(self, inputs: BaselineInputs) -> np.ndarray:
         """(trials, views, codes + 1): a movement and its mirror image, if the tokens have any; then the length."""
@@ -167,10 +167,9 @@ class XGBoostAugmented(Baseline):
         X, X_test = (x if x.ndim == 3 else x[:, None] for x in (problem.X, problem.X_test))
         n_views = X.shape[1]
         rows, y = X.reshape(-1, X.shape[-1]), np.repeat(problem.y, n_views)
-        groups = np.repeat(np.asarray(problem.participants), n_views).tolist()
-        details = search(replace(problem, X=rows, y=y, participants=groups))
-        model = XGBoostEstimator(kind=problem.kind, seed=problem.seed, **details["parameters"]).fit(rows, y)
-        return Prediction(model.predict_mean([X_test[:, view] for view in range(n_views)]), details)
+        parameters = problem.used.get("parameters", {})
+        model = XGBoostEstimator(kind=problem.kind, seed=problem.seed, **parameters).fit(rows, y)
+        return Prediction(model.predict_mean([X_test[:, view] for view in range(n_views)]), problem.used)
 
 
 def _with_length(tokens: Sequence[Sequence[int]], codebook_size: int, n_posture: int) -> np.ndarray:
