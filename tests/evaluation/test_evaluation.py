@@ -294,9 +294,10 @@ def test_without_enough_data_for_a_search_the_defaults_are_used_and_a_note_says_
 
 
 def baseline_of(name, problem):
-    """Predictions of a baseline, after the one that it uses."""
+    """Predictions of a baseline, after the one that it uses or whose settings it takes."""
     baseline = BASELINES[name]
-    used = BASELINES[baseline.uses].fit_predict(problem).details if baseline.uses else {}
+    other = baseline.uses or baseline.settings_of
+    used = BASELINES[other].fit_predict(problem).details if other else {}
     return baseline.fit_predict(replace(problem, used=used)).values
 
 

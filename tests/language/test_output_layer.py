@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SIZES = (CODES // 2, CODES - CODES // 2)
 
 
-def adapted(codebook, layout, tied=True, dropout=0.0):
+def adapted(codebook, layout, tied=True, dropout=0.0, rank=4):
     """(a model with an adapter whose weights are not those of the start, a batch of trees)."""
     tokenizer = text_tokenizer()
     model = new_text_model(tokenizer)
@@ -37,7 +37,7 @@ def adapted(codebook, layout, tied=True, dropout=0.0):
     ids = tokenizer.convert_tokens_to_ids(motion_vocabulary(CODES))
     # Rows after the trained ones, as Gemma's padding to a multiple of 64.
     assert ids[-1] + 1 < len(model.get_input_embeddings().weight)
-    result = with_adapter(model, AdapterSettings(rank=4, dropout=dropout), ids)
+    result = with_adapter(model, AdapterSettings(rank=rank, dropout=dropout), ids)
     torch.manual_seed(1)
     for parameter in result.parameters():
         if parameter.requires_grad:

@@ -570,6 +570,20 @@ def test_a_participant_does_not_depend_on_the_others(people, cohort):
         np.testing.assert_array_equal(one.angles_rad, again.angles_rad)
 
 
+@pytest.mark.parametrize("walked", [0.7, 1.3, 2.6, 5.9])
+def test_the_speed_of_a_walk_does_not_depend_on_where_in_a_stride_it_was_recorded(walked):
+    """The pelvis speeds up and slows down within each step, here by half."""
+    frames = round(30 * walked)
+    seen = []
+    for begin in np.linspace(0, 0.5, 7):
+        strides = begin + np.arange(frames) / 30
+        place = np.zeros((frames, 7))
+        place[:, 0] = 1.2 * strides + 0.6 * np.sin(4 * np.pi * strides) / (4 * np.pi)
+        seen.append(measure_walk(strides, place, 30, np.random.default_rng(1))["walking_speed"])
+    assert np.ptp(seen) < 0.02
+    assert np.mean(seen) == pytest.approx(1.2, abs=0.03)
+
+
 def test_a_walk_that_hardly_moves_has_no_speed():
     strides, forwards = np.linspace(0, 1, 31), np.zeros((31, 7))
     forwards[:, 0] = np.linspace(0, 0.8, 31)

@@ -1,4 +1,4 @@
-"""Wide adapters as one product, cheaper than PEFT's three where the rank is large beside the layer, as in a stand-in.
+"""Wide adapters as one product: cheaper than PEFT's three where the rank is large, as in a stand-in.
 
 PEFT computes x W' + s (x A') B' in products that each read all tokens. The same is x (W + s B A)'. The sum costs a
 product of small matrices once a step, then each token is multiplied once. Results and gradients are the same up to
