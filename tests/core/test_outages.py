@@ -86,6 +86,41 @@ def test_a_server_that_stays_away_is_one_line_of_error(bucket, outage, monkeypat
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_a_server_whose_port_is_closed_is_asked_again(monkeypatch):
+    """The other tests refuse calls themselves; here the system does, and botocore raises errors of its own."""
+    from moto.server import ThreadedMotoServer
+
+    def started(port):
+        server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+        server.start()
+        return server
+
+    server = started(0)
+    host, port = server.get_host_and_port()
+    for name, value in (
+        *(("AWS_ENDPOINT_URL", f"http://{host}:{port}"), ("AWS_ACCESS_KEY_ID", "key")),
+        *(("AWS_SECRET_ACCESS_KEY", "secret"), ("AWS_DEFAULT_REGION", "us-east-1")),
+    ):
+        monkeypatch.setenv(name, value)
+    uri = "s3://closed/a.bin"
+    storage.filesystem(uri)[0].mkdir("closed")
+    storage.write_bytes(uri, b"angles")
+    server.stop()
+    back = threading.Timer(AWAY_S, lambda: servers.append(started(port)))
+    servers: list = []
+    back.start()
+    begun = time.monotonic()
+    assert storage.read_bytes(uri) == b"angles"
+    assert time.monotonic() - begun > AWAY_S / 2
+    back.join()
+    servers[0].stop()
+    monkeypatch.setattr(s3, "BUDGET_S", 1.0)
+    for call in (storage.exists, storage.read_bytes, storage.list_files):
+        with pytest.raises(StorageError, match="no answer from the S3 server"):
+            call(uri)
+    s3.PatientS3.clear_instance_cache()
+
+
 def test_what_is_not_there_is_not_asked_for_again(bucket):
     started = time.monotonic()
     with pytest.raises(FileNotFoundError):

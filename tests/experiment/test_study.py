@@ -67,14 +67,6 @@ def test_a_study_is_beside_its_artifacts_on_a_disk(tmp_path):
     assert (tmp_path / "study" / "a-sweep.log").exists()
 
 
-def test_a_password_is_not_shown():
-    uri = "nodatabase://ward:very:secret@host/name"
-    assert studies.shown(uri) == "nodatabase://ward:***@host/name"
-    with pytest.raises(InputError) as refused:
-        studies.storage_of(uri)
-    assert "secret" not in str(refused.value)
-
-
 def test_tpe_has_learned_from_the_trials_before_it(tmp_path):
     rows = run(f"sqlite:///{tmp_path}/one", 40)
     by_number = sorted(rows, key=lambda row: row["trial"])

@@ -1,6 +1,7 @@
 """Where progress lines go. A library must not print, so its modules log, and a program calls `log_to_stdout`."""
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,11 +11,19 @@ SECONDS_BETWEEN_LINES = 10
 """How often a long step says how far it is."""
 
 
+_PASSWORD = re.compile(r"(://[^\s:/@]*):[^\s/@]+(?=@)")
+
+
+def without_passwords(text: str) -> str:
+    """A text whose URIs have *** in place of their passwords, such as those of a database or of MLflow."""
+    return _PASSWORD.sub(r"\1:***", text)
+
+
 class _PlainLines(logging.Handler):
     """Prints each message as a line of its own. It looks up standard output each time, as tests replace it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), flush=True)
+        print(without_passwords(self.format(record)), flush=True)
 
 
 def log_to_stdout() -> None:

@@ -7,6 +7,7 @@ import asyncio
 import time
 from typing import Any
 
+from botocore import exceptions
 from botocore.exceptions import ClientError, HTTPClientError
 from s3fs import S3FileSystem
 
@@ -48,7 +49,8 @@ class PatientS3(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
 
 def _passes(error: Exception) -> bool:
     """Whether an error may pass by itself: no connection, or a server that is too busy."""
-    if isinstance(error, HTTPClientError | ConnectionError | TimeoutError):
+    # botocore has a ConnectionError of its own, for a server that refuses the connection.
+    if isinstance(error, HTTPClientError | exceptions.ConnectionError | ConnectionError | TimeoutError):
         return True
     code = error_code(error)
     return code in _BUSY

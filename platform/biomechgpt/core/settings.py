@@ -11,9 +11,17 @@ from typing import Any, NoReturn, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from biomechgpt.core.logs import without_passwords
+
 
 class InputError(Exception):
-    """The user's input is wrong. The message names what and where; a job prints it and exits with 2."""
+    """The user's input is wrong. The message names what and where; a job prints it and exits with 2.
+
+    As text it has no passwords of URIs.
+    """
+
+    def __str__(self) -> str:
+        return without_passwords(super().__str__())
 
 
 class StorageError(OSError):

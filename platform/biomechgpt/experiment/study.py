@@ -5,7 +5,6 @@ while it runs is never read.
 """
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -49,13 +48,8 @@ def storage_of(uri: str) -> BaseStorage:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"study: expected sqlite:///FILE, journal:///FILE, s3://BUCKET/FILE or the URI of a database, "
-            f"found {shown(uri)}: {shown(first)}"
+            f"found {uri}: {first}"
         ) from None
-
-
-def shown(uri: str) -> str:
-    """A storage's URI without its password."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", uri)
 
 
 def place_of(root: str, name: str) -> str:

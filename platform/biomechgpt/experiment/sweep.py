@@ -219,7 +219,7 @@ def _study(settings: SweepSettings, uri: str) -> list[dict[str, Any]]:
     if left := settings.trials - done:
         progress = _Progress(settings, uri, done)
         search = studies.Search(kept, name, settings.search_seed, progress.on_finished)
-        logger.info("sweep: the study is in %s", studies.shown(where))
+        logger.info("sweep: the study is in %s", where)
         errors = _run_trials(settings, uri, left, search)
     rows = studies.rows(study)
     for row in rows:
