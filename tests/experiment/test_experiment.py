@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 
+import optuna
 import pytest
 import ray
 
@@ -54,12 +55,17 @@ def test_a_wrong_search_space_is_refused_before_any_work(space, message, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+def draws(setting):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
+    return [setting.draw(study.ask(), "x") for _ in range(200)]
+
+
 def test_every_draw_is_within_its_range():
     for setting in (Range(integer=(2, 4)), Range(log_uniform=(1e-4, 1e-2)), Range(uniform=(0.0, 0.2))):
         low, high = setting.ends()
-        values = [setting.domain().sample() for _ in range(200)]
+        values = draws(setting)
         assert low <= min(values) <= max(values) <= high
-    assert {Range(integer=(2, 4)).domain().sample() for _ in range(200)} == {2, 3, 4}
+    assert set(draws(Range(integer=(2, 4)))) == {2, 3, 4}
 
 
 def test_the_table_of_a_sweep_has_a_line_for_each_trial_and_says_which_failed(tmp_path):

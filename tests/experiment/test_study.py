@@ -3,18 +3,19 @@
 import optuna
 import pytest
 from optuna.trial import TrialState
-from ray import tune
 
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.settings import InputError
 from biomechgpt.experiment import study as studies
 from biomechgpt.experiment import sweep
 
-SPACE = {"a.rank": tune.choice([4, 8, 16]), "a.rate": tune.loguniform(1e-4, 1e-2)}
+RANK = "language.finetune.adapter.rank"
+RATE = "language.finetune.training.learning_rate"
+SETTINGS = sweep.SweepSettings(space={RANK: {"choice": [4, 8, 16]}, RATE: {"log_uniform": [1e-4, 1e-2]}})
 
 
 def score_of(params):
-    return params["a.rank"] / 16 - abs(params["a.rate"] - 1e-3)
+    return params[RANK] / 16 - abs(params[RATE] - 1e-3)
 
 
 def run(uri, trials, dies_at=None, fails_at=None):
@@ -26,8 +27,7 @@ def run(uri, trials, dies_at=None, fails_at=None):
     study = studies.open_study(kept, "a sweep", seed=3)
     left = trials - sum(t.state == TrialState.COMPLETE for t in study.trials)
     finished = []
-    search = studies.Search(kept, "a sweep", 3, finished.append)
-    search.set_search_properties("score", "max", SPACE)
+    search = studies.Search(SETTINGS.draw, kept, "a sweep", 3, finished.append)
     for k in range(left):
         params = search.suggest(f"trial {k}")
         if k == dies_at:
@@ -90,8 +90,30 @@ def test_a_failed_trial_is_a_row_without_a_score(tmp_path):
 
 def test_the_first_draws_are_those_of_the_sweep(tmp_path):
     rows = run(f"sqlite:///{tmp_path}/one", 12)
-    drawn = studies.first_draws(SPACE, 12, seed=3)
+    drawn = studies.first_draws(SETTINGS.draw, 12, seed=3)
     assert drawn == [row["settings"] for row in sorted(rows, key=lambda row: row["trial"])][:10]
+
+
+def test_a_setting_is_drawn_only_where_its_condition_holds(tmp_path):
+    space = {
+        "language.finetune.adapter": {"choice": [None, "unused"]},
+        RANK: {"choice": [4, 8], "when": {"language.finetune.adapter": "unused"}},
+        RATE: {"uniform": [1, 2], "when": {RANK: [8, 16]}},
+    }
+    draw = sweep.SweepSettings(space=space).draw
+    drawn = studies.first_draws(draw, 10, seed=1)
+    for params in drawn:
+        assert (RANK in params) == (params["language.finetune.adapter"] == "unused")
+        assert (RATE in params) == (params.get(RANK) == 8)
+    assert {len(params) for params in drawn} == {1, 2, 3}
+    search = studies.Search(draw, studies.storage_of(f"sqlite:///{tmp_path}/one"), "a sweep", 1, print)
+    assert [search.suggest(f"trial {k}") for k in range(10)] == drawn
+
+
+@pytest.mark.parametrize("when", [{"no.setting": 1}, {RATE: 1}, {}])
+def test_a_condition_about_no_earlier_setting_is_refused(when):
+    with pytest.raises(ValueError, match=r"when: expected a setting of space before it|at least 1 item"):
+        sweep.SweepSettings(space={RANK: {"choice": [4], "when": when}, RATE: {"uniform": [1, 2]}})
 
 
 def test_a_study_about_models_that_were_removed_begins_anew(tmp_path):

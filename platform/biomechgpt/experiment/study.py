@@ -5,7 +5,7 @@ while it runs is never read.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 from ray.tune.search.optuna import OptunaSearch
 
 from biomechgpt.core import storage
@@ -147,14 +147,17 @@ class Sampler(BaseSampler):
         return self._sampler(study, trial).sample_independent(study, trial, param_name, param_distribution)
 
 
-def first_draws(space: Mapping[str, Any], trials: int, seed: int) -> list[dict[str, Any]]:
-    """The settings of the first trials. Later ones depend on the results of these.
+Draw = Callable[[Trial], None]
+"""Asks a trial of Optuna for the value of each setting that it has."""
 
-    space: {path of a setting: domain of Ray Tune}.
-    """
+
+def first_draws(draw: Draw, trials: int, seed: int) -> list[dict[str, Any]]:
+    """The settings of the first trials. Later ones depend on the results of these."""
     study = open_study(None, "dry run", seed)
-    distributions = OptunaSearch.convert_search_space(dict(space))
-    return [study.ask(distributions).params for _ in range(min(trials, _STARTUP))]
+    first = [study.ask() for _ in range(min(trials, _STARTUP))]
+    for trial in first:
+        draw(trial)
+    return [trial.params for trial in first]
 
 
 class Search(OptunaSearch):
@@ -164,9 +167,11 @@ class Search(OptunaSearch):
     """
 
     def __init__(
-        self, kept: BaseStorage, name: str, seed: int, on_finished: Callable[[FrozenTrial], None]
+        self, draw: Draw, kept: BaseStorage, name: str, seed: int, on_finished: Callable[[FrozenTrial], None]
     ) -> None:
-        super().__init__(metric="score", mode="max", sampler=Sampler(seed), study_name=name, storage=kept)
+        super().__init__(
+            draw, metric="score", mode="max", sampler=Sampler(seed), study_name=name, storage=kept
+        )
         self._on_finished = on_finished
 
     def on_trial_complete(

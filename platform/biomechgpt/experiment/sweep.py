@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import ray
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import Field, model_validator
 from ray import tune
 
@@ -35,7 +35,7 @@ VERSION = 2
 
 
 class Range(Settings):
-    """The values that one setting is drawn from. Exactly one field is set."""
+    """The values that one setting is drawn from: exactly one of choice, uniform, log_uniform and integer."""
 
     choice: list[Any] | None = Field(None, min_length=1)
     """Values to choose from."""
@@ -45,10 +45,13 @@ class Range(Settings):
     """Lowest and highest value; the logarithm is uniform."""
     integer: tuple[int, int] | None = None
     """Lowest and highest integer, both included."""
+    when: dict[str, Any] | None = Field(None, min_length=1)
+    """Condition: {path of a setting that is drawn before this one: the value that it must have, or a list of such}.
+    Where it does not hold, this setting stays as the experiment has it."""
 
     @model_validator(mode="after")
     def _one_of_them(self) -> "Range":
-        given = [name for name, value in self if value is not None]
+        given = [name for name, value in self if value is not None and name != "when"]
         if len(given) != 1:
             raise ValueError(
                 f"expected one of choice, uniform, log_uniform, integer, found {given or 'none'}"
@@ -62,16 +65,21 @@ class Range(Settings):
         """The extreme values. If they are valid settings, every draw is."""
         return list(self.choice or self.uniform or self.log_uniform or self.integer or [])
 
-    def domain(self) -> Any:
-        """The range as a search space of Ray Tune."""
+    def holds(self, drawn: Mapping[str, Any]) -> bool:
+        """Whether the condition holds, given the settings that were drawn before."""
+        allowed = {
+            path: value if isinstance(value, list) else [value] for path, value in (self.when or {}).items()
+        }
+        return all(path in drawn and drawn[path] in values for path, values in allowed.items())
+
+    def draw(self, trial: Trial, path: str) -> Any:
+        """A value of the setting at `path`, drawn by Optuna."""
         if self.choice is not None:
-            return tune.choice(self.choice)
+            return trial.suggest_categorical(path, self.choice)
         if self.integer is not None:
-            return tune.randint(self.integer[0], self.integer[1] + 1)
-        if self.log_uniform is not None:
-            return tune.loguniform(*self.log_uniform)
-        assert self.uniform is not None
-        return tune.uniform(*self.uniform)
+            return trial.suggest_int(path, *self.integer)
+        low, high = self.log_uniform or self.uniform or (math.nan, math.nan)
+        return trial.suggest_float(path, low, high, log=self.log_uniform is not None)
 
 
 class SweepSettings(Settings):
@@ -99,9 +107,23 @@ class SweepSettings(Settings):
     root: str = Field("results/artifacts", exclude=True)
     """Folder or s3:// URI of all artifacts."""
 
-    def domains(self) -> dict[str, Any]:
-        """The search space of Ray Tune."""
-        return {path: values.domain() for path, values in self.space.items()}
+    @model_validator(mode="after")
+    def _conditions_are_about_earlier_settings(self) -> "SweepSettings":
+        paths = list(self.space)
+        for number, (path, values) in enumerate(self.space.items()):
+            for other in values.when or {}:
+                if other not in paths[:number]:
+                    raise ValueError(
+                        f"space.{path}.when: expected a setting of space before it, found {other}"
+                    )
+        return self
+
+    def draw(self, trial: Trial) -> None:
+        """Let Optuna draw the settings of a trial, each if its condition holds."""
+        drawn: dict[str, Any] = {}
+        for path, values in self.space.items():
+            if values.holds(drawn):
+                drawn[path] = values.draw(trial, path)
 
 
 def run_sweep(settings: SweepSettings) -> Artifact | None:
@@ -168,7 +190,7 @@ def planned(settings: SweepSettings) -> str:
     The time is the sum of what the missing artifacts took in the folder's other experiments; stages that no
     experiment has run are named.
     """
-    drawn = studies.first_draws(settings.domains(), settings.trials, settings.search_seed)
+    drawn = studies.first_draws(settings.draw, settings.trials, settings.search_seed)
     took = _seconds_by_stage(settings.root)
     lines, total, unknown = [], 0.0, set()
     for number, config in enumerate(drawn, 1):
@@ -218,7 +240,7 @@ def _study(settings: SweepSettings, uri: str) -> list[dict[str, Any]]:
     errors = {}
     if left := settings.trials - done:
         progress = _Progress(settings, uri, done)
-        search = studies.Search(kept, name, settings.search_seed, progress.on_finished)
+        search = studies.Search(settings.draw, kept, name, settings.search_seed, progress.on_finished)
         logger.info("sweep: the study is in %s", where)
         errors = _run_trials(settings, uri, left, search)
     rows = studies.rows(study)
@@ -242,7 +264,6 @@ def _run_trials(settings: SweepSettings, uri: str, trials: int, search: studies.
             # A trial only waits for trainings, so it holds no core. Ray Tune wants at least one resource: a byte.
             tune.PlacementGroupFactory([{"CPU": 0, "memory": 1}]),
         ),
-        param_space=settings.domains(),
         tune_config=tune.TuneConfig(search_alg=search, num_samples=trials, max_concurrent_trials=at_once),
         run_config=tune.RunConfig(
             name=f"trials-{uuid.uuid4().hex[:8]}",

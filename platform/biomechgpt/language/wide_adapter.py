@@ -20,19 +20,26 @@ class WideLinear(Linear):
         weight = self._summed()
         if weight is None or args or kwargs:
             return super().forward(x, *args, **kwargs)
-        return functional.linear(x, weight, self.base_layer.bias)
+        bias: Any = self.base_layer.bias
+        return functional.linear(x, weight, bias)
 
     def _summed(self) -> Tensor | None:
         """W + s B A; None where PEFT's own way has to be taken."""
         if self.disable_adapters or self.merged or len(self.active_adapters) != 1 or self.lora_variant:
             return None
         (name,) = self.active_adapters
-        dropout = self.lora_dropout[name]
-        base, a, b = self.base_layer.weight, self.lora_A[name].weight, self.lora_B[name].weight
-        # Dropout takes values from the adapter's input alone. ZeRO stage 3 cuts up the weights.
-        if not isinstance(dropout, nn.Identity) or any(hasattr(w, "ds_id") for w in (base, a, b)):
+        layers: list[Any] = [self.base_layer, self.lora_A[name], self.lora_B[name]]
+        weights: list[Tensor] = [layer.weight for layer in layers]
+        # Dropout takes values from the adapter's input alone. In 16 bits the sum would round the adapter away. ZeRO
+        # stage 3 cuts up the weights.
+        if (
+            not isinstance(self.lora_dropout[name], nn.Identity)
+            or {weight.dtype for weight in weights} != {torch.float32}
+            or any(hasattr(weight, "ds_id") for weight in weights)
+        ):
             return None
-        return torch.add(base, b @ a, alpha=self.scaling[name])
+        summed: Tensor = torch.add(weights[0], weights[2] @ weights[1], alpha=self.scaling[name])
+        return summed
 
 
 def is_wide(n_in: int, n_out: int, rank: int) -> bool:
@@ -48,6 +55,6 @@ def sum_wide_adapters(model: nn.Module) -> None:
     """Change PEFT's layers in a model where that is cheaper: those whose weights are not packed in 4 bits."""
     for layer in model.modules():
         if type(layer) is Linear and type(layer.base_layer) is nn.Linear:
-            ranks = list(layer.r.values())
-            if len(ranks) == 1 and is_wide(layer.in_features, layer.out_features, ranks[0]):
+            ranks, (n_out, n_in) = list(layer.r.values()), layer.base_layer.weight.shape
+            if len(ranks) == 1 and is_wide(n_in, n_out, ranks[0]):
                 layer.__class__ = WideLinear
