@@ -74,14 +74,16 @@ def test_the_table_of_a_sweep_has_a_line_for_each_trial_and_says_which_failed(tm
         {
             "score": 0.75,
             "seconds": 121,
+            "core_hours": 0.25,
+            "gpu_hours": 0,
             "settings": {"language.finetune.adapter.rank": 8, "questions.seed": 1},
         },
         {"score": None, "settings": {"language.finetune.adapter.rank": 4, "questions.seed": 2}},
     ]
     storage.write_json(sweep.path("trials.json"), trials)
     _, best, failed, *notes = show_sweep(sweep).splitlines()
-    assert best == "  0.750      2.0  rank=8  seed=1"
-    assert failed == " failed           rank=4  seed=2"
+    assert best == "  0.750      2.0    0.25    0.00  rank=8  seed=1"
+    assert failed == " failed                           rank=4  seed=2"
     assert notes[0] == "score: mean over tasks on validation participants"
 
 

@@ -32,7 +32,13 @@ def run(uri, trials, dies_at=None, fails_at=None):
         params = search.suggest(f"trial {k}")
         if k == dies_at:
             return None
-        report = {"score": score_of(params), "runs": [], "data": "synthetic", "seconds": 1.0}
+        report = {
+            "score": score_of(params),
+            "runs": [],
+            "data": "synthetic",
+            "seconds": 1.0,
+            "core_hours": 0.5,
+        }
         search.on_trial_complete(f"trial {k}", None if k == fails_at else report, error=k == fails_at)
     assert len(finished) == left
     return studies.rows(study)
@@ -46,6 +52,7 @@ def test_a_study_goes_on_as_if_it_had_not_been_interrupted(scheme, what, tmp_pat
     again = run(f"{scheme}:///{tmp_path}/two", 14)
     assert [row["settings"] for row in again] == [row["settings"] for row in undisturbed]
     assert [row["score"] for row in again] == [row["score"] for row in undisturbed]
+    assert {(row["seconds"], row["core_hours"], row["gpu_hours"]) for row in again} == {(1.0, 0.5, None)}
     scores = [row["score"] for row in again]
     assert len(scores) == 14
     assert scores == sorted(scores, reverse=True)

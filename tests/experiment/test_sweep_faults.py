@@ -28,6 +28,8 @@ def result(score):
     return {
         "score": score,
         "seconds": 1.0,
+        "core_hours": 0.5,
+        "gpu_hours": 0.0,
         "data": "synthetic",
         "runs": [{"model": "m", "score": score, "tasks": {"activity": score}, "data": "synthetic"}],
     }

@@ -64,6 +64,8 @@ def fit(
 ) -> dict[str, Any]:
     """Train with Ray Train. Return the metrics of `export`, and `steps`, `loss`, `seconds_training`, `history`.
 
+    Also `seconds_cores` and `seconds_gpus`: seconds times the cores or GPUs that all workers held.
+
     task: class of what is trained.
     arguments: keyword arguments that each worker builds `task` with.
     uri: folder of the artifact. Checkpoints are in `uri`/run until the end, and a later call resumes from them.
@@ -109,6 +111,8 @@ def fit(
             if not checkpoints.leave_out_damaged(run, name):
                 raise
     storage.remove(run)
+    for name, each in (("seconds_cores", cpus), ("seconds_gpus", gpus)):
+        metrics[name] = round(metrics["seconds_training"] * most * each, 1)
     return metrics
 
 

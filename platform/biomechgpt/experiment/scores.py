@@ -30,16 +30,21 @@ def validate(model: Artifact, root: str) -> dict[str, Any]:
     model: its URI.
     data: provenance of its training data.
     seconds: that the model and all that it was made from took, and these scores.
+    core_hours, gpu_hours: that the trainings held, of all that the model was made from.
     """
     evaluation = measure(
         model, BatchAnswerSettings(splits=["validation"]), EvaluationSettings(baselines=False), root
     )
-    scores, seconds = evaluation.metrics, sum(made.manifest["seconds"] for made in artifact.chain(evaluation))
+    scores, chain = evaluation.metrics, artifact.chain(evaluation)
     score = sum(max(value or 0.0, 0.0) for value in scores.values()) / len(scores)
     return {
         "score": score,
         "tasks": scores,
         "model": model.uri,
         "data": model.provenance,
-        "seconds": round(seconds, 1),
+        "seconds": round(sum(made.manifest["seconds"] for made in chain), 1),
+        **{
+            hours: sum(made.metrics.get(seconds, 0) for made in chain if made.kind != "model") / 3600
+            for hours, seconds in (("core_hours", "seconds_cores"), ("gpu_hours", "seconds_gpus"))
+        },  # a model repeats its adapter's metrics
     }

@@ -27,7 +27,9 @@ _STARTUP = 10
 """Trials that are drawn at random before TPE models the results; Optuna's default."""
 _AGAIN = "again"
 """User attribute of a trial that repeats one that failed."""
-KEPT = ("runs", "data", "seconds", "input_error")
+COSTS = ("seconds", "core_hours", "gpu_hours")
+"""What a trial cost, with all seeds."""
+KEPT = ("runs", "data", *COSTS, "input_error")
 """What a trial reports beside its score. It is kept as user attributes."""
 
 
@@ -199,6 +201,7 @@ def rows(study: Study) -> list[dict[str, Any]]:
     trial: its number in the study.
     settings: {path of a setting: value}.
     runs: a record for each seed. data: provenance. seconds: of all its artifacts.
+    core_hours, gpu_hours: of its trainings.
     error: what was wrong with the input; None of any other failure. input_error: whether the input was wrong.
     """
     by_settings: dict[str, dict[str, Any]] = {}
@@ -213,7 +216,7 @@ def rows(study: Study) -> list[dict[str, Any]]:
             "settings": trial.params,
             "runs": attributes.get("runs", []),
             "data": attributes.get("data"),
-            "seconds": attributes.get("seconds"),
+            **{cost: attributes.get(cost) for cost in COSTS},
             "error": attributes.get("input_error"),
             "input_error": "input_error" in attributes,
         }

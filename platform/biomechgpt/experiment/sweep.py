@@ -165,17 +165,20 @@ def show_sweep(sweep: Artifact | None) -> str:
     """The trials of a sweep as a table of text, best first."""
     if sweep is None:
         return ""
-    lines = [f"{'score':>7} {'minutes':>8}  settings"]
+    lines = [f"{'score':>7} {'minutes':>8} {'core h':>7} {'GPU h':>7}  settings"]
     for trial in sweep.read_json("trials.json"):
         score = "failed" if trial["score"] is None else f"{trial['score']:.3f}"
-        seconds = trial.get("seconds")
-        minutes = "" if seconds is None else f"{seconds / 60:.1f}"
-        lines.append(f"{score:>7} {minutes:>8}  {_in_words(trial['settings'])}")
+        minutes, cores, gpus = (
+            "" if (cost := trial.get(name)) is None else f"{cost / unit:.{digits}f}"
+            for name, unit, digits in (("seconds", 60, 1), ("core_hours", 1, 2), ("gpu_hours", 1, 2))
+        )
+        lines.append(f"{score:>7} {minutes:>8} {cores:>7} {gpus:>7}  {_in_words(trial['settings'])}")
     return "\n".join(
         [
             *lines,
             "score: mean over tasks on validation participants",
             "minutes: of all artifacts of the trial, those that it shares with others too",
+            "core h, GPU h: hours times cores and GPUs that its trainings held",
         ]
     )
 
@@ -315,7 +318,7 @@ def _trial(config: dict[str, Any], experiment: dict[str, Any], seeds: list[int],
             "score": sum(run["score"] for run in runs) / len(runs),
             "runs": runs,
             "data": runs[0]["data"],
-            "seconds": round(sum(run["seconds"] for run in runs), 1),
+            **{cost: sum(run[cost] for run in runs) for cost in studies.COSTS},
         }
     )
 
@@ -358,7 +361,7 @@ class _Progress:
             *(so_far, trial.value, self._best, math.ceil(left / 60), trial.params),
         )
         row = {"trial": trial.number, "settings": trial.params, "score": trial.value}
-        row |= {key: trial.user_attrs[key] for key in ("runs", "data", "seconds")}
+        row |= {key: trial.user_attrs[key] for key in ("runs", "data", *studies.COSTS)}
         tracking.record_beside(self._settings.tracking, _record(row, self._sweep))
 
 
@@ -367,7 +370,7 @@ def _record(trial: Mapping[str, Any], sweep: str) -> dict[str, Any]:
     return {
         "name": f"sweep {sweep.rsplit('/', 1)[-1]} {trial['trial']}",
         "params": trial["settings"],
-        "metrics": _mean_scores(trial["runs"]) | {"score": trial["score"], "seconds": trial["seconds"]},
+        "metrics": _mean_scores(trial["runs"]) | {key: trial[key] for key in ("score", *studies.COSTS)},
         "tags": {
             "sweep": sweep,
             "data": trial["data"],
