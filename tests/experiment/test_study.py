@@ -7,7 +7,7 @@ from optuna.trial import TrialState
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.settings import InputError
 from biomechgpt.experiment import study as studies
-from biomechgpt.experiment import sweep
+from biomechgpt.experiment import sweep, tracking
 
 RANK = "language.finetune.adapter.rank"
 RATE = "language.finetune.training.learning_rate"
@@ -121,6 +121,24 @@ def test_a_setting_is_drawn_only_where_its_condition_holds(tmp_path):
 def test_a_condition_about_no_earlier_setting_is_refused(when):
     with pytest.raises(ValueError, match=r"when: expected a setting of space before it|at least 1 item"):
         sweep.SweepSettings(space={RANK: {"choice": [4], "when": when}, RATE: {"uniform": [1, 2]}})
+
+
+def test_progress_shows_the_best_trials_so_far_also_those_of_before(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(tracking, "record_beside", lambda settings, run: None)
+    before = run(f"sqlite:///{tmp_path}/one", 7)
+    kept = studies.storage_of(f"sqlite:///{tmp_path}/one")
+    progress = sweep._Progress(SETTINGS, "root/sweep/.build-1-2", studies.open_study(kept, "a sweep", 3), done=7)
+    search = studies.Search(SETTINGS.draw, kept, "a sweep", 3, progress.on_finished)
+    search.suggest("eighth")
+    report = {"score": 0.123, "runs": [], "data": "synthetic", **dict.fromkeys(studies.COSTS, 60.0)}
+    monkeypatch.setattr(sweep, "_record", lambda trial, name: trial)
+    with caplog.at_level("INFO", logger="biomechgpt"):
+        search.on_trial_complete("eighth", report)
+    said, heading, *lines = caplog.messages[-1].splitlines()
+    assert said.startswith("sweep: trial 8 of 20: score 0.123")
+    assert heading.split()[:2] == ["score", "minutes"]
+    best = sorted([row["score"] for row in before] + [0.123], reverse=True)[:5]
+    assert [line.split()[0] for line in lines] == [f"{score:.3f}" for score in best]
 
 
 def test_a_study_about_models_that_were_removed_begins_anew(tmp_path):

@@ -10,10 +10,11 @@ import math
 import statistics
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import ray
+from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import Field, model_validator
 from ray import tune
@@ -165,22 +166,27 @@ def show_sweep(sweep: Artifact | None) -> str:
     """The trials of a sweep as a table of text, best first."""
     if sweep is None:
         return ""
+    return "\n".join(
+        [
+            _table(sweep.read_json("trials.json")),
+            "score: mean over tasks on validation participants",
+            "minutes: of all artifacts of the trial, those that it shares with others too",
+            "core h, GPU h: hours times cores and GPUs that its trainings held",
+        ]
+    )
+
+
+def _table(trials: Sequence[Mapping[str, Any]]) -> str:
+    """A line for each row of `trials.json`, below a heading."""
     lines = [f"{'score':>7} {'minutes':>8} {'core h':>7} {'GPU h':>7}  settings"]
-    for trial in sweep.read_json("trials.json"):
+    for trial in trials:
         score = "failed" if trial["score"] is None else f"{trial['score']:.3f}"
         minutes, cores, gpus = (
             "" if (cost := trial.get(name)) is None else f"{cost / unit:.{digits}f}"
             for name, unit, digits in (("seconds", 60, 1), ("core_hours", 1, 2), ("gpu_hours", 1, 2))
         )
         lines.append(f"{score:>7} {minutes:>8} {cores:>7} {gpus:>7}  {_in_words(trial['settings'])}")
-    return "\n".join(
-        [
-            *lines,
-            "score: mean over tasks on validation participants",
-            "minutes: of all artifacts of the trial, those that it shares with others too",
-            "core h, GPU h: hours times cores and GPUs that its trainings held",
-        ]
-    )
+    return "\n".join(lines)
 
 
 def _in_words(drawn: Mapping[str, Any]) -> str:
@@ -242,7 +248,7 @@ def _study(settings: SweepSettings, uri: str) -> list[dict[str, Any]]:
         )
     errors = {}
     if left := settings.trials - done:
-        progress = _Progress(settings, uri, done)
+        progress = _Progress(settings, uri, study, done)
         search = studies.Search(settings.draw, kept, name, settings.search_seed, progress.on_finished)
         logger.info("sweep: the study is in %s", where)
         errors = _run_trials(settings, uri, left, search)
@@ -334,16 +340,20 @@ def _run_seed(config: dict[str, Any], experiment: dict[str, Any], seed: int, roo
         return {"input_error": str(error)}
 
 
+_BEST = 5
+"""Trials in the table that is logged whenever one ends."""
+
+
 class _Progress:
-    """Logs every trial that ends, with the time that is left, and sends it to MLflow if that answers.
+    """Logs every trial that ends, the best ones so far and the time that is left. Sends the trial to MLflow.
 
     done: trials that had ended before.
     """
 
-    def __init__(self, settings: SweepSettings, uri: str, done: int) -> None:
-        self._settings, self._sweep = settings, artifact.published(uri)
+    def __init__(self, settings: SweepSettings, uri: str, study: Study, done: int) -> None:
+        self._settings, self._sweep, self._study = settings, artifact.published(uri), study
         self._before = self._done = done
-        self._best, self._started = -math.inf, time.time()
+        self._started = time.time()
 
     def on_finished(self, trial: FrozenTrial) -> None:
         self._done += 1
@@ -355,10 +365,9 @@ class _Progress:
             why = trial.user_attrs.get("input_error", "an error, see above")
             logger.warning("%s: failed (%s)  %s", so_far, why, trial.params)
             return
-        self._best = max(self._best, trial.value)
         logger.info(
-            "%s: score %.3f, best %.3f, about %.0f min left  %s",
-            *(so_far, trial.value, self._best, math.ceil(left / 60), trial.params),
+            "%s: score %.3f, about %.0f min left. The best so far:\n%s",
+            *(so_far, trial.value, math.ceil(left / 60), _table(studies.rows(self._study)[:_BEST])),
         )
         row = {"trial": trial.number, "settings": trial.params, "score": trial.value}
         row |= {key: trial.user_attrs[key] for key in ("runs", "data", *studies.COSTS)}
