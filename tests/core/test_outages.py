@@ -107,18 +107,21 @@ def test_a_server_whose_port_is_closed_is_asked_again(monkeypatch):
     storage.write_bytes(uri, b"angles")
     server.stop()
     back = threading.Timer(AWAY_S, lambda: servers.append(started(port)))
+    back.daemon = True  # another program may have taken the port, and then the server never starts
     servers: list = []
-    back.start()
-    begun = time.monotonic()
-    assert storage.read_bytes(uri) == b"angles"
-    assert time.monotonic() - begun > AWAY_S / 2
-    back.join()
-    servers[0].stop()
-    monkeypatch.setattr(s3, "BUDGET_S", 1.0)
-    for call in (storage.exists, storage.read_bytes, storage.list_files):
-        with pytest.raises(StorageError, match="no answer from the S3 server"):
-            call(uri)
-    s3.PatientS3.clear_instance_cache()
+    try:
+        begun = time.monotonic()
+        back.start()
+        assert storage.read_bytes(uri) == b"angles"
+        assert time.monotonic() - begun > AWAY_S / 2
+        back.join()
+        servers[0].stop()
+        monkeypatch.setattr(s3, "BUDGET_S", 1.0)
+        for call in (storage.exists, storage.read_bytes, storage.list_files):
+            with pytest.raises(StorageError, match="no answer from the S3 server"):
+                call(uri)
+    finally:
+        s3.PatientS3.clear_instance_cache()
 
 
 def test_what_is_not_there_is_not_asked_for_again(bucket):

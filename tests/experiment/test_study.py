@@ -11,6 +11,7 @@ from biomechgpt.experiment import sweep, tracking
 
 RANK = "language.finetune.adapter.rank"
 RATE = "language.finetune.training.learning_rate"
+LAYERS = "language.base.stand_in.layers"
 SETTINGS = sweep.SweepSettings(space={RANK: {"choice": [4, 8, 16]}, RATE: {"log_uniform": [1e-4, 1e-2]}})
 
 
@@ -117,17 +118,48 @@ def test_a_setting_is_drawn_only_where_its_condition_holds(tmp_path):
     assert [search.suggest(f"trial {k}") for k in range(10)] == drawn
 
 
-@pytest.mark.parametrize("when", [{"no.setting": 1}, {RATE: 1}, {}])
-def test_a_condition_about_no_earlier_setting_is_refused(when):
-    with pytest.raises(ValueError, match=r"when: expected a setting of space before it|at least 1 item"):
-        sweep.SweepSettings(space={RANK: {"choice": [4], "when": when}, RATE: {"uniform": [1, 2]}})
+@pytest.mark.parametrize(
+    ("when", "message"),
+    [
+        ({"no.setting": 1}, "when: expected a setting of space before it"),
+        ({RATE: 1}, "when: expected a setting of space before it"),
+        ({}, "at least 1 item"),
+        ({LAYERS: 9}, "expected values of its range"),
+        ({LAYERS: []}, "expected values of its range"),
+    ],
+)
+def test_a_condition_that_can_never_hold_is_refused(when, message):
+    space = {LAYERS: {"integer": [1, 4]}, RANK: {"choice": [4], "when": when}, RATE: {"uniform": [1, 2]}}
+    with pytest.raises(ValueError, match=message):
+        sweep.SweepSettings(space=space)
+
+
+def test_a_setting_that_exists_only_under_its_condition_is_checked_under_it(tmp_path):
+    kind, levels = "tokenizer.network.quantizer.kind", "tokenizer.network.quantizer.levels"
+    space = {kind: {"choice": ["ema", "fsq"]}, levels: {"choice": [[8, 8, 8]], "when": {kind: "fsq"}}}
+    how = {"root": str(tmp_path), "dry_run": True, "trials": 2}
+    assert sweep.run_sweep(sweep.SweepSettings(space=space, **how)) is None
+    wrong = space | {levels: {"choice": ["many"], "when": {kind: "fsq"}}}
+    with pytest.raises(InputError, match="levels"):
+        sweep.run_sweep(sweep.SweepSettings(space=wrong, **how))
+
+
+def test_two_sweeps_do_not_share_an_object_on_s3(bucket):
+    uri = studies.place_of(bucket, "both")
+    one, other = studies.storage_of(uri), studies.storage_of(uri)
+    studies.open_study(one, "first", seed=1)
+    with pytest.raises(InputError, match="another sweep writes its study there"):
+        studies.open_study(other, "second", seed=1)
+    assert [study.study_name for study in studies.storage_of(uri).get_all_studies()] == ["first"]
 
 
 def test_progress_shows_the_best_trials_so_far_also_those_of_before(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(tracking, "record_beside", lambda settings, run: None)
     before = run(f"sqlite:///{tmp_path}/one", 7)
     kept = studies.storage_of(f"sqlite:///{tmp_path}/one")
-    progress = sweep._Progress(SETTINGS, "root/sweep/.build-1-2", studies.open_study(kept, "a sweep", 3), done=7)
+    progress = sweep._Progress(
+        SETTINGS, "root/sweep/.build-1-2", studies.open_study(kept, "a sweep", 3), done=7
+    )
     search = studies.Search(SETTINGS.draw, kept, "a sweep", 3, progress.on_finished)
     search.suggest("eighth")
     report = {"score": 0.123, "runs": [], "data": "synthetic", **dict.fromkeys(studies.COSTS, 60.0)}

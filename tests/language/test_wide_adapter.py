@@ -60,6 +60,13 @@ def test_narrow_adapters_and_those_with_dropout_are_computed_as_peft_does(codebo
     assert losses[0] == losses[1]
 
 
+def test_mixed_precision_is_computed_as_peft_does(codebook):
+    """The sum in 16 bits would round a small adapter away."""
+    model, batch = adapted(codebook, "flat", rank=64)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert loss_of(model, batch) == loss_of(as_peft(model), batch)
+
+
 def test_the_sum_is_taken_where_it_needs_fewer_multiplications():
     assert is_wide(256, 896, 128)  # the stand-in's
     assert not is_wide(640, 2048, 16)  # Gemma 3 270M with the paper's rank

@@ -11,7 +11,7 @@ SECONDS_BETWEEN_LINES = 10
 """How often a long step says how far it is."""
 
 
-_PASSWORD = re.compile(r"(://[^\s:/@]*):[^\s/@]+(?=@)")
+_PASSWORD = re.compile(r"(://[^\s:/@]*):[^\s@]+(?=@)")
 
 
 def without_passwords(text: str) -> str:

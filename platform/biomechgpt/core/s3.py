@@ -49,6 +49,8 @@ class PatientS3(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
 
 def _passes(error: Exception) -> bool:
     """Whether an error may pass by itself: no connection, or a server that is too busy."""
+    if isinstance(error, exceptions.SSLError):
+        return False
     # botocore has a ConnectionError of its own, for a server that refuses the connection.
     if isinstance(error, HTTPClientError | exceptions.ConnectionError | ConnectionError | TimeoutError):
         return True

@@ -25,7 +25,13 @@ class InputError(Exception):
 
 
 class StorageError(OSError):
-    """The storage did not answer for too long. A job prints it in one line and exits with 1."""
+    """The storage did not answer for too long. A job prints it in one line and exits with 1.
+
+    As text it has no passwords of URIs.
+    """
+
+    def __str__(self) -> str:
+        return without_passwords(super().__str__())
 
 
 class Settings(BaseModel):

@@ -64,7 +64,8 @@ def fit(
 ) -> dict[str, Any]:
     """Train with Ray Train. Return the metrics of `export`, and `steps`, `loss`, `seconds_training`, `history`.
 
-    Also `seconds_cores` and `seconds_gpus`: seconds times the cores or GPUs that all workers held.
+    Also `seconds_workers`, `seconds_cores`, `seconds_gpus`: seconds times the workers, and times the cores and GPUs
+    that they held, with those before a restart.
 
     task: class of what is trained.
     arguments: keyword arguments that each worker builds `task` with.
@@ -112,7 +113,7 @@ def fit(
                 raise
     storage.remove(run)
     for name, each in (("seconds_cores", cpus), ("seconds_gpus", gpus)):
-        metrics[name] = round(metrics["seconds_training"] * most * each, 1)
+        metrics[name] = round(metrics["seconds_workers"] * each, 1)
     return metrics
 
 

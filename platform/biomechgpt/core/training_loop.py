@@ -174,19 +174,29 @@ def _trained_state(model: nn.Module) -> dict[str, Tensor]:
 class _Progress:
     """How far a training is: its step, its recent losses, its history, and the progress line with the time left."""
 
-    def __init__(self, name: str, steps: int) -> None:
-        self.name, self.steps, self.step = name, steps, 0
+    def __init__(self, name: str, steps: int, workers: int) -> None:
+        self.name, self.steps, self.step, self._workers = name, steps, 0, workers
         self.losses: list[float] = []
         self.history: list[dict[str, float]] = []
         self._first_step, self._started, self._last_line = 0, time.time(), 0.0
+        self._worker_seconds_before = 0.0
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return {"step": self.step, "losses": self.losses, "history": self.history}
+        return {
+            "step": self.step,
+            "losses": self.losses,
+            "history": self.history,
+            "worker_seconds": self._worker_seconds(),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.step, self.losses, self.history = state["step"], state["losses"], state["history"]
-        self._first_step = self.step
+        self._first_step, self._worker_seconds_before = self.step, state["worker_seconds"]
+
+    def _worker_seconds(self) -> float:
+        """Seconds that workers have trained, also before a restart, perhaps with another number of workers."""
+        return self._worker_seconds_before + (time.time() - self._started) * self._workers
 
     @property
     def finished(self) -> bool:
@@ -230,6 +240,7 @@ class _Progress:
             "steps": self.steps,
             "loss": round(self.recent_loss, 5),
             "seconds_training": round(time.time() - self._started, 2),
+            "seconds_workers": round(self._worker_seconds(), 2),
         }
 
 
@@ -247,7 +258,8 @@ def run_worker(
     model, batches = trained.build_model(), trained.batches()
     if not batches:
         raise InputError(f"{name}: nothing to train on")
-    engine, progress = _Engine(model, training), _Progress(name, len(batches))
+    engine = _Engine(model, training)
+    progress = _Progress(name, len(batches), engine.workers)
     if checkpoint := ray.train.get_checkpoint():
         with checkpoint.as_directory() as folder:
             if problem := checkpoints.damage(folder):  # `fit` goes on from the one before it

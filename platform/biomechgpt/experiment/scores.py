@@ -30,7 +30,7 @@ def validate(model: Artifact, root: str) -> dict[str, Any]:
     model: its URI.
     data: provenance of its training data.
     seconds: that the model and all that it was made from took, and these scores.
-    core_hours, gpu_hours: that the trainings held, of all that the model was made from.
+    core_hours, gpu_hours: that the trainings held, of all that the model was made from. None: not all counted them.
     """
     evaluation = measure(
         model, BatchAnswerSettings(splits=["validation"]), EvaluationSettings(baselines=False), root
@@ -43,8 +43,14 @@ def validate(model: Artifact, root: str) -> dict[str, Any]:
         "model": model.uri,
         "data": model.provenance,
         "seconds": round(sum(made.manifest["seconds"] for made in chain), 1),
-        **{
-            hours: sum(made.metrics.get(seconds, 0) for made in chain if made.kind != "model") / 3600
-            for hours, seconds in (("core_hours", "seconds_cores"), ("gpu_hours", "seconds_gpus"))
-        },  # a model repeats its adapter's metrics
+        "core_hours": _hours(chain, "seconds_cores"),
+        "gpu_hours": _hours(chain, "seconds_gpus"),
     }
+
+
+def _hours(chain: list[Artifact], seconds: str) -> float | None:
+    """Sum of a metric of trainings, in hours. A model repeats its adapter's metrics, so it does not count."""
+    trained = [made.metrics for made in chain if made.kind != "model" and "seconds_training" in made.metrics]
+    if not all(seconds in metrics for metrics in trained):
+        return None  # made before it was counted
+    return sum(float(metrics[seconds]) for metrics in trained) / 3600

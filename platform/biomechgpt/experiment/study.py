@@ -1,7 +1,7 @@
 """The study of a sweep, in Optuna's own storage: what was tried, and what came out.
 
-optuna-dashboard opens it, and a killed sweep goes on from it. The storage is the only state: what Ray Tune writes
-while it runs is never read.
+optuna-dashboard opens it (of one on S3, a copy), and a killed sweep goes on from it. The storage is the only state:
+what Ray Tune writes while it runs is never read.
 """
 
 import json
@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from ray.tune.search.optuna import OptunaSearch
 
 from biomechgpt.core import storage
-from biomechgpt.core.settings import InputError
+from biomechgpt.core.settings import InputError, StorageError
 from biomechgpt.experiment.tracking import SQLITE, database_file
 
 _JOURNAL = "journal:///"
@@ -46,6 +46,8 @@ def storage_of(uri: str) -> BaseStorage:
         if uri.startswith(SQLITE):
             return RDBStorage(f"{SQLITE}{database_file(uri.removeprefix(SQLITE))}")
         return RDBStorage(uri)
+    except StorageError:
+        raise
     except Exception as error:  # of the database, its driver, the file system
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
@@ -55,7 +57,7 @@ def storage_of(uri: str) -> BaseStorage:
 
 
 def place_of(root: str, name: str) -> str:
-    """URI of the storage of a sweep beside its artifacts: a submitted job's own folder ends with the job.
+    """URI of the storage of a sweep, beside its artifacts. The folder of a submitted job is removed with the job.
 
     root: folder or s3:// URI of all artifacts; name: of the sweep.
     """
@@ -66,22 +68,29 @@ def place_of(root: str, name: str) -> str:
 class _JournalObject(BaseJournalBackend):
     """Optuna's journal in one S3 object, which each change writes anew. Its text is that of Optuna's own file.
 
-    For one process at a time: a sweep runs under the lease of its artifact.
+    For one process at a time: a sweep runs under the lease of its artifact. Two sweeps need two objects.
     """
 
     def __init__(self, uri: str) -> None:
-        self._uri = uri
-        there = storage.read_bytes(uri) if storage.exists(uri) else b""
-        self._logs: list[dict[str, Any]] = [json.loads(line) for line in there.splitlines()]
+        self._uri, self._written = uri, _content(uri)
+        self._logs: list[dict[str, Any]] = [json.loads(line) for line in self._written.splitlines()]
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
         return self._logs[log_number_from:]
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        # As text and back, so that what is read now is what is read later.
-        self._logs += [json.loads(json.dumps(log)) for log in logs]
-        text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in self._logs)
-        storage.write_bytes(self._uri, text.encode())
+        """Raises InputError if another process has written the object meanwhile."""
+        if _content(self._uri) != self._written:
+            raise InputError(f"{self._uri}: another sweep writes its study there: name an object of its own")
+        lines = [json.dumps(log, separators=(",", ":")) + "\n" for log in logs]
+        self._written += "".join(lines).encode()
+        storage.write_bytes(self._uri, self._written)
+        # From text, so that what is read now is what is read later.
+        self._logs += [json.loads(line) for line in lines]
+
+
+def _content(uri: str) -> bytes:
+    return storage.read_bytes(uri) if storage.exists(uri) else b""
 
 
 def open_study(

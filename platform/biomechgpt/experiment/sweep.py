@@ -66,12 +66,22 @@ class Range(Settings):
         """The extreme values. If they are valid settings, every draw is."""
         return list(self.choice or self.uniform or self.log_uniform or self.integer or [])
 
-    def holds(self, drawn: Mapping[str, Any]) -> bool:
-        """Whether the condition holds, given the settings that were drawn before."""
-        allowed = {
+    def conditions(self) -> dict[str, list[Any]]:
+        """{path of another setting: the values that it may have}."""
+        return {
             path: value if isinstance(value, list) else [value] for path, value in (self.when or {}).items()
         }
-        return all(path in drawn and drawn[path] in values for path, values in allowed.items())
+
+    def holds(self, drawn: Mapping[str, Any]) -> bool:
+        """Whether the condition holds, given the settings that were drawn before."""
+        return all(path in drawn and drawn[path] in values for path, values in self.conditions().items())
+
+    def may_be(self, value: Any) -> bool:
+        """Whether the range has this value."""
+        if self.choice is not None:
+            return value in self.choice
+        low, high = self.ends()
+        return isinstance(value, int if self.integer else (int, float)) and low <= value <= high
 
     def draw(self, trial: Trial, path: str) -> Any:
         """A value of the setting at `path`, drawn by Optuna."""
@@ -99,8 +109,9 @@ class SweepSettings(Settings):
     concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", exclude=True)
     """Trials that run at the same time. auto: as many as the cluster has room for."""
     study: str | None = Field(None, exclude=True)
-    """Optuna's storage, which optuna-dashboard opens: sqlite:///FILE, journal:///FILE, s3://BUCKET/FILE, or a
-    database, postgresql://USER@HOST/NAME. None: ROOT/study/NAME.log. A sweep that was killed goes on from it."""
+    """Optuna's storage: sqlite:///FILE, journal:///FILE, s3://BUCKET/FILE for one sweep alone, or a database, such
+    as postgresql://USER@HOST/NAME. None: ROOT/study/NAME.log. A sweep that was killed goes on from it.
+    optuna-dashboard opens it; of a file on S3, a copy."""
     dry_run: bool = Field(False, exclude=True)
     """Whether to list the first trials and which of their artifacts exist, and run nothing."""
     tracking: TrackingSettings = Field(TrackingSettings(), exclude=True)
@@ -112,12 +123,23 @@ class SweepSettings(Settings):
     def _conditions_are_about_earlier_settings(self) -> "SweepSettings":
         paths = list(self.space)
         for number, (path, values) in enumerate(self.space.items()):
-            for other in values.when or {}:
+            for other, allowed in values.conditions().items():
                 if other not in paths[:number]:
                     raise ValueError(
                         f"space.{path}.when: expected a setting of space before it, found {other}"
                     )
+                if not allowed or not all(self.space[other].may_be(value) for value in allowed):
+                    raise ValueError(
+                        f"space.{path}.when.{other}: expected values of its range, found {allowed}"
+                    )
         return self
+
+    def where_drawn(self, path: str) -> dict[str, Any]:
+        """Values of other settings with which the setting at `path` is drawn."""
+        needed: dict[str, Any] = {}
+        for other, allowed in self.space[path].conditions().items():
+            needed |= self.where_drawn(other) | {other: allowed[0]}
+        return needed
 
     def draw(self, trial: Trial) -> None:
         """Let Optuna draw the settings of a trial, each if its condition holds."""
@@ -134,7 +156,7 @@ def run_sweep(settings: SweepSettings) -> Artifact | None:
     """
     for path, values in settings.space.items():
         for value in values.ends():
-            override(settings.experiment, {path: value}, f"space.{path}")
+            override(settings.experiment, settings.where_drawn(path) | {path: value}, f"space.{path}")
     check(settings.experiment)
     if settings.dry_run:
         logger.info("%s", planned(settings))
@@ -324,9 +346,14 @@ def _trial(config: dict[str, Any], experiment: dict[str, Any], seeds: list[int],
             "score": sum(run["score"] for run in runs) / len(runs),
             "runs": runs,
             "data": runs[0]["data"],
-            **{cost: sum(run[cost] for run in runs) for cost in studies.COSTS},
+            **{cost: _sum([run[cost] for run in runs]) for cost in studies.COSTS},
         }
     )
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    """None if one of them is not known."""
+    return None if None in values else sum(value or 0.0 for value in values)
 
 
 def _run_seed(config: dict[str, Any], experiment: dict[str, Any], seed: int, root: str) -> dict[str, Any]:
@@ -355,6 +382,9 @@ class _Progress:
         self._before = self._done = done
         self._started = time.time()
 
+    def _best(self) -> list[dict[str, Any]]:
+        return [row for row in studies.rows(self._study) if row["score"] is not None][:_BEST]
+
     def on_finished(self, trial: FrozenTrial) -> None:
         self._done += 1
         left = (
@@ -367,9 +397,9 @@ class _Progress:
             return
         logger.info(
             "%s: score %.3f, about %.0f min left. The best so far:\n%s",
-            *(so_far, trial.value, math.ceil(left / 60), _table(studies.rows(self._study)[:_BEST])),
+            *(so_far, trial.value, math.ceil(left / 60), _table(self._best())),
         )
-        row = {"trial": trial.number, "settings": trial.params, "score": trial.value}
+        row: dict[str, Any] = {"trial": trial.number, "settings": trial.params, "score": trial.value}
         row |= {key: trial.user_attrs[key] for key in ("runs", "data", *studies.COSTS)}
         tracking.record_beside(self._settings.tracking, _record(row, self._sweep))
 

@@ -17,7 +17,8 @@ class WideLinear(Linear):
     """A linear layer with one adapter that is added to its weights before tokens are multiplied."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        weight = self._summed()
+        # In 16 bits the sum would round the adapter away.
+        weight = None if torch.is_autocast_enabled(x.device.type) else self._summed()
         if weight is None or args or kwargs:
             return super().forward(x, *args, **kwargs)
         bias: Any = self.base_layer.bias
@@ -30,8 +31,7 @@ class WideLinear(Linear):
         (name,) = self.active_adapters
         layers: list[Any] = [self.base_layer, self.lora_A[name], self.lora_B[name]]
         weights: list[Tensor] = [layer.weight for layer in layers]
-        # Dropout takes values from the adapter's input alone. In 16 bits the sum would round the adapter away. ZeRO
-        # stage 3 cuts up the weights.
+        # Dropout takes values from the adapter's input alone. ZeRO stage 3 cuts up the weights.
         if (
             not isinstance(self.lora_dropout[name], nn.Identity)
             or {weight.dtype for weight in weights} != {torch.float32}

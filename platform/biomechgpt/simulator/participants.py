@@ -455,7 +455,8 @@ def measure_walk(
     """Cadence and walking speed as an instrumented walkway measures them: the true values with 1 % of error.
 
     A walkway measures from one footfall to another, so speed is a mean over whole strides, or over one step where
-    there is no whole stride. Over a part of a stride it would depend on which part that is.
+    there is no whole stride. Over a part of a stride it would depend on which part that is. Of less than a step it
+    is that of the whole recording.
     strides: (T,), completed by each frame; place: (T, 7), the pelvis.
     A value outside the plausible range is None: in one second of a very slow walk a person may stand.
     """
