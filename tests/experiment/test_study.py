@@ -106,7 +106,7 @@ def test_a_setting_is_drawn_only_where_its_condition_holds(tmp_path):
     space = {
         "language.finetune.adapter": {"choice": [None, "unused"]},
         RANK: {"choice": [4, 8], "when": {"language.finetune.adapter": "unused"}},
-        RATE: {"uniform": [1, 2], "when": {RANK: [8, 16]}},
+        RATE: {"uniform": [1, 2], "when": {RANK: [8]}},
     }
     draw = sweep.SweepSettings(space=space).draw
     drawn = studies.first_draws(draw, 10, seed=1)
