@@ -267,11 +267,14 @@ def test_cadence_follows_from_the_knees(cohort):
 
 
 def test_speed_is_the_speed_of_the_pelvis(cohort):
+    """Speed is annotated over whole strides. Over a whole path it differs: less, the more strides there are."""
     walks, speed = where(cohort, "walking_speed")
     paths = [t.pelvis[activity_of(t)][:, [0, 2]] for t in walks]
     way = [np.hypot(*(path[-1] - path[0])) for path in paths]
     seconds = [(len(path) - 1) / RATE for path in paths]
-    np.testing.assert_allclose(np.divide(way, seconds), speed, rtol=0.05)
+    off = np.abs(np.divide(way, seconds) / speed - 1)
+    assert np.median(off) < 0.03
+    assert np.quantile(off[np.array(seconds) > 4], 0.95) < 0.06
 
 
 def test_tug_time_follows_from_leaving_and_reaching_the_chair(cohort):
