@@ -192,7 +192,8 @@ class _Progress:
 
     def restore(self, state: dict[str, Any]) -> None:
         self.step, self.losses, self.history = state["step"], state["losses"], state["history"]
-        self._first_step, self._worker_seconds_before = self.step, state["worker_seconds"]
+        self._first_step = self.step
+        self._worker_seconds_before = state.get("worker_seconds", 0.0)  # older checkpoints do not count
 
     def _worker_seconds(self) -> float:
         """Seconds that workers have trained, also before a restart, perhaps with another number of workers."""
