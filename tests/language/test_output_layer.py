@@ -51,13 +51,13 @@ def adapted(codebook, layout, tied=True, dropout=0.0, rank=4):
     return result, batch_trees(trees, 0, (1.0, 0.5, 2.0))
 
 
-def as_peft(model):
-    """The same model with PEFT's own way of trained rows."""
+def as_peft(model, changed=SplitTokensLayer, original=TrainableTokensLayer):
+    """The same model with PEFT's own layers in place of the changed ones, by default those of trained rows."""
     plain = copy.deepcopy(model)
-    layers = [layer for layer in plain.modules() if type(layer) is SplitTokensLayer]
+    layers = [layer for layer in plain.modules() if type(layer) is changed]
     assert layers
     for layer in layers:
-        layer.__class__ = TrainableTokensLayer
+        layer.__class__ = original
     return plain
 
 

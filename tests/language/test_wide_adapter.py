@@ -1,11 +1,9 @@
 """Adapters that are added to the weights before tokens are multiplied give what PEFT's three products give."""
 
-import copy
-
 import pytest
 import torch
 from peft.tuners.lora.layer import Linear
-from test_output_layer import adapted, learn
+from test_output_layer import adapted, as_peft, learn
 
 from biomechgpt.language import network
 from biomechgpt.language.finetune import with_adapter
@@ -16,15 +14,6 @@ from tiny_language import new_text_model, text_tokenizer
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def as_peft(model):
-    plain = copy.deepcopy(model)
-    layers = [layer for layer in plain.modules() if type(layer) is WideLinear]
-    assert layers
-    for layer in layers:
-        layer.__class__ = Linear
-    return plain
-
-
 def loss_of(model, batch):
     with torch.no_grad():
         return network.TreeModel(model)(**batch)["language"][0].item()
@@ -32,7 +21,7 @@ def loss_of(model, batch):
 
 def test_loss_gradients_and_merged_weights_are_those_of_peft(codebook):
     model, batch = adapted(codebook, "flat", rank=64)
-    plain = as_peft(model)
+    plain = as_peft(model, WideLinear, Linear)
     (loss, gradients), (expected, of_peft) = learn(model, batch), learn(plain, batch)
     assert loss == pytest.approx(expected, rel=1e-5)
     assert gradients.keys() == of_peft.keys()
@@ -52,7 +41,7 @@ def test_narrow_adapters_and_those_with_dropout_are_computed_as_peft_does(codebo
     if rank == 1:
         assert not any(type(layer) is WideLinear for layer in model.modules())
         return
-    plain = as_peft(model)
+    plain = as_peft(model, WideLinear, Linear)
     losses = []
     for one in (model, plain):
         torch.manual_seed(3)
@@ -64,7 +53,7 @@ def test_mixed_precision_is_computed_as_peft_does(codebook):
     """The sum in 16 bits would round a small adapter away."""
     model, batch = adapted(codebook, "flat", rank=64)
     with torch.autocast("cpu", torch.bfloat16):
-        assert loss_of(model, batch) == loss_of(as_peft(model), batch)
+        assert loss_of(model, batch) == loss_of(as_peft(model, WideLinear, Linear), batch)
 
 
 def test_the_sum_is_taken_where_it_needs_fewer_multiplications():

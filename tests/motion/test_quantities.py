@@ -47,7 +47,7 @@ def test_speed_and_cadence_of_simulated_walks_agree_with_the_truth():
         if speed.n < 2:
             assert len(trial.angles_rad) < 2 * simulated.RATE
             continue
-        assert speed.value == pytest.approx(trial.annotations["walking_speed"], rel=0.1)
+        assert speed.value == pytest.approx(trial.annotations["walking_speed"], rel=0.08)
         assert cadence.value == pytest.approx(trial.annotations["cadence"], rel=0.04)
         differences.append(speed.value - trial.annotations["walking_speed"])
         assert 0 <= speed.begin_s < speed.end_s <= len(trial.angles_rad) / simulated.RATE

@@ -108,9 +108,8 @@ def test_a_model_that_is_killed_under_load_is_asked_again_and_is_never_an_error_
         results = [future.result() for future in futures]
     statuses = [status for status, _ in results]
     assert set(statuses) <= {200, 503, 429}, statuses
+    assert statuses.count(200) >= 6, statuses
     assert all(wait is not None for status, wait in results if status != 200)
-    # How many are answered by the retry depends on how soon a new model is there, on a busy machine late.
-    assert 200 in statuses
     wait_for(lambda: ask(address)[0] == 200)
 
 

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -143,11 +143,15 @@ def _nested(annotation: Any) -> Iterator[type[Settings]]:
 
 def _kind(field: FieldInfo) -> str:
     """The kind of value that an option takes, in short."""
-    annotation = field.annotation
+    annotation: Any = field.annotation
     if isinstance(annotation, type) and not getattr(annotation, "__args__", ()):
         return {"str": "TEXT", "int": "NUMBER", "float": "NUMBER", "bool": "true|false"}.get(
             annotation.__name__, annotation.__name__.upper()
         )
+    if any(get_origin(option) is Annotated for option in get_args(annotation)):
+        # A bound, such as "at least 1", belongs to the check of the value and not to its kind.
+        options = (get_args(o)[0] if get_origin(o) is Annotated else o for o in get_args(annotation))
+        annotation = Union[tuple(options)]  # noqa: UP007 the options are known when this runs
     text = str(annotation).replace("typing.", "").replace("NoneType", "None")
     if text.startswith("Union["):
         return (
