@@ -1,5 +1,7 @@
 """The training loop: exact over workers, their number and interruptions; bad input is not tried again."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -94,12 +96,28 @@ def test_a_killed_run_gives_the_result_of_an_undisturbed_one(ray_cluster, tmp_pa
     assert killed["history"] == whole["history"]
 
 
-@pytest.mark.cluster
-def test_a_run_that_one_worker_began_is_ended_by_two(one, tmp_path):
-    dies = {"die_at": 25, "flag": str(tmp_path / "flag")}
+@pytest.fixture(scope="module")
+def died(ray_cluster, tmp_path_factory):
+    """The folder of a training that died in step 25, after checkpoints of steps 10 and 20."""
+    folder = tmp_path_factory.mktemp("died")
     with pytest.raises(TrainingFailedError):
-        run(tmp_path, "elastic", dies, max_failures=0)
-    two = run(tmp_path, "elastic", dies, workers=(1, 2))
+        run(folder, "training", {"die_at": 25, "flag": str(folder / "flag")}, max_failures=0)
+    assert (folder / "flag").exists()
+    return folder / "training"
+
+
+def begin(died, folder):
+    """Copy that training to a folder; returns the folders of its two checkpoints."""
+    shutil.copytree(died, folder)
+    folders = sorted((folder / "run/train").glob("checkpoint_2*"))
+    assert len(folders) == 2
+    return folders
+
+
+@pytest.mark.cluster
+def test_a_run_that_one_worker_began_is_ended_by_two(one, died, tmp_path):
+    begin(died, tmp_path / "elastic")
+    two = run(tmp_path, "elastic", workers=(1, 2))
     assert (one["workers"], two["workers"]) == (1, 2)
     np.testing.assert_allclose(two["weight"], one["weight"], rtol=1e-5)
     assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
@@ -116,15 +134,6 @@ def test_input_errors_of_workers_come_out_as_they_are_and_at_once(ray_cluster, t
         run(tmp_path, "parts", fails, zero_stage=2)
 
 
-def begin(tmp_path, name):
-    """A training that has died in step 25, after checkpoints of steps 10 and 20; returns the folder of both."""
-    with pytest.raises(TrainingFailedError):
-        run(tmp_path, name, {"die_at": 25, "flag": str(tmp_path / "flag")}, max_failures=0)
-    folders = sorted((tmp_path / name / "run/train").glob("checkpoint_2*"))
-    assert len(folders) == 2
-    return folders
-
-
 def damage(folder, how):
     file = folder / "state.pt"
     content = bytearray(file.read_bytes())
@@ -134,15 +143,15 @@ def damage(folder, how):
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("how", ["truncated", "flipped", "half a snapshot"])
-def test_a_damaged_checkpoint_is_left_out_for_the_one_before_it(one, tmp_path, caplog, how):
-    _, newest = begin(tmp_path, "damaged")
+def test_a_damaged_checkpoint_is_left_out_for_the_one_before_it(one, died, tmp_path, caplog, how):
+    _, newest = begin(died, tmp_path / "damaged")
     if how == "half a snapshot":
         snapshot = newest.parent / "checkpoint_manager_snapshot.json"
         snapshot.write_text(snapshot.read_text()[:100])
     else:
         damage(newest, how)
     with caplog.at_level("WARNING", "biomechgpt"):
-        again = run(tmp_path, "damaged", {"die_at": 25, "flag": str(tmp_path / "flag")})
+        again = run(tmp_path, "damaged")
     (message,) = [record.getMessage() for record in caplog.records if "going on from" in record.getMessage()]
     step = 20 if how == "half a snapshot" else 10
     assert message.startswith("damaged: damaged (")
@@ -151,8 +160,8 @@ def test_a_damaged_checkpoint_is_left_out_for_the_one_before_it(one, tmp_path, c
 
 
 @pytest.mark.cluster
-def test_two_damaged_checkpoints_are_an_error_that_says_what_to_remove(ray_cluster, tmp_path):
-    for folder in begin(tmp_path, "damaged"):
+def test_two_damaged_checkpoints_are_an_error_that_says_what_to_remove(died, tmp_path):
+    for folder in begin(died, tmp_path / "damaged"):
         damage(folder, "truncated")
     for _ in range(2):
         with pytest.raises(

@@ -11,11 +11,15 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import ray
 import torch.distributed as dist
 from safetensors.numpy import load_file
 
+from biomechgpt.answering.batch import answer_all
+from biomechgpt.answering.bundle import ModelBundle
+from biomechgpt.answering.settings import BatchAnswerSettings
 from biomechgpt.cohort import Cohort
 from biomechgpt.core import storage
 from biomechgpt.core.logs import logged_to_stdout
@@ -247,6 +251,21 @@ def test_each_bad_recording_is_named_and_nothing_is_written(tmp_path):
         (line,) = [line for line in job.stderr.splitlines() if str(file.relative_to(folder)) in line]
         assert message in line
     assert not storage.list_files(str(root))
+
+
+def test_two_actors_answer_as_this_process_does(tiny):
+    answers = tiny.made("answers")
+    parts = ModelBundle(answers.input("model").uri).parts
+    questions, tokens = answers.input("model").input("questions"), answers.input("tokens")
+    asked = (parts, questions, tokens)
+    here, on_actors = (
+        answer_all(*asked, BatchAnswerSettings(workers=workers), ["activity", "cadence"])
+        for workers in (1, 2)
+    )
+    keys = ["trial", "task", "question"]
+    pd.testing.assert_frame_equal(
+        on_actors.sort_values(keys, ignore_index=True), here.sort_values(keys, ignore_index=True), rtol=1e-4
+    )
 
 
 class Dying(_Finetuning):

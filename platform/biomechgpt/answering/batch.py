@@ -5,7 +5,7 @@ import pickle
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -71,13 +71,17 @@ _REPORT_EVERY_S = 10
 
 
 class _AnswerBatch:
-    """Ray Data's actor: loads the model once and answers blocks of requests (see `build_requests`)."""
+    """Loads the model once and answers blocks of requests (see `build_requests`), here or as an actor of Ray Data.
 
-    def __init__(self, model: bytes, method: str, threads: int) -> None:
+    model: the model, or its compressed pickle.
+    """
+
+    def __init__(self, model: ModelParts | bytes, method: str, threads: int) -> None:
         torch.set_num_threads(threads)
         network.quiet()
         self.method = method
-        self.answerer = Answerer(pickle.loads(zlib.decompress(model)))  # noqa: S301 by the driver
+        parts = pickle.loads(zlib.decompress(model)) if isinstance(model, bytes) else model  # noqa: S301 by the driver
+        self.answerer = Answerer(parts)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """A row with the answer for each question of each request."""
@@ -250,7 +254,7 @@ def _answer(
     views = Tokens(tokens).views(splits, scoring.views)
     statistics = movement_statistics(Tokens(tokens).statistics().to_pandas(), splits, model.reference)
     requests = build_requests(asked, views, scoring.templates, statistics)
-    answers = run_actor_pool(model, requests, settings)
+    answers = run_batches(model, requests, settings)
     return to_table(asked, answers, model.tasks, trials[RECONSTRUCTION_ERROR])
 
 
@@ -431,16 +435,43 @@ def build_requests(
     return requests.iloc[np.argsort(length, kind="stable")]
 
 
-def run_actor_pool(model: ModelParts, requests: pd.DataFrame, settings: BatchAnswerSettings) -> pd.DataFrame:
-    """The answers to requests: columns `number` and those of `Answer`, in any order."""
+def run_batches(model: ModelParts, requests: pd.DataFrame, settings: BatchAnswerSettings) -> pd.DataFrame:
+    """The answers to requests: columns `number` and those of `Answer`, in any order.
+
+    One worker on one's own machine is this process: another would first load all libraries again, for 12 s.
+    """
+    table, size = pa.Table.from_pandas(requests, preserve_index=False), settings.batch_size
+    batches = [table.slice(start, size) for start in range(0, len(table), size)]
+    gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
+    here = settings.workers == 1 and not gpus and cluster.is_own()
+    answers: list[pa.Table] = []
+    n_questions, last_report = int(requests["number"].str.len().sum()), time.time()
+    for block in (_here if here else _on_actors)(model, batches, settings, gpus):
+        answers.append(block)
+        if time.time() - last_report > _REPORT_EVERY_S:
+            last_report = time.time()
+            logger.info("answers: %d of %d questions", sum(map(len, answers)), n_questions)
+    return pa.concat_tables(answers).to_pandas()
+
+
+def _here(
+    model: ModelParts, batches: list[pa.Table], settings: BatchAnswerSettings, gpus: int
+) -> Iterator[pa.Table]:
+    answerer = _AnswerBatch(model, settings.method, cluster.cpus_for(1))
+    yield from map(answerer, batches)
+
+
+def _on_actors(
+    model: ModelParts, batches: list[pa.Table], settings: BatchAnswerSettings, gpus: int
+) -> Iterator[pa.Table]:
+    """The same in Ray Data's actors, each with one GPU where there are any."""
     # Ray puts large constructor arguments into its object store, where a restarted actor may not find them.
     packed = zlib.compress(pickle.dumps(model))
-    gpu: dict[str, Any] = {"num_gpus": 1} if ray.cluster_resources().get("GPU", 0) else {}
-    table, size = pa.Table.from_pandas(requests, preserve_index=False), settings.batch_size
-    blocks = (
+    gpu: dict[str, Any] = {"num_gpus": gpus} if gpus else {}
+    yield from (
         # A block is a batch. Ray's `repartition` would need a whole core beside the actors, which one node of one
         # core never has.
-        ray.data.from_arrow([table.slice(start, size) for start in range(0, len(table), size)])
+        ray.data.from_arrow(batches)
         .map_batches(
             _AnswerBatch,
             fn_constructor_args=(packed, settings.method, cluster.cpus_for(settings.workers)),
@@ -453,14 +484,6 @@ def run_actor_pool(model: ModelParts, requests: pd.DataFrame, settings: BatchAns
         )
         .iter_batches(batch_size=None, batch_format="pyarrow")
     )
-    answers: list[pa.Table] = []
-    n_questions, last_report = int(requests["number"].str.len().sum()), time.time()
-    for block in blocks:
-        answers.append(block)
-        if time.time() - last_report > _REPORT_EVERY_S:
-            last_report = time.time()
-            logger.info("answers: %d of %d questions", sum(map(len, answers)), n_questions)
-    return pa.concat_tables(answers).to_pandas()
 
 
 def to_table(
