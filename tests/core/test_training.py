@@ -58,9 +58,21 @@ class FitLine(training.TrainingTask):
         return {"weight": model.weight.detach().tolist(), "workers": dist.get_world_size()}
 
 
-def run(tmp_path, name, arguments=None, **settings):
+class FitHalf(FitLine):
+    """Its held-out samples are best fitted half way: from zero, half the line is reached before the whole."""
+
+    validations = 3
+
+    def validation_batches(self):
+        return [[0, 1, 2, 3], [4, 5, 6], [7]]
+
+    def collate_validation(self, samples):
+        return {"x": self.x[samples], "y": self.y[samples] / 2, "valid": self.valid[samples]}
+
+
+def run(tmp_path, name, arguments=None, task=FitLine, **settings):
     settings = TrainingSettings(learning_rate=0.1, checkpoint_every=10, **settings)
-    return training.fit(FitLine, arguments or {}, settings, str(tmp_path / name), name)
+    return training.fit(task, arguments or {}, settings, str(tmp_path / name), name)
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +133,29 @@ def test_a_run_that_one_worker_began_is_ended_by_two(one, died, tmp_path):
     assert (one["workers"], two["workers"]) == (1, 2)
     np.testing.assert_allclose(two["weight"], one["weight"], rtol=1e-5)
     assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+
+
+@pytest.mark.cluster
+def test_the_weights_with_the_lowest_validation_loss_are_kept(one, tmp_path):
+    """Also by two workers with a part of the weights each, of which one is killed after the best step."""
+    alone = run(tmp_path, "alone", task=FitHalf)
+    losses = {row["step"]: row["validation_loss"] for row in alone["history"] if "validation_loss" in row}
+    assert list(losses) == [10, 20, 30]
+    assert alone["best_step"] == min(losses, key=losses.get) < 30
+    assert alone["validation_loss"] == losses[alone["best_step"]]
+    assert alone["seconds_validation"] >= 0
+    # Training itself is that without validation, whatever is kept of it.
+    assert alone["loss"] == one["loss"]
+    data = FitHalf()
+    held_out = data.collate_validation(range(8))
+    squared = (held_out["x"] @ torch.tensor(alone["weight"]) - held_out["y"]) ** 2
+    loss = (squared * held_out["valid"]).sum() / held_out["valid"].sum()
+    assert alone["validation_loss"] == pytest.approx(float(loss), abs=1e-5)
+    dies = {"die_at": 25, "flag": str(tmp_path / "flag")}
+    two = run(tmp_path, "two", dies, FitHalf, workers=2, zero_stage=3)
+    assert (tmp_path / "flag").exists()
+    assert two["best_step"] == alone["best_step"]
+    np.testing.assert_allclose(two["weight"], alone["weight"], rtol=1e-5)
 
 
 @pytest.mark.cluster

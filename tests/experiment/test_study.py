@@ -1,13 +1,17 @@
 """The study of a sweep is in Optuna's storage: it goes on after a kill as if nothing had happened."""
 
+from types import SimpleNamespace
+
 import optuna
 import pytest
 from optuna.trial import TrialState
+from ray import tune
 
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.settings import InputError
 from biomechgpt.experiment import study as studies
 from biomechgpt.experiment import sweep, tracking
+from biomechgpt.experiment.scores import ran_all_seeds
 
 RANK = "language.finetune.adapter.rank"
 RATE = "language.finetune.training.learning_rate"
@@ -181,6 +185,125 @@ def test_a_study_about_models_that_were_removed_begins_anew(tmp_path):
     study.tell(trial, 0.5)
     assert len(studies.open_study(kept, "a sweep", 3, lambda model: model == "gone").trials) == 1
     assert studies.open_study(kept, "a sweep", 3, lambda model: False).trials == []
+
+
+def finish(search, name, score, seeds, **costs):
+    """End a trial as Ray Tune does after these seeds."""
+    runs = [{"score": score, "model": "", "validation_loss": 1 - score}] * seeds
+    search.on_trial_complete(name, {"score": score, "runs": runs, "data": "synthetic", **costs})
+
+
+def test_successive_halving_goes_on_where_it_was_killed(tmp_path):
+    """Trials that are among the worse half after a seed are stopped, those of before the kill included."""
+    kept = studies.storage_of(f"sqlite:///{tmp_path}/one")
+    stopped = {}
+    for part in (range(6), range(6, 12)):
+        studies.open_study(kept, "a sweep", 3)
+        search = studies.Search(SETTINGS.draw, kept, "a sweep", 3, lambda trial: None, halving=2)
+        for k in part:
+            name, score = f"trial {k}", [0.5, 0.2, 0.6, 0.3, 0.4, 0.1, 0.55, 0.2, 0.7, 0.3, 0.65, 0.1][k]
+            search.suggest(name)
+            stopped[k] = search.stops(name, 1, score)
+            finish(search, name, score, seeds=1 if stopped[k] else 2)
+    # The first has nobody to be compared with. Later only the best half goes on.
+    assert [k for k in stopped if not stopped[k]] == [0, 2, 6, 8, 10]
+    rows = studies.rows(studies.open_study(kept, "a sweep", 3))
+    assert [row["stopped_after"] for row in rows] == [None] * 5 + [1] * 7
+    assert [row["score"] for row in rows[:5]] == [0.7, 0.65, 0.6, 0.55, 0.5]
+    assert [row["score"] for row in rows[5:]] == [0.4, 0.3, 0.3, 0.2, 0.2, 0.1, 0.1]
+    # Nothing is left in the queue: who was stopped is not tried again.
+    assert not [t for t in studies.open_study(kept, "a sweep", 3).trials if t.state == TrialState.WAITING]
+    assert [ran_all_seeds(row) for row in rows] == [True] * 5 + [False] * 7
+
+
+def quick_trial(config, experiment, seeds, root):
+    """In the place of a trial that trains: its score is its rank."""
+    for done in range(1, len(seeds) + 1):
+        run = {"score": config[RANK] / 16, "validation_loss": 1.0, "model": ""}
+        runs = [run | {"seed": s} for [s] in seeds[:done]]
+        costs = dict.fromkeys(studies.COSTS, 1.0)
+        tune.report({"score": config[RANK] / 16, "runs": runs, "data": "synthetic", **costs})
+
+
+@pytest.mark.cluster
+def test_ray_tune_stops_what_the_study_says(ray_cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "_trial", quick_trial)
+    settings = SETTINGS.model_copy(
+        update={"seeds": [0, 1], "halving": sweep.HalvingSettings(), "concurrent": 1, "root": str(tmp_path)}
+    )
+    kept = studies.storage_of(f"sqlite:///{tmp_path}/one")
+    studies.open_study(kept, "a sweep", 3)
+    search = studies.Search(SETTINGS.draw, kept, "a sweep", 3, lambda trial: None, halving=2)
+    assert sweep._run_trials(settings, str(tmp_path / "made"), 4, search) == {}
+    rows = studies.rows(studies.open_study(kept, "a sweep", 3))
+    seeds_of = {row["trial"]: len(row["runs"]) for row in rows}
+    scores = [row["score"] for row in sorted(rows, key=lambda row: row["trial"])]
+    # A trial goes on if it is in the upper half of those that have run a seed by then, itself among them.
+    upper = [sorted(scores[: k + 1], reverse=True)[max(0, (k + 1) // 2 - 1)] for k in range(4)]
+    assert seeds_of == {k: 2 if scores[k] >= upper[k] else 1 for k in range(4)}
+    assert set(seeds_of.values()) == {1, 2}
+
+
+@pytest.mark.parametrize(("by", "expected"), [("score", "CONTINUE"), ("validation_loss", "STOP")])
+def test_trials_are_compared_by_score_or_by_validation_loss(by, expected, tmp_path):
+    settings = SETTINGS.model_copy(update={"seeds": [0, 1], "halving": sweep.HalvingSettings(by=by)})
+    kept = studies.storage_of(f"sqlite:///{tmp_path}/one")
+    studies.open_study(kept, "a sweep", 3)
+    search = studies.Search(SETTINGS.draw, kept, "a sweep", 3, lambda trial: None, halving=2)
+    scheduler = sweep._Halving(settings, search)
+    decided = []
+    # The second has the higher score and the higher loss.
+    for name, score, loss in (("one", 0.4, 1.0), ("two", 0.5, 1.1)):
+        search.suggest(name)
+        report = {"runs": [{"score": score, "validation_loss": loss}]}
+        decided.append(scheduler.on_trial_result(None, SimpleNamespace(trial_id=name), report))
+    assert decided == ["CONTINUE", expected]
+    all_seeds = {"runs": report["runs"] * 2}
+    assert scheduler.on_trial_result(None, SimpleNamespace(trial_id="one"), all_seeds) == "CONTINUE"
+
+
+def test_with_several_objectives_the_trade_offs_are_marked(tmp_path):
+    kept = studies.storage_of(f"sqlite:///{tmp_path}/one")
+    objectives = ("score", "core_hours")
+    study = studies.open_study(kept, "a sweep", 3, objectives=objectives)
+    search = studies.Search(SETTINGS.draw, kept, "a sweep", 3, lambda trial: None, objectives)
+    for k, (score, hours) in enumerate([(0.5, 2.0), (0.6, 3.0), (0.4, 2.5), (0.3, 1.0), (0.7, None)]):
+        search.suggest(f"trial {k}")
+        finish(search, f"trial {k}", score, 1, seconds=1.0, core_hours=hours, gpu_hours=0.0)
+    rows = studies.rows(studies.open_study(kept, "a sweep", 3, objectives=objectives))
+    assert [(row["score"], row["front"]) for row in rows] == [
+        (0.6, True),
+        (0.5, True),
+        (0.4, False),
+        (0.3, True),
+        (None, False),
+    ]
+    assert "objectives: core_hours is not known" in rows[-1]["error"]
+    assert [d.name for d in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    table = sweep._table(rows).splitlines()
+    assert [line.split()[0] for line in table[1:]] == ["*0.600", "*0.500", "0.400", "*0.300", "failed"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"objectives": ["seconds"]}, "expected score first"),
+        ({"objectives": ["score", "score"]}, "each once"),
+        ({"halving": {}, "seeds": [0, 1], "objectives": ["score", "seconds"]}, "needs one objective"),
+        ({"halving": {}}, "two seeds or more"),
+        (
+            {
+                "halving": {"by": "validation_loss"},
+                "seeds": [0, 1],
+                "experiment": {"language": {"finetune": {"validation": {"times": 0}}}},
+            },
+            "validation.times of 1 or more",
+        ),
+    ],
+)
+def test_objectives_and_halving_that_do_not_go_together_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        sweep.SweepSettings(space={RANK: {"choice": [4]}}, **wrong)
 
 
 @pytest.mark.parametrize("uri", ["oracles://nowhere", "sqlite:////proc/none/optuna.db", "optuna.db"])

@@ -43,6 +43,18 @@ class TrainingTask(ABC):
     def collate(self, samples: list[int]) -> "dict[str, Tensor]":
         """The arguments of the model's `forward` for these samples."""
 
+    validations: int = 0
+    """How often the loss of held-out samples is measured, evenly spread; the last time after the last step. The
+    weights with the lowest of these losses are kept. 0: never, and the last weights are kept."""
+
+    def validation_batches(self) -> list[list[int]]:
+        """Batches of held-out samples, by their own numbers; the same each time."""
+        return []
+
+    def collate_validation(self, samples: list[int]) -> "dict[str, Tensor]":
+        """The arguments of the model's `forward` for these held-out samples."""
+        raise NotImplementedError
+
     def workload(self, batches: list[list[int]]) -> str:
         """How much there is to train, for the first line of the log."""
         return f"{len(batches)} steps"
@@ -65,7 +77,8 @@ def fit(
     """Train with Ray Train. Return the metrics of `export`, and `steps`, `loss`, `seconds_training`, `history`.
 
     Also `seconds_workers`, `seconds_cores`, `seconds_gpus`: seconds times the workers, and times the cores and GPUs
-    that they held, with those before a restart.
+    that they held, with those before a restart. A task with validation batches adds `validation_loss` (the lowest),
+    `best_step` (when it was reached: those weights were kept) and `seconds_validation`.
 
     task: class of what is trained.
     arguments: keyword arguments that each worker builds `task` with.

@@ -94,11 +94,7 @@ class _Engine:
         counts: False for a worker that has no samples of its own. It computes on another worker's, as all workers
             have to take part in each exchange, and its loss is multiplied by 0.
         """
-        batch = {key: value.to(self._engine.device) for key, value in batch.items()}
-        with torch.autocast(
-            self._engine.device.type, torch.bfloat16, enabled=self.settings.precision == "mixed"
-        ):
-            terms: LossTerms = self._engine(**batch)
+        terms = self._terms(batch)
         factor = 1.0 if counts else 0.0
         elements = torch.stack([count.float() for _, count in terms.values()]) * factor
         dist.all_reduce(elements)
@@ -116,6 +112,45 @@ class _Engine:
         means = shares.detach().clone()
         dist.all_reduce(means)
         return dict(zip(terms, means, strict=True))
+
+    def _terms(self, batch: dict[str, Tensor]) -> LossTerms:
+        """The model's loss of a batch."""
+        batch = {key: value.to(self._engine.device) for key, value in batch.items()}
+        with torch.autocast(
+            self._engine.device.type, torch.bfloat16, enabled=self.settings.precision == "mixed"
+        ):
+            terms: LossTerms = self._engine(**batch)
+        return terms
+
+    def mean_loss(self, task: TrainingTask, batches: list[list[int]]) -> float:
+        """The loss of held-out samples, without dropout: each term's mean over all samples, then their sum."""
+        modes = {module: module.training for module in self._engine.module.modules()}
+        self._engine.module.eval()
+        # Sum and count of each term. Workers without samples of a batch take part too, as in `train_step`.
+        totals: Tensor = torch.zeros(0)
+        with torch.no_grad():
+            for samples in batches:
+                own = samples[self.rank :: self.workers]
+                terms = self._terms(task.collate_validation(own or samples[:1]))
+                pairs = torch.stack([torch.stack([t.float(), n.float()]) for t, n in terms.values()]).cpu()
+                pairs = pairs.double() if own else torch.zeros_like(pairs, dtype=torch.float64)
+                totals = pairs if not totals.numel() else totals + pairs
+        totals = totals.to(self._engine.device)
+        dist.all_reduce(totals)
+        for module, mode in modes.items():
+            module.training = mode
+        return float((totals[:, 0] / totals[:, 1].clamp(min=1)).sum())
+
+    def trained_weights(self) -> dict[str, Tensor]:
+        """A copy of what training changes, in the CPU's memory; {} on all workers but the first."""
+        with self.gathered_weights():
+            state = _trained_state(self._engine.module) if self.rank == 0 else {}
+            return {name: tensor.cpu().clone() for name, tensor in state.items()}
+
+    def put_weights(self, weights: dict[str, Tensor]) -> None:
+        """Give the model what `trained_weights` returned. With ZeRO stage 3 inside `gathered_weights`."""
+        for name, tensor in _trained_state(self._engine.module).items():
+            tensor.copy_(weights[name])
 
     def gathered_weights(self) -> AbstractContextManager[None]:
         """Inside, every worker has all weights. With ZeRO stage 3 each worker otherwise holds a part of them."""
@@ -157,8 +192,7 @@ class _Engine:
             _, progress = self._engine.load_checkpoint(folder, tag="state", load_module_strict=False)
             return dict(progress)
         state: dict[str, Any] = torch.load(Path(folder) / "state.pt", map_location="cpu", weights_only=True)
-        for name, tensor in _trained_state(self._engine.module).items():
-            tensor.copy_(state["model"][name])
+        self.put_weights(state["model"])
         self._engine.optimizer.load_state_dict(state["optimizer"])
         return state
 
@@ -180,6 +214,10 @@ class _Progress:
         self.history: list[dict[str, float]] = []
         self._first_step, self._started, self._last_line = 0, time.time(), 0.0
         self._worker_seconds_before = 0.0
+        self.best: dict[str, Any] = {}
+        """The lowest validation loss, its step and the weights of that step; {} before the first."""
+        self.validation_loss = math.nan
+        self.seconds_validation = 0.0
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
@@ -188,12 +226,16 @@ class _Progress:
             "losses": self.losses,
             "history": self.history,
             "worker_seconds": self._worker_seconds(),
+            "best": self.best,
+            "seconds_validation": self.seconds_validation,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.step, self.losses, self.history = state["step"], state["losses"], state["history"]
         self._first_step = self.step
-        self._worker_seconds_before = state.get("worker_seconds", 0.0)  # older checkpoints do not count
+        # Older checkpoints have no such entries.
+        self._worker_seconds_before = state.get("worker_seconds", 0.0)
+        self.best, self.seconds_validation = state.get("best", {}), state.get("seconds_validation", 0.0)
 
     def _worker_seconds(self) -> float:
         """Seconds that workers have trained, also before a restart, perhaps with another number of workers."""
@@ -207,6 +249,10 @@ class _Progress:
     def wants_metrics(self) -> bool:
         """Whether the history gets a row after this step."""
         return self.finished or self.step % max(1, self.steps // HISTORY_ROWS) == 0
+
+    def is_validated(self, times: int) -> bool:
+        """Whether this is one of the steps after which the validation loss is measured `times` times in all."""
+        return self.step in {-(-self.steps * k // times) for k in range(1, times + 1)}
 
     def add(self, terms: dict[str, Tensor]) -> None:
         """Count a step with these losses. Raises RuntimeError for a loss that is not finite."""
@@ -236,7 +282,15 @@ class _Progress:
 
     def summary(self) -> dict[str, Any]:
         """What `fit` returns beside the task's own metrics."""
+        validation: dict[str, Any] = {}
+        if self.best:
+            validation = {
+                "validation_loss": self.best["loss"],
+                "best_step": self.best["step"],
+                "seconds_validation": round(self.seconds_validation, 2),
+            }
         return {
+            **validation,
             "history": self.history,
             "steps": self.steps,
             "loss": round(self.recent_loss, 5),
@@ -259,6 +313,7 @@ def run_worker(
     model, batches = trained.build_model(), trained.batches()
     if not batches:
         raise InputError(f"{name}: nothing to train on")
+    held_out = trained.validation_batches() if trained.validations else []
     engine = _Engine(model, training)
     progress = _Progress(name, len(batches), engine.workers)
     if checkpoint := ray.train.get_checkpoint():
@@ -276,9 +331,15 @@ def run_worker(
         batch = trained.collate(own or batches[step][:1])
         terms = engine.train_step(batch, learning_rate(training, step, len(batches)), counts=bool(own))
         progress.add(terms)
-        if progress.wants_metrics:
+        validated = bool(held_out) and progress.is_validated(trained.validations)
+        if validated:
+            _validate(engine, progress, trained, held_out)
+        if progress.wants_metrics or validated:
             loss = round(progress.recent_loss, 5)
-            progress.history.append({"step": progress.step, "loss": loss, **trained.log_metrics()})
+            row = {"step": progress.step, "loss": loss, **trained.log_metrics()}
+            progress.history.append(
+                row | ({"validation_loss": progress.validation_loss} if validated else {})
+            )
         if engine.rank == 0:
             progress.log(terms)
         if progress.step % training.checkpoint_every == 0 and not progress.finished:
@@ -287,7 +348,29 @@ def run_worker(
             _release_memory()
     model.eval()
     with engine.gathered_weights():
-        return {**trained.export(model), **progress.summary()} if engine.rank == 0 else None
+        if engine.rank != 0:
+            return None
+        if progress.best:
+            engine.put_weights(progress.best["weights"])
+        return {**trained.export(model), **progress.summary()}
+
+
+def _validate(engine: _Engine, progress: _Progress, trained: TrainingTask, held_out: list[list[int]]) -> None:
+    """Measure the validation loss, and keep the weights if it is the lowest until now. All workers call it."""
+    started = time.time()
+    progress.validation_loss = loss = round(engine.mean_loss(trained, held_out), 5)
+    if not progress.best or loss < progress.best["loss"]:
+        progress.best = {"loss": loss, "step": progress.step, "weights": engine.trained_weights()}
+    progress.seconds_validation += time.time() - started
+    if engine.rank == 0:
+        kept = (
+            "kept"
+            if progress.best["step"] == progress.step
+            else f"that of step {progress.best['step']} is lower"
+        )
+        logger.info(
+            f"{progress.name}: step {progress.step}/{progress.steps}  validation loss {loss:.4f}, {kept}"
+        )
 
 
 def _seed(settings: TrainingSettings, step: int) -> None:

@@ -15,7 +15,7 @@ from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError, Settings
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.challenge import Margins, make_challenge, read_challenge
-from biomechgpt.experiment.scores import validate
+from biomechgpt.experiment.scores import ran_all_seeds, validate
 from biomechgpt.experiment.tracking import TrackingSettings
 
 logger = logging.getLogger("biomechgpt")
@@ -154,7 +154,7 @@ def _candidates(source: Artifact) -> Candidates:
         return {"the only one": [validate(source, root)]}
     if source.kind == "sweep":
         trials = source.read_json("trials.json")
-        return {str(trial["settings"]): trial["runs"] for trial in trials if trial["score"] is not None}
+        return {str(trial["settings"]): trial["runs"] for trial in trials if ran_all_seeds(trial)}
     if source.kind == "comparison":
         candidates: Candidates = {}
         seen: set[str] = set()

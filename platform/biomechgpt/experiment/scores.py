@@ -1,5 +1,6 @@
 """A model's answers to its own cohort's questions, and its scores on held-out participants."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from biomechgpt.answering.batch import make_answers
@@ -30,6 +31,7 @@ def validate(model: Artifact, root: str) -> dict[str, Any]:
     model: its URI.
     data: provenance of its training data.
     seconds: that the model and all that it was made from took, and these scores.
+    validation_loss: the lowest in fine-tuning; None if it was not measured.
     core_hours, gpu_hours: that the trainings held, of all that the model was made from. None: not all counted them.
     """
     evaluation = measure(
@@ -43,9 +45,17 @@ def validate(model: Artifact, root: str) -> dict[str, Any]:
         "model": model.uri,
         "data": model.provenance,
         "seconds": round(sum(made.manifest["seconds"] for made in chain), 1),
+        "validation_loss": model.metrics.get("validation_loss"),
         "core_hours": _hours(chain, "seconds_cores"),
         "gpu_hours": _hours(chain, "seconds_gpus"),
     }
+
+
+def ran_all_seeds(trial: Mapping[str, Any]) -> bool:
+    """Whether a trial of a sweep, a row of its `trials.json`, neither failed nor was stopped early."""
+    return (
+        trial["score"] is not None and trial.get("stopped_after") is None
+    )  # older sweeps have no such entry
 
 
 def _hours(chain: list[Artifact], seconds: str) -> float | None:

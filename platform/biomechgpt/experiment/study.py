@@ -5,12 +5,13 @@ what Ray Tune writes while it runs is never read.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.pruners import SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
@@ -25,10 +26,14 @@ from biomechgpt.experiment.tracking import SQLITE, database_file
 _JOURNAL = "journal:///"
 _STARTUP = 10
 """Trials that are drawn at random before TPE models the results; Optuna's default."""
+DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+"""States of trials that are not run again. Successive halving has stopped those that are pruned."""
 _AGAIN = "again"
 """User attribute of a trial that repeats one that failed."""
 COSTS = ("seconds", "core_hours", "gpu_hours")
 """What a trial cost, with all seeds."""
+SCORE = "score"
+"""The first objective of every study: higher is better. The others are costs."""
 KEPT = ("runs", "data", *COSTS, "input_error")
 """What a trial reports beside its score. It is kept as user attributes."""
 
@@ -94,24 +99,29 @@ def _content(uri: str) -> bytes:
 
 
 def open_study(
-    kept: BaseStorage | None, name: str, seed: int, is_there: Callable[[str], bool] = lambda model: True
+    kept: BaseStorage | None,
+    name: str,
+    seed: int,
+    is_there: Callable[[str], bool] = lambda model: True,
+    objectives: Sequence[str] = (SCORE,),
 ) -> Study:
     """The study of a name, made if it is not there. Trials that did not finish are put into its queue once more.
 
     kept: Optuna's storage; None: in memory.
+    objectives: the score, and costs.
     is_there: whether a model is still there. A study that is about models that were removed begins anew.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = _created(kept, name, seed)
+    study = _created(kept, name, seed, objectives)
     trials = study.get_trials(deepcopy=False)
     models = {run["model"] for trial in trials for run in trial.user_attrs.get("runs", [])}
     if kept is not None and not all(is_there(model) for model in models):
         optuna.delete_study(study_name=name, storage=kept)
-        return _created(kept, name, seed)
+        return _created(kept, name, seed, objectives)
     for trial in trials:
         if trial.state == TrialState.RUNNING:  # of a sweep that was killed
             study.tell(trial.number, state=TrialState.FAIL)
-    there = [t.params for t in trials if t.state == TrialState.COMPLETE]
+    there = [t.params for t in trials if t.state in DONE]
     there += [t.system_attrs["fixed_params"] for t in trials if t.state == TrialState.WAITING]
     for trial in trials:
         if trial.state in (TrialState.RUNNING, TrialState.FAIL) and trial.params not in there:
@@ -120,9 +130,13 @@ def open_study(
     return study
 
 
-def _created(kept: BaseStorage | None, name: str, seed: int) -> Study:
+def _created(kept: BaseStorage | None, name: str, seed: int, objectives: Sequence[str]) -> Study:
     return optuna.create_study(
-        storage=kept, study_name=name, direction="maximize", sampler=Sampler(seed), load_if_exists=True
+        storage=kept,
+        study_name=name,
+        directions=["maximize" if objective == SCORE else "minimize" for objective in objectives],
+        sampler=Sampler(seed),
+        load_if_exists=True,
     )
 
 
@@ -175,25 +189,62 @@ class Search(OptunaSearch):
     """Ray Tune's search by Optuna, with all that a trial reports kept in the study.
 
     on_finished: called with a finished trial of the study.
+    objectives: the score, and costs. Optuna searches for a high score and low costs.
+    halving: of so many trials that have run as many seeds, the best one goes on; None: each runs all its seeds.
     """
 
     def __init__(
-        self, draw: Draw, kept: BaseStorage, name: str, seed: int, on_finished: Callable[[FrozenTrial], None]
+        self,
+        draw: Draw,
+        kept: BaseStorage,
+        name: str,
+        seed: int,
+        on_finished: Callable[[FrozenTrial], None],
+        objectives: Sequence[str] = (SCORE,),
+        halving: int | None = None,
     ) -> None:
+        modes = ["max" if objective == SCORE else "min" for objective in objectives]
+        one = len(objectives) == 1
         super().__init__(
-            draw, metric="score", mode="max", sampler=Sampler(seed), study_name=name, storage=kept
+            draw,
+            metric=objectives[0] if one else list(objectives),
+            mode=modes[0] if one else modes,
+            sampler=Sampler(seed),
+            study_name=name,
+            storage=kept,
         )
-        self._on_finished = on_finished
+        self._on_finished, self._objectives = on_finished, objectives
+        self._stopped: set[str] = set()
+        if halving:
+            # Its state is in the study too, so a sweep that was killed halves as it would have.
+            self._ot_study.pruner = SuccessiveHalvingPruner(min_resource=1, reduction_factor=halving)
+
+    def stops(self, trial_id: str, seeds_done: int, value: float) -> bool:
+        """Whether a trial is not worth another seed. value: higher is better; after so many seeds."""
+        trial = self._ot_trials[trial_id]
+        trial.report(value, seeds_done)
+        if trial.should_prune():
+            self._stopped.add(trial_id)
+        return trial_id in self._stopped
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Nothing: `stops` tells Optuna what it needs."""
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        trial = self._ot_trials[trial_id]
+        trial, result = self._ot_trials[trial_id], dict(result or {})
+        if unknown := [name for name in self._objectives if result.get(name, 0) is None]:
+            result["input_error"] = (
+                f"objectives: {unknown[0]} is not known of artifacts that did not count it"
+            )
         for key in KEPT:
-            if result and key in result:
+            if key in result:
                 trial.set_user_attr(key, result[key])
         wrong = error or not result or "input_error" in result
-        super().on_trial_complete(trial_id, None if wrong else result, error=wrong)
+        # Without a result and without an error, the trial is pruned.
+        no_result = wrong or trial_id in self._stopped
+        super().on_trial_complete(trial_id, None if no_result else result, error=wrong)
         self._on_finished(trial.study.trials[trial.number])
 
     def save(self, checkpoint_path: str) -> None:
@@ -204,9 +255,12 @@ class Search(OptunaSearch):
 
 
 def rows(study: Study) -> list[dict[str, Any]]:
-    """A row for each trial: best first, then those that failed. One that was tried again counts once.
+    """A row for each trial: best first, then those that were stopped, then those that failed. One that was tried
+    again counts once.
 
-    score: None for one that failed.
+    score: None for one that failed. Of one that was stopped, the mean of the seeds that it ran.
+    stopped_after: seeds that it ran before successive halving stopped it; None: it was not stopped.
+    front: whether no other trial is better in one objective and as good in all others; False with one objective.
     trial: its number in the study.
     settings: {path of a setting: value}.
     runs: a record for each seed. data: provenance. seconds: of all its artifacts.
@@ -214,16 +268,20 @@ def rows(study: Study) -> list[dict[str, Any]]:
     error: what was wrong with the input; None of any other failure. input_error: whether the input was wrong.
     """
     by_settings: dict[str, dict[str, Any]] = {}
+    front = {trial.number for trial in study.best_trials} if len(study.directions) > 1 else set()
     for trial in study.get_trials(deepcopy=False):
         if not trial.state.is_finished():
             continue
         attributes = trial.user_attrs
-        finished = trial.state == TrialState.COMPLETE
+        finished, runs = trial.state in DONE, attributes.get("runs", [])
+        stopped = trial.state == TrialState.PRUNED
         row = {
-            "score": trial.value if finished else None,
+            "score": (_mean_score(runs) if stopped else trial.values[0]) if finished else None,
             "trial": trial.number,
+            "stopped_after": len(runs) if stopped else None,
+            "front": trial.number in front,
             "settings": trial.params,
-            "runs": attributes.get("runs", []),
+            "runs": runs,
             "data": attributes.get("data"),
             **{cost: attributes.get(cost) for cost in COSTS},
             "error": attributes.get("input_error"),
@@ -235,5 +293,11 @@ def rows(study: Study) -> list[dict[str, Any]]:
             key += f" {trial.number}"
         by_settings[key] = row
     return sorted(
-        by_settings.values(), key=lambda row: -1.0 if row["score"] is None else row["score"], reverse=True
+        by_settings.values(),
+        key=lambda row: (row["score"] is not None, row["stopped_after"] is None, row["score"] or 0.0),
+        reverse=True,
     )
+
+
+def _mean_score(runs: Sequence[Mapping[str, Any]]) -> float:
+    return sum(run["score"] for run in runs) / len(runs)

@@ -18,6 +18,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import Field, model_validator
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 
 from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.core.artifact import Artifact
@@ -27,12 +28,12 @@ from biomechgpt.core.settings import InputError, Settings, override, plain
 from biomechgpt.experiment import study as studies
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.pipeline import STAGES, PipelineSettings, Stages, check, train, with_seed
-from biomechgpt.experiment.scores import validate
+from biomechgpt.experiment.scores import ran_all_seeds, validate
 from biomechgpt.experiment.tracking import TrackingSettings
 
 logger = logging.getLogger("biomechgpt")
 
-VERSION = 2
+VERSION = 3
 
 
 class Range(Settings):
@@ -93,6 +94,16 @@ class Range(Settings):
         return trial.suggest_float(path, low, high, log=self.log_uniform is not None)
 
 
+class HalvingSettings(Settings):
+    """Asynchronous successive halving (ASHA) over seeds: only trials that do well run further seeds."""
+
+    by: Literal["score", "validation_loss"] = "score"
+    """What trials are compared by. The loss is comparable only if the space changes neither tokens nor questions
+    nor the weights of the loss."""
+    factor: int = Field(2, ge=2)
+    """Of so many trials, one goes on to the next seed. Later seeds are further apart: after 1, factor, factor²."""
+
+
 class SweepSettings(Settings):
     """A search of settings on validation participants."""
 
@@ -106,6 +117,13 @@ class SweepSettings(Settings):
     """Seeds that each trial is trained with. The score is their mean."""
     search_seed: int = 0
     """Seed of Optuna's search."""
+    objectives: list[Literal["score", "seconds", "core_hours", "gpu_hours"]] = Field(
+        default_factory=lambda: [studies.SCORE], min_length=1
+    )
+    """What the search is for: a high score, and low costs of all artifacts of a trial. With several, the table
+    marks trials that no other beats in all of them."""
+    halving: HalvingSettings | None = None
+    """Successive halving over seeds. Seeds of a trial run one after another then. None: all run, side by side."""
     concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", exclude=True)
     """Trials that run at the same time. auto: as many as the cluster has room for."""
     study: str | None = Field(None, exclude=True)
@@ -118,6 +136,22 @@ class SweepSettings(Settings):
     """Where the trials are recorded."""
     root: str = Field("results/artifacts", exclude=True)
     """Folder or s3:// URI of all artifacts."""
+
+    @model_validator(mode="after")
+    def _objectives_go_together(self) -> "SweepSettings":
+        if self.objectives[0] != studies.SCORE or len(set(self.objectives)) < len(self.objectives):
+            raise ValueError(f"objectives: expected score first and each once, found {self.objectives}")
+        if self.halving is None:
+            return self
+        if len(self.objectives) > 1:
+            raise ValueError("halving: needs one objective, the score")
+        if len(self.seeds) < 2:
+            raise ValueError("halving: needs two seeds or more, as it is over seeds")
+        if self.halving.by == "validation_loss" and not self.experiment.language.finetune.validation.times:
+            raise ValueError(
+                "halving.by: validation_loss needs language.finetune.validation.times of 1 or more"
+            )
+        return self
 
     @model_validator(mode="after")
     def _conditions_are_about_earlier_settings(self) -> "SweepSettings":
@@ -164,7 +198,7 @@ def run_sweep(settings: SweepSettings) -> Artifact | None:
 
     def build(uri: str) -> dict[str, Any]:
         trials = _study(settings, uri)
-        finished = [trial for trial in trials if trial["score"] is not None]
+        finished = [trial for trial in trials if ran_all_seeds(trial)]
         if not finished:
             storage.remove(storage.join(uri, artifact.RUN))  # the study has all that is worth keeping
             raise InputError(f"sweep: none of {len(trials)} trials finished: {trials[0]['error']}")
@@ -173,7 +207,8 @@ def run_sweep(settings: SweepSettings) -> Artifact | None:
         storage.write_json(storage.join(uri, tracking.RUNS), runs)
         return {
             "trials": len(trials),
-            "failed": len(trials) - len(finished),
+            "failed": sum(trial["score"] is None for trial in trials),
+            "stopped": sum(trial["stopped_after"] is not None for trial in trials),
             "best_score": finished[0]["score"],
             "best": finished[0]["settings"],
             "provenance": finished[0]["data"],
@@ -188,26 +223,32 @@ def show_sweep(sweep: Artifact | None) -> str:
     """The trials of a sweep as a table of text, best first."""
     if sweep is None:
         return ""
-    return "\n".join(
-        [
-            _table(sweep.read_json("trials.json")),
-            "score: mean over tasks on validation participants",
-            "minutes: of all artifacts of the trial, those that it shares with others too",
-            "core h, GPU h: hours times cores and GPUs that its trainings held",
-        ]
-    )
+    trials = sweep.read_json("trials.json")
+    lines = [
+        _table(trials),
+        "score: mean over tasks on validation participants",
+        "minutes: of all artifacts of the trial, those that it shares with others too",
+        "core h, GPU h: hours times cores and GPUs that its trainings held",
+    ]
+    if any(trial["front"] for trial in trials):
+        lines.append("*: no other trial is better in one objective and as good in the others")
+    if any(trial["stopped_after"] for trial in trials):
+        lines.append("stopped: successive halving gave it no further seed")
+    return "\n".join(lines)
 
 
 def _table(trials: Sequence[Mapping[str, Any]]) -> str:
     """A line for each row of `trials.json`, below a heading."""
     lines = [f"{'score':>7} {'minutes':>8} {'core h':>7} {'GPU h':>7}  settings"]
     for trial in trials:
-        score = "failed" if trial["score"] is None else f"{trial['score']:.3f}"
+        score = "failed" if trial["score"] is None else f"{'*' if trial['front'] else ''}{trial['score']:.3f}"
         minutes, cores, gpus = (
             "" if (cost := trial.get(name)) is None else f"{cost / unit:.{digits}f}"
             for name, unit, digits in (("seconds", 60, 1), ("core_hours", 1, 2), ("gpu_hours", 1, 2))
         )
-        lines.append(f"{score:>7} {minutes:>8} {cores:>7} {gpus:>7}  {_in_words(trial['settings'])}")
+        seeds = trial["stopped_after"]
+        stopped = f"  (stopped after {seeds} seed{'s' * (seeds > 1)})" if seeds else ""
+        lines.append(f"{score:>7} {minutes:>8} {cores:>7} {gpus:>7}  {_in_words(trial['settings'])}{stopped}")
     return "\n".join(lines)
 
 
@@ -261,9 +302,9 @@ def _study(settings: SweepSettings, uri: str) -> list[dict[str, Any]]:
     name = artifact.published(uri)
     where = settings.study or studies.place_of(settings.root, name.rsplit("/", 1)[-1])
     kept = studies.storage_of(where)
-    study = studies.open_study(kept, name, settings.search_seed, _is_finished)
+    study = studies.open_study(kept, name, settings.search_seed, _is_there, settings.objectives)
     before = study.get_trials(deepcopy=False)
-    done = sum(trial.state == TrialState.COMPLETE for trial in before)
+    done = sum(trial.state in studies.DONE for trial in before)
     if before:
         logger.info(
             "sweep: going on with the study that was begun, %d of %d trials done", done, settings.trials
@@ -271,7 +312,15 @@ def _study(settings: SweepSettings, uri: str) -> list[dict[str, Any]]:
     errors = {}
     if left := settings.trials - done:
         progress = _Progress(settings, uri, study, done)
-        search = studies.Search(settings.draw, kept, name, settings.search_seed, progress.on_finished)
+        search = studies.Search(
+            settings.draw,
+            kept,
+            name,
+            settings.search_seed,
+            progress.on_finished,
+            settings.objectives,
+            settings.halving.factor if settings.halving else None,
+        )
         logger.info("sweep: the study is in %s", where)
         errors = _run_trials(settings, uri, left, search)
     rows = studies.rows(study)
@@ -290,12 +339,20 @@ def _run_trials(settings: SweepSettings, uri: str, trials: int, search: studies.
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(
-                _trial, experiment=plain(settings.experiment), seeds=settings.seeds, root=settings.root
+                _trial,
+                experiment=plain(settings.experiment),
+                seeds=[[seed] for seed in settings.seeds] if settings.halving else [settings.seeds],
+                root=settings.root,
             ),
             # A trial only waits for trainings, so it holds no core. Ray Tune wants at least one resource: a byte.
             tune.PlacementGroupFactory([{"CPU": 0, "memory": 1}]),
         ),
-        tune_config=tune.TuneConfig(search_alg=search, num_samples=trials, max_concurrent_trials=at_once),
+        tune_config=tune.TuneConfig(
+            search_alg=search,
+            scheduler=_Halving(settings, search) if settings.halving else None,
+            num_samples=trials,
+            max_concurrent_trials=at_once,
+        ),
         run_config=tune.RunConfig(
             name=f"trials-{uuid.uuid4().hex[:8]}",
             storage_path=path,
@@ -312,43 +369,64 @@ def _run_trials(settings: SweepSettings, uri: str, trials: int, search: studies.
     }
 
 
-def _is_finished(model: str) -> bool:
+class _Halving(FIFOScheduler):  # type: ignore[misc]  # Ray Tune's schedulers have no types
+    """Stops a trial after a seed if the study says so."""
+
+    def __init__(self, settings: SweepSettings, search: studies.Search) -> None:
+        super().__init__()
+        self._settings, self._search = settings, search
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        done = len(result.get("runs", []))
+        if not 0 < done < len(self._settings.seeds) or self._settings.halving is None:
+            return str(FIFOScheduler.CONTINUE)
+        by = self._settings.halving.by
+        values = [run[by] for run in result["runs"]]
+        value = sum(values) / done * (1 if by == "score" else -1)
+        stops = self._search.stops(trial.trial_id, done, value)
+        return str(FIFOScheduler.STOP if stops else FIFOScheduler.CONTINUE)
+
+
+def _is_there(model: str) -> bool:
     return storage.exists(storage.join(model, artifact.MANIFEST))
 
 
 def _at_once(settings: SweepSettings) -> int:
-    """How many trials the cluster has room for: a trial takes as much as the fine-tunings of its seeds."""
+    """How many trials the cluster has room for: a trial takes as much as the fine-tunings that it runs at once."""
     training = settings.experiment.language.finetune.training
-    workers = training.workers_range[0] * len(settings.seeds)
+    workers = training.workers_range[0] * (1 if settings.halving else len(settings.seeds))
     if cluster.uses_gpus(training.accelerator):
         return max(1, int(cluster.most("GPU")) // workers)
     return max(1, int(cluster.most("CPU")) // (workers * cluster.cpus_for(training.workers_range[1])))
 
 
-def _trial(config: dict[str, Any], experiment: dict[str, Any], seeds: list[int], root: str) -> None:
+def _trial(config: dict[str, Any], experiment: dict[str, Any], seeds: list[list[int]], root: str) -> None:
     """One Tune trial, in a Ray worker: train and measure the drawn settings (`config`) with every seed.
 
-    Seeds run side by side; each training waits for the resources that it needs.
+    seeds: those of a list run side by side, each waiting for the resources that it needs. After each list the trial
+        reports; successive halving may stop it then.
     """
     log_to_stdout()
     cluster.connect()
-    if len(seeds) == 1:
-        runs = [_run_seed(config, experiment, seeds[0], root)]
-    else:
-        run_seed = ray.remote(num_cpus=0, max_retries=0)(_run_seed)
-        runs = ray.get([run_seed.remote(config, experiment, seed, root) for seed in seeds])
-    if wrong := [run["input_error"] for run in runs if "input_error" in run]:
-        # So it would be each time: the trial ends, and Tune does not try it again.
-        tune.report({"score": math.nan, "runs": [], "input_error": wrong[0]})
-        return
-    tune.report(
-        {
-            "score": sum(run["score"] for run in runs) / len(runs),
-            "runs": runs,
-            "data": runs[0]["data"],
-            **{cost: _sum([run[cost] for run in runs]) for cost in studies.COSTS},
-        }
-    )
+    runs: list[dict[str, Any]] = []
+    for together in seeds:
+        if len(together) == 1:
+            runs.append(_run_seed(config, experiment, together[0], root))
+        else:
+            run_seed = ray.remote(num_cpus=0, max_retries=0)(_run_seed)
+            runs += ray.get([run_seed.remote(config, experiment, seed, root) for seed in together])
+        if wrong := [run["input_error"] for run in runs if "input_error" in run]:
+            # So it would be each time: the trial ends, and Tune does not try it again.
+            tune.report({"score": math.nan, "runs": [], "input_error": wrong[0]})
+            return
+        tune.report(
+            {
+                "score": sum(run["score"] for run in runs) / len(runs),
+                "runs": runs,
+                "data": runs[0]["data"],
+                **{cost: _sum([run[cost] for run in runs]) for cost in studies.COSTS},
+            }
+        )
 
 
 def _sum(values: Sequence[float | None]) -> float | None:
@@ -383,7 +461,7 @@ class _Progress:
         self._started = time.time()
 
     def _best(self) -> list[dict[str, Any]]:
-        return [row for row in studies.rows(self._study) if row["score"] is not None][:_BEST]
+        return [row for row in studies.rows(self._study) if ran_all_seeds(row)][:_BEST]
 
     def on_finished(self, trial: FrozenTrial) -> None:
         self._done += 1
@@ -391,15 +469,19 @@ class _Progress:
             (time.time() - self._started) / (self._done - self._before) * (self._settings.trials - self._done)
         )
         so_far = f"sweep: trial {self._done} of {self._settings.trials}"
-        if trial.state != TrialState.COMPLETE or trial.value is None:
+        if trial.state == TrialState.PRUNED:
+            seeds = len(trial.user_attrs["runs"])
+            logger.info("%s: stopped after %d of %d seeds", so_far, seeds, len(self._settings.seeds))
+            return
+        if trial.state != TrialState.COMPLETE:
             why = trial.user_attrs.get("input_error", "an error, see above")
             logger.warning("%s: failed (%s)  %s", so_far, why, trial.params)
             return
         logger.info(
             "%s: score %.3f, about %.0f min left. The best so far:\n%s",
-            *(so_far, trial.value, math.ceil(left / 60), _table(self._best())),
+            *(so_far, trial.values[0], math.ceil(left / 60), _table(self._best())),
         )
-        row: dict[str, Any] = {"trial": trial.number, "settings": trial.params, "score": trial.value}
+        row: dict[str, Any] = {"trial": trial.number, "settings": trial.params, "score": trial.values[0]}
         row |= {key: trial.user_attrs[key] for key in ("runs", "data", *studies.COSTS)}
         tracking.record_beside(self._settings.tracking, _record(row, self._sweep))
 

@@ -161,6 +161,9 @@ class TreeTrainingTask(TrainingTask):
         return f"{len(batches)} steps with {tokens} tokens"
 
     def collate(self, samples: list[int]) -> dict[str, Tensor]:
-        trees = [self.trees[i // self.views][i % self.views] for i in samples]
+        return self.batch_of([self.trees[i // self.views][i % self.views] for i in samples])
+
+    def batch_of(self, trees: list[PrefixTree]) -> dict[str, Tensor]:
+        """The arguments of the model's `forward` for these trees."""
         row_length = self.settings.max_length if self.settings.packing else 0
         return batch_trees(trees, self.tokenizer.pad_token_id, self.settings.loss_weights, row_length)

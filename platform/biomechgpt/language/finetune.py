@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig
 
 from biomechgpt.core import artifact, storage
@@ -33,13 +33,13 @@ from biomechgpt.language.dropout import replace_dropout
 from biomechgpt.language.families import family_of
 from biomechgpt.language.settings import AdapterSettings, FinetuneSettings
 from biomechgpt.language.stacked import stack_of
-from biomechgpt.prompts.encoding import PromptEncoder, motion_vocabulary
+from biomechgpt.prompts.encoding import PrefixTree, PromptEncoder, motion_vocabulary
 from biomechgpt.questions.dataset import read_questions, read_tasks
 from biomechgpt.questions.tasks import RegressionTask, Tasks
 from biomechgpt.tokenizer.motion_tokenizer import require_same_tokenizer
 from biomechgpt.tokenizer.tokens import Tokens
 
-VERSION = 2
+VERSION = 3
 
 
 def with_adapter(model: Any, adapter: AdapterSettings, rows: list[int]) -> Any:
@@ -95,7 +95,8 @@ class _Finetuning(TreeTrainingTask):
         self.tokenizer = network.load_tokenizer(self.folder)
         self.motion = artifact.load(tokens)
         self.codes = Tokens(self.motion).info.codebook_size
-        rows = [r for r in read_questions(artifact.load(questions)) if r["split"] == "train"]
+        every = read_questions(artifact.load(questions))
+        rows = [row for row in every if row["split"] == "train"]
         rows = _of_participants(rows, self.settings.participants, self.seed)
         self.questions = len(rows)
         config = AutoConfig.from_pretrained(str(self.folder))
@@ -108,6 +109,24 @@ class _Finetuning(TreeTrainingTask):
         weight = _loss_weight(rows, self.settings)
         draw = _noisy_numbers(rows, read_tasks(questions), self.settings.number_noise, self.seed)
         self.trees = read_trees(encoder, views, rows, self.settings, self.seed, weight, draw)
+        self.validations = self.settings.validation.times
+        trained = {row["task"] for row in rows}
+        held_out = [row for row in every if row["split"] == "validation" and row["task"] in trained]
+        plain_questions = self.settings.model_copy(update={"history_share": 0.0})
+        own_views = Tokens(self.motion).views(["validation"], 1)
+        self.validation_trees = _evenly(
+            read_trees(encoder, own_views, held_out, plain_questions, loss_weight=weight),
+            self.settings.validation.movements,
+        )
+
+    def validation_batches(self) -> list[list[int]]:
+        """Batches of trees of like length."""
+        by_length = sorted(range(len(self.validation_trees)), key=lambda i: len(self.validation_trees[i]))
+        size = self.settings.batch_size
+        return [by_length[i : i + size] for i in range(0, len(by_length), size)]
+
+    def collate_validation(self, samples: list[int]) -> dict[str, Tensor]:
+        return self.batch_of([self.validation_trees[i] for i in samples])
 
     def build_model(self) -> nn.Module:
         network.quiet()
@@ -146,6 +165,12 @@ class _Finetuning(TreeTrainingTask):
             "longest_answer": self.longest_answer,
             "median_tokens": self.median_tokens,
         }
+
+
+def _evenly(trees: list[list[PrefixTree]], most: int) -> list[PrefixTree]:
+    """At most so many of these trees, evenly spread over their order, each in its first view."""
+    step = max(1.0, len(trees) / most)
+    return [trees[int(k * step)][0] for k in range(min(most, len(trees)))]
 
 
 def _loss_weight(rows: list[dict[str, Any]], settings: FinetuneSettings) -> LossWeight:

@@ -145,8 +145,18 @@ class AdapterSettings(Settings):
     """Share of an adapter's inputs that training sets to zero."""
 
 
+class ValidationSettings(Settings):
+    """The loss on validation participants in the course of fine-tuning. The weights with the lowest are kept."""
+
+    times: int = Field(4, ge=0)
+    """How often it is measured, evenly spread; the last time after the last step. 0: never, the last are kept."""
+    movements: int = Field(128, ge=1)
+    """Most movements and pairs of movements that it is measured on, evenly spread over all."""
+
+
 class FinetuneSettings(SampleSettings):
-    """Fine-tuning. The defaults are the paper's for Gemma 3 4B, except `samples`, which changes the speed alone."""
+    """Fine-tuning. The defaults are the paper's for Gemma 3 4B, except `validation`, and `samples`, which changes
+    the speed alone."""
 
     adapter: AdapterSettings | None = AdapterSettings()
     """LoRA's settings. None: all weights of the language model are trained, which needs `quantization: none`."""
@@ -167,6 +177,8 @@ class FinetuneSettings(SampleSettings):
     Each view draws its own. So the model learns which numbers are close: digits alone do not tell."""
     participants: int | None = Field(None, ge=1)
     """Number of training participants, drawn by the seed, for a learning curve. None: all."""
+    validation: ValidationSettings = ValidationSettings()
+    """The loss on validation participants, by which weights are kept."""
     training: TrainingSettings = TrainingSettings(learning_rate=2e-4)
     """How training steps."""
 
