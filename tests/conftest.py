@@ -108,7 +108,8 @@ class Tiny:
 def tiny(ray_cluster, tmp_path_factory):
     """The whole path on the tiny settings, once for all tests that need something trained."""
     from biomechgpt.core.settings import load
-    from biomechgpt.experiment.pipeline import PipelineSettings, run_pipeline
+    from biomechgpt.experiment.pipeline import run_pipeline
+    from biomechgpt.experiment.settings import PipelineSettings
 
     # Spaces and accents, as in many people's folders: every stage, and all that uses its artifacts, works in it.
     folder = tmp_path_factory.mktemp("tiny run (Étude n° 1)")

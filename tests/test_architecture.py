@@ -26,6 +26,8 @@ LIGHT = (
     "biomechgpt.tokenizer.settings",
     "biomechgpt.language.settings",
     "biomechgpt.language.families",
+    "biomechgpt.experiment.settings",
+    "biomechgpt.experiment.folder_check",
 )
 """Modules that a biomechanist uses as a library, without the cluster or the networks."""
 

@@ -26,7 +26,7 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 from biomechgpt.core.settings import load
 from biomechgpt.core.training_loop import deepspeed_config
 from biomechgpt.core.training_settings import TrainingSettings
-from biomechgpt.experiment.pipeline import LanguageSettings
+from biomechgpt.experiment.settings import LanguageSettings
 from biomechgpt.language import network
 from biomechgpt.language.families import FAMILIES
 from biomechgpt.language.finetune import with_adapter

@@ -27,7 +27,7 @@ from biomechgpt.core import artifact
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.logs import log_to_stdout
 from biomechgpt.core.settings import load, override
-from biomechgpt.experiment.pipeline import LanguageSettings
+from biomechgpt.experiment.settings import LanguageSettings
 from biomechgpt.language import network
 from biomechgpt.language.finetune import make_adapter
 from biomechgpt.prompts.encoding import MotionTokens, Query

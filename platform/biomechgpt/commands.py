@@ -42,17 +42,18 @@ class Command:
 
 
 _STAGES = "biomechgpt.experiment.pipeline"
+_STAGE_SETTINGS = "biomechgpt.experiment.settings:StageSettings"
 COMMANDS: dict[str, Command] = {
     "demo": Command(
         "Run the whole path on a simulated cohort, or on DATA, and write results/demo/report.html.",
-        f"{_STAGES}:StageSettings",
+        _STAGE_SETTINGS,
         f"{_STAGES}:run_stages",
         "demo --cohort.recordings folder",
         config="configs/experiments/demo.yaml",
     ),
     "train": Command(
         "Make an experiment's artifacts, all of them or up to one stage.",
-        f"{_STAGES}:StageSettings",
+        _STAGE_SETTINGS,
         f"{_STAGES}:run_stages",
         "train --config configs/experiments/demo.yaml --until tokenizer",
     ),
@@ -249,15 +250,15 @@ def read_settings(name: str, arguments: list[str]) -> Any:
 
 
 def _reported(command: Command) -> Callable[[Any], Any]:
-    """The subcommand's function; its result is also printed as a text if the subcommand has one."""
-    function, report = load_named(command.function), command.report
-    if report is None:
-        result: Callable[[Any], Any] = function
-        return result
+    """The subcommand's function; its result is also printed as a text if the subcommand has one.
+
+    It is imported when it is called: wrong settings are told before torch is loaded.
+    """
 
     def run_and_report(settings: Any) -> Any:
-        result = function(settings)
-        print(load_named(report)(result))
+        result = load_named(command.function)(settings)
+        if command.report:
+            print(load_named(command.report)(result))
         return result
 
     return run_and_report

@@ -6,7 +6,7 @@ import pytest
 from biomechgpt.cohort import CohortSettings
 from biomechgpt.core import settings
 from biomechgpt.core.settings import InputError
-from biomechgpt.experiment.pipeline import PipelineSettings
+from biomechgpt.experiment.settings import PipelineSettings
 from biomechgpt.tokenizer.settings import TokenizerSettings
 from biomechgpt.tokenizer.training_task import TokenizerTask
 from conftest import ROOT

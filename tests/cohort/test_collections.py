@@ -9,7 +9,7 @@ import pytest
 from biomechgpt.cohort import CohortSettings
 from biomechgpt.cohort.annotations import AnnotationTable
 from biomechgpt.core.settings import InputError, load
-from biomechgpt.experiment.pipeline import PipelineSettings, StageSettings
+from biomechgpt.experiment.settings import PipelineSettings, StageSettings
 from biomechgpt.motion.skeleton import INDEX, NAMES, NECK, TRACKED
 from biomechgpt.recordings import readers
 from biomechgpt.recordings.readers.joint_map import load_maps

@@ -12,7 +12,8 @@ import yaml
 from biomechgpt.cohort import CohortInfo
 from biomechgpt.core import storage
 from biomechgpt.core.settings import Settings, load, override, read_yaml
-from biomechgpt.experiment.pipeline import PipelineSettings, fingerprints, with_seed
+from biomechgpt.experiment.pipeline import fingerprints, with_seed
+from biomechgpt.experiment.settings import PipelineSettings
 from biomechgpt.language import pretrain
 from biomechgpt.questions import tasks
 from conftest import ROOT

@@ -28,7 +28,8 @@ from biomechgpt.core.training import fit
 from biomechgpt.evaluation.metrics import METRICS
 from biomechgpt.evaluation.overview import title
 from biomechgpt.evaluation.statistics import competitors, sources
-from biomechgpt.experiment.pipeline import STAGES, InputUris, PipelineSettings, Stages, run_pipeline
+from biomechgpt.experiment.pipeline import Stages, run_pipeline
+from biomechgpt.experiment.settings import STAGES, InputUris, PipelineSettings
 from biomechgpt.language.finetune import _Finetuning
 from biomechgpt.language.settings import FinetuneSettings
 from biomechgpt.motion.trial import from_row

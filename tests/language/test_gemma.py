@@ -20,7 +20,7 @@ from biomechgpt.answering.answerer import Answerer
 from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError, load
 from biomechgpt.experiment.checkpoint import export_model
-from biomechgpt.experiment.pipeline import LanguageSettings, PipelineSettings
+from biomechgpt.experiment.settings import LanguageSettings, PipelineSettings
 from biomechgpt.language import network, packaged, pretrain
 from biomechgpt.language.families.gemma3 import GEMMA3
 from biomechgpt.language.settings import BaseSettings

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from biomechgpt.core.settings import InputError, load, override, validate
-from biomechgpt.experiment.pipeline import LanguageSettings
+from biomechgpt.experiment.settings import LanguageSettings
 from biomechgpt.language.pretrain import check
 from biomechgpt.language.settings import BaseSettings, FinetuneSettings
 from conftest import ROOT

@@ -8,7 +8,7 @@ import pytest
 from written_cohort import N_TRIALS, write_cohort
 
 from biomechgpt.core.settings import InputError, load
-from biomechgpt.experiment.pipeline import PipelineSettings
+from biomechgpt.experiment.settings import PipelineSettings
 from biomechgpt.questions.dataset import (
     QuestionsSettings,
     full_tasks,

@@ -17,8 +17,9 @@ from biomechgpt.core.logs import log_to_stdout
 from biomechgpt.core.settings import Settings, override, plain
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.compare_page import FILE, comparison_page
-from biomechgpt.experiment.pipeline import PipelineSettings, check, train, with_seed
+from biomechgpt.experiment.pipeline import check, train, with_seed
 from biomechgpt.experiment.scores import measure
+from biomechgpt.experiment.settings import PipelineSettings
 from biomechgpt.experiment.tracking import TrackingSettings
 from biomechgpt.questions.tasks import AnnotatedTask, Tasks
 

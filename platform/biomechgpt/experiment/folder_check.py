@@ -28,7 +28,7 @@ from biomechgpt.cohort.selection import assign_splits
 from biomechgpt.cohort.splits import SPLITS
 from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError, Settings, load
-from biomechgpt.experiment.pipeline import StageSettings, run_check
+from biomechgpt.experiment.settings import StageSettings
 from biomechgpt.questions.dataset import QuestionsSettings
 from biomechgpt.questions.tasks import AnnotatedTask, LabelTask, Tasks, load_tasks
 from biomechgpt.recordings import readers
@@ -108,6 +108,10 @@ class FolderReport:
 def run_folder_check(settings: CheckSettings) -> None:
     """Check the folder, or without one the experiment's settings; log what was found."""
     if settings.folder is None:
+        from biomechgpt.experiment.pipeline import (
+            run_check,
+        )  # loads torch, which a folder's check does not need
+
         run_check(settings)
         return
     tasks = load_tasks(settings.questions.tasks)

@@ -11,123 +11,30 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, get_args
-
-from pydantic import Field
+from typing import Any
 
 from biomechgpt.answering.batch import make_calibration
 from biomechgpt.answering.bundle import make_model
-from biomechgpt.answering.settings import AnswerSettings
 from biomechgpt.answering.start import keep_adapter, keep_base
-from biomechgpt.cohort import CohortSettings, make_cohort
+from biomechgpt.cohort import make_cohort
 from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact, NotMadeError
-from biomechgpt.core.settings import InputError, Settings, override
+from biomechgpt.core.settings import InputError, override
 from biomechgpt.evaluation import answers_table
 from biomechgpt.evaluation.codebook import write_codebook
 from biomechgpt.evaluation.evaluate import make_evaluation
 from biomechgpt.evaluation.report import summary, write_report
-from biomechgpt.evaluation.settings import EvaluationSettings
 from biomechgpt.experiment import adapt, tracking
 from biomechgpt.experiment.scores import own_answers
-from biomechgpt.experiment.tracking import TrackingSettings
+from biomechgpt.experiment.settings import STAGES, InputUris, PipelineSettings, Stage, StageSettings
 from biomechgpt.language import pretrain
 from biomechgpt.language.finetune import make_adapter
 from biomechgpt.language.pretrain import make_base
-from biomechgpt.language.settings import BaseSettings, FinetuneSettings
 from biomechgpt.questions.dataset import QuestionsSettings, make_questions
-from biomechgpt.tokenizer.settings import TokenizerSettings, TokensSettings
 from biomechgpt.tokenizer.tokens import make_tokens
 from biomechgpt.tokenizer.train import make_tokenizer
 
 logger = logging.getLogger("biomechgpt")
-
-
-class LanguageSettings(Settings):
-    """Settings of a language model, one file for each: its base and its fine-tuning."""
-
-    base: BaseSettings = BaseSettings()
-    """The base language model."""
-    finetune: FinetuneSettings = FinetuneSettings()
-    """Fine-tuning of the base to an adapter."""
-
-
-class PipelineSettings(Settings):
-    """Settings of an experiment: one group for each stage, and where the results go."""
-
-    cohort: CohortSettings = CohortSettings()
-    """Trials of recorded or simulated people."""
-    tokenizer: TokenizerSettings = TokenizerSettings()
-    """The motion tokenizer."""
-    tokens: TokensSettings = TokensSettings()
-    """Motion tokens of all trials."""
-    questions: QuestionsSettings = QuestionsSettings()
-    """Questions with their true answers."""
-    language: LanguageSettings = LanguageSettings()
-    """The language model."""
-    answers: AnswerSettings = AnswerSettings()
-    """How questions are answered, and the calibration."""
-    evaluation: EvaluationSettings = EvaluationSettings()
-    """Metrics and baselines."""
-    start: str | None = Field(None, exclude=True)
-    """A finished model (URI or folder of results) to adapt to the cohort, in place of a new one. Its tokenizer and
-    its adapter are trained further; each is kept only if validation participants say that it got better."""
-    least_people: int = Field(10, ge=0, exclude=True)
-    """Fewest training participants of a cohort of recordings. With fewer, nothing is trained. 0: any number will
-    do."""
-    root: str = Field("results/artifacts", exclude=True)
-    """Folder or s3:// URI of all artifacts."""
-    output: str = Field("results/demo", exclude=True)
-    """Folder or s3:// URI of the report."""
-
-
-Stage = Literal[
-    "cohort",
-    "questions",
-    "tokenizer",
-    "tokens",
-    "base",
-    "adapter",
-    "calibration",
-    "model",
-    "answers",
-    "evaluation",
-]
-STAGES: tuple[Stage, ...] = get_args(Stage)
-
-
-class InputUris(Settings):
-    """Artifacts that are used instead of those that the settings describe."""
-
-    cohort: str | None = None
-    """URI of a cohort."""
-    questions: str | None = None
-    """URI of questions."""
-    tokenizer: str | None = None
-    """URI of a motion tokenizer."""
-    tokens: str | None = None
-    """URI of motion tokens."""
-    base: str | None = None
-    """URI of a base language model."""
-    adapter: str | None = None
-    """URI of an adapter."""
-    calibration: str | None = None
-    """URI of a calibration."""
-    model: str | None = None
-    """URI of a model."""
-    answers: str | None = None
-    """URI of answers."""
-
-
-class StageSettings(PipelineSettings):
-    """An experiment, the stage that it stops after, and inputs given by URI."""
-
-    until: Stage = Field("evaluation", exclude=True)
-    """Last stage to run."""
-    inputs: InputUris = Field(InputUris(), exclude=True)
-    """Artifacts given by URI."""
-    tracking: TrackingSettings = Field(TrackingSettings(), exclude=True)
-    """Where the run is recorded."""
 
 
 _NEEDS: dict[Stage, tuple[Stage, ...]] = {

@@ -18,7 +18,8 @@ from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.code import code_version
 from biomechgpt.core.logs import logger
 from biomechgpt.core.settings import InputError, Settings, override, validate
-from biomechgpt.experiment.pipeline import STAGES, InputUris, PipelineSettings, run_pipeline
+from biomechgpt.experiment.pipeline import run_pipeline
+from biomechgpt.experiment.settings import STAGES, InputUris, PipelineSettings
 from biomechgpt.experiment.tracking import is_number
 
 _ABOUT_THE_RUN = ("seconds", "uri", "path", "made", "experiment", "code")

@@ -217,7 +217,8 @@ class Search(OptunaSearch):
         self._stopped: set[str] = set()
         if halving:
             # Its state is in the study too, so a sweep that was killed halves as it would have.
-            self._ot_study.pruner = SuccessiveHalvingPruner(min_resource=1, reduction_factor=halving)
+            study: Study = self._ot_study  # type: ignore[assignment]  # typed as None
+            study.pruner = SuccessiveHalvingPruner(min_resource=1, reduction_factor=halving)
 
     def stops(self, trial_id: str, seeds_done: int, value: float) -> bool:
         """Whether a trial is not worth another seed. value: higher is better; after so many seeds."""
@@ -300,4 +301,4 @@ def rows(study: Study) -> list[dict[str, Any]]:
 
 
 def _mean_score(runs: Sequence[Mapping[str, Any]]) -> float:
-    return sum(run["score"] for run in runs) / len(runs)
+    return sum(float(run["score"]) for run in runs) / len(runs)

@@ -27,8 +27,9 @@ from biomechgpt.core.logs import log_to_stdout
 from biomechgpt.core.settings import InputError, Settings, override, plain
 from biomechgpt.experiment import study as studies
 from biomechgpt.experiment import tracking
-from biomechgpt.experiment.pipeline import STAGES, PipelineSettings, Stages, check, train, with_seed
+from biomechgpt.experiment.pipeline import Stages, check, train, with_seed
 from biomechgpt.experiment.scores import ran_all_seeds, validate
+from biomechgpt.experiment.settings import STAGES, PipelineSettings
 from biomechgpt.experiment.tracking import TrackingSettings
 
 logger = logging.getLogger("biomechgpt")
@@ -117,9 +118,7 @@ class SweepSettings(Settings):
     """Seeds that each trial is trained with. The score is their mean."""
     search_seed: int = 0
     """Seed of Optuna's search."""
-    objectives: list[Literal["score", "seconds", "core_hours", "gpu_hours"]] = Field(
-        default_factory=lambda: [studies.SCORE], min_length=1
-    )
+    objectives: list[Literal["score", "seconds", "core_hours", "gpu_hours"]] = Field(["score"], min_length=1)
     """What the search is for: a high score, and low costs of all artifacts of a trial. With several, the table
     marks trials that no other beats in all of them."""
     halving: HalvingSettings | None = None
@@ -369,11 +368,11 @@ def _run_trials(settings: SweepSettings, uri: str, trials: int, search: studies.
     }
 
 
-class _Halving(FIFOScheduler):  # type: ignore[misc]  # Ray Tune's schedulers have no types
+class _Halving(FIFOScheduler):
     """Stops a trial after a seed if the study says so."""
 
     def __init__(self, settings: SweepSettings, search: studies.Search) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Ray Tune's
         self._settings, self._search = settings, search
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
