@@ -188,9 +188,8 @@ def _start() -> None:
             ray.init(
                 # Without it Ray joins whatever cluster `ray start` began on this machine, also another user's.
                 address="local",
-                # With the dashboard, on loopback: without its state API, Ray Train complains once a second.
-                include_dashboard=True,
-                dashboard_host="127.0.0.1",
+                # Ten processes and a port, for a cluster that ends with this job. Nothing here asks its state API.
+                include_dashboard=False,
                 logging_level=logging.WARNING,
                 # A small object store: blocks stream through it, a cohort never sits in it whole.
                 object_store_memory=OBJECT_STORE_BYTES,
