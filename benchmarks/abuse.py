@@ -25,6 +25,7 @@ load: load average of the machine before the start.
 import argparse
 import asyncio
 import json
+import multiprocessing
 import os
 import random
 import socket
@@ -294,9 +295,15 @@ def example() -> tuple[str, bytes]:
 
 
 def upload(
-    url: str, key: str, name: str, content: bytes, path: str = "/v1/answers", tasks: str = "all"
+    url: str,
+    key: str,
+    name: str,
+    content: bytes,
+    path: str = "/v1/answers",
+    tasks: str = "all",
+    client: httpx.Client | None = None,
 ) -> httpx.Response:
-    response = httpx.post(
+    response = (client or httpx).post(
         url + path,
         files={"recording": (name, content)},
         data={"tasks": tasks},
@@ -307,40 +314,57 @@ def upload(
     return response
 
 
-def flood(url: str, victim: str, flooder: str, requests: int, connections: int) -> dict[str, Any]:
-    """A client asks now and then while another keeps many connections busy."""
+def keep_flooding(url: str, key: str, connections: int, stopped: Any, sent: Any) -> None:
+    """Keep many connections busy until told to stop, in a process of its own, which gives way to the server.
+
+    sent: queue that gets the statuses, and whether those who came back after `Retry-After` were let in.
+    """
+    os.nice(10)  # a real one has a machine of its own
     recording = example()
-
-    def ask() -> tuple[int, float]:
-        begin = time.perf_counter()
-        response = upload(url, victim, *recording)
-        return response.status_code, time.perf_counter() - begin
-
-    for _ in range(3):
-        ask()
-    alone = [seconds for _, seconds in (ask() for _ in range(requests))]
-    stopped = threading.Event()
     statuses: list[int] = []
     came_back: list[bool] = []
 
     def keep_asking(part: int) -> None:
-        while not stopped.is_set():
-            response = upload(url, flooder, *recording)
-            statuses.append(response.status_code)
-            wait_s = response.headers.get("retry-after")
-            if wait_s and part == 0:  # one connection does as it is told
-                if not stopped.wait(float(wait_s)):
-                    came_back.append(upload(url, flooder, *recording).status_code == 200)
-            elif wait_s:
-                stopped.wait(0.05)
+        with httpx.Client() as client:
+            while not stopped.is_set():
+                response = upload(url, key, *recording, client=client)
+                statuses.append(response.status_code)
+                wait_s = response.headers.get("retry-after")
+                if wait_s and part == 0:  # one connection does as it is told
+                    if not stopped.wait(float(wait_s)):
+                        came_back.append(upload(url, key, *recording, client=client).status_code == 200)
+                elif wait_s:
+                    stopped.wait(0.05)
 
     with ThreadPoolExecutor(connections) as pool:
-        futures = [pool.submit(keep_asking, part) for part in range(connections)]
-        time.sleep(3)
+        list(pool.map(keep_asking, range(connections)))
+    sent.put((statuses, came_back, SENT.counts[key]))
+
+
+def flood(url: str, victim: str, flooder: str, requests: int, connections: int) -> dict[str, Any]:
+    """A client asks now and then while another keeps many connections busy."""
+    recording = example()
+    context = multiprocessing.get_context("spawn")
+    stopped, sent = context.Event(), context.Queue()
+
+    with httpx.Client() as client:
+
+        def ask() -> tuple[int, float]:
+            begin = time.perf_counter()
+            response = upload(url, victim, *recording, client=client)
+            return response.status_code, time.perf_counter() - begin
+
+        for _ in range(3):
+            ask()
+        alone = [seconds for _, seconds in (ask() for _ in range(requests))]
+        process = context.Process(target=keep_flooding, args=(url, flooder, connections, stopped, sent))
+        process.start()
+        time.sleep(15)  # until it has loaded its libraries, and asks
         during = [ask() for _ in range(requests)]
         stopped.set()
-        for future in futures:
-            future.result()
+    statuses, came_back, answered = sent.get()
+    process.join()
+    SENT.counts[flooder] += answered
     print("flood:", {status: statuses.count(status) for status in sorted(set(statuses))})
     print(
         "victim:", {status: [s for s, _ in during].count(status) for status in sorted({s for s, _ in during})}

@@ -197,7 +197,7 @@ class Admission:
 
     settings: of the gateway.
     asking: turns of questions to the model.
-    reading: turns of recordings that are read.
+    reading: turns of recordings that are read or measured.
     clients: limits of each client.
     """
 

@@ -4,6 +4,7 @@ Knows nothing about HTTP paths, and nothing about Ray: it takes any object with 
 """
 
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -96,6 +97,8 @@ class Gateway:
         self.jobs = Jobs(self.memory, settings, self.forget_model)
         self.admission, self.reader = Admission(settings), shared_reader(settings.reading)
         self._served: ServedModel | None = None
+        # Threads that measure movements must not hold up the event loop: it gets its turn after .5 ms, not 5.
+        sys.setswitchinterval(0.0005)
 
     async def served(self) -> ServedModel:
         """The description of the model that the running request is answered with. It is fetched once."""
@@ -165,7 +168,9 @@ class Gateway:
             recording.info.joint_mask(),
             person,
         )
-        return await asyncio.to_thread(measured.analyse, movement)
+        # As long as reading, and with the same cores: without turns, one client's recordings would slow all others.
+        async with self.admission.reading.turn():
+            return await asyncio.to_thread(measured.analyse, movement)
 
     async def _measure_for(
         self, queries: Sequence[TaskQuestion], recording: LoadedRecording, person: Person

@@ -138,7 +138,7 @@ class GatewaySettings(Settings):
     shadow_questions_at_once: int = Field(16, ge=1)
     """Questions that the shadow model is asked at once; further ones it is not asked."""
     readers_at_once: int = Field(2, ge=1)
-    """Recordings that are read at once; others wait, and clients take turns."""
+    """Recordings that are read or measured at once; others wait, and clients take turns."""
     max_additional_recordings: int = Field(20, ge=1)
     """Largest number of further recordings of a person in one request."""
 
