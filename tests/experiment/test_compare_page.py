@@ -3,7 +3,7 @@
 import re
 
 from biomechgpt.experiment.compare import CompareSettings, _intervals
-from biomechgpt.experiment.compare_page import comparison_page
+from biomechgpt.experiment.compare_page import _heat_map, comparison_page
 
 
 def run(variant, seed, f1, seconds=100.0):
@@ -38,11 +38,11 @@ PAIRED = [
 ]  # fmt: skip
 
 
-def page():
+def page(paired=PAIRED):
     settings = CompareSettings(variants={"small": {}, "large": {}}, seeds=[0, 1])
     metrics = dict.fromkeys(TASKS, "f1_weighted")
     uri = "/x/artifacts/comparison/c"
-    return comparison_page(uri, ROWS, PAIRED, RUNS, metrics, _intervals(settings, RUNS))
+    return comparison_page(uri, ROWS, paired, RUNS, metrics, _intervals(settings, RUNS))
 
 
 def test_every_task_has_a_row_with_each_variant_its_interval_and_its_seeds():
@@ -55,6 +55,34 @@ def test_every_task_has_a_row_with_each_variant_its_interval_and_its_seeds():
         assert "large: 0.85" in row
     assert "0.60 (0.50 to 0.70)" in rows[0]
     assert "(" not in rows[1].split("forest-text")[1].split("<small>")[0]  # no seed has an interval
+
+
+def test_the_heat_map_has_a_cell_for_each_variant_and_task():
+    def difference(variant, task, value, interval):
+        return PAIRED[0] | {"variant": variant, "task": task, "difference": value, "difference_ci": interval}
+
+    paired = [
+        difference("without a", "activity", 0.25, [0.1, 0.4]),
+        difference("without a", "my_new_task", -0.5, [-1.0, 0.1]),
+        difference("a alone", "activity", None, None),
+    ]
+    heat = _heat_map(paired, dict.fromkeys((*TASKS, "never_compared"), "f1_weighted"))
+    assert heat["tasks"] == ["activity", "my_new_task"]
+    assert heat["rows"] == [
+        {
+            "variant": "without a",
+            "cells": [
+                {"difference": 0.25, "sure": True, "strength": 0.5},
+                {"difference": -0.5, "sure": False, "strength": -1.0},
+            ],
+        },
+        {"variant": "a alone", "cells": [None, None]},
+    ]
+    assert _heat_map(paired[:2], dict.fromkeys(TASKS, "f1_weighted")) is None  # one variant needs no map
+    html = page(paired)
+    cells = re.findall(r'<td style="background: rgb\(([\d ]+) / (\d+)%\)">(.*?)</td>', html)
+    assert cells == [("43 108 176", "28", "<b>+0.25</b>"), ("221 107 32", "55", "-0.50")]
+    assert 'class="heat"' not in page()
 
 
 def test_differences_cost_and_links_are_on_the_page():

@@ -197,7 +197,9 @@ def test_a_comparison_has_tables_and_its_best_model_on_validation_becomes_champi
     assert "validation" in manifests
 
 
-@pytest.mark.parametrize("name", ["table2.yaml", "table2_tiny.yaml", "learning_curve.yaml", "ablation.yaml"])
+@pytest.mark.parametrize(
+    "name", ["table2.yaml", "table2_tiny.yaml", "learning_curve.yaml", "ablation.yaml", "transfer.yaml"]
+)
 def test_every_variant_of_a_shipped_comparison_has_valid_settings(name):
     comparison = settings.load(CompareSettings, CONFIGS / name)
     planned = [variant_settings(comparison, variant, 3) for variant in comparison.variants]

@@ -50,6 +50,7 @@ def comparison_page(
         "comparison.html.j2",
         rows=drawn,
         paired=paired,
+        heat=_heat_map(paired, main_metrics),
         runs=[{"seconds": None, **run, "report": _link(run["evaluation"], uri)} for run in runs],
         seeds=len({run["seed"] for run in runs}),
         data=runs[0]["data"],
@@ -60,6 +61,38 @@ def comparison_page(
         title=overview.title,
         duration=overview.duration,
     )
+
+
+def _heat_map(paired: Sequence[Mapping[str, Any]], main_metrics: Mapping[str, str]) -> dict[str, Any] | None:
+    """The differences as a map: `tasks`, and `rows` with a variant and a cell for each task; None of one variant.
+
+    A cell has the difference, whether it is `sure` (its interval leaves out zero) and its `strength`, from -1 to 1.
+    It is None where the variant does not answer the task.
+    """
+    by_cell = {(row["variant"], row["task"]): row for row in paired}
+    variants = list(dict.fromkeys(row["variant"] for row in paired))
+    tasks = [task for task in main_metrics if any(row["task"] == task for row in paired)]
+    if len(variants) < 2:
+        return None
+    known = [abs(row["difference"]) for row in paired if row["difference"] is not None]
+    # Pale if all differences are small: the darkest colour is for .1 or more.
+    largest = max([0.1, *known])
+
+    def cell(row: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        if row is None or row["difference"] is None:
+            return None
+        low, high = row["difference_ci"] or (-1.0, 1.0)
+        strength = round(row["difference"] / largest, 3)
+        shown = round(row["difference"], 2) or 0.0  # no "-0.00"
+        return {"difference": shown, "sure": low > 0 or high < 0, "strength": strength}
+
+    return {
+        "tasks": tasks,
+        "rows": [
+            {"variant": name, "cells": [cell(by_cell.get((name, task))) for task in tasks]}
+            for name in variants
+        ],
+    }
 
 
 def _mean_interval(intervals: Sequence[list[float]]) -> list[float] | None:
