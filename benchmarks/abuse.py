@@ -14,8 +14,8 @@ healthz_max_s, healthz_p99_s: time of GET /healthz meanwhile.
 victim_answered: share of the requests of one client that are answered while another floods the server.
 victim_p95_ratio: 95th percentile of their time, over that without the flood.
 flood_5xx: errors of the server among the requests of the flood, without 503.
-retry_after_true: share of the refused requests of a client that asks too much at once that are let in when they come
-    back after `Retry-After`. (A client that floods all the time takes each place from itself.)
+retry_after_true: share of the refused requests of a client that asks too much at once that are let in when they
+    come back after `Retry-After`. (A client that floods all the time takes each place from itself.)
 failed_in_upgrade: requests, of `upgrade_requests`, that got no answer while a model was replaced, put back, and
     replaced by one that cannot start. The clients ask all the time and do not try again.
 answers_sent, unrecorded_answers: answers that all these clients got, and those of them that are not on record. The

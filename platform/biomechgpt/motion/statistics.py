@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from biomechgpt.motion import gait
-from biomechgpt.motion.phases import posture, transitions
 from biomechgpt.motion.skeleton import INDEX
 
 NEEDED = tuple(
@@ -44,6 +42,10 @@ def measure_statistics(angles_rad: np.ndarray, joint_mask: np.ndarray, rate_hz: 
     angles_rad: (T, 34) radians.
     joint_mask: (34,) bool, True for each recorded joint.
     """
+    # They load scipy.signal, which takes a second. Training and a prompt need only the class above.
+    from biomechgpt.motion import gait
+    from biomechgpt.motion.phases import posture, transitions
+
     # Steps and phases do not depend on where the pelvis is, so it may stay upright in one place.
     pelvis = np.zeros((len(angles_rad), 7), np.float32)
     pelvis[:, 3] = 1
