@@ -315,10 +315,11 @@ def upload(
     return response
 
 
-def keep_flooding(url: str, key: str, connections: int, stopped: Any, sent: Any) -> None:
+def keep_flooding(url: str, key: str, connections: int, began: Any, stopped: Any, sent: Any) -> None:
     """Keep many connections busy until told to stop, in a process of its own, which gives way to the server.
 
-    sent: queue that gets the statuses, and the number of answers.
+    began: event that is set after the first answer.
+    sent: queue that gets the statuses (0: no answer), and the number of answers.
     """
     os.nice(10)  # a real one has a machine of its own
     recording = example()
@@ -327,9 +328,12 @@ def keep_flooding(url: str, key: str, connections: int, stopped: Any, sent: Any)
     def keep_asking(_: int) -> None:
         with httpx.Client() as client:
             while not stopped.is_set():
-                response = upload(url, key, *recording, client=client)
-                statuses.append(response.status_code)
-                if response.status_code != 200:
+                try:
+                    statuses.append(upload(url, key, *recording, client=client).status_code)
+                except httpx.HTTPError:
+                    statuses.append(0)
+                began.set()
+                if statuses[-1] != 200:
                     stopped.wait(0.05)
 
     with ThreadPoolExecutor(connections) as pool:
@@ -363,7 +367,7 @@ def flood(url: str, victim: str, flooder: str, requests: int, connections: int) 
     """A client asks now and then while another keeps many connections busy."""
     recording = example()
     context = multiprocessing.get_context("spawn")
-    stopped, sent = context.Event(), context.Queue()
+    began, stopped, sent = context.Event(), context.Event(), context.Queue()
 
     with httpx.Client() as client:
 
@@ -375,12 +379,16 @@ def flood(url: str, victim: str, flooder: str, requests: int, connections: int) 
         for _ in range(3):
             ask()
         alone = [seconds for _, seconds in (ask() for _ in range(requests))]
-        process = context.Process(target=keep_flooding, args=(url, flooder, connections, stopped, sent))
+        process = context.Process(
+            target=keep_flooding, args=(url, flooder, connections, began, stopped, sent), daemon=True
+        )
         process.start()
-        time.sleep(15)  # until it has loaded its libraries, and asks
+        if not began.wait(120):
+            raise RuntimeError("the flood did not begin in two minutes")
+        time.sleep(3)
         during = [ask() for _ in range(requests)]
         stopped.set()
-    statuses, answered = sent.get()
+    statuses, answered = sent.get(timeout=240)
     process.join()
     SENT.counts[flooder] += answered
     print("flood:", {status: statuses.count(status) for status in sorted(set(statuses))})

@@ -65,10 +65,14 @@ class TurnQueue:
         )
 
     @asynccontextmanager
-    async def turn(self, cost: float = 1.0) -> AsyncIterator[None]:
-        """Wait for the turn of the running request's client. Raises ApiError if that would take too long."""
+    async def turn(self, cost: float = 1.0, admitted: bool = False) -> AsyncIterator[None]:
+        """Wait for the turn of the running request's client. Raises ApiError if that would take too long.
+
+        admitted: whether it waits however long, for a request that was worked on already.
+        """
         client = CLIENT.get()
-        self.check(client, cost)
+        if not admitted:
+            self.check(client, cost)
         await self._wait(client, cost)
         try:
             yield

@@ -6,9 +6,9 @@ Knows nothing about HTTP paths, and nothing about Ray: it takes any object with 
 import asyncio
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 from starlette.datastructures import UploadFile
@@ -68,6 +68,8 @@ from serve.settings import GatewaySettings
 
 NOBODY = Person()
 """A person of whom nothing is known."""
+C = TypeVar("C")
+R = TypeVar("R")
 EXPLANATION_COST = 16
 """An explanation asks the model about many changed copies of a recording; it counts as so many questions."""
 
@@ -168,9 +170,20 @@ class Gateway:
             recording.info.joint_mask(),
             person,
         )
-        # As long as reading, and with the same cores: without turns, one client's recordings would slow all others.
-        async with self.admission.reading.turn():
-            return await asyncio.to_thread(measured.analyse, movement)
+        return await self._compute(measured.analyse, movement)
+
+    async def _compute(self, function: Callable[[C], R], about: C) -> R:
+        """Compute something of a recording in a thread, when it is the client's turn.
+
+        It takes as long as reading, and the same cores: without turns, one client would slow all others.
+        """
+        async with self.admission.reading.turn(admitted=True):
+            computing = asyncio.ensure_future(asyncio.to_thread(function, about))
+            try:
+                return await asyncio.shield(computing)
+            except asyncio.CancelledError:
+                await computing  # a thread goes on: the turn is over when it is done
+                raise
 
     async def _measure_for(
         self, queries: Sequence[TaskQuestion], recording: LoadedRecording, person: Person
@@ -370,9 +383,9 @@ class Gateway:
             views=[list(tokens) for tokens in motion.views],
             tokenizer=served.tokenizer,
             analysis=Analysis.of(motion.statistics, [v for values in analysis.values() for v in values]),
-            figure=await asyncio.to_thread(stick_figure, recording),
+            figure=await self._compute(stick_figure, recording),
             curves=joint_curves(recording),
-            strides=await asyncio.to_thread(strides, recording),
+            strides=await self._compute(strides, recording),
         )
 
     async def read_tokens(self, upload: UploadFile) -> tuple[MotionTokens, Analysis | None]:

@@ -33,6 +33,7 @@ from biomechgpt.experiment.settings import STAGES, InputUris, PipelineSettings
 from biomechgpt.language.finetune import _Finetuning
 from biomechgpt.language.settings import FinetuneSettings
 from biomechgpt.motion.trial import from_row
+from biomechgpt.questions.dataset import read_questions
 from biomechgpt.recordings.readers import opensim
 from biomechgpt.simulator import SimulatorSettings
 from biomechgpt.simulator import participants as participants_of
@@ -267,6 +268,28 @@ def test_two_actors_answer_as_this_process_does(tiny):
     pd.testing.assert_frame_equal(
         on_actors.sort_values(keys, ignore_index=True), here.sort_values(keys, ignore_index=True), rtol=1e-4
     )
+
+
+def test_the_validation_loss_is_that_of_validation_participants(tiny):
+    adapter = tiny.made("adapter")
+    metrics = adapter.metrics
+    losses = {row["step"]: row["validation_loss"] for row in metrics["history"] if "validation_loss" in row}
+    assert len(losses) == 4
+    assert max(losses) == metrics["steps"]
+    assert metrics["validation_loss"] == min(losses.values()) == losses[metrics["best_step"]]
+    inputs = {name: adapter.input(name).uri for name in ("base", "questions", "tokens")}
+    rows = [row for row in read_questions(adapter.input("questions")) if row["split"] == "validation"]
+    tokens = Tokens(adapter.input("tokens")).views(["validation"], 1)
+
+    def trees(**validation):
+        settings = tiny.settings.language.finetune.model_dump() | {"validation": validation}
+        return _Finetuning(**inputs, settings=settings).validation_trees
+
+    every = trees(times=1, movements=10_000)
+    assert len(every) == len({(row["trial"], row.get("other")) for row in rows})
+    assert min(map(len, every)) > min(len(view) for (view,) in tokens.values())
+    assert len(trees(times=1, movements=3)) == 3
+    assert trees(times=0, movements=3) == []
 
 
 class Dying(_Finetuning):

@@ -1,5 +1,6 @@
 """The study of a sweep is in Optuna's storage: it goes on after a kill as if nothing had happened."""
 
+import math
 from types import SimpleNamespace
 
 import optuna
@@ -193,6 +194,38 @@ def finish(search, name, score, seeds, **costs):
     search.on_trial_complete(name, {"score": score, "runs": runs, "data": "synthetic", **costs})
 
 
+def halved(uri, scores, killed=None):
+    """Which of these trials ran two seeds. killed: the sweep is killed in the second seed of this one, once."""
+    kept, went_on, waiting = studies.storage_of(uri), {}, list(range(len(scores)))
+    while waiting:
+        studies.open_study(kept, "a sweep", 3)
+        search = studies.Search(SETTINGS.draw, kept, "a sweep", 3, lambda trial: None, halving=2)
+        for k in list(waiting):
+            search.suggest(f"trial {k}")
+            went_on[k] = not search.stops(f"trial {k}", 1, scores[k])
+            if k == killed and went_on[k]:
+                killed = None
+                break
+            finish(search, f"trial {k}", scores[k], seeds=1 + went_on[k])
+            waiting.remove(k)
+    return [k for k in sorted(went_on) if went_on[k]]
+
+
+@pytest.mark.parametrize("scores", [[0.5, 0.4, 0.45, 0.48], [0.5, 0.6, 0.7], [0.3, 0.9, 0.5, 0.6, 0.95]])
+def test_a_trial_that_was_killed_after_it_went_on_counts_once_and_goes_on_again(scores, tmp_path):
+    undisturbed = halved(f"sqlite:///{tmp_path}/one", scores)
+    assert len(undisturbed) > 1
+    for killed in undisturbed:
+        assert halved(f"sqlite:///{tmp_path}/{killed}.db", scores, killed) == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("factor", "seeds", "expected"), [(2, 5, [1, 2, 4]), (3, 3, [1, 3]), (3, 2, [1]), (None, 4, [])]
+)
+def test_trials_are_judged_after_powers_of_the_factor(factor, seeds, expected):
+    assert studies._rungs(factor, seeds) == expected
+
+
 def test_successive_halving_goes_on_where_it_was_killed(tmp_path):
     """Trials that are among the worse half after a seed are stopped, those of before the kill included."""
     kept = studies.storage_of(f"sqlite:///{tmp_path}/one")
@@ -223,6 +256,27 @@ def quick_trial(config, experiment, seeds, root):
         runs = [run | {"seed": s} for [s] in seeds[:done]]
         costs = dict.fromkeys(studies.COSTS, 1.0)
         tune.report({"score": config[RANK] / 16, "runs": runs, "data": "synthetic", **costs})
+
+
+def wrong_input(config, experiment, seeds, root):
+    """In the place of a trial whose settings are wrong for the data, as `sweep._trial` reports it."""
+    costs = dict.fromkeys(studies.COSTS, math.nan)
+    tune.report({"score": math.nan, **costs, "runs": [], "input_error": "too long"})
+
+
+@pytest.mark.cluster
+def test_wrong_input_ends_one_trial_not_the_sweep_also_with_several_objectives(
+    ray_cluster, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sweep, "_trial", wrong_input)
+    objectives = ["score", "seconds"]
+    settings = SETTINGS.model_copy(update={"objectives": objectives, "concurrent": 1, "root": str(tmp_path)})
+    kept = studies.storage_of(f"sqlite:///{tmp_path}/one")
+    studies.open_study(kept, "a sweep", 3, objectives=objectives)
+    search = studies.Search(SETTINGS.draw, kept, "a sweep", 3, lambda trial: None, objectives)
+    assert sweep._run_trials(settings, str(tmp_path / "made"), 2, search) == {}
+    rows = studies.rows(studies.open_study(kept, "a sweep", 3, objectives=objectives))
+    assert [(row["score"], row["error"]) for row in rows] == [(None, "too long")] * 2
 
 
 @pytest.mark.cluster
@@ -299,11 +353,23 @@ def test_with_several_objectives_the_trade_offs_are_marked(tmp_path):
             },
             "validation.times of 1 or more",
         ),
+        (
+            {"halving": {"by": "validation_loss"}, "seeds": [0, 1], "experiment": {"start": "x"}},
+            "and no start",
+        ),
+        (
+            {
+                "halving": {"by": "validation_loss"},
+                "seeds": [0, 1],
+                "space": {"language.finetune.validation.times": {"choice": [0, 4]}},
+            },
+            "not comparable",
+        ),
     ],
 )
 def test_objectives_and_halving_that_do_not_go_together_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
-        sweep.SweepSettings(space={RANK: {"choice": [4]}}, **wrong)
+        sweep.SweepSettings(**({"space": {RANK: {"choice": [4]}}} | wrong))
 
 
 @pytest.mark.parametrize("uri", ["oracles://nowhere", "sqlite:////proc/none/optuna.db", "optuna.db"])

@@ -5,11 +5,13 @@ import statistics
 import time
 
 import pytest
+from fake_model import FakeModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve.admission import CLIENT, Admission, ClientLimits, TurnQueue
 from serve.errors import ApiError
+from serve.gateway import Gateway
 from serve.settings import GatewaySettings
 
 
@@ -47,6 +49,34 @@ def test_clients_that_ask_for_little_go_before_those_that_asked_for_much():
 
     order = asyncio.run(run())
     assert order[:5] == ["big", "small", "small", "small", "small"]
+
+
+def test_recordings_are_measured_in_turn_to_the_end_and_none_is_refused_half_way():
+    """A client that leaves does not stop the thread that measures, so its turn lasts as long."""
+    gateway = Gateway(FakeModel(), GatewaySettings(readers_at_once=1, max_wait_s=0.001))
+    now, most = [], []
+
+    def measure(seconds):
+        now.append(seconds)
+        most.append(len(now))
+        time.sleep(seconds)
+        now.pop()
+        return seconds
+
+    async def ask(client):
+        CLIENT.set(client)
+        return await gateway._compute(measure, 0.05)
+
+    async def run():
+        tasks = [asyncio.create_task(ask(client)) for client in "aabb"]
+        await asyncio.sleep(0.02)
+        tasks[0].cancel()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    left, *answered = asyncio.run(run())
+    assert isinstance(left, asyncio.CancelledError)
+    assert answered == [0.05] * 3
+    assert most == [1] * 4
 
 
 @settings(max_examples=60, deadline=None)

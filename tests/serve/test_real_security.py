@@ -246,7 +246,10 @@ def test_a_server_listens_on_loopback_only_with_every_port(tmp_path):
         for line in process.stdout:
             if "ready" in line:
                 break
-        found = listening(psutil.Process(process.pid))
+        server = psutil.Process(process.pid)
+        # Through it Prometheus finds the server's metrics (docs/operations.md).
+        assert any("ReportHead" in " ".join(child.cmdline()) for child in server.children(recursive=True))
+        found = listening(server)
         assert found
         assert [
             place for place in found if not ip_address(place[0].removeprefix("::ffff:")).is_loopback

@@ -1,4 +1,4 @@
-"""Answers to a cohort's questions through Ray Data: from a finished model, or from a new one to calibrate it."""
+"""Answers to a cohort's questions, here or through Ray Data: of a finished model, or of a new one to calibrate it."""
 
 import logging
 import pickle
@@ -226,7 +226,7 @@ def answer_all(
     settings: BatchAnswerSettings,
     only: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """The answers table of a model that is asked a cohort's questions of the settings' splits, through Ray Data.
+    """The answers table of a model that is asked a cohort's questions of the settings' splits.
 
     only: tasks that are asked; None: all.
     Raises InputError if there are no questions, and for tokens with fewer views than the model averages over.
@@ -438,12 +438,13 @@ def build_requests(
 def run_batches(model: ModelParts, requests: pd.DataFrame, settings: BatchAnswerSettings) -> pd.DataFrame:
     """The answers to requests: columns `number` and those of `Answer`, in any order.
 
-    One worker on one's own machine is this process: another would first load all libraries again, for 12 s.
+    One worker on one's own machine is this process, if no other work holds a core: another process would first load
+    all libraries again, for 12 s.
     """
     table, size = pa.Table.from_pandas(requests, preserve_index=False), settings.batch_size
     batches = [table.slice(start, size) for start in range(0, len(table), size)]
     gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
-    here = settings.workers == 1 and not gpus and cluster.is_own()
+    here = settings.workers == 1 and not gpus and cluster.is_own() and cluster.is_idle()
     answers: list[pa.Table] = []
     n_questions, last_report = int(requests["number"].str.len().sum()), time.time()
     for block in (_here if here else _on_actors)(model, batches, settings, gpus):

@@ -51,7 +51,9 @@ def keep_adapter(
             "labels": labels_of(questions) | info.labels,
         }
         storage.write_json(storage.join(uri, adapters.INFO), kept)
-        return {name: value for name, value in start.metrics.items() if name != "calibration"}
+        # Its validation loss was measured on other people.
+        others = {"calibration", "validation_loss", "best_step", "seconds_validation"}
+        return {name: value for name, value in start.metrics.items() if name not in others}
 
     inputs: Mapping[str, Artifact] = {"base": base, "questions": questions, "tokens": tokens, "start": start}
     return artifact.make("adapter", VERSION, {"kept": True}, inputs, build, root)

@@ -53,7 +53,7 @@ def connect(loopback: bool = False) -> None:
             _make_token()
             os.environ[_OWN] = "1"  # before Ray starts, so that its workers have it too
             with _listening_on_loopback() if loopback else nullcontext():
-                _start()
+                _start(dashboard=loopback)
             os.environ[_OWN] = ray.get_runtime_context().gcs_address
             others = _started_here()
             hint = f"; RAY_ADDRESS=auto joins the Ray at {others} instead" if others else ""
@@ -179,8 +179,12 @@ def _listen_on_every_address() -> None:
     ray_constants.ENABLE_RAY_CLUSTER = not ray_constants.IS_WINDOWS_OR_OSX
 
 
-def _start() -> None:
-    """Start a local Ray, apart from any other that runs on this machine."""
+def _start(dashboard: bool) -> None:
+    """Start a local Ray, apart from any other that runs on this machine.
+
+    dashboard: whether it has one, on loopback. Prometheus finds a server's metrics through it. A job is spared its
+        ten processes.
+    """
     import ray
 
     for attempt in range(1, _STARTS + 1):
@@ -188,8 +192,8 @@ def _start() -> None:
             ray.init(
                 # Without it Ray joins whatever cluster `ray start` began on this machine, also another user's.
                 address="local",
-                # Ten processes and a port, for a cluster that ends with this job. Nothing here asks its state API.
-                include_dashboard=False,
+                include_dashboard=dashboard,
+                dashboard_host="127.0.0.1",
                 logging_level=logging.WARNING,
                 # A small object store: blocks stream through it, a cohort never sits in it whole.
                 object_store_memory=OBJECT_STORE_BYTES,
@@ -256,6 +260,13 @@ def is_own() -> bool:
     """Whether `connect`, here or in the process that this one works for, started Ray on this machine for itself."""
     own = os.environ.get(_OWN)
     return own is not None and os.environ.get("RAY_ADDRESS") in (None, own)
+
+
+def is_idle() -> bool:
+    """Whether no work holds a core of the cluster."""
+    import ray
+
+    return bool(ray.available_resources().get("CPU", 0) >= cpus())
 
 
 def is_connected() -> bool:

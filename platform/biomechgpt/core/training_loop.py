@@ -143,7 +143,7 @@ class _Engine:
 
     def trained_weights(self) -> dict[str, Tensor]:
         """A copy of what training changes, in the CPU's memory; {} on all workers but the first."""
-        with self.gathered_weights():
+        with self.gathered_weights(trained_only=True):
             state = _trained_state(self._engine.module) if self.rank == 0 else {}
             return {name: tensor.cpu().clone() for name, tensor in state.items()}
 
@@ -152,12 +152,13 @@ class _Engine:
         for name, tensor in _trained_state(self._engine.module).items():
             tensor.copy_(weights[name])
 
-    def gathered_weights(self) -> AbstractContextManager[None]:
+    def gathered_weights(self, trained_only: bool = False) -> AbstractContextManager[None]:
         """Inside, every worker has all weights. With ZeRO stage 3 each worker otherwise holds a part of them."""
         import deepspeed
 
+        weights = [p for p in self._engine.module.parameters() if p.requires_grad or not trained_only]
         gathered: AbstractContextManager[None] = deepspeed.zero.GatheredParameters(
-            list(self._engine.module.parameters()), enabled=self.settings.zero_stage == 3
+            weights, enabled=self.settings.zero_stage == 3
         )
         return gathered
 
@@ -321,6 +322,8 @@ def run_worker(
             if problem := checkpoints.damage(folder):  # `fit` goes on from the one before it
                 raise RuntimeError(f"{name}: a damaged checkpoint: {problem}")
             progress.restore(engine.load(folder))
+            if engine.rank and progress.best:
+                progress.best["weights"] = {}  # only the first worker keeps them
     if engine.rank == 0:
         resumed = f", going on after step {progress.step}" if progress.step else ""
         logger.info(f"{name}: {trained.workload(batches)}{resumed}")
@@ -359,6 +362,8 @@ def _validate(engine: _Engine, progress: _Progress, trained: TrainingTask, held_
     """Measure the validation loss, and keep the weights if it is the lowest until now. All workers call it."""
     started = time.time()
     progress.validation_loss = loss = round(engine.mean_loss(trained, held_out), 5)
+    if not math.isfinite(loss):
+        raise RuntimeError(f"{progress.name}: validation loss is {loss} at step {progress.step}")
     if not progress.best or loss < progress.best["loss"]:
         progress.best = {"loss": loss, "step": progress.step, "weights": engine.trained_weights()}
     progress.seconds_validation += time.time() - started

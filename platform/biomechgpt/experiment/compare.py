@@ -122,7 +122,7 @@ def _run_all(
     """The results of all runs, `concurrent` at a time."""
     import ray
 
-    # A run is a driver that waits for the trainings it asks for, so it holds no core.
+    # A run is a driver that waits for trainings and answers, so it holds no core.
     run_remote = ray.remote(num_cpus=0, max_retries=0)(_run)
     waiting = list(planned.items())
     running: dict[Any, tuple[str, int]] = {}

@@ -5,13 +5,13 @@ what Ray Tune writes while it runs is never read.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.pruners import SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
@@ -28,6 +28,8 @@ _STARTUP = 10
 """Trials that are drawn at random before TPE models the results; Optuna's default."""
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 """States of trials that are not run again. Successive halving has stopped those that are pruned."""
+_WENT_ON = "went_on"
+"""User attribute of a trial: the number of seeds after which successive halving let it go on."""
 _AGAIN = "again"
 """User attribute of a trial that repeats one that failed."""
 COSTS = ("seconds", "core_hours", "gpu_hours")
@@ -125,7 +127,8 @@ def open_study(
     there += [t.system_attrs["fixed_params"] for t in trials if t.state == TrialState.WAITING]
     for trial in trials:
         if trial.state in (TrialState.RUNNING, TrialState.FAIL) and trial.params not in there:
-            study.enqueue_trial(trial.params, user_attrs={_AGAIN: True})
+            went_on = {key: value for key, value in trial.user_attrs.items() if key == _WENT_ON}
+            study.enqueue_trial(trial.params, user_attrs={_AGAIN: True, **went_on})
             there.append(trial.params)
     return study
 
@@ -172,6 +175,14 @@ class Sampler(BaseSampler):
         return self._sampler(study, trial).sample_independent(study, trial, param_name, param_distribution)
 
 
+def _rungs(factor: int | None, most: int) -> list[int]:
+    """The numbers of seeds up to `most` after which trials are judged: 1, factor, factor², ..."""
+    rungs = [1] if factor else []
+    while factor and rungs[-1] * factor <= most:
+        rungs.append(rungs[-1] * factor)
+    return rungs
+
+
 Draw = Callable[[Trial], None]
 """Asks a trial of Optuna for the value of each setting that it has."""
 
@@ -214,19 +225,33 @@ class Search(OptunaSearch):
             storage=kept,
         )
         self._on_finished, self._objectives = on_finished, objectives
+        self._factor = halving
         self._stopped: set[str] = set()
-        if halving:
-            # Its state is in the study too, so a sweep that was killed halves as it would have.
-            study: Study = self._ot_study  # type: ignore[assignment]  # typed as None
-            study.pruner = SuccessiveHalvingPruner(min_resource=1, reduction_factor=halving)
 
     def stops(self, trial_id: str, seeds_done: int, value: float) -> bool:
-        """Whether a trial is not worth another seed. value: higher is better; after so many seeds."""
+        """Whether a trial is not worth another seed. value: higher is better; after so many seeds.
+
+        As Optuna's SuccessiveHalvingPruner decides. That counts a trial that was killed twice: once more when it is
+        run again. Here all that decides is in the study, so a sweep that was killed halves as it would have.
+        """
         trial = self._ot_trials[trial_id]
         trial.report(value, seeds_done)
-        if trial.should_prune():
-            self._stopped.add(trial_id)
-        return trial_id in self._stopped
+        if seeds_done not in _rungs(self._factor, seeds_done) or seeds_done <= trial.user_attrs.get(
+            _WENT_ON, 0
+        ):
+            return False
+        others = [
+            other.intermediate_values[seeds_done]
+            for other in trial.study.get_trials(deepcopy=False)
+            if other.state != TrialState.FAIL and seeds_done in other.intermediate_values
+        ]
+        best = sorted((other for other in others if not math.isnan(other)), reverse=True)
+        kept = max(1, len(others) // (self._factor or 1))
+        if value in best[:kept]:
+            trial.set_user_attr(_WENT_ON, seeds_done)
+            return False
+        self._stopped.add(trial_id)
+        return True
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: `stops` tells Optuna what it needs."""

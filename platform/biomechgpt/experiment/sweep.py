@@ -96,13 +96,16 @@ class Range(Settings):
 
 
 class HalvingSettings(Settings):
-    """Asynchronous successive halving (ASHA) over seeds: only trials that do well run further seeds."""
+    """Asynchronous successive halving (ASHA) over seeds: only trials that do well run further seeds.
+
+    Trials are judged after 1, factor, factor², ... seeds.
+    """
 
     by: Literal["score", "validation_loss"] = "score"
     """What trials are compared by. The loss is comparable only if the space changes neither tokens nor questions
     nor the weights of the loss."""
     factor: int = Field(2, ge=2)
-    """Of so many trials, one goes on to the next seed. Later seeds are further apart: after 1, factor, factor²."""
+    """Of so many trials that have run as many seeds, the best goes on; the best so far always does."""
 
 
 class SweepSettings(Settings):
@@ -146,10 +149,16 @@ class SweepSettings(Settings):
             raise ValueError("halving: needs one objective, the score")
         if len(self.seeds) < 2:
             raise ValueError("halving: needs two seeds or more, as it is over seeds")
-        if self.halving.by == "validation_loss" and not self.experiment.language.finetune.validation.times:
-            raise ValueError(
-                "halving.by: validation_loss needs language.finetune.validation.times of 1 or more"
-            )
+        if self.halving.by == "validation_loss":
+            if not self.experiment.language.finetune.validation.times or self.experiment.start:
+                raise ValueError(
+                    "halving.by: validation_loss needs language.finetune.validation.times of 1 or more, "
+                    "and no start"
+                )
+            if any(path.startswith("language.finetune.validation") for path in self.space):
+                raise ValueError(
+                    "halving.by: validation_loss is not comparable if the space changes validation"
+                )
         return self
 
     @model_validator(mode="after")
@@ -200,9 +209,10 @@ def run_sweep(settings: SweepSettings) -> Artifact | None:
         finished = [trial for trial in trials if ran_all_seeds(trial)]
         if not finished:
             storage.remove(storage.join(uri, artifact.RUN))  # the study has all that is worth keeping
-            raise InputError(f"sweep: none of {len(trials)} trials finished: {trials[0]['error']}")
+            why = next((trial["error"] for trial in trials if trial["score"] is None), "all were stopped")
+            raise InputError(f"sweep: none of {len(trials)} trials finished: {why}")
         storage.write_json(storage.join(uri, "trials.json"), trials)
-        runs = [_record(trial, artifact.published(uri)) for trial in finished]
+        runs = [_record(trial, artifact.published(uri)) for trial in trials if trial["score"] is not None]
         storage.write_json(storage.join(uri, tracking.RUNS), runs)
         return {
             "trials": len(trials),
@@ -343,7 +353,8 @@ def _run_trials(settings: SweepSettings, uri: str, trials: int, search: studies.
                 seeds=[[seed] for seed in settings.seeds] if settings.halving else [settings.seeds],
                 root=settings.root,
             ),
-            # A trial only waits for trainings, so it holds no core. Ray Tune wants at least one resource: a byte.
+            # A trial waits for trainings and answers, so it holds no core. Ray Tune wants at least one resource:
+            # a byte.
             tune.PlacementGroupFactory([{"CPU": 0, "memory": 1}]),
         ),
         tune_config=tune.TuneConfig(
@@ -380,7 +391,7 @@ class _Halving(FIFOScheduler):
         if not 0 < done < len(self._settings.seeds) or self._settings.halving is None:
             return str(FIFOScheduler.CONTINUE)
         by = self._settings.halving.by
-        values = [run[by] for run in result["runs"]]
+        values = [math.nan if run[by] is None else run[by] for run in result["runs"]]
         value = sum(values) / done * (1 if by == "score" else -1)
         stops = self._search.stops(trial.trial_id, done, value)
         return str(FIFOScheduler.STOP if stops else FIFOScheduler.CONTINUE)
@@ -416,7 +427,9 @@ def _trial(config: dict[str, Any], experiment: dict[str, Any], seeds: list[list[
             runs += ray.get([run_seed.remote(config, experiment, seed, root) for seed in together])
         if wrong := [run["input_error"] for run in runs if "input_error" in run]:
             # So it would be each time: the trial ends, and Tune does not try it again.
-            tune.report({"score": math.nan, "runs": [], "input_error": wrong[0]})
+            # Ray Tune wants every objective in each report.
+            costs = dict.fromkeys(studies.COSTS, math.nan)
+            tune.report({"score": math.nan, **costs, "runs": [], "input_error": wrong[0]})
             return
         tune.report(
             {
@@ -471,6 +484,7 @@ class _Progress:
         if trial.state == TrialState.PRUNED:
             seeds = len(trial.user_attrs["runs"])
             logger.info("%s: stopped after %d of %d seeds", so_far, seeds, len(self._settings.seeds))
+            self._record(trial)
             return
         if trial.state != TrialState.COMPLETE:
             why = trial.user_attrs.get("input_error", "an error, see above")
@@ -480,8 +494,10 @@ class _Progress:
             "%s: score %.3f, about %.0f min left. The best so far:\n%s",
             *(so_far, trial.values[0], math.ceil(left / 60), _table(self._best())),
         )
-        row: dict[str, Any] = {"trial": trial.number, "settings": trial.params, "score": trial.values[0]}
-        row |= {key: trial.user_attrs[key] for key in ("runs", "data", *studies.COSTS)}
+        self._record(trial)
+
+    def _record(self, trial: FrozenTrial) -> None:
+        (row,) = [row for row in studies.rows(self._study) if row["trial"] == trial.number]
         tracking.record_beside(self._settings.tracking, _record(row, self._sweep))
 
 
@@ -495,6 +511,7 @@ def _record(trial: Mapping[str, Any], sweep: str) -> dict[str, Any]:
             "sweep": sweep,
             "data": trial["data"],
             "models": " ".join(run["model"] for run in trial["runs"]),
+            "stopped_after": str(trial["stopped_after"] or ""),
             **tracking.code_tags(code_version()),
         },
     }
