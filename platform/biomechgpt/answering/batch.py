@@ -1,4 +1,4 @@
-"""Answers to a cohort's questions, here or through Ray Data: of a finished model, or of a new one to calibrate it."""
+"""Answers to a cohort's questions, here or through Ray Data: a finished model's, or a new one's to calibrate it."""
 
 import logging
 import pickle
