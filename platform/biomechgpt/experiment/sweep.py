@@ -239,23 +239,23 @@ def show_sweep(sweep: Artifact | None) -> str:
         "minutes: of all artifacts of the trial, those that it shares with others too",
         "core h, GPU h: hours times cores and GPUs that its trainings held",
     ]
-    if any(trial["front"] for trial in trials):
+    if any(trial.get("front") for trial in trials):
         lines.append("*: no other trial is better in one objective and as good in the others")
-    if any(trial["stopped_after"] for trial in trials):
+    if any(trial.get("stopped_after") for trial in trials):
         lines.append("stopped: successive halving gave it no further seed")
     return "\n".join(lines)
 
 
 def _table(trials: Sequence[Mapping[str, Any]]) -> str:
-    """A line for each row of `trials.json`, below a heading."""
+    """A line for each row of `trials.json`, below a heading. Older sweeps have fewer columns."""
     lines = [f"{'score':>7} {'minutes':>8} {'core h':>7} {'GPU h':>7}  settings"]
     for trial in trials:
-        score = "failed" if trial["score"] is None else f"{'*' if trial['front'] else ''}{trial['score']:.3f}"
+        score = "failed" if trial["score"] is None else f"{'*' if trial.get('front') else ''}{trial['score']:.3f}"
         minutes, cores, gpus = (
             "" if (cost := trial.get(name)) is None else f"{cost / unit:.{digits}f}"
             for name, unit, digits in (("seconds", 60, 1), ("core_hours", 1, 2), ("gpu_hours", 1, 2))
         )
-        seeds = trial["stopped_after"]
+        seeds = trial.get("stopped_after")
         stopped = f"  (stopped after {seeds} seed{'s' * (seeds > 1)})" if seeds else ""
         lines.append(f"{score:>7} {minutes:>8} {cores:>7} {gpus:>7}  {_in_words(trial['settings'])}{stopped}")
     return "\n".join(lines)
