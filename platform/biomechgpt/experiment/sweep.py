@@ -250,7 +250,9 @@ def _table(trials: Sequence[Mapping[str, Any]]) -> str:
     """A line for each row of `trials.json`, below a heading. Older sweeps have fewer columns."""
     lines = [f"{'score':>7} {'minutes':>8} {'core h':>7} {'GPU h':>7}  settings"]
     for trial in trials:
-        score = "failed" if trial["score"] is None else f"{'*' if trial.get('front') else ''}{trial['score']:.3f}"
+        score = (
+            "failed" if trial["score"] is None else f"{'*' if trial.get('front') else ''}{trial['score']:.3f}"
+        )
         minutes, cores, gpus = (
             "" if (cost := trial.get(name)) is None else f"{cost / unit:.{digits}f}"
             for name, unit, digits in (("seconds", 60, 1), ("core_hours", 1, 2), ("gpu_hours", 1, 2))
