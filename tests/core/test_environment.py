@@ -158,6 +158,7 @@ def test_a_ray_that_starts_too_slowly_is_started_again(no_ray, monkeypatch):
     cluster._start()
     assert len(calls) == 3
     assert calls[-1]["address"] == "local"
+    assert not calls[-1]["include_dashboard"]
 
     def never(**options):
         raise Exception("The current node timed out during startup.\nmore")

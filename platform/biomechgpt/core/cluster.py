@@ -179,7 +179,7 @@ def _listen_on_every_address() -> None:
     ray_constants.ENABLE_RAY_CLUSTER = not ray_constants.IS_WINDOWS_OR_OSX
 
 
-def _start(dashboard: bool) -> None:
+def _start(dashboard: bool = False) -> None:
     """Start a local Ray, apart from any other that runs on this machine.
 
     dashboard: whether it has one, on loopback. Prometheus finds a server's metrics through it. A job is spared its
