@@ -443,11 +443,11 @@ def run_batches(model: ModelParts, requests: pd.DataFrame, settings: BatchAnswer
     """
     table, size = pa.Table.from_pandas(requests, preserve_index=False), settings.batch_size
     batches = [table.slice(start, size) for start in range(0, len(table), size)]
-    gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
-    here = settings.workers == 1 and not gpus and cluster.is_own() and cluster.is_idle()
+    is_alone = cluster.is_own() and cluster.is_idle() and not cluster.gpu_of_actor()
+    answer = _here if settings.workers == 1 and is_alone else _on_actors
     answers: list[pa.Table] = []
     n_questions, last_report = int(requests["number"].str.len().sum()), time.time()
-    for block in (_here if here else _on_actors)(model, batches, settings, gpus):
+    for block in answer(model, batches, settings):
         answers.append(block)
         if time.time() - last_report > _REPORT_EVERY_S:
             last_report = time.time()
@@ -455,20 +455,16 @@ def run_batches(model: ModelParts, requests: pd.DataFrame, settings: BatchAnswer
     return pa.concat_tables(answers).to_pandas()
 
 
-def _here(
-    model: ModelParts, batches: list[pa.Table], settings: BatchAnswerSettings, gpus: int
-) -> Iterator[pa.Table]:
-    answerer = _AnswerBatch(model, settings.method, cluster.cpus_for(1))
-    yield from map(answerer, batches)
+def _here(model: ModelParts, batches: list[pa.Table], settings: BatchAnswerSettings) -> Iterator[pa.Table]:
+    yield from map(_AnswerBatch(model, settings.method, cluster.cpus_for(1)), batches)
 
 
 def _on_actors(
-    model: ModelParts, batches: list[pa.Table], settings: BatchAnswerSettings, gpus: int
+    model: ModelParts, batches: list[pa.Table], settings: BatchAnswerSettings
 ) -> Iterator[pa.Table]:
     """The same in Ray Data's actors, each with one GPU where there are any."""
     # Ray puts large constructor arguments into its object store, where a restarted actor may not find them.
     packed = zlib.compress(pickle.dumps(model))
-    gpu: dict[str, Any] = {"num_gpus": gpus} if gpus else {}
     yield from (
         # A block is a batch. Ray's `repartition` would need a whole core beside the actors, which one node of one
         # core never has.
@@ -481,7 +477,7 @@ def _on_actors(
             # At least half a core is left, so that the operators that feed the actors are always scheduled.
             num_cpus=min(1.0, max(cluster.cpus() - 1, 0.5) / settings.workers),
             compute=ray.data.ActorPoolStrategy(size=settings.workers),
-            **gpu,
+            **cluster.gpu_of_actor(),
         )
         .iter_batches(batch_size=None, batch_format="pyarrow")
     )

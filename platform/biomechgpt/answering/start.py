@@ -52,8 +52,8 @@ def keep_adapter(
         }
         storage.write_json(storage.join(uri, adapters.INFO), kept)
         # Its validation loss was measured on other people.
-        others = {"calibration", "validation_loss", "best_step", "seconds_validation"}
-        return {name: value for name, value in start.metrics.items() if name not in others}
+        left_out = {"calibration", "validation_loss", "best_step", "seconds_validation"}
+        return {name: value for name, value in start.metrics.items() if name not in left_out}
 
     inputs: Mapping[str, Artifact] = {"base": base, "questions": questions, "tokens": tokens, "start": start}
     return artifact.make("adapter", VERSION, {"kept": True}, inputs, build, root)

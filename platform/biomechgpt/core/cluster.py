@@ -262,6 +262,13 @@ def is_own() -> bool:
     return own is not None and os.environ.get("RAY_ADDRESS") in (None, own)
 
 
+def gpu_of_actor() -> dict[str, Any]:
+    """What one of Ray Data's actors asks for beside cores: a GPU, where the cluster has any."""
+    import ray
+
+    return {"num_gpus": 1} if ray.cluster_resources().get("GPU", 0) else {}
+
+
 def is_idle() -> bool:
     """Whether no work holds a core of the cluster."""
     import ray

@@ -86,13 +86,20 @@ class _Engine:
             dist_init_required=False,
         )
 
+    def share(self, batch: list[int]) -> tuple[list[int], bool]:
+        """This worker's samples of a batch, and whether they count: worker r takes samples r, r + workers, ...
+
+        One without samples computes on another worker's, as all workers have to take part in each exchange.
+        """
+        own = batch[self.rank :: self.workers]
+        return own or batch[:1], bool(own)
+
     def train_step(self, batch: dict[str, Tensor], rate: float, counts: bool) -> dict[str, Tensor]:
         """Take one step. Return the mean of each loss term over the samples of all workers.
 
         batch: this worker's samples.
         rate: learning rate.
-        counts: False for a worker that has no samples of its own. It computes on another worker's, as all workers
-            have to take part in each exchange, and its loss is multiplied by 0.
+        counts: False for a worker that has no samples of its own: its loss is multiplied by 0.
         """
         terms = self._terms(batch)
         factor = 1.0 if counts else 0.0
@@ -126,16 +133,14 @@ class _Engine:
         """The loss of held-out samples, without dropout: each term's mean over all samples, then their sum."""
         modes = {module: module.training for module in self._engine.module.modules()}
         self._engine.module.eval()
-        # Sum and count of each term. Workers without samples of a batch take part too, as in `train_step`.
-        totals: Tensor = torch.zeros(0)
+        parts = []  # of each batch: sum and count of each term
         with torch.no_grad():
-            for samples in batches:
-                own = samples[self.rank :: self.workers]
-                terms = self._terms(task.collate_validation(own or samples[:1]))
-                pairs = torch.stack([torch.stack([t.float(), n.float()]) for t, n in terms.values()]).cpu()
-                pairs = pairs.double() if own else torch.zeros_like(pairs, dtype=torch.float64)
-                totals = pairs if not totals.numel() else totals + pairs
-        totals = totals.to(self._engine.device)
+            for batch in batches:
+                samples, counts = self.share(batch)
+                terms = self._terms(task.collate_validation(samples))
+                part = torch.stack([torch.stack([t.float(), n.float()]) for t, n in terms.values()])
+                parts.append(part.double() * (1.0 if counts else 0.0))
+        totals = torch.stack(parts).sum(dim=0)
         dist.all_reduce(totals)
         for module, mode in modes.items():
             module.training = mode
@@ -217,7 +222,6 @@ class _Progress:
         self._worker_seconds_before = 0.0
         self.best: dict[str, Any] = {}
         """The lowest validation loss, its step and the weights of that step; {} before the first."""
-        self.validation_loss = math.nan
         self.seconds_validation = 0.0
 
     def state(self) -> dict[str, Any]:
@@ -329,19 +333,18 @@ def run_worker(
         logger.info(f"{name}: {trained.workload(batches)}{resumed}")
     for step in range(progress.step, len(batches)):
         _seed(training, step)
-        # Worker r takes samples r, r + workers, ... of the batch.
-        own = batches[step][engine.rank :: engine.workers]
-        batch = trained.collate(own or batches[step][:1])
-        terms = engine.train_step(batch, learning_rate(training, step, len(batches)), counts=bool(own))
+        samples, counts = engine.share(batches[step])
+        terms = engine.train_step(
+            trained.collate(samples), learning_rate(training, step, len(batches)), counts
+        )
         progress.add(terms)
-        validated = bool(held_out) and progress.is_validated(trained.validations)
-        if validated:
-            _validate(engine, progress, trained, held_out)
-        if progress.wants_metrics or validated:
+        validation: dict[str, float] = {}
+        if held_out and progress.is_validated(trained.validations):
+            validation = {"validation_loss": _validate(engine, progress, trained, held_out)}
+        if progress.wants_metrics or validation:
             loss = round(progress.recent_loss, 5)
-            row = {"step": progress.step, "loss": loss, **trained.log_metrics()}
             progress.history.append(
-                row | ({"validation_loss": progress.validation_loss} if validated else {})
+                {"step": progress.step, "loss": loss, **trained.log_metrics(), **validation}
             )
         if engine.rank == 0:
             progress.log(terms)
@@ -358,24 +361,24 @@ def run_worker(
         return {**trained.export(model), **progress.summary()}
 
 
-def _validate(engine: _Engine, progress: _Progress, trained: TrainingTask, held_out: list[list[int]]) -> None:
-    """Measure the validation loss, and keep the weights if it is the lowest until now. All workers call it."""
+def _validate(
+    engine: _Engine, progress: _Progress, trained: TrainingTask, held_out: list[list[int]]
+) -> float:
+    """The validation loss. The weights are kept if it is the lowest until now. All workers call it."""
     started = time.time()
-    progress.validation_loss = loss = round(engine.mean_loss(trained, held_out), 5)
+    loss = round(engine.mean_loss(trained, held_out), 5)
     if not math.isfinite(loss):
         raise RuntimeError(f"{progress.name}: validation loss is {loss} at step {progress.step}")
     if not progress.best or loss < progress.best["loss"]:
         progress.best = {"loss": loss, "step": progress.step, "weights": engine.trained_weights()}
     progress.seconds_validation += time.time() - started
     if engine.rank == 0:
-        kept = (
-            "kept"
-            if progress.best["step"] == progress.step
-            else f"that of step {progress.best['step']} is lower"
-        )
+        best = progress.best["step"]
+        kept = "kept" if best == progress.step else f"that of step {best} is lower"
         logger.info(
             f"{progress.name}: step {progress.step}/{progress.steps}  validation loss {loss:.4f}, {kept}"
         )
+    return loss
 
 
 def _seed(settings: TrainingSettings, step: int) -> None:

@@ -1,6 +1,5 @@
 """The report: a self-contained page, its notebook and metrics.json, from an evaluation's answers.parquet alone."""
 
-import hashlib
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
@@ -102,7 +101,7 @@ _drawn: dict[str, dict[str, Any]] = {}
 
 def _drawings_once(answers: str, *of: Any) -> dict[str, Any]:
     """`_drawings`. An experiment writes two reports of one table: the evaluation's own and that in its results."""
-    checksum = hashlib.sha256(storage.read_bytes(answers)).hexdigest()
+    checksum = storage.sha256(answers)
     if checksum not in _drawn:
         _drawn.clear()
         _drawn[checksum] = _drawings(*of)

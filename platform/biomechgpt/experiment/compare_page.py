@@ -75,7 +75,7 @@ def _heat_map(paired: Sequence[Mapping[str, Any]], main_metrics: Mapping[str, st
     if len(variants) < 2:
         return None
     known = [abs(row["difference"]) for row in paired if row["difference"] is not None]
-    # Pale if all differences are small: the darkest colour is for .1 or more.
+    # The largest difference is the darkest. If it is below .1, all are pale.
     largest = max([0.1, *known])
 
     def cell(row: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -108,9 +108,8 @@ class FolderReport:
 def run_folder_check(settings: CheckSettings) -> None:
     """Check the folder, or without one the experiment's settings; log what was found."""
     if settings.folder is None:
-        from biomechgpt.experiment.pipeline import (
-            run_check,
-        )  # loads torch, which a folder's check does not need
+        # Loads torch, which the check of a folder does not need.
+        from biomechgpt.experiment.pipeline import run_check
 
         run_check(settings)
         return

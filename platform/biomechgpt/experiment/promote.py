@@ -15,7 +15,7 @@ from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError, Settings
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.challenge import Margins, make_challenge, read_challenge
-from biomechgpt.experiment.scores import ran_all_seeds, validate
+from biomechgpt.experiment.scores import mean_score, ran_all_seeds, validate
 from biomechgpt.experiment.tracking import TrackingSettings
 
 logger = logging.getLogger("biomechgpt")
@@ -138,7 +138,7 @@ def winner(candidates: Candidates) -> tuple[str, dict[str, Any]]:
     }
     if not complete:
         raise InputError(f"promotion: no candidate answers all of {sorted(tasks)}")
-    best = max(complete, key=lambda name: sum(run["score"] for run in complete[name]) / len(complete[name]))
+    best = max(complete, key=lambda name: mean_score(complete[name]))
     return best, max(complete[best], key=lambda run: run["score"])
 
 

@@ -1,6 +1,6 @@
 """A model's answers to its own cohort's questions, and its scores on held-out participants."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from biomechgpt.answering.batch import make_answers
@@ -53,9 +53,13 @@ def validate(model: Artifact, root: str) -> dict[str, Any]:
 
 def ran_all_seeds(trial: Mapping[str, Any]) -> bool:
     """Whether a trial of a sweep, a row of its `trials.json`, neither failed nor was stopped early."""
-    return (
-        trial["score"] is not None and trial.get("stopped_after") is None
-    )  # older sweeps have no such entry
+    # Older sweeps have no entry `stopped_after`.
+    return trial["score"] is not None and trial.get("stopped_after") is None
+
+
+def mean_score(runs: Sequence[Mapping[str, Any]]) -> float:
+    """Mean over seeds of what `validate` gave."""
+    return sum(float(run["score"]) for run in runs) / len(runs)
 
 
 def _hours(chain: list[Artifact], seconds: str) -> float | None:

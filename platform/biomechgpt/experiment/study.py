@@ -6,7 +6,7 @@ what Ray Tune writes while it runs is never read.
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError, StorageError
+from biomechgpt.experiment.scores import mean_score
 from biomechgpt.experiment.tracking import SQLITE, database_file
 
 _JOURNAL = "journal:///"
@@ -236,9 +237,8 @@ class Search(OptunaSearch):
         """
         trial = self._ot_trials[trial_id]
         trial.report(value, seeds_done)
-        if seeds_done not in _rungs(self._factor, seeds_done) or seeds_done <= trial.user_attrs.get(
-            _WENT_ON, 0
-        ):
+        went_on = trial.user_attrs.get(_WENT_ON, 0)
+        if seeds_done <= went_on or seeds_done not in _rungs(self._factor, seeds_done):
             return False
         others = [
             other.intermediate_values[seeds_done]
@@ -281,41 +281,21 @@ class Search(OptunaSearch):
 
 
 def rows(study: Study) -> list[dict[str, Any]]:
-    """A row for each trial: best first, then those that were stopped, then those that failed. One that was tried
+    """`row_of` each trial: best first, then those that were stopped, then those that failed. One that was tried
     again counts once.
 
-    score: None for one that failed. Of one that was stopped, the mean of the seeds that it ran.
-    stopped_after: seeds that it ran before successive halving stopped it; None: it was not stopped.
-    front: whether no other trial is better in one objective and as good in all others; False with one objective.
-    trial: its number in the study.
-    settings: {path of a setting: value}.
-    runs: a record for each seed. data: provenance. seconds: of all its artifacts.
-    core_hours, gpu_hours: of its trainings.
-    error: what was wrong with the input; None of any other failure. input_error: whether the input was wrong.
+    Each row also has `front`: whether no other trial is better in one objective and as good in all others; False
+    with one objective.
     """
     by_settings: dict[str, dict[str, Any]] = {}
     front = {trial.number for trial in study.best_trials} if len(study.directions) > 1 else set()
     for trial in study.get_trials(deepcopy=False):
         if not trial.state.is_finished():
             continue
-        attributes = trial.user_attrs
-        finished, runs = trial.state in DONE, attributes.get("runs", [])
-        stopped = trial.state == TrialState.PRUNED
-        row = {
-            "score": (_mean_score(runs) if stopped else trial.values[0]) if finished else None,
-            "trial": trial.number,
-            "stopped_after": len(runs) if stopped else None,
-            "front": trial.number in front,
-            "settings": trial.params,
-            "runs": runs,
-            "data": attributes.get("data"),
-            **{cost: attributes.get(cost) for cost in COSTS},
-            "error": attributes.get("input_error"),
-            "input_error": "input_error" in attributes,
-        }
+        row = row_of(trial) | {"front": trial.number in front}
         # A draw may repeat an earlier one: both are trials then, unless the earlier one failed.
         key = json.dumps(trial.params, sort_keys=True)
-        if finished and by_settings.get(key, row)["score"] is not None:
+        if trial.state in DONE and by_settings.get(key, row)["score"] is not None:
             key += f" {trial.number}"
         by_settings[key] = row
     return sorted(
@@ -325,5 +305,28 @@ def rows(study: Study) -> list[dict[str, Any]]:
     )
 
 
-def _mean_score(runs: Sequence[Mapping[str, Any]]) -> float:
-    return sum(float(run["score"]) for run in runs) / len(runs)
+def row_of(trial: FrozenTrial) -> dict[str, Any]:
+    """What is known of a trial that has ended.
+
+    score: None for one that failed. Of one that was stopped, the mean of the seeds that it ran.
+    stopped_after: seeds that it ran before successive halving stopped it; None: it was not stopped.
+    trial: its number in the study.
+    settings: {path of a setting: value}.
+    runs: a record for each seed. data: provenance. seconds: of all its artifacts.
+    core_hours, gpu_hours: of its trainings.
+    error: what was wrong with the input; None of any other failure. input_error: whether the input was wrong.
+    """
+    attributes, stopped = trial.user_attrs, trial.state == TrialState.PRUNED
+    runs = attributes.get("runs", [])
+    score = mean_score(runs) if stopped else trial.values[0] if trial.state in DONE else None
+    return {
+        "score": score,
+        "trial": trial.number,
+        "stopped_after": len(runs) if stopped else None,
+        "settings": trial.params,
+        "runs": runs,
+        "data": attributes.get("data"),
+        **{cost: attributes.get(cost) for cost in COSTS},
+        "error": attributes.get("input_error"),
+        "input_error": "input_error" in attributes,
+    }

@@ -28,7 +28,7 @@ from biomechgpt.core.settings import InputError, Settings, override, plain
 from biomechgpt.experiment import study as studies
 from biomechgpt.experiment import tracking
 from biomechgpt.experiment.pipeline import Stages, check, train, with_seed
-from biomechgpt.experiment.scores import ran_all_seeds, validate
+from biomechgpt.experiment.scores import mean_score, ran_all_seeds, validate
 from biomechgpt.experiment.settings import STAGES, PipelineSettings
 from biomechgpt.experiment.tracking import TrackingSettings
 
@@ -435,7 +435,7 @@ def _trial(config: dict[str, Any], experiment: dict[str, Any], seeds: list[list[
             return
         tune.report(
             {
-                "score": sum(run["score"] for run in runs) / len(runs),
+                "score": mean_score(runs),
                 "runs": runs,
                 "data": runs[0]["data"],
                 **{cost: _sum([run[cost] for run in runs]) for cost in studies.COSTS},
@@ -499,8 +499,8 @@ class _Progress:
         self._record(trial)
 
     def _record(self, trial: FrozenTrial) -> None:
-        (row,) = [row for row in studies.rows(self._study) if row["trial"] == trial.number]
-        tracking.record_beside(self._settings.tracking, _record(row, self._sweep))
+        run = _record(studies.row_of(trial), self._sweep)
+        tracking.record_beside(self._settings.tracking, run)
 
 
 def _record(trial: Mapping[str, Any], sweep: str) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from biomechgpt.language.dropout import replace_dropout
 from biomechgpt.language.families import family_of
 from biomechgpt.language.settings import AdapterSettings, FinetuneSettings
 from biomechgpt.language.stacked import stack_of
-from biomechgpt.prompts.encoding import PromptEncoder, motion_vocabulary
+from biomechgpt.prompts.encoding import PrefixTree, PromptEncoder, motion_vocabulary
 from biomechgpt.questions.dataset import read_questions, read_tasks
 from biomechgpt.questions.tasks import RegressionTask, Tasks
 from biomechgpt.tokenizer.motion_tokenizer import require_same_tokenizer
@@ -110,13 +110,15 @@ class _Finetuning(TreeTrainingTask):
         draw = _noisy_numbers(rows, read_tasks(questions), self.settings.number_noise, self.seed)
         self.trees = read_trees(encoder, views, rows, self.settings, self.seed, weight, draw)
         self.validations = self.settings.validation.times
-        trained = {row["task"] for row in rows}
-        held_out = [row for row in every if row["split"] == "validation" and row["task"] in trained]
-        held_out = _about_some(held_out, self.settings.validation.movements if self.validations else 0)
-        plain_questions = self.settings.model_copy(update={"history_share": 0.0})
-        own_views = Tokens(self.motion).views(["validation"], 1)
-        trees = read_trees(encoder, own_views, held_out, plain_questions, loss_weight=weight)
-        self.validation_trees = [tree for (tree,) in trees]
+        self.validation_trees: list[PrefixTree] = []
+        if self.validations:
+            trained = {row["task"] for row in rows}
+            held_out = [row for row in every if row["split"] == "validation" and row["task"] in trained]
+            held_out = _about_some(held_out, self.settings.validation.movements)
+            plain_questions = self.settings.model_copy(update={"history_share": 0.0})
+            own_views = Tokens(self.motion).views(["validation"], 1)
+            trees = read_trees(encoder, own_views, held_out, plain_questions, loss_weight=weight)
+            self.validation_trees = [tree for (tree,) in trees]
 
     def validation_batches(self) -> list[list[int]]:
         """Batches of trees of like length."""
@@ -169,7 +171,7 @@ class _Finetuning(TreeTrainingTask):
 def _about_some(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
     """The questions about at most so many movements and pairs of movements, evenly spread over their order."""
     movements = list(dict.fromkeys((row["trial"], row.get("other")) for row in rows))
-    step = max(1.0, len(movements) / most) if most else 1.0
+    step = max(1.0, len(movements) / most)
     kept = {movements[int(k * step)] for k in range(min(most, len(movements)))}
     return [row for row in rows if (row["trial"], row.get("other")) in kept]
 

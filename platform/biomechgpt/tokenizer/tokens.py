@@ -154,7 +154,6 @@ def make_tokens(cohort: Artifact, tokenizer: Artifact, settings: TokensSettings,
 
         cluster.connect()
         shards = [{"shard": shard.uri} for shard in Cohort(cohort).shards]
-        gpu: dict[str, Any] = {"num_gpus": 1} if ray.cluster_resources().get("GPU", 0) else {}
         # The actors read and write the files themselves. Ray's read tasks would wait for a core that an actor has.
         written = (
             ray.data.from_items(shards, override_num_blocks=min(len(shards), 1000))
@@ -164,7 +163,7 @@ def make_tokens(cohort: Artifact, tokenizer: Artifact, settings: TokensSettings,
                                      settings.views),
                 num_cpus=1,
                 compute=ray.data.ActorPoolStrategy(size=min(settings.workers, len(shards))),
-                **gpu,
+                **cluster.gpu_of_actor(),
             )
             .take_all()
         )  # fmt: skip
