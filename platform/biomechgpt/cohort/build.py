@@ -38,7 +38,7 @@ from biomechgpt.core.settings import InputError, load
 from biomechgpt.motion import trial
 from biomechgpt.recordings.quality import content_hash, find_duplicates
 
-_VERSION = 11
+_VERSION = 12
 _SHAPE = {"frame_rate_hz", "splits", "shard_trials", "shard_mb"}
 """Settings that decide the content of every cohort."""
 _log = logging.getLogger("biomechgpt")

@@ -41,6 +41,10 @@ class GaitStyle:
             self, stride_hz=self.stride_hz * root, size=self.size * root, speed_m_s=self.speed_m_s * factor
         )
 
+    def at_rate(self, factor: float) -> "GaitStyle":
+        """Taking `factor` times as many strides a second, as long as before."""
+        return replace(self, stride_hz=self.stride_hz * factor, speed_m_s=self.speed_m_s * factor)
+
 
 @dataclass(frozen=True)
 class ActivityTrace:
@@ -138,6 +142,10 @@ def _sequence(
 
 _PACES = {"as usual": (1.0, 1.0), "fast": (1.1, 1.4), "slowly": (0.7, 0.9)}
 """Least and greatest speed for what a person is asked to do, as a share of their usual speed."""
+_ASKED = {"as usual": 0.4, "fast": 0.25, "slowly": 0.1, "to a beat": 0.25}
+"""Share of the passes over a walkway by what the person is asked to do."""
+_BEAT = (0.8, 1.25)
+"""Least and greatest rate of a metronome, as a share of the usual step rate. Chosen."""
 
 
 def straight(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
@@ -146,14 +154,17 @@ def straight(rng: np.random.Generator, style: GaitStyle, rate: float) -> Activit
 
 
 def walkway(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
-    """One pass of steady walking at the pace that was asked for: as usual (half of the passes), fast, or slowly.
+    """One pass of steady walking as it was asked for: as usual, fast, slowly, or in time with a metronome.
 
     Walking tests ask for usual and for maximum speed, which is 1.2 to 1.5 times as fast (Bohannon, Age Ageing 1997;
     26: 15-19; quoted from memory, unverified). With usual pace alone, the length of a person's strides follows from
-    their cadence, and a model need not read it from the joints.
+    their cadence, and a model need not read it from the joints. At any pace without a beat, the cadence follows
+    from the person's posture and the size of their strides, and a model need not read it from the timing.
     """
-    slowest, fastest = _PACES[str(rng.choice(list(_PACES), p=[0.5, 0.35, 0.15]))]
-    return straight(rng, style.at_speed(rng.uniform(slowest, fastest)), rate)
+    asked = str(rng.choice(list(_ASKED), p=list(_ASKED.values())))
+    if asked == "to a beat":
+        return straight(rng, style.at_rate(rng.uniform(*_BEAT)), rate)
+    return straight(rng, style.at_speed(rng.uniform(*_PACES[asked])), rate)
 
 
 def treadmill(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
@@ -211,7 +222,11 @@ def sit_to_stand(rng: np.random.Generator, style: GaitStyle, rate: float) -> Act
         1: (rng.uniform(-10, 20), rng.uniform(40, 85), rng.uniform(0, 20)),
         2: (0.0, 0.0, 0.0),
     }[int(rng.choice(3, p=[0.6, 0.15, 0.25]))]
+    # To rise, people draw their feet back under the knees.
+    tucked = rng.uniform(0, 22) * trace.timeline.sit
     for s in "rl":
+        trace.timeline.pose[:, joint("knee_angle", s)] -= tucked
+        trace.timeline.pose[:, joint("ankle_angle", s)] += tucked
         trace.timeline.pose[:, joint("elbow_flex", s)] += elbow
         # An upper arm that stays where it is flexes against a trunk that leans.
         trace.timeline.pose[:, joint("arm_flex", s)] += shoulder + swing * trace.timeline.lean

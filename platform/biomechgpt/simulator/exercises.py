@@ -124,7 +124,7 @@ def squat(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTr
     """Squats with both feet flat, some with more load on one side."""
     depth, lean, tempo = rng.uniform(0.7, 1.12), rng.uniform(0.6, 1.2), rng.uniform(0.8, 1.5)
     aside, (held, raised) = rng.normal(0, 2.5), _arms(rng)
-    stand = STAND + held
+    stand, rest_s = STAND + held, rng.choice([0.6, rng.uniform(0.6, 2.5)], p=[0.65, 0.35])
 
     def once() -> list[Key]:
         d = depth * rng.uniform(0.93, 1.05)
@@ -133,9 +133,9 @@ def squat(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTr
                       shank=(-30 * d, -30 * d + aside), neck_extension=18 * d * lean)  # fmt: skip
         low += held + raised
         return [(tempo * rng.uniform(0.9, 1.2), low), (rng.uniform(0.05, 0.3), low),
-                (tempo * rng.uniform(0.8, 1.1), stand), (rng.uniform(0.1, 0.6), stand)]  # fmt: skip
+                (tempo * rng.uniform(0.8, 1.1), stand), (rest_s * rng.uniform(0.2, 1.0), stand)]  # fmt: skip
 
-    return _repeated(rng, style, rate, 2.4 * tempo, once, stand)
+    return _repeated(rng, style, rate, 2.1 * tempo + 0.6 * rest_s, once, stand)
 
 
 def jump(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrace:
@@ -338,10 +338,12 @@ def run(rng: np.random.Generator, style: GaitStyle, rate: float) -> ActivityTrac
     beat = 1 + (0.015 + 0.04 * style.unsteady) * smooth_noise(rng, frames, 1, 0.4, rate)[:, 0]
     phase = rng.random() + np.cumsum(stride_hz * beat) / rate
     poses = _cyclic(_RUN, phase, effort)
+    behind = rng.normal(-10, 12)
     # Hips and arms gain more than knees do. A sprinter's elbow opens and closes by 80 degrees.
     for s in "rl":
         poses[:, joint("hip_flexion", s)] *= effort**0.4
-        poses[:, joint("arm_flex", s)] *= effort**0.8
+        # Many runners keep their upper arms behind the trunk.
+        poses[:, joint("arm_flex", s)] = effort**0.8 * poses[:, joint("arm_flex", s)] + behind
         elbow = poses[:, joint("elbow_flex", s)] / effort
         poses[:, joint("elbow_flex", s)] = 74 + effort**3 * (elbow - 74) + rng.normal(0, 6)
     lean = rng.uniform(4, 14) * effort
