@@ -28,7 +28,7 @@ $(VENV)/.ready: pyproject.toml setup.py infra/requirements.lock
 
 # What developers need on top of it.
 $(VENV)/.dev: $(VENV)/.ready
-	$(PIP) --editable '.[dev]'
+	$(PIP) --editable '.[dev,markers,matlab]'
 	touch $@
 
 # Weights of Gemma in Python packages (docs/guide/gemma.md).

@@ -142,6 +142,16 @@ class GatewaySettings(Settings):
     max_additional_recordings: int = Field(20, ge=1)
     """Largest number of further recordings of a person in one request."""
 
+    @field_validator("readers")
+    @classmethod
+    def _of_no_person(cls, readers: ReaderSettings) -> ReaderSettings:
+        if readers.opensim_model is not None:
+            raise ValueError(
+                "opensim_model: expected none on a server, whose uploads are of many people, found "
+                f"{readers.opensim_model}"
+            )
+        return readers
+
     @model_validator(mode="after")
     def _database_for_records(self) -> "GatewaySettings":
         if (self.audit == "on" or self.smart) and self.database_uri is None:

@@ -1,5 +1,6 @@
 """Every script in jobs/ runs on the tiny settings, and prints where its result is."""
 
+import io
 import json
 import re
 
@@ -73,7 +74,7 @@ def test_new_table_lists_the_recordings(run_job, tmp_path):
     assert row.startswith("p01/walk.mot,p01,,")
 
 
-def test_answer_writes_a_table_of_answers(run_job, tiny, tmp_path):
+def test_answer_writes_a_table_of_answers_here_and_on_a_cluster_with_s3(run_job, tiny, bucket, tmp_path):
     (tmp_path / "broken.mot").write_text("nothing that a reader knows")
     walk = min(SHIPPED.rglob("*.mot"))
     (tmp_path / "walk.mot").write_bytes(walk.read_bytes())
@@ -95,13 +96,20 @@ def test_answer_writes_a_table_of_answers(run_job, tiny, tmp_path):
     assert page.count("data:image/png;base64") == 1
     assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", page)
     alone = pd.read_csv(output)
-    # The same over actors of a cluster.
-    arguments = ["--model", model, "--tasks", '["activity"]', "--workers", "2"]
-    run_job("answer", tmp_path, *arguments, "--output", tmp_path / "answers.csv")
+    # The same over actors of a cluster, with recordings, model and table on S3.
+    folder, there = f"{bucket}/recordings", f"{bucket}/model/{tiny.made('model').fingerprint}"
+    storage.upload(str(tmp_path), folder)
+    storage.upload(artifact.local_copy(model), there)
+    arguments = ["--model", there, "--tasks", '["activity"]', "--workers", "2"]
     # The tables that lie there by now are no recordings.
+    run_job("answer", folder, *arguments, "--output", f"{folder}/answers.csv")
+    assert b"data:image/png;base64" in storage.read_bytes(f"{folder}/answers.html")
+    written = storage.read_bytes(f"{folder}/answers.csv")
     expected = alone[alone["task"] != "walking_speed"].reset_index(drop=True)
     # A column that is empty in one of the two has another type.
-    pd.testing.assert_frame_equal(pd.read_csv(output), expected, check_dtype=False)
+    pd.testing.assert_frame_equal(pd.read_csv(io.BytesIO(written)), expected, check_dtype=False)
+    table = pd.read_parquet(io.BytesIO(storage.read_bytes(f"{folder}/answers.parquet")))
+    assert table.to_csv(index=False).encode() == written
 
 
 def test_show_draws_recordings_trials_codebooks_and_reports(run_job, tiny, tmp_path):

@@ -401,3 +401,8 @@ def test_named_clients_have_limits_of_their_own(tmp_path, walk):
     assert refused[0].json()["error"]["code"] == "too_many"
     assert 1 <= int(refused[0].headers["retry-after"]) <= 4
     assert ask(two).status_code == 200
+
+
+def test_no_upload_is_read_on_the_bones_of_one_person():
+    with pytest.raises(ValueError, match="opensim_model: expected none on a server"):
+        GatewaySettings(readers={"opensim_model": "anna.osim"})

@@ -68,6 +68,22 @@ def fit(name: str, points: Points) -> Fit:
     return _fitted(points, [points.names[roles[role]] for role in markers], seen, solution)
 
 
+def in_the_world(name: str, points: Points) -> Points:
+    """The points in metres, Y-up and smooth.
+
+    Those of no known set are taken to be Y-up, in the unit that they state. Raises InputError for points that are
+    no person.
+    """
+    try:
+        marker_set, roles = sets.choose(name, points.names)
+    except InputError:
+        scale = conditioning.UNITS_M.get((points.units or "m").lower())
+        if scale is None:
+            raise
+        return conditioning.smoothed(replace(points, positions=points.positions * scale))
+    return _conditioned(name, points.noted(marker_set.label), roles)
+
+
 def _conditioned(name: str, points: Points, roles: dict[str, int]) -> Points:
     """The points in metres, Y-up and smooth."""
 

@@ -77,6 +77,9 @@ class ReaderSettings(Settings):
     """Upward axis of the world in .npz files with a free joint; auto detects it by the pelvis' height."""
     keypoints_rate_hz: float = Field(30.0, gt=0)
     """Frame rate of keypoints (.npy, CSV) that state neither rate nor time."""
+    opensim_model: str | None = None
+    """OpenSim model (.osim), scaled to the person and with their markers. OpenSim then makes the angles of files
+    that have these markers: pip install 'biomechgpt[opensim]'."""
 
 
 @dataclass(frozen=True)

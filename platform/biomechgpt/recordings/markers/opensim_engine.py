@@ -1,0 +1,163 @@
+"""Inverse kinematics with OpenSim, on a model that is scaled to the person and has the recording's markers.
+
+OpenSim runs in a process of its own: it is large, and it writes a log into the working folder. Knows nothing about
+files of recordings.
+"""
+
+import logging
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from xml.etree import ElementTree as Xml
+
+import numpy as np
+
+from biomechgpt.core import storage
+from biomechgpt.core.settings import InputError
+from biomechgpt.recordings.markers.points import Points
+
+logger = logging.getLogger("biomechgpt")
+_FEWEST = 6
+"""Fewest markers of the model that tell a posture."""
+_SHARE = 0.5
+"""Smallest share of the model's markers that a recording must have."""
+_SECONDS = 900.0
+"""Longest time for one recording."""
+_SCRIPT = """
+import sys
+import numpy as np
+import opensim
+
+opensim.Logger.setLevelString("Error")
+opensim.Logger.removeFileSink()
+tool = opensim.InverseKinematicsTool()
+model = opensim.Model("model.osim")  # the tool keeps no reference of its own
+tool.setModel(model)
+tool.setMarkerDataFileName("markers.trc")
+tool.setStartTime(float(sys.argv[1]))
+tool.setEndTime(float(sys.argv[2]))
+tool.setResultsDir("results")
+tool.set_report_marker_locations(True)
+tool.setOutputMotionFileName("results/angles.mot")
+if not tool.run():
+    raise SystemExit("OpenSim found no pose")
+
+def arrays(path):
+    table = opensim.TimeSeriesTable(path)
+    return np.array(table.getIndependentColumn()), list(table.getColumnLabels()), table.getMatrix().to_numpy()
+
+time, columns, values = arrays("results/angles.mot")
+_, places, metres = arrays("results/_ik_model_marker_locations.sto")
+np.savez("arrays.npz", time=time, columns=columns, values=values, places=places, metres=metres)
+"""
+
+
+@dataclass(frozen=True)
+class Motion:
+    """What OpenSim found.
+
+    time_s: (T,).
+    values: {coordinate of the model: (T,)}, rotations in degrees and translations in metres.
+    residuals_m: {marker: (T,) its distance from its place on the model}.
+    """
+
+    time_s: np.ndarray
+    values: Mapping[str, np.ndarray]
+    residuals_m: Mapping[str, np.ndarray]
+
+
+def model_markers(uri: str) -> tuple[bytes, list[str]]:
+    """An OpenSim model's content, and the names of its markers.
+
+    Raises InputError if there is no such file, or if it is no OpenSim model.
+    """
+    try:
+        content = storage.read_bytes(uri)
+    except OSError as error:
+        raise InputError(f"opensim_model: {uri}: expected an OpenSim model, found {error}") from None
+    if b"<!DOCTYPE" in content or b"<!ENTITY" in content:  # no model has them, and they can fill all memory
+        raise InputError(f"opensim_model: {uri}: expected an OpenSim model, found XML with a document type")
+    try:
+        root = Xml.fromstring(content)  # noqa: S314 (entities are refused above)
+    except Xml.ParseError as error:
+        raise InputError(f"opensim_model: {uri}: expected an OpenSim model (.osim), found {error}") from None
+    if root.tag != "OpenSimDocument" or root.find("Model") is None:
+        raise InputError(f"opensim_model: {uri}: expected an OpenSim model (.osim), found <{root.tag}>")
+    return content, [marker.get("name", "") for marker in root.iter("Marker")]
+
+
+def matches(points: Points, markers: list[str]) -> bool:
+    """Whether the recording has enough of a model's markers, by name."""
+    common = set(markers) & set(points.names)
+    return len(common) >= max(_FEWEST, _SHARE * len(markers))
+
+
+def solve(name: str, points: Points, model: bytes, markers: list[str]) -> Motion:
+    """The poses of a model whose markers are nearest to the recorded ones.
+
+    name: the file, in messages. points: in metres, Y-up. model: content of the .osim. markers: its markers.
+    Raises InputError if the package is not installed, or if OpenSim fails.
+    """
+    if find_spec("opensim") is None:
+        raise InputError(
+            f"{name}: expected the package opensim, which `opensim_model` needs, found none. Install it: "
+            "pip install 'biomechgpt[opensim]'"
+        )
+    used = [i for i, marker in enumerate(points.names) if marker in set(markers)]
+    names = [points.names[i] for i in used]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        (path / "model.osim").write_bytes(model)
+        (path / "markers.trc").write_text(_trc(points.time_s, names, points.positions[:, used]))
+        (path / "results").mkdir()
+        ends = [repr(float(points.time_s[0])), repr(float(points.time_s[-1]))]
+        command = [sys.executable, "-c", _SCRIPT, *ends]
+        try:
+            done = subprocess.run(command, cwd=path, capture_output=True, timeout=_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise InputError(f"{name}: OpenSim took longer than {_SECONDS:.0f} s") from None
+        if done.returncode or not (path / "arrays.npz").exists():
+            lines = done.stderr.decode(errors="replace").strip().splitlines()
+            logger.debug("%s", "\n".join(lines))
+            why = lines[-1] if lines else f"it ended with {done.returncode}"
+            raise InputError(f"{name}: expected markers that the OpenSim model can follow: {why}")
+        with np.load(path / "arrays.npz", allow_pickle=False) as arrays:
+            found = dict(arrays)
+    values = dict(zip(found["columns"].tolist(), found["values"].T, strict=True))
+    return Motion(found["time"], values, _residuals_m(found, points, names, used))
+
+
+def _residuals_m(
+    found: Mapping[str, np.ndarray], points: Points, names: list[str], used: list[int]
+) -> dict[str, np.ndarray]:
+    """{marker: (T,)} distances of the recorded markers from the model's; NaN where one was not seen."""
+    rows = np.searchsorted(points.time_s, found["time"] - 1e-6)
+    columns = {str(label): column for label, column in zip(found["places"], found["metres"].T, strict=True)}
+    result = {}
+    for marker, i in zip(names, used, strict=True):
+        if f"{marker}_tx" in columns:
+            model = np.stack([columns[f"{marker}_t{axis}"] for axis in "xyz"], axis=1)
+            result[marker] = np.linalg.norm(points.positions[rows, i] - model, axis=1)
+    return result
+
+
+def _trc(time_s: np.ndarray, names: list[str], positions: np.ndarray) -> str:
+    """A marker file in metres: positions (T, M, 3), empty cells where a marker was not seen."""
+    rate = 1 / float(np.median(np.diff(time_s)))
+    head = f"{rate:.9g}\t{rate:.9g}\t{len(time_s)}\t{len(names)}\tm\t{rate:.9g}\t1\t{len(time_s)}"
+    lines = [
+        "PathFileType\t4\t(X/Y/Z)\tmarkers.trc",
+        "DataRate\tCameraRate\tNumFrames\tNumMarkers\tUnits\tOrigDataRate\tOrigDataStartFrame\tOrigNumFrames",
+        head,
+        "Frame#\tTime\t" + "\t\t\t".join(names) + "\t\t",
+        "\t\t" + "\t".join(f"{axis}{k + 1}" for k in range(len(names)) for axis in "XYZ"),
+        "",
+    ]
+    for k, (t, row) in enumerate(zip(time_s, positions.reshape(len(time_s), -1), strict=True), 1):
+        cells = ("" if np.isnan(value) else f"{value:.6f}" for value in row)
+        lines.append(f"{k}\t{t:.9g}\t" + "\t".join(cells))
+    return "\n".join(lines) + "\n"
