@@ -19,6 +19,14 @@ CLIENT: ContextVar[str] = ContextVar("client", default="")
 
 _REMEMBERED = 0.95
 """Share of the past that the measured pace keeps with each piece of work."""
+_REQUESTS_REMEMBERED = 0.8
+"""The same for the seconds that a client's requests take."""
+_FIRST_S = 1.0
+"""Seconds that a request is taken to need while none of the client's has ended."""
+_SPARE = 1.5
+"""A refused request is told this many times the time that those before it should take."""
+_LONGEST_TOLD_S = 60
+"""Longest time, in seconds, that refused requests of one client are told one after the other."""
 
 
 class TurnQueue:
@@ -148,6 +156,8 @@ class TurnQueue:
 class ClientLimits:
     """Number of requests in progress, and rate, of each client.
 
+    Whoever is refused is told a time of its own: that at which a place is free after all those that were refused
+    before it have come back.
     most: requests in progress of one client.
     per_minute: cost a minute of one client, on average; so much may also come at once.
     """
@@ -155,26 +165,34 @@ class ClientLimits:
     def __init__(self, most: int, per_minute: float) -> None:
         self.most, self.per_s, self.burst = most, per_minute / 60, max(per_minute, 1.0)
         self._in_progress: dict[str, int] = {}
+        self._each_s: dict[str, float] = {}  # client -> seconds from one finished request to the next
         self._spent: dict[str, tuple[float, float]] = {}  # client -> (cost not yet forgotten, when)
+        self._told: dict[str, deque[tuple[float, float]]] = {}  # client -> (when it may come back, cost)
 
     @contextmanager
     def request(self, client: str, retry_after_s: float) -> Iterator[None]:
         """A request of a client. Raises ApiError `too_many` beyond its limits.
 
-        retry_after_s: when one of its requests will be done, about.
+        retry_after_s: when one of its requests will be done, if it is not known how long they take.
         """
-        count = self._in_progress.get(client, 0)
+        count, began = self._in_progress.get(client, 0), time.monotonic()
         if count >= self.most:
+            each_s = _SPARE * self._each_s.get(client, max(retry_after_s, _FIRST_S) / self.most)
             raise ApiError(
                 "too_many",
                 f"expected at most {self.most} requests at once with one key, found {count + 1}; try again later",
-                retry_after_s=max(1, math.ceil(retry_after_s)),
+                retry_after_s=self._tell(client, 1, each_s * (1 + len(self._coming(client)))),
             )
         self.spend(client, 1)
         self._in_progress[client] = count + 1
         try:
             yield
         finally:
+            # Of n requests at once each takes n times as long as alone, if they share one machine.
+            at_once = (count + 1 + self._in_progress[client]) / 2
+            each_s = (time.monotonic() - began) / at_once
+            before_s = self._each_s.get(client, each_s)
+            self._each_s[client] = _REQUESTS_REMEMBERED * before_s + (1 - _REQUESTS_REMEMBERED) * each_s
             self._in_progress[client] -= 1
             if not self._in_progress[client]:
                 del self._in_progress[client]
@@ -186,14 +204,33 @@ class ClientLimits:
         spent = max(0.0, spent - (now - since) * self.per_s)
         # Cost above the whole allowance must be possible once, or it would be refused for ever.
         if spent > 0 and spent + cost > self.burst:
-            after_s = min(spent, spent + cost - self.burst) / self.per_s
+            coming = sum(other for _, other in self._coming(client))
+            after_s = (min(spent, spent + cost - self.burst) + coming) / self.per_s
             self._spent[client] = (spent, now)
             raise ApiError(
                 "too_many",
                 f"expected at most {self.burst:g} questions a minute with one key; try again later",
-                retry_after_s=max(1, math.ceil(after_s)),
+                retry_after_s=self._tell(client, cost, after_s),
             )
         self._spent[client] = (spent + cost, now)
+
+    def _coming(self, client: str) -> deque[tuple[float, float]]:
+        """(when, cost) of the client's refused requests that were told a time to come."""
+        told = self._told.get(client, deque())
+        now = time.monotonic()
+        while told and told[0][0] <= now:
+            told.popleft()
+        if not told:
+            self._told.pop(client, None)
+        return told
+
+    def _tell(self, client: str, cost: float, after_s: float) -> int:
+        """Seconds that a refused request is told, counted as one that comes back then."""
+        seconds = max(1, math.ceil(after_s))
+        if seconds > _LONGEST_TOLD_S:  # a client that does not wait must not fill the memory
+            return max(_LONGEST_TOLD_S, math.ceil(cost / self.per_s))
+        self._told.setdefault(client, deque()).append((time.monotonic() + after_s, cost))
+        return seconds
 
 
 class Admission:

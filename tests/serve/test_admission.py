@@ -149,11 +149,73 @@ def test_a_client_has_a_number_of_requests_at_once():
     with limits.request("a", 0), limits.request("a", 0):
         with pytest.raises(ApiError, match="at most 2 requests at once") as refused, limits.request("a", 3.2):
             pass
-        assert refused.value.retry_after_s == 4
+        assert refused.value.retry_after_s == 3  # half of 3.2 s with two at once, and half of it to spare
         with limits.request("b", 0):
             pass
     with limits.request("a", 0):
         pass
+
+
+def test_requests_refused_at_once_are_let_in_when_they_were_told_to_come_back(monkeypatch):
+    """Thirty-two requests come at once, and a machine answers one after the other."""
+    now = [100.0]
+    monkeypatch.setattr("serve.admission.time.monotonic", lambda: now[0])
+    limits, each_s = ClientLimits(8, 1e6), 0.3
+    with limits.request("a", 0):  # one alone tells how long a request takes
+        now[0] += each_s
+    running, told, refused_again = [], [], 0
+
+    def ask():
+        request = limits.request("a", 0)
+        try:
+            request.__enter__()
+        except ApiError as error:
+            return error.retry_after_s
+        begin = max([now[0], *(end for end, _ in running)])
+        running.append((begin + each_s, request))
+        return None
+
+    told = [now[0] + wait for wait in (ask() for _ in range(32)) if wait]
+    assert len(told) == 24
+    assert len(set(told)) > 6
+    while told or running:
+        now[0] = min([*told, *(end for end, _ in running)])
+        for end, request in list(running):
+            if end <= now[0]:
+                request.__exit__(None, None, None)
+                running.remove((end, request))
+        for due in [due for due in told if due <= now[0]]:
+            told.remove(due)
+            refused_again += ask() is not None
+    assert refused_again == 0
+
+
+def test_a_client_that_never_waits_fills_no_memory_and_is_told_a_minute():
+    limits = ClientLimits(1, 1e6)
+    with limits.request("a", 0):
+        waits = []
+        for _ in range(500):
+            with pytest.raises(ApiError) as refused, limits.request("a", 0):
+                pass
+            waits.append(refused.value.retry_after_s)
+        assert waits == sorted(waits)
+        assert waits[-1] == 60
+        assert len(limits._coming("a")) < 50
+
+
+def test_questions_refused_at_once_are_let_in_when_they_were_told_to_come_back(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("serve.admission.time.monotonic", lambda: now[0])
+    limits = ClientLimits(9, 60)
+    limits.spend("a", 60)
+    told = []
+    for _ in range(5):
+        with pytest.raises(ApiError) as refused:
+            limits.spend("a", 8)
+        told.append(now[0] + refused.value.retry_after_s)
+    assert told == [108, 116, 124, 132, 140]
+    for now[0] in told:
+        limits.spend("a", 8)
 
 
 def test_a_client_has_a_rate_and_is_told_when_it_may_ask_again(monkeypatch):
