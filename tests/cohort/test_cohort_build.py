@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import real_recordings
 from biomechgpt.cohort import Cohort, CohortSettings, make_cohort
+from biomechgpt.cohort import folder as cohort_folder
 from biomechgpt.cohort.annotations import AnnotationTable
 from biomechgpt.cohort.folder import open_folder
 from biomechgpt.cohort.splits import SPLITS, SplitSettings, assign
@@ -153,6 +154,18 @@ def test_contents_not_places_make_the_fingerprint(ray_cluster, tmp_path):
     table.write_text(table.read_text().replace("ward", "home", 1))
     marks.add(open_folder(str(second)).checksum)
     assert len(marks) == 3
+
+
+@pytest.mark.cluster
+def test_many_recordings_are_hashed_in_tasks_to_the_same_checksum(ray_cluster, tmp_path, monkeypatch):
+    folder = folder_of(tmp_path / "one")
+    (folder / "p0" / "gone.mot").symlink_to(tmp_path / "nowhere")  # cannot be read, and has its place too
+    names = sorted(storage.list_files(str(folder)))
+    here = cohort_folder.checksum(str(folder), names)
+    monkeypatch.setattr(cohort_folder, "FILES_HASHED_HERE", 0)
+    monkeypatch.setattr(cohort_folder, "FILES_OF_A_TASK", 2)
+    assert cohort_folder.checksum(str(folder), names) == here
+    assert cohort_folder.checksum(str(folder), names[1:]) != here
 
 
 @pytest.mark.cluster

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from biomechgpt.cohort import layouts
 from biomechgpt.cohort.annotation_map import AnnotationMap, MappedTables
 from biomechgpt.cohort.annotations import AnnotationTable, Row, as_files_are_called
 from biomechgpt.cohort.layouts import Session
-from biomechgpt.core import storage
+from biomechgpt.core import cluster, storage
 from biomechgpt.core.settings import InputError
 from biomechgpt.motion.outcome_measures import ColumnKind
 from biomechgpt.motion.trial import Trial
@@ -23,6 +23,10 @@ from biomechgpt.recordings.load import ANNOTATIONS, prepare
 from biomechgpt.recordings.quality import QualitySettings
 
 T = TypeVar("T")
+FILES_HASHED_HERE = 2000
+"""Most recordings that are hashed in this process. Starting Ray's workers takes longer than reading so many."""
+FILES_OF_A_TASK = 500
+"""Recordings that one task hashes."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Folder:
 def open_folder(uri: str, mapped: AnnotationMap | None = None) -> Folder:
     """Read and check tables and metadata, hash every recording. Raises InputError naming line and column.
 
+    Many recordings are hashed in Ray tasks, so that their bytes do not pass through this process.
     mapped: how other tables than annotations.csv say the same.
     """
     uri = storage.absolute(uri)
@@ -155,7 +160,15 @@ def checksum(uri: str, names: list[str]) -> str:
         except OSError as error:  # the recording is kept out, with this reason, when it is read
             return f"unreadable {error.errno}"
 
-    digests = _in_threads(digest, names)
+    def digests_of(block: dict[str, Any]) -> dict[str, Any]:
+        return {"digests": _in_threads(digest, list(block["names"]))}
+
+    if len(names) > FILES_HASHED_HERE:
+        starts = range(0, len(names), FILES_OF_A_TASK)
+        blocks = ({"names": names[start : start + FILES_OF_A_TASK]} for start in starts)
+        digests = [value for block in cluster.map_ordered(blocks, digests_of) for value in block["digests"]]
+    else:
+        digests = _in_threads(digest, names)
     lines = [f"{value} {name}\n" for name, value in zip(names, digests, strict=True)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
