@@ -37,8 +37,12 @@ FLEXION = [INDEX[f"{name}_{side}"] for name in ("hip_flexion", "knee_angle", "an
 
 @pytest.fixture(scope="module")
 def movements():
-    """Six simulated trials of different people: walking, impaired, squat, balance."""
-    settings = load(CohortSettings, ROOT / "configs/cohort/demo.yaml").simulator
+    """Six simulated trials of different people: walking, impaired, squat, balance.
+
+    All are of one laboratory whose zero angles are the skeleton's: points in space do not tell another zero.
+    """
+    laboratory = ["--simulator.laboratories.variety", "0"]
+    settings = load(CohortSettings, ROOT / "configs/cohort/demo.yaml", laboratory).simulator
     people = participants(settings)[::6][:6]
     return [next(islice(trials(settings, person, RATE_HZ), 1)) for person in people]
 
