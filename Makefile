@@ -62,7 +62,7 @@ test: lint
 
 ## make bench: every benchmark of speed; each prints ratios against the alternative in one run
 bench: $(VENV)/.dev results/demo/metrics.json
-	@for script in benchmarks/speed/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in benchmarks/speed/*.py benchmarks/serving.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 ## make lint: ruff, the layers of the packages, mypy
 lint: $(VENV)/.dev

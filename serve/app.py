@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import MutableHeaders
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Match, Mount
 
 from serve import routes
@@ -52,6 +53,8 @@ def create_app(gateway: Gateway, key: str) -> FastAPI:
     app.state.gateway, app.state.smart = gateway, smart
     app.state.audit_log = log if settings.audit != "off" else None
     files = _files(STATIC)
+    # Motion tokens and a stick figure are 170 kB of JSON.
+    app.add_middleware(GZipMiddleware, minimum_size=2000, compresslevel=4)
     app.add_middleware(
         RequestGuard,
         clients=clients,

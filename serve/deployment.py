@@ -66,7 +66,7 @@ class ServeSettings(GatewaySettings):
     batch_wait_s: float = Field(0.01, ge=0)
     """Seconds to wait for further questions of a batch."""
     max_queued: int = Field(64, ge=1)
-    """Largest number of questions that wait for a replica. Further ones are refused with 503."""
+    """Largest number of requests that wait for a replica. Further ones are refused with 503."""
 
 
 def listen_on_loopback() -> None:
@@ -243,7 +243,7 @@ class _Remote:
 
     Calls of a model are made until a replica has the model that the request began with.
 
-    Raises ApiError `busy` when too many questions are waiting or no replica answers, `bad_request` for a question
+    Raises ApiError `busy` when too many questions are waiting or no replica answers, `bad_request` for something
     that the model cannot read; ModelChanged.
     is_model: whether the deployment is a `Replica`.
     """
@@ -260,7 +260,7 @@ class _Remote:
             for _ in range(ASKED_AGAIN):
                 result = await self._call("call", fingerprint, method, *arguments)
                 if not isinstance(result, OtherModel):
-                    return _checked(result)
+                    return result
                 await asyncio.sleep(ASKED_AGAIN_S)
             raise ModelChanged
 
@@ -280,15 +280,6 @@ class _Remote:
                 if is_last:
                     message = "the model was lost twice while it answered; try again later"
                     raise ApiError("busy", message, retry_after_s=RESTART_S) from None
-
-
-def _checked(result: Any) -> Any:
-    """The result of a call. Raises ApiError for a question that failed."""
-    if isinstance(result, Failed):
-        if result.message is None:
-            raise ApiError("internal", "the question could not be answered")
-        raise ApiError("bad_request", result.message)
-    return result
 
 
 def remote_memory(handle: DeploymentHandle[Any]) -> MemoryClient:

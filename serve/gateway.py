@@ -5,7 +5,6 @@ Knows nothing about HTTP paths, and nothing about Ray: it takes any object with 
 
 import asyncio
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, TypeVar
@@ -37,7 +36,7 @@ from serve.errors import ApiError
 from serve.free_questions import FreeQuestion, asks_why, complete, explanation_text, read_question
 from serve.jobs import Jobs
 from serve.memory import Memory, MemoryClient
-from serve.model import SERVED, ModelClient, ServedModel
+from serve.model import SERVED, Failed, ModelClient, ServedModel
 from serve.recordings import (
     LoadedRecording,
     clean_name,
@@ -229,7 +228,10 @@ class Gateway:
         if about_person and free and free.task is None:
             expected = f"expected a phrasing of {' or '.join(tasks)} about several recordings"
             raise ApiError("bad_request", f"question: {expected}, found {question!r}")
-        await self._check_length([words for _, words in queries])
+        # The wordings of a task fit: the model was trained on them.
+        own = [words for task, words in queries if task is None or words not in served.tasks[task].templates]
+        if own:
+            await self._check_length(own)
         note(served.summary.fingerprint, (task for task, _ in queries))
         self.admission.charge(count_questions(served.tasks, queries, self.settings.max_questions))
         return queries, free
@@ -276,11 +278,9 @@ class Gateway:
         # Measured quantities are not asked. Each movement of a question is read.
         cost = max(1, count_questions(served.tasks, queries, len(queries)) * len(motions))
         async with self.admission.asking.turn(cost):
-            records = await asyncio.gather(
-                *(
-                    self._record(Query(motions, relation, task, words, () if task else history), analysis)
-                    for task, words in queries
-                )
+            records = await self._records(
+                [Query(motions, relation, task, words, () if task else history) for task, words in queries],
+                analysis,
             )
         if not served.writes_text and any(_is_description(served.tasks, task) for task, _ in queries):
             values = measured.parameters(analysis or {})
@@ -302,15 +302,24 @@ class Gateway:
         _count_answers(answers)
         return [_with_measured(answer, analysis) for answer in answers] if analysis else answers
 
-    async def _record(self, query: Query, analysis: measured.Analysis | None) -> AnswerRecord:
-        """The answer to a query: a measured quantity, or the model's answer with the measured value beside it."""
-        task = (await self.served()).tasks[query.task] if query.task else None
-        if isinstance(task, MeasuredTask):
-            return measured.answer(task, analysis or {})
-        begun_s = time.monotonic()
-        record = await self.model.answer(query)
-        metrics.observe(metrics.TASK_SECONDS, time.monotonic() - begun_s, task=query.task or metrics.FREE)
-        return measured.beside(record, task, analysis) if task and analysis else record
+    async def _records(
+        self, queries: Sequence[Query], analysis: measured.Analysis | None
+    ) -> list[AnswerRecord]:
+        """Measured quantities, and the model's answers to all other queries with the measured value beside each."""
+        tasks = (await self.served()).tasks
+        asked = [query for query in queries if not isinstance(tasks.get(query.task or ""), MeasuredTask)]
+        found = iter(await self.model.answer_all(asked) if asked else [])
+        records = []
+        for query in queries:
+            task = tasks[query.task] if query.task else None
+            if isinstance(task, MeasuredTask):
+                records.append(measured.answer(task, analysis or {}))
+                continue
+            record = next(found)
+            if isinstance(record, Failed):
+                raise record.error()
+            records.append(measured.beside(record, task, analysis) if task and analysis else record)
+        return records
 
     async def answer_recordings(
         self,

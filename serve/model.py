@@ -4,10 +4,12 @@ questions.
 During an upgrade two models run at once. A request keeps to the one that it began with: `SERVED`.
 """
 
+import asyncio
+import time
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -20,6 +22,8 @@ from biomechgpt.prompts.encoding import MotionTokens, Query
 from biomechgpt.questions.intent import Intent
 from biomechgpt.questions.tasks import Tasks
 from biomechgpt.tokenizer.layout import TokenLayout
+from serve import metrics
+from serve.errors import ApiError
 from serve.schema import ModelSummary
 
 
@@ -70,7 +74,7 @@ class OtherModel:
 
 
 class Replica:
-    """Base of a deployment that holds a model.
+    """Base of a deployment that holds a model. It has a method `answer` for one query.
 
     served: description of the model.
     """
@@ -86,6 +90,16 @@ class Replica:
             return OtherModel()
         return await getattr(self, method)(*arguments)
 
+    async def answer_all(self, queries: Sequence[Query]) -> "list[AnswerRecord | Failed]":
+        """The answers to the queries of a request, in one call. They join batches as single queries do."""
+        return list(await asyncio.gather(*map(self._timed, queries)))
+
+    async def _timed(self, query: Query) -> "AnswerRecord | Failed":
+        begun_s = time.monotonic()
+        answer = await cast(Any, self).answer(query)
+        metrics.observe(metrics.TASK_SECONDS, time.monotonic() - begun_s, task=query.task or metrics.FREE)
+        return cast("AnswerRecord | Failed", answer)
+
 
 class ModelClient(Protocol):
     """Methods of the model, local or remote. `serve.deployment.Model` has them."""
@@ -96,7 +110,7 @@ class ModelClient(Protocol):
         self, angles_rad: np.ndarray, joint_mask: np.ndarray, provenance: str
     ) -> MotionTokens: ...
 
-    async def answer(self, query: Query) -> AnswerRecord: ...
+    async def answer_all(self, queries: Sequence[Query]) -> "list[AnswerRecord | Failed]": ...
 
     async def explain(
         self, angles_rad: np.ndarray, joint_mask: np.ndarray, queries: list[tuple[str, str]]
@@ -117,6 +131,12 @@ class Failed:
     """
 
     message: str | None = None
+
+    def error(self) -> ApiError:
+        """What to tell the client."""
+        if self.message is None:
+            return ApiError("internal", "the question could not be answered")
+        return ApiError("bad_request", self.message)
 
 
 def answer_each(

@@ -6,7 +6,7 @@ Its failures, and the time it takes, do not reach a client. Knows nothing about 
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextvars import Context
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,7 @@ from biomechgpt.answering.answer import Answer
 from biomechgpt.prompts.encoding import MotionTokens, Query
 from biomechgpt.questions.tasks import AnnotatedTask, Tasks
 from serve import metrics
-from serve.model import SERVED, ModelClient
+from serve.model import SERVED, Failed, ModelClient
 
 logger = logging.getLogger("biomechgpt.serve")
 
@@ -51,9 +51,16 @@ class Shadowed:
             self._movements.popitem(last=False)
         return motion
 
-    async def answer(self, query: Query) -> Answer:
-        """The model's answer. The shadow is asked when it is known."""
-        answer = await self.model.answer(query)
+    async def answer_all(self, queries: Sequence[Query]) -> list[Answer | Failed]:
+        """The model's answers. The shadow is asked when they are known."""
+        answers = await self.model.answer_all(queries)
+        for query, answer in zip(queries, answers, strict=True):
+            if not isinstance(answer, Failed):
+                self._ask(query, answer)
+        return answers
+
+    def _ask(self, query: Query, answer: Answer) -> None:
+        """Ask the shadow a query, unless it has too much to do."""
         served, movements = SERVED.get(), [self._movements.get(tuple(m.tokens)) for m in query.motions]
         known = [movement for movement in movements if movement is not None]
         # A chat sends tokens, perhaps of a recording that another gateway read.
@@ -62,7 +69,6 @@ class Shadowed:
                 self._begin(self._compare(query, answer, known, served.tasks))
             else:
                 metrics.count(metrics.SHADOW, task=query.task, agreement="not_asked")
-        return answer
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         # In a context of its own: the shadow is another model than the one of the request.
@@ -74,8 +80,10 @@ class Shadowed:
         name = str(query.task)
         try:
             motions = [await self.shadow.tokenize(*movement) for movement in movements]
-            other = await self.shadow.answer(replace(query, motions=motions))
-            agreement = "agrees" if agree(tasks, name, answer, other) else "differs"
+            (other,) = await self.shadow.answer_all([replace(query, motions=motions)])
+            agreement = "failed"
+            if not isinstance(other, Failed):
+                agreement = "agrees" if agree(tasks, name, answer, other) else "differs"
         except Exception as error:  # its message may quote the question
             logger.warning("the shadow model failed: %s", type(error).__name__)
             agreement = "failed"

@@ -6,7 +6,7 @@ draw a movement and to find gait events, not to measure a person's own step leng
 Knows nothing about files or drawing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -138,21 +138,29 @@ def points_m(
         return np.empty((0, len(LANDMARKS), 3), dtype=np.float32)
     origin, upright = _placement(place)
     # Walk down the chain from the pelvis: each segment inherits its parent's rotation, then turns about its hinges.
-    rotations = {"pelvis": upright}
-    positions = {"pelvis": origin + upright.apply(height_m * np.array(MID_HIP))}
+    # As matrices, which take a quarter of the time of scipy's rotations here.
+    rotations = {"pelvis": upright.as_matrix()}
+    positions = {"pelvis": origin + rotations["pelvis"] @ (height_m * np.array(MID_HIP))}
     for segment in SEGMENTS:
         rotation = rotations[segment.start]
         for joint, axis in segment.hinges:
-            unit = np.array(axis) / np.linalg.norm(axis)
-            rotation = rotation * Rotation.from_rotvec(angles[:, INDEX[joint], None] * unit)
+            rotation = rotation @ _turn(angles[:, INDEX[joint]], axis)
         rotations[segment.end] = rotation
-        offset = rotation.apply(height_m * np.array(segment.offset))
+        offset = rotation @ (height_m * np.array(segment.offset))
         positions[segment.end] = positions[segment.start] + offset
     points = np.stack([positions[name] for name in LANDMARKS], axis=1)
     if ground != "none":
         lowest = points[:, :, 1].min(axis=1)
         points[:, :, 1] -= (lowest if ground == "frame" else lowest.min(keepdims=True))[:, None]
     return points.astype(np.float32)
+
+
+def _turn(angle_rad: np.ndarray, axis: Sequence[float]) -> np.ndarray:
+    """Rotations (T, 3, 3) by angles (T,) about one axis, by Rodrigues' formula."""
+    x, y, z = np.array(axis) / np.linalg.norm(axis)
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    sine, versine = (value[:, None, None] for value in (np.sin(angle_rad), 1 - np.cos(angle_rad)))
+    return np.asarray(np.eye(3) + sine * cross + versine * (cross @ cross))
 
 
 def _placement(pelvis: np.ndarray) -> tuple[np.ndarray, Rotation]:
