@@ -36,6 +36,8 @@ GPU_TOKENS_S = 9800.0
 """Training of the 1B model on one H200 with checkpointing (docs/results/scale.md)."""
 ANSWERS_S = 348.0
 """Questions a second that the demo's model scores on two cores, without the server (docs/results/scale.md)."""
+DRIVER_KB = 3.7
+"""Memory of the driver for a recording: row, inputs and results of tasks, hash, listing (docs/results/scale.md)."""
 DOLLARS_A_GB_MONTH, DOLLARS_A_GET, DOLLARS_A_PUT = 0.023, 0.4e-6, 5e-6
 """S3 Standard."""
 
@@ -86,7 +88,10 @@ def real_time_of_tokenizing(seconds: float = 3.0) -> float:
 
 
 def kb_of_a_row(rows: int) -> float:
-    """Kilobytes of the driver's memory for each recording of an annotations.csv of so many rows."""
+    """Kilobytes that a row of annotations.csv takes in the driver, with so many rows and no annotation in them.
+
+    The later steps add the rows' annotations and the results of tasks: 3.7 kB in all (docs/results/scale.md).
+    """
     columns = [name for name in simulator.COLUMNS if name != "trial"]
     header = ",".join(["path", "participant", *columns])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -115,7 +120,7 @@ def plan(
         / cluster.gpus
         / 3600,
     }
-    driver_gb = recordings * rates["row_kb"] / 1e6
+    driver_gb = recordings * max(rates["row_kb"], DRIVER_KB) / 1e6
     slowest = max(hours, key=lambda name: hours[name])
     return {
         "participants": participants,

@@ -52,7 +52,7 @@ def free_port() -> int:
 
 
 class Recordings:
-    """Recordings, each with a content of its own: nothing can be answered from an earlier one."""
+    """Recordings that differ from each other: the first 300 have contents of their own."""
 
     def __init__(self) -> None:
         names = [example["name"] for example in examples.listed()]
@@ -111,7 +111,9 @@ class Server:
 
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
         self.started = time.perf_counter()
-        self.popen = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
+        self.popen = subprocess.Popen(
+            command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, start_new_session=True
+        )
         self.process = psutil.Process(self.popen.pid)
 
     def __enter__(self) -> "Server":
@@ -122,7 +124,7 @@ class Server:
         try:
             self.popen.wait(timeout=60)
         except subprocess.TimeoutExpired:
-            self.popen.kill()
+            os.killpg(self.popen.pid, signal.SIGKILL)
 
     def ready_s(self, ask: Callable[[], int]) -> float:
         """Seconds from its start to the first answer. Raises SystemExit if it ends, or takes too long."""
@@ -140,20 +142,22 @@ class Server:
 def asks(
     url: str, recordings: Recordings, tasks: str, headers: dict[str, str] | None = None
 ) -> Callable[[], int]:
-    """A request that is made until it is answered."""
+    """A request that is made until it is answered. It raises SystemExit after LONGEST_S without an answer."""
     local = threading.local()
 
     def ask() -> int:
         if not hasattr(local, "client"):
             local.client = httpx.Client(timeout=LONGEST_S, headers=headers)
         recording, refused = recordings.next(), 0
-        while True:
+        deadline = time.monotonic() + LONGEST_S
+        while time.monotonic() < deadline:
             response = local.client.post(url, files={"recording": recording}, data={"tasks": tasks})
             if response.status_code not in (404, 429, 503):
                 response.raise_for_status()
                 return refused
             refused += 1
             time.sleep(float(response.headers.get("retry-after", 0.1)))
+        raise SystemExit(f"no answer came in {LONGEST_S:.0f} s: {response.status_code}")
 
     return ask
 

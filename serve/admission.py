@@ -27,6 +27,8 @@ _SPARE = 1.5
 """A refused request is told this many times the time that those before it should take."""
 _LONGEST_TOLD_S = 60
 """Longest time, in seconds, that refused requests of one client are told one after the other."""
+_MOST_TOLD = 1000
+"""Most of them that are counted."""
 
 
 class TurnQueue:
@@ -156,8 +158,8 @@ class TurnQueue:
 class ClientLimits:
     """Number of requests in progress, and rate, of each client.
 
-    Whoever is refused is told a time of its own: that at which a place is free after all those that were refused
-    before it have come back.
+    Requests that are refused are told different times: a place is free after those refused before have come back.
+    From a minute on they are told the same.
     most: requests in progress of one client.
     per_minute: cost a minute of one client, on average; so much may also come at once.
     """
@@ -167,7 +169,9 @@ class ClientLimits:
         self._in_progress: dict[str, int] = {}
         self._each_s: dict[str, float] = {}  # client -> seconds from one finished request to the next
         self._spent: dict[str, tuple[float, float]] = {}  # client -> (cost not yet forgotten, when)
-        self._told: dict[str, deque[tuple[float, float]]] = {}  # client -> (when it may come back, cost)
+        # client -> when its refused requests may come back, for a place and for questions (with their cost).
+        self._places: dict[str, deque[tuple[float, float]]] = {}
+        self._questions: dict[str, deque[tuple[float, float]]] = {}
 
     @contextmanager
     def request(self, client: str, retry_after_s: float) -> Iterator[None]:
@@ -178,10 +182,11 @@ class ClientLimits:
         count, began = self._in_progress.get(client, 0), time.monotonic()
         if count >= self.most:
             each_s = _SPARE * self._each_s.get(client, max(retry_after_s, _FIRST_S) / self.most)
+            before = _coming(self._places, client)
             raise ApiError(
                 "too_many",
                 f"expected at most {self.most} requests at once with one key, found {count + 1}; try again later",
-                retry_after_s=self._tell(client, 1, each_s * (1 + len(self._coming(client)))),
+                retry_after_s=_tell(self._places, client, 1, each_s, each_s * before),
             )
         self.spend(client, 1)
         self._in_progress[client] = count + 1
@@ -204,33 +209,40 @@ class ClientLimits:
         spent = max(0.0, spent - (now - since) * self.per_s)
         # Cost above the whole allowance must be possible once, or it would be refused for ever.
         if spent > 0 and spent + cost > self.burst:
-            coming = sum(other for _, other in self._coming(client))
-            after_s = (min(spent, spent + cost - self.burst) + coming) / self.per_s
+            own_s = min(spent, spent + cost - self.burst) / self.per_s
+            before = _coming(self._questions, client)
             self._spent[client] = (spent, now)
             raise ApiError(
                 "too_many",
                 f"expected at most {self.burst:g} questions a minute with one key; try again later",
-                retry_after_s=self._tell(client, cost, after_s),
+                retry_after_s=_tell(self._questions, client, cost, own_s, before / self.per_s),
             )
         self._spent[client] = (spent + cost, now)
 
-    def _coming(self, client: str) -> deque[tuple[float, float]]:
-        """(when, cost) of the client's refused requests that were told a time to come."""
-        told = self._told.get(client, deque())
-        now = time.monotonic()
-        while told and told[0][0] <= now:
-            told.popleft()
-        if not told:
-            self._told.pop(client, None)
-        return told
 
-    def _tell(self, client: str, cost: float, after_s: float) -> int:
-        """Seconds that a refused request is told, counted as one that comes back then."""
-        seconds = max(1, math.ceil(after_s))
-        if seconds > _LONGEST_TOLD_S:  # a client that does not wait must not fill the memory
-            return max(_LONGEST_TOLD_S, math.ceil(cost / self.per_s))
-        self._told.setdefault(client, deque()).append((time.monotonic() + after_s, cost))
-        return seconds
+def _coming(told: dict[str, deque[tuple[float, float]]], client: str) -> float:
+    """Cost of the client's refused requests that were told a time to come back, and are not due yet."""
+    now = time.monotonic()
+    # Each is told a later time than the one before, but for one that was told its own long time.
+    told[client] = deque((due, cost) for due, cost in told.get(client, ()) if due > now)
+    coming = sum(cost for _, cost in told[client])
+    if not told[client]:
+        del told[client]
+    return coming
+
+
+def _tell(
+    told: dict[str, deque[tuple[float, float]]], client: str, cost: float, own_s: float, before_s: float
+) -> int:
+    """Seconds that a refused request is told, counted as one that comes back then.
+
+    own_s: when there is room for it alone. before_s: what those that were told before it take.
+    """
+    if own_s + before_s <= _LONGEST_TOLD_S and len(told.get(client, ())) < _MOST_TOLD:
+        told.setdefault(client, deque()).append((time.monotonic() + own_s + before_s, cost))
+        return max(1, math.ceil(own_s + before_s))
+    # A client that does not wait must neither fill the memory nor wait for ever.
+    return max(_LONGEST_TOLD_S, math.ceil(own_s))
 
 
 class Admission:

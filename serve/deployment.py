@@ -243,7 +243,7 @@ class _Remote:
 
     Calls of a model are made until a replica has the model that the request began with.
 
-    Raises ApiError `busy` when too many questions are waiting or no replica answers, `bad_request` for something
+    Raises ApiError `busy` when too many requests are waiting or no replica answers, `bad_request` for something
     that the model cannot read; ModelChanged.
     is_model: whether the deployment is a `Replica`.
     """
@@ -271,7 +271,7 @@ class _Remote:
             try:
                 return await getattr(self.handle, method).remote(*arguments)
             except BackPressureError:
-                raise ApiError("busy", "too many questions are waiting; try again later") from None
+                raise ApiError("busy", "too many requests are waiting; try again later") from None
             except DeploymentUnavailableError:
                 raise ApiError("busy", "no model is ready; try again later") from None
             except InputError as error:

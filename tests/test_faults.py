@@ -107,27 +107,27 @@ class Cluster:
     """Three nodes."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.address = folder, f"127.0.0.1:{free_port()}"
+        self.folder, self.address, self.spilled = folder, f"127.0.0.1:{free_port()}", False
         port = self.address.rpartition(":")[2]
         head = ["--head", f"--port={port}", "--include-dashboard=false", f"--system-config={json.dumps(RAY)}"]
         self.nodes = [Node(folder / "node0", head)]
-        self.nodes[0].wait()
-        self.add("node1", "node2")
+        try:
+            self.nodes[0].wait()
+            self.add("node1", "node2")
+        except BaseException:
+            self.stop()
+            raise
 
     def add(self, *names: str) -> None:
         """Further nodes join."""
-        joining = [Node(self.folder / name, [f"--address={self.address}"]) for name in names]
-        self.nodes += joining
-        for node in joining:
+        for name in names:
+            self.nodes.append(Node(self.folder / name, [f"--address={self.address}"]))
+        for node in self.nodes:
             node.wait()
 
     def stop(self) -> None:
         for node in reversed(self.nodes):
             node.kill()
-
-    def spilled(self) -> bool:
-        """Whether an object is on a disk now."""
-        return any(self.folder.glob("node*/ray/session_*/ray_spilled_objects_*/*"))
 
     def run(self, script: str, *arguments: str, during: Callable[[], bool]) -> str:
         """The output of a script of jobs/. `during` is called all the time until it is true: then a fault happened.
@@ -149,6 +149,8 @@ class Cluster:
             job = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
             while job.poll() is None and time.monotonic() < deadline:
                 done = done or during()
+                # Whether an object was on a disk at any time.
+                self.spilled |= any(self.folder.glob("node*/ray/session_*/ray_spilled_objects_*/*"))
                 time.sleep(0.1)
         if job.poll() is None:
             job.kill()
@@ -180,12 +182,8 @@ def same_files(one: artifact.Artifact, other: artifact.Artifact) -> bool:
 
 
 def test_a_lost_node_a_killed_data_actor_and_a_full_object_store_change_no_byte(cluster, bucket, tiny):
-    spilled = False
-
     def lose_a_node() -> bool:
         """Kill a node that simulates people and is not the head, after it began."""
-        nonlocal spilled
-        spilled = spilled or cluster.spilled()
         for node in cluster.nodes[1:]:
             if node.workers("ray::Map("):
                 time.sleep(1.0)  # within its work
@@ -204,8 +202,6 @@ def test_a_lost_node_a_killed_data_actor_and_a_full_object_store_change_no_byte(
     storage.upload(artifact.local_copy(tokenizer.uri), f"{bucket}/tokenizer/{tokenizer.fingerprint}")
 
     def kill_an_actor() -> bool:
-        nonlocal spilled
-        spilled = spilled or cluster.spilled()
         for node in cluster.nodes:
             for worker in node.workers("ray::MapWorker(Map(_EncodeShard))"):
                 worker.kill()
@@ -215,4 +211,4 @@ def test_a_lost_node_a_killed_data_actor_and_a_full_object_store_change_no_byte(
     printed = cluster.run("tokenize_cohort", "--root", bucket, during=kill_an_actor)
     tokens = artifact.load(printed.strip().splitlines()[-1].removeprefix("artifact: "), "tokens", verify=True)
     assert same_files(tokens, tiny.made("tokens"))
-    assert spilled
+    assert cluster.spilled

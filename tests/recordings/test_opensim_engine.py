@@ -55,7 +55,7 @@ def planar_model(path):
     return model
 
 
-def marker_file(model, angles):
+def marker_file(model, angles, begin_s=0.0, scale=1.0, units="m"):
     """A .trc of the model's markers, in the poses of {coordinate: (T,) in radians or metres}."""
     state = model.initSystem()
     names = [model.getMarkerSet().get(i).getName() for i in range(model.getMarkerSet().getSize())]
@@ -67,7 +67,8 @@ def marker_file(model, angles):
             place = model.getMarkerSet().get(name).getLocationInGround(state)
             positions[t, k] = [place.get(axis) for axis in range(3)]
     positions[10:13, 4] = np.nan  # a marker that was not seen for a while
-    return opensim_engine._trc(np.arange(FRAMES) / RATE_HZ, names, positions)
+    text = opensim_engine._trc(begin_s + np.arange(FRAMES) / RATE_HZ, names, scale * positions)
+    return text.replace("\tm\t", f"\t{units}\t")
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +76,34 @@ def walk(tmp_path_factory):
     """(model's path, the .trc, angles that it was made of)."""
     folder = tmp_path_factory.mktemp("opensim")
     model = planar_model(folder / "legs.osim")
+    angles = walking()
+    (folder / "walk.trc").write_text(marker_file(model, angles))
+    return folder / "legs.osim", folder / "walk.trc", angles
+
+
+def walking():
+    """{coordinate: (T,)} of a walk."""
     phase = 2 * np.pi * np.arange(FRAMES) / RATE_HZ
     angles = {"pelvis_ty": np.full(FRAMES, 0.95), "pelvis_tx": 1.2 * np.arange(FRAMES) / RATE_HZ}
     for side, late in (("r", 0.0), ("l", np.pi)):
         angles[f"hip_flexion_{side}"] = 0.35 * np.sin(phase + late)
         angles[f"knee_angle_{side}"] = -0.5 + 0.4 * np.cos(phase + late)
         angles[f"ankle_angle_{side}"] = 0.2 * np.cos(2 * phase + late)
-    (folder / "walk.trc").write_text(marker_file(model, angles))
-    return folder / "legs.osim", folder / "walk.trc", angles
+    return angles
+
+
+def test_late_times_and_millimetres_of_an_unknown_set(walk, tmp_path):
+    """A file that begins after an hour, in millimetres, and that does not say so."""
+    path = tmp_path / "late.trc"
+    angles = walking()
+    path.write_text(marker_file(planar_model(tmp_path / "legs.osim"), angles, 4000.0, 1000.0, ""))
+    recording = readers.read(str(path), ReaderSettings(opensim_model=str(tmp_path / "legs.osim")))
+    assert len(recording.time_s) == FRAMES
+    np.testing.assert_allclose(recording.time_s, 4000 + np.arange(FRAMES) / RATE_HZ, atol=1e-4)
+    error = np.degrees(recording.angles_rad[:, INDEX["knee_angle_r"]] - angles["knee_angle_r"])[8:-8]
+    assert np.abs(error).max() < 0.6
+    assert np.nanmax(recording.marker_residuals_m["pelvis.0"]) < 0.002
+    assert "markers of no known set: taken as Y-up, in mm" in recording.notes
 
 
 def test_angles_come_back_from_the_markers_of_a_model(walk):
@@ -102,9 +123,9 @@ def test_angles_come_back_from_the_markers_of_a_model(walk):
 def test_markers_of_another_person_go_to_the_other_engine(walk):
     model, path, _ = walk
     _, markers = opensim_engine.model_markers(str(model))
-    assert opensim_engine.matches(parse("walk.trc", path.read_bytes()), markers)
+    assert opensim_engine.matches(parse("walk.trc", path.read_bytes()).names, markers)
     renamed = parse("walk.trc", path.read_bytes().replace(b"\tpelvis.", b"\tsacrum.").replace(b"_r.", b"_x."))
-    assert not opensim_engine.matches(renamed, markers)  # 9 of its 21
+    assert not opensim_engine.matches(renamed.names, markers)  # 9 of its 21
     with pytest.raises(InputError, match=r"walk\.trc: expected markers or keypoints of a known set"):
         recording_of("walk.trc", renamed, ReaderSettings(opensim_model=str(model)))
 
@@ -116,6 +137,8 @@ def test_markers_of_another_person_go_to_the_other_engine(walk):
         (b"not XML", "syntax error"),
         (b"<OpenSimDocument/>", "<OpenSimDocument>"),
         (b'<!DOCTYPE x [<!ENTITY a "b">]><OpenSimDocument/>', "document type"),
+        ('<?xml version="1.0"?><!DOCTYPE x><OpenSimDocument/>'.encode("utf-16"), "document type"),
+        (b'<?xml version="1.0" encoding="klingon"?><OpenSimDocument/>', "encoding"),
     ],
 )
 def test_what_is_no_model_is_named(walk, tmp_path, content, found):

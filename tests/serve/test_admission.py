@@ -200,7 +200,36 @@ def test_a_client_that_never_waits_fills_no_memory_and_is_told_a_minute():
             waits.append(refused.value.retry_after_s)
         assert waits == sorted(waits)
         assert waits[-1] == 60
-        assert len(limits._coming("a")) < 50
+        assert len(limits._places["a"]) < 50
+
+
+def test_what_one_limit_refused_delays_no_request_that_another_refuses(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("serve.admission.time.monotonic", lambda: now[0])
+    limits = ClientLimits(1, 600)
+    with limits.request("a", 0):
+        limits.spend("a", 590)
+        with pytest.raises(ApiError) as refused:
+            limits.spend("a", 500)
+        assert refused.value.retry_after_s == 50
+        waits = []
+        for now[0] in (100.0, 105.0, 110.0, 115.0):
+            with pytest.raises(ApiError) as refused, limits.request("a", 0):
+                pass
+            waits.append(refused.value.retry_after_s)
+        assert waits == [2, 2, 2, 2]  # a request takes a second, and half of it is to spare
+
+
+def test_a_large_request_is_told_its_own_long_time(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("serve.admission.time.monotonic", lambda: now[0])
+    limits = ClientLimits(16, 10)
+    limits.spend("a", 32)
+    with pytest.raises(ApiError) as refused:
+        limits.spend("a", 1)
+    now[0] += refused.value.retry_after_s
+    assert refused.value.retry_after_s == 138
+    limits.spend("a", 1)
 
 
 def test_questions_refused_at_once_are_let_in_when_they_were_told_to_come_back(monkeypatch):

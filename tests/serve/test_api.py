@@ -62,6 +62,16 @@ def test_the_routers_import_no_cluster_and_no_training_library():
     assert run.stdout.strip() == "[]"
 
 
+def test_a_long_answer_is_compressed_for_clients_that_accept_it(client, walk):
+    whole = client.post("/v1/motions", files={"recording": walk}, headers={"Accept-Encoding": "identity"})
+    assert "content-encoding" not in whole.headers
+    packed = client.post("/v1/motions", files={"recording": walk}, headers={"Accept-Encoding": "gzip"})
+    assert packed.headers["content-encoding"] == "gzip"
+    assert packed.json() == whole.json()
+    assert int(packed.headers["content-length"]) < len(whole.content) / 2
+    assert "content-encoding" not in client.get("/healthz", headers={"Accept-Encoding": "gzip"}).headers
+
+
 # --- The OpenAPI document
 
 

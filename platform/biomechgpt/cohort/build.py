@@ -8,7 +8,7 @@ import hashlib
 import io
 import logging
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -36,6 +36,7 @@ from biomechgpt.core import artifact, cluster, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.settings import InputError, load
 from biomechgpt.motion import trial
+from biomechgpt.recordings.markers.opensim_engine import model_markers
 from biomechgpt.recordings.quality import content_hash, find_duplicates
 
 _VERSION = 12
@@ -76,6 +77,10 @@ def _make_recorded(settings: CohortSettings, recordings: str, root: str) -> Arti
         "recordings": f"sha256:{folder.checksum}",
         "annotations": mapped and mapped.model_dump(mode="json"),
     }
+    if settings.readers.opensim_model is not None:
+        content["readers"]["opensim_model"] = _model_of_one_person(
+            settings.readers.opensim_model, folder.rows
+        )
     return artifact.make(
         "cohort",
         _VERSION,
@@ -85,6 +90,17 @@ def _make_recorded(settings: CohortSettings, recordings: str, root: str) -> Arti
         root,
         provenance=combine_provenance(row.provenance for row in folder.rows),
     )
+
+
+def _model_of_one_person(uri: str, rows: Sequence[Row]) -> str:
+    """The checksum of an OpenSim model. Raises InputError for no model, and for rows of several people."""
+    people = {row.participant for row in rows}
+    if len(people) > 1:
+        raise InputError(
+            f"readers.opensim_model: expected recordings of the one person whose model {uri} is, found "
+            f"{len(people)} people"
+        )
+    return f"sha256:{hashlib.sha256(model_markers(uri)[0]).hexdigest()}"
 
 
 def _with_simulated(settings: CohortSettings, recorded: Artifact, root: str) -> Artifact:

@@ -8,8 +8,8 @@ solve    inverse kinematics with mink
 fit      all of it: points in, joint angles and residuals out
 opensim_engine  the same with OpenSim, on a model of the person that somebody scaled
 
-Knows nothing about files. mujoco and mink are optional (`pip install 'biomechgpt[markers]'`); only `model`
-and `solve` need them. So is OpenSim (`pip install 'biomechgpt[opensim]'`).
+Knows nothing about files of recordings. mujoco and mink are optional (`pip install 'biomechgpt[markers]'`); only
+`model` and `solve` need them. So is OpenSim (`pip install 'biomechgpt[opensim]'`).
 """
 
 from biomechgpt.recordings.markers.fit import Fit, fit, in_the_world

@@ -25,6 +25,8 @@ _BAD_FRAME, _BAD_FRAME_M = 1.75, 0.025
 """A frame is bad if its residual is larger than this multiple of the median, and than 25 mm."""
 _MOST_FRAMES = 100_000
 """Longest recording: inverse kinematics does some 600 frames a second."""
+_FARTHEST_M = 20.0
+"""Positions whose median is larger are in millimetres."""
 _MOST_CUT = 0.25
 """Largest share of the frames that is left out at the ends."""
 
@@ -71,16 +73,19 @@ def fit(name: str, points: Points) -> Fit:
 def in_the_world(name: str, points: Points) -> Points:
     """The points in metres, Y-up and smooth.
 
-    Those of no known set are taken to be Y-up, in the unit that they state. Raises InputError for points that are
-    no person.
+    Those of no known set are taken to be Y-up, in the unit that they state, or that their size tells. Raises
+    InputError for points that are no person.
     """
     try:
         marker_set, roles = sets.choose(name, points.names)
     except InputError:
-        scale = conditioning.UNITS_M.get((points.units or "m").lower())
-        if scale is None:
+        # A person is some metres from the origin at most; in millimetres that is thousands.
+        usual = "mm" if np.nanmedian(np.abs(points.positions)) > _FARTHEST_M else "m"
+        unit = (points.units or usual).lower()
+        if unit not in conditioning.UNITS_M:
             raise
-        return conditioning.smoothed(replace(points, positions=points.positions * scale))
+        scaled = replace(points, positions=points.positions * conditioning.UNITS_M[unit])
+        return conditioning.smoothed(scaled.noted(f"markers of no known set: taken as Y-up, in {unit}"))
     return _conditioned(name, points.noted(marker_set.label), roles)
 
 

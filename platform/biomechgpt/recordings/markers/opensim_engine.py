@@ -8,8 +8,9 @@ import logging
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from xml.etree import ElementTree as Xml
@@ -38,8 +39,8 @@ tool = opensim.InverseKinematicsTool()
 model = opensim.Model("model.osim")  # the tool keeps no reference of its own
 tool.setModel(model)
 tool.setMarkerDataFileName("markers.trc")
-tool.setStartTime(float(sys.argv[1]))
-tool.setEndTime(float(sys.argv[2]))
+tool.setStartTime(0.0)
+tool.setEndTime(float(sys.argv[1]))
 tool.setResultsDir("results")
 tool.set_report_marker_locations(True)
 tool.setOutputMotionFileName("results/angles.mot")
@@ -79,20 +80,30 @@ def model_markers(uri: str) -> tuple[bytes, list[str]]:
         content = storage.read_bytes(uri)
     except OSError as error:
         raise InputError(f"opensim_model: {uri}: expected an OpenSim model, found {error}") from None
-    if b"<!DOCTYPE" in content or b"<!ENTITY" in content:  # no model has them, and they can fill all memory
+    return content, _marker_names(uri, content)
+
+
+@lru_cache(maxsize=4)  # the same for every recording of a folder
+def _marker_names(uri: str, content: bytes) -> list[str]:
+    # No model has a document type, and its entities can fill all memory. UTF-16 would hide it from this search.
+    if b"<!DOCTYPE" in content or b"<!ENTITY" in content or b"\0" in content:
         raise InputError(f"opensim_model: {uri}: expected an OpenSim model, found XML with a document type")
     try:
         root = Xml.fromstring(content)  # noqa: S314 (entities are refused above)
-    except Xml.ParseError as error:
+    except (
+        Xml.ParseError,
+        LookupError,
+        ValueError,
+    ) as error:  # the latter two: an encoding that it does not know
         raise InputError(f"opensim_model: {uri}: expected an OpenSim model (.osim), found {error}") from None
     if root.tag != "OpenSimDocument" or root.find("Model") is None:
         raise InputError(f"opensim_model: {uri}: expected an OpenSim model (.osim), found <{root.tag}>")
-    return content, [marker.get("name", "") for marker in root.iter("Marker")]
+    return [marker.get("name", "") for marker in root.iter("Marker")]
 
 
-def matches(points: Points, markers: list[str]) -> bool:
-    """Whether the recording has enough of a model's markers, by name."""
-    common = set(markers) & set(points.names)
+def matches(names: Iterable[str], markers: list[str]) -> bool:
+    """Whether a recording with points of these names has enough of a model's markers."""
+    common = set(markers) & set(names)
     return len(common) >= max(_FEWEST, _SHARE * len(markers))
 
 
@@ -109,33 +120,40 @@ def solve(name: str, points: Points, model: bytes, markers: list[str]) -> Motion
         )
     used = [i for i, marker in enumerate(points.names) if marker in set(markers)]
     names = [points.names[i] for i in used]
+    # From 0 on: OpenSim's files round times to a fixed number of digits.
+    time_s = points.time_s - points.time_s[0]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         (path / "model.osim").write_bytes(model)
-        (path / "markers.trc").write_text(_trc(points.time_s, names, points.positions[:, used]))
+        (path / "markers.trc").write_text(_trc(time_s, names, points.positions[:, used]))
         (path / "results").mkdir()
-        ends = [repr(float(points.time_s[0])), repr(float(points.time_s[-1]))]
-        command = [sys.executable, "-c", _SCRIPT, *ends]
+        command = [sys.executable, "-c", _SCRIPT, repr(float(time_s[-1]))]
         try:
             done = subprocess.run(command, cwd=path, capture_output=True, timeout=_SECONDS)
         except subprocess.TimeoutExpired:
             raise InputError(f"{name}: OpenSim took longer than {_SECONDS:.0f} s") from None
         if done.returncode or not (path / "arrays.npz").exists():
-            lines = done.stderr.decode(errors="replace").strip().splitlines()
+            lines = (done.stdout + b"\n" + done.stderr).decode(errors="replace").strip().splitlines()
             logger.debug("%s", "\n".join(lines))
-            why = lines[-1] if lines else f"it ended with {done.returncode}"
+            errors = [line for line in lines if line.startswith("[error]")] or lines[-1:]
+            why = errors[-1] if errors else f"it ended with {done.returncode}"
             raise InputError(f"{name}: expected markers that the OpenSim model can follow: {why}")
         with np.load(path / "arrays.npz", allow_pickle=False) as arrays:
             found = dict(arrays)
     values = dict(zip(found["columns"].tolist(), found["values"].T, strict=True))
-    return Motion(found["time"], values, _residuals_m(found, points, names, used))
+    # The recorded frame that is nearest to each time.
+    half_s = float(np.median(np.diff(time_s))) / 2
+    rows = np.minimum(np.searchsorted(time_s, found["time"] - half_s), len(time_s) - 1)
+    return Motion(points.time_s[rows], values, _residuals_m(found, points, names, used, rows))
 
 
 def _residuals_m(
-    found: Mapping[str, np.ndarray], points: Points, names: list[str], used: list[int]
+    found: Mapping[str, np.ndarray], points: Points, names: list[str], used: list[int], rows: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """{marker: (T,)} distances of the recorded markers from the model's; NaN where one was not seen."""
-    rows = np.searchsorted(points.time_s, found["time"] - 1e-6)
+    """{marker: (T,)} distances of the recorded markers from the model's; NaN where one was not seen.
+
+    rows: (T,) the recorded frame of each pose.
+    """
     columns = {str(label): column for label, column in zip(found["places"], found["metres"].T, strict=True)}
     result = {}
     for marker, i in zip(names, used, strict=True):
@@ -159,5 +177,5 @@ def _trc(time_s: np.ndarray, names: list[str], positions: np.ndarray) -> str:
     ]
     for k, (t, row) in enumerate(zip(time_s, positions.reshape(len(time_s), -1), strict=True), 1):
         cells = ("" if np.isnan(value) else f"{value:.6f}" for value in row)
-        lines.append(f"{k}\t{t:.9g}\t" + "\t".join(cells))
+        lines.append(f"{k}\t{t:.9f}\t" + "\t".join(cells))
     return "\n".join(lines) + "\n"

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from biomechgpt.core.settings import InputError
-from biomechgpt.recordings.markers import Points, known
+from biomechgpt.recordings.markers import Points, known, opensim_engine
 from biomechgpt.recordings.readers import separate_process, theia
 from biomechgpt.recordings.readers.from_points import recording_of
 from biomechgpt.recordings.readers.joint_map import AngleUnits
@@ -129,7 +129,7 @@ def _angles(name: str, labels: list[str], angles: list[str], settings: ReaderSet
         for suffix in {"", m.optional_suffix}
     }
     chosen = [i for i, label in enumerate(labels) if label in mapped]
-    if not chosen and known(labels) is not None:
+    if not chosen and (known(labels) is not None or _are_of_the_model(labels, settings)):
         return []
     chosen = [i for i, label in enumerate(labels) if label in mapped.union(angles)]
     if not chosen:
@@ -143,6 +143,13 @@ def _angles(name: str, labels: list[str], angles: list[str], settings: ReaderSet
                 f"{name}: point {labels[i]!r}: expected one subject, found {labels.count(labels[i])}"
             )
     return chosen
+
+
+def _are_of_the_model(labels: list[str], settings: ReaderSettings) -> bool:
+    """Whether these are markers of the person's OpenSim model."""
+    if settings.opensim_model is None:
+        return False
+    return opensim_engine.matches(labels, opensim_engine.model_markers(settings.opensim_model)[1])
 
 
 def _markers(labels: list[str], points: np.ndarray, first: int, rate_hz: float) -> Points:

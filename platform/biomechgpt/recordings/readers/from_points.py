@@ -29,7 +29,7 @@ def recording_of(name: str, points: Points, settings: ReaderSettings) -> Recordi
     check_time(name, points.time_s, settings, lambda i: f"frame {i}", points.format)
     if settings.opensim_model is not None:
         model, of_model = opensim_engine.model_markers(settings.opensim_model)
-        if opensim_engine.matches(points, of_model):
+        if opensim_engine.matches(points.names, of_model):
             return _by_opensim(name, points, model, of_model, settings)
         common = len(set(of_model) & set(points.names))
         points = points.noted(
