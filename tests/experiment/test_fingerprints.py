@@ -11,7 +11,7 @@ import yaml
 
 from biomechgpt.cohort import CohortInfo
 from biomechgpt.core import storage
-from biomechgpt.core.settings import Settings, load, override, read_yaml
+from biomechgpt.core.settings import InputError, Settings, load, override, read_yaml
 from biomechgpt.experiment.pipeline import fingerprints, with_seed
 from biomechgpt.experiment.settings import PipelineSettings
 from biomechgpt.language import pretrain
@@ -114,6 +114,7 @@ ELSEWHERE = {
     "cohort.cohorts",
     "cohort.prefix",
     "cohort.add_simulated",  # needs recordings
+    "cohort.readers.opensim_model",
     "questions.tasks",
     "questions.measured",
     "language.base.name",
@@ -251,6 +252,29 @@ def test_the_content_of_a_recording_changes_the_cohort_and_its_folder_does_not(r
     assert moved(recorded, elsewhere) == set()
     (tmp_path / "a.mot").write_text("another")
     assert moved(recorded, elsewhere) == {"cohort", *DOWNSTREAM["cohort"]}
+
+
+def test_the_content_of_an_opensim_model_changes_the_cohort_and_its_place_does_not(recorded, tmp_path):
+    def with_model(name, marker):
+        model = tmp_path / name
+        model.write_text(
+            f'<OpenSimDocument><Model name="m"><Marker name="{marker}"/></Model></OpenSimDocument>'
+        )
+        return override(recorded, {"cohort.readers.opensim_model": str(model)}, "test")
+
+    one = with_model("one.osim", "RKNE")
+    assert moved(recorded, one) == {"cohort", *DOWNSTREAM["cohort"]}
+    assert moved(one, with_model("two.osim", "RKNE")) == set()
+    assert moved(one, with_model("two.osim", "LKNE")) == {"cohort", *DOWNSTREAM["cohort"]}
+
+
+def test_the_opensim_model_of_one_person_reads_nobody_else(recorded, tmp_path):
+    (tmp_path / "annotations.csv").write_text("path,participant,activity\na.mot,a,walking\nb.mot,b,walking\n")
+    for name in ("a.mot", "b.mot"):
+        (tmp_path / name).write_text("")
+    changes = {"cohort.recordings": str(tmp_path), "cohort.readers.opensim_model": str(tmp_path / "a.osim")}
+    with pytest.raises(InputError, match=r"expected recordings of the one person .* found 2 people"):
+        fingerprints_of(override(recorded, changes, "test"))
 
 
 def test_simulated_people_beside_recordings_change_the_cohort(recorded):
