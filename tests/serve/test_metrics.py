@@ -250,7 +250,8 @@ def test_dashboard_and_alerts_use_only_metrics_and_tags_that_there_are():
         if "biomechgpt" in expression:
             assert found, place
         known = {tag for name, _ in found for tag in METRICS[name].tags}
-        assert tags <= {"application", "le"} | known, (place, tags)
+        # Ray Serve adds the tags application, deployment and replica.
+        assert tags <= {"application", "deployment", "le"} | known, (place, tags)
         for name, suffix in found:
             metric = METRICS[name]
             assert (suffix == "_total") is (metric.kind == "counter"), place
