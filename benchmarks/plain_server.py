@@ -1,4 +1,4 @@
-"""What the server is compared with: FastAPI in one process, which generates the answers question by question.
+"""A plain server to compare with: FastAPI in one process generates the answers, question by question.
 
     python benchmarks/plain_server.py MODEL PORT
 
@@ -9,7 +9,6 @@ import sys
 from threading import Lock
 from typing import Annotated
 
-import torch
 import uvicorn
 from fastapi import FastAPI, Form, UploadFile
 
@@ -34,14 +33,12 @@ def main() -> None:
         read = upload.read(recording.filename or "", recording.file.read(), settings)
         with turn:  # one model, one question after the other
             (motion,) = answerer.tokenize(tokenizer, [read.angles_rad], [read.joint_mask])
-            return {
-                name: answerer.generate([Query([motion], "single", name, answerer.tasks[name].templates[0])])[
-                    0
-                ]
-                for name in tasks.split(",")
-            }
+            found = {}
+            for name in tasks.split(","):
+                words = answerer.tasks[name].templates[0]
+                (found[name],) = answerer.generate([Query([motion], "single", name, words)])
+            return found
 
-    print(f"threads: {torch.get_num_threads()}", flush=True)
     uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="error")
 
 

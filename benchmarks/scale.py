@@ -104,14 +104,17 @@ def kb_of_a_row(rows: int) -> float:
 def plan(
     participants: int, trials: int, questions_a_day: float, rates: dict[str, float], cluster: Cluster
 ) -> dict[str, float | str]:
-    """What so many participants take. `bottleneck` names the longest of the steps, or the driver's memory."""
+    """Storage, requests, hours and replicas for so many participants.
+
+    `bottleneck` names the longest step, or the driver's memory where that is too small.
+    """
     recordings = participants * trials
     cores = cluster.nodes * cluster.cores
     raw_gb, stored_gb = recordings * RECORDING_MB / 1000, recordings * TRIAL_MB / 1000
     shards = max(1, round(stored_gb * 1000 / 87))
     gets, puts = 3 * recordings, shards
     hours = {
-        "requests": 3 * recordings / cluster.requests_s / 3600,
+        "requests": gets / cluster.requests_s / 3600,
         "network": 3 * raw_gb * 1000 / (cluster.nodes * cluster.network_mb_s) / 3600,
         "reading": 2 * recordings * rates["read_s"] / cores / 3600,
         "tokenization": recordings * SECONDS_OF_A_TRIAL / rates["tokenize_x"] / cores / 3600,

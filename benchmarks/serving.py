@@ -71,7 +71,10 @@ class Recordings:
 
 
 def measured(ask: Callable[[], int], clients: int, seconds: float) -> dict[str, Any]:
-    """What a number of clients get within some time. ask: a request; how often it was refused before its answer."""
+    """Requests a second, and times, while so many clients keep asking for some seconds.
+
+    ask: sends a request, and returns how often it was refused before its answer.
+    """
     times_s: list[float] = []
     refused: list[int] = []
     begin = time.perf_counter()

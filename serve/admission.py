@@ -155,6 +155,10 @@ class TurnQueue:
         self.pace, self._busy_since = self._work / max(self._time_s, 0.001), now
 
 
+_Told = dict[str, list[tuple[float, float]]]
+"""{client: (when one of its refused requests may come back, its cost)}."""
+
+
 class ClientLimits:
     """Number of requests in progress, and rate, of each client.
 
@@ -169,9 +173,9 @@ class ClientLimits:
         self._in_progress: dict[str, int] = {}
         self._each_s: dict[str, float] = {}  # client -> seconds from one finished request to the next
         self._spent: dict[str, tuple[float, float]] = {}  # client -> (cost not yet forgotten, when)
-        # client -> when its refused requests may come back, for a place and for questions (with their cost).
-        self._places: dict[str, deque[tuple[float, float]]] = {}
-        self._questions: dict[str, deque[tuple[float, float]]] = {}
+        # Refused for want of a place, and of questions.
+        self._places: _Told = {}
+        self._questions: _Told = {}
 
     @contextmanager
     def request(self, client: str, retry_after_s: float) -> Iterator[None]:
@@ -182,11 +186,10 @@ class ClientLimits:
         count, began = self._in_progress.get(client, 0), time.monotonic()
         if count >= self.most:
             each_s = _SPARE * self._each_s.get(client, max(retry_after_s, _FIRST_S) / self.most)
-            before = _coming(self._places, client)
             raise ApiError(
                 "too_many",
                 f"expected at most {self.most} requests at once with one key, found {count + 1}; try again later",
-                retry_after_s=_tell(self._places, client, 1, each_s, each_s * before),
+                retry_after_s=_tell(self._places, client, 1, each_s, each_s),
             )
         self.spend(client, 1)
         self._in_progress[client] = count + 1
@@ -210,39 +213,32 @@ class ClientLimits:
         # Cost above the whole allowance must be possible once, or it would be refused for ever.
         if spent > 0 and spent + cost > self.burst:
             own_s = min(spent, spent + cost - self.burst) / self.per_s
-            before = _coming(self._questions, client)
             self._spent[client] = (spent, now)
             raise ApiError(
                 "too_many",
                 f"expected at most {self.burst:g} questions a minute with one key; try again later",
-                retry_after_s=_tell(self._questions, client, cost, own_s, before / self.per_s),
+                retry_after_s=_tell(self._questions, client, cost, own_s, 1 / self.per_s),
             )
         self._spent[client] = (spent + cost, now)
 
 
-def _coming(told: dict[str, deque[tuple[float, float]]], client: str) -> float:
-    """Cost of the client's refused requests that were told a time to come back, and are not due yet."""
-    now = time.monotonic()
-    # Each is told a later time than the one before, but for one that was told its own long time.
-    told[client] = deque((due, cost) for due, cost in told.get(client, ()) if due > now)
-    coming = sum(cost for _, cost in told[client])
-    if not told[client]:
-        del told[client]
-    return coming
-
-
-def _tell(
-    told: dict[str, deque[tuple[float, float]]], client: str, cost: float, own_s: float, before_s: float
-) -> int:
+def _tell(told: _Told, client: str, cost: float, own_s: float, each_s: float) -> int:
     """Seconds that a refused request is told, counted as one that comes back then.
 
-    own_s: when there is room for it alone. before_s: what those that were told before it take.
+    told: is changed.
+    own_s: when there is room for it alone.
+    each_s: for a cost of 1 of those that were told before.
     """
-    if own_s + before_s <= _LONGEST_TOLD_S and len(told.get(client, ())) < _MOST_TOLD:
-        told.setdefault(client, deque()).append((time.monotonic() + own_s + before_s, cost))
-        return max(1, math.ceil(own_s + before_s))
+    now = time.monotonic()
+    coming = [one for one in told.pop(client, []) if one[0] > now]
+    wait_s = own_s + each_s * sum(cost for _, cost in coming)
     # A client that does not wait must neither fill the memory nor wait for ever.
-    return max(_LONGEST_TOLD_S, math.ceil(own_s))
+    counts = wait_s <= _LONGEST_TOLD_S and len(coming) < _MOST_TOLD
+    if counts:
+        coming.append((now + wait_s, cost))
+    if coming:
+        told[client] = coming
+    return max(1, math.ceil(wait_s)) if counts else max(_LONGEST_TOLD_S, math.ceil(own_s))
 
 
 class Admission:

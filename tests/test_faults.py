@@ -21,7 +21,7 @@ import pytest
 from test_submit import free_port
 
 from biomechgpt.core import artifact, storage
-from conftest import ROOT
+from conftest import ROOT, printed_uri
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("tiny")]
 TINY = ["--config", "configs/experiments/tiny.yaml"]
@@ -193,7 +193,7 @@ def test_a_lost_node_a_killed_data_actor_and_a_full_object_store_change_no_byte(
         return False
 
     printed = cluster.run("build_cohort", "--root", bucket, during=lose_a_node)
-    made = artifact.load(printed.strip().splitlines()[-1].removeprefix("artifact: "), "cohort", verify=True)
+    made = artifact.load(printed_uri(printed), "cohort", verify=True)
     assert same_files(made, tiny.made("cohort"))
 
     # The next job starts on two nodes, and a third joins.
@@ -209,6 +209,6 @@ def test_a_lost_node_a_killed_data_actor_and_a_full_object_store_change_no_byte(
         return False
 
     printed = cluster.run("tokenize_cohort", "--root", bucket, during=kill_an_actor)
-    tokens = artifact.load(printed.strip().splitlines()[-1].removeprefix("artifact: "), "tokens", verify=True)
+    tokens = artifact.load(printed_uri(printed), "tokens", verify=True)
     assert same_files(tokens, tiny.made("tokens"))
     assert cluster.spilled

@@ -263,7 +263,7 @@ def is_own() -> bool:
 
 
 def gpu_of_actor() -> dict[str, Any]:
-    """What one of Ray Data's actors asks for beside cores: a GPU, where the cluster has any."""
+    """Options of an actor of Ray Data: one GPU, if the cluster has any."""
     import ray
 
     return {"num_gpus": 1} if ray.cluster_resources().get("GPU", 0) else {}

@@ -306,7 +306,7 @@ def rows(study: Study) -> list[dict[str, Any]]:
 
 
 def row_of(trial: FrozenTrial) -> dict[str, Any]:
-    """What is known of a trial that has ended.
+    """The row of a trial that has ended, for the sweep's table.
 
     score: None for one that failed. Of one that was stopped, the mean of the seeds that it ran.
     stopped_after: seeds that it ran before successive halving stopped it; None: it was not stopped.

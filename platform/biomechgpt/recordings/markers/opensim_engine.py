@@ -5,20 +5,17 @@ files of recordings.
 """
 
 import logging
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
-from pathlib import Path
 from xml.etree import ElementTree as Xml
 
 import numpy as np
 
 from biomechgpt.core import storage
 from biomechgpt.core.settings import InputError
+from biomechgpt.recordings import separate_process
 from biomechgpt.recordings.markers.points import Points
 
 logger = logging.getLogger("biomechgpt")
@@ -41,9 +38,9 @@ tool.setModel(model)
 tool.setMarkerDataFileName("markers.trc")
 tool.setStartTime(0.0)
 tool.setEndTime(float(sys.argv[1]))
-tool.setResultsDir("results")
+tool.setResultsDir(".")
 tool.set_report_marker_locations(True)
-tool.setOutputMotionFileName("results/angles.mot")
+tool.setOutputMotionFileName("angles.mot")
 if not tool.run():
     raise SystemExit("OpenSim found no pose")
 
@@ -51,8 +48,8 @@ def arrays(path):
     table = opensim.TimeSeriesTable(path)
     return np.array(table.getIndependentColumn()), list(table.getColumnLabels()), table.getMatrix().to_numpy()
 
-time, columns, values = arrays("results/angles.mot")
-_, places, metres = arrays("results/_ik_model_marker_locations.sto")
+time, columns, values = arrays("angles.mot")
+_, places, metres = arrays("_ik_model_marker_locations.sto")
 np.savez("arrays.npz", time=time, columns=columns, values=values, places=places, metres=metres)
 """
 
@@ -118,28 +115,23 @@ def solve(name: str, points: Points, model: bytes, markers: list[str]) -> Motion
             f"{name}: expected the package opensim, which `opensim_model` needs, found none. Install it: "
             "pip install 'biomechgpt[opensim]'"
         )
-    used = [i for i, marker in enumerate(points.names) if marker in set(markers)]
+    wanted = set(markers)
+    used = [i for i, marker in enumerate(points.names) if marker in wanted]
     names = [points.names[i] for i in used]
     # From 0 on: OpenSim's files round times to a fixed number of digits.
     time_s = points.time_s - points.time_s[0]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder)
-        (path / "model.osim").write_bytes(model)
-        (path / "markers.trc").write_text(_trc(time_s, names, points.positions[:, used]))
-        (path / "results").mkdir()
-        command = [sys.executable, "-c", _SCRIPT, repr(float(time_s[-1]))]
-        try:
-            done = subprocess.run(command, cwd=path, capture_output=True, timeout=_SECONDS)
-        except subprocess.TimeoutExpired:
+    trc = _trc(time_s, names, points.positions[:, used]).encode()
+    try:
+        end_s = repr(float(time_s[-1]))
+        found = separate_process.run(_SCRIPT, {"model.osim": model, "markers.trc": trc}, [end_s], _SECONDS)
+    except separate_process.Failed as failed:
+        if failed.seconds is not None:
             raise InputError(f"{name}: OpenSim took longer than {_SECONDS:.0f} s") from None
-        if done.returncode or not (path / "arrays.npz").exists():
-            lines = (done.stdout + b"\n" + done.stderr).decode(errors="replace").strip().splitlines()
-            logger.debug("%s", "\n".join(lines))
-            errors = [line for line in lines if line.startswith("[error]")] or lines[-1:]
-            why = errors[-1] if errors else f"it ended with {done.returncode}"
-            raise InputError(f"{name}: expected markers that the OpenSim model can follow: {why}")
-        with np.load(path / "arrays.npz", allow_pickle=False) as arrays:
-            found = dict(arrays)
+        logger.debug("%s", "\n".join([*failed.output, *failed.errors]))
+        # OpenSim prints its own errors, and raises one that only says that there are some.
+        own = [line for line in failed.output if line.startswith("[error]")]
+        why = own[-1] if own else str(failed)
+        raise InputError(f"{name}: expected markers that the OpenSim model can follow: {why}") from None
     values = dict(zip(found["columns"].tolist(), found["values"].T, strict=True))
     # The recorded frame that is nearest to each time.
     half_s = float(np.median(np.diff(time_s))) / 2

@@ -14,8 +14,9 @@ from typing import Literal
 import numpy as np
 
 from biomechgpt.core.settings import InputError
+from biomechgpt.recordings import separate_process
 from biomechgpt.recordings.markers import Points, known, opensim_engine
-from biomechgpt.recordings.readers import separate_process, theia
+from biomechgpt.recordings.readers import theia
 from biomechgpt.recordings.readers.from_points import recording_of
 from biomechgpt.recordings.readers.joint_map import AngleUnits
 from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Recording, assemble

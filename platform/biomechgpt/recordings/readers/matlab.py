@@ -14,7 +14,8 @@ from importlib.util import find_spec
 import numpy as np
 
 from biomechgpt.core.settings import InputError
-from biomechgpt.recordings.readers import separate_process, table
+from biomechgpt.recordings import separate_process
+from biomechgpt.recordings.readers import table
 from biomechgpt.recordings.readers.column_names import is_known
 from biomechgpt.recordings.readers.joint_map import choose
 from biomechgpt.recordings.readers.recording import Columns, ReaderSettings, Recording, assemble
