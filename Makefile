@@ -52,7 +52,7 @@ serve: $(VENV)/.ready
 results/demo/metrics.json:
 	$(MAKE) demo
 
-## make check: lint, types and the fast tests, in less than five minutes
+## make check: lint, types and the fast tests, in about ten minutes on two cores
 check: lint
 	$(TESTS) -m "not cluster and not slow"
 
@@ -80,10 +80,13 @@ texts: $(VENV)/.dev
 	$(BIN)/python -m biomechgpt.commands
 	$(BIN)/python docs/draw_architecture.py
 
-## make lock: infra/requirements.lock from what is installed
+## make lock: infra/requirements.lock from what is installed, and from it the locks of the images. CPU_OPTIONS are
+##            pip's, for torch without CUDA: --extra-index-url and PyTorch's index for CPUs
 lock: $(VENV)/.dev
 	{ echo "# Exact versions of a set that is known to work together. Renew: make lock"; \
 	  $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > infra/requirements.lock
+	$(BIN)/python infra/lock.py cpu $(CPU_OPTIONS) > infra/locks/cpu.txt
+	$(BIN)/python infra/lock.py cuda > infra/locks/cuda.txt
 
 ## make page: builds serve/static from serve/page (Node 20); the built page is part of the repository
 page: $(VENV)/.dev

@@ -32,10 +32,10 @@ sys.path += [*_FOLDERS[1:], str(ROOT)]
 def pytest_collection_modifyitems(items):
     """Side by side (`make test`): the tests of a group run in one process, so that they share its fixtures.
 
-    The groups are: all that needs the tiny run; all else that starts Ray; of the rest, the tests of each file.
-    `make test` starts groups in this order, so the longest come first.
+    The groups are: all that needs the tiny run; all else that starts Ray; the build of the images; of the rest, the
+    tests of each file. `make test` starts groups in this order, so the longest come first.
     """
-    groups: dict[str, list[pytest.Item]] = {"tiny": [], "ray": []}
+    groups: dict[str, list[pytest.Item]] = {"tiny": [], "ray": [], "images": []}
     for item in items:
         if "ray_cluster" in item.fixturenames:
             item.add_marker("cluster")

@@ -164,8 +164,11 @@ def test_images_have_a_digest(overlay, rendered):
     objects = rendered(overlay)
     images = {part["image"] for part in walk(objects) if isinstance(part, dict) and "image" in part}
     ours = {image for image in images if "biomechgpt" in image}
-    assert len(ours) == 1
-    assert re.fullmatch(r"registry\.example\.org/biomechgpt@sha256:[0-9a-f]{64}", ours.pop())
+    assert len(ours) == 2  # to train and to serve
+    assert all(
+        re.fullmatch(r"registry\.example\.org/biomechgpt(-serve)?@sha256:[0-9a-f]{64}", image)
+        for image in ours
+    )
     assert all(re.search(r"@sha256:|:[0-9][0-9.]+", image) for image in images)
 
 
