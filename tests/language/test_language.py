@@ -5,12 +5,14 @@ import copy
 import os
 import subprocess
 import sys
+import warnings
 from collections import Counter
 
 import bitsandbytes
 import numpy as np
 import pytest
 import torch
+import transformers
 from scipy.spatial.distance import pdist
 from torch.nn import functional
 
@@ -32,6 +34,7 @@ from tiny_language import (
     SIZE,
     TASKS,
     about,
+    answerer_of,
     model_of,
     new_text_model,
     on_device,
@@ -261,6 +264,25 @@ def test_four_bits_in_every_linear_layer_of_the_language_model_but_its_head(base
     assert all(isinstance(layer, bitsandbytes.nn.Linear4bit) for layer in layers.values())
     assert {layer.weight.quant_type for layer in layers.values()} == {"nf4"}
     assert not isinstance(model.get_output_embeddings(), bitsandbytes.nn.Linear4bit)
+
+
+@pytest.mark.parametrize("base", ["text"], indirect=True, scope="module")
+def test_a_model_loads_without_messages_and_leaves_the_filters_of_its_program(bundle, capfd):
+    logs = transformers.utils.logging
+    verbosity, showed_progress = logs.get_verbosity(), logs.is_progress_bar_enabled()
+    try:
+        logs.enable_progress_bar()
+        logs.set_verbosity_warning()
+        filters = list(warnings.filters)
+        capfd.readouterr()
+        answerer_of(bundle[1])
+        assert capfd.readouterr() == ("", "")
+        assert (logs.get_verbosity(), logs.is_progress_bar_enabled()) == (logs.WARNING, True)
+        assert warnings.filters == filters
+    finally:
+        logs.set_verbosity(verbosity)
+        if not showed_progress:
+            logs.disable_progress_bar()
 
 
 def test_adapters_go_into_every_linear_layer_of_the_language_model(base, artifacts):

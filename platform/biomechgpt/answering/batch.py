@@ -189,12 +189,12 @@ def make_calibration(
                 splits=["validation"], batch_size=settings.batch_size, workers=settings.workers
             )
             parts = uncalibrated(adapter.input("base"), adapter, definitions, settings.scoring)
-            asked = _select_questions(questions, parts.tasks, ["validation"])
-            sample = _sample(_select_questions(questions, parts.tasks, ["train"]), parts.tasks)
+            asked = select_questions(questions, parts.tasks, ["validation"])
+            sample = _sample(select_questions(questions, parts.tasks, ["train"]), parts.tasks)
             ruled_out = inapplicable_questions(tokens, parts.tasks, ["validation"])
             about_conditions = _condition_questions(ruled_out, parts.tasks)
             everything = pd.concat([asked, sample, about_conditions], ignore_index=True)
-            answers = _answer(parts, everything, tokens, validation)
+            answers = answer_rows(parts, everything, tokens, validation)
             n_asked, n_with_sample = len(asked), len(asked) + len(sample)
             statistics = Tokens(tokens).statistics().to_pandas()
             reference, ood = _fit_ood(statistics, answers[:n_with_sample])
@@ -231,7 +231,7 @@ def answer_all(
     only: tasks that are asked; None: all.
     Raises InputError if there are no questions, and for tokens with fewer views than the model averages over.
     """
-    asked = _select_questions(questions, read_tasks(questions.uri), settings.splits)
+    asked = select_questions(questions, read_tasks(questions.uri), settings.splits)
     ruled_out = (
         inapplicable_questions(tokens, model.tasks, settings.splits) if settings.method == "weigh" else []
     )
@@ -239,13 +239,13 @@ def answer_all(
         asked = pd.concat([asked, ruled_out], ignore_index=True)
     if only is not None:
         asked = asked[asked["task"].isin(only)].reset_index(drop=True)
-    return _answer(model, asked, tokens, settings)
+    return answer_rows(model, asked, tokens, settings)
 
 
-def _answer(
+def answer_rows(
     model: ModelParts, asked: pd.DataFrame, tokens: Artifact, settings: BatchAnswerSettings
 ) -> pd.DataFrame:
-    """The answers table of these questions."""
+    """The answers table of question rows, as `select_questions` returns them."""
     cluster.connect()
     scoring, splits = model.info.scoring, list(asked["split"].unique())
     asked = asked.assign(number=np.arange(len(asked)))
@@ -390,7 +390,7 @@ def _fit_gates(
     }
 
 
-def _select_questions(questions: Artifact, tasks: Tasks, splits: Sequence[str]) -> pd.DataFrame:
+def select_questions(questions: Artifact, tasks: Tasks, splits: Sequence[str]) -> pd.DataFrame:
     """The questions of these splits."""
     asked = read_questions(questions).to_pandas()
     # Whether a generated movement is the one that was asked for is judged in `evaluation.generation`.

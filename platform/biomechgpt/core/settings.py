@@ -60,10 +60,14 @@ def find(path: str | Path) -> Path:
     return next((folder / path for folder in _SHIPPED if (folder / path).exists()), path)
 
 
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""Reads as yaml.safe_load does, ten times faster where PyYAML has its part in C."""
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML mapping. Raises InputError where the file is absent, no YAML, or no mapping."""
     try:
-        content = yaml.safe_load(find(path).read_text())
+        content = yaml.load(find(path).read_text(), _Loader)  # noqa: S506 a safe one
     except FileNotFoundError:
         raise InputError(f"{path}: no such settings file") from None
     except yaml.YAMLError as error:

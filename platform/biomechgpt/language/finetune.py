@@ -5,7 +5,7 @@ trained weights, nothing else.
 """
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,9 +28,10 @@ from biomechgpt.language.adapter import (
     read_info,
     require_same_adapter,
 )
-from biomechgpt.language.batches import DrawAnswer, LossWeight, TreeTrainingTask, read_trees
+from biomechgpt.language.batches import DrawAnswer, LossWeight, TreeTrainingTask, plan_batches, read_trees
 from biomechgpt.language.dropout import replace_dropout
 from biomechgpt.language.families import family_of
+from biomechgpt.language.proper_scores import AnswerSets, ScoredTree, batch_scored, scored_tree
 from biomechgpt.language.settings import AdapterSettings, FinetuneSettings
 from biomechgpt.language.stacked import stack_of
 from biomechgpt.prompts.encoding import PrefixTree, PromptEncoder, motion_vocabulary
@@ -107,8 +108,19 @@ class _Finetuning(TreeTrainingTask):
         )
         self.median_tokens = int(np.median([len(movement[0]) for movement in views.values()] or [0]))
         weight = _loss_weight(rows, self.settings)
-        draw = _noisy_numbers(rows, read_tasks(questions), self.settings.number_noise, self.seed)
+        tasks = read_tasks(questions)
+        draw = _noisy_numbers(rows, tasks, self.settings.number_noise, self.seed)
         self.trees = read_trees(encoder, views, rows, self.settings, self.seed, weight, draw)
+        self.scored: list[list[ScoredTree]] = []
+        if self.settings.proper_scores.epochs:
+            answers = AnswerSets(
+                tasks,
+                labels_of(artifact.load(questions)),
+                rows,
+                self.settings.proper_scores.numbers,
+                np.random.default_rng((self.seed, 4)),
+            )
+            self.scored = _scored_trees(encoder, views, rows, answers, self.settings.max_length, weight)
         self.validations = self.settings.validation.times
         self.validation_trees: list[PrefixTree] = []
         if self.validations:
@@ -119,6 +131,29 @@ class _Finetuning(TreeTrainingTask):
             own_views = Tokens(self.motion).views(["validation"], 1)
             trees = read_trees(encoder, own_views, held_out, plain_questions, loss_weight=weight)
             self.validation_trees = [tree for (tree,) in trees]
+
+    @property
+    def _first_scored(self) -> int:
+        """Number of the first sample with a proper score."""
+        return len(self.trees) * self.views
+
+    def batches(self) -> list[list[int]]:
+        """Those of the likelihood, then those of proper scores. The numbers of the latter follow all others."""
+        lengths = [len(view) for views in self.scored for view in views]
+        size, epochs = self.settings.batch_size, self.settings.proper_scores.epochs
+        scored = plan_batches(lengths, size, epochs, self.seed, self.views) if lengths else []
+        return super().batches() + [[self._first_scored + i for i in batch] for batch in scored]
+
+    def collate(self, samples: list[int]) -> dict[str, Tensor]:
+        if samples[0] < self._first_scored:
+            return super().collate(samples)
+        numbers = [divmod(i - self._first_scored, self.views) for i in samples]
+        return batch_scored([self.scored[i][view] for i, view in numbers], self.tokenizer.pad_token_id)
+
+    def workload(self, batches: list[list[int]]) -> str:
+        likelihood = [batch for batch in batches if batch[0] < self._first_scored]
+        further = len(batches) - len(likelihood)
+        return super().workload(likelihood) + (f", then {further} on proper scores" if further else "")
 
     def validation_batches(self) -> list[list[int]]:
         """Batches of trees of like length."""
@@ -205,6 +240,25 @@ def _noisy_numbers(
         return task.answer(float(np.clip(value, *task.plausible)))
 
     return draw
+
+
+def _scored_trees(
+    encoder: PromptEncoder,
+    views: Mapping[str, Sequence[Sequence[int]]],
+    rows: Sequence[Mapping[str, Any]],
+    answers: AnswerSets,
+    max_length: int,
+    weight: LossWeight,
+) -> list[list[ScoredTree]]:
+    """For each movement that is asked about alone, in each view, its questions with all possible answers."""
+    of_trial = defaultdict(list)
+    for row in rows:
+        if not row.get("other") and answers.knows(row):
+            of_trial[row["trial"]].append((row, weight(row, 1)))
+    return [
+        [scored_tree(encoder, view, asked, answers, max_length) for view in views[trial]]
+        for trial, asked in of_trial.items()
+    ]
 
 
 def _of_participants(rows: list[dict[str, Any]], participants: int | None, seed: int) -> list[dict[str, Any]]:

@@ -6,7 +6,8 @@ Knows tensors and checkpoints on local disk; knows nothing about trials, tasks o
 import logging
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -20,7 +21,8 @@ from transformers.masking_utils import sdpa_mask
 from biomechgpt.core.settings import InputError
 from biomechgpt.core.training import LossTerms
 from biomechgpt.language.families import family_of
-from biomechgpt.language.output_layer import weighted_loss
+from biomechgpt.language.output_layer import token_losses, weighted_loss
+from biomechgpt.language.proper_scores import proper_score, scores_of
 from biomechgpt.language.stacked import describe_stack, read_stacks, stack_of
 from biomechgpt.prompts import packing
 from biomechgpt.prompts.encoding import motion_vocabulary
@@ -78,8 +80,14 @@ class TreeModel(nn.Module):
         segment: Tensor,
         parent: Tensor,
         weight: Tensor,
+        branch: Tensor | None = None,
+        scores: Tensor | None = None,
     ) -> LossTerms:
-        """All arguments (B, L), as `prompts.packing.batch_trees` makes them."""
+        """All arguments (B, L), as `prompts.packing.batch_trees` makes them.
+
+        branch, scores: as `proper_scores.batch_scored` makes them. The loss is then the mean proper score of the
+        questions, and not the cross-entropy of the answers.
+        """
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         decoder = base.get_decoder()
         masks = family_of(base.config).attention_masks(
@@ -92,16 +100,23 @@ class TreeModel(nn.Module):
         # branch of the end of the prefix. A prefix token's weight is multiplied by the number of branches, because
         # each of them would read the prefix again if it were a sample of its own.
         row, column = torch.nonzero(weight > 0, as_tuple=True)
-        states = hidden[row, parent[row, column]]
-        loss = weighted_loss(
-            base.get_output_embeddings(),
-            states,
+        states, targets, weights = (
+            hidden[row, parent[row, column]],
             input_ids[row, column],
             weight[row, column],
-            tokens_at_once(base),
-            stack_of(base.config),
         )
-        return {"language": (loss, weight.sum())}
+        head, at_once, stack = base.get_output_embeddings(), tokens_at_once(base), stack_of(base.config)
+        if branch is None or scores is None:
+            return {"language": (weighted_loss(head, states, targets, weights, at_once, stack), weight.sum())}
+        of_branch, fields = branch[row, column], scores_of(scores)
+        losses = token_losses(head, states, targets, at_once, stack)
+        log_likelihood = losses.new_zeros(len(scores)).index_add(0, of_branch, -losses).requires_grad_()
+        with torch.enable_grad():
+            score = proper_score(log_likelihood, fields)
+            (slope,) = torch.autograd.grad(score, log_likelihood)
+        # A sum of cross-entropies with the gradient of the score. Its own value means nothing.
+        loss = weighted_loss(head, states, targets, -slope[of_branch], at_once, stack)
+        return {"score": (loss - loss.detach() + score.detach(), fields.question[-1] + 1)}
 
 
 def tokens_at_once(model: Any) -> int:
@@ -239,14 +254,30 @@ def load_merged(
     It differs from the model in training by rounding alone, as packed weights are multiplied in 16 bits. It is
     quicker, and in fp32 its output does not depend on what else is in a batch.
     """
-    model = load_model(base, quantization, compute_dtype)
-    model = model.to(device()) if quantization == "none" else model.dequantize()
-    if adapter is not None:
-        from peft import PeftModel  # takes 4 s to load, for which only a process with a model has to wait
+    with quietly():
+        model = load_model(base, quantization, compute_dtype)
+        model = model.to(device()) if quantization == "none" else model.dequantize()
+        if adapter is not None:
+            from peft import PeftModel  # takes 4 s to load, for which only a process with a model has to wait
 
-        model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     read_stacks(model)
     return model
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """`quiet` for a while: a program that loads a model keeps its own filters of warnings and messages."""
+    logs = transformers.utils.logging
+    verbosity, shows_progress = logs.get_verbosity(), logs.is_progress_bar_enabled()
+    with warnings.catch_warnings():
+        quiet()
+        try:
+            yield
+        finally:
+            logs.set_verbosity(verbosity)
+            if shows_progress:
+                logs.enable_progress_bar()
 
 
 def quiet() -> None:

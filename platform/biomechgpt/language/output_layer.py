@@ -44,6 +44,13 @@ def split_weights(layer: nn.Module) -> SplitWeights | None:
     return None if find is None else find()
 
 
+def _split_logits(states: Tensor, split: SplitWeights) -> Tensor:
+    """Logits (N, V) of states (N, D), both parts in the number format of the states."""
+    logits = states @ split.frozen.T
+    logits[:, split.columns] = states @ split.trained.T
+    return logits
+
+
 def weighted_loss(
     head: nn.Module, states: Tensor, targets: Tensor, weights: Tensor, rows: int, stack: Stack | None = None
 ) -> Tensor:
@@ -80,6 +87,23 @@ def weighted_loss(
     return torch.stack([checkpoint(loss_of, *chunk, use_reentrant=False) for chunk in chunks]).sum()
 
 
+@torch.no_grad()
+def token_losses(
+    head: nn.Module, states: Tensor, targets: Tensor, rows: int, stack: Stack | None = None
+) -> Tensor:
+    """The cross-entropy (N,) of each target, without a gradient. Arguments as in `weighted_loss`."""
+    split = split_weights(head)
+
+    def logits_of(s: Tensor) -> Tensor:
+        if split is None:
+            return torch.as_tensor(head(s)).float()
+        dtype = split.frozen.dtype
+        return _split_logits(s.to(dtype), split._replace(trained=split.trained.to(dtype))).float()
+
+    chunks = zip(states.split(rows), targets.split(rows), strict=True)
+    return torch.cat([cross_entropy(logits_of(s), t, stack) for s, t in chunks])
+
+
 class _SplitCrossEntropy(torch.autograd.Function):
     """`weighted_loss` of split weights. Gradients are those of the states and of the trained rows."""
 
@@ -102,8 +126,7 @@ class _SplitCrossEntropy(torch.autograd.Function):
         of_trained = torch.zeros_like(trained, dtype=torch.float32) if learns else None
         for begin in range(0, len(states), rows):
             chunk = slice(begin, begin + rows)
-            logits = states[chunk] @ frozen.T
-            logits[:, split.columns] = states[chunk] @ trained.T
+            logits = _split_logits(states[chunk], split)
             total += _loss_and_gradient(logits, targets[chunk], weights[chunk], stack, learns)
             if of_states is not None and of_trained is not None:
                 gradient = logits  # of the logits, in their place

@@ -154,6 +154,15 @@ class ValidationSettings(Settings):
     """Most movements and pairs of movements that it is measured on, evenly spread over all."""
 
 
+class ProperScoresSettings(Settings):
+    """The last part of fine-tuning, on proper scores: see `language.proper_scores`."""
+
+    epochs: float = Field(0.0, ge=0)
+    """Times that each movement with a label or a number is read in this part. 0: there is none."""
+    numbers: int = Field(24, ge=4)
+    """Numbers whose probabilities are compared for a question that is answered by a number."""
+
+
 class FinetuneSettings(SampleSettings):
     """Fine-tuning. The defaults are the paper's for Gemma 3 4B, except `validation`, and `samples`, which changes
     the speed alone."""
@@ -175,6 +184,8 @@ class FinetuneSettings(SampleSettings):
     number_noise: float = Field(0.0, ge=0, le=1)
     """SD of the noise that is added to numbers in training answers, as a share of the SD of their task's numbers.
     Each view draws its own. So the model learns which numbers are close: digits alone do not tell."""
+    proper_scores: ProperScoresSettings = ProperScoresSettings()
+    """The last part, on proper scores."""
     participants: int | None = Field(None, ge=1)
     """Number of training participants, drawn by the seed, for a learning curve. None: all."""
     validation: ValidationSettings = ValidationSettings()
