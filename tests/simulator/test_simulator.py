@@ -418,6 +418,22 @@ def test_healthy_people_differ_as_published(bodies, name):
     assert 0.9 * low < spread < 1.1 * high
 
 
+@pytest.mark.parametrize(
+    "name", ["hip_flexion", "hip_adduction", "hip_rotation", "knee_angle", "ankle_angle"]
+)
+def test_healthy_curves_have_the_shape_of_the_norm(bodies, name):
+    """A smoother curve of the same range looks slower: a model then takes real walks for faster ones."""
+    norm = norms.gait_band(f"{name}_r")[0][:-1]
+    found = curves(bodies["healthy"], f"{name}_r").mean(axis=0)
+    assert np.corrcoef(found, norm)[0, 1] > 0.9
+
+    def roughness(curve):
+        """Root mean square change along the cycle, relative to the curve's own SD."""
+        return np.diff(curve, append=curve[:1]).std() / curve.std()
+
+    assert roughness(found) == pytest.approx(roughness(norm), rel=0.2)
+
+
 def test_neighbouring_joints_are_correlated(bodies):
     mean = {
         name: curves(bodies["healthy"], name).mean(1)

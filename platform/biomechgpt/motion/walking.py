@@ -29,6 +29,8 @@ _SHORTEST_STEP_M = 0.06
 """A shorter way of the body is no step forward: standing people sway."""
 _SMALLEST_SWING_M = 0.15
 """In a step the feet change places by at least this much; swaying feet do not."""
+_NO_WAY_M = 1e-6
+"""A way up to this long has no direction."""
 _TURNING_DEG_S = 30.0
 """A step during which the pelvis turns faster than this is part of a turn."""
 _HEADING_SMOOTH_S = 0.3
@@ -198,7 +200,8 @@ def find_walk(angles_rad: np.ndarray, pelvis: np.ndarray, rate_hz: float) -> Wal
     moved = sum(float(np.linalg.norm(_way(recorded, step.begin, step.end))) for step in steps)
     overground = moved > _RECORDED_RATIO * sum(abs(step.length_m) for step in steps)
     path = recorded if overground else by_legs
-    steps = [Step(s.side, s.begin, s.end, float(np.linalg.norm(_way(path, s.begin, s.end)))) for s in steps]
+    lengths = _lengths_m(path, steps)
+    steps = [Step(s.side, s.begin, s.end, float(m)) for s, m in zip(steps, lengths, strict=True)]
     # A strike belongs to the walk if a step begins or ends with it. A short walk keeps all of them.
     edges = np.array([edge for step in steps for edge in (step.begin, step.end)])
     strikes = {
@@ -235,6 +238,28 @@ def _way(path: np.ndarray, begin: float, end: float) -> np.ndarray:
     frames = np.arange(len(path))
     ends = [[np.interp(at, frames, axis) for axis in path.T] for at in (begin, end)]
     return np.subtract(ends[1], ends[0])
+
+
+def _lengths_m(path: np.ndarray, steps: Sequence[Step]) -> np.ndarray:
+    """(steps,) how far each carries the body along its way over this step and those before and after it.
+
+    The body also sways to the side of the loaded foot and back, which is no progress.
+    """
+    frames = np.arange(len(path))
+    begins, ends = (np.array([getattr(step, edge) for step in steps]) for edge in ("begin", "end"))
+
+    def way(first: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """(steps, 2) from the places at these frames to those."""
+        return np.stack([np.interp(last, frames, x) - np.interp(first, frames, x) for x in path.T], axis=1)
+
+    own = way(begins, ends)
+    around = way(
+        np.array([begins[ends >= begin].min() for begin in begins]),
+        np.array([ends[begins <= end].max() for end in ends]),
+    )
+    length = np.linalg.norm(around, axis=1)
+    along = np.abs((own * around).sum(axis=1)) / np.maximum(length, _NO_WAY_M)
+    return np.asarray(np.where(length > _NO_WAY_M, along, np.linalg.norm(own, axis=1)))
 
 
 def _seated(angles_rad: np.ndarray) -> np.ndarray:

@@ -119,7 +119,7 @@ def laboratory(settings: LaboratorySettings, number: int) -> Laboratory:
         excursion=np.clip(excursion, 0.3, 1.8),
         noise=settings.variety * float(np.exp(0.25 * rng.standard_normal())),
         recorded=recorded,
-        cutoff_s=settings.variety * float(rng.uniform(0.01, 0.045)),
+        cutoff_s=settings.variety * float(rng.uniform(0.01, 0.028)),
         dropped=settings.variety * float(rng.choice([0.0, 0.0, 0.01, 0.03])),
     )
 

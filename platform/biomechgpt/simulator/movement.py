@@ -23,6 +23,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
 from biomechgpt.motion.kinematics import LANDMARKS, pelvis_path, points_m
+from biomechgpt.motion.norms import gait_band
 from biomechgpt.motion.skeleton import INDEX, N_JOINTS
 from biomechgpt.motion.skeleton import mirror as mirror_joints
 
@@ -36,8 +37,6 @@ HIP_HEIGHT = 0.53
 
 _RIGHT_LEG: dict[str, dict[int, float]] = {
     "hip_flexion": {0: 20, 10: 16, 30: -2, 50: -19, 60: -13, 75: 14, 86: 25},
-    "hip_adduction": {0: 0, 15: 6, 35: 3, 55: -1, 65: -6, 85: -3},
-    "hip_rotation": {0: -2, 20: 4, 50: 1, 65: -4, 85: -3},
     "knee_angle": {0: -4, 13: -18, 38: -5, 50: -12, 60: -36, 72: -62, 86: -28, 95: -4},
     "ankle_angle": {0: 0, 7: -6, 30: 7, 46: 11, 55: -2, 63: -18, 76: 0, 88: 2},
     "subtalar_angle": {0: 4, 20: -4, 40: 0, 55: 7, 64: 5, 75: -2, 88: -5},
@@ -47,6 +46,9 @@ _RIGHT_LEG: dict[str, dict[int, float]] = {
     "arm_rot": {0: -5, 25: -3, 50: 5, 70: 4},
     "elbow_flex": {0: 16, 50: 36, 75: 24},
 }
+_FROM_NORM = ("hip_adduction", "hip_rotation")
+"""Joints of the leg whose curves are the means of `motion.norms.gait_band`. Curves of textbooks are too smooth
+here: people's hips turn in and out twice a stride."""
 # At the right heel strike the pelvis is turned to the left. It drops to the unloaded side after each heel strike.
 _PELVIS: dict[str, dict[int, float]] = {
     "pelvis_tilt": {0: 0.3, 12: -0.7, 30: 0.6, 45: 0.7},
@@ -140,9 +142,14 @@ def typical(leg_m: float) -> Body:
         at = [*points, CYCLE]
         return np.asarray(CubicSpline(at, [*points.values(), points[0]], bc_type="periodic")(phase))
 
-    for name, points in _RIGHT_LEG.items():
-        cycle[:, joint(name, "r")] = periodic(points)
-        cycle[:, joint(name, "l")] = np.roll(periodic(points), CYCLE // 2)
+    right_leg = {name: periodic(points) for name, points in _RIGHT_LEG.items()}
+    for name in _FROM_NORM:
+        band = gait_band(f"{name}_r")
+        assert band is not None
+        right_leg[name] = band[0][:CYCLE]
+    for name, curve in right_leg.items():
+        cycle[:, joint(name, "r")] = curve
+        cycle[:, joint(name, "l")] = np.roll(curve, CYCLE // 2)
     for name, points in _PELVIS.items():
         cycle[:, joint(name)] += periodic(points)
     radians = 2 * np.pi * phase / CYCLE
