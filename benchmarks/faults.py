@@ -25,23 +25,26 @@ TESTS = ROOT / "tests"
 BIN = Path(sys.executable).parent
 KILLS, OUTAGES = 50, 10
 OUTAGE_S = 20.0
+sys.path[:0] = [str(TESTS), str(TESTS / "core")]
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "the-token-of-this-benchmark"}
+"""Environment of all clusters here and of their drivers, whatever token this machine's own Ray has."""
 
 
 def mixed_artifacts(on_ray: int) -> int:
     """How many of 50 artifacts are not of one writer. Of two writers, one is killed and started again."""
-    sys.path.insert(0, str(TESTS / "core"))
     import test_lease
 
     mixed = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        clusters = {who: start_ray(folder / f"ray{who}") for who in "AB"} if on_ray else {}
+        clusters: dict[str, tuple[str, subprocess.Popen[bytes]]] = {}
         try:
+            for who in "AB" if on_ray else "":
+                clusters[who] = start_ray(folder / f"ray{who}")
+            each = {who: {"RAY_ADDRESS": address, **TOKEN} for who, (address, _) in clusters.items()}
             for seed in range(KILLS):
-                each = {who: {"RAY_ADDRESS": address} for who, (address, _) in clusters.items()}
-                if seed >= on_ray:
-                    each = {}
-                owners = test_lease.kill_one_of_two(str(folder / "root"), seed, folder, each or None)
+                there = each if seed < on_ray else None
+                owners = test_lease.kill_one_of_two(str(folder / "root"), seed, folder, there)
                 mixed += len(owners) != 1
                 print(f"kill {seed + 1} of {KILLS}: {mixed} mixed", flush=True)
         finally:
@@ -53,19 +56,30 @@ def mixed_artifacts(on_ray: int) -> int:
 def start_ray(folder: Path, cpus: int = 1) -> tuple[str, subprocess.Popen[bytes]]:
     """A Ray cluster of one node, apart from any other: its address and its process, which leads a session."""
     folder.mkdir()
-    port = random.randrange(20_000, 30_000)
+    from ports import free_port, is_free
+
+    port = free_port()
     command = [BIN / "ray", "start", "--head", "--block", f"--num-cpus={cpus}", f"--port={port}"]
-    command += ["--object-store-memory=200000000", "--include-dashboard=false", "--ray-client-server-port=0"]
+    command += ["--object-store-memory=200000000", "--include-dashboard=false"]
+    command += [f"--ray-client-server-port={free_port()}", f"--temp-dir={tempfile.mkdtemp(prefix='ray-')}"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    head = subprocess.Popen(
-        [*command, f"--temp-dir={tempfile.mkdtemp(prefix='ray-')}"],
-        cwd=ROOT,
-        env=environment | {"RAY_USAGE_STATS_ENABLED": "0"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    time.sleep(20)
+    log = folder / "ray.log"
+    with log.open("wb") as output:
+        head = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment | TOKEN | {"RAY_USAGE_STATS_ENABLED": "0"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    end = time.monotonic() + 60
+    while is_free(port):
+        if head.poll() is not None or time.monotonic() > end:
+            if head.poll() is None:
+                stop(head)
+            raise RuntimeError(f"Ray did not start: {log.read_text()[-1000:]}")
+        time.sleep(0.5)
     return f"127.0.0.1:{port}", head
 
 
@@ -83,8 +97,9 @@ def outage_lost() -> int:
     import boto3
 
     from biomechgpt.core import artifact, storage
+    from ports import free_port
 
-    port = random.randrange(20_000, 30_000)
+    port = free_port()
     server = subprocess.Popen(
         [BIN / "moto_server", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -150,7 +165,8 @@ def one_cpu_seconds() -> float:
     try:
         command = [sys.executable, "jobs/pipeline.py", "--config", "configs/experiments/tiny.yaml"]
         command += ["--root", str(folder / "artifacts"), "--output", str(folder / "out")]
-        environment = os.environ | {"RAY_ADDRESS": address, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/m.db"}
+        environment = os.environ | TOKEN
+        environment |= {"RAY_ADDRESS": address, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/m.db"}
         subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=3600)
     finally:
         stop(head)

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from test_submit import free_port
 
 from biomechgpt.core import artifact, storage
 from conftest import ROOT, printed_uri
+from ports import free_port
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("tiny")]
 TINY = ["--config", "configs/experiments/tiny.yaml"]

@@ -54,7 +54,8 @@ def kill_one_of_two(root, seed, folder, environments=None):
     writers[victim].communicate()
     writers[victim] = start(victim, root, seed, folder, **environments[victim])
     outputs = [writer.communicate(timeout=120)[0].split() for writer in writers.values()]
-    assert [writer.returncode for writer in writers.values()] == [0, 0]
+    ends = {name: writer.returncode for name, writer in writers.items()}
+    assert ends == {"A": 0, "B": 0}, (victim, ends, outputs)
     (uri,) = {output[-1] for output in outputs}
     return whose(uri)
 

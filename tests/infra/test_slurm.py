@@ -13,9 +13,10 @@ import numpy as np
 import psutil
 import pytest
 from safetensors.numpy import load_file
-from test_submit import BIN, FOUND_BY_A_TRIAL, ROOT, SHARED_BY_TRIALS, free_port
+from test_submit import BIN, FOUND_BY_A_TRIAL, ROOT, SHARED_BY_TRIALS
 
 from biomechgpt.core import artifact
+from ports import free_port
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
 MISSING = [name for name in PROGRAMS if shutil.which(name) is None]

@@ -2,9 +2,7 @@
 
 import json
 import os
-import random
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +16,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from biomechgpt.core import artifact
+from ports import free_port, is_free
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("tiny")]  # one cluster of two nodes for all
 
@@ -162,16 +161,6 @@ class Cluster:
                 continue
         found.pop(os.getpid(), None)
         return [process for process in found.values() if process.status() != psutil.STATUS_ZOMBIE]
-
-
-def is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
-
-
-def free_port() -> int:
-    """Below the ports that the system hands out by itself, so that it stays free until it is used."""
-    return next(port for port in random.sample(range(20_000, 32_000), 1000) if is_free(port))
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +21,7 @@ from fake_model import FakeModel
 from test_security import OPEN, WALK, route_table
 
 from conftest import ROOT
+from ports import free_port
 from serve import app as application
 from serve.app import STATIC
 from serve.clients import add_key
@@ -44,12 +44,6 @@ class Slow(FakeModel):
     async def answer(self, query):
         await asyncio.sleep(0.3)
         return await super().answer(query)
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from fake_model import HEADERS as FAKE_HEADERS
 from fake_model import KEY as FAKE_KEY
 from fake_model import SERVED, FakeModel
 from fastapi.testclient import TestClient
-from test_real_security import free_port
 from test_security import WALK
 
+from ports import free_port
 from serve import app as application
 from serve.app import create_app
 from serve.gateway import Gateway
