@@ -69,6 +69,32 @@ def test_a_yes_or_no_setting_is_given_in_every_usual_way(arguments, strict):
     assert settings.load(Outer, None, arguments).inner.strict is strict
 
 
+class Several(Settings):
+    """Settings with several values."""
+
+    names: list[str] | None = None
+    """Some names."""
+    ends: tuple[float, float] = (0.0, 1.0)
+    """Both ends."""
+    rate: int = 0
+    """A number."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--names", "a", "b", "--rate", "2"], Several(names=["a", "b"], rate=2)),
+        (["--names", "a"], Several(names=["a"])),
+        (["--names", "a", "--names", "b"], Several(names=["a", "b"])),
+        (["--names", "a,b"], Several(names=["a", "b"])),
+        (["--names", '["a", "b"]'], Several(names=["a", "b"])),
+        (["--names=a", "--ends", "0.5", "2"], Several(names=["a"], ends=(0.5, 2))),
+    ],
+)
+def test_a_list_is_given_in_every_usual_way(arguments, expected):
+    assert settings.load(Several, None, arguments) == expected
+
+
 def test_another_word_for_a_yes_or_no_setting_is_refused():
     with pytest.raises(InputError, match=r"--inner\.strict: expected true or false, found 'perhaps'"):
         settings.load(Outer, None, ["--inner.strict=perhaps"])

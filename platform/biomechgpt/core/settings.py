@@ -6,7 +6,8 @@ described by a string literal below it, which `--help` shows.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from types import UnionType
+from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -178,38 +179,51 @@ def _included_groups(
 
 
 def _flags(model: type[BaseModel], arguments: Sequence[str]) -> list[str]:
-    """The arguments with `--a.b true` and `--a.b=false` of yes-or-no settings as `--a.b` and `--no-a.b`.
+    """The arguments as the library knows them.
 
-    The library knows only the second form; help texts and settings files use the first.
+    `--a.b true` and `--a.b=false` of yes-or-no settings become `--a.b` and `--no-a.b`. Help and settings files use
+    the first form. `--a b c` of a list becomes `--a b --a c`.
     """
     flags: list[str] = []
     left = list(arguments)
     while left:
         option, *rest = left.pop(0).split("=", 1)
-        if option.startswith("--") and _is_flag(model, option[2:]):
+        kind = _annotation(model, option[2:]) if option.startswith("--") else None
+        if kind is bool:
             value = (
                 rest[0] if rest else left.pop(0) if left and left[0].lower() in ("true", "false") else "true"
             )
             if value.lower() not in ("true", "false"):
                 raise InputError(f"command line: {option}: expected true or false, found {value!r}")
             flags.append(option if value.lower() == "true" else f"--no-{option[2:]}")
-        else:
-            flags.append("=".join([option, *rest]))
+            continue
+        flags.append("=".join([option, *rest]))
+        if _is_list(kind) and not rest and left:
+            flags.append(left.pop(0))
+            while left and not left[0].startswith("--"):
+                flags += [option, left.pop(0)]
     return flags
 
 
-def _is_flag(model: type[BaseModel], name: str) -> bool:
-    """Whether a setting, with its groups before it, is true or false."""
+def _annotation(model: type[BaseModel], name: str) -> Any:
+    """The type of a setting, with its groups before it; None if there is no such setting."""
     *groups, last = name.split(".")
     for group in groups:
         field = model.model_fields.get(group)
         if field is None or not (
             isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
         ):
-            return False
+            return None
         model = field.annotation
     found = model.model_fields.get(last)
-    return found is not None and found.annotation is bool
+    return found and found.annotation
+
+
+def _is_list(kind: Any) -> bool:
+    """Whether a setting of this type has several values: a list or a tuple, also one that may be absent."""
+    if get_origin(kind) in (Union, UnionType):
+        return any(_is_list(one) for one in get_args(kind))
+    return get_origin(kind) in (list, tuple)
 
 
 class _Refused(Exception):
