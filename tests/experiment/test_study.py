@@ -50,6 +50,29 @@ def run(uri, trials, dies_at=None, fails_at=None):
     return studies.rows(study)
 
 
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        ("CF", [1.0, None]),  # the same settings were drawn again and failed: what was finished stays
+        ("FC", [2.0]),  # tried again
+        ("CFC", [3.0, 1.0]),
+        ("FF", [None]),
+        ("CC", [2.0, 1.0]),
+    ],
+)
+def test_equal_settings_lose_no_finished_trial(ends, expected):
+    study = studies.open_study(None, "a sweep", 3)
+    for number, end in enumerate(ends, 1):
+        study.enqueue_trial({"rank": 4})
+        trial = study.ask()
+        trial.suggest_categorical("rank", [4, 8])
+        if end == "C":
+            study.tell(trial, float(number))
+        else:
+            study.tell(trial, state=TrialState.FAIL)
+    assert [row["score"] for row in studies.rows(study)] == expected
+
+
 @pytest.mark.parametrize("scheme", ["sqlite", "journal"])
 @pytest.mark.parametrize("what", ["dies_at", "fails_at"])
 def test_a_study_goes_on_as_if_it_had_not_been_interrupted(scheme, what, tmp_path):

@@ -287,19 +287,19 @@ def rows(study: Study) -> list[dict[str, Any]]:
     Each row also has `front`: whether no other trial is better in one objective and as good in all others; False
     with one objective.
     """
-    by_settings: dict[str, dict[str, Any]] = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     front = {trial.number for trial in study.best_trials} if len(study.directions) > 1 else set()
     for trial in study.get_trials(deepcopy=False):
         if not trial.state.is_finished():
             continue
         row = row_of(trial) | {"front": trial.number in front}
         # A draw may repeat an earlier one: both are trials then, unless the earlier one failed.
-        key = json.dumps(trial.params, sort_keys=True)
-        if trial.state in DONE and by_settings.get(key, row)["score"] is not None:
-            key += f" {trial.number}"
-        by_settings[key] = row
+        same = found.setdefault(json.dumps(trial.params, sort_keys=True), [])
+        if same and same[-1]["score"] is None:
+            same.pop()
+        same.append(row)
     return sorted(
-        by_settings.values(),
+        (row for same in found.values() for row in same),
         key=lambda row: (row["score"] is not None, row["stopped_after"] is None, row["score"] or 0.0),
         reverse=True,
     )
