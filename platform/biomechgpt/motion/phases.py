@@ -40,6 +40,8 @@ _MOVE_M = 0.25
 """Shortest move from one square to the next that the pelvis shows."""
 _MOVING_M_S = 0.06
 """The pelvis moves faster than this between two squares."""
+_PAUSE_S = 0.5
+"""Longest pause within a step of a four square step test."""
 _MOVING_SHARE = 0.2
 """The pelvis moves faster than this share of the fastest of its move; unsteady people sway at lower speeds."""
 _LARGEST_SQUARES_M = 2.5
@@ -225,12 +227,16 @@ def fsst(pelvis: np.ndarray, rate_hz: float) -> list[Phase] | str:
     moves = _moves(forward)
     if [sign for sign, _, _ in moves] != [1, -1, 1, -1]:
         return "the pelvis does not go forward and back twice, as round four squares and back"
-    speed = np.abs(np.gradient(forward)) * rate_hz
+    speed = np.gradient(forward) * rate_hz
     edges: list[float] = []
-    for _, first, last in moves:
-        of_move = speed[first : last + 1]
-        moving = first + np.flatnonzero(of_move > max(_MOVING_M_S, _MOVING_SHARE * of_move.max()))
-        edges += [float(moving[0]) / rate_hz, float(moving[-1]) / rate_hz]
+    for sign, first, last in moves:
+        of_move = sign * speed[first : last + 1]
+        fastest = of_move.max()
+        moving = np.flatnonzero(of_move >= min(max(_MOVING_M_S, _MOVING_SHARE * fastest), fastest))
+        # A step may pause between its two feet. Whoever sways long before or after it does not step yet.
+        parts = np.split(moving, np.flatnonzero(np.diff(moving) > _PAUSE_S * rate_hz) + 1)
+        step = next(part for part in parts if of_move.argmax() in part)
+        edges += [(first + float(step[0])) / rate_hz, (first + float(step[-1])) / rate_hz]
     return [Phase(name, begin, end) for name, (begin, end) in zip(_SQUARES, pairwise(edges), strict=True)]
 
 
