@@ -21,7 +21,6 @@ from biomechgpt.core import artifact, storage
 from biomechgpt.core.artifact import Artifact
 from biomechgpt.core.logs import logger
 from biomechgpt.core.settings import InputError, Settings
-from biomechgpt.evaluation.metrics import METRICS
 
 SQLITE = "sqlite:///"
 REGISTERED = "biomechgpt"
@@ -174,6 +173,9 @@ def code_tags(code: Mapping[str, Any]) -> dict[str, str]:
 
 def _scores(evaluation: Artifact) -> dict[str, float]:
     """{task.metric: the model's value}, without what is said of single labels."""
+    # Imported here: it loads scikit-learn, which most processes that track do without.
+    from biomechgpt.evaluation.metrics import METRICS
+
     by_task = evaluation.read_json("metrics.json")["tasks"]
     return {
         f"{task}.{name}": value

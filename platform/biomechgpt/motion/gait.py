@@ -12,8 +12,8 @@ from itertools import pairwise
 from typing import Literal
 
 import numpy as np
+import scipy  # loads a part when it is used: scipy.signal and scipy.stats take a second
 from scipy.ndimage import gaussian_filter1d
-from scipy.signal import find_peaks
 from scipy.spatial.transform import Rotation
 
 from biomechgpt.motion.kinematics import HEIGHT_M, LANDMARKS, pelvis_path, points_m
@@ -257,7 +257,7 @@ def _peaks(position: np.ndarray, rate_hz: float) -> np.ndarray:
     """Frames of the peaks of a foot's position, refined between frames by a parabola through three samples."""
     min_distance = max(1, round(0.4 * rate_hz))
     prominence = max(0.35 * _amplitude(position), _MIN_AMPLITUDE_M)
-    peak, _ = find_peaks(position, prominence=prominence, distance=min_distance)
+    peak, _ = scipy.signal.find_peaks(position, prominence=prominence, distance=min_distance)
     before, at, after = position[peak - 1], position[peak], position[peak + 1]
     return np.asarray(peak + 0.5 * (before - after) / np.minimum(before - 2 * at + after, -1e-12))
 

@@ -2,8 +2,8 @@
 interpolation."""
 
 import numpy as np
+import scipy  # loads a part when it is used: scipy.signal and scipy.stats take a second
 from scipy.interpolate import make_interp_spline
-from scipy.signal import butter, sosfiltfilt
 from scipy.spatial.transform import Rotation, Slerp
 
 _CUTOFF = 0.4
@@ -44,9 +44,9 @@ def _continuous(quaternion: np.ndarray) -> np.ndarray:
 
 
 def _low_pass(values: np.ndarray, cutoff_hz: float, rate_hz: float) -> np.ndarray:
-    sos = butter(4, cutoff_hz, fs=rate_hz, output="sos")
+    sos = scipy.signal.butter(4, cutoff_hz, fs=rate_hz, output="sos")
     pad = min(len(values) - 1, int(rate_hz))
-    return np.asarray(sosfiltfilt(sos, values, axis=0, padlen=pad))
+    return np.asarray(scipy.signal.sosfiltfilt(sos, values, axis=0, padlen=pad))
 
 
 def _interpolate(time_s: np.ndarray, values: np.ndarray, times: np.ndarray, degree: int) -> np.ndarray:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # loads a part when it is used: scipy.signal and scipy.stats take a second
 from scipy.ndimage import gaussian_filter1d
-from scipy.signal import find_peaks
 from scipy.spatial.transform import Rotation
 
 from biomechgpt.motion import gait
@@ -145,7 +145,7 @@ class Walk:
         margin = 1.5 * self.step_s * self.rate_hz
         lowest, highest = np.percentile(knee_flexion, [2, 98])
         prominence = max(_SWING_PEAK * (highest - lowest), 1e-6)
-        peaks, _ = find_peaks(
+        peaks, _ = scipy.signal.find_peaks(
             gaussian_filter1d(knee_flexion, 0.03 * self.rate_hz, mode="nearest"),
             prominence=prominence,
             distance=max(1, round(1.2 * self.step_s * self.rate_hz)),

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet as pq
-from scipy.stats import qmc
+import scipy  # loads a part when it is used: scipy.signal and scipy.stats take a second
 
 from biomechgpt.cohort.shards import Cohort, Shard
 from biomechgpt.core import artifact, cluster, storage
@@ -278,7 +278,7 @@ def view(
     angles: (T, 34) radians. mask: (34,) bool. downsampling: frames of a token step.
     """
     pair = number // 2
-    shift = int(qmc.Halton(1, scramble=False).random(pair + 1)[pair, 0] * downsampling)
+    shift = int(scipy.stats.qmc.Halton(1, scramble=False).random(pair + 1)[pair, 0] * downsampling)
     angles = angles[min(shift, len(angles) - 1) :]
     return mirror_movement(angles, mask) if is_mirrored(number) else (angles, mask)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.signal import butter, sosfiltfilt
+import scipy  # loads a part when it is used: scipy.signal and scipy.stats take a second
 
 from biomechgpt.core.settings import InputError
 
@@ -106,11 +106,12 @@ def smoothed(points: Points) -> Points:
     noise = _noise_m(points.positions)
     cutoff = _SMOOTH_HZ if noise > _NOISY_M or rate < 2.5 * _SHARP_HZ else _SHARP_HZ
     filtered = points.positions.copy()
-    sections = butter(_ORDER, cutoff, fs=rate, output="sos")
+    sections = scipy.signal.butter(_ORDER, cutoff, fs=rate, output="sos")
     for p in range(filtered.shape[1]):
         for first, last in _runs(np.isfinite(filtered[:, p]).all(axis=1)):
             if last - first > 15:
-                filtered[first:last, p] = sosfiltfilt(sections, filtered[first:last, p], axis=0, padlen=15)
+                whole = filtered[first:last, p]
+                filtered[first:last, p] = scipy.signal.sosfiltfilt(sections, whole, axis=0, padlen=15)
     return replace(points, positions=filtered).noted(f"low-pass {cutoff:g} Hz")
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.signal import detrend, hilbert
+import scipy  # loads a part when it is used: scipy.signal and scipy.stats take a second
 from scipy.spatial.transform import Rotation
 
 from biomechgpt.motion.skeleton import INDEX, NAMES
@@ -75,7 +75,7 @@ def knee_sides(recording: Recording) -> Iterator[Problem]:
     legs = _hips_and_knees(recording)
     if legs is None or _forward_m(recording) < _BACKWARDS_M:
         return
-    hip, knee = (hilbert(detrend(side[:, 0] - side[:, 1])) for side in legs)
+    hip, knee = (scipy.signal.hilbert(scipy.signal.detrend(side[:, 0] - side[:, 1])) for side in legs)
     product = (hip * np.conj(knee)).sum() / np.sqrt((np.abs(hip) ** 2).sum() * (np.abs(knee) ** 2).sum())
     phase, (low, high) = float(np.degrees(np.angle(product))), _WRONG_KNEE_DEG
     if abs(product) >= _COHERENT and low < phase < high:
@@ -162,7 +162,7 @@ def stride_rate(recording: Recording, most_hz: float) -> Iterator[Problem]:
     legs = _hips_and_knees(recording)
     if legs is None:
         return
-    power = np.abs(np.fft.rfft(detrend(legs[0][:, 0] - legs[0][:, 1]))) ** 2
+    power = np.abs(np.fft.rfft(scipy.signal.detrend(legs[0][:, 0] - legs[0][:, 1]))) ** 2
     stride_hz = float(np.fft.rfftfreq(len(legs[0]), step_s(recording.time_s))[power.argmax()])
     if stride_hz > most_hz:
         yield Problem(
