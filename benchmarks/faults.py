@@ -26,8 +26,9 @@ BIN = Path(sys.executable).parent
 KILLS, OUTAGES = 50, 10
 OUTAGE_S = 20.0
 sys.path[:0] = [str(TESTS), str(TESTS / "core")]
-TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "the-token-of-this-benchmark"}
-"""Environment of all clusters here and of their drivers, whatever token this machine's own Ray has."""
+
+from ports import free_port  # noqa: E402
+from ray_nodes import WITH_TOKEN, Node, without_ray  # noqa: E402
 
 
 def mixed_artifacts(on_ray: int) -> int:
@@ -37,59 +38,31 @@ def mixed_artifacts(on_ray: int) -> int:
     mixed = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        clusters: dict[str, tuple[str, subprocess.Popen[bytes]]] = {}
+        clusters: dict[str, Node] = {}
         try:
             for who in "AB" if on_ray else "":
                 clusters[who] = start_ray(folder / f"ray{who}")
-            each = {who: {"RAY_ADDRESS": address, **TOKEN} for who, (address, _) in clusters.items()}
+            each = {who: {"RAY_ADDRESS": node.address, **WITH_TOKEN} for who, node in clusters.items()}
             for seed in range(KILLS):
                 there = each if seed < on_ray else None
                 owners = test_lease.kill_one_of_two(str(folder / "root"), seed, folder, there)
                 mixed += len(owners) != 1
                 print(f"kill {seed + 1} of {KILLS}: {mixed} mixed", flush=True)
         finally:
-            for _, processes in clusters.values():
-                stop(processes)
+            for node in clusters.values():
+                node.kill()
     return mixed
 
 
-def start_ray(folder: Path, cpus: int = 1) -> tuple[str, subprocess.Popen[bytes]]:
-    """A Ray cluster of one node, apart from any other: its address and its process, which leads a session."""
-    folder.mkdir()
-    from ports import free_port, is_free
-
-    port = free_port()
-    command = [BIN / "ray", "start", "--head", "--block", f"--num-cpus={cpus}", f"--port={port}"]
-    command += ["--object-store-memory=200000000", "--include-dashboard=false"]
-    command += [f"--ray-client-server-port={free_port()}", f"--temp-dir={tempfile.mkdtemp(prefix='ray-')}"]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    log = folder / "ray.log"
-    with log.open("wb") as output:
-        head = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=environment | TOKEN | {"RAY_USAGE_STATS_ENABLED": "0"},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    end = time.monotonic() + 60
-    while is_free(port):
-        if head.poll() is not None or time.monotonic() > end:
-            if head.poll() is None:
-                stop(head)
-            raise RuntimeError(f"Ray did not start: {log.read_text()[-1000:]}")
-        time.sleep(0.5)
-    return f"127.0.0.1:{port}", head
-
-
-def stop(head: subprocess.Popen[bytes]) -> None:
-    """End a cluster that `start_ray` began, and no other."""
-    os.killpg(head.pid, signal.SIGTERM)
+def start_ray(folder: Path) -> Node:
+    """The only node, of one CPU, of a Ray cluster apart from any other."""
+    node = Node(folder, "--include-dashboard=false", environment=without_ray() | WITH_TOKEN)
     try:
-        head.wait(timeout=20)
-    except subprocess.TimeoutExpired:
-        os.killpg(head.pid, signal.SIGKILL)
+        node.wait()
+    except AssertionError:
+        node.kill()
+        raise
+    return node
 
 
 def outage_lost() -> int:
@@ -97,7 +70,6 @@ def outage_lost() -> int:
     import boto3
 
     from biomechgpt.core import artifact, storage
-    from ports import free_port
 
     port = free_port()
     server = subprocess.Popen(
@@ -160,16 +132,16 @@ def survived() -> tuple[int, int]:
 def one_cpu_seconds() -> float:
     """Seconds of the tiny experiment on a cluster of one node with one CPU."""
     folder = Path(tempfile.mkdtemp())
-    address, head = start_ray(folder / "ray")
+    node = start_ray(folder / "ray")
     started = time.monotonic()
     try:
         command = [sys.executable, "jobs/pipeline.py", "--config", "configs/experiments/tiny.yaml"]
         command += ["--root", str(folder / "artifacts"), "--output", str(folder / "out")]
-        environment = os.environ | TOKEN
-        environment |= {"RAY_ADDRESS": address, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/m.db"}
+        environment = os.environ | WITH_TOKEN
+        environment |= {"RAY_ADDRESS": node.address, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/m.db"}
         subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=3600)
     finally:
-        stop(head)
+        node.kill()
         shutil.rmtree(folder, ignore_errors=True)
     return round(time.monotonic() - started, 1)
 

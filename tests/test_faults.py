@@ -8,7 +8,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -16,17 +15,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from biomechgpt.core import artifact, storage
 from conftest import ROOT, printed_uri
-from ports import free_port
+from ray_nodes import WITH_TOKEN, Node, without_ray
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("tiny")]
 TINY = ["--config", "configs/experiments/tiny.yaml"]
 LONGEST_S = 300
-TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "the-token-of-this-test"}
 RAY = {
     # A node that does not answer for three seconds is lost.
     "health_check_period_ms": 1000,
@@ -38,79 +35,15 @@ RAY = {
 }
 
 
-class Node:
-    """One node of one CPU: a process tree with folders of its own."""
-
-    def __init__(self, folder: Path, options: list[str]) -> None:
-        self.folder = folder
-        for name in ("ray", "tmp", "cache"):
-            (folder / name).mkdir(parents=True)
-        command = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--num-cpus=1", *options]
-        command += ["--object-store-memory=100000000", f"--temp-dir={folder / 'ray'}"]
-        command += [f"--dashboard-agent-listen-port={free_port()}"]
-        own = {"TMPDIR": str(folder / "tmp"), "BIOMECHGPT_CACHE": str(folder / "cache")}
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-        with (folder / "log").open("w") as log:
-            self.popen = subprocess.Popen(
-                command,
-                env=inherited | own | TOKEN | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"},
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def wait(self) -> None:
-        """Wait until it is a part of its cluster."""
-        deadline = time.monotonic() + 90
-        while "Ray runtime started" not in (text := (self.folder / "log").read_text()):
-            assert self.popen.poll() is None, text
-            assert time.monotonic() < deadline, text
-            time.sleep(0.2)
-
-    def processes(self) -> list[psutil.Process]:
-        """The node's process tree, and what left it."""
-        found = {}
-        for process in psutil.process_iter():
-            try:
-                if process.pid == self.popen.pid or str(self.folder) in " ".join(
-                    [*process.cmdline(), process.environ().get("BIOMECHGPT_CACHE", "")]
-                ):
-                    found[process.pid] = process
-            except psutil.Error:
-                continue
-        found.pop(os.getpid(), None)
-        return list(found.values())
-
-    def workers(self, name: str) -> list[psutil.Process]:
-        """Processes of the node's workers that do work of this name."""
-        found = []
-        for process in self.processes():
-            try:
-                if name in " ".join(process.cmdline()) and "IDLE" not in process.name():
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
-
-    def kill(self) -> None:
-        """End the node without a goodbye, as when its machine is taken away."""
-        for _ in range(3):
-            for process in self.processes():
-                try:
-                    process.send_signal(signal.SIGKILL)
-                except psutil.NoSuchProcess:
-                    continue
-        self.popen.wait(timeout=20)
-
-
 class Cluster:
     """Three nodes."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.address, self.spilled = folder, f"127.0.0.1:{free_port()}", False
-        port = self.address.rpartition(":")[2]
-        head = ["--head", f"--port={port}", "--include-dashboard=false", f"--system-config={json.dumps(RAY)}"]
-        self.nodes = [Node(folder / "node0", head)]
+        self.folder, self.spilled = folder, False
+        self.environment = without_ray() | WITH_TOKEN | {"RAY_worker_niceness": "0"}
+        head = ("--include-dashboard=false", f"--system-config={json.dumps(RAY)}")
+        self.nodes = [Node(folder / "node0", *head, environment=self.environment)]
+        self.address = self.nodes[0].address
         try:
             self.nodes[0].wait()
             self.add("node1", "node2")
@@ -121,7 +54,7 @@ class Cluster:
     def add(self, *names: str) -> None:
         """Further nodes join."""
         for name in names:
-            self.nodes.append(Node(self.folder / name, [f"--address={self.address}"]))
+            self.nodes.append(Node(self.folder / name, environment=self.environment, joins=self.address))
         for node in self.nodes:
             node.wait()
 
@@ -137,7 +70,7 @@ class Cluster:
         command = [sys.executable, f"jobs/{script}.py", *TINY, *arguments]
         environment = (
             os.environ
-            | TOKEN
+            | WITH_TOKEN
             | {
                 "RAY_ADDRESS": self.address,
                 "MLFLOW_TRACKING_URI": f"sqlite:///{self.folder}/mlflow.db",

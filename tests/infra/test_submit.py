@@ -11,12 +11,12 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import psutil
 import pytest
 from moto.server import ThreadedMotoServer
 
 from biomechgpt.core import artifact
-from ports import free_port, is_free
+from ports import free_port
+from ray_nodes import TOKEN, WITH_TOKEN, Node, kill_all_of, without_ray
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("tiny")]  # one cluster of two nodes for all
 
@@ -31,8 +31,6 @@ LARGEST_UPLOAD = 10_000_000
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-TOKEN = "the-token-of-this-test"
-WITH_TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
 
 # Prints, for a task on each node, where the package and the standard library's `platform` come from.
 WHERE = """
@@ -56,39 +54,20 @@ class Cluster:
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         """folder: of both nodes' files, short enough for Unix sockets; environment: the nodes' own."""
-        self.folder = folder
-        self.port, self.dashboard = free_port(), free_port()
-        # As KubeRay sets it: what looks for "the" Ray of this machine finds the right one.
-        self.environment = environment | {"RAY_ADDRESS": f"127.0.0.1:{self.port}"}
-        self.nodes: list[subprocess.Popen[bytes]] = []
+        self.folder, self.dashboard = folder, free_port()
+        self.environment = environment
+        self.nodes: list[Node] = []
 
     def start(self) -> None:
-        self._node(
-            *("--head", f"--port={self.port}", f"--ray-client-server-port={free_port()}"),
-            *("--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard}"),
-        )
-        self._wait(lambda: not is_free(self.port), "the head's port")
-        self._node(f"--address=127.0.0.1:{self.port}")
-        self._wait(lambda: self.alive() == 2, "two nodes")
-
-    def _node(self, *options: str) -> None:
-        home = self.folder / f"node{len(self.nodes)}"
-        home.mkdir()
-        command = [
-            *(BIN / "ray", "start", "--block", "--num-cpus=1", "--object-store-memory=100000000", *options),
-            *(f"--temp-dir={home}", f"--dashboard-agent-listen-port={free_port()}"),
-        ]
-        with home.with_suffix(".log").open("w") as log:
-            node = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
-        self.nodes.append(node)
-
-    def _wait(self, condition, what: str, seconds: float = 120) -> None:
-        until = time.monotonic() + seconds
-        while not condition():
-            ended = any(node.poll() is not None for node in self.nodes)
-            if ended or time.monotonic() > until:
-                logs = [path.read_text() for path in sorted(self.folder.glob("*.log"))]
-                raise AssertionError("\n".join([f"the cluster did not get to {what}:", *logs]))
+        options = ("--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard}")
+        head = Node(self.folder / "node0", *options, environment=self.environment)
+        self.nodes.append(head)
+        head.wait()
+        self.nodes.append(Node(self.folder / "node1", environment=self.environment, joins=head.address))
+        self.nodes[1].wait()
+        until = time.monotonic() + 60
+        while self.alive() < 2:
+            assert time.monotonic() < until, "the dashboard shows fewer than two nodes"
             time.sleep(0.2)
 
     def alive(self) -> int:
@@ -133,34 +112,9 @@ class Cluster:
 
     def stop(self) -> None:
         """End what `start` started, and only that: another Ray may run here."""
-        for _ in range(5):
-            mine = self._processes()
-            for process in mine:
-                try:
-                    process.kill()
-                except psutil.NoSuchProcess:
-                    continue
-            psutil.wait_procs(mine, timeout=10)
-            if not mine:
-                break
+        kill_all_of(self.folder)
         for node in self.nodes:
-            node.wait(timeout=10)
-
-    def _processes(self) -> list[psutil.Process]:
-        """The nodes' process trees, and what left them but carries the folder in its command or environment."""
-        roots = {node.pid for node in self.nodes if node.poll() is None}
-        found = {}
-        for process in psutil.process_iter():
-            try:
-                words = [*process.cmdline(), *process.environ().values()]
-                if process.pid in roots:
-                    found |= {child.pid: child for child in [process, *process.children(recursive=True)]}
-                elif any(str(self.folder) in word for word in words):
-                    found[process.pid] = process
-            except psutil.Error:
-                continue
-        found.pop(os.getpid(), None)
-        return [process for process in found.values() if process.status() != psutil.STATUS_ZOMBIE]
+            node.popen.wait(timeout=10)
 
 
 @pytest.fixture(scope="module")
@@ -189,9 +143,7 @@ def cluster(bucket):
     folder = Path(tempfile.mkdtemp(prefix="ray-"))
     (folder / "token").write_text(TOKEN)
     # This process may have a Ray of its own, and has an import path that a cluster has not.
-    inherited = {
-        k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "AWS_")) and k != "PYTHONPATH"
-    }
+    inherited = {k: v for k, v in without_ray().items() if not k.startswith("AWS_") and k != "PYTHONPATH"}
     environment = inherited | {
         **bucket,
         "HOME": str(folder),  # nobody's ~/.ray/auth_token
