@@ -24,7 +24,7 @@ from biomechgpt.simulator import COLUMNS, SimulatorSettings, participants, trial
 from biomechgpt.simulator.exercises import EXERCISES
 from biomechgpt.simulator.laboratory import LaboratorySettings, laboratory
 from biomechgpt.simulator.movement import COLUMNS as TABLE
-from biomechgpt.simulator.movement import excursion, foot_heights_m, typical
+from biomechgpt.simulator.movement import CYCLE, excursion, foot_heights_m, path_m, typical
 from biomechgpt.simulator.participants import body_of, measure_walk
 from biomechgpt.simulator.protocol import PAPER, ProtocolSettings, enrol
 
@@ -170,7 +170,7 @@ def test_knees_of_unimpaired_participants_bend_as_published(cohort):
 @pytest.mark.parametrize(("size", "least", "most"), [(0.6, 48, 56), (1.0, 58, 66), (1.4, 64, 74)])
 def test_longer_strides_come_from_the_hips_and_not_from_the_knees(size, least, most):
     body = typical(0.9)
-    angles = body.stand + excursion(size) * (body.cycle - body.stand)
+    angles = body.stand + excursion(np.array(size), np.arange(CYCLE)) * (body.cycle - body.stand)
     assert least < -angles[:, TABLE.index("knee_angle_r")].min() < most
     hip = np.ptp(angles[:, TABLE.index("hip_flexion_r")])
     assert hip == pytest.approx(size * np.ptp(body.cycle[:, TABLE.index("hip_flexion_r")]))
@@ -178,7 +178,7 @@ def test_longer_strides_come_from_the_hips_and_not_from_the_knees(size, least, m
 
 def test_a_gait_that_begins_grows_evenly_in_all_joints():
     sizes = np.linspace(0, 0.5, 11)
-    factors = excursion(sizes)
+    factors = excursion(sizes, np.full(len(sizes), 30))
     np.testing.assert_allclose(factors, np.outer(sizes / 0.5, factors[-1]))
 
 
@@ -200,14 +200,42 @@ def feet_of(t):
 
 def test_recorded_feet_stand_still_on_the_ground(cohort):
     """With noise and in every laboratory, a foot that bears load neither slides nor sinks."""
+    slides = []
     for _, t in walkway(cohort)[:20]:
         feet = feet_of(t)
         moved = (
             np.linalg.norm(np.diff(feet[..., [0, 2]], axis=0), axis=-1).reshape(len(feet) - 1, -1).min(1)
             * RATE
         )
-        assert np.median(moved[activity_of(t)]) < 0.06  # m/s, where the body travels 20 times as fast
+        slides.append(np.median(moved[activity_of(t)]))
         assert abs(feet[..., 1].min(axis=(1, 2))).max() < 2e-3
+    # m/s, where the body travels 20 times as fast
+    assert np.median(slides) < 0.03
+    assert max(slides) < 0.09
+
+
+def test_the_pelvis_moves_forward_steadily(cohort):
+    """In the walks of public recordings its speed has an SD of .07 to .13 within a stride. Noise adds to it."""
+    uneven = []
+    for _, t in walkway(cohort):
+        if t.duration_s > 3:
+            speed = np.linalg.norm(np.diff(t.pelvis[activity_of(t)][:, [0, 2]], axis=0), axis=1)
+            uneven.append(speed.std() / speed.mean())
+    assert 0.08 < np.median(uneven) < 0.2
+
+
+def test_the_pelvis_sways_to_the_loaded_foot(people):
+    """In the walks of public recordings by .006 to .024 m, farthest in rows 31 to 46 of the right foot's cycle."""
+    for person in people[:40]:
+        body = body_of(person, np.random.default_rng(person.number))
+        path = path_m(body, 0.9)
+        forward = path[-1] / np.linalg.norm(path[-1])
+        right = (path @ [-forward[1], forward[0]])[:-1]
+        wave = np.exp(2j * np.pi * np.arange(CYCLE) / CYCLE)
+        swayed = 2 * (right * wave).mean()
+        healthy = person.condition == "none"  # impaired people sway more
+        assert 0.01 < abs(swayed) < (0.03 if healthy else 0.06), person.condition
+        assert 25 < np.angle(swayed) / (2 * np.pi) * CYCLE % CYCLE < 45, person.condition
 
 
 def test_both_feet_are_on_the_ground_in_double_support_and_toes_are_clear_in_swing(people):
@@ -222,7 +250,7 @@ def test_both_feet_are_on_the_ground_in_double_support_and_toes_are_clear_in_swi
             if person.condition == "none":
                 clearances.append(strike[72:90].min())
     # Toes of healthy adults clear the ground by 10 to 20 mm on average, those of some by half of it.
-    assert min(clearances) > 0.004
+    assert min(clearances) > 0.003
     assert np.median(clearances) > 0.01
 
 
@@ -528,6 +556,18 @@ def test_laboratories_differ_and_one_is_the_same_each_time():
     exact = laboratory(LaboratorySettings(variety=0, absent=0), 3)
     assert not exact.zero.any()
     assert exact.recorded.all()
+
+
+def test_each_trial_can_come_from_a_laboratory_of_its_own(people):
+    person = next(person for person in people if len(person.kinds) >= 6)
+
+    def masks(each):
+        where = {"each": each, "count": 100_000}
+        settings = DEMO.model_copy(update={"laboratories": LaboratorySettings.model_validate(where)})
+        return {t.joint_mask.tobytes() for t in islice(trials(settings, person, RATE), 6)}
+
+    assert len(masks("participant")) == 1
+    assert len(masks("trial")) > 1
 
 
 def test_joints_that_a_laboratory_does_not_record_are_masked(cohort):

@@ -39,7 +39,7 @@ from biomechgpt.motion import trial
 from biomechgpt.recordings.markers.opensim_engine import model_markers
 from biomechgpt.recordings.quality import content_hash, find_duplicates
 
-_VERSION = 13
+_VERSION = 14
 _SHAPE = {"frame_rate_hz", "splits", "shard_trials", "shard_mb"}
 """Settings that decide the content of every cohort."""
 _log = logging.getLogger("biomechgpt")

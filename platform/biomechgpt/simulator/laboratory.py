@@ -10,6 +10,7 @@ rotations of the hip and of the forearm (docs/results/simulator.md).
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -70,7 +71,10 @@ class LaboratorySettings(Settings):
     absent: float = Field(1.0, ge=0)
     """Factor on the shares of laboratories that do not record the neck, the wrists, the feet or the arms."""
     count: int = Field(60, ge=1)
-    """Number of laboratories. Each participant is recorded in one."""
+    """Number of laboratories."""
+    each: Literal["participant", "trial"] = "participant"
+    """What is recorded in one laboratory. With `trial`, the trials of a participant come from many laboratories. A
+    model then sees more of them, and cannot know people by their laboratory."""
     seed: int = Field(0, ge=0)
     """Seed of the laboratories. Another one changes them and not the movements."""
 
@@ -124,12 +128,21 @@ def laboratory(settings: LaboratorySettings, number: int) -> Laboratory:
     )
 
 
-def session(where: Laboratory, settings: LaboratorySettings, rng: np.random.Generator) -> np.ndarray:
-    """Degrees (COLUMNS,) that one session adds to each angle: the laboratory's zero, and how a person was
-    prepared."""
-    return np.asarray(
-        where.zero + settings.variety * per_column(_SESSION_SD) * rng.standard_normal(len(COLUMNS))
-    )
+def recorded_in(
+    settings: LaboratorySettings, seed: int, person: int, trial: int
+) -> tuple[Laboratory, np.ndarray]:
+    """The laboratory of a trial, and the degrees (COLUMNS,) that its session adds to each angle.
+
+    A session adds the laboratory's zero, and how a person was prepared.
+    """
+    if settings.each == "participant":
+        rng = np.random.default_rng([seed, 3, person])
+        where = laboratory(settings, person)
+    else:
+        rng = np.random.default_rng([seed, 3, person, trial])
+        where = laboratory(settings, int(rng.integers(settings.count)))
+    prepared = settings.variety * per_column(_SESSION_SD) * rng.standard_normal(len(COLUMNS))
+    return where, np.asarray(where.zero + prepared)
 
 
 def record(
@@ -142,7 +155,7 @@ def record(
 ) -> np.ndarray:
     """The angles (T, COLUMNS) in degrees that a laboratory records of a movement.
 
-    added: of `session`.
+    added: degrees of `recorded_in`.
     stand: (COLUMNS,) standing posture, about which excursions are scaled.
     """
     frames = len(angles_deg)

@@ -38,7 +38,6 @@ HIP_HEIGHT = 0.53
 _RIGHT_LEG: dict[str, dict[int, float]] = {
     "hip_flexion": {0: 20, 10: 16, 30: -2, 50: -19, 60: -13, 75: 14, 86: 25},
     "knee_angle": {0: -4, 13: -18, 38: -5, 50: -12, 60: -36, 72: -62, 86: -28, 95: -4},
-    "ankle_angle": {0: 0, 7: -6, 30: 7, 46: 11, 55: -2, 63: -18, 76: 0, 88: 2},
     "subtalar_angle": {0: 4, 20: -4, 40: 0, 55: 7, 64: 5, 75: -2, 88: -5},
     "mtp_angle": {0: 8, 12: 0, 40: 4, 58: 28, 72: 6, 90: 10},
     "arm_flex": {0: -14, 25: -2, 50: 20, 75: 6},
@@ -46,13 +45,25 @@ _RIGHT_LEG: dict[str, dict[int, float]] = {
     "arm_rot": {0: -5, 25: -3, 50: 5, 70: 4},
     "elbow_flex": {0: 16, 50: 36, 75: 24},
 }
-_FROM_NORM = ("hip_adduction", "hip_rotation")
+_FROM_NORM = ("hip_adduction", "hip_rotation", "ankle_angle")
 """Joints of the leg whose curves are the means of `motion.norms.gait_band`. Curves of textbooks are too smooth
 here: people's hips turn in and out twice a stride."""
 # At the right heel strike the pelvis is turned to the left. It drops to the unloaded side after each heel strike.
+# It drops as quickly, and the trunk turns against it as far, as in public recordings.
 _PELVIS: dict[str, dict[int, float]] = {
     "pelvis_tilt": {0: 0.3, 12: -0.7, 30: 0.6, 45: 0.7},
-    "pelvis_list": {0: 0, 14: -4.2, 32: -1, 50: 0, 64: 4.2, 82: 1},
+    "pelvis_list": {
+        0: 0.6,
+        9: -3.2,
+        17: -4.8,
+        28: -1.4,
+        40: -0.6,
+        50: -0.6,
+        59: 3.2,
+        67: 4.8,
+        78: 1.4,
+        90: 0.6,
+    },
     "pelvis_rotation": {0: 4.5, 25: 0.5, 50: -4.5, 75: -0.5},
 }
 
@@ -82,14 +93,16 @@ class Body:
     leg_m: float
     rhythm: float = 0.0
 
+    def durations(self) -> np.ndarray:
+        """(CYCLE,) share of the stride's time that each row takes: less while only the affected foot bears load."""
+        load = stance(np.arange(CYCLE) / CYCLE)
+        relative = 1 + self.rhythm * (load[:, 1] - load[:, 0])
+        return np.asarray(relative / relative.sum())
+
     def position(self, strides: np.ndarray) -> np.ndarray:
         """Row of the cycle (T,), fractional, after `strides` (T,) completed strides."""
-        rows = np.arange(CYCLE + 1) / CYCLE
-        load = stance(rows)
-        # Relative duration of each row: shorter while only the affected foot bears load.
-        duration = 1 + self.rhythm * (load[:, 1] - load[:, 0])
-        ends = np.concatenate([[0.0], np.cumsum(duration[:-1])])
-        return np.interp(strides % 1.0, ends / ends[-1], rows) * CYCLE % CYCLE
+        ends = np.concatenate([[0.0], np.cumsum(self.durations())])
+        return np.interp(strides % 1.0, ends, np.arange(CYCLE + 1)) % CYCLE
 
     def mirrored(self) -> "Body":
         """The mirror image: sides change, and the right heel strike moves by half a stride."""
@@ -156,7 +169,7 @@ def typical(leg_m: float) -> Body:
     cycle[:, joint("lumbar_extension")] += 1.5 * np.cos(2 * radians)
     # The trunk stays upright over the listing pelvis.
     cycle[:, joint("lumbar_bending")] += 3.5 * np.sin(radians) - cycle[:, joint("pelvis_list")]
-    cycle[:, joint("lumbar_rotation")] -= 6.0 * np.cos(radians)
+    cycle[:, joint("lumbar_rotation")] -= 8.0 * np.cos(radians)
     cycle[:, joint("neck_rotation")] += 4.0 * np.cos(radians)
     return Body(cycle, stand, sit, leg_m)
 
@@ -184,33 +197,51 @@ def orientation(pelvis_deg: np.ndarray, heading_rad: np.ndarray | float = 0.0) -
     return np.asarray(turned.as_quat(scalar_first=True))
 
 
-_GROWTH = {"knee_angle": 0.4, "ankle_angle": 0.5, "subtalar_angle": 0.5, "mtp_angle": 0.5}
+_GROWTH = {"ankle_angle": 0.5, "subtalar_angle": 0.5, "mtp_angle": 0.5}
 """Power of a stride's size with which a joint's excursion grows; 1 for the others. Longer strides come from the
-hips: the knee bends about 53 degrees in the swing of very slow walking and 60 in that of free walking (Schwartz
-2008, quoted from memory). The powers were chosen for that."""
-_POWERS = per_column(_GROWTH, absent=1.0)
+hips."""
+_SWING_KNEE = 0.4
+"""The same for the knee of a swinging leg; that of a loaded leg bends in proportion. In swing it bends about 53
+degrees in very slow walking and 60 in free walking (Schwartz 2008, quoted from memory): the power was chosen so."""
 
 
-def excursion(size: np.ndarray | float) -> np.ndarray:
+def _powers() -> np.ndarray:
+    """(CYCLE, COLUMNS) power of a stride's size with which each excursion grows."""
+    powers = np.tile(per_column(_GROWTH, absent=1.0), (CYCLE, 1))
+    load = stance(np.arange(CYCLE) / CYCLE)
+    for k, side in enumerate("rl"):
+        powers[:, joint("knee_angle", side)] = _SWING_KNEE + (1 - _SWING_KNEE) * np.minimum(load[:, k], 1)
+    return powers
+
+
+_POWERS = _powers()
+
+
+def excursion(size: np.ndarray | float, row: np.ndarray) -> np.ndarray:
     """Factors (..., COLUMNS) on the excursion of each joint about standing, in strides of this size (...).
 
     Strides below half the size are beginnings and ends of walking: there all excursions are proportional to it.
+    row: (...) int, row of the cycle.
     """
     size = np.maximum(size, 0)[..., None]
-    return np.asarray(np.maximum(size, 0.5) ** _POWERS * np.minimum(size / 0.5, 1))
+    return np.asarray(np.maximum(size, 0.5) ** _POWERS[row] * np.minimum(size / 0.5, 1))
 
 
 def stride_m(body: Body, sizes: np.ndarray) -> np.ndarray:
     """Stride length (N,) in metres for each of `sizes` (N,), which scale the excursion of the gait table."""
-    phase = np.arange(CYCLE + 1)
-    load = stance(phase / CYCLE)
-    lengths = []
-    for size in sizes:
-        angles = body.stand + excursion(size) * (body.cycle[phase % CYCLE] - body.stand)
-        level = orientation(angles[:, N_JOINTS:])
-        joints = np.radians(angles[:, :N_JOINTS])
-        lengths.append(pelvis_path(joints, level, load, height_m=body.leg_m / HIP_HEIGHT)[-1, 0])
-    return np.array(lengths)
+    return np.array([path_m(body, size)[-1, 0] for size in sizes])
+
+
+def path_m(body: Body, size: float = 1.0) -> np.ndarray:
+    """(CYCLE + 1, 2) metres by which the pelvis has moved forward and to the right at each row of a stride."""
+    rows = np.arange(CYCLE + 1)
+    row = rows % CYCLE
+    angles = body.stand + excursion(size, row) * (body.cycle[row] - body.stand)
+    level = orientation(angles[:, N_JOINTS:])
+    path = pelvis_path(
+        np.radians(angles[:, :N_JOINTS]), level, stance(rows / CYCLE), height_m=body.leg_m / HIP_HEIGHT
+    )
+    return path[:, [0, 2]].astype(float)
 
 
 _FEET = [[LANDMARKS.index(f"{part}_{side}") for part in ("heel", "ball", "toe")] for side in "rl"]
@@ -269,7 +300,7 @@ def animate(body: Body, timeline: Timeline, rate_hz: float) -> np.ndarray:
     low = row.astype(int) % CYCLE
     part = (row - low)[:, None]
     stride = body.cycle[low] * (1 - part) + body.cycle[(low + 1) % CYCLE] * part
-    angles = body.stand + excursion(size) * (stride - body.stand)
+    angles = body.stand + excursion(size, low) * (stride - body.stand)
     angles = angles + sit[:, None] * (body.sit - angles)
     # The pelvis tilts with the trunk, so the hips bend. The thighs rise a little.
     angles[:, joint("pelvis_tilt")] -= 36 * lean

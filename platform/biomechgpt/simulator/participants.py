@@ -21,7 +21,7 @@ from biomechgpt.motion.trial import Trial
 from biomechgpt.simulator.activities import ACTIVITIES, OTHERS, ActivityTrace, GaitStyle
 from biomechgpt.simulator.exercises import EXERCISES, STRENUOUS
 from biomechgpt.simulator.impairments import DEVICES, IMPAIRMENTS, Effects, cautious
-from biomechgpt.simulator.laboratory import LaboratorySettings, laboratory, record, session
+from biomechgpt.simulator.laboratory import LaboratorySettings, record, recorded_in
 from biomechgpt.simulator.movement import (
     HIP_HEIGHT,
     Body,
@@ -351,7 +351,7 @@ def trials(settings: SimulatorSettings, person: Participant, rate_hz: float) -> 
     lengths = np.maximum.accumulate(stride_m(body, sizes))
     slow = (1 + 0.2 * max(person.age - 55, 0) / 25) / pace**0.7
     slow *= 1 + _SLOWER.get(person.condition, 0) * person.severity / _TYPICAL
-    for kind in person.kinds:
+    for number, kind in enumerate(person.kinds):
         range_s = settings.test_range_s if kind in _TIMED else settings.duration_range_s
         recording_s = float(rng.uniform(*range_s))
         stride_hz = usual_hz * float(rng.normal(1, 0.03))
@@ -364,13 +364,14 @@ def trials(settings: SimulatorSettings, person: Participant, rate_hz: float) -> 
             slow=float(rng.normal(1, 0.06)) * slow,
             duration_s=recording_s * float(rng.uniform(0.55, 1.0)),
         )
-        yield _trial(rng, settings, person, body, style, kind, recording_s, rate_hz)
+        yield _trial(rng, settings, person, number, body, style, kind, recording_s, rate_hz)
 
 
 def _trial(
     rng: np.random.Generator,
     settings: SimulatorSettings,
     person: Participant,
+    number: int,
     body: Body,
     style: GaitStyle,
     kind: str,
@@ -393,8 +394,7 @@ def _trial(
         angles[:, joint(name)] += 4.0 * sway[:, k]
     moving = np.clip(timeline.size, 0, 1)[:, None] * (1 + 1.5 * style.unsteady)
     angles += moving * between_strides(rng, frames, style.stride_hz, rate_hz)
-    where = laboratory(settings.laboratories, person.number)
-    added = session(where, settings.laboratories, np.random.default_rng([settings.seed, 3, person.number]))
+    where, added = recorded_in(settings.laboratories, settings.seed, person.number, number)
     angles = record(where, added, body.stand, angles, rate_hz, rng)
     radians = np.clip(np.radians(angles[:, :N_JOINTS]), LOW_RAD, HIGH_RAD)
     radians[:, ~where.recorded] = 0
