@@ -18,7 +18,7 @@ STARTED_WITHIN_S = 120
 
 
 class Node:
-    """One node: processes with a folder of their own, which their command or their environment names.
+    """One node of one CPU: processes with a folder of their own, which their command or their environment names.
 
     folder: of all its files; not there yet. Short: the path of a Unix socket has at most 107 characters.
     options: further ones of `ray start`.
@@ -32,14 +32,13 @@ class Node:
         *options: str,
         environment: Mapping[str, str],
         joins: str | None = None,
-        cpus: int = 1,
     ) -> None:
         self.folder, self.address = folder, joins or f"127.0.0.1:{free_port()}"
         port = self.address.rpartition(":")[2]
         head = ["--head", f"--port={port}", f"--ray-client-server-port={free_port()}"]
         for name in ("ray", "tmp", "cache"):
             (folder / name).mkdir(parents=True)
-        command = [str(Path(sys.executable).parent / "ray"), "start", "--block", f"--num-cpus={cpus}"]
+        command = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--num-cpus=1"]
         command += [f"--address={joins}"] if joins else head
         command += options
         command += ["--object-store-memory=100000000", f"--temp-dir={folder / 'ray'}"]
