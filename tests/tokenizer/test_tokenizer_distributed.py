@@ -68,6 +68,8 @@ def train(cohort, root):
         settings = load(TokenizerSettings, ROOT / "configs/tokenizer/tiny.yaml").model_dump()
         training = {**settings["training"], "checkpoint_every": 5, **training}
         settings = {**settings, "steps": STEPS, "batch_size": 16, "training": training}
+        # So many codes that some are not in use, and restart.
+        settings["network"]["quantizer"]["codebook_size"] = 256
         settings = validate(TokenizerSettings, settings, "test")
         flag = str(root / f"{name}.killed")
         if not die_at:
