@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import scipy  # loads a part when it is used: scipy.signal and scipy.stats take a second
+from scipy import stats
 
 MIN_PARTICIPANTS = 6
 """Fewest participants for a p value. With n participants, sign flips give no p below 2 / 2^n: with five, .0625."""
@@ -36,7 +36,7 @@ def t_interval(
     variance = (n - 1) / n * float(((moved - moved.mean()) ** 2).sum())
     if variance <= 1e-24 * max(centre**2, 1e-12):
         return None
-    half = float(scipy.stats.t.ppf(0.975, n - 1)) * math.sqrt(variance)
+    half = float(stats.t.ppf(0.975, n - 1)) * math.sqrt(variance)
     low, high = float(back(np.asarray(centre - half))), float(back(np.asarray(centre + half)))
     return [min(low, value), max(high, value)]
 
@@ -78,7 +78,7 @@ def sign_flip_p(
         values = difference(exchanged.reshape(-1, n)).reshape(exchanged.shape[:-1])
         return values if np.ndim(ours) > 1 else values[0]
 
-    result = scipy.stats.permutation_test(
+    result = stats.permutation_test(
         (number, number + n), statistic, permutation_type="samples", vectorized=True, batch=2000,
         n_resamples=FLIPS if 2**n <= FLIPS else min(draws, FLIPS), rng=np.random.default_rng(seed),
     )  # fmt: skip

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import scipy  # loads a part when it is used: scipy.signal and scipy.stats take a second
+from scipy import stats
 from sklearn import metrics as sk
 
 from biomechgpt.evaluation.intervals import p_of_correlation, t_interval
@@ -245,7 +245,7 @@ def _regression_line(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
     def value(x: np.ndarray, y: np.ndarray) -> float:
         if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
             return math.nan
-        return float(getattr(scipy.stats.linregress(x, y), name))
+        return float(getattr(stats.linregress(x, y), name))
 
     return value
 

@@ -73,8 +73,8 @@ class LaboratorySettings(Settings):
     count: int = Field(60, ge=1)
     """Number of laboratories."""
     each: Literal["participant", "trial"] = "participant"
-    """What is recorded in one laboratory. With `trial`, the trials of a participant come from many laboratories. A
-    model then sees more of them, and cannot know people by their laboratory."""
+    """Whether a laboratory is drawn for each participant or for each trial. With one for each trial, a model sees
+    more laboratories, and cannot recognise people by theirs."""
     seed: int = Field(0, ge=0)
     """Seed of the laboratories. Another one changes them and not the movements."""
 

@@ -13,6 +13,8 @@ offset, range, timing and shape. The offset is at most the least SD over the cyc
 sum is as published.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
@@ -168,17 +170,18 @@ def on_the_ground(body: Body, *, hikes: bool = False) -> Body:
     ground, or stop the body in the middle of a step. People avoid this with small changes of the legs, and so does
     this.
     """
-    cycle = body.cycle.copy()
+    body = replace(body, cycle=body.cycle.copy())  # whose cycle each step below changes
+    cycle = body.cycle
     for _ in range(5):
-        _move_steadily(Body(cycle, body.stand, body.sit, body.leg_m, body.rhythm))
-        heights = foot_heights_m(Body(cycle, body.stand, body.sit, body.leg_m))
+        _move_steadily(body)
+        heights = foot_heights_m(body)
         above = heights - heights[:, ::-1]  # of each foot above the other
         for k, side in enumerate("rl"):
             start = k * CYCLE // 2
             from_strike = np.roll(above[:, k], -start)
             _meet_the_ground(cycle, side, start, from_strike[:4].mean())
             _clear_toes(cycle, side, start, CLEARANCE_M - from_strike[72:90].min(), hikes)
-    return Body(cycle, body.stand, body.sit, body.leg_m, body.rhythm)
+    return body
 
 
 _MOST_DEGREES = 3.0
@@ -218,7 +221,7 @@ def _move_steadily(body: Body) -> None:
     """
     rows = np.arange(CYCLE)
     path = path_m(body, _AT_SIZE)
-    # Whoever spares a foot does not move as steadily: half of the difference stays.
+    # Stance on a spared foot takes less time. Half of this difference stays in the speed of the pelvis (chosen).
     steps = body.durations() ** 0.5 * (1 + _SURGE * np.cos(4 * np.pi * (rows + 0.5 - 6) / CYCLE))
     share_of_way = (np.cumsum(steps) - steps) / steps.sum()
     place = share_of_way[:, None] * path[-1]  # also sideways: of a walk that is not quite straight
